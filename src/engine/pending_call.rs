@@ -47,8 +47,8 @@ pub(super) trait PendingCall: Any {
     /// # Errors
     /// An answer is not finite.
     fn answer(&mut self, answers: &mut dyn Items, cache: &mut Cache) -> Result<(), NetworkError>;
-    /// Answers all open rows from the cache and returns their number. `None`, without a change, if the cache lacks an
-    /// answer.
+    /// Answers all open rows from the cache and returns their number. `None` if the cache lacks an answer; then all
+    /// rows stay open.
     fn answer_from(&mut self, cache: &mut Cache) -> Option<usize>;
     /// Adds the answers to the log, if the log stores answers of this type.
     fn record(&self, recording: &mut Recording);

@@ -168,8 +168,8 @@ impl Active {
         }
     }
 
-    /// Answers all open rows from the cache and returns their number. `None`, without a change, if the cache lacks an
-    /// answer.
+    /// Answers all open rows from the cache and returns their number. `None` if the cache lacks an answer; then all
+    /// rows stay open.
     pub fn answer_from(&self, cache: &mut Cache) -> Option<usize> {
         self.with_open(|_| ())?;
         self.with_pending_call(|pending_call| pending_call.answer_from(cache))?

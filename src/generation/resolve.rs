@@ -250,7 +250,7 @@ fn scheduler(
     };
     match rules.check_scheduler(card, &choice, asked, levels) {
         Ok(run) => {
-            // A request with levels may repeat the number of steps that they make, as `params` does.
+            // A request with levels may also have the number of steps that follows from the levels, as `params` does.
             if levels.is_some() && steps.is_some_and(|steps| steps != run) {
                 fields.error(
                     "steps",

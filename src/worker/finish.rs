@@ -65,7 +65,8 @@ impl Worker {
         }
     }
 
-    /// Writes the outcome until the store answers. `None` if the lease is lost.
+    /// Tries to write the outcome until the store answers. `None` if the lease is lost or the stored generation is
+    /// corrupt.
     async fn write(&self, lease: &Lease, outcome: Outcome) -> Option<Record> {
         let (id, begun) = (lease.id(), Instant::now());
         let mut delay = Duration::from_millis(100);

@@ -8,8 +8,8 @@ pub struct Span {
     pub weight: f64,
 }
 
-/// Largest weight of a span. Nested brackets multiply, so weights have no bound of their own, but larger weights only
-/// destroy the picture.
+/// Largest absolute value of a span's weight. Nested brackets multiply, so weights have no bound of their own, but
+/// larger weights only destroy the picture.
 const MAX_WEIGHT: f64 = 100.0;
 
 const ROUND: f64 = 1.1;
