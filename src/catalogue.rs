@@ -51,7 +51,7 @@ pub struct Catalogue {
     shelf: Arc<Shelf>,
     /// Replaced as a whole when the folders are listed again.
     listed: RwLock<Arc<Listed>>,
-    /// The files at the last poll; `None` if the folders were listed since.
+    /// The keys of the files at the last poll; `None` if the folders were listed after that poll.
     seen: Mutex<Option<reload::Keys>>,
     /// Cached answers to the question which models can use a file.
     fits: Mutex<fits::Known>,
@@ -74,7 +74,7 @@ struct Listed {
 pub struct OnDevice {
     /// Whether the weights are in memory or being read.
     pub is_there: bool,
-    /// Whether the model can be loaded without unloading another one.
+    /// Whether the model is there, or can be loaded without unloading another model.
     pub has_room: bool,
 }
 
@@ -304,8 +304,8 @@ impl Catalogue {
 
     /// Acquires a model on the first device: the loaded model, or a ticket for loading it. Waits while the model is
     /// being loaded or while models that must be unloaded for it are in use. Models that are not in use are unloaded
-    /// first, the least recently used first; a model in use is never unloaded. A request that waits for room is
-    /// overtaken a bounded number of times by requests for the models that occupy the room.
+    /// first, the least recently used first; a model in use is never unloaded. Requests for the models that occupy the
+    /// room overtake a request that waits for room, but only a bounded number of times.
     ///
     /// Dropping the future ends the wait.
     ///
@@ -325,7 +325,7 @@ impl Catalogue {
 
     /// Like [`Catalogue::acquire_on`], for a caller that already holds a model, which stays in memory. Such callers go
     /// before all others. The held model and the new one together must fit the bound ([`Catalogue::check_together`]).
-    /// Two such callers could wait for each other, so the callers must ensure that there is only one at a time.
+    /// Two such callers could wait for each other, so the callers must ensure that only one of them waits at a time.
     ///
     /// # Errors
     /// Those of [`Catalogue::acquire`].

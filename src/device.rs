@@ -12,7 +12,8 @@ use crate::kernels::Kernels;
 /// The device of latents, pictures and all other data outside networks: the memory of the process.
 pub const HOST: candle_core::Device = candle_core::Device::Cpu;
 
-/// The stack size of each compute thread, in bytes. A thread that waits for others runs other work on the same stack.
+/// The stack size of each compute thread, in bytes. It is large because a thread that waits for others runs other work
+/// on the same stack.
 const COMPUTE_STACK: usize = 8 << 20;
 
 /// A device that computes networks. Cheap to clone.

@@ -6,7 +6,8 @@
 //!
 //! Letters used throughout: `B` images in a run, `C` latent channels, `h` and `w` latent rows and columns, `T` training
 //! timesteps, `n` steps, `t` a timestep in `[0, T)`. A noise level is a pair `(α, σ)` with `x = α x0 + σ ε`; it is
-//! variance preserving if `α² + σ² = 1`. The code calls `σ/α`, the noise in `x/α` (σ of Karras et al. 2022), `noise`.
+//! variance preserving if `α² + σ² = 1`. In the code, `noise` of a level means `σ/α`, the noise in `x/α` (σ of Karras
+//! et al. 2022).
 //!
 //! Reading order: [`sample()`] (the entry point of a run), [`schedule`], `samplers`, then the modules that they use.
 

@@ -1,10 +1,11 @@
 //! The batching engine: runs the network calls of many generations in shared batches.
 //!
 //! The recipe of a generation is an async function that the engine's thread polls. Where the function awaits a network,
-//! it leaves a *pending call*: one network call with one or more *rows*. The engine selects rows with the same
-//! [`BatchKey`] from any number of runs, computes them as one batch, and gives each run its answers. So steps of all
-//! requests share batches, whatever their samplers, step counts, guidance scales and prompts. Dropping the future
-//! cancels the run. No row depends on another row, so the other runs of a batch do not change a picture.
+//! it leaves a *pending call* in its slot: one network call with one or more *rows*. The engine selects rows with the
+//! same [`BatchKey`] from any number of runs, computes them as one batch, and gives each run its answers. So the steps
+//! of different requests share batches, even if their samplers, step counts, guidance scales and prompts differ.
+//! Dropping the future cancels the run. No row depends on another row, so the other runs of a batch do not change a
+//! picture.
 
 mod account;
 mod batch;
@@ -50,7 +51,7 @@ pub struct Run {
     /// Receives progress, previews, log portions and the outcome.
     pub observer: Box<dyn Observer>,
     pub cancel: Cancel,
-    /// The attempt to blame if the process aborts while it works on this run; `None` blames none.
+    /// The attempt to blame if the process aborts while it works on this run; `None` blames no attempt.
     pub attempt: Option<Attempt>,
 }
 
@@ -66,9 +67,9 @@ pub trait Observer: Send {
     fn progress(&mut self, phase: Phase, step: u32, steps: u32);
     /// Receives a preview of picture `index` after step `step`.
     fn preview(&mut self, index: u32, step: u32, frame: Frame);
-    /// Receives the next portion of the run's log: at each [`Settings::checkpoint_interval`], and before the run ends
-    /// because the engine stops or because the worker has lost or released the generation. A portion that the observer returns is offered again with the
-    /// next one.
+    /// Receives the next portion of the run's log: after each [`Settings::checkpoint_interval`] or a large amount of
+    /// outputs, and before the run ends as [`Reason::Lost`] or [`RunError::Stopped`], because another run can then
+    /// resume the generation. If the observer returns the portion, the next portion begins with it.
     fn checkpoint(&mut self, _portion: Log) -> Option<Log> {
         None
     }
@@ -140,11 +141,12 @@ impl Cancel {
 pub struct Settings {
     /// Maximum number of rows of one batch.
     pub max_rows: NonZeroUsize,
-    /// How long a batch computes before other batches get a turn. A longer batch pauses at the next layer boundary.
+    /// How long a batch computes before other batches get a turn. A batch that is expected to take longer pauses at the
+    /// next layer boundary.
     pub slice: Duration,
     /// Maximum bytes of memory of all runs together, in addition to the weights. See [`Settings::call_bytes`].
     pub max_bytes: u64,
-    /// Maximum number of runs that compute, and of runs that wait to be admitted.
+    /// Maximum number of runs that compute at a time, and also of runs that wait to be admitted.
     pub max_runs: NonZeroUsize,
     /// Maximum number of prompt embeddings in the cache; 0 disables the cache.
     pub text_cache_entries: usize,

@@ -30,7 +30,7 @@ pub mod winograd;
 
 pub use simd::isa;
 
-/// The set of kernels that a network uses. Layers take it from their weights.
+/// The set of kernels that a network uses. Each layer gets the set from the `Weights` with which it is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernels {
     /// Custom operations on packed weights, for the CPU only. They use rayon's current thread pool and have no
@@ -41,7 +41,7 @@ pub enum Kernels {
 }
 
 impl Kernels {
-    /// The same set without Winograd's algorithm, for convolutions at the ends of a network, which must be exact.
+    /// The same set without Winograd's algorithm, whose rounding errors are larger than those of a direct convolution.
     pub fn exact(self) -> Kernels {
         match self {
             Kernels::Packed(_) => Kernels::Packed(winograd::Use::Off),

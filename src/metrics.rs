@@ -14,7 +14,7 @@ pub struct Metrics {
     pub http_seconds: prometheus::HistogramVec,
     /// Generations accepted.
     pub accepted: IntCounter,
-    /// Repeated requests, answered with the generation of the first one.
+    /// Repeated requests, answered with the generation of the first request.
     pub repeated: IntCounter,
     /// Generations ended, by status.
     pub finished: IntCounterVec,
@@ -26,11 +26,11 @@ pub struct Metrics {
     pub running: IntGauge,
     /// Seconds from the claim of a generation to its success.
     pub run_seconds: Histogram,
-    /// Rows of each denoiser call.
+    /// Rows of each batch of the denoiser.
     pub batch_rows: Histogram,
-    /// Generations in each denoiser call.
+    /// Generations in each batch of the denoiser.
     pub batch_runs: Histogram,
-    /// Seconds of each network call, by device and network.
+    /// Seconds of each batch, by device and network.
     pub batch_seconds: prometheus::HistogramVec,
     /// Rows computed by the denoiser: one row per picture, call and guidance branch.
     pub steps: IntCounter,
@@ -103,9 +103,9 @@ impl Metrics {
                 "Seconds from the claim of a generation to its success",
                 seconds(),
             ),
-            batch_rows: histogram("latentd_batch_rows", "Rows of each denoiser call", rows()),
-            batch_runs: histogram("latentd_batch_runs", "Generations in each denoiser call", rows()),
-            batch_seconds: histograms("latentd_batch_seconds", "Seconds of each network call", &["device", "network"]),
+            batch_rows: histogram("latentd_batch_rows", "Rows of each batch of the denoiser", rows()),
+            batch_runs: histogram("latentd_batch_runs", "Generations in each batch of the denoiser", rows()),
+            batch_seconds: histograms("latentd_batch_seconds", "Seconds of each batch", &["device", "network"]),
             steps: counter("latentd_steps_total", "Rows computed by the denoiser"),
             device_steps: counters(
                 "latentd_device_steps_total",

@@ -51,7 +51,7 @@ pub struct Worker {
     pub wake: Arc<Notify>,
     /// Tracks the tasks of the claimed generations.
     pub runs: TaskTracker,
-    /// Limits how many generations compute and how many wait for their model.
+    /// Limits how many generations compute, and how many wait for their model or for memory.
     pub slots: Slots,
     /// Maximum number of attempts of a generation.
     pub max_attempts: u32,

@@ -143,7 +143,7 @@ impl Adapters {
         Ok((self.loras.keys_now(embedded_loras())?, self.embeddings.keys_now(embedded_words())?))
     }
 
-    /// Logs what cannot be used and is not in `before`.
+    /// Logs the files that cannot be used, except those that are also in `before`.
     pub(super) fn warn(&self, before: Option<&Adapters>) {
         self.loras.warn(before.map(|before| &before.loras));
         self.embeddings.warn(before.map(|before| &before.embeddings));
@@ -180,8 +180,8 @@ impl Adapters {
                 self.bounded(file)?;
                 let bytes = file.read(name).map_err(|error| error.to_string())?;
                 model.networks.adapter(name, &bytes).map(Arc::new).map_err(|error| {
-                    // If the numbers are at fault, the file remembers this, and later requests are refused before they
-                    // are accepted.
+                    // If the numbers are at fault, this check makes the file remember the fault, so that later requests
+                    // are not accepted.
                     file.check_numbers(name).err().unwrap_or(error).to_string()
                 })
             };
@@ -262,7 +262,7 @@ impl Adapters {
             false => Ok(()),
         });
         checked.map_err(unfit)?;
-        // A request for another model may have checked the numbers.
+        // If a request for another model has checked the numbers, only the file's fault shows the result.
         file.fault().map_or(Ok(()), |fault| Err(("unsupported_for_model", fault.to_owned())))
     }
 
@@ -278,7 +278,7 @@ impl Adapters {
     pub fn check_numbers(&self, name: &str) -> Result<(), (&'static str, String)> {
         let Some(file) = self.lora(name) else { return Ok(()) };
         file.check_numbers(name).map_err(unfit)?;
-        // Another request may have checked the numbers meanwhile.
+        // If another request has checked the numbers meanwhile, only the file's fault shows the result.
         file.fault().map_or(Ok(()), |fault| Err(("unsupported_for_model", fault.to_owned())))
     }
 }

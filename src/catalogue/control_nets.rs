@@ -24,7 +24,7 @@ use crate::{
     weights::{LoadError, ModelFolder},
 };
 
-/// The ControlNets by name. Configurations and file headers are read when they are listed, weights at first use.
+/// The ControlNets by name. Configurations and file headers are read when ControlNets are listed, weights at first use.
 #[derive(Clone, Debug, Default)]
 pub struct ControlNets {
     dir: PathBuf,
@@ -67,7 +67,7 @@ impl ControlNets {
         ControlNets { dir: dir.to_owned(), ..ControlNets::default() }.read_again()
     }
 
-    /// Sets the device. Networks that are already loaded stay where they are.
+    /// Sets the device. Networks that are already loaded stay on their device.
     pub fn on(self, device: Device) -> ControlNets {
         ControlNets { device, ..self }
     }
@@ -112,7 +112,7 @@ impl ControlNets {
         Ok(embedded.chain(found).collect())
     }
 
-    /// Logs what cannot be used and is not in `before`.
+    /// Logs the networks that cannot be used, except those that are also in `before`.
     pub(super) fn warn(&self, before: Option<&ControlNets>) {
         for (name, entry) in &self.entries {
             let known = before.and_then(|before| before.entries.get(name));
@@ -122,7 +122,7 @@ impl ControlNets {
         }
     }
 
-    /// The name of each network, and why it cannot be used, if so.
+    /// The name of each network, and the reason if the network cannot be used.
     pub fn names(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry.fault()))
     }

@@ -137,7 +137,8 @@ impl Entry {
     }
 }
 
-/// Separates the name and the digest of the files in a key. Names do not contain it.
+/// Separates the parts of a key: the name, the digest of the files, and the device if there is one. Names do not
+/// contain it.
 const SEPARATOR: char = '\n';
 
 /// The key of a model with the current state of its files.
@@ -145,7 +146,7 @@ pub(super) fn key(name: &str, source: &Source) -> Arc<str> {
     format!("{name}{SEPARATOR}{}", fingerprint::digest(&listing_stamp(source))).into()
 }
 
-/// The key of a model on a device. The same model on another device has another one.
+/// The key of a model on a device. The same model has another key on another device.
 pub(super) fn on_device(key: &str, device: &str) -> String {
     format!("{key}{SEPARATOR}{device}")
 }

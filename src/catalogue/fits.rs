@@ -126,7 +126,7 @@ impl Catalogue {
 /// Reported if the folders were listed again meanwhile.
 const GONE: &str = "it is no longer listed";
 
-/// A text that is equal for models whose layers have the same names and shapes.
+/// A text that stands for a kind of model: the values of its card that follow from the shapes of its layers.
 fn kind(card: &ModelCard) -> String {
     let ModelCard {
         maps,

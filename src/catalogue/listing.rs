@@ -27,8 +27,8 @@ pub(in crate::catalogue) enum Source {
     Unusable(String),
 }
 
-/// The entries by name. If a folder and a file have the same name, the folder gets it and the file is listed as
-/// `NAME.safetensors`. Both take precedence over what cannot be used.
+/// The entries by name. If a folder and a file have the same name, the folder is listed under this name, and the file
+/// is listed as unusable under `NAME.safetensors`. Both take precedence over other unusable files of this name.
 pub(in crate::catalogue) type Found = BTreeMap<String, Source>;
 
 /// Lists `dir`; an empty path lists nothing. A folder that contains the file `marker` is an entry. Also returns a note

@@ -15,7 +15,8 @@ pub enum Acquired {
 }
 
 /// A model in use. It stays in memory at least as long as the lease. Drop all other handles of the model before the
-/// lease, because dropping the lease makes requests that wait for room look again.
+/// lease: dropping the lease makes requests that wait for room look again, and a model with other handles still counts
+/// as in use.
 #[derive(Debug)]
 pub struct ModelLease {
     model: Option<Arc<Model>>,
@@ -42,7 +43,7 @@ impl Drop for ModelLease {
     }
 }
 
-/// The turn to load a model. Other requests for the model wait for this one. If the ticket is dropped unused, the next
+/// The turn to load a model. Other requests for the model wait for this load. If the ticket is dropped unused, the next
 /// request gets the turn.
 #[derive(Debug)]
 pub struct Ticket {
@@ -66,8 +67,8 @@ impl Ticket {
         // The memory of the unloaded models is freed before new memory is allocated.
         self.unloaded.clear();
         let read = self.entry.check_unchanged().and_then(|()| {
-            // Computes the fingerprint now, between two checks that the files are those that are loaded. The entry keeps
-            // it for the logs of runs.
+            // Computes the fingerprint now, between two checks that the files have not changed. The entry keeps it for
+            // the logs of runs.
             self.entry.fingerprint();
             let model = read(&self.name, &self.entry, &self.device)?;
             self.entry.check_unchanged().map(|()| Arc::new(model))

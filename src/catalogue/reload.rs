@@ -99,7 +99,7 @@ impl Catalogue {
     /// # Errors
     /// A folder cannot be read; then nothing changes.
     pub fn reload(&self) -> Result<Reloaded, CatalogueError> {
-        // One at a time, so that no reload restores what another one has replaced.
+        // Only one reload runs at a time, so that no reload restores what another one has replaced.
         let mut seen = self.seen.lock();
         let before = self.listed();
         let (models, note) = models(&self.dir, &before.models)?;

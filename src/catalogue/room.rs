@@ -15,7 +15,7 @@ pub struct Held {
 pub struct Plan {
     /// Indices of the models to unload.
     pub unload: Vec<usize>,
-    /// Whether all of them can be unloaded at once. If not, those in use must become free first.
+    /// Whether all of them can be unloaded now. If not, the runs or loads of those in use must end first.
     pub now: bool,
 }
 
@@ -38,7 +38,8 @@ pub fn plan(held: &[Held], incoming: u64, bound: u64) -> Plan {
         total -= u128::from(held[i].bytes);
         unload.push(i);
     }
-    // If a large model must go, small ones chosen before may fit again. The most recently used of them stay first.
+    // If a large model is unloaded, smaller models that were chosen before it may fit after all. The most recently used
+    // of them are tried first.
     for at in (0..unload.len()).rev() {
         let bytes = u128::from(held[unload[at]].bytes);
         if total + bytes <= u128::from(bound) {

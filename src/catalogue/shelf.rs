@@ -122,8 +122,8 @@ impl Shelf {
 
     /// Waits for the model, or for the turn to load it. Dropping the future leaves the queue.
     ///
-    /// A request of a caller that holds the model `beside` goes before those of callers that hold none. One of these
-    /// may wait for that very model to be unloaded; if it went first, both would wait forever.
+    /// A request of a caller that holds the model `beside` goes before the requests of callers that hold no model. Such
+    /// a caller may wait until `beside` is unloaded; if its request went first, both requests would wait forever.
     pub async fn take(&self, name: &str, bytes: u64, beside: Option<&str>) -> Acquisition {
         let number = self.0.lock().tick();
         let mut request = ModelRequest { shelf: self, name, bytes, beside, number, joined: false };
@@ -182,7 +182,7 @@ impl Shelf {
         self.wake();
     }
 
-    /// Makes all waiting requests look again, because a model is no longer in use.
+    /// Unloads retired models that are no longer in use, and makes all waiting requests look again.
     pub fn wake(&self) {
         let mut state = self.0.lock();
         let gone = state.unload_retired();
@@ -202,7 +202,7 @@ struct ModelRequest<'a> {
     /// The model that the caller already holds; it stays in memory.
     beside: Option<&'a str>,
     number: u64,
-    /// Whether another request was loading the model at an earlier poll. Its failure then fails this request, too.
+    /// Whether another request was loading the model at an earlier poll. If that load fails, this request fails, too.
     joined: bool,
 }
 
@@ -271,7 +271,8 @@ impl State {
         Some(taken)
     }
 
-    /// Removes the models that must be unloaded for the requested one, and reserves its request.
+    /// Removes the models that must be unloaded for the requested one, and marks the requested model as being loaded,
+    /// which reserves its room. `None`, without a change, if a model in use must be unloaded.
     fn make_room(&mut self, request: &ModelRequest<'_>) -> Option<Vec<Arc<Model>>> {
         let (names, plan) = self.plan(request.bytes, request.beside);
         if !plan.now {
@@ -283,7 +284,7 @@ impl State {
         Some(unloaded)
     }
 
-    /// Earlier requests that wait for room which this request would occupy.
+    /// Waiting requests that go before this request and whose room this request would occupy.
     fn in_whose_way(&self, request: &ModelRequest<'_>) -> Vec<usize> {
         let delays = |waiting: &WaitingModelRequest| {
             let is_before = match (&waiting.beside, request.beside) {

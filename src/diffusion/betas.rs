@@ -74,7 +74,7 @@ impl Betas {
     }
 
     /// Algorithm 1 of Lin et al. (2023), arXiv:2305.08891: rescales the betas so that the last timestep has no signal.
-    /// Returns `None` if there is no noise to rescale.
+    /// Returns `None` if there is no noise to rescale, or if a rescaled beta is outside of [0, 1].
     pub(super) fn rescaled_to_zero_terminal_snr(&self) -> Option<Betas> {
         let roots: Vec<f32> = self.alphas_cumprod.iter().map(|a| a.sqrt()).collect();
         let (first, last) = (*roots.first()?, *roots.last()?);

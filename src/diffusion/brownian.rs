@@ -73,7 +73,8 @@ impl BrownianPath {
         sum
     }
 
-    /// Adds to `sum` the part of an interval between `from` and `to`. `increment` is the increment over the interval.
+    /// Adds to `sum` the increment over the part of `interval` between `from` and `to`. `increment` is the increment
+    /// over the whole of `interval`.
     fn add(&self, interval: Interval, increment: &[f32], (from, to): (f64, f64), sum: &mut [f32]) {
         let Interval { start, end, key, depth } = interval;
         let midway = rounded(0.5 * (end + start));

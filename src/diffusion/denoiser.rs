@@ -31,7 +31,7 @@ pub trait Denoise {
     fn stepped(&self, _step: usize, _steps: usize, _denoised: &Latents) {}
 }
 
-/// A [`Denoise`] with the meaning of its predictions and its schedule.
+/// A [`Denoise`], with the meaning of its predictions and the schedule of the run.
 pub(super) struct Denoiser<'a, D> {
     pub(super) prediction: Prediction,
     denoise: &'a D,
@@ -55,7 +55,8 @@ impl<'a, D: Denoise> Denoiser<'a, D> {
         if raw.shape() == x.shape() { Ok(raw) } else { Err(Error::Shape { expected: x.shape(), got: raw.shape() }) }
     }
 
-    /// The raw prediction for `x`, with the variance and the gradient. Fails if the shape of one is not that of `x`.
+    /// The raw prediction for `x`, with the variance and the gradient. Fails if one of the three does not have the
+    /// shape of `x`.
     pub(super) async fn posterior(&self, x: &Latents, t: f64) -> Result<StepPosterior, Error> {
         let posterior = self.denoise.posterior(x, t).await?;
         self.calls.set(self.calls.get() + 1);

@@ -10,7 +10,7 @@ use super::scheduler_choice::{names, overrides_of};
 use super::scheduler_config::SchedulerConfig;
 use crate::generation::SchedulerChoice;
 
-/// A scheduler with its terms in the web interface.
+/// A scheduler, and the names of its sampler and noise levels in the web interface.
 #[derive(Clone, Debug)]
 pub struct LabelledSampler {
     pub choice: SchedulerChoice,
@@ -26,7 +26,8 @@ pub struct ScheduleType {
     pub label: &'static str,
 }
 
-/// The first one is the default: each sampler at the noise levels that the web interface uses for it by itself.
+/// The schedule types that a request may name. With the first one, the default, each sampler uses the noise levels that
+/// the web interface chooses for it.
 pub const SCHEDULE_TYPES: [ScheduleType; 6] = [
     ScheduleType { name: "automatic", label: "Automatic" },
     ScheduleType { name: "uniform", label: "Uniform" },
@@ -52,7 +53,7 @@ pub struct Found {
     pub ignores_schedule_type: bool,
 }
 
-/// All schedulers with their terms. Each pair of sampler and schedule type occurs once.
+/// All schedulers with their names. Each pair of sampler and schedule type occurs once.
 static SAMPLERS: LazyLock<Vec<LabelledSampler>> = LazyLock::new(|| {
     let named = names().map(|named| SchedulerChoice::Name(named.name));
     let objects = objects().into_iter().map(SchedulerChoice::Object);
@@ -82,8 +83,8 @@ pub fn sampler_labels() -> Vec<&'static str> {
 }
 
 /// Finds the scheduler for a sampler, such as `DPM++ 2M`, and a schedule type, such as `Karras` or `karras`. The name
-/// of the sampler may end with a schedule type (`DPM++ 2M Karras`), which counts if the other one is automatic. Names
-/// of `GET /v1/schedulers` are accepted too. Upper and lower case do not differ.
+/// of the sampler may end with a schedule type (`DPM++ 2M Karras`), which applies if `schedule_type` is automatic or
+/// absent. Letter case does not matter. Names of `GET /v1/schedulers` are accepted too, in lower case only.
 ///
 /// # Errors
 /// One of the two names is unknown.
@@ -125,7 +126,8 @@ fn without_ending<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
     end.eq_ignore_ascii_case(ending).then(|| start.strip_suffix(' ')).flatten()
 }
 
-/// The scheduler of a known sampler. A sampler without these noise levels has its own ones.
+/// The scheduler for a known sampler at the noise levels of `asked`, or at the sampler's own noise levels if it does
+/// not support those of `asked`.
 fn find(sampler: &'static str, asked: ScheduleType) -> Found {
     let all = || SAMPLERS.iter().filter(move |other| other.label.sampler == sampler);
     let at = |word: &str| all().find(|other| other.label.schedule_type == Some(word));
@@ -150,7 +152,8 @@ fn automatic_type(sampler: &str) -> &'static str {
 /// The keys that choose noise levels, of which at most one is set.
 const FLAGS: [&str; 3] = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"];
 
-/// Schedulers without a name of their own: samplers of one class, and evenly spaced levels up to the last one.
+/// Schedulers without a name of their own: two more samplers of the multistep class, each with every kind of levels,
+/// and the named samplers with `trailing` timesteps.
 fn objects() -> Vec<Map<String, Value>> {
     let multistep = |keys: Value| {
         let mut object = Map::from_iter([
@@ -176,7 +179,8 @@ fn objects() -> Vec<Map<String, Value>> {
     bases.iter().cloned().chain(respaced).chain(trailing).collect()
 }
 
-/// The configuration of a Stable Diffusion model, over which the schedulers of the table are laid to learn their terms.
+/// The scheduler configuration of a usual Stable Diffusion model. Merging each choice of the table into it gives the
+/// label of the choice.
 fn usual_model() -> Map<String, Value> {
     Map::from_iter([
         ("_class_name".to_owned(), "PNDMScheduler".into()),

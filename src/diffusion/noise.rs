@@ -4,7 +4,7 @@ use super::brownian::BrownianNoise;
 use super::generator::Generator;
 use super::latents::Latents;
 
-/// The noise of one run. It depends only on the seeds and on the order of the draws.
+/// The noise of one run. It depends only on the seeds and on the order in which noise is drawn.
 #[derive(Debug, Clone)]
 pub struct Noise(Generators);
 
@@ -50,7 +50,7 @@ impl Noise {
 
     /// Brownian noise for steps between the levels `min` and `max`. The paths are seeded by `seed`, or by the seeds of
     /// the generators if `seed` is `None`. With a generator per image, each image has its own path, the same as in a
-    /// run of one.
+    /// run with only this image.
     pub(super) fn brownian(&self, seed: Option<u64>, shape: [usize; 4], min: f64, max: f64) -> BrownianNoise {
         let seeds: Vec<u64> = match &self.0 {
             Generators::Batch(generator) => vec![seed.unwrap_or(generator.seed)],

@@ -19,8 +19,8 @@ pub enum Prediction {
     /// `F` of Karras et al. (2022), arXiv:2206.00364, equation 7, for states `x0 + σ ε`; if `negated`, the network
     /// gives `−F`.
     Preconditioned { sigma_data: f64, negated: bool },
-    /// The same with the boundary condition of Song et al. (2023), arXiv:2303.01469, appendix C: at `sigma_min`, x0 is
-    /// the state.
+    /// As `Preconditioned`, not negated, with the boundary condition of Song et al. (2023), arXiv:2303.01469, appendix
+    /// C: at `sigma_min`, x0 is the state.
     Boundary { sigma_data: f64, sigma_min: f64 },
 }
 

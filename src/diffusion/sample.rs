@@ -12,8 +12,8 @@ pub use super::denoiser::Denoise;
 
 /// Runs the sampler of `schedule` from the first state `x: (B, C, h, w)` and returns the latents of a picture of the
 /// same shape. `x` is unit noise times `init_noise_sigma`, or a picture with noise added. `eta` is clamped to `[0, 1]`;
-/// DDIM uses it as its share of noise and TCD as γ, the other samplers ignore it. Draws from `noise` in diffusers'
-/// order.
+/// DDIM uses it as the fraction of DDPM's noise that each step adds, TCD as γ; the other samplers ignore it. Random
+/// numbers are taken from `noise` in the order of diffusers.
 ///
 /// # Errors
 /// The network fails, a shape does not match, or the result is not finite.
@@ -32,7 +32,7 @@ pub async fn sample<D: Denoise>(
 }
 
 /// The number of steps of a whole run and the number of its network calls, computed without running it. The number of
-/// steps differs from `steps` only where `lambda_min_clipped` removes trailing timesteps.
+/// steps differs from `steps` only where `lambda_min_clipped` removes timesteps of the spacing `trailing`.
 ///
 /// # Errors
 /// The scheduler cannot run this number of steps.

@@ -5,7 +5,7 @@ use super::scheduler_config::{Label, SchedulerConfig};
 use super::sigmas::Respacing;
 use super::spacing::Spacing;
 
-/// A sampler and its noise levels in the terms of that web interface.
+/// A sampler and its noise levels, in the words of AUTOMATIC1111's web interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SamplerLabel {
     /// Value of `Sampler`: the web interface's name, or this API's name if the web interface has no such sampler.
@@ -17,7 +17,7 @@ pub struct SamplerLabel {
 }
 
 impl SchedulerConfig {
-    /// The terms for this configuration.
+    /// The label of this configuration.
     pub fn label(&self) -> SamplerLabel {
         let label = self.sampler.label();
         let schedule_type = match (self.sampler.respacing(), label) {

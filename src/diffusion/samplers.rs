@@ -1,5 +1,5 @@
-//! The samplers. Each has one file with its class table row and one async function, written like the algorithm in its
-//! paper.
+//! The samplers. Each sampler has one file, which contains the description of its class and one async function that is
+//! written like the algorithm in the sampler's paper.
 
 use std::any::Any;
 
@@ -42,14 +42,15 @@ mod uni_pc;
 pub(super) struct SamplerInputs<'a, D> {
     pub(super) network: &'a Denoiser<'a, D>,
     pub(super) schedule: &'a Schedule,
-    /// DDIM's share of noise or TCD's γ, in `[0, 1]`; the other samplers ignore it.
+    /// In `[0, 1]`: for DDIM the fraction of DDPM's noise that each step adds, for TCD γ; the other samplers ignore it.
     pub(super) eta: f64,
     /// The first state, `(B, C, h, w)`.
     pub(super) x: Latents,
     pub(super) noise: &'a mut Noise,
 }
 
-/// The table of samplers. Each row names the file and the type of the options; the file has the row of the class.
+/// The table of samplers. Each row names the file and the type of the options; the file has the description of the
+/// class.
 macro_rules! samplers {
     ($($file:ident::$options:ident),+ $(,)?) => {
         pub(super) static CLASSES: &[&Class] = &[$(&$file::CLASS),+];

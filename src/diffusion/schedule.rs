@@ -50,8 +50,8 @@ impl Schedule {
         Schedule::along(config, StepSource::Steps(steps))
     }
 
-    /// A schedule over explicit levels. Fails as [`Schedule::new`], and if the class takes no such list: only some of
-    /// diffusers' `set_timesteps` do.
+    /// A schedule over explicit levels. Fails as [`Schedule::new`], and if the class takes no such list: in diffusers,
+    /// `set_timesteps` takes lists only in some classes.
     pub fn over(config: &SchedulerConfig, levels: &Levels) -> Result<Schedule, InvalidSteps> {
         Schedule::along(config, StepSource::Over(levels))
     }
@@ -80,8 +80,8 @@ impl Schedule {
     }
 
     /// For a picture of this `strength`, in (0, 1]: a schedule of `steps` steps within the last part of the levels of a
-    /// distilled model (Luo et al. 2023, arXiv:2310.04378, in the form of diffusers). For other classes the same as
-    /// [`Schedule::for_strength`].
+    /// distilled model (Luo et al. 2023, arXiv:2310.04378, in the form of diffusers). Other classes keep the last
+    /// steps, as [`Schedule::for_strength`] does.
     ///
     /// # Errors
     /// No step is left, or the schedule is not valid.
@@ -110,7 +110,8 @@ impl Schedule {
         Ok(Schedule { run: steps - kept..steps, ..self })
     }
 
-    /// Keeps the first steps: those that begin before the share `end`, in (0, 1), of the training timesteps has passed.
+    /// Keeps the first steps: those that begin before the share `end`, in (0, 1), of the training timesteps, counted
+    /// from the noisiest, has passed.
     ///
     /// # Errors
     /// No step is left, or too few for Runge-Kutta steps.
@@ -245,7 +246,7 @@ impl Schedule {
         let sound = if self.config.sampler.is_rising() {
             self.steps().all(|(now, next)| next.sigma >= now.sigma)
         } else {
-            // Products instead of quotients: σ/α is infinite where the signal is zero.
+            // Compares products instead of quotients, because σ/α is infinite where the signal is zero.
             let falling = self.steps().all(|(now, next)| next.sigma * now.alpha <= now.sigma * next.alpha);
             falling && network_points.iter().all(|p| p.sigma > 0.0)
         };

@@ -17,8 +17,8 @@ pub struct Stages {
 #[derive(Clone, Copy, Debug)]
 pub struct BaseSchedule<'a> {
     pub config: &'a SchedulerConfig,
-    /// Whether the network is distilled for few steps. With a source picture it takes all steps, more closely spaced,
-    /// unless the request names its levels; other networks take the last steps.
+    /// Whether the network is distilled for few steps. With a source picture, such a network takes all steps, more
+    /// closely spaced, unless the request lists the levels; other networks take the last steps.
     pub is_distilled: bool,
 }
 

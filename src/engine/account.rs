@@ -17,7 +17,8 @@ impl Account {
     }
 
     /// The price of a slice that took `seconds`, if a multiplication takes `pace` seconds. If a batch is slower than
-    /// expected, the prices of its slices exceed its work, because what other runs wait for is time.
+    /// expected, the prices of its slices exceed its work, because other runs wait for as long as the slices take,
+    /// whatever their work.
     pub fn slice(&mut self, seconds: f64, pace: f64) -> f64 {
         let price = seconds / pace;
         self.charged += price;

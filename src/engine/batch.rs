@@ -1,4 +1,4 @@
-//! A batch: the rows of several runs that one network computes together, for any type of call.
+//! A batch: the rows of several runs that one network computes together. Its trait hides the type of the call.
 
 use std::{any::Any, pin::Pin, sync::Arc};
 

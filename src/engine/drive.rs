@@ -60,8 +60,8 @@ impl EngineThread {
         }
     }
 
-    /// Waits for the next run. After [`IDLE`] without one, returns the memory of earlier runs to the system. `None` if
-    /// all handles are gone.
+    /// Waits for the next run. If no run arrives within [`IDLE`], gives the memory of earlier runs back to the system
+    /// and goes on waiting. `None` if all handles are gone.
     fn wait(&self) -> Option<Run> {
         match self.inbox.recv_timeout(IDLE) {
             Ok(run) => Some(run),
@@ -110,7 +110,9 @@ struct ActiveRuns {
 }
 
 impl ActiveRuns {
-    /// Admits a run. It starts with the least service of the active runs, so it is neither ahead of them nor behind.
+    /// Admits a run. The policy gives the turn to the run with the least service (the work it was charged for), so a
+    /// new run starts with the least service of the active runs: it neither gets many turns in a row nor waits for
+    /// many.
     fn enter(&mut self, mut run: Run) {
         let least = self.runs.iter().map(|run| run.service).reduce(f64::min).unwrap_or(0.0);
         let (known, replayed) = (std::mem::take(&mut run.replay), self.metrics.replayed_steps.clone());
@@ -122,7 +124,7 @@ impl ActiveRuns {
     fn drop_canceled(&mut self) {
         let canceled: Vec<Active> = self.runs.extract_if(.., |run| run.cancel.reason().is_some()).collect();
         // A batch continues for its remaining runs and is dropped if there are none. A batch keeps its model alive, so
-        // it must be dropped before the observers of its runs learn of their end.
+        // it must be dropped before the observers learn that their runs have ended.
         let is_gone = |share: &Share| canceled.iter().any(|run| run.arrival == share.run);
         for batch in &mut self.paused {
             batch.shares.iter_mut().filter(|share| is_gone(share)).for_each(Share::give_up);
@@ -193,7 +195,7 @@ impl ActiveRuns {
         }
     }
 
-    /// The open pending call of a run, in the form that the policy needs. `None` if the run has none.
+    /// The pending call of a run, in the form that the policy needs. `None` if no rows are open or some are in a batch.
     fn waiting(&self, run: &Active) -> Option<WaitingCall> {
         let holds = run.holds();
         run.with_open(|pending_call| {
@@ -237,8 +239,8 @@ impl ActiveRuns {
         RunningBatch::new(model, (key, row_metric), batch.expect(OPEN), shares, demand, long)
     }
 
-    /// Lets a batch compute for one slice, and delivers its answers if it has ended. `payer`, if any, is charged
-    /// instead of the runs of the batch.
+    /// Lets a batch compute for one slice, and delivers its answers if it has ended. The run with the arrival number
+    /// `payer`, if any, is charged instead of the runs of the batch.
     fn advance(&mut self, mut batch: RunningBatch, payer: Option<u64>) {
         let slice = Duration::from_secs_f64(self.limits.slice_s);
         let before = batch.spent;

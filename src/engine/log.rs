@@ -14,7 +14,7 @@ pub struct Log {
     pub asks: Vec<Vec<Vec<f32>>>,
 }
 
-/// Why a file cannot be used as a part of a run's log.
+/// Why a file cannot be used as a portion of a run's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusablePart {
     #[error("it is broken")]
@@ -23,9 +23,9 @@ pub enum UnusablePart {
     Foreign,
 }
 
-/// The first bytes of a part. They include the version of the format.
+/// The first bytes of a portion's file. They include the version of the format.
 const MAGIC: &[u8] = b"latentd log 1\n";
-/// Bytes of the checksum at the end of a part.
+/// Bytes of the checksum at the end of a portion's file.
 const CHECKSUM: usize = 32;
 
 impl Log {
@@ -68,7 +68,7 @@ impl Log {
     /// Decodes a file that [`Log::encode`] made.
     ///
     /// # Errors
-    /// The file is damaged, or other numerics than `numerics` computed it.
+    /// The file is damaged, or it has another format, or its numerics differ from `numerics`.
     pub fn decode(file: &[u8], numerics: &Numerics) -> Result<Log, UnusablePart> {
         let (content, checksum) = file.split_last_chunk::<CHECKSUM>().ok_or(UnusablePart::Broken)?;
         if Sha256::digest(content)[..] != checksum[..] {

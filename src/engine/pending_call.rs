@@ -23,7 +23,7 @@ pub(super) trait PendingCall: Any {
     fn demand(&self) -> Demand;
     /// Maximum number of rows of one batch.
     fn most_rows(&self) -> usize;
-    /// The stage of the call, if it is one of several.
+    /// The stage that this call computes, if its result takes several calls, such as the stages of a decoder.
     fn stage(&self) -> Option<Stage>;
     /// What each row counts as in the metrics.
     fn row_metric(&self) -> RowMetric;
@@ -41,12 +41,14 @@ pub(super) trait PendingCall: Any {
     fn take_up(&mut self, rows: usize, batch: &mut dyn Batch);
     /// Takes back the rows of a batch that has ended without answers. They are open again.
     fn let_go(&mut self, rows: &mut dyn Items);
-    /// Takes the answers to the rows that are in a batch, and caches those that have a memo.
+    /// Takes the answers to the rows that are in a batch, and caches each answer that has a memo, which is its cache
+    /// key.
     ///
     /// # Errors
     /// An answer is not finite.
     fn answer(&mut self, answers: &mut dyn Items, cache: &mut Cache) -> Result<(), NetworkError>;
-    /// Answers all open rows from the cache and returns their number. `None` if the cache lacks one of them.
+    /// Answers all open rows from the cache and returns their number. `None` if the cache lacks an answer; then all
+    /// rows stay open.
     fn answer_from(&mut self, cache: &mut Cache) -> Option<usize>;
     /// Adds the answers to the log, if the log stores answers of this type.
     fn record(&self, recording: &mut Recording);

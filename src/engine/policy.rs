@@ -13,8 +13,8 @@ pub struct BatchLimits {
     /// Maximum expected seconds of a batch of several rows. A single row that is expected to take longer is a *long*
     /// batch; it pauses after each slice of this length.
     pub slice_s: f64,
-    /// Maximum bytes of activations of one batch, and of a long batch together with all paused ones. A single row may
-    /// exceed it while no batch is paused.
+    /// Maximum bytes of activations of one batch, and of a long batch together with all paused ones. A batch of a
+    /// single row may exceed the limit if it is not long or no batch is paused.
     pub max_bytes: u64,
 }
 
@@ -91,8 +91,9 @@ impl Decoding {
         }
     }
 
-    /// Whether the run may continue. A decode that has begun always may. A decode that would begin needs room for all
-    /// of its rows: next to other small pictures, or as the only large one.
+    /// Whether the run may continue. A decode that has begun may always continue. A decode that would begin needs room
+    /// for all of its rows: those of small pictures must fit next to the other small pictures, and a large picture must
+    /// be the only large one.
     fn admits(self, run: &WaitingCall) -> bool {
         if run.begins > DECODING {
             return !self.large;
@@ -101,19 +102,19 @@ impl Decoding {
     }
 }
 
-/// Start-time fair queueing. The turn goes to the run with the least service, then to the oldest, and its call
-/// determines the key of the batch. Other runs with the same key join in the same order; the last one may join with
-/// only some of its rows. No run waits for a batch to fill.
+/// Start-time fair queueing. The turn goes to the run with the least service, among equals to the oldest run, and the
+/// call of this first run determines the key of the batch. Other runs with the same key join in the same order; the
+/// last one may join with only some of its rows. No run waits for a batch to fill.
 ///
 /// A batch takes at most one slice of time. A long batch pauses after each slice and waits for its next turn like the
 /// waiting calls. So the run with the least service waits for at most one slice.
 ///
 /// Memory has two limits: the activations of the paused batches and a new long one fit `max_bytes`, and the pictures
-/// that are being decoded are limited in latent pixels. If memory keeps the first run's call from beginning, the first
-/// paused batch gets the turn; if decoding does, the first paused batch or decoding run that is in the way gets it. Later
-/// runs that do not fit give their turns to the same batch or run, so it ends soon. The run that gives its turn away is
-/// charged for the slice. Otherwise it would stay first and give away all turns until that batch or run ends, and the
-/// runs behind it would wait.
+/// that are being decoded are limited in latent pixels. If the activations of the first run's call do not fit, the
+/// first paused batch gets the turn. If its pictures do not fit among those that are being decoded, the turn goes to
+/// the first paused batch or run whose pictures are in the way. The next runs that do not fit give their turns away as
+/// well, so that batch or run ends soon. The run that gives its turn away is charged for the slice. Otherwise it would
+/// stay first and give away all turns until that batch or run ends, and the runs behind it would wait.
 pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimits) -> Next {
     let by_turn =
         |(a, a_arrival): (f64, u64), (b, b_arrival): (f64, u64)| a.total_cmp(&b).then(a_arrival.cmp(&b_arrival));
@@ -169,7 +170,8 @@ pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimi
         is_overdrawn: false,
     };
     let mut picks = Vec::new();
-    // The run that leads the batch is not always the first with its key: the first run may have given it the turn.
+    // The run that leads the batch is not always the first run with this key, because the leader may have been given
+    // its turn.
     let others = order.into_iter().filter(|&index| index != head && waiting[index].key == *key);
     for index in std::iter::once(head).chain(others) {
         let run = &waiting[index];

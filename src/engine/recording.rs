@@ -45,7 +45,7 @@ impl Recording {
     }
 
     /// The known answer to the next call, which has `rows` rows of `values` numbers each. An answer of other sizes does
-    /// not belong to this run; it is dropped with all that follow.
+    /// not belong to this run; it and all later answers of the log are dropped.
     pub fn next(&mut self, rows: usize, values: usize) -> Option<Vec<Vec<f32>>> {
         let known = self.known.next()?;
         if known.len() != rows || known.iter().any(|row| row.len() != values) {
@@ -63,8 +63,8 @@ impl Recording {
         self.known.len() > 0
     }
 
-    /// Records the answers of one call as one slice of numbers per row. `None`, for answers that numbers alone cannot
-    /// represent, ends the log.
+    /// Records the answers of one call, with one slice of numbers per row. `answers` is `None` if numbers alone cannot
+    /// represent them; then the log ends here.
     pub fn record(&mut self, answers: Option<Vec<&[f32]>>) {
         let size = |rows: &[&[f32]]| rows.iter().map(|row| 4 * row.len()).sum::<usize>();
         match answers {

@@ -1,4 +1,4 @@
-//! A run on the engine's thread: its future, its slot and its service.
+//! A run on the engine's thread: its future, its slot and its service, which is the work that it was charged for.
 
 use std::{
     cell::RefCell,
@@ -50,7 +50,7 @@ pub(super) struct Active {
 }
 
 impl Active {
-    /// `recording` must contain the run's `replay`.
+    /// `recording` must contain the log from the run's `replay`, which is ignored here.
     pub fn new(run: Run, recording: Recording, arrival: u64, service: f64) -> Active {
         let Run { prepared, replay: _, observer, cancel, attempt } = run;
         let Work::Draw(work) = &prepared.job.work;
@@ -169,7 +169,8 @@ impl Active {
         }
     }
 
-    /// Answers all open rows from the cache and returns their number. `None` if the cache lacks one of them.
+    /// Answers all open rows from the cache and returns their number. `None` if the cache lacks an answer; then all
+    /// rows stay open.
     pub fn answer_from(&self, cache: &mut Cache) -> Option<usize> {
         self.with_open(|_| ())?;
         self.with_pending_call(|pending_call| pending_call.answer_from(cache))?

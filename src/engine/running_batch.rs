@@ -111,7 +111,8 @@ impl RunningBatch {
         answers
     }
 
-    /// Ends a batch that has no answers. Returns its runs, and their rows unless these are lost.
+    /// Ends a batch that has no answers. Returns the shares of its runs, and the rows if [`Batch::take_back`] returns
+    /// them.
     pub fn give_back(self) -> (Vec<Share>, Option<Box<dyn Items>>) {
         let RunningBatch { computing, mut batch, shares, .. } = self;
         drop(computing);

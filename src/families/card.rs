@@ -62,7 +62,7 @@ pub(super) fn base(
 }
 
 /// Bytes of the tensors of these parts as float32, read from the headers of their files. A part is (folder, stem of its
-/// weight files). The weights that small layers keep in the form of Winograd's algorithm come on top.
+/// weight files). The transformed weights that small layers keep for Winograd's algorithm are not included.
 ///
 /// # Errors
 /// The files of a part are missing or broken.

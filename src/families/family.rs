@@ -12,7 +12,7 @@ use crate::{
     weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
-/// A family: models whose folders have the same parts and that the same recipe draws with.
+/// A family: models whose folders have the same parts, and with which the same recipe draws.
 pub trait Family: Sync {
     /// A unique name, used in messages and in [`Model::family`](crate::pipelines::Model::family).
     fn name(&self) -> &'static str;

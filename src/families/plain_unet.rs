@@ -135,7 +135,7 @@ impl Parts {
         Ok(Description { card, bytes, notes, outline: Box::new(self) })
     }
 
-    /// Reads the weights. `output` is what samples are in a model of pixels.
+    /// Reads the weights. `output` is the format of the samples if the model has no codebook.
     ///
     /// # Errors
     /// As [`Family::load`](super::Family::load).

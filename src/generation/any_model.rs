@@ -6,7 +6,7 @@ use super::{
     Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, Task, field::Bounds, table,
 };
 
-/// A permissive card: its bounds and fields are those that some model allows.
+/// A permissive card: it allows the values and fields that at least one model allows.
 pub(super) fn card() -> ModelCard {
     ModelCard {
         default_width: 1,
@@ -17,7 +17,7 @@ pub(super) fn card() -> ModelCard {
         max_clip_skip: 4,
         takes_prompt: true,
         classifier_guidance: true,
-        // A name would be looked up; an empty object is not.
+        // A scheduler's name would be looked up; an empty object is not.
         default_scheduler: SchedulerChoice::Object(Default::default()),
         time_id_count: TIME_IDS,
         tasks: vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
@@ -29,8 +29,8 @@ pub(super) fn card() -> ModelCard {
 /// The number of time ids of SDXL, so that the fields of micro-conditioning are accepted.
 const TIME_IDS: usize = 6;
 
-/// Removes the fields that no model allows together with all the fields of the card. `image_guidance_scale` is checked
-/// against its bounds; `class_label` is not checked.
+/// Takes the two fields that some models allow but [`card`] does not, because no model allows them together with all
+/// fields of the card. `image_guidance_scale` is checked against its bounds; `class_label` is not checked.
 pub(super) fn take_exclusive(fields: &mut Fields, on: &Bounds<'_>) {
     fields.get::<f64>(&table::IMAGE_GUIDANCE_SCALE, on);
     fields.take(table::CLASS_LABEL.name);

@@ -9,7 +9,8 @@ use super::{
     table::{self, CACHE_INTERVAL, CACHE_KIND, FEATURE_CACHE},
 };
 
-/// The range of sampling steps that use guidance, as shares of all steps (Kynkäänniemi et al. 2024, arXiv:2404.07724).
+/// The range of sampling steps that use guidance, as fractions of all steps (Kynkäänniemi et al. 2024,
+/// arXiv:2404.07724).
 ///
 /// The paper bounds guidance by noise levels, this type by position: after i of n steps, the network calls of the next
 /// step are guided if `start ≤ i/n < end`. Hence 0 is the first step, and an `end` of 1 includes the last step.
@@ -24,7 +25,7 @@ impl GuidanceInterval {
     /// Every step is guided.
     pub const WHOLE: GuidanceInterval = GuidanceInterval { start: 0.0, end: 1.0 };
 
-    /// Whether the next step is guided when the share `done` of all steps, in `[0, 1)`, is finished.
+    /// Whether the next step is guided. `done`, in `[0, 1)`, is the finished fraction of all steps.
     pub fn covers(&self, done: f64) -> bool {
         self.start <= done && done < self.end
     }
@@ -84,8 +85,8 @@ pub struct FeatureCache {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FeatureCacheKind {
-    /// Between full calls of the U-Net, only its shallowest branch runs, on the deep features of the last full call (Ma
-    /// et al. 2023, arXiv:2312.00858).
+    /// In the calls between two full ones, only the shallowest branch of the U-Net runs, on the deep features of the
+    /// last full call (Ma et al. 2023, arXiv:2312.00858).
     #[serde(rename = "deepcache")]
     DeepCache,
 }

@@ -12,11 +12,12 @@ pub struct ControlUse {
     pub image: InputImage,
     /// The factor of the ControlNet's residuals, 0 to 2.
     pub scale: f64,
-    /// Shares of the run, 0 to 1. The ControlNet acts on the calls of the denoiser that lie entirely between the two.
+    /// `start` and `end` are fractions of the run's denoiser calls, 0 to 1. The ControlNet acts in the calls that lie
+    /// entirely between them.
     pub start: f64,
     pub end: f64,
-    /// Whether the ControlNet acts only on the rows with the prompt, and less on the outer feature maps (0.1) than on
-    /// the inner ones (1).
+    /// Whether the ControlNet acts only on the rows with the prompt, with factors that rise from 0.1 on the outermost
+    /// feature maps to 1 on the innermost.
     pub guess_mode: bool,
     #[serde(default)]
     pub preprocess: Preprocess,

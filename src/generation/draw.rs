@@ -12,7 +12,8 @@ use super::{
 pub struct Draw {
     /// The prompt without its LoRA tags.
     pub prompt: String,
-    /// `None` if the request has none and the model or its refiner treats that differently from an empty text.
+    /// `None` if the request has no negative prompt and the model or its refiner treats a missing one differently from
+    /// an empty text.
     pub negative_prompt: Option<String>,
     #[serde(default)]
     pub prompt_syntax: PromptSyntax,

@@ -68,7 +68,7 @@ impl Fields {
         self.hold.take()
     }
 
-    /// Takes the file of a multipart body's part, with the field of the same name.
+    /// Takes the file of a multipart body's part, and removes the field of the same name.
     pub fn take_part(&mut self, name: &str) -> Option<Bytes> {
         self.map.remove(name);
         self.take_file(name)
@@ -282,8 +282,7 @@ impl Fields {
 
     fn close(self) -> Faults {
         let Fields { map, files, mut faults, prefix, known, .. } = self;
-        // If `controls` has an error, its entries were not read, so the files that they name are not reported as
-        // unknown.
+        // If `controls` has an error, its entries may not have been read, so unused files are not reported as unknown.
         let unclaimed = files.into_keys().filter(|_| !faults.touch("/controls")).collect::<Vec<_>>();
         for name in map.into_iter().map(|(name, _)| name).chain(unclaimed) {
             // A request may have thousands of unknown fields, so hints are computed only for errors that are kept.

@@ -15,8 +15,8 @@ use super::{ControlUse, Fields, field::Field, fields::cut, table};
 /// A picture of a request, as it is stored: 8-bit RGB, upright, without transparency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputImage {
-    /// SHA-256 of the stored file in hexadecimal. Later requests can refer to the picture by it. Empty until the file
-    /// is stored.
+    /// SHA-256 of the stored file in hexadecimal. Later requests can refer to the picture by this digest. Empty until
+    /// the file is stored.
     pub upload: String,
     /// Width and height in pixels.
     pub width: u32,
@@ -28,9 +28,9 @@ pub struct InputImage {
 pub enum ImageRole {
     /// Transparent parts become white.
     Picture,
-    /// Transparent parts become black, which the mask leaves unchanged.
+    /// Transparent parts become black, and a mask leaves its black parts unchanged.
     Mask,
-    /// A mask in which only the transparency counts: transparent parts become white, all others black.
+    /// A mask in which only the transparency counts: transparent parts become white, opaque parts black.
     Transparency,
 }
 
@@ -91,12 +91,13 @@ impl Fields {
     }
 
     /// Makes the transparency of the file in `mask` the mask: transparent parts are redrawn, whatever their color. A
-    /// picture that is named by its digest stays as it was stored.
+    /// mask that the request names by its digest is used as it was stored.
     pub fn read_mask_by_transparency(&mut self) {
         self.mask_is_transparency = true;
     }
 
-    /// The file of the field `image`, which keeps it; `None` if the field has no file or an invalid one.
+    /// Returns the file of the field `image`, and leaves it in the field. `None` if the field has no file or an invalid
+    /// one.
     pub fn image_file(&mut self) -> Option<Bytes> {
         let name = table::IMAGE.name;
         let file = match self.peek(name)? {
@@ -224,7 +225,7 @@ impl ImageField {
     }
 }
 
-/// A file whose role its field decides.
+/// A file. The caller replaces the role, which depends on the field.
 fn from_file(bytes: Bytes) -> ImageSource {
     ImageSource::File(bytes, ImageRole::Picture)
 }

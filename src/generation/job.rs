@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{Draw, ImageField, InputImage, Output, Priority, Webhook, table};
 
 /// A valid request: all defaults are set, and all bounds are checked. Only [`resolve`](super::resolve) makes new jobs,
-/// and a stored job was made by it earlier, so all other code can rely on these checks.
+/// and it also made those that are stored, so all other code can rely on these checks.
 ///
 /// Code that queues, stores, authorizes or reports generations uses only the envelope. The stored form is one flat
 /// object, which every released version can read.

@@ -49,7 +49,8 @@ impl LoraUse {
         });
         in_field.into_iter().flatten().flatten().for_each(|lora| add(&mut all, lora));
         let (text, tags) = lora_tags(&prompt);
-        // Each name is checked once, and checks stop at the maximum number, because a prompt may have many tags.
+        // A prompt may have many tags, so each name is checked only once, and no more names than the maximum number of
+        // LoRAs.
         let mut unusable = BTreeSet::new();
         let mut too_many = false;
         for tag in tags {

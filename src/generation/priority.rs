@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The priority of a generation. It orders the queue before the fair shares of the tenants do.
+/// The priority of a generation. The queue is ordered by priority first; among equal priorities, the fair shares of the
+/// tenants decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {

@@ -11,7 +11,7 @@ pub struct Progress {
     pub phase: Phase,
     pub step: u32,
     pub steps: u32,
-    /// Finished share in percent, 0..=100.
+    /// How much of the run is finished, in percent, 0..=100.
     pub percent: f32,
     /// Estimated remaining time in seconds, from the speed so far.
     pub eta_s: Option<f32>,

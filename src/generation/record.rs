@@ -15,7 +15,7 @@ pub struct Record {
     pub status: Status,
     /// Number of attempts. An attempt that a stopping worker gave back does not count.
     pub attempt: u32,
-    /// How many processes have ended while the generation ran. After the first one it runs alone.
+    /// How many processes have ended while the generation ran. After the first such end, the generation runs alone.
     pub crash_count: u32,
     /// Whether the generation was given up, because a process aborted or too many processes ended while it ran.
     pub dead: bool,
@@ -42,7 +42,7 @@ pub enum Status {
         problem: Problem,
     },
     Canceled,
-    /// It was not started within its `start_timeout_s`.
+    /// The generation was not started within its `start_timeout_s`.
     Expired,
 }
 

@@ -49,8 +49,8 @@ pub trait Rules {
     fn check_lora(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
     /// Checks whether the model can use the textual inversions in a prompt. Each error is a code and a description.
     fn check_words(&self, card: &ModelCard, syntax: PromptSyntax, text: &str) -> Vec<(&'static str, String)>;
-    /// Checks whether the model and the refiner can run their shares of the steps. The error is the path of the field
-    /// that leaves no step or requires what a scheduler cannot do, and a description.
+    /// Checks whether the model and the refiner can each run the steps that fall to them. The error is the path of a
+    /// field and a description. The field is one that leaves no step, or one that requires what a scheduler cannot do.
     fn check_stages(&self, card: &ModelCard, draw: &Draw) -> Result<(), (Vec<&'static str>, String)>;
     /// The seed of a request that names none, in 0..2^32.
     fn random_seed(&self) -> u64;
@@ -133,7 +133,7 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
     let levels = Levels::read(fields, limits);
     let steps = steps(fields, on, levels.as_ref());
     let (scheduler, steps) = scheduler(fields, card, rules, steps, levels.as_ref());
-    // Read before `denoising_end` is taken, because the two exclude each other.
+    // The refiner is read before `denoising_end` is taken: the two exclude each other, and this check needs both.
     let refiner = Refiner::read(fields, on, rules);
     if let (Some(levels), Some(_)) = (&levels, &refiner) {
         fields.error(levels.name(), "conflict", "excludes refiner, whose model has a scheduler of its own");
@@ -250,7 +250,7 @@ fn scheduler(
     };
     match rules.check_scheduler(card, &choice, asked, levels) {
         Ok(run) => {
-            // A request with levels may repeat the number of steps that they make, as `params` does.
+            // A request with levels may also have the number of steps that follows from the levels, as `params` does.
             if levels.is_some() && steps.is_some_and(|steps| steps != run) {
                 fields.error(
                     "steps",

@@ -430,7 +430,8 @@ fn takes_prompt(card: &ModelCard) -> bool {
     card.takes_prompt
 }
 
-/// Whether the model uses guidance. A model without prompts does so if its card has a guidance scale other than 1.
+/// Whether the model uses guidance. A model without prompts uses guidance if the default guidance scale of its card is
+/// not 1.
 fn is_guided(card: &ModelCard) -> bool {
     card.takes_prompt || card.default_guidance_scale != 1.0
 }

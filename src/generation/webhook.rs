@@ -1,4 +1,4 @@
-//! The field `webhook` of a request: the receiver of messages about the generation, and their events.
+//! The field `webhook` of a request: the receiver of messages about the generation, and the events that it receives.
 
 use std::collections::BTreeSet;
 
@@ -81,7 +81,7 @@ impl Webhook {
     /// Longest address, in characters.
     pub const MAX_URL_CHARS: usize = 2048;
 
-    /// A name of the receiver, by which slow receivers are distinguished: the endpoint's id, or scheme, host and port
+    /// A name of the receiver, by which its messages in flight are counted: the endpoint's id, or scheme, host and port
     /// of the address.
     pub fn receiver(&self) -> String {
         match self {
@@ -118,7 +118,8 @@ impl Webhook {
 }
 
 impl Fields {
-    /// The field `webhook` if it is well-formed, without taking it. For the check of endpoint and address.
+    /// The field `webhook` if it is well-formed, without taking it, so that the caller can check the endpoint or
+    /// address.
     pub fn webhook(&self) -> Option<Webhook> {
         let value = self.peek("webhook")?.clone();
         let mut alone = Fields::new(Map::from_iter([("webhook".to_owned(), value)]));

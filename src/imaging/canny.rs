@@ -15,9 +15,9 @@ enum Mark {
 /// tan 22.5° in units of 2⁻¹⁵.
 const TAN_22: i64 = 13573;
 
-/// White where the picture has an edge, and black elsewhere. Edges are ridges of the gradient above `high`, and ridges
-/// above `low` that are connected to them. The size of the gradient is |dx| + |dy| of Sobel's 3 × 3 operator, in the
-/// channel where it is largest.
+/// Returns a picture that is white on the edges of `picture`, and black elsewhere. Edges are ridges of the gradient
+/// above `high`, and ridges above `low` that are connected to an edge. The size of the gradient is |dx| + |dy| of
+/// Sobel's 3 × 3 operator, in the channel where it is largest.
 pub fn canny(picture: &RgbImage, low: i32, high: i32) -> GreyImage {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let gradients: Vec<(i32, i32)> =
@@ -59,8 +59,8 @@ pub fn canny(picture: &RgbImage, low: i32, high: i32) -> GreyImage {
     GreyImage { width: picture.width, height: picture.height, pixels }
 }
 
-/// Whether the gradient is larger than its neighbors along its direction. Of two equal neighbors, the left or upper one
-/// is the ridge; of two equal diagonal neighbors, neither is.
+/// Whether a pixel's gradient is larger than those of its two neighbors in the direction of the gradient. Of two equal
+/// neighbors, the left or upper one is the ridge; of two equal diagonal neighbors, neither is.
 fn is_ridge(own: i32, (dx, dy): (i32, i32), size: impl Fn(i64, i64) -> i32) -> bool {
     let (x, y) = (i64::from(dx.abs()), i64::from(dy.abs()) << 15);
     let (flat, steep) = (x * TAN_22, x * TAN_22 + (x << 16));

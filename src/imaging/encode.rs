@@ -28,7 +28,7 @@ pub enum EncodeError {
 }
 
 /// Encodes image `index` of a generation with the format and the metadata that its request chooses. `label` has the
-/// names of its sampler in other programs.
+/// names that other programs give to the sampler.
 ///
 /// # Errors
 /// As [`encode`].

@@ -24,8 +24,8 @@ pub fn infotext(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> S
     lines.join("\n")
 }
 
-/// The seed of image `index` in the range of requests. The seed of a later image can exceed their limit of 2⁶³ − 1;
-/// without the top bit torch's generator gives the same numbers, because it uses only the low 32 bits.
+/// The seed of image `index`, in the range that a request allows. `seed + index` can exceed the limit of 2⁶³ − 1, so
+/// the top bit is removed. Torch's generator still gives the same numbers, because it uses only the low 32 bits.
 pub(super) fn seed(draw: &Draw, index: u32) -> u64 {
     draw.seed_of(index) & i64::MAX as u64
 }
@@ -87,7 +87,7 @@ fn mask(mask: &Mask) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// Names of the settings of ControlNets; a request has at most four.
+/// Names of the settings of ControlNets; a request has at most four ControlNets.
 const CONTROL_NETS: [&str; 4] = ["ControlNet 0", "ControlNet 1", "ControlNet 2", "ControlNet 3"];
 
 /// The settings of one ControlNet, written as the value of one setting.

@@ -129,9 +129,9 @@ fn head(bytes: &[u8]) -> Result<(impl ImageDecoder, Orientation), DecodeError> {
     }
     let mut limits = Limits::default();
     limits.max_alloc = Some(match format {
-        // The decoder reads everything but pixels with the head of a PNG. A color profile, which is not used, can
-        // unpack to a thousand times the size of its file; the decoder skips one that exceeds this limit. Texts are
-        // never larger than their file.
+        // For a PNG, the decoder reads everything but the pixels together with the head. A color profile, which is not
+        // used, can unpack to a thousand times the size of its file; the decoder skips a profile that exceeds this
+        // limit. Texts are never larger than their file.
         ImageFormat::Png => MAX_ALLOC.min(4 * bytes.len() as u64 + MAX_PROFILE),
         _ => MAX_ALLOC,
     });
@@ -145,8 +145,8 @@ fn head(bytes: &[u8]) -> Result<(impl ImageDecoder, Orientation), DecodeError> {
     Ok((decoder, orientation))
 }
 
-/// Whether a WebP file has all the bytes that its RIFF header counts. The decoder does not miss chunks after the pixels,
-/// such as EXIF with the orientation.
+/// Whether a WebP file has all the bytes that its RIFF header counts. The decoder does not notice that chunks after the
+/// pixels are missing, such as EXIF with the orientation.
 fn is_whole_webp(bytes: &[u8]) -> bool {
     let counted = bytes.get(4..8).and_then(|size| size.try_into().ok()).map(u32::from_le_bytes);
     counted.is_some_and(|size| u64::from(size) + 8 <= bytes.len() as u64)

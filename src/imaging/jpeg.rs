@@ -43,9 +43,9 @@ struct Segment<'a> {
     behind: &'a [u8],
 }
 
-/// The segments of the file; the last one is the end marker. A truncated file has no end marker, whatever follows the
-/// cut: the start of another picture also ends the list. In the data of a scan, a byte 255 is followed by a zero or
-/// belongs to a restart marker.
+/// The segments of the file; the last one is the end marker. The start of another picture also ends the list, so that a
+/// truncated file has no end marker, even if a whole picture follows. In the data of a scan, a byte 255 is followed by
+/// a zero or belongs to a restart marker.
 fn segments(file: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     let mut rest = file.get(2..).unwrap_or_default();
     std::iter::from_fn(move || {

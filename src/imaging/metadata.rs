@@ -23,7 +23,7 @@ pub enum Metadata {
 }
 
 impl Metadata {
-    /// The metadata of image `index`; `label` has the names of the sampler in other programs.
+    /// The metadata of image `index`; `label` has the names that other programs give to the sampler.
     pub fn of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
         let Work::Draw(draw) = &job.work;
         match job.output.metadata_level {

@@ -10,8 +10,8 @@ use image::{ImageDecoder, ImageFormat, metadata::Orientation};
 use super::jpeg;
 
 /// Reads the orientation like Pillow's `exif_transpose`, and therefore like diffusers' `load_image`: from EXIF, or from
-/// XMP if EXIF has no orientation. A PNG can store both before or after its pixels, and EXIF also as text in
-/// hexadecimal digits, which exiv2 writes.
+/// XMP if EXIF has no orientation. A PNG can store EXIF and XMP before or after its pixels, and EXIF also as a text of
+/// hexadecimal digits, as exiv2 does.
 pub(super) fn orientation(file: &[u8], format: ImageFormat, decoder: &mut impl ImageDecoder) -> Orientation {
     let (exif, xmp) = match format {
         ImageFormat::Png => of_png(file),

@@ -45,8 +45,8 @@ fn halved(image: &RgbImage) -> RgbImage {
 }
 
 /// Enlarges a picture of latent size by `factor`, bilinear between the centers of pixels, to at most 512 pixels per
-/// side: a larger factor is replaced by the largest that fits. Returns a picture whose number of pixels does not match
-/// its size unchanged; the encoder rejects it.
+/// side: a larger factor is replaced by the largest factor that fits. A picture whose number of pixels does not match
+/// its size is returned unchanged; the encoder rejects it.
 pub fn upscale(image: &RgbImage, factor: u32) -> RgbImage {
     let factor = factor.min(MAX_SIDE / image.width.max(image.height).max(1)).max(1);
     if factor == 1 || image.pixels.len() as u64 != image.expected_bytes() {

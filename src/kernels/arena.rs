@@ -1,9 +1,10 @@
 //! A memory arena for activations and packed weights.
 //!
-//! A step of a network creates hundreds of tensors of the same sizes as the step before. If each came from the system,
-//! the system would map and zero its pages each time, which costs as much as some of the operations on the tensors. The
-//! arena is one range of addresses, backed by huge pages if the system has them (packed weights are read faster from
-//! huge pages). It grows to the peak of the largest step and keeps that memory until [`release`].
+//! A step of a network creates hundreds of tensors of the same sizes as the step before. If the memory of each tensor
+//! came from the system, the system would map and zero its pages each time, which costs as much as some of the
+//! operations on the tensors. The arena is one range of addresses, backed by huge pages if the system has them (packed
+//! weights are read faster from huge pages). The memory in use grows to the peak of the largest step; the arena keeps
+//! this memory until [`release`].
 //!
 //! Blocks of the arena are vectors, which the program's global allocator frees. So the arena exists only in programs
 //! whose global allocator is [`Allocator`]; in other programs the memory comes from the system allocator.
@@ -20,7 +21,8 @@ use std::{
 
 use memmap2::{Advice, MmapMut, MmapOptions, UncheckedAdvice};
 
-/// A global allocator: the system allocator, which also frees blocks of the arena.
+/// A global allocator. It passes all requests to the system allocator, except requests to free or to resize blocks of
+/// the arena.
 #[derive(Debug)]
 pub struct Allocator;
 
@@ -53,8 +55,9 @@ unsafe impl GlobalAlloc for Allocator {
             // SAFETY: the block is not the arena's, so it came from the system allocator.
             return unsafe { System.realloc(block, layout, size) };
         };
-        // SAFETY: the caller promises that `size` makes a layout with the alignment; both blocks hold what is copied
-        // and, being of different origin, do not overlap.
+        // SAFETY: the caller promises that `size` and the alignment make a valid layout. Both blocks are at least as
+        // long as the copy, and they do not overlap, because one belongs to the arena and the other to the system
+        // allocator.
         unsafe {
             let moved = System.alloc(Layout::from_size_align_unchecked(size, layout.align()));
             if !moved.is_null() {
@@ -66,10 +69,12 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// Bytes of address space, not of memory. Blocks that do not fit come from the system allocator.
+/// The size of the arena in bytes: reserved addresses, which take no memory until they are used. Blocks that do not fit
+/// come from the system allocator.
 const RESERVED: usize = 1 << 36;
 
-/// Smaller blocks, in bytes, come from the system allocator, which keeps their memory anyway.
+/// The size in bytes of the smallest block of the arena. Smaller blocks come from the system allocator, which reuses
+/// their memory anyway.
 const LEAST: usize = 1 << 15;
 
 /// Blocks begin and end at pages.
@@ -85,7 +90,7 @@ static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// Whether the program's global allocator is [`Allocator`], which recognizes blocks of the arena.
 fn is_installed() -> bool {
-    // SAFETY: the layout has a size.
+    // SAFETY: the size of the layout is not zero.
     let block = std::hint::black_box(unsafe { alloc_zeroed(QUESTION) });
     if !block.is_null() {
         // SAFETY: the block was just allocated with this layout.
@@ -140,7 +145,8 @@ impl Arena {
 }
 
 impl Free {
-    /// Takes `size` bytes from the lowest part that is large enough, which keeps the used range short.
+    /// Takes `size` bytes from the lowest free part that is large enough, so that the used part of the arena stays
+    /// short.
     fn take(&mut self, size: usize) -> Option<usize> {
         let (&begin, &end) = self.parts.iter().find(|(begin, end)| *end - *begin >= size)?;
         self.parts.remove(&begin);
@@ -209,14 +215,14 @@ pub fn release() {
         }
         last = begin;
     }
-    // Bytes before the last free part may be in use.
+    // From the last free part on, nothing is in use. Bytes before that part may be in use.
     free.touched = last;
 }
 
 /// Makes glibc return freed blocks of at least 4 MiB to the system at once. Call it when a server process starts.
 ///
-/// Without it, glibc raises this threshold up to 32 MiB as larger blocks are freed, and keeps twice as much at the end
-/// of the heap of each thread, which [`trim`] does not reach.
+/// Without this call, glibc raises the threshold up to 32 MiB as larger blocks are freed. It then keeps up to twice the
+/// threshold in free memory at the end of each thread's heap, which [`trim`] does not return.
 pub fn give_large_blocks_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -36,7 +36,8 @@ struct Attention {
     mask: Mask,
 }
 
-/// Queries per job. The scores of `QUERIES` queries and `KEYS` keys, which exist at a time, stay in the L2 cache.
+/// Queries per job. A job holds the scores of `QUERIES` queries and `KEYS` keys at a time, so that they stay in the L2
+/// cache.
 pub const QUERIES: usize = 48;
 /// Keys that a job processes at a time.
 const KEYS: usize = 256;
@@ -106,8 +107,8 @@ struct Scratch {
 }
 
 impl Head {
-    /// Computes some queries. Lines of `q` are `width` apart; the first d values of each belong to this head.
-    /// `causal_from` is the position of the first query if the mask is causal.
+    /// Computes the results of some queries. Lines of `q` are `width` values apart; the first d values of each line
+    /// belong to this head. `causal_from` is the position of the first query if the mask is causal.
     fn attend(&self, q: &[f32], width: usize, causal_from: Option<usize>, scratch: &mut Scratch, out: &mut Block<'_>) {
         let (d, m, rows) = (self.keys.k, self.keys.n, out.lines());
         let Scratch { q: scaled, scores, softmax } = scratch;
@@ -166,7 +167,8 @@ fn composite(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Re
         let hidden: Vec<f32> = (0..n * m).map(|at| if at % m > at / m { f32::NEG_INFINITY } else { 0.0 }).collect();
         scores = scores.broadcast_add(&Tensor::from_vec(hidden, (n, m), scores.device())?)?;
     }
-    // `softmax_last_dim` has no gradient. Subtracting the largest score only prevents overflow, so it is detached.
+    // `softmax_last_dim` has no gradient. The largest score is subtracted only to prevent overflow, so it is excluded
+    // from the gradient.
     let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let weights = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
     weights.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, n, width))

@@ -4,7 +4,7 @@ use std::{marker::PhantomData, ops::Range};
 
 /// Mutable access to a rectangle of a row-major matrix: some of its lines and some columns of each.
 ///
-/// A pointer instead of a slice, because the lines of two blocks side by side alternate in memory.
+/// It holds a pointer instead of a slice, because the lines of two blocks side by side alternate in memory.
 pub(super) struct Block<'a> {
     first: *mut f32,
     stride: usize,
@@ -33,7 +33,7 @@ impl<'a> Block<'a> {
         self.columns
     }
 
-    /// The same block for a shorter time, as reborrowing a mutable slice.
+    /// The same block for a shorter time, as when a mutable slice is reborrowed.
     pub fn reborrow(&mut self) -> Block<'_> {
         Block { matrix: PhantomData, ..*self }
     }

@@ -44,7 +44,8 @@ impl Geometry {
         Self { kernel: (kernel, kernel), stride, top: padding, bottom: padding, left: padding, right: padding }
     }
 
-    /// Zeros only below and to the right, as diffusers pads the input of a `Downsample2D` without padding.
+    /// A square kernel with `padding` zeros only below and to the right. diffusers pads the input of a `Downsample2D`
+    /// in this way if its own `padding` is 0.
     pub fn square_padded_at_the_end(kernel: usize, stride: usize, padding: usize) -> Self {
         Self { top: 0, left: 0, ..Self::square(kernel, stride, padding) }
     }
@@ -137,7 +138,8 @@ struct Op<'a> {
     epilogue: Epilogue<'a>,
 }
 
-/// The most floats of one pixel's patch that are copied at a time. A single tap may have more.
+/// The most floats of one pixel's patch that are copied at a time. A tap (the input channels of one pixel) that has
+/// more floats is copied whole.
 const PATCH: usize = 1 << 10;
 
 impl CustomOp1 for Op<'_> {

@@ -11,7 +11,7 @@ use super::{block::Block, storage::Operand};
 pub struct Epilogue<'a> {
     /// (B, N): one vector for each row of the batch, such as a time embedding.
     pub per_sample: Option<&'a Tensor>,
-    /// The shape of the product: a residual.
+    /// A residual, which has the shape of the product.
     pub residual: Option<&'a Tensor>,
 }
 

@@ -20,7 +20,7 @@ pub struct Geglu {
     /// If packed, columns of V alternate with the same columns of W, so that a value and its gate are in the cache at
     /// the same time, and the product of width 2·N is never stored.
     matrix: Matrix,
-    /// The number of adjacent columns of V, then of W.
+    /// This many columns of V are followed by the same columns of W, and so on.
     alternating: usize,
 }
 

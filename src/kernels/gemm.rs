@@ -14,7 +14,7 @@ use super::{
 pub(super) const WIDTH: usize = 16;
 /// Rows of the largest tile. A job whose number of rows is a multiple of it needs no smaller tiles.
 pub(super) const HEIGHT: usize = 12;
-/// The most values of k that are summed in registers at a time, so that these lines of a panel stay in the cache.
+/// The most values of k that are summed in registers at a time. The lines of a panel for these k stay in the cache.
 const DEPTH: usize = 512;
 
 /// A (K, N) matrix in the layout of the micro-kernel: panels (K, 16) of 16 columns, the last padded with zeros.
@@ -116,8 +116,8 @@ impl WithSimd for Product<'_> {
 }
 
 impl Product<'_> {
-    /// Iterates over pieces of k and over groups of `P` panels, with tiles of up to `H` rows. A panel has the width of
-    /// `V` vectors, half a panel that of `HALF` vectors.
+    /// Iterates over pieces of k and over groups of `P` panels, with tiles of up to `H` rows (12 for half a panel). A
+    /// panel has the width of `V` vectors, half a panel that of `HALF` vectors.
     #[inline(always)]
     fn pieces<S: Simd, const H: usize, const P: usize, const V: usize, const HALF: usize>(mut self, simd: S) {
         let rows = self.out.lines();
@@ -147,7 +147,8 @@ impl Product<'_> {
         }
     }
 
-    /// Computes all rows for `P` panels and the lines `ks` of b, and `V` of the `LINE` vectors of a line of a panel.
+    /// Computes all rows of the result for the lines `ks` of b and for `P` panels. A line of a panel has `LINE`
+    /// vectors, of which the first `V` are used.
     #[inline(always)]
     fn columns<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize>(
         &mut self,
@@ -280,7 +281,7 @@ impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd
                 }
             }
             // Weights mostly come from memory, and the processor does not predict where reading continues after a
-            // panel: usually at the same lines of the next panels. So the first tile prefetches them.
+            // panel: usually at the same lines of the next panels. So the first tile prefetches those lines.
             let ahead = if tile == 0 { P * next } else { 0 };
             for k in 0..ks.len() {
                 for p in 0..P {

@@ -6,10 +6,11 @@ use rayon::prelude::*;
 
 use super::gemm::{HEIGHT, WIDTH};
 
-/// Products with fewer multiplications run as on one thread: waking another would cost more than it saves.
+/// Products with fewer multiplications are divided as for one thread, because waking another thread would cost more
+/// than it saves.
 const MIN_PARALLEL_WORK: usize = 1 << 19;
 
-/// The most rows of a job. The values that it reads from the left matrix for a piece of k stay in the L2 cache.
+/// The most lines of a job. The values of the left matrix that a job reads for a piece of k stay in the L2 cache.
 const LINES: usize = 96;
 
 /// A product divided into jobs of some lines and some panels. The division decides which thread computes an element and

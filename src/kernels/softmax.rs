@@ -15,7 +15,8 @@ pub(super) struct Softmax {
 impl Softmax {
     pub const EMPTY: Self = Self { largest: f32::NEG_INFINITY, sum: 0.0 };
 
-    /// Replaces each score s by e^(s − largest) and returns the factor for all results of earlier portions.
+    /// Replaces each score s by e^(s − largest) and returns the factor by which the caller multiplies the results of
+    /// all earlier portions.
     #[inline(always)]
     pub fn portion(&mut self, scores: &mut [f32]) -> f32 {
         let largest = self.largest.max(largest(scores));
@@ -25,7 +26,7 @@ impl Softmax {
         rescale
     }
 
-    /// The factor for all results after the last portion, which makes the weights add up to 1.
+    /// After the last portion, the caller multiplies all results by this factor, so that the weights add up to 1.
     #[inline(always)]
     pub fn scale(self) -> f32 {
         1.0 / self.sum

@@ -31,7 +31,8 @@ pub(super) fn made(values: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStor
     Ok((f32::to_cpu_storage_owned(values), shape.into()))
 }
 
-/// The locked storage of a tensor that is a parameter of an operation instead of one of its arguments.
+/// The locked storage of a tensor that a custom operation holds in a field. candle passes only the storage of its
+/// arguments to the operation.
 pub(super) struct Operand<'a>(Box<dyn Deref<Target = Storage> + 'a>, &'a Layout);
 
 impl<'a> Operand<'a> {

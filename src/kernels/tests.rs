@@ -15,7 +15,7 @@ use super::{
 
 type Kernel<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 
-/// Uses two rows of a batch and maps that are not square.
+/// The inputs have two rows, and their maps are not square.
 #[test]
 fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     const REFERENCE: Kernels = Kernels::Reference;

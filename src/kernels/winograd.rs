@@ -4,8 +4,8 @@
 //! channels, each of the (m + 2)² products is a matrix product, (tiles, in) · (in, out).
 //!
 //! Transformed weights take (m + 2)² / 9 times the memory of the weights. Small layers keep them. Large layers
-//! transform some outputs at a time in every convolution, which needs no memory for the whole layer but costs time,
-//! relatively more on small maps. Both ways give the same bits.
+//! transform some outputs at a time in every convolution, which needs no memory for the whole layer but takes time,
+//! most noticeably on small maps. Both ways give the same bits.
 
 mod choice;
 mod transform;
@@ -143,7 +143,8 @@ struct Scratch {
     zeros: Vec<f32>,
     /// (N², PANELS, some of in, 16), transformed weights that are not kept.
     u: Vec<f32>,
-    /// (N², tiles, in), transformed inputs, with gaps between the N² places so that they do not share cache sets.
+    /// (N², tiles, in), transformed inputs. A gap follows each of the N² places of a tile, so that the places do not
+    /// share cache sets.
     v: Vec<f32>,
     /// (N², tiles, columns), products.
     m: Vec<f32>,

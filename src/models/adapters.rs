@@ -182,7 +182,8 @@ impl RowAdapters {
         changes.filter(|(_, changes)| !changes.is_empty()).collect()
     }
 
-    /// x (B, …, in) and y (B, …, out), the output of `layer` for x → y with the changes of the rows' adapters.
+    /// x (B, …, in), y (B, …, out) → y plus the changes that the rows' adapters make to `layer`; y is the output of
+    /// `layer` for x.
     pub(super) fn epilogue(&self, layer: &str, x: &Tensor, y: Tensor, geometry: Option<Geometry>) -> Result<Tensor> {
         if self.ranges.is_empty() {
             return Ok(y);
@@ -195,7 +196,8 @@ impl RowAdapters {
     }
 }
 
-/// Replaces ranges of rows of y (B, …), given in ascending order, with the results of `replace`.
+/// Replaces each range in `rows` of the rows of y (B, …) with the result of `replace`. The ranges are in ascending
+/// order. Other rows stay unchanged.
 pub(super) fn by_rows<T>(
     y: Tensor,
     rows: Vec<(Range<usize>, T)>,

@@ -9,12 +9,12 @@ use crate::kernels::{
 };
 
 /// Multiplications of one part: a fraction of a second on a few cores. Packing the keys and values again for each part
-/// takes far less.
+/// takes far less time.
 const PART_WORK: usize = 2_000_000_000;
 
 /// Computes [`Kernels::attention`] without a mask, with a pause before each part: q (B, N, H·d), k and v (B, M, H·d) →
 /// (B, N, H·d) for H heads. A query attends to all keys and depends on no other query, so the parts give the same bits
-/// as one call.
+/// as the whole.
 pub(super) async fn attention(kernels: Kernels, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
     in_parts(kernels, q, k, v, heads, PART_WORK).await
 }

@@ -84,8 +84,8 @@ impl AutoencoderKl {
         self.decoder.forward(layers, x).await
     }
 
-    /// Groups the layers of the decoder into stages of about `quantum` multiplications for one row of (h, w) latent
-    /// pixels. Each stage is one call.
+    /// Groups the layers of the decoder into stages of at most `quantum` multiplications for one row of (h, w) latent
+    /// pixels; a layer with more is a stage of its own. Each stage is one call.
     pub fn decode_stages(&self, h: usize, w: usize, quantum: f64) -> Vec<Stage> {
         work::stages(&self.decoder.demands(h, w), quantum)
     }

@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::weights::LoadError;
 
-/// A key that a network cannot vary, and the JSON values that the network supports. An empty list supports every value.
+/// A key that no field of the configuration holds, and its JSON values that the network supports. An empty list
+/// supports every value.
 pub(super) type Fixed = (&'static str, &'static [&'static str]);
 
 /// Reads a component's configuration. Every key is supported or refused by name.

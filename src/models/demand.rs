@@ -46,8 +46,9 @@ pub(super) fn resnet(places: usize, inputs: usize, outputs: usize) -> Demand {
     Demand { work, bytes: bytes(places * (2 * inputs + 4 * outputs)) }
 }
 
-/// `Transformer2DModel` of `layers` blocks on `places` of `channels`, with a text of `tokens` of `width`. Memory peaks
-/// in the feed-forward layer, which is four times as wide as the map; residual, input and state are in memory too.
+/// `Transformer2DModel` of `layers` blocks on a map with `places` and `channels`, and a text of `tokens` that have
+/// `width` values each. Memory peaks in the feed-forward layer, which is four times as wide as the map; residual, input
+/// and state are in memory too.
 pub(super) fn transformer(places: usize, channels: usize, layers: usize, [tokens, width]: [usize; 2]) -> Demand {
     let (n, c) = (places as f64, channels as f64);
     let to_itself = 4.0 * c * c * n + 2.0 * n * n * c;

@@ -83,7 +83,7 @@ impl GegluLayer {
         Self { geglu, path: weights.path() }
     }
 
-    /// x (B, …, in) → (B, …, out), with the rows' adapters, whose changes are added before the gate.
+    /// x (B, …, in) → (B, …, out). The changes of the rows' adapters are added before the gate.
     pub fn adapted(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         let changes = adapters.changes(&self.path);
         if changes.is_empty() {
@@ -111,7 +111,7 @@ pub(super) struct Conv {
 }
 
 impl Conv {
-    /// A square convolution with `padding` zeros on every side, for the ends of a network: exact to the last bits.
+    /// A square convolution with `padding` zeros on every side, never by Winograd's algorithm, which rounds more.
     pub fn new(weights: &Weights, inputs: usize, outputs: usize, kernel: usize, stride: usize, padding: usize) -> Self {
         Self::of(weights, inputs, outputs, Geometry::square(kernel, stride, padding), weights.kernels().exact())
     }
@@ -137,7 +137,8 @@ impl Conv {
     }
 }
 
-/// A square convolution with `padding` zeros on every side, without adapters and exact to the last bits.
+/// A square convolution with `padding` zeros on every side, without adapters and never by Winograd's algorithm, which
+/// rounds more.
 pub(super) fn conv2d(
     weights: &Weights,
     inputs: usize,

@@ -112,7 +112,7 @@ impl NoisyClassifier {
     fn logits(&self, x: &Tensor, t: f32) -> Result<Tensor> {
         let times = self.time_features.forward(&[t], 1, x.device())?;
         let [first, second] = &self.time_embed;
-        let embedding = second.forward(&first.forward(&times)?.silu()?)?.silu()?; // every block takes its SiLU
+        let embedding = second.forward(&first.forward(&times)?.silu()?)?.silu()?; // every block takes the SiLU
         let mut x = x.clone();
         for layer in self.input_blocks.iter().flatten().chain(&self.middle_block) {
             x = match layer {

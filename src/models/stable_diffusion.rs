@@ -160,7 +160,7 @@ impl StableDiffusion {
     }
 
     /// The ids of a prompt for each text encoder, truncated or padded to the context length. `prompts` has one text per
-    /// encoder; the last one is also for the encoders after it.
+    /// encoder. If there are fewer texts, the last text is for all remaining encoders.
     pub fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens {
         self.text.tokenize(prompts, learned)
     }
@@ -170,8 +170,8 @@ impl StableDiffusion {
         self.text.tokenize_weighted(prompts, learned)
     }
 
-    /// B prompts → hidden states (B, L, D) and, if the U-Net takes them, vectors of whole prompts (B, P), without the
-    /// last `clip_skip` layers.
+    /// B prompts → hidden states (B, L, D) and, if the U-Net takes them, vectors of whole prompts (B, P). The hidden
+    /// states do not pass the encoders' last `clip_skip` layers.
     pub async fn encode_text(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
         self.text.encode(prompts, clip_skip).await
     }
@@ -192,8 +192,8 @@ impl StableDiffusion {
         self.unet.forward_keeping(&sample.to_device(self.device.candle())?, conditions, control).await
     }
 
-    /// As [`StableDiffusion::denoise`], with only the U-Net's shallowest branch. `features` are those of an earlier
-    /// call, row by row.
+    /// As [`StableDiffusion::denoise`], with only the U-Net's shallowest branch. `features` has, for each row of
+    /// `sample`, the features of an earlier call.
     pub async fn denoise_shallow(
         &self,
         sample: &Tensor,

@@ -44,7 +44,7 @@ impl EncoderOutput {
 pub struct Tokens {
     /// For each encoder, L ids with padding.
     pub ids: Vec<Vec<u32>>,
-    /// For each encoder, the weight of each state; empty if all weights are 1.
+    /// For each encoder, the weight of each state; empty for prompts in plain syntax, which have no weights.
     pub weights: Vec<Vec<f32>>,
     /// The words that the ids beyond the vocabulary stand for.
     pub learned: LearnedTokens,
@@ -127,8 +127,8 @@ pub struct Encoded {
 }
 
 impl TextEncoders {
-    /// The ids of a prompt, which may differ between encoders. `prompts` has one text per encoder; the last one is also
-    /// for the encoders after it.
+    /// The ids of a prompt, which may differ between encoders. `prompts` has one text per encoder. If there are fewer
+    /// texts, the last text is for all remaining encoders.
     pub fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens {
         let ids = self.encoders.iter().enumerate().map(|(i, (tokenizer, model))| {
             tokenizer.encode(self.prompt_of(i, prompts), &learned.triggers(i, model.vocabulary() as u32))
@@ -176,7 +176,7 @@ impl TextEncoders {
         prompts.get(place).copied().unwrap_or_default()
     }
 
-    /// Encodes prompts, without the last `clip_skip` layers.
+    /// Encodes prompts. The hidden states do not pass the encoders' last `clip_skip` layers.
     pub async fn encode(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
         let adapters = RowAdapters::of(prompts.iter().map(|prompt| &prompt.adapters));
         let mut hidden = Vec::with_capacity(self.encoders.len());

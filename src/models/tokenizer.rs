@@ -32,7 +32,7 @@ pub struct ClipTokenizer {
     end: u32,
     pad: u32,
     length: usize,
-    /// The further tokens of each added token that stands for several: `<cat>_1`, `<cat>_2` … for `<cat>`.
+    /// For each added token that stands for several tokens, such as `<cat>`, the others: `<cat>_1`, `<cat>_2` …
     further: HashMap<u32, Vec<u32>>,
 }
 
@@ -118,7 +118,7 @@ impl ClipTokenizer {
         ids.into_iter().flat_map(|id| [id].into_iter().chain(self.further.get(&id).into_iter().flatten().copied()))
     }
 
-    /// The ids that always follow another id: the further vectors of words in the vocabulary.
+    /// The ids of all tokens that follow an added token which stands for several tokens.
     pub fn further(&self) -> impl Iterator<Item = u32> {
         self.further.values().flatten().copied()
     }
@@ -166,7 +166,7 @@ fn from_json(folder: &ModelFolder, path: &str) -> Result<Tokenizer, LoadError> {
     Ok(tokenizer)
 }
 
-/// Builds the same tokenizer from the two files as transformers.
+/// Builds the same tokenizer from the two files as transformers does.
 fn from_vocab_and_merges(
     folder: &ModelFolder,
     vocab_path: &str,

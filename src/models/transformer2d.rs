@@ -90,7 +90,7 @@ impl BasicTransformerBlock {
     }
 }
 
-/// diffusers' `Attention` as transformers use it: only the last layer has biases.
+/// diffusers' `Attention` in the form of `BasicTransformerBlock`: only the last layer has biases.
 #[derive(Debug)]
 struct Attention {
     to_q: Linear,

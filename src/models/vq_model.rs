@@ -81,14 +81,14 @@ impl VqModel {
         self.decoder.forward(layers, x).await
     }
 
-    /// Groups the layers of the decoder into stages of about `quantum` multiplications for one row of (h, w) latent
-    /// pixels. Each stage is one call.
+    /// Groups the layers of the decoder into stages of at most `quantum` multiplications for one row of (h, w) latent
+    /// pixels; a layer with more is a stage of its own. Each stage is one call.
     pub fn decode_stages(&self, h: usize, w: usize, quantum: f64) -> Vec<Stage> {
         stages(&self.decoder.demands(h, w), quantum)
     }
 }
 
-/// The index of the code with the smallest distance; of several, the first one.
+/// The index of the nearest code, or of the first one if several codes are equally near.
 fn nearest(pixel: &[f32], codes: &[Vec<f32>]) -> u32 {
     let distance = |code: &[f32]| code.iter().zip(pixel).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
     let (mut best, mut least) = (0, f32::INFINITY);

@@ -81,11 +81,12 @@ pub struct Stage {
 /// The metric that counts a row of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowMetric {
-    /// None: only denoiser rows are counted.
+    /// No metric: only rows of the denoiser are counted.
     Call,
     /// Rows computed by the denoiser. A step of a sampler has one row per picture, network call and guidance branch.
     Step,
-    /// Like `Step`, and rows for which only the shallow part of the denoiser is computed.
+    /// Like `Step`; a second metric also counts these rows, for which only the shallow part of the denoiser is
+    /// computed.
     ShallowStep,
 }
 

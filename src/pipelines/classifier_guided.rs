@@ -10,9 +10,9 @@ use crate::{
     generation::{Phase, Work},
 };
 
-/// Draws the generation's `n` pictures, each of its class. With diffusers' `DDPMScheduler` it is algorithm 1 of the
-/// paper: the mean of each step is shifted along the classifier's gradient, in proportion to the variance. With other
-/// schedulers it is algorithm 2, which changes the predicted noise.
+/// Draws the generation's `n` pictures, each of its class. With diffusers' `DDPMScheduler`, the recipe is algorithm 1
+/// of the paper: the mean of each step is shifted along the classifier's gradient, in proportion to the variance. With
+/// other schedulers, the recipe is algorithm 2, which changes the predicted noise.
 ///
 /// # Errors
 /// A network failed, the sampler produced a number that is not finite, or the model has networks of another type.

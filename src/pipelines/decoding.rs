@@ -53,7 +53,7 @@ impl Activation {
 }
 
 /// Decodes latents (B, C, h, w) stage by stage, and tile by tile if they are large. `run` makes the calls. Pictures
-/// share a call up to `most` latent pixels, a bound on its memory.
+/// share a call if they have at most `most` latent pixels together, which limits the memory of the call.
 ///
 /// # Errors
 /// `run` failed, or its answers are not pictures.

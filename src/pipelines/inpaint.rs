@@ -19,10 +19,10 @@ use crate::{
     models::latent_diffusion::Input,
 };
 
-/// Redraws what the mask covers. With an ordinary network, the rest is restored after every step (Lugmayr et al. 2022,
-/// arXiv:2201.09865, without resampling); a network trained for inpainting takes mask and rest as input. For the same
-/// seed, the pictures equal those of diffusers' `StableDiffusionInpaintPipeline`, except for the pixels that
-/// `keep_unmasked` restores.
+/// Redraws what the mask covers. With an ordinary network, the rest is restored after every network call (Lugmayr et
+/// al. 2022, arXiv:2201.09865, without resampling); a network trained for inpainting takes the mask and the rest as
+/// input. For the same seed, the pictures equal those of diffusers' `StableDiffusionInpaintPipeline`, except for the
+/// pixels that `keep_unmasked` restores.
 pub(super) async fn inpaint(
     setup: &Setup<'_, impl Compute>,
     inputs: &Inputs,
@@ -44,7 +44,7 @@ pub(super) async fn inpaint(
     let schedule = &setup.stages.base;
     let mut noise = noise_of(draw);
     let shape = setup.shape();
-    // In the first case sampling starts from pure noise, and the network sees only what the mask leaves visible. So the
+    // If both are true, sampling starts from pure noise, and the network sees only what the mask leaves visible. So the
     // latents of the whole picture are not needed.
     let x0 = match shows_mask && whole {
         true => Latents::new(shape, vec![0.0; shape.iter().product()])?,
@@ -101,7 +101,7 @@ impl<'a> Canvas<'a> {
         Canvas { whole, part: Some(part), picture: Cow::Owned(picture), mask, keep: true }
     }
 
-    /// Combines what was drawn with the original: around the part, and where the mask is black.
+    /// Combines what was drawn with the original, which stays around the part and, if `keep`, where the mask is black.
     fn complete(&self, drawn: RgbImage) -> RgbImage {
         let Some([x, y, width, height]) = self.part else {
             if !self.keep {

@@ -33,9 +33,9 @@ impl LatentRgb {
         Frame::picture(w, h, pixels)
     }
 
-    /// Fits the map of a model with `c` latent channels whose folder contains none. Decodes c / 4 random latents of 8 ×
-    /// 8, at least 2 and at most 8, and fits the mean color of each latent pixel's patch by least squares. The result
-    /// is deterministic.
+    /// Fits the map for a model with `c` latent channels whose folder has no map. Decodes c / 4 (at least 2, at most 8)
+    /// random latents of 8 × 8 latent pixels, and fits the mean color of each latent pixel's patch by least squares.
+    /// The result is deterministic.
     ///
     /// # Errors
     /// The model's decoder failed.

@@ -18,7 +18,7 @@ pub(super) fn binarized(mask: &GreyImage, [height, width]: [usize; 2]) -> Vec<f3
     levels.into_iter().map(|level| if f32::from(level) / 255.0 < 0.5 { 0.0 } else { 1.0 }).collect()
 }
 
-/// Downsamples a mask (H, W) to (h, w): takes one pixel of `every` in each direction, like torch's nearest
+/// Downsamples a mask (H, W) to (h, w): takes the first of every `every` pixels in each direction, like torch's nearest
 /// `interpolate`.
 pub(super) fn sampled(mask: &[f32], [_, width]: [usize; 2], every: usize) -> Vec<f32> {
     let lines = mask.chunks_exact(width).step_by(every);

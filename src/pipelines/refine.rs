@@ -12,7 +12,7 @@ use crate::{
     generation::{Draw, MicroConditioning, Refiner},
 };
 
-/// Turns the sampler's latents into pictures, with the steps of the refiner before if the request names one.
+/// Turns the sampler's latents into pictures. If the request names a refiner, the refiner's steps run first.
 pub(super) async fn finish(
     setup: &Setup<'_, impl Compute>,
     latents: Latents,

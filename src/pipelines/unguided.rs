@@ -1,4 +1,5 @@
-//! Recipe of sampling with a U-Net that takes no text: one prediction per picture, without guidance.
+//! Recipe of sampling with a U-Net that takes no text: each network call has one row per picture, because there is no
+//! guidance.
 
 use super::{
     Compute, Frame, PipelineError, PlainUNet, Prepared,

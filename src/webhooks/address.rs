@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether packets to this address go to a host on the internet: not to this host, a private or reserved network, or a
-/// multicast group (IANA's registries of special-purpose addresses). An address that contains another address is
-/// refused, except a mapped one, which is judged as its IPv4 address.
+/// multicast group (IANA's registries of special-purpose addresses). An IPv6 address that contains an IPv4 address is
+/// refused, except an IPv4-mapped one, which is judged as its IPv4 address.
 pub fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => !V4.iter().any(|(network, prefix)| is_in_v4(address, *network, *prefix)),

@@ -76,8 +76,8 @@ impl Deliverer {
         }
     }
 
-    /// Claims due messages, as far as there is room. One receiver gets about a quarter of the room, so that a receiver
-    /// that hangs does not delay the others.
+    /// Claims due messages, as far as there is room. A receiver with a quarter of [`Deliverer::max_in_flight`] messages
+    /// in flight gets no more for now, so that a receiver that hangs does not delay the others.
     async fn claim(&self) -> Vec<ClaimedDelivery> {
         let share = self.max_in_flight.div_ceil(4);
         let lease = self.timeout.saturating_add(MARGIN);

@@ -81,8 +81,8 @@ impl Guard {
     }
 }
 
-/// The IP address if a URL's host is one. The parser of URLs has already converted decimal, octal and hexadecimal forms
-/// into the usual one.
+/// The IP address, if the host of a URL is an IP address. The parser of URLs has already converted decimal, octal and
+/// hexadecimal forms into the usual one.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     bare.parse().ok()

@@ -46,7 +46,8 @@ impl Sender {
         let builder = || -> ClientBuilder {
             Client::builder()
                 .user_agent(concat!("latentd/", env!("CARGO_PKG_VERSION")))
-                // A redirect would bypass the check of the URL, and a proxy of the environment that of the address.
+                // A redirect would bypass the check of the URL, and a proxy from the environment would bypass the check
+                // of the address.
                 .redirect(redirect::Policy::none())
                 .no_proxy()
                 .dns_resolver(Guarded { guard: guard.clone(), resolver: resolver.clone() })
@@ -55,7 +56,7 @@ impl Sender {
                 .timeout(timeout)
         };
         let client = builder().build().or_else(|error| {
-            // For example in a container. Internal receivers over http need no certificates.
+            // Building fails without certificates, for example in a container. Internal receivers over http need none.
             tracing::warn!(%error, "the system has no certificate authorities: webhooks cannot go to https addresses");
             builder().tls_certs_only([]).build()
         })?;
@@ -68,7 +69,8 @@ impl Sender {
             answer: DeliveryAnswer { status: None, error: Some(reason.chars().take(MAX_REASON_CHARS).collect()) },
             retry_after: None,
         };
-        // The settings may have changed since the URL was accepted, and a host that is an IP address is never resolved.
+        // The settings may have changed since the URL was accepted, and the resolver never checks a host that is an IP
+        // address.
         let url = match self.guard.check_url(&message.url) {
             Ok(url) => url,
             Err(forbidden) => return refused(format!("the address {forbidden}")),

@@ -75,7 +75,8 @@ pub struct TensorMismatch {
 }
 
 impl TensorMismatch {
-    /// Sorts by name. Otherwise, the order would be that of building the layers and of the files.
+    /// Sorts by name. Otherwise, the order would depend on the order in which layers are built, and on that of a hash
+    /// map.
     pub(super) fn sort(&mut self) {
         self.missing.sort();
         self.unused.sort();

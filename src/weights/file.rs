@@ -66,7 +66,7 @@ impl FileContent {
     /// # Errors
     /// There is no such file, it cannot be read, or it is a folder, a pipe or a device.
     pub fn open(path: &Path) -> io::Result<Self> {
-        // Opening a pipe would block.
+        // The check also comes before the file is opened, because opening a pipe would block.
         let is_regular = |metadata: &fs::Metadata| match metadata.is_file() {
             true => Ok(()),
             false => Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file")),

@@ -60,9 +60,9 @@ impl ModelFolder {
         Self(Location::Embedded { name: name.into(), files: files.into_iter().collect(), read })
     }
 
-    /// Opens a single safetensors file with its first authors' tensor names as a folder: a ControlNet (diffusers' names
-    /// are accepted too), or a checkpoint of one of the `known` kinds. Only the file's header is read; `NAME.json` next
-    /// to the file can correct the configurations.
+    /// Presents a single safetensors file as a folder. The file is a ControlNet, with the first authors' or diffusers'
+    /// tensor names, or a checkpoint of one of the `known` kinds, with the first authors' names. Only the file's header
+    /// is read; `NAME.json` next to the file can correct the configurations.
     ///
     /// # Errors
     /// The file is broken, is of none of these kinds, or has tensors that fit no part of its kind.
@@ -73,7 +73,7 @@ impl ModelFolder {
     /// As [`ModelFolder::single`], for a file in memory. `name` is its name in errors.
     ///
     /// # Errors
-    /// Those of [`ModelFolder::single`], without those of reading.
+    /// Those of [`ModelFolder::single`], except that the file cannot be read.
     pub fn single_held(name: &str, file: Vec<u8>, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
         let bytes = FileContent::Held(Cow::Owned(file));
         Ok(Self(Location::SingleFile(Arc::new(SingleFile::new(name.to_owned(), bytes, known)?))))
@@ -91,7 +91,7 @@ impl ModelFolder {
         self.single_file().map(|file| file.told(&error)).unwrap_or(error)
     }
 
-    /// The single file, if the folder is made of one.
+    /// The single file that the folder stands for, if there is one.
     pub(super) fn single_file(&self) -> Option<&SingleFile> {
         match &self.0 {
             Location::SingleFile(single) => Some(single),
@@ -198,7 +198,7 @@ impl ModelFolder {
         Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
     }
 
-    /// The error for a file that does not exist, or that is a link that leads nowhere.
+    /// The error for a file that does not exist, or for a link that leads nowhere.
     pub(super) fn absent(&self, path: &str) -> LoadError {
         match &self.0 {
             Location::Disk { root, .. } => absent(root, path),

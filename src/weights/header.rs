@@ -60,7 +60,7 @@ impl Header {
     /// As [`Header::read`], for a file in memory.
     ///
     /// # Errors
-    /// Those of [`Header::read`], without those of reading.
+    /// Those of [`Header::read`], except that the file cannot be read.
     pub fn of_bytes(path: &str, file: &[u8]) -> Result<Self, LoadError> {
         let broken = |reason: String| LoadError::Safetensors { path: path.into(), reason };
         if file.starts_with(POINTER) {
@@ -126,7 +126,7 @@ fn parse(json: &[u8], data: Range<usize>) -> Result<Header, String> {
 }
 
 /// Checks that the tensors follow each other and fill the file. A byte that is used twice or never suggests a file that
-/// was put together wrongly, or that is meant to be two things at once.
+/// was put together wrongly, or that two programs are meant to read differently.
 fn without_gaps(tensors: &BTreeMap<String, Info>, data: Range<usize>) -> Result<(), String> {
     let mut by_place: Vec<(&String, &Range<usize>)> = tensors.iter().map(|(name, info)| (name, &info.bytes)).collect();
     by_place.sort_by_key(|(_, bytes)| (bytes.start, bytes.end));

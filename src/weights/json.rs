@@ -4,8 +4,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// Reads JSON that may have `Infinity`, `-Infinity` and `NaN`, which are not JSON but occur in configurations of
-/// schedulers (`lambda_min_clipped`). They become strings of the same spelling, which a reader of a number refuses by
-/// default.
+/// schedulers (`lambda_min_clipped`). They become strings of the same spelling. Code that expects a number refuses
+/// these strings, unless it allows them.
 pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     serde_json::from_str(text).or_else(|_| serde_json::from_str(&quote_non_finite(text)))
 }

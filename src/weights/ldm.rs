@@ -11,8 +11,8 @@ pub(super) use controlnet::controlnet_name;
 pub(super) use unet::{unet_layers, unet_name};
 pub(super) use vae::vae_name;
 
-/// The number at the start of a name, up to a `dot`, and the rest after the `dot`. Numbers above 999 are refused: no
-/// network has a thousand layers.
+/// The number at the start of a name, up to the separator `dot`, and the rest after the separator. Numbers above 999
+/// are refused: no network has a thousand layers.
 fn number(name: &str, dot: char) -> Option<(usize, &str)> {
     let (number, rest) = name.split_once(dot)?;
     Some((number.parse().ok().filter(|number| *number < 1000)?, rest))

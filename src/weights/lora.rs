@@ -37,8 +37,8 @@ const PORTION: usize = 4 << 20;
 /// The changes that an adapter makes to a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
-    /// The changes by site, which is component and module. Sites are named like the model's own tensors without
-    /// `.weight`: `unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q`,
+    /// The changes by site. A site is a component and one of its modules. Sites are named like the model's own tensors
+    /// without `.weight`: `unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q`,
     /// `text_encoder.text_model.encoder.layers.0.self_attn.q_proj` (always with `text_model`, as in published weights).
     pub sites: BTreeMap<String, LowRank>,
 }
@@ -107,7 +107,7 @@ impl Lora {
     /// most a few MiB of the file are in memory at a time, whatever its size.
     ///
     /// # Errors
-    /// Names a tensor with other numbers; or the file is broken.
+    /// A tensor has other numbers, and the error names this tensor; or the file is broken.
     pub fn check_numbers(path: &str, file: &FileContent) -> Result<(), LoadError> {
         let header = Header::read(path, file)?;
         let weights = header.tensors.iter().filter(|(key, _)| !key.ends_with("alpha"));

@@ -1,8 +1,8 @@
 //! A checkpoint in one file with its first authors' tensor names, presented as a folder in diffusers' layout.
 //!
-//! A checkpoint has tensors `model.diffusion_model.…`, `first_stage_model.…` and those of text encoders, whose names
-//! identify its kind. The families define the kinds (see [`Checkpoint`]). A ControlNet has `control_model.…`, or
-//! diffusers' own names.
+//! A checkpoint has tensors `model.diffusion_model.…`, `first_stage_model.…` and those of text encoders. The names of
+//! the text encoders' tensors identify the checkpoint's kind. The families define the kinds (see [`Checkpoint`]). A
+//! ControlNet has `control_model.…`, or diffusers' own names.
 //!
 //! Each of the folder's tensors is a part of the one file. Configurations follow from the tensors' shapes and from what
 //! all published models of a kind have in common. `NAME.json` next to `NAME.safetensors` can add what a file does not

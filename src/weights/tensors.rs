@@ -86,7 +86,7 @@ impl Entry {
 
 impl Weights {
     /// Opens `component/stem.safetensors`, in one file or in shards (see the module `shards` for the order of search).
-    /// In a folder made of a single file, `stem` is ignored.
+    /// If the folder stands for a single-file checkpoint, `stem` is ignored.
     ///
     /// `rename` maps the name and shape of a tensor in the file to the name and shape that the network uses.
     ///
@@ -406,8 +406,8 @@ impl LayOut {
             Self::AsStored => (0..count).into_par_iter().with_min_len(GRAIN).map(&number).collect(),
             Self::Transposed { outputs, inputs, places } => {
                 let mut laid_out = vec![0.0; count];
-                // One block has the lines of a few inputs at all places, which are together in the file, each with its
-                // start in the file.
+                // One block has the lines of a few inputs at all places, whose numbers are close together in the file.
+                // Each line has the position of its first number in the file.
                 let mut blocks: Vec<Vec<(usize, &mut [f32])>> = Vec::new();
                 blocks.resize_with(inputs.div_ceil(BLOCK), Vec::new);
                 for (row, line) in laid_out.chunks_exact_mut(outputs.max(1)).enumerate() {

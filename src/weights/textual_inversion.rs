@@ -43,8 +43,8 @@ pub struct Vectors {
 impl TextualInversion {
     /// Reads a safetensors file in one of the layouts of [`EmbeddingOutline`].
     ///
-    /// `widths` are those of the model's `text_encoder` and `text_encoder_2`; `None` if the model does not have it. A
-    /// single tensor is for the encoder whose width it has. `path` names the file in errors.
+    /// `widths` are those of the model's `text_encoder` and `text_encoder_2`; `None` for an encoder that the model does
+    /// not have. A single tensor is for the encoder whose width it has. `path` names the file in errors.
     ///
     /// # Errors
     /// The file is broken, or it has other tensors, other widths, too many vectors, or numbers that are not finite or
@@ -83,7 +83,7 @@ impl TextualInversion {
     }
 }
 
-/// Makes the error of a tensor in the file that errors call `path`.
+/// Makes errors about the tensors of a file. `path` names the file in the errors.
 fn bad(path: &str) -> impl Fn(Fault) -> LoadError + Copy {
     move |(key, reason)| LoadError::BadKey { path: path.into(), key, reason }
 }
@@ -103,7 +103,7 @@ pub struct EmbeddingOutline {
 struct Part {
     /// The tensor's name.
     key: String,
-    /// The text encoder that the tensor is for, 0 or 1; `None`: the one whose width it has.
+    /// The text encoder that the tensor is for, 0 or 1; `None`: the encoder whose width the tensor has.
     encoder: Option<usize>,
     count: usize,
     width: usize,
@@ -126,8 +126,8 @@ impl EmbeddingOutline {
         self.parts.first().map_or(0, |part| part.count)
     }
 
-    /// The widths of the vectors for `text_encoder` and `text_encoder_2`. A single tensor, which is for either, comes
-    /// first.
+    /// The widths of the vectors for `text_encoder` and `text_encoder_2`. The width of a single tensor that may be for
+    /// either encoder is returned at the first position.
     pub fn widths(&self) -> [Option<usize>; 2] {
         let mut widths = [None; 2];
         self.parts.iter().for_each(|part| widths[part.encoder.unwrap_or(0)] = Some(part.width));

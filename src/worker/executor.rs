@@ -1,4 +1,4 @@
-//! The interface between the worker and what computes a kind of work.
+//! The interface between the worker and its executors, each of which computes a kind of work.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Computes one kind of work. The worker claims a generation, passes it to the first executor that takes the work, and
-/// writes the outcome; it knows nothing about the work itself.
+/// writes the outcome; the worker knows nothing about the work itself.
 #[async_trait]
 pub trait Executor: Send + Sync {
     /// Whether this executor computes work of this kind.

@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Worker {
-    /// Writes the outcome, retrying as long as the lease allows, because the ledger must not keep a run that has ended
-    /// as running. Then notifies the watchers and deletes the files that are no longer needed.
+    /// Writes the outcome, retrying as long as the lease allows, because the ledger lists the generation as running
+    /// until then. Then notifies the watchers and deletes the files that are no longer needed.
     pub(super) async fn finish(&self, lease: Lease, outcome: Outcome, begun: Instant) {
         let (id, written) = (lease.id(), self.write(&lease, outcome).await);
         self.leases.release(&lease);
@@ -52,7 +52,8 @@ impl Worker {
         }
     }
 
-    /// Deletes the log, and artifacts of attempts that did not win: earlier ones, and this one if it did not succeed.
+    /// Deletes the log, and artifacts of attempts that did not win: earlier attempts, and this attempt if it did not
+    /// succeed.
     async fn erase_leftovers(&self, lease: &Lease, record: &Record) {
         let id = record.id;
         if let Err(error) = self.blobs.delete_log(id).await {
@@ -64,7 +65,8 @@ impl Worker {
         }
     }
 
-    /// Writes the outcome until the store answers. `None` if the lease is lost.
+    /// Tries to write the outcome until the store answers. `None` if the lease is lost or the stored generation is
+    /// corrupt.
     async fn write(&self, lease: &Lease, outcome: Outcome) -> Option<Record> {
         let (id, begun) = (lease.id(), Instant::now());
         let mut delay = Duration::from_millis(100);
@@ -79,7 +81,7 @@ impl Worker {
                 Ok(Err(error)) => tracing::error!(%id, %error, "the outcome of a generation cannot be written yet"),
                 Err(_) => tracing::error!(%id, "the outcome of a generation cannot be written yet: no answer"),
             }
-            // By now, other workers have taken the generation back.
+            // By now, another worker has had the time to take the generation back.
             if !is_sure && begun.elapsed() > self.claimant.lease {
                 return None;
             }

@@ -41,7 +41,7 @@ impl Sweeper {
             let erased = match self.store.get(id).await?.map(|record| record.status) {
                 None => self.erase_unaccepted(id).await,
                 Some(Status::Queued | Status::Running) => Ok(()),
-                // The first attempt has won, so there are no others.
+                // The first attempt has won, so there are no other attempts.
                 Some(status) if winner(&status) == Some(1) => Ok(()),
                 Some(_) => self.erase_losers(id).await?,
             };

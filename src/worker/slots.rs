@@ -7,8 +7,8 @@ use std::sync::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Slots for `most` generations that compute and for as many more that wait for their model. Waiting generations do not
-/// take the slots of computing ones. Clones share the same slots.
+/// Slots for `most` generations that compute, and for as many more that wait for their model or for memory. Waiting
+/// generations do not take the slots of computing ones. Clones share the same slots.
 #[derive(Clone, Debug)]
 pub struct Slots {
     most: usize,
@@ -17,7 +17,7 @@ pub struct Slots {
     pair: Arc<Semaphore>,
 }
 
-/// Counts a generation as waiting for its model until it is dropped.
+/// Counts a generation as waiting for its model or for memory until this value is dropped.
 #[derive(Debug)]
 pub(super) struct WaitingCount(Arc<AtomicUsize>);
 
@@ -38,14 +38,14 @@ impl Slots {
         self.most.saturating_sub(computing).min((2 * self.most).saturating_sub(in_hand))
     }
 
-    /// Counts a generation as waiting for its model until the guard is dropped.
+    /// Counts a generation as waiting for its model or for memory until the result is dropped.
     pub(super) fn wait(&self) -> WaitingCount {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         WaitingCount(self.waiting.clone())
     }
 
-    /// Waits until no other generation holds one model while it waits for a second one, so that no two wait for each
-    /// other. `None` only if the worker is gone.
+    /// Waits until no other generation holds one model while it waits for a second one, so that no two generations wait
+    /// for each other. `None` only if the worker is gone.
     pub(super) async fn pair(&self) -> Option<OwnedSemaphorePermit> {
         self.pair.clone().acquire_owned().await.ok()
     }

@@ -76,7 +76,8 @@ impl Sweeper {
         }
     }
 
-    /// Varied by up to a fifth, so that replicas that started together do not search at the same time.
+    /// When to search for dead workers next. The interval varies by up to a fifth, so that replicas that started
+    /// together do not search at the same time.
     fn next_reaping(&self) -> Instant {
         Instant::now() + self.reap_interval.mul_f64(jitter::between(0.8, 1.2))
     }

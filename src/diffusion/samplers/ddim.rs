@@ -66,7 +66,7 @@ impl Sampler for Ddim {
 }
 
 /// Equations 12 and 16 of Song et al. (2021) with states `x = α x0 + σ ε`. With `eta` 0 the sampler is deterministic
-/// and draws nothing, with `eta` 1 it adds as much noise as DDPM.
+/// and draws no noise; with `eta` 1 it adds as much noise as DDPM.
 pub(super) async fn sample<D: Denoise>(options: &Ddim, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, eta, mut x, noise } = run;
     for (i, (now, _)) in schedule.steps().enumerate() {

@@ -68,7 +68,7 @@ impl Sampler for Ddpm {
 }
 
 /// Algorithm 2 of Ho et al. (2020) with states `x = α x0 + σ ε`; the posterior of equations 6 and 7 is taken between
-/// any two timesteps. Draws in every step that does not start at timestep 0. The gradient of a classifier shifts the
+/// any two timesteps. Every step that does not start at timestep 0 draws noise. The gradient of a classifier shifts the
 /// mean, also in the last step (algorithm 1 of Dhariwal and Nichol 2021, arXiv:2105.05233).
 pub(super) async fn sample<D: Denoise>(options: &Ddpm, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;

@@ -111,7 +111,7 @@ pub(super) async fn sample<D: Denoise>(options: &DpmMultistep, run: SamplerInput
 }
 
 /// Algorithm 2 of Lu et al. (2022b), its stochastic form, and the solvers on ε of Lu et al. (2022a), of order 1 to 3.
-/// States are `x = α x0 + σ ε`, λ = ln(α/σ). The stochastic forms draw in every step.
+/// States are `x = α x0 + σ ε`, λ = ln(α/σ). The stochastic forms draw noise in every step.
 pub(super) async fn dpm_multistep<D: Denoise>(
     options: &Multistep,
     run: SamplerInputs<'_, D>,

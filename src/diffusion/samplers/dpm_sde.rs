@@ -99,9 +99,9 @@ fn step(x: &Latents, x0: &Latents, path: &BrownianNoise, from: f64, to: f64) -> 
     Latents::combine(&[(down / from, x), (1.0 - down / from, x0), (up, &z)])
 }
 
-/// The level after diffusers' round trip through `−ln σ` in float32. The path uses the result as time. It rounds times
-/// to six decimals, which is about the precision of float32 here; where torch rounds differently, the noise over that
-/// last millionth differs.
+/// The level after diffusers' round trip through `−ln σ` in float32. The Brownian path uses the result as time. The
+/// path rounds times to six decimals, which is about the precision of float32 here; where torch rounds differently, the
+/// noise over that last millionth differs.
 fn through_log(sigma: f64) -> f64 {
     let log = libm::log(sigma) as f32;
     f64::from(libm::exp(f64::from(log)) as f32)

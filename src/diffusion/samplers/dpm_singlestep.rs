@@ -79,7 +79,7 @@ impl Sampler for DpmSinglestep {
 
 /// Algorithm 1 of Lu et al. (2022b), its stochastic form, and the solvers on ε of Lu et al. (2022a). States are
 /// `x = α x0 + σ ε`. Steps form groups with as many steps as the order. Each step moves the first state of its group to
-/// the next point, using all network outputs of the group so far. The stochastic form draws in every step.
+/// the next point, using all network outputs of the group so far. The stochastic form draws noise in every step.
 pub(super) async fn sample<D: Denoise>(options: &DpmSinglestep, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let (solver, points) = (options.solver, schedule.points());

@@ -41,7 +41,7 @@ impl Sampler for EulerAncestral {
 }
 
 /// Euler steps down to `σ_down`, each followed by noise up to the next level, so that a step has the variance of an
-/// ancestral step of Ho et al. (2020). States are `x = x0 + σ ε`. Draws in every step, also in the last one, where the
+/// ancestral step of Ho et al. (2020). States are `x = x0 + σ ε`. Every step draws noise, also the last one, where the
 /// noise is multiplied by zero.
 pub(super) async fn sample<D: Denoise>(_: &EulerAncestral, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;

@@ -44,7 +44,7 @@ impl Sampler for Lms {
     }
 }
 
-/// The largest number of slopes in a step, including its own.
+/// The largest number of slopes that a step uses, including the slope at its own start.
 const ORDER: usize = 4;
 
 /// Adams-Bashforth of up to fourth order on `dx/dσ = (x − D(x; σ))/σ` (equation 1 of Karras et al. 2022), with weights
@@ -58,8 +58,8 @@ pub(super) async fn sample<D: Denoise>(_: &Lms, run: SamplerInputs<'_, D>) -> Re
         let denoised = network.denoised(&x, &now, Clip::Nothing).await?;
         d.truncate(ORDER - 1);
         d.push_front(Latents::combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]));
-        // The order depends on the position in the whole schedule: a run that starts late leaves out the slopes it
-        // lacks.
+        // The order depends on the position in the whole schedule: a run that starts late leaves out the slopes of the
+        // steps before it.
         let weights = weights(schedule.points(), schedule.run().start + i);
         let slopes = weights.into_iter().zip(&d);
         x = Latents::combine(&std::iter::once((1.0, &x)).chain(slopes).collect::<Vec<_>>());

@@ -90,8 +90,8 @@ impl Sampler for SaSolver {
 }
 
 /// Algorithm 1 of Xue et al. (2023) with states `x = α x0 + σ ε`, λ = ln(α/σ). The network output at a point first
-/// corrects the state that was predicted there, and then predicts the next state. Draws in every step; the noise τ is 1
-/// at timesteps from 200 to 800, and otherwise 0.
+/// corrects the state that was predicted there, and then predicts the next state. Every step draws noise; its factor τ
+/// is 1 at timesteps from 200 to 800, and otherwise 0.
 pub(super) async fn sample<D: Denoise>(options: &SaSolver, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let kept = options.predictor_order.max(options.corrector_order - 1);

@@ -62,9 +62,9 @@ impl Sampler for ScoreSdeVe {
 }
 
 /// Algorithm 2 of Song et al. (2021) with the reverse diffusion predictor of equation 46. States are `x = x0 + σ ε`,
-/// and the network predicts the score `∇ ln p(x)`. Each step corrects before it predicts. Draws in every correction and
-/// in every prediction; the last prediction returns its mean, without noise. `probability_flow` predicts along the
-/// deterministic equation (appendix D.1): half the drift, and no draw.
+/// and the network predicts the score `∇ ln p(x)`. Each step corrects before it predicts. Every correction and every
+/// prediction draws noise; the last prediction returns its mean, without noise. `probability_flow` predicts along the
+/// deterministic equation (appendix D.1): with half the drift and without noise.
 pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVe, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let steps = steps(options, schedule.whole());

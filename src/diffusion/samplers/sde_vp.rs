@@ -69,10 +69,10 @@ impl Sampler for ScoreSdeVp {
 }
 
 /// The Euler-Maruyama predictor of Song et al. (2021) on the reverse of equation 11. States are `x = α x0 + σ ε`; the
-/// network predicts ε, so the score is `−ε/σ`. Draws in every step, and ends with the mean of the last step.
-/// `correct_steps`, which diffusers does not have, adds corrections of algorithm 5 before each prediction.
-/// `probability_flow` predicts along the deterministic equation (appendix D.1): half the drift of the score, and no
-/// draw.
+/// network predicts ε, so the score is `−ε/σ`. Every step draws noise, and the last step returns its mean, without
+/// noise. `correct_steps`, which diffusers does not have, adds corrections of algorithm 5 before each prediction.
+/// `probability_flow` predicts along the deterministic equation (appendix D.1): with half the drift of the score and
+/// without noise.
 pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVp, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let dt = 1.0 / schedule.whole() as f64;

@@ -39,8 +39,8 @@ impl Sampler for Tcd {
 }
 
 /// Strategic stochastic sampling, algorithm 4 of Zheng et al. (2024), with states `x = α x0 + σ ε`. A step goes down
-/// the trajectory to the timestep `(1 − eta)` times the next one (γ = `eta`), then noise brings the state up to the
-/// next one. Draws in every step but the last if `eta > 0`.
+/// the trajectory to `(1 − eta)` times the next timestep (γ = `eta`); then noise brings the state up to the next
+/// timestep. If `eta > 0`, every step except the last draws noise.
 pub(super) async fn sample<D: Denoise>(_: &Tcd, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, eta, mut x, noise } = run;
     let last = schedule.steps().len() - 1;

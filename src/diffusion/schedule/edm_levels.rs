@@ -5,8 +5,8 @@ use super::rounded;
 use crate::diffusion::point::Point;
 use crate::diffusion::scheduler_config::{EdmLevels, FinalSigma};
 
-/// `n` levels from `sigma_max` to `sigma_min` and the end, with the `init_noise_sigma`. The end is zero, or `last` if
-/// the configuration ends at `sigma_min`.
+/// The points of `n` levels from `sigma_max` to `sigma_min` and of the end, and the `init_noise_sigma`. The end is
+/// zero, or `last` if the configuration ends at `sigma_min`.
 pub(in crate::diffusion) fn edm_points(levels: &EdmLevels, n: usize, last: Last) -> (Vec<Point>, f64) {
     let EdmLevels { sigma_min, sigma_max, rho, exponential, end } = *levels;
     let ramp = |i: usize| if n > 1 { i as f64 / (n - 1) as f64 } else { 0.0 };
@@ -33,7 +33,8 @@ pub(in crate::diffusion) fn edm_points(levels: &EdmLevels, n: usize, last: Last)
     (sigmas.into_iter().enumerate().map(point).collect(), init_noise_sigma)
 }
 
-/// Equation 5 of Karras et al. (2022), arXiv:2206.00364: the level after this share, in [0, 1], of the way down.
+/// Equation 5 of Karras et al. (2022), arXiv:2206.00364: the level after the fraction `share`, in [0, 1], of the way
+/// from `max` to `min`.
 pub(in crate::diffusion) fn of_rho(max: f64, min: f64, rho: f64, share: f64) -> f64 {
     let (from, to) = (libm::pow(max, 1.0 / rho), libm::pow(min, 1.0 / rho));
     libm::pow(from + share * (to - from), rho)

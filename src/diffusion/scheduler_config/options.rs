@@ -17,7 +17,7 @@ pub(in crate::diffusion) fn any_prediction(keys: Keys<'_>, class: &Class) -> Res
     keys.prediction(class, words.to_vec())
 }
 
-/// The same without x0, which some of diffusers' classes do not support.
+/// As [`any_prediction`], without x0, which some of diffusers' classes do not support.
 pub(in crate::diffusion) fn epsilon_or_velocity(keys: Keys<'_>, class: &Class) -> Result<Prediction, InvalidScheduler> {
     keys.prediction(class, vec![("epsilon", Prediction::Epsilon), ("v_prediction", Prediction::Velocity)])
 }
@@ -132,8 +132,8 @@ impl Keys<'_> {
         }
     }
 
-    /// diffusers' classes read both keys when they respace levels, even if the keys belong to another class: changing
-    /// the scheduler of a model keeps the keys of the previous class.
+    /// diffusers' classes read `sigma_min` and `sigma_max` when they respace levels, even if the keys belong to another
+    /// class: changing the scheduler of a model keeps the keys of the previous class.
     pub(super) fn sigma_range(self, class: &Class) -> Result<SigmaRange, InvalidScheduler> {
         let read = || Ok(SigmaRange { min: self.positive("sigma_min")?, max: self.positive("sigma_max")? });
         let respacing = if class.has(RESPACING[0]) { self.respacing()? } else { None };

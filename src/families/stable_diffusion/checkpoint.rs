@@ -31,7 +31,7 @@ pub const V1: Checkpoint = Checkpoint {
 pub const V2: Checkpoint = Checkpoint {
     mark: "cond_stage_model.model.",
     text_encoders: &[TextEncoder {
-        // The model uses the states before the last layer.
+        // The model uses the states before the last layer, so the weights of that layer are not read.
         unread: &["transformer.resblocks.23.", "text_projection"],
         ..TextEncoder::first(true, "cond_stage_model.model.")
     }],

@@ -197,7 +197,8 @@ impl BatchConditions {
         }
     }
 
-    /// The residuals of the ControlNets for the rows that have ControlNets. One call per network covers all its rows.
+    /// The residuals of the ControlNets for the rows that have ControlNets. Rows with the same ControlNet and guess
+    /// mode share a call.
     async fn control(&self, sample: &Tensor, rows: &[DenoiseRow]) -> candle_core::Result<Residuals> {
         let mut calls: Vec<(&Control, Vec<(usize, &Control)>)> = Vec::new();
         for (i, control) in rows.iter().enumerate().flat_map(|(i, row)| row.controls.iter().map(move |of| (i, of))) {
@@ -212,7 +213,7 @@ impl BatchConditions {
             let (indices, uses): (Vec<usize>, Vec<&Control>) = of.into_iter().unzip();
             let some: Vec<DenoiseRow> = indices.iter().map(|i| rows[*i].clone()).collect();
             let places = Tensor::from_iter(indices.iter().map(|i| *i as u32), sample.device())?;
-            // The ControlNet of a network that also receives a mask or a picture receives only the latents.
+            // If the U-Net also receives a mask or a picture, its ControlNets receive only the latents.
             let sample = sample.index_select(&places, 0)?.narrow(1, 0, net.in_channels())?.contiguous()?;
             let hints: Vec<_> = uses.iter().map(|of| (of.hint.as_ref(), of.scale)).collect();
             residuals

@@ -12,7 +12,8 @@ use crate::{
     weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
-/// One of these families, given by its differences; implements [`Family`] and [`Recipe`].
+/// One of these families, described by what differs between them. A type with this trait also implements [`Family`] and
+/// [`Recipe`].
 pub(in crate::families) trait StableDiffusionVariant: Sync {
     const NAME: &'static str;
     const CLASSES: &'static [&'static str];

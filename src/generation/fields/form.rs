@@ -16,9 +16,9 @@ impl Fields {
     /// Maximum number of fields in a form, including files. A request has fewer fields.
     pub const MOST_IN_FORM: usize = 100;
 
-    /// Reads the fields of a form. A text that is valid JSON becomes that value, unless the field itself is a text.
-    /// `NAME.KEY` is a key of a field that is an object, such as `output.format`. Labels (`metadata[KEY]` or
-    /// `metadata.KEY`) stay unchanged.
+    /// Reads the fields of a form. A text that is valid JSON becomes the JSON value, unless the field takes texts or
+    /// the value is a string. `NAME.KEY` is a key of a field that is an object, such as `output.format`. Labels
+    /// (`metadata[KEY]` or `metadata.KEY`) stay unchanged.
     pub fn from_form(pairs: impl IntoIterator<Item = (String, String)>) -> Fields {
         let budget = ValueBudget::default();
         let mut fields = Fields::new(Map::new());

@@ -7,8 +7,8 @@ use super::{Fields, faults::shortened};
 use crate::generation::field::{Bounds, Field, Integers, Kind, Numbers, range};
 
 impl Fields {
-    /// Takes the value of a field. `None` if the request has none, or an invalid one, which is added as an error. Kinds
-    /// with a reader of their own are returned unchecked.
+    /// Takes the value of a field. `None` if the request has none, or an invalid one, which is added as an error.
+    /// Values of the kinds that have their own reader, such as pictures, are returned unchecked.
     pub(in crate::generation) fn get<T: DeserializeOwned>(&mut self, field: &Field, on: &Bounds<'_>) -> Option<T> {
         let name = field.name;
         let value: Value = match field.kind {
@@ -58,14 +58,14 @@ impl Fields {
         self.get(field, on)
     }
 
-    /// Adds an error for each field that the model does not take, unless the reader of the field does so.
+    /// Adds an error for each field that the model does not take, unless the field's own reader reports it.
     pub(in crate::generation) fn refuse_untaken(&mut self, fields: &[&Field], on: &Bounds<'_>) {
         for field in fields.iter().filter(|field| !field.is_taken_by(on.card)) {
             if let Some(why) = field.takers.why
                 && let Some(value) = self.take(field.name)
             {
-                // The `params` of a finished generation contain every shown field, even those without a meaning for its
-                // model.
+                // The `params` of a finished generation contain every shown field, even fields that have no meaning for
+                // its model. A client may send `params` again, so such a field is allowed to have its default value.
                 let idle = (field.default)(on).filter(|_| !on.card.takes_prompt);
                 if idle.is_some_and(|idle| same(&value, &idle)) {
                     continue;

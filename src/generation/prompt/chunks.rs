@@ -1,10 +1,11 @@
 //! Splits the tokens of a prompt into chunks that fit the text encoder, as A1111's web UI does.
 
 /// Maximum number of chunks of a prompt, because each chunk makes the context of every step longer. Further chunks are
-/// cut off, as a plain prompt is after its first chunk.
+/// dropped, just as a plain prompt is cut off after its first chunk.
 pub const MAX_CHUNKS: usize = 8;
 
-/// A chunk ends after a comma among its last 20 tokens, if it has one, instead of in the middle of a phrase.
+/// If one of the last 20 tokens of a full chunk is a comma, the chunk ends after it instead of in the middle of a
+/// phrase.
 const BACKTRACK: usize = 20;
 
 /// A token, or one vector of a textual inversion's word.
@@ -18,8 +19,8 @@ pub struct Token {
 }
 
 /// Splits the segments of a prompt (see [`weighted`](super::weighted)) into 1 to `MAX_CHUNKS` chunks of at most
-/// `content` tokens. Every segment starts a new chunk, even an empty segment unless it is the last. Chunks are not
-/// padded, and start and end tokens are not added.
+/// `content` tokens. Every segment starts a new chunk. An empty segment makes an empty chunk, unless it is the last of
+/// several. Chunks are not padded, and start and end tokens are not added.
 ///
 /// If a chunk is full and one of its last 20 tokens is a `comma`, the tokens after that comma move to the next chunk.
 pub fn chunks(segments: &[Vec<Token>], content: usize, comma: Option<u32>) -> Vec<Vec<Token>> {

@@ -8,7 +8,8 @@ pub struct Span {
     pub weight: f64,
 }
 
-/// Nested brackets multiply their weights. Larger weights than this only destroy the picture.
+/// Largest absolute value of a span's weight. Nested brackets multiply, so weights have no bound of their own, but
+/// larger weights only destroy the picture.
 const MAX_WEIGHT: f64 = 100.0;
 
 const ROUND: f64 = 1.1;
@@ -125,7 +126,7 @@ impl Brackets {
     }
 }
 
-/// Parses `:1.3)`; returns the number and the length of the whole text.
+/// Parses `:1.3)` at the start of `text`; returns the number and the length up to and including the bracket.
 fn number(text: &str) -> Option<(f64, usize)> {
     let digits = text[1..].trim_start();
     let unsigned = digits.strip_prefix(['+', '-']).unwrap_or(digits);
@@ -153,7 +154,8 @@ fn breaks(text: &str, pieces: &mut Vec<Piece>) {
     pieces.push(Piece::text(rest.to_owned()));
 }
 
-/// Joins neighboring pieces of equal weight to spans and drops empty pieces.
+/// Splits the pieces into segments at the breaks, joins neighboring pieces of equal weight to spans and drops empty
+/// pieces.
 fn segments(pieces: Vec<Piece>) -> Vec<Vec<Span>> {
     let (mut ended, mut open): (Vec<Vec<Span>>, Vec<Span>) = (Vec::new(), Vec::new());
     for piece in pieces {

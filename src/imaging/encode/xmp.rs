@@ -1,11 +1,11 @@
-//! Writes XMP, which holds what no EXIF field fits: the request or the seed.
+//! Writes XMP. It holds the request or the seed, for which EXIF has no field.
 
 use std::fmt::Write;
 
 /// The XML namespace of this program's properties.
 const NAMESPACE: &str = "https://latentd.dev/ns/1.0/";
 
-/// A packet with one property of this program, a JSON text.
+/// A packet with one property of this program. The value of the property is a JSON text.
 pub(super) fn packet(property: &str, json: &str) -> String {
     wrapped(&document(property, json))
 }

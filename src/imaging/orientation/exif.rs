@@ -37,7 +37,7 @@ impl Order {
         }
     }
 
-    /// The orientation, if an entry is one. An entry has a tag, a type, a number of values and a value, which is
+    /// The orientation, if the entry holds one. An entry has a tag, a type, a number of values and a value, which is
     /// aligned to the left of its field.
     fn orientation(self, entry: &[u8]) -> Option<Orientation> {
         const TAG: u32 = 0x112;

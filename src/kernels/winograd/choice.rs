@@ -35,7 +35,8 @@ impl Use {
     }
 }
 
-/// Chooses by estimated cycles of AVX2 per input channel and panel of outputs, for two maps, the two rows of guidance.
+/// Chooses by estimated cycles of AVX2 per input channel and panel of outputs. Assumes two maps, because guidance makes
+/// two rows.
 fn cheapest(inputs: usize, outputs: usize, h: usize, w: usize) -> Option<TileSize> {
     let (c, n) = (inputs as f64, outputs as f64);
     let tiles = |m: usize| (2 * h.div_ceil(m) * w.div_ceil(m)) as f64;
@@ -62,7 +63,7 @@ const FROM_MEMORY: f64 = 26.0;
 /// The most floats of transformed weights that a layer keeps: 64 MiB.
 pub(super) const KEPT: usize = 1 << 24;
 
-/// Whether a layer that keeps at most `room` floats keeps its transformed weights.
+/// Whether the transformed weights of a layer have at most `room` floats, so that the layer keeps them.
 pub(super) fn is_kept(places: usize, inputs: usize, outputs: usize, room: usize) -> bool {
     places * inputs * outputs.next_multiple_of(WIDTH) <= room
 }

@@ -7,8 +7,8 @@ use super::AutoencoderKlConfig;
 /// Floats of the largest map that a decode makes in one piece: 768 × 768 places of 256 channels, as in the last block
 /// of Stable Diffusion's autoencoder. Such a map takes 0.6 GB, and a decode holds two or three of them.
 ///
-/// Tiles change a picture slightly, because each tile is normalized on its own. So this bound is not a setting: it
-/// follows from the shape of the model, and a request gives the same picture on every server.
+/// Tiles change a picture slightly, because each tile is normalized on its own. So this bound is a constant instead of
+/// a setting: the tiles follow from the shape of the model, and a request gives the same picture on every server.
 const LARGEST_MAP: usize = 768 * 768 * 256;
 
 /// The minimum side of a tile in pixels, whatever the model's `sample_size` is: smaller tiles are visible.
@@ -77,8 +77,8 @@ impl Tiles {
         (self.side.min(self.height), self.side.min(self.width))
     }
 
-    /// Latent pixels between the starts of neighboring tiles. This length of a tile remains when the next tile covers
-    /// its end.
+    /// Latent pixels between the starts of neighboring tiles. The picture keeps this length of each tile; the next tile
+    /// covers the rest.
     pub fn step(&self) -> usize {
         self.side - self.overlap()
     }

@@ -59,7 +59,8 @@ pub(super) fn add(
     let bad = |reason: String| LoadError::Tokenizer { path: part.to_owned(), reason };
     tokenizer.add_tokens(tokens.values().cloned()).map_err(|error| bad(error.to_string()))?;
     for (id, AddedToken { content, .. }) in tokens {
-        // Depending on its version, transformers gives such a token the next free id or the id in the file.
+        // Depending on its version, transformers gives such a token the next free id or the id in the file. So the two
+        // ids must be equal.
         match tokenizer.token_to_id(&content) {
             Some(given) if given == id => {}
             given => {
@@ -71,8 +72,8 @@ pub(super) fn add(
     Ok(())
 }
 
-/// The further ids of each added token that stands for several. diffusers saves a word of several vectors as `<cat>`,
-/// `<cat>_1`, `<cat>_2` …, and replaces the first one in a prompt by all of them.
+/// For each added token that stands for several tokens, the ids of the others. diffusers saves a word of several
+/// vectors as `<cat>`, `<cat>_1`, `<cat>_2` …, and replaces the first one in a prompt by all of them.
 pub(super) fn further(tokenizer: &Tokenizer) -> HashMap<u32, Vec<u32>> {
     let added = tokenizer.get_added_tokens_decoder();
     let ids: HashMap<&str, u32> = added.iter().map(|(id, token)| (token.content.as_str(), *id)).collect();

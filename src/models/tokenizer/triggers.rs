@@ -23,7 +23,7 @@ impl<'a> Triggers<'a> {
         self.all.is_empty()
     }
 
-    /// The ids for a tag in any letter case, as transformers finds added tokens.
+    /// The ids for a tag, regardless of letter case: transformers finds added tokens in the same way.
     pub fn ids(&self, tag: &WordTag<'_>) -> Option<&[u32]> {
         let found = self.folded.get(&tag.folded)?;
         Some(&self.all[*found].1)

@@ -22,7 +22,7 @@ impl Walk {
         self.take(attention(places, block.outputs));
     }
 
-    /// Adds the layers at the end of a block, which take maps of `before` places to `after` places.
+    /// Adds the layers at the end of a block, which turn maps of `before` places into maps of `after` places.
     fn resample(&mut self, block: &Block, before: usize, after: usize) {
         match block.resampler {
             Some(Resampler::Conv) => self.take(conv(after, 3, block.outputs, block.outputs, before.max(after))),

@@ -11,11 +11,11 @@ use crate::models::{
 pub(super) struct Block {
     pub resnets: Vec<Layer>,
     pub outputs: usize,
-    /// One after each resnet, or one after the last, or none.
+    /// One after each resnet, or one after the last, or none; in the middle block, one after the first resnet, or none.
     pub attentions: Vec<SpatialAttentionKind>,
-    /// The layers that change the size of the map at the end.
+    /// The layers at the end of the block that change the size of the map.
     pub resampler: Option<Resampler>,
-    /// Whether the block also has an image, which is resampled without weights.
+    /// Whether the block also has a skip image: a picture that is resampled without weights, beside the map.
     pub has_skip_image: bool,
 }
 

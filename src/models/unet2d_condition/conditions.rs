@@ -110,6 +110,6 @@ impl Embeddings {
                 candle_core::bail!("conditions of SDXL are wanted: {}, given: {}", wanted.is_some(), given.is_some())
             }
         }
-        Ok(EmbeddedConditions { time: self.kernels.silu(&time)?, text, adapters }) // every block takes its SiLU
+        Ok(EmbeddedConditions { time: self.kernels.silu(&time)?, text, adapters }) // every block takes the SiLU
     }
 }

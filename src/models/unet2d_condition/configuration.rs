@@ -37,7 +37,7 @@ pub struct UNet2DConditionConfig {
     pub cross_attention_dim: PerBlock,
     pub transformer_layers_per_block: PerBlock,
     pub reverse_transformer_layers_per_block: Option<Vec<usize>>,
-    /// The number of heads, in spite of its name.
+    /// The number of heads, in spite of the key's name.
     pub attention_head_dim: PerBlock,
     pub use_linear_projection: bool,
     pub time_embedding_dim: Option<usize>,
@@ -88,7 +88,7 @@ impl Default for UNet2DConditionConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdditionEmbedType {
-    /// Of the vector of the whole prompt, and of numbers about the picture's sizes.
+    /// The embedding of the vector of the whole prompt and of numbers about the picture's sizes.
     TextTime,
 }
 

@@ -79,7 +79,7 @@ impl UNet2DConditionConfig {
         walk.so_far
     }
 
-    /// The layers from the input to the middle block.
+    /// The demand of the layers from the input up to and including the middle block, and the skips that they leave.
     fn way_down(&self, [h, w]: [usize; 2], tokens: usize) -> Walk {
         let text = [tokens, self.text_width()];
         let (channels, last) = (&self.block_out_channels, self.block_out_channels.len() - 1);

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// For noisy samples with their times and classes: `∇ ln p(class | sample, time)`, (C, h, w) for each.
+/// Computes `∇ ln p(class | sample, time)`, (C, h, w), for each of several noisy samples with their times and classes.
 #[derive(Clone, Copy, Debug)]
 pub struct ClassGradient {
     /// The shape (C, h, w) of a sample.

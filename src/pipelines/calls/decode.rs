@@ -10,8 +10,9 @@ use crate::{
     },
 };
 
-/// Maximum latent pixels of the small pictures that are decoded at the same time, beside at most one larger one. Activations have as many pixels as the
-/// picture and many more channels, so the limit allows one picture of 512 × 512 pixels or several small ones.
+/// The engine decodes small pictures at the same time if they have at most this many latent pixels together. At most
+/// one larger picture is decoded beside them. Activations have as many pixels as the picture and many more channels, so
+/// the limit allows one picture of 512 × 512 pixels or several smaller ones.
 pub const DECODING: usize = 64 * 64;
 
 /// Runs one of the stages that [`Networks::decode_stages`](crate::pipelines::Networks::decode_stages) returns.

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Decodes latents (C, h, w): replaces each by its nearest code and decodes the codes to pictures.
+/// Decodes latents (C, h, w): replaces each latent pixel by its nearest code and decodes the codes to pictures.
 #[derive(Clone, Copy, Debug)]
 pub struct DecodeCodes {
     /// The shape (C, h, w) of the latents.

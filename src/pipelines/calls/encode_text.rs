@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// Encodes prompts, each padded to the encoders' length, to one embedding each.
+/// Encodes each prompt, padded to the encoders' length, to one embedding.
 #[derive(Clone, Copy, Debug)]
 pub struct EncodeText {
     /// How many of the text encoder's last layers are skipped.
@@ -38,7 +38,7 @@ impl Call for EncodeText {
         LatentDiffusion::of(model)?.encode_text(rows, self.clip_skip).await
     }
 
-    /// The embedding of a prompt with adapters or learned tokens is not cached, because it is specific to the run.
+    /// The embedding of a prompt with adapters, learned tokens or weights is not cached, because the key has only ids.
     fn memo(&self, prompt: &Tokens) -> Option<Memo> {
         prompt.is_plain().then(|| prompt.ids.clone())
     }

@@ -107,7 +107,7 @@ fn named(key: &str) -> Option<(&str, Half)> {
         .find_map(|(end, half)| Some((rest.strip_suffix(end)?, *half)))
 }
 
-/// The component at the start of a dotted name; the U-Net if there is none, as in its first files.
+/// The component at the start of a dotted name; the U-Net if the name has none, as in the first files of diffusers.
 fn component(module: &str) -> (&str, &str) {
     let module = module.strip_prefix("base_model.model.").unwrap_or(module);
     ["unet", "text_encoder", "text_encoder_2"]

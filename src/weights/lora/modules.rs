@@ -9,7 +9,7 @@ use crate::weights::ldm;
 pub struct Modules {
     /// The shape of each module's weight, by site (component and module).
     shapes: BTreeMap<String, Vec<usize>>,
-    /// The site, by component and then the module with `_` instead of every dot, as kohya writes it.
+    /// The sites by flat name: the component, a dot, and the module with `_` instead of every dot, as kohya writes it.
     flat: HashMap<String, String>,
     /// Number of ResNets in a block of the U-Net on the way down.
     layers: usize,

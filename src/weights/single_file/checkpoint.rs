@@ -9,8 +9,8 @@ use super::marks::Marks;
 /// A kind of checkpoint in one file: how to recognize such a file, and properties that all published models of the kind
 /// share and no tensor's shape shows. Each kind belongs to a family of models.
 pub struct Checkpoint {
-    /// A prefix of some tensor's name. If the prefixes of several kinds are in a file, the kind with the most tensors
-    /// of its text encoders counts.
+    /// A prefix that at least one tensor's name has. If a file has the prefixes of several kinds, it is of the kind for
+    /// whose text encoders it has the most tensors.
     pub mark: &'static str,
     pub text_encoders: &'static [TextEncoder],
     /// Side of the latents that the U-Net was trained on.

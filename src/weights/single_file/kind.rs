@@ -38,8 +38,8 @@ impl Kind {
                 return Err(format!("it has no {part} ({prefix}…)"));
             }
         }
-        // Programs that convert files leave single tensors of another kind in the file. So the kind with the most
-        // tensors of its text encoders counts.
+        // Programs that convert files leave single tensors of another kind in the file. So the file is of the kind for
+        // whose text encoders it has the most tensors.
         let tensors = |checkpoint: &Checkpoint| {
             let of = |encoder: &TextEncoder| {
                 let from = header.tensors.range(encoder.prefix.to_owned()..);

@@ -34,8 +34,8 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Reads the marks of a file; those of EDM only if `reads_edm_marks`. A tensor takes precedence over a note, as in other
-    /// programs.
+    /// Reads the marks of a file. The marks of EDM are read only if `reads_edm_marks` is true. A tensor takes
+    /// precedence over a note, as in other programs.
     ///
     /// # Errors
     /// The marks require something that is not supported.

@@ -105,7 +105,7 @@ impl Names {
         Self { kind, layers, levels, hints }
     }
 
-    /// Whether a network may need the tensor, which is then read or refused, but not ignored.
+    /// Whether a network may need the tensor. Such a tensor is read or refused, but not ignored.
     fn is_of_a_network(&self, name: &str) -> bool {
         let within = |prefix: &str, parts: &[&str]| {
             name.strip_prefix(prefix).is_some_and(|rest| parts.iter().any(|part| rest.starts_with(part)))

@@ -65,7 +65,8 @@ pub(super) fn merge(path: &Path, configs: &mut BTreeMap<&'static str, Map<String
         };
         configs.entry(file).or_default().extend(keys);
     }
-    // The index, which was made for another scheduler, has to name the same class as the scheduler's configuration.
+    // The index was made for the scheduler before the merge. It must name the new class, as the scheduler's
+    // configuration does.
     if let (Some(class), None, Some(index)) = (class, of_index, configs.get_mut("model_index.json")) {
         index.insert("scheduler".into(), json!(["diffusers", class]));
     }

@@ -1,4 +1,4 @@
-//! Encodes frames to files. Above the encoders, only this file knows picture formats.
+//! Encodes frames to files: results in the requested format, previews in the fastest format.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -30,7 +30,7 @@ impl Encoded {
 }
 
 /// Encodes frame `index` of a generation in the requested format. `label` is the sampler's name in other programs. Call
-/// it on a blocking thread.
+/// this function on a blocking thread.
 ///
 /// # Errors
 /// The pixels do not match the picture's size, or the format does not support the size.
@@ -46,8 +46,8 @@ pub fn encode(frame: Frame, job: &Job, label: &SamplerLabel, index: u32) -> Resu
     }
 }
 
-/// Encodes a preview of a result whose longest side has `side` pixels. The preview is enlarged by a whole factor to at
-/// most that size and at most 256 pixels.
+/// Encodes a preview of a result whose longest side has `side` pixels. The preview is enlarged by the largest whole
+/// factor with which its longest side has at most `side` and at most 256 pixels, but at least by 1.
 ///
 /// # Errors
 /// Those of [`encode`].

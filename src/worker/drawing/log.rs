@@ -10,15 +10,15 @@ use crate::{
     worker::executor::{Claimed, failed},
 };
 
-/// The log files of one attempt. They continue those of earlier attempts, and each is written once. A failure costs
-/// time at the next attempt but never fails the generation.
+/// The log files of one attempt. They continue the files of earlier attempts, and each file is written once. If a file
+/// cannot be read or written, the next attempt computes more, but the generation does not fail.
 pub(super) struct LogFiles {
     blobs: Blobs,
     lease: Lease,
     numerics: Numerics,
     /// The number of parts that this attempt has written.
     parts: u32,
-    /// Whether a part could not be written. Later parts would be useless, so they are not written.
+    /// Whether a part could not be written. Later parts would be useless behind the gap, so they are not written.
     broken: bool,
 }
 

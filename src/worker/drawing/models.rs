@@ -50,8 +50,8 @@ impl Drawing {
                 None => (self.acquire(claimed, placed, &job.model, None).await?, None),
                 Some(refiner) => {
                     self.catalogue.check_together(&job.model, &refiner.model).map_err(unavailable)?;
-                    // Only one generation at a time holds a model while it waits for another, so that no two wait for
-                    // each other.
+                    // Only one generation at a time holds a model while it waits for another model, so that no two
+                    // generations wait for each other.
                     let _turn = self.slots.pair().await.ok_or(Outcome::Released)?;
                     let lease = self.acquire(claimed, placed, &job.model, None).await?;
                     let refiner = self.acquire(claimed, placed, &refiner.model, Some(&lease)).await?;
@@ -73,7 +73,7 @@ impl Drawing {
     /// Waits for the memory that the generation needs, then for a slot.
     async fn room(&self, job: &Job, placed: &Placed) -> Result<Room, Outcome> {
         let plan = self.catalogue.plan(job).unwrap_or_default();
-        // A generation that waits for memory does not compute, so another one may be claimed meanwhile.
+        // A generation that waits for memory does not compute, so another generation may be claimed meanwhile.
         let waiting = self.memory.is_short_of(placed.device, plan).then(|| self.slots.wait());
         if waiting.is_some() {
             self.wake.notify_one();
@@ -96,7 +96,7 @@ impl Drawing {
         if let Poll::Ready(Ok(Acquired::Ready(lease))) = first {
             return Ok(lease);
         }
-        // The generation does not compute while it waits for its model, so another one may be claimed meanwhile.
+        // The generation does not compute while it waits for its model, so another generation may be claimed meanwhile.
         let _waiting = self.slots.wait();
         self.wake.notify_one();
         let acquired = match first {
@@ -146,7 +146,7 @@ fn busy(name: &str) -> Outcome {
     failed("overloaded", message, true)
 }
 
-/// Loads the models that must be ready before the server is.
+/// Loads the models that must be in memory before the server reports that it is ready.
 #[derive(Debug)]
 pub struct Preload {
     pub catalogue: Arc<Catalogue>,

@@ -1,4 +1,4 @@
-//! Passes progress, previews and results from the engine's thread to the watchers.
+//! Passes progress from the engine's thread to the watchers, and previews, log portions and results to the executor.
 
 use std::time::Instant;
 

@@ -22,8 +22,8 @@ pub(super) struct Ready {
 impl Drawing {
     /// Loads everything that the generation needs. The error is the outcome of a generation that cannot be prepared.
     /// Files may have changed since the request was accepted: if something cannot be loaded and the folders differ from
-    /// the lists, the folders are listed again and the load is retried once. If that fails too, the error is retryable,
-    /// since somebody is changing the files.
+    /// the catalogue's lists, the folders are listed again and the load is retried once. If the second load fails too,
+    /// the error is retryable, since somebody is changing the files.
     pub(super) async fn made_ready(
         &self,
         claimed: &Claimed,

@@ -117,7 +117,7 @@ fn simulated(side: usize, rows: usize, seconds: f64, bytes: u64, rounds: usize) 
 }
 
 proptest! {
-    /// A new run waits for at most one slice of each earlier run, plus as much time as the new run itself computes.
+    /// For each earlier run, a new run waits for at most one slice plus as much time as the new run itself computes.
     #[test]
     fn a_small_run_waits_for_little_more_than_a_slice_of_each_run_before_it(
         others in prop::collection::vec((1usize..9, 0.01f64..50.0, 0u64..2000), 0..5),
