@@ -48,7 +48,7 @@ fn router(http: &Http, metrics: &Metrics) -> Router {
         )
         .route("/large", get(async || Json(json!({"text": "x".repeat(10_000)}))))
         .route("/picture", get(async || ([(header::CONTENT_TYPE, "image/png")], vec![0; 10_000])))
-        .with_state(http::Bodies::new(http));
+        .with_state(http::Bodies::new(http, tokio_util::task::TaskTracker::new()));
     http::finish(router, metrics.clone())
 }
 
@@ -285,7 +285,9 @@ fn keeping(http: &Http) -> (Router, Arc<Semaphore>, Arc<Semaphore>) {
         drop(fields);
         "kept"
     };
-    let router = Router::new().route("/keep", post(keep)).with_state(http::Bodies::new(http));
+    let router = Router::new()
+        .route("/keep", post(keep))
+        .with_state(http::Bodies::new(http, tokio_util::task::TaskTracker::new()));
     (http::finish(router, Metrics::new()), begun, gate)
 }
 

@@ -45,7 +45,7 @@ pub struct Adapters {
 }
 
 /// The files of a folder, and the embedded ones.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Folder {
     setting: &'static str,
     dir: PathBuf,
@@ -128,6 +128,21 @@ impl Adapters {
         let word_index = WordIndex::of(&embeddings.files);
         let (read_loras, read_embeddings) = (self.read_loras.clone(), self.read_embeddings.clone());
         Ok(Adapters { loras, embeddings, word_index, max_bytes: self.max_bytes, read_loras, read_embeddings })
+    }
+
+    /// The files except LoRAs whose numbers cannot be used.
+    pub(super) fn without_failed_loads(&self) -> Adapters {
+        let sound = self.loras.files.iter().filter(|(_, file)| !file.has_bad_numbers());
+        let files = sound.map(|(name, file)| (name.clone(), file.clone())).collect();
+        let Folder { setting, dir, .. } = &self.loras;
+        Adapters {
+            loras: Folder { setting, dir: dir.clone(), files },
+            embeddings: self.embeddings.clone(),
+            word_index: WordIndex::default(),
+            max_bytes: self.max_bytes,
+            read_loras: self.read_loras.clone(),
+            read_embeddings: self.read_embeddings.clone(),
+        }
     }
 
     /// The keys of the files of LoRAs and of textual inversions, by name.

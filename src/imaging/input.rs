@@ -27,8 +27,10 @@ pub enum DecodeError {
     TooLarge { width: u32, height: u32 },
     #[error("cannot be decoded: the JPEG ends before its end marker, it was cut short")]
     CutShort,
-    #[error("cannot be decoded: pixels of the JPEG are missing, it was cut short or damaged")]
+    #[error("cannot be decoded: pixels or scans of the JPEG are missing, it was cut short or damaged")]
     Incomplete,
+    #[error("cannot be decoded: a checksum of the PNG's pixels is wrong, it is damaged")]
+    Checksum,
     #[error(
         "cannot be decoded: the JPEG is baseline with a scan for each color plane; save it with one scan for all, \
          progressive, or as PNG"
@@ -37,7 +39,14 @@ pub enum DecodeError {
     #[error("has no transparent part; the transparent parts are redrawn")]
     Opaque,
     #[error("cannot be decoded: {0}")]
-    Broken(#[from] image::ImageError),
+    Broken(image::ImageError),
+}
+
+impl From<image::ImageError> for DecodeError {
+    fn from(error: image::ImageError) -> DecodeError {
+        // The decoder passes over wrong checksums of metadata. Its error has no type, and names its own fields.
+        if error.to_string().contains("CRC error") { DecodeError::Checksum } else { DecodeError::Broken(error) }
+    }
 }
 
 /// Decodes a PNG, JPEG or WebP picture (the first frame of an animation) to 8 bits per channel, oriented as its EXIF or

@@ -92,7 +92,9 @@ async fn a_request_for_a_picture_gets_an_error_if_there_is_no_picture() {
     assert_eq!(waiting["status"], "queued", "the generation stays queued");
     api.succeed(api.begin().await, PNG).await;
 
-    for (code, status) in [("internal", 500), ("out_of_memory", 500), ("run_timeout", 504), ("never heard of", 500)] {
+    let failures =
+        [("internal", 500), ("not_finite", 500), ("out_of_memory", 500), ("run_timeout", 504), ("never heard of", 500)];
+    for (code, status) in failures {
         let failed = create_while(&api, &[png], async |api| api.fail(api.begin_next().await, code).await).await;
         assert_eq!(failed.status, status, "{code}");
         assert_eq!(failed.json()["detail"], "as tested");
