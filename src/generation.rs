@@ -71,7 +71,7 @@ pub use output::{Encoding, Format, MetadataLevel, Output};
 pub use phase::Phase;
 pub use priority::Priority;
 pub use progress::{Preview, Progress};
-pub use prompt::{PromptSyntax, Span, Token, chunks, weighted};
+pub use prompt::{Chunks, MAX_CHUNKS, PromptSyntax, Span, Token, chunks, least_chunks, weighted};
 pub use record::{Problem, Record, Status};
 pub use refiner::Refiner;
 pub use resolve::{Invalid, Rules, resolve};

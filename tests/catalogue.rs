@@ -447,7 +447,9 @@ fn a_control_net_whose_weights_are_not_finite_is_unusable_until_its_files_change
     let sound = std::fs::read(&weights).unwrap();
     std::fs::write(&weights, with_nan(&sound)).unwrap();
     let control_nets = ControlNets::open(nets.path()).unwrap();
+    let adapters = Adapters::open(Path::new(""), Path::new("")).unwrap();
     let catalogue = Catalogue::open(&fixtures(), "sd1").unwrap().with_control_nets(control_nets);
+    let catalogue = catalogue.with_adapters(adapters);
     let card = catalogue.card("sd1").unwrap();
     for _ in 0..2 {
         catalogue.control_nets().check(&card, "mine").unwrap();
@@ -466,6 +468,18 @@ fn a_control_net_whose_weights_are_not_finite_is_unusable_until_its_files_change
     assert!(catalogue.poll().unwrap().is_none() && catalogue.poll().unwrap().is_some());
     catalogue.control_nets().load("mine").unwrap();
     assert_eq!(catalogue.users_of_control_net("mine").error, None);
+}
+
+#[test]
+fn a_git_lfs_pointer_beside_a_single_file_is_named_as_such() {
+    let nets = tempfile::tempdir().unwrap();
+    let file = fixtures().join("../controlnets/canny/diffusion_pytorch_model.safetensors");
+    std::fs::copy(file, nets.path().join("one.safetensors")).unwrap();
+    let pointer = format!("version https://hawser.github.com/spec/v1\noid sha256:{}\nsize 9\n", "0".repeat(64));
+    std::fs::write(nets.path().join("one.json"), pointer).unwrap();
+    let control_nets = ControlNets::open(nets.path()).unwrap();
+    let fault = control_nets.names().find(|(name, _)| *name == "one").and_then(|(_, fault)| fault).unwrap();
+    assert!(fault.contains("one.json: a Git LFS pointer"), "{fault}");
 }
 
 /// A safetensors file whose last number is not a number.

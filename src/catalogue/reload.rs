@@ -101,6 +101,7 @@ impl Catalogue {
     /// A folder cannot be read; then nothing changes.
     pub fn reload(&self) -> Result<Reloaded, CatalogueError> {
         let reloaded = self.list_again(Listed::without_failed_loads)?;
+        self.shelf.forget_failures();
         self.fits.lock().clear();
         Ok(reloaded)
     }

@@ -199,6 +199,22 @@ mod tests {
         }
     }
 
+    /// Pillow refuses wrong checksums of metadata before the pixels, which do not matter for them.
+    #[test]
+    fn a_wrong_checksum_matters_only_for_pixels() {
+        let file = png(&[9; 12], 2, 2, ExtendedColorType::Rgb8);
+        let at = |kind: &[u8]| file.windows(4).position(|window| window == kind).unwrap();
+        let comment = [&9u32.to_be_bytes()[..], b"tEXtComment\0x", &[1, 2, 3, 4]].concat();
+        for kind in [b"IDAT", b"IEND"] {
+            let (before, after) = file.split_at(at(kind) - 4);
+            assert_eq!(decode(&[before, &comment, after].concat(), 0).unwrap().pixels, [9; 12]);
+        }
+        let mut damaged = file.clone();
+        damaged[at(b"IEND") - 5] ^= 1;
+        let error = decode(&damaged, 0).unwrap_err();
+        assert!(matches!(error, DecodeError::Checksum), "{error:?}");
+    }
+
     #[test]
     fn what_is_transparent_shows_the_ground() {
         let file = png(&[10, 20, 30, 255, 10, 20, 30, 0, 100, 0, 200, 128], 3, 1, ExtendedColorType::Rgba8);

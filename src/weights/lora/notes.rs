@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, value::RawValue};
 
 use super::pattern::Patterns;
-use crate::weights::json;
+use crate::{generation::Shown, weights::json};
 
 /// The settings of each component. They contain α for modules without an α tensor.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl Notes {
         let Some((settings, names)) = self.of(site) else { return Ok(()) };
         match settings.rank_pattern.find(&names).or(settings.r) {
             Some(noted) if noted != rank as f64 => {
-                Err(format!("the matrices are of rank {rank}, the note {NOTE} says {noted:?}"))
+                Err(format!("the matrices are of rank {rank}, the note {NOTE} says {}", Shown(noted)))
             }
             _ => Ok(()),
         }
