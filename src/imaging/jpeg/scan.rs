@@ -36,14 +36,15 @@ pub(in crate::imaging) fn has_all_pixels(file: &[u8]) -> bool {
 struct Coverage(HashMap<u8, [Option<u8>; 64]>);
 
 impl Coverage {
-    /// Adds the scan with this header.
+    /// Adds the scan with this header. A scan that refines coefficients counts only after the scan that it refines.
     fn add(&mut self, data: &[u8]) {
         let Some((count, rest)) = data.split_first() else { return };
         let Some((parts, [from, to, bits, ..])) = rest.split_at_checked(2 * usize::from(*count)) else { return };
+        let refined = Some(bits >> 4).filter(|refined| *refined > 0);
         for part in parts.chunks_exact(2) {
             let left_out = self.0.entry(part[0]).or_insert([None; 64]);
-            let range = usize::from(*from)..=usize::from(*to);
-            left_out.get_mut(range).unwrap_or_default().fill(Some(bits & 15));
+            let range = left_out.get_mut(usize::from(*from)..=usize::from(*to)).unwrap_or_default();
+            range.iter_mut().filter(|left_out| **left_out == refined).for_each(|left_out| *left_out = Some(bits & 15));
         }
     }
 
