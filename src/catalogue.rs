@@ -359,7 +359,7 @@ impl Catalogue {
     /// unloaded for it are in use.
     ///
     /// # Errors
-    /// Those of [`Catalogue::acquire`] and [`Ticket::read`]. A later call tries again.
+    /// Those of [`Catalogue::acquire`] and [`Ticket::read`]. A later call tries again, unless the files are at fault.
     pub fn load(&self, name: &str) -> Result<Arc<Model>, CatalogueError> {
         let lease = match blocking::wait(self.acquire(name))? {
             Acquired::Ready(lease) => lease,

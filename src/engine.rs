@@ -84,6 +84,9 @@ pub enum RunError {
     Canceled(Reason),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// Numbers became infinite or undefined in this step, or after the last one. `what` has them.
+    #[error("{what} is not finite in step {step} of {steps}")]
+    NotFinite { what: String, step: u32, steps: u32 },
     #[error("the pipeline panicked")]
     Panicked,
     /// The engine is stopping. Another run can resume the generation.

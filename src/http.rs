@@ -110,7 +110,7 @@ impl AppState {
         draining: CancellationToken,
         afterwork: TaskTracker,
     ) -> AppState {
-        let (signer, bodies) = (Signer::new(&http), Bodies::new(&http));
+        let (signer, bodies) = (Signer::new(&http), Bodies::new(&http, afterwork.clone()));
         let tries = Tries::new(&http, draining.clone());
         AppState {
             service,

@@ -24,6 +24,7 @@ mod instruct_pix2pix;
 mod latent_diffusion;
 pub mod latent_rgb;
 mod latents;
+mod masked_picture;
 pub mod model;
 pub mod networks;
 mod pixels;
@@ -41,7 +42,7 @@ pub use class_guided::class_guided;
 pub use classifier_guided::classifier_guided;
 pub use decoding::{Activation, decode};
 pub use frame::Frame;
-pub use inputs::Inputs;
+pub use inputs::{FittedInputs, Inputs};
 pub use latent_diffusion::LatentDiffusion;
 pub use latent_rgb::LatentRgb;
 pub use model::{Loaded, Model};
@@ -87,6 +88,9 @@ pub enum PipelineError {
     Network(#[from] NetworkError),
     #[error("the sampler failed: {0}")]
     Sampler(String),
+    /// Numbers became infinite or undefined. Names what has them.
+    #[error("{0} is not finite")]
+    NotFinite(String),
     #[error("no family {0:?} draws")]
     NoFamily(&'static str),
     #[error("the picture for {0} is not at hand")]

@@ -21,7 +21,7 @@ mod tensors;
 pub mod textual_inversion;
 
 pub use error::{LoadError, TensorMismatch};
-pub use file::{FileContent, Stamp};
+pub use file::{FileContent, Stamp, unreadable};
 pub use folder::{LARGEST_TEXT, ModelFolder};
 pub use header::check as check_header;
 pub use single_file::{Checkpoint, Marks, Purpose, TextEncoder};

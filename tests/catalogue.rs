@@ -404,21 +404,87 @@ fn a_replaced_file_with_the_same_size_and_time_is_noticed() {
     }
 }
 
-/// Weights that are not finite are found when they are loaded. From then on, the model has the state "failed".
+/// Weights that are not finite are found when they are loaded. The catalogue does not try the same files again before
+/// the operator asks for it.
 #[test]
-fn a_model_whose_weights_are_not_finite_is_listed_as_failed() {
+fn a_model_whose_weights_are_not_finite_is_unusable_until_its_files_change_or_a_reload() {
     let models = tempfile::tempdir().unwrap();
     copy(&fixtures().join("sd1"), &models.path().join("sd1"));
     let weights = models.path().join("sd1/unet/diffusion_pytorch_model.safetensors");
-    let mut bytes = std::fs::read(&weights).unwrap();
-    let end = bytes.len();
-    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-    std::fs::write(&weights, &bytes).unwrap();
-    let catalogue = Catalogue::open(models.path(), "emoji").unwrap();
-    let error = catalogue.load("sd1").unwrap_err().to_string();
-    assert!(error.contains("unet/diffusion_pytorch_model.safetensors") && error.contains("NaN"), "{error}");
-    let (state, reason) = catalogue.state("sd1");
-    assert!(state == "failed" && reason.is_some_and(|reason| error.contains(&reason)), "{state}");
+    let sound = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, with_nan(&sound)).unwrap();
+    let metrics = Metrics::new();
+    let catalogue = Catalogue::open(models.path(), "emoji").unwrap().counted_in(metrics.clone());
+    let failed = || metrics.model_loads.with_label_values(&["sd1", "failed"]).get();
+    for tries in 1..=2 {
+        assert_eq!((catalogue.state("sd1").0, catalogue.fault("sd1")), ("cold", None));
+        let error = catalogue.load("sd1").unwrap_err().to_string();
+        assert!(error.contains("unet/diffusion_pytorch_model.safetensors") && error.contains("NaN"), "{error}");
+        let (state, reason) = catalogue.state("sd1");
+        assert!(state == "failed" && reason.as_ref().is_some_and(|reason| error.contains(reason)), "{state}");
+        assert_eq!((catalogue.fault("sd1"), catalogue.card("sd1").is_some()), (reason, false));
+        assert_eq!((catalogue.load("sd1").unwrap_err().to_string(), failed()), (error, tries));
+        // A change of other files is no reason to try again, and neither is a generation whose model cannot be loaded.
+        std::fs::write(models.path().join(format!("{tries}.ckpt")), b"PK").unwrap();
+        assert!(catalogue.poll().unwrap().is_none());
+        assert_eq!(catalogue.poll().unwrap().unwrap().models.added.len(), 1);
+        assert!(catalogue.list_changes().unwrap().is_empty());
+        assert_eq!(catalogue.state("sd1").0, "failed");
+        assert!(catalogue.reload().unwrap().is_empty());
+    }
+    assert!(catalogue.load("sd1").is_err());
+    std::fs::write(&weights, &sound).unwrap();
+    assert!(catalogue.poll().unwrap().is_none() && catalogue.poll().unwrap().is_some());
+    catalogue.load("sd1").unwrap();
+    assert_eq!(catalogue.state("sd1"), ("ready", None));
+}
+
+#[test]
+fn a_control_net_whose_weights_are_not_finite_is_unusable_until_its_files_change_or_a_reload() {
+    let nets = tempfile::tempdir().unwrap();
+    copy(&fixtures().join("../controlnets/canny"), &nets.path().join("mine"));
+    let weights = nets.path().join("mine/diffusion_pytorch_model.safetensors");
+    let sound = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, with_nan(&sound)).unwrap();
+    let control_nets = ControlNets::open(nets.path()).unwrap();
+    let adapters = Adapters::open(Path::new(""), Path::new("")).unwrap();
+    let catalogue = Catalogue::open(&fixtures(), "sd1").unwrap().with_control_nets(control_nets);
+    let catalogue = catalogue.with_adapters(adapters);
+    let card = catalogue.card("sd1").unwrap();
+    for _ in 0..2 {
+        catalogue.control_nets().check(&card, "mine").unwrap();
+        let error = catalogue.control_nets().load("mine").map(drop).unwrap_err();
+        assert!(error.contains("diffusion_pytorch_model.safetensors") && error.contains("NaN"), "{error}");
+        let (code, reason) = catalogue.control_nets().check(&card, "mine").unwrap_err();
+        assert!(code == "unsupported_for_model" && reason.contains("NaN"), "{code}: {reason}");
+        let listed = catalogue.users_of_control_net("mine");
+        assert!(listed.models.is_empty() && listed.error.is_some_and(|error| error.contains("NaN")));
+        assert!(catalogue.list_changes().unwrap().is_empty());
+        assert!(catalogue.control_nets().check(&card, "mine").is_err());
+        assert!(catalogue.reload().unwrap().is_empty());
+    }
+    assert!(catalogue.control_nets().load("mine").is_err());
+    std::fs::write(&weights, &sound).unwrap();
+    assert!(catalogue.poll().unwrap().is_none() && catalogue.poll().unwrap().is_some());
+    catalogue.control_nets().load("mine").unwrap();
+    assert_eq!(catalogue.users_of_control_net("mine").error, None);
+}
+
+#[test]
+fn a_git_lfs_pointer_beside_a_single_file_is_named_as_such() {
+    let nets = tempfile::tempdir().unwrap();
+    let file = fixtures().join("../controlnets/canny/diffusion_pytorch_model.safetensors");
+    std::fs::copy(file, nets.path().join("one.safetensors")).unwrap();
+    let pointer = format!("version https://hawser.github.com/spec/v1\noid sha256:{}\nsize 9\n", "0".repeat(64));
+    std::fs::write(nets.path().join("one.json"), pointer).unwrap();
+    let control_nets = ControlNets::open(nets.path()).unwrap();
+    let fault = control_nets.names().find(|(name, _)| *name == "one").and_then(|(_, fault)| fault).unwrap();
+    assert!(fault.contains("one.json: a Git LFS pointer"), "{fault}");
+}
+
+/// A safetensors file whose last number is not a number.
+fn with_nan(file: &[u8]) -> Vec<u8> {
+    [&file[..file.len() - 4], &f32::NAN.to_le_bytes()].concat()
 }
 
 #[test]
@@ -492,7 +558,7 @@ fn everything_in_the_folder_is_listed_with_its_fault() {
         ("old", "pickle"),
         ("emoji (in the folder)", "pickle"),
         ("empty", "empty"),
-        ("dangling", "leads nowhere"),
+        ("dangling", "a link that leads nowhere, to nowhere"),
     ] {
         let fault = catalogue.fault(name).unwrap_or_else(|| panic!("{name} is not listed"));
         assert!(fault.contains(reason), "{name}: {fault}");

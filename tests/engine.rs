@@ -49,6 +49,9 @@ struct EngineFixture {
     attempt: Cell<Option<Attempt>>,
 }
 
+const LIMITS: Limits =
+    Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
+
 /// A call of an observer.
 #[derive(Debug)]
 enum Observed {
@@ -113,15 +116,8 @@ impl EngineFixture {
     }
 
     fn job(&self, request: Value) -> Job {
-        let limits = Limits {
-            max_side_pixels: 2048,
-            max_pixels: 1 << 22,
-            max_images: 8,
-            max_steps: 1000,
-            max_prompt_chars: 10_000,
-        };
         let Value::Object(fields) = request else { panic!("a request is an object") };
-        resolve(Fields::new(fields), &CatalogueRules { catalogue: &self.catalogue, limits: &limits }).unwrap()
+        resolve(Fields::new(fields), &CatalogueRules { catalogue: &self.catalogue, limits: &LIMITS }).unwrap()
     }
 
     fn start(&self, request: Value) -> (Cancel, mpsc::Receiver<Observed>) {
@@ -401,10 +397,33 @@ fn a_fault_in_one_row_fails_only_its_run() {
         for (seed, (_, observed)) in runs {
             let ended = outcome(&observed);
             assert_eq!(ended.is_err(), seed == 13, "{fault:?}, seed {seed}: {ended:?}");
+            let is_lost = matches!(&ended, Err(RunError::NotFinite { what, step: 1, .. }) if what.contains("denoiser"));
+            assert_eq!(is_lost, seed == 13 && matches!(fault, Fault::NotANumber), "{ended:?}");
         }
         // The engine continues to work.
         assert!(outcome(&fixture.start_on(model, job(4)).1).is_ok());
     }
+}
+
+/// Schedules that begin without signal need an update of their own for the classifier's gradient.
+#[test]
+fn classifier_guidance_draws_with_every_scheduler_that_the_model_can_use() {
+    let fixture = EngineFixture::new(16, 2);
+    let rules = CatalogueRules { catalogue: &fixture.catalogue, limits: &LIMITS };
+    let mut drawn = 0;
+    let names = latentd::diffusion::names().map(|scheduler| scheduler.name);
+    let respaced = ["_karras", "_exponential", "_beta"];
+    for name in names.filter(|name| !respaced.iter().any(|suffix| name.ends_with(suffix))) {
+        let request = json!({"model": "classifier-guidance", "class_label": 1, "class_guidance_scale": 10.0, "steps": 3,
+            "scheduler": name, "seed": 1});
+        let Value::Object(fields) = request.clone() else { panic!("a request is an object") };
+        if resolve(Fields::new(fields), &rules).is_ok() {
+            let ended = outcome(&fixture.start(request).1);
+            assert!(ended.is_ok(), "{name}: {ended:?}");
+            drawn += 1;
+        }
+    }
+    assert!(drawn > 15, "{drawn}");
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn router(http: &Http, metrics: &Metrics) -> Router {
         )
         .route("/large", get(async || Json(json!({"text": "x".repeat(10_000)}))))
         .route("/picture", get(async || ([(header::CONTENT_TYPE, "image/png")], vec![0; 10_000])))
-        .with_state(http::Bodies::new(http));
+        .with_state(http::Bodies::new(http, tokio_util::task::TaskTracker::new()));
     http::finish(router, metrics.clone())
 }
 
@@ -249,6 +249,28 @@ async fn too_large_or_malformed_headers_are_refused() {
     door.close().await;
 }
 
+/// The answer does not wait for the body, and a client that sends its body before it reads gets the answer too.
+#[tokio::test]
+async fn a_body_that_is_announced_as_too_large_is_refused_at_once() {
+    let door = TestListener::with_default_router(&[("max_body_bytes", "1000"), ("body_timeout_s", "600")]).await;
+    let head = "POST /fields HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let mut socket = door.connect().await;
+    socket.write_all(format!("{head}content-length: 5000000\r\n\r\nshort").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains("body_too_large") {
+        assert!(within(socket.read_buf(&mut answer)).await.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 413"));
+    // The rest of the body arrives after the answer, and the connection goes on.
+    socket.write_all(&vec![b'x'; 5_000_000 - 5]).await.unwrap();
+    socket.write_all(format!("{head}content-length: 2\r\nconnection: close\r\n\r\n{{}}").as_bytes()).await.unwrap();
+    let mut next = Vec::new();
+    within(socket.read_to_end(&mut next)).await.unwrap();
+    assert!(String::from_utf8_lossy(&next).contains("HTTP/1.1 200"), "{}", String::from_utf8_lossy(&next));
+    door.assert_serves().await;
+    door.close().await;
+}
+
 #[tokio::test]
 async fn the_bound_on_bodies_holds_whatever_the_headers_say() {
     let door = TestListener::with_default_router(&[("max_body_bytes", "1000")]).await;
@@ -285,7 +307,9 @@ fn keeping(http: &Http) -> (Router, Arc<Semaphore>, Arc<Semaphore>) {
         drop(fields);
         "kept"
     };
-    let router = Router::new().route("/keep", post(keep)).with_state(http::Bodies::new(http));
+    let router = Router::new()
+        .route("/keep", post(keep))
+        .with_state(http::Bodies::new(http, tokio_util::task::TaskTracker::new()));
     (http::finish(router, Metrics::new()), begun, gate)
 }
 

@@ -30,6 +30,13 @@ mod families {
     }
 }
 
+/// The part of `src/generation` that messages use.
+#[path = "../../src/generation"]
+mod generation {
+    mod shown;
+    pub use shown::Shown;
+}
+
 /// Stand-in for `src/kernels`. Weights only pass the choice of kernels on.
 mod kernels {
     #[derive(Clone, Copy, Debug, Default)]

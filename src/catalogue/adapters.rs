@@ -45,7 +45,7 @@ pub struct Adapters {
 }
 
 /// The files of a folder, and the embedded ones.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Folder {
     setting: &'static str,
     dir: PathBuf,
@@ -128,6 +128,21 @@ impl Adapters {
         let word_index = WordIndex::of(&embeddings.files);
         let (read_loras, read_embeddings) = (self.read_loras.clone(), self.read_embeddings.clone());
         Ok(Adapters { loras, embeddings, word_index, max_bytes: self.max_bytes, read_loras, read_embeddings })
+    }
+
+    /// The files except LoRAs whose numbers cannot be used.
+    pub(super) fn without_failed_loads(&self) -> Adapters {
+        let sound = self.loras.files.iter().filter(|(_, file)| !file.has_bad_numbers());
+        let files = sound.map(|(name, file)| (name.clone(), file.clone())).collect();
+        let Folder { setting, dir, .. } = &self.loras;
+        Adapters {
+            loras: Folder { setting, dir: dir.clone(), files },
+            embeddings: self.embeddings.clone(),
+            word_index: WordIndex::default(),
+            max_bytes: self.max_bytes,
+            read_loras: self.read_loras.clone(),
+            read_embeddings: self.read_embeddings.clone(),
+        }
     }
 
     /// The keys of the files of LoRAs and of textual inversions, by name.
@@ -318,6 +333,8 @@ mod tests {
             std::fs::write(dir.path().join(name), "12345").unwrap();
         }
         std::fs::create_dir(dir.path().join("folder.safetensors")).unwrap();
+        std::fs::write(dir.path().join("loud.SAFETENSORS"), &sound).unwrap();
+        std::os::unix::fs::symlink("../gone/x.bin", dir.path().join("lost.safetensors")).unwrap();
         let adapters = Adapters::open(dir.path(), Path::new("")).unwrap();
         let listed = |adapters: &Adapters| -> Vec<(String, Option<String>)> {
             let own = adapters.loras().filter(|(_, file)| !file.is_embedded());
@@ -325,13 +342,14 @@ mod tests {
         };
         let found = listed(&adapters);
         let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["a<b", "chars/alice", "cut", "old", "pixel art v1.5"]);
+        assert_eq!(names, ["a<b", "chars/alice", "cut", "lost", "loud", "old", "pixel art v1.5"]);
         let fault = |at: usize| found[at].1.as_deref().unwrap_or_default();
         assert!(
-            fault(0).contains("rename") && fault(2).contains("too few") && fault(3).contains("pickle"),
+            fault(0).contains("rename") && fault(2).contains("too few") && fault(5).contains("pickle"),
             "{found:?}"
         );
-        assert!(found[1].1.is_none() && found[4].1.is_none(), "{found:?}");
+        assert_eq!(fault(3), "a link that leads nowhere, to ../gone/x.bin");
+        assert!([1, 4, 6].iter().all(|at| found[*at].1.is_none()), "{found:?}");
         let code = |name: &str| adapters.find_lora(name).map(drop).map_err(|(code, _)| code);
         assert_eq!(code("cut"), Err("unsupported_for_model"));
         assert_eq!(code("none"), Err("unknown_lora"));
@@ -343,7 +361,7 @@ mod tests {
         let again = adapters.read_again().unwrap();
         assert_eq!(adapters.keys_now().unwrap(), again.keys());
         let names: Vec<String> = listed(&again).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["a<b", "chars/bob", "cut", "old", "pixel art v1.5"]);
+        assert_eq!(names, ["a<b", "chars/bob", "cut", "lost", "loud", "old", "pixel art v1.5"]);
         let missing = Adapters::open(Path::new(""), &dir.path().join("none")).unwrap_err().to_string();
         assert!(missing.contains("embeddings.dir") && missing.contains("none"), "{missing}");
     }

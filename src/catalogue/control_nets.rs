@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use parking_lot::Mutex;
@@ -38,6 +38,8 @@ struct Entry {
     key: String,
     usable: Result<Usable, String>,
     loaded: Mutex<Option<Arc<ControlNet>>>,
+    /// Why the weights cannot be loaded, however often this is tried.
+    unloadable: OnceLock<String>,
 }
 
 #[derive(Debug)]
@@ -92,6 +94,13 @@ impl ControlNets {
         Ok(ControlNets { dir: self.dir.clone(), entries, device: self.device.clone() })
     }
 
+    /// The networks except those whose weights could not be loaded.
+    pub(super) fn without_failed_loads(&self) -> ControlNets {
+        let mut others = self.clone();
+        others.entries.retain(|_, entry| entry.unloadable.get().is_none());
+        others
+    }
+
     fn found(&self) -> Result<listing::Found, ControlNetsError> {
         let unreadable = |source| ControlNetsError { path: self.dir.clone(), source };
         listing::list(&self.dir, listing::NETWORK).map(|(found, _)| found).map_err(unreadable)
@@ -139,7 +148,7 @@ impl ControlNets {
 
     /// The fingerprint of the files of a network; empty if it is unknown or cannot be used.
     pub(super) fn fingerprint(&self, name: &str) -> String {
-        let usable = self.entries.get(name).and_then(|entry| entry.usable.as_ref().ok());
+        let usable = self.entries.get(name).and_then(|entry| entry.usable().ok());
         usable.map_or_else(String::new, |usable| usable.folder.fingerprint() + &usable.part)
     }
 
@@ -151,8 +160,7 @@ impl ControlNets {
                 format!("{name:?} is not in the catalogue; GET /v1/controlnets lists the ControlNets"),
             ));
         };
-        let usable = entry.usable.as_ref();
-        let config = &usable.map_err(|reason| ("unsupported_for_model", format!("{name:?}: {reason}")))?.config;
+        let config = &entry.usable().map_err(|reason| ("unsupported_for_model", format!("{name:?}: {reason}")))?.config;
         let fits = config.unet.maps() == card.maps
             && config.unet.text_width() == card.context_width
             && config.unet.added().is_some() == (card.time_id_count > 0)
@@ -167,14 +175,15 @@ impl ControlNets {
     /// The work and memory of one row of (h, w) latent pixels with `tokens` tokens of text; `None` if the network
     /// cannot be used.
     pub(super) fn demand(&self, name: &str, size: [usize; 2], tokens: usize) -> Option<Demand> {
-        let usable = self.entries.get(name)?.usable.as_ref().ok()?;
+        let usable = self.entries.get(name)?.usable().ok()?;
         Some(usable.config.demand(size, tokens))
     }
 
     /// The network with its weights in memory, loaded at the first use. Blocks during the load.
     ///
     /// # Errors
-    /// The name is unknown, or the files are missing, damaged or not of this architecture. A later call tries again.
+    /// The name is unknown, or the files are missing, damaged or not of this architecture. A later call tries again,
+    /// unless the files are at fault.
     pub fn load(&self, name: &str) -> Result<Arc<ControlNet>, String> {
         let entry = self.entries.get(name).ok_or_else(|| format!("the ControlNet {name:?} is not in the catalogue"))?;
         // The lock is held during the load, so that the weights are read only once.
@@ -182,10 +191,16 @@ impl ControlNets {
         if let Some(net) = &*loaded {
             return Ok(net.clone());
         }
-        let failed = |reason: String| format!("the ControlNet {name:?} cannot be loaded: {reason}");
-        let Usable { folder, part, .. } = entry.usable.as_ref().map_err(|reason| failed(reason.clone()))?;
-        let net = ControlNet::load(folder, part, &self.device);
-        let net = Arc::new(net.map_err(|error| failed(error.to_string()))?);
+        let failed = |reason: &str| format!("the ControlNet {name:?} cannot be loaded: {reason}");
+        let Usable { folder, part, .. } = entry.usable().map_err(failed)?;
+        let net = ControlNet::load(folder, part, &self.device).map_err(|error| {
+            let reason = error.to_string();
+            if error.is_lasting() {
+                entry.unloadable.get_or_init(|| reason.clone());
+            }
+            failed(&reason)
+        });
+        let net = Arc::new(net?);
         *loaded = Some(net.clone());
         Ok(net)
     }
@@ -224,10 +239,17 @@ impl Entry {
         };
         let usable = catch_unwind(AssertUnwindSafe(look));
         let usable = usable.unwrap_or_else(|_| Err("its files made latentd panic; see the log".to_owned()));
-        Entry { key, usable, loaded: Mutex::default() }
+        Entry { key, usable, loaded: Mutex::default(), unloadable: OnceLock::new() }
+    }
+
+    fn usable(&self) -> Result<&Usable, &str> {
+        match self.unloadable.get() {
+            Some(reason) => Err(reason),
+            None => self.usable.as_ref().map_err(String::as_str),
+        }
     }
 
     fn fault(&self) -> Option<&str> {
-        self.usable.as_ref().err().map(String::as_str)
+        self.usable().err()
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Entry {
     files: Files,
     /// What was read from the files, or why the model cannot be used.
     usable: Result<Usable, String>,
+    /// Why the weights cannot be loaded, however often this is tried.
+    unloadable: OnceLock<String>,
     /// The modules to which adapters can be added; read at the first request.
     modules: OnceLock<Result<Modules, String>>,
     /// The fingerprint of the files when it was first requested.
@@ -90,12 +92,32 @@ impl Entry {
         // A file that causes a panic must not prevent other models from being served.
         let usable = catch_unwind(AssertUnwindSafe(look));
         let usable = usable.unwrap_or_else(|_| Err("its files made latentd panic; see the log".to_owned()));
-        Entry { key, files, usable, modules: OnceLock::new(), fingerprint: OnceLock::new() }
+        Entry {
+            key,
+            files,
+            usable,
+            unloadable: OnceLock::new(),
+            modules: OnceLock::new(),
+            fingerprint: OnceLock::new(),
+        }
     }
 
     /// What was read from the files, or why the model cannot be used.
     pub fn usable(&self) -> Result<&Usable, &str> {
-        self.usable.as_ref().map_err(String::as_str)
+        match self.unloadable.get() {
+            Some(reason) => Err(reason),
+            None => self.usable.as_ref().map_err(String::as_str),
+        }
+    }
+
+    /// Remembers that the weights of these files cannot be loaded. The first reason is kept.
+    pub fn cannot_be_loaded(&self, reason: String) {
+        self.unloadable.get_or_init(|| reason);
+    }
+
+    /// Whether a load has failed in a way that [`Entry::cannot_be_loaded`] remembers.
+    pub fn is_unloadable(&self) -> bool {
+        self.unloadable.get().is_some()
     }
 
     pub fn is_embedded(&self) -> bool {

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{embedded, hub};
-use crate::{families::PICKLED_CHECKPOINT, weights::fingerprint};
+use crate::{
+    families::PICKLED_CHECKPOINT,
+    weights::{fingerprint, unreadable},
+};
 
 /// Maximum length of a name, in characters.
 const LONGEST_NAME: usize = 128;
@@ -96,10 +99,7 @@ impl Listing {
         let name = |path: &Path| format!("{group}{}", shown(path));
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
-            Err(error) if path.is_symlink() => {
-                return self.add_unusable(name(path), format!("a link that leads nowhere: {error}"));
-            }
-            Err(error) => return self.add_unusable(name(path), error.to_string()),
+            Err(error) => return self.add_unusable(name(path), unreadable(path, &error)),
         };
         let is_safetensors = || path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
         if !metadata.is_dir() && !metadata.is_file() && is_safetensors() {

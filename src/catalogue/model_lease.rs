@@ -66,18 +66,38 @@ impl Ticket {
     pub fn read(mut self) -> Result<ModelLease, CatalogueError> {
         // The memory of the unloaded models is freed before new memory is allocated.
         self.unloaded.clear();
-        let read = self.entry.check_unchanged().and_then(|()| {
-            // Computes the fingerprint now, between two checks that the files have not changed. The entry keeps it for
-            // the logs of runs.
-            self.entry.fingerprint();
-            let model = read(&self.name, &self.entry, &self.device)?;
-            self.entry.check_unchanged().map(|()| Arc::new(model))
-        });
+        let read = self.load();
         self.used = true;
         self.shelf.put(&self.shelf_key, read.clone());
         match read {
             Ok(model) => Ok(ModelLease::new(model, self.shelf_key.clone(), self.shelf.clone())),
             Err(reason) => Err(CatalogueError::Load { name: self.name.clone(), reason }),
+        }
+    }
+}
+
+impl Ticket {
+    /// The model. If its weights can never be loaded, the entry remembers why.
+    fn load(&self) -> Result<Arc<Model>, String> {
+        let Ticket { name, entry, device, .. } = self;
+        entry.check_unchanged()?;
+        // Computes the fingerprint now, between two checks that the files are those that are loaded. The entry keeps it
+        // for the logs of runs.
+        entry.fingerprint();
+        let Usable { family, folder, .. } = entry.usable()?;
+        let loaded = family.load(folder, device);
+        let is_unchanged = entry.check_unchanged();
+        match loaded {
+            Ok(networks) => {
+                is_unchanged?;
+                Ok(Arc::new(Model { name: name.clone(), key: entry.key.clone(), family: family.name(), networks }))
+            }
+            Err(error) => {
+                if is_unchanged.is_ok() && error.is_lasting() {
+                    entry.cannot_be_loaded(error.to_string());
+                }
+                Err(error.to_string())
+            }
         }
     }
 }
@@ -89,10 +109,4 @@ impl Drop for Ticket {
             self.shelf.give_up(&self.shelf_key);
         }
     }
-}
-
-fn read(name: &str, entry: &Entry, device: &Device) -> Result<Model, String> {
-    let Usable { family, folder, .. } = entry.usable()?;
-    let networks = family.load(folder, device).map_err(|error| error.to_string())?;
-    Ok(Model { name: name.to_owned(), key: entry.key.clone(), family: family.name(), networks })
 }

@@ -27,7 +27,7 @@ pub enum PrepareError {
 
 impl Catalogue {
     /// Prepares a generation whose models are loaded: checks the request against the current files, builds the
-    /// scheduler, and loads everything else that the request names. Blocks during the loads.
+    /// scheduler, loads everything else that the request names, and resizes the pictures. Blocks meanwhile.
     ///
     /// # Errors
     /// A name is unknown, or what it names cannot be loaded or used.
@@ -42,6 +42,7 @@ impl Catalogue {
         self.check_fits(draw, &job.model)?;
         let auxiliary = self.auxiliary(draw, &model, refiner)?;
         let scheduler = self.scheduler(draw, &job.model)??;
+        let inputs = inputs.fitted(draw);
         Ok(Prepared { job, model, scheduler, auxiliary, inputs })
     }
 

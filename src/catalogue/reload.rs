@@ -93,18 +93,36 @@ impl Catalogue {
         Arc::ptr_eq(listed, &self.listed())
     }
 
-    /// Lists the folders of models, LoRAs, textual inversions and ControlNets again. Running generations keep what they
-    /// use; later ones use the new files. Blocks while configurations and file headers are read.
+    /// Lists the folders of models, LoRAs, textual inversions and ControlNets again, and forgets which weights could
+    /// not be loaded. Running generations keep what they use; later ones use the new files. Blocks while configurations
+    /// and file headers are read.
     ///
     /// # Errors
     /// A folder cannot be read; then nothing changes.
     pub fn reload(&self) -> Result<Reloaded, CatalogueError> {
+        let reloaded = self.list_again(Listed::without_failed_loads)?;
+        self.shelf.forget_failures();
+        self.fits.lock().clear();
+        Ok(reloaded)
+    }
+
+    /// As [`Catalogue::reload`], but unchanged files whose weights could not be loaded stay unusable.
+    ///
+    /// # Errors
+    /// Those of [`Catalogue::reload`].
+    pub fn list_changes(&self) -> Result<Reloaded, CatalogueError> {
+        self.list_again(Listed::clone)
+    }
+
+    /// Lists the folders again. What `known` keeps of the earlier lists is not read again if its files are unchanged.
+    fn list_again(&self, known: fn(&Listed) -> Listed) -> Result<Reloaded, CatalogueError> {
         // Only one reload runs at a time, so that no reload restores what another one has replaced.
         let mut seen = self.seen.lock();
         let before = self.listed();
-        let (models, note) = models(&self.dir, &before.models)?;
-        let adapters = Arc::new(before.adapters.read_again().map_err(|error| other(&error))?);
-        let control_nets = Arc::new(before.control_nets.read_again().map_err(|error| other(&error))?);
+        let known = known(&before);
+        let (models, note) = models(&self.dir, &known.models)?;
+        let adapters = Arc::new(known.adapters.read_again().map_err(|error| other(&error))?);
+        let control_nets = Arc::new(known.control_nets.read_again().map_err(|error| other(&error))?);
         let once = before.gone.iter().chain(before.models.keys());
         let gone = once.filter(|name| !models.contains_key(*name)).cloned().collect();
         let now = Listed { models, gone, note, control_nets, adapters };
@@ -120,7 +138,7 @@ impl Catalogue {
     /// is being copied is not read halfway.
     ///
     /// # Errors
-    /// Those of [`Catalogue::reload`].
+    /// Those of [`Catalogue::list_changes`].
     pub fn poll(&self) -> Result<Option<Reloaded>, CatalogueError> {
         let listed = self.listed();
         let (loras, embeddings) = listed.adapters.keys_now().map_err(|error| other(&error))?;
@@ -130,7 +148,7 @@ impl Catalogue {
         if now == Keys::of(&listed) || before != Some(now) {
             return Ok(None);
         }
-        self.reload().map(Some)
+        self.list_changes().map(Some)
     }
 
     /// Logs everything that cannot be used.
@@ -144,6 +162,17 @@ fn other(error: &impl ToString) -> CatalogueError {
 }
 
 impl Listed {
+    /// The lists without the files whose weights could not be loaded.
+    fn without_failed_loads(&self) -> Listed {
+        let models = self.models.iter().filter(|(_, entry)| !entry.is_unloadable());
+        Listed {
+            models: models.map(|(name, entry)| (name.clone(), entry.clone())).collect(),
+            adapters: Arc::new(self.adapters.without_failed_loads()),
+            control_nets: Arc::new(self.control_nets.without_failed_loads()),
+            ..self.clone()
+        }
+    }
+
     /// Logs what cannot be used, and notes on what can; entries that were in `before` are skipped.
     fn warn(&self, before: Option<&Listed>) {
         let same = |name: &str, entry: &Arc<Entry>| {

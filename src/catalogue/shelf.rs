@@ -148,6 +148,11 @@ impl Shelf {
         self.wake();
     }
 
+    /// Forgets that loads have failed.
+    pub fn forget_failures(&self) {
+        self.0.lock().models.retain(|_, presence| !matches!(presence, Presence::Failed { .. }));
+    }
+
     /// Records the result of loading a model.
     pub fn put(&self, name: &str, read: Result<Arc<Model>, String>) {
         let mut state = self.0.lock();

@@ -1,5 +1,7 @@
 //! Errors of sampling and of scheduler configurations. Each variant carries its data.
 
+use crate::generation::Shown;
+
 /// Why a sampling run ended without latents.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -49,15 +51,15 @@ pub enum InvalidSteps {
     TooMany { steps: usize, max: usize },
     #[error("timestep {t} of the schedule lies outside of the {num_train_timesteps} the model was trained on")]
     OutOfRange { t: f64, num_train_timesteps: usize },
-    #[error("times steps must be at least 1, not {strength} · {steps}")]
+    #[error("times steps must be at least 1, not {} · {steps}", Shown(*strength))]
     NothingLeft { steps: usize, strength: f64 },
     /// No step begins before the share `share` of the schedule, where the run ends.
-    #[error("must be at least {least:.4} so that one of the {steps} steps comes before it, not {share}")]
+    #[error("must be at least {least:.4} so that one of the {steps} steps comes before it, not {}", Shown(*share))]
     EndsEarly { steps: usize, share: f64, least: f64 },
     #[error("cannot be used with steps that begin at the last timestep")]
     BeginsAtEnd,
     /// No step begins after the share `share` of the schedule, where the run begins.
-    #[error("must be below {bound:.4} so that one of the {steps} steps comes after it, not {share}")]
+    #[error("must be below {bound:.4} so that one of the {steps} steps comes after it, not {}", Shown(*share))]
     BeginsAfterAll { steps: usize, share: f64, bound: f64 },
     #[error(
         "cannot leave out the first steps of {class} with Runge-Kutta steps; another scheduler can, and so can this one with skip_prk_steps true"

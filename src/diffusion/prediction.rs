@@ -72,6 +72,27 @@ impl Prediction {
         }
     }
 
+    /// The factor `k` of guidance by a gradient `g = s ∇ ln p(y | x)`: the raw network output plus `k g` predicts
+    /// `ε − σ g` instead of ε (algorithm 2 of Dhariwal and Nichol 2021, arXiv:2105.05233). `x` is the state as the
+    /// network receives it. Without signal, a state says nothing about its class, so there the factor is 0.
+    pub(crate) fn gradient_factor(self, now: &Point) -> f64 {
+        let Point { alpha, sigma, .. } = *now;
+        match self {
+            Prediction::Epsilon => -sigma,
+            _ if alpha == 0.0 => 0.0,
+            Prediction::Velocity | Prediction::Flow => -sigma / alpha,
+            Prediction::Sample => sigma * sigma / alpha,
+            Prediction::Score => 1.0,
+            Prediction::Preconditioned { sigma_data, negated } => {
+                let factor = sigma / sigma_data;
+                if negated { -factor } else { factor }
+            }
+            // At `sigma_min` x0 is the state, and nothing changes it.
+            Prediction::Boundary { sigma_min, .. } if sigma <= sigma_min => 0.0,
+            Prediction::Boundary { sigma_data, sigma_min } => sigma * sigma / ((sigma - sigma_min) * sigma_data),
+        }
+    }
+
     /// ε from a state `α x0 + σ ε` and the raw network output at `now`.
     pub(super) fn epsilon(self, x: &Latents, raw: &Latents, now: &Point) -> Latents {
         let Point { alpha, sigma, .. } = *now;
@@ -126,4 +147,46 @@ fn quantile(row: &[f32], ratio: f32) -> f32 {
     let below = (rank as usize).min(last);
     let above = (below + 1).min(last);
     sorted[below] + (rank - below as f32) * (sorted[above] - sorted[below])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guidance by a gradient makes every prediction predict `ε − σ g`; for networks whose input is scaled by `k`, the
+    /// gradient of the unscaled state is `k g`.
+    #[test]
+    fn the_gradient_changes_the_noise_alike_whatever_is_predicted() {
+        let of = |value: f32| Latents::new([1, 1, 1, 1], vec![value]).unwrap();
+        let (vp, flow, edm) = (Point::of_noise(1.0, 1.5), Point::of_flow(1.0, 0.3), Point::of_edm(1.0, 2.5));
+        let cases = [
+            (Prediction::Epsilon, vp),
+            (Prediction::Velocity, vp),
+            (Prediction::Sample, vp),
+            (Prediction::Flow, flow),
+            (Prediction::Score, edm),
+            (Prediction::Preconditioned { sigma_data: 0.5, negated: false }, edm),
+            (Prediction::Preconditioned { sigma_data: 0.5, negated: true }, edm),
+            (Prediction::Boundary { sigma_data: 0.5, sigma_min: 0.002 }, edm),
+        ];
+        let (x, raw, gradient) = (of(0.7), of(-0.4), 0.2);
+        for (prediction, now) in cases {
+            let scale = match prediction {
+                Prediction::Preconditioned { .. } | Prediction::Boundary { .. } => prediction.input_scale(&now),
+                _ => 1.0,
+            };
+            let guided = Latents::combine(&[(1.0, &raw), (prediction.gradient_factor(&now), &of(gradient))]);
+            let noise = |raw: &Latents| prediction.epsilon(&x, raw, &now).row(0)[0];
+            let (change, expected) = (noise(&guided) - noise(&raw), -(now.sigma * scale) as f32 * gradient);
+            assert!((change - expected).abs() < 1e-5, "{prediction:?}: {change}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn without_signal_the_gradient_changes_nothing() {
+        let start = Point { t: 1.0, alpha: 0.0, sigma: 1.0 };
+        for prediction in [Prediction::Velocity, Prediction::Sample, Prediction::Flow] {
+            assert_eq!(prediction.gradient_factor(&start), 0.0, "{prediction:?}");
+        }
+    }
 }

@@ -320,7 +320,7 @@ impl ActiveRuns {
                     let again = self.begin(&[Pick { waiting: index, rows: share.rows }]);
                     self.paused.push(again);
                 }
-                _ => self.runs[index].fail(error.clone()),
+                _ => self.runs[index].fail(error.clone().into()),
             }
         }
     }

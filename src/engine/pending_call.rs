@@ -11,7 +11,7 @@ use super::{
 use crate::{
     models::demand::Demand,
     pipelines::{
-        Model, NetworkError,
+        Model, PipelineError,
         call::{Call, Memo, RowMetric, Stage},
     },
 };
@@ -46,7 +46,7 @@ pub(super) trait PendingCall: Any {
     ///
     /// # Errors
     /// An answer is not finite.
-    fn answer(&mut self, answers: &mut dyn Items, cache: &mut Cache) -> Result<(), NetworkError>;
+    fn answer(&mut self, answers: &mut dyn Items, cache: &mut Cache) -> Result<(), PipelineError>;
     /// Answers all open rows from the cache and returns their number. `None` if the cache lacks an answer; then all
     /// rows stay open.
     fn answer_from(&mut self, cache: &mut Cache) -> Option<usize>;
@@ -140,12 +140,11 @@ impl<C: Call> PendingCall for TypedCall<C> {
         }
     }
 
-    fn answer(&mut self, answers: &mut dyn Items, cache: &mut Cache) -> Result<(), NetworkError> {
+    fn answer(&mut self, answers: &mut dyn Items, cache: &mut Cache) -> Result<(), PipelineError> {
         let answers: Vec<C::Answer> = next(answers, self.in_batch.len());
         let memos = std::mem::take(&mut self.in_batch);
-        if !answers.iter().all(C::is_finite) {
-            let detail = "its answer holds values that are not finite".to_owned();
-            return Err(NetworkError { network: self.call.network(), detail });
+        if !answers.iter().all(|answer| self.call.is_finite(answer)) {
+            return Err(PipelineError::NotFinite(format!("the output of the network {:?}", self.call.network())));
         }
         for (memo, answer) in memos.into_iter().zip(&answers) {
             if let Some(memo) = memo {

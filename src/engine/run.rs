@@ -22,7 +22,7 @@ use crate::{
     crash::{Attempt, blame},
     families::draw,
     generation::{Phase, Work},
-    pipelines::{Frame, Model, NetworkError, PipelineError},
+    pipelines::{Frame, Model, PipelineError},
 };
 
 type Pipeline = Pin<Box<dyn Future<Output = Result<Vec<Frame>, PipelineError>>>>;
@@ -77,8 +77,17 @@ impl Active {
         self.checkpoint(Recording::due);
         match polled {
             Ok(Poll::Pending) => None,
-            Ok(Poll::Ready(outcome)) => Some(outcome.map_err(RunError::Pipeline)),
+            Ok(Poll::Ready(outcome)) => Some(outcome.map_err(|error| self.ended_by(error))),
             Err(_) => Some(Err(RunError::Panicked)),
+        }
+    }
+
+    /// The error of the run, with the step in which the numbers were lost.
+    fn ended_by(&self, error: PipelineError) -> RunError {
+        let (step, steps) = self.slot.borrow().step;
+        match error {
+            PipelineError::NotFinite(what) => RunError::NotFinite { what, step: (step + 1).min(steps), steps },
+            error => RunError::Pipeline(error),
         }
     }
 
@@ -185,7 +194,7 @@ impl Active {
     }
 
     /// Makes the awaited call fail with `error` at the next poll.
-    pub fn fail(&self, error: NetworkError) {
+    pub fn fail(&self, error: PipelineError) {
         self.slot.borrow_mut().failure = Some(error);
     }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     diffusion::Latents,
     generation::Phase,
-    pipelines::{Compute, Frame, Model, NetworkError, PipelineError, call::Call},
+    pipelines::{Compute, Frame, Model, PipelineError, call::Call},
 };
 
 /// State shared by a run's future and the engine, both on the engine's thread.
@@ -17,7 +17,7 @@ pub(super) struct Slot {
     /// The network call that the run awaits.
     pub pending_call: Option<Box<dyn PendingCall>>,
     /// Set when the call has failed for good.
-    pub failure: Option<NetworkError>,
+    pub failure: Option<PipelineError>,
     /// The phase to report to the observer.
     pub phase: Option<Phase>,
     /// The steps done, and the total.
@@ -65,7 +65,7 @@ impl Compute for RunContext {
             let mut slot = self.slot.borrow_mut();
             if let Some(error) = slot.failure.take() {
                 slot.pending_call = None;
-                return Poll::Ready(Err(PipelineError::Network(error)));
+                return Poll::Ready(Err(error));
             }
             match slot.pending_call.take_if(|pending_call| pending_call.is_answered()) {
                 Some(pending_call) => Poll::Ready(Ok(TypedCall::<C>::answers(pending_call))),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::extras::Extras;
 use crate::{
     diffusion::SchedulerConfig,
-    generation::{ModelCard, SchedulerChoice},
+    generation::{ModelCard, SchedulerChoice, Shown},
     weights::{LoadError, ModelFolder, float32_bytes},
 };
 
@@ -16,7 +16,7 @@ pub enum CardError {
     Load(#[from] LoadError),
     #[error("latentd.json: `{key}`: {reason}")]
     Extras { key: String, reason: String },
-    #[error("latentd.json: `{key}`: {value} is not between {least} and {most}")]
+    #[error("latentd.json: `{key}`: {} is not between {least} and {most}", Shown(*value))]
     Bound { key: &'static str, value: f64, least: f64, most: f64 },
     #[error("the scheduler (model_index.json, scheduler/scheduler_config.json): {0}")]
     Scheduler(String),

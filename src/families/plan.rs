@@ -2,7 +2,7 @@
 
 use crate::{
     diffusion::{BaseSchedule, SchedulerConfig, Stages},
-    generation::{Draw, ModelCard},
+    generation::{Draw, ModelCard, Source},
     models::demand::Demand,
 };
 
@@ -68,10 +68,18 @@ impl Plan {
         let log = LOG_BYTES.min(rows * state * u64::from(draw.steps));
         // `pixels` is the bytes of a picture. An input picture takes them once decoded, once resized, and four times as
         // floats. A finished picture is in memory together with its file, which may have the same size.
-        let inputs = draw.inputs().count() as u64 * 6 * pixels;
+        let inputs = draw.inputs().count() as u64 * 6 * pixels + original(draw);
         let held = n * (STATES * state + 2 * pixels) + rows * ROWS * state + log + inputs;
         Plan { cost: work / 1e9, held, call: call.bytes.max(before.bytes).max(after.bytes) }
     }
+}
+
+/// Bytes of the original picture that stays in memory if only a part of it is drawn: the original, the part and its mask
+/// of at most the same size, and the result.
+fn original(draw: &Draw) -> u64 {
+    let source = draw.source.as_ref();
+    let has_part = |source: &&Source| source.mask.as_ref().is_some_and(|mask| mask.padding_mask_crop.is_some());
+    source.filter(has_part).map_or(0, |source| 10 * u64::from(source.image.width) * u64::from(source.image.height))
 }
 
 /// How many times the sampler of a request calls the denoiser for each row.

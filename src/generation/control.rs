@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fields, InputImage, Rules, field::Bounds, table};
+use super::{Fields, InputImage, Rules, Shown, field::Bounds, table};
 
 /// One entry of a request's `controls` (Zhang et al. 2023, arXiv:2302.05543).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ impl ControlUse {
             preprocess: fields.get_or_default(&table::CONTROL_PREPROCESS, on),
         };
         if control.start >= control.end && !fields.is_faulty("start") && !fields.is_faulty("end") {
-            let detail = format!("must be below end, {}, not {}", control.end, control.start);
+            let detail = format!("must be below end, {}, not {}", Shown(control.end), Shown(control.start));
             fields.error("start", "out_of_range", detail);
         }
         image.map(|_| control)

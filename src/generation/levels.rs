@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Fields, Limits, table};
+use super::{Fields, Limits, Shown, table};
 
 /// The field `sigmas` or `timesteps`, which exclude each other. Both lists run from noise to picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,12 +80,12 @@ fn list(
 fn sigmas_of(fields: &mut Fields, entries: &[Value]) -> Option<Levels> {
     let sigmas: Vec<f64> = entries.iter().filter_map(Value::as_f64).collect();
     if let Some(i) = sigmas.iter().position(|sigma| !(0.0..=MAX_SIGMA).contains(sigma)) {
-        let detail = format!("must be between 0 and {MAX_SIGMA}, not {}", sigmas[i]);
+        let detail = format!("must be between 0 and {MAX_SIGMA}, not {}", Shown(sigmas[i]));
         fields.error_below("sigmas", &i.to_string(), "out_of_range", detail);
         return None;
     }
     if let Some(i) = sigmas.windows(2).position(|pair| pair[1] > pair[0]) {
-        let detail = format!("must not be above the {} before it", sigmas[i]);
+        let detail = format!("must not be above the {} before it", Shown(sigmas[i]));
         fields.error_below("sigmas", &(i + 1).to_string(), "out_of_range", detail);
         return None;
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Fields, Rules,
+    Fields, Rules, Shown,
     field::Bounds,
     prompt::lora_tags,
     table::{LORA_NAME, LORA_SCALE, LORAS},
@@ -73,7 +73,7 @@ impl LoraUse {
         }
         for LoraUse { name, scale } in &all {
             if scale.abs() > LoraUse::MAX_SCALE {
-                let detail = format!("must be between -4 and 4 for {name:?}, not {scale} altogether");
+                let detail = format!("must be between -4 and 4 for {name:?}, not {} altogether", Shown(*scale));
                 fields.error("loras", "out_of_range", detail);
             }
         }

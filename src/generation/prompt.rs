@@ -6,7 +6,7 @@ mod weighted;
 
 use serde::{Deserialize, Serialize};
 
-pub use chunks::{Token, chunks};
+pub use chunks::{Chunks, MAX_CHUNKS, Token, chunks, least_chunks};
 pub use lora_tags::{LoraTag, lora_tags};
 pub use weighted::{Span, weighted};
 

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, Job, Levels, Limits, LoraUse, MicroConditioning,
-    ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice, Source, Webhook, Work,
+    ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, Job, Levels, Limits, LoraUse, MAX_CHUNKS,
+    MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice, Source, Webhook, Work,
     any_model::{self, AnyModel},
     class_label,
     field::{Bounds, Kind},
-    size, table,
+    least_chunks, size, table, weighted,
 };
 
 /// All errors of an invalid request; at least one.
@@ -176,12 +176,12 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
         seed: fields.get(&table::SEED, on).unwrap_or_else(|| rules.random_seed()),
         seed_mode: fields.get_or_default(&table::SEED_MODE, on),
     };
-    check_words(fields, &draw, card, rules);
+    check_prompts(fields, &draw, card, rules);
     draw
 }
 
-/// Adds errors for textual inversions that the model cannot use.
-fn check_words(fields: &mut Fields, draw: &Draw, card: &ModelCard, rules: &dyn Rules) {
+/// Adds errors for textual inversions that the model cannot use, and for prompts with more parts than are read.
+fn check_prompts(fields: &mut Fields, draw: &Draw, card: &ModelCard, rules: &dyn Rules) {
     let Draw { prompt, negative_prompt, micro_conditioning, prompt_syntax, .. } = draw;
     let second = |text: fn(&MicroConditioning) -> &Option<String>| {
         micro_conditioning.as_ref().and_then(|micro| text(micro).as_ref())
@@ -195,6 +195,12 @@ fn check_words(fields: &mut Fields, draw: &Draw, card: &ModelCard, rules: &dyn R
     for (name, text) in texts {
         for (code, detail) in text.map(|text| rules.check_words(card, *prompt_syntax, text)).unwrap_or_default() {
             fields.error(name, code, detail);
+        }
+        let parts =
+            text.filter(|_| *prompt_syntax == PromptSyntax::Weighted).map_or(1, |text| least_chunks(&weighted(text)));
+        if parts > MAX_CHUNKS {
+            let detail = format!("must have at most {MAX_CHUNKS} parts between BREAKs, not {parts}");
+            fields.error(name, "out_of_range", detail);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
 
 use super::error::ApiError;
 use crate::{config::Http, kernels::arena};
@@ -17,6 +18,8 @@ struct Bounds {
     max_bytes: usize,
     max_together: usize,
     timeout: Duration,
+    /// Discards the rest of refused bodies.
+    afterwork: TaskTracker,
     /// Room for bodies, in units of [`UNIT`].
     room: Arc<Semaphore>,
 }
@@ -25,12 +28,14 @@ struct Bounds {
 const UNIT: usize = 1 << 10;
 
 impl Bodies {
-    pub fn new(http: &Http) -> Bodies {
+    /// `afterwork` discards what arrives of refused bodies after their answers.
+    pub fn new(http: &Http, afterwork: TaskTracker) -> Bodies {
         let units = (http.max_bodies_bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
         Bodies(Arc::new(Bounds {
             max_bytes: http.max_body_bytes,
             max_together: http.max_bodies_bytes,
             timeout: http.body_timeout_s.into(),
+            afterwork,
             room: Arc::new(Semaphore::new(units)),
         }))
     }
@@ -43,6 +48,11 @@ impl Bodies {
     /// How long a body may take to arrive.
     pub(super) fn timeout(&self) -> Duration {
         self.0.timeout
+    }
+
+    /// The tasks that go on after an answer.
+    pub(super) fn afterwork(&self) -> &TaskTracker {
+        &self.0.afterwork
     }
 
     /// Takes room for a body of `bytes` bytes. Requests get room in the order in which they ask for it.

@@ -1,7 +1,5 @@
 //! Reads the fields of a request from a JSON, form or multipart body, within bounds of size and time.
 
-use std::time::Duration;
-
 use axum::{
     body::{BodyDataStream, Bytes},
     extract::{FromRef, FromRequest, Request},
@@ -106,7 +104,7 @@ async fn read(request: Request, bodies: &Bodies) -> Result<(Bytes, Option<BodyRo
     if announced.is_some_and(|length| length > limit) {
         // A client that expects 100-continue has not sent its body yet, so nothing needs to be discarded.
         if !head.headers.contains_key(header::EXPECT) {
-            arriving.discard(timeout).await;
+            arriving.discard(bodies);
         }
         return Err(ApiError::BodyTooLarge { limit });
     }
@@ -131,8 +129,7 @@ async fn read(request: Request, bodies: &Bodies) -> Result<(Bytes, Option<BodyRo
             Err(full) => refusal = full,
         }
     }
-    arriving.bytes = Vec::new();
-    arriving.discard(timeout).await;
+    arriving.discard(bodies);
     Err(refusal)
 }
 
@@ -156,19 +153,19 @@ impl Arriving {
         Ok(false)
     }
 
-    /// Reads and discards up to [`MAX_DISCARDED`] more bytes. Otherwise a client that cannot finish sending would see a
-    /// broken connection instead of the answer.
-    async fn discard(&mut self, timeout: Duration) {
-        let end = self.length.saturating_add(MAX_DISCARDED);
-        let rest = async {
-            while self.length <= end
-                && let Some(Ok(chunk)) = self.chunks.next().await
+    /// Reads and discards up to [`MAX_DISCARDED`] more bytes while the answer is sent. Otherwise a client that sends its
+    /// whole body before it reads would see a broken connection instead of the answer.
+    fn discard(self, bodies: &Bodies) {
+        let Arriving { mut chunks, length, .. } = self;
+        let rest = async move {
+            let (mut length, end) = (length, length.saturating_add(MAX_DISCARDED));
+            while length <= end
+                && let Some(Ok(chunk)) = chunks.next().await
             {
-                self.length += chunk.len();
+                length += chunk.len();
             }
         };
-        // The answer is the same whether or not the whole body has arrived.
-        let _ = tokio::time::timeout(timeout, rest).await;
+        bodies.afterwork().spawn(tokio::time::timeout(bodies.timeout(), rest));
     }
 }
 

@@ -318,6 +318,7 @@ fn failed_row(code: &str) -> Row {
         "model_unavailable" => (StatusCode::INTERNAL_SERVER_ERROR, "model_unavailable", "The model cannot be loaded"),
         "out_of_memory" => (StatusCode::INTERNAL_SERVER_ERROR, "out_of_memory", "Out of memory"),
         "worker_crashed" => (StatusCode::INTERNAL_SERVER_ERROR, "worker_crashed", "The worker crashed"),
+        "not_finite" => (StatusCode::INTERNAL_SERVER_ERROR, "not_finite", "The picture is not finite"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The generation failed"),
     }
 }

@@ -27,8 +27,10 @@ pub enum DecodeError {
     TooLarge { width: u32, height: u32 },
     #[error("cannot be decoded: the JPEG ends before its end marker, it was cut short")]
     CutShort,
-    #[error("cannot be decoded: pixels of the JPEG are missing, it was cut short or damaged")]
+    #[error("cannot be decoded: pixels or scans of the JPEG are missing, it was cut short or damaged")]
     Incomplete,
+    #[error("cannot be decoded: a checksum of the PNG's pixels is wrong, it is damaged")]
+    Checksum,
     #[error(
         "cannot be decoded: the JPEG is baseline with a scan for each color plane; save it with one scan for all, \
          progressive, or as PNG"
@@ -37,7 +39,14 @@ pub enum DecodeError {
     #[error("has no transparent part; the transparent parts are redrawn")]
     Opaque,
     #[error("cannot be decoded: {0}")]
-    Broken(#[from] image::ImageError),
+    Broken(image::ImageError),
+}
+
+impl From<image::ImageError> for DecodeError {
+    fn from(error: image::ImageError) -> DecodeError {
+        // The decoder passes over wrong checksums of metadata. Its error has no type, and names its own fields.
+        if error.to_string().contains("CRC error") { DecodeError::Checksum } else { DecodeError::Broken(error) }
+    }
 }
 
 /// Decodes a PNG, JPEG or WebP picture (the first frame of an animation) to 8 bits per channel, oriented as its EXIF or
@@ -188,6 +197,22 @@ mod tests {
             let cut = decode(&file[..file.len() - lost], 255);
             assert!(matches!(cut, Err(DecodeError::CutShort)), "{lost} bytes");
         }
+    }
+
+    /// Pillow refuses wrong checksums of metadata before the pixels, which do not matter for them.
+    #[test]
+    fn a_wrong_checksum_matters_only_for_pixels() {
+        let file = png(&[9; 12], 2, 2, ExtendedColorType::Rgb8);
+        let at = |kind: &[u8]| file.windows(4).position(|window| window == kind).unwrap();
+        let comment = [&9u32.to_be_bytes()[..], b"tEXtComment\0x", &[1, 2, 3, 4]].concat();
+        for kind in [b"IDAT", b"IEND"] {
+            let (before, after) = file.split_at(at(kind) - 4);
+            assert_eq!(decode(&[before, &comment, after].concat(), 0).unwrap().pixels, [9; 12]);
+        }
+        let mut damaged = file.clone();
+        damaged[at(b"IEND") - 5] ^= 1;
+        let error = decode(&damaged, 0).unwrap_err();
+        assert!(matches!(error, DecodeError::Checksum), "{error:?}");
     }
 
     #[test]

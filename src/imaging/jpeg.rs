@@ -130,6 +130,23 @@ mod tests {
         }
     }
 
+    /// The decoder would draw what the scans have so far, such as blurred blocks.
+    #[test]
+    fn a_progressive_picture_without_its_last_scans_is_refused() {
+        let scans: Vec<usize> =
+            (0..PROGRESSIVE.len()).filter(|at| PROGRESSIVE[*at..].starts_with(&[0xff, 0xda])).collect();
+        assert!(scans.len() > 5);
+        for scan in &scans {
+            // Some scans have codes of their own before them.
+            let cut = decode(&[&PROGRESSIVE[..*scan], b"\xff\xd9"].concat(), 0);
+            assert!(cut.is_err(), "{scan}");
+        }
+        for (scan, end) in scans.iter().zip(&scans[1..]) {
+            let left_out = decode(&[&PROGRESSIVE[..*scan], &PROGRESSIVE[*end..]].concat(), 0);
+            assert!(matches!(left_out, Err(DecodeError::Incomplete | DecodeError::Broken(_))), "{scan}: {left_out:?}");
+        }
+    }
+
     /// Whether these two bytes are a marker that ends the data of a scan.
     fn is_marker(pair: &[u8]) -> bool {
         pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7 | 0xff)

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::weights::LoadError;
+use crate::{generation::Shown, weights::LoadError};
 
 /// A key that no field of the configuration holds, and its JSON values that the network supports. An empty list
 /// supports every value.
@@ -85,6 +85,7 @@ pub(super) fn between(path: &str, key: &str, value: f64, least: f64, most: f64) 
     if (least..=most).contains(&value) {
         return Ok(());
     }
+    let [value, least, most] = [value, least, most].map(Shown);
     let reason = format!("{value} is not between {least} and {most}");
     Err(LoadError::BadKey { path: path.into(), key: key.into(), reason })
 }

@@ -152,7 +152,7 @@ impl TextEncoders {
                 segments.iter().map(|spans| spans.iter().flat_map(words).collect()).collect();
             let comma = tokenizer.words(",", &Triggers::default()).first().copied();
             let chunks = chunks(&segments, tokenizer.length().saturating_sub(2).max(1), comma);
-            chunks.into_iter().map(|chunk| framed(tokenizer, &chunk)).collect::<Vec<_>>()
+            chunks.kept.into_iter().map(|chunk| framed(tokenizer, &chunk)).collect::<Vec<_>>()
         };
         let encoders: Vec<Vec<_>> = self.encoders.iter().enumerate().map(of_encoder).collect();
         let most = encoders.iter().map(Vec::len).max().unwrap_or(0);

@@ -177,6 +177,9 @@ fn from_vocab_and_merges(
     let vocab: HashMap<String, u32> = serde_json::from_str(&folder.text(vocab_path)?)
         .map_err(|source| LoadError::Json { path: vocab_path.into(), source })?;
     let text = folder.text(merges_path)?;
+    if text.trim().is_empty() {
+        return Err(bad(merges_path, "the file is empty; download it again".to_owned()));
+    }
     let merges = text
         .lines()
         .filter(|line| !line.starts_with("#version") && !line.is_empty())

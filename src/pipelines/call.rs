@@ -55,7 +55,7 @@ pub trait Call: Send + Sync + 'static {
     }
 
     /// Whether all numbers of the answer are finite. If not, the run fails. By default, answers are not checked.
-    fn is_finite(_answer: &Self::Answer) -> bool {
+    fn is_finite(&self, _answer: &Self::Answer) -> bool {
         true
     }
 

@@ -91,19 +91,14 @@ impl<C: Compute> ClassifierGuided<'_, C> {
 }
 
 impl<C: Compute> Denoise for ClassifierGuided<'_, C> {
-    /// Algorithm 2: `ε − √(1 − ᾱ) s ∇ ln p(y | x)`, or the equivalent change of predictions of other types.
+    /// Algorithm 2: the output predicts `ε − √(1 − ᾱ) s ∇ ln p(y | x)`.
     async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
         let (prediction, _) = self.unet(x, t).await?;
         let Some(gradient) = self.gradient(x, t).await? else { return Ok(prediction) };
         // Midpoints of steps are not in the schedule; the nearest training timestep has nearly the same noise level.
         let level = || self.schedule.level(t.round_ties_even());
         let point = self.schedule.points().iter().find(|point| point.t == t).copied().unwrap_or_else(level);
-        let factor = match self.prediction {
-            Prediction::Velocity => -point.sigma / point.alpha,
-            Prediction::Sample => point.sigma * point.sigma / point.alpha,
-            _ => -point.sigma,
-        };
-        Ok(Latents::combine(&[(1.0, &prediction), (factor, &gradient)]))
+        Ok(Latents::combine(&[(1.0, &prediction), (self.prediction.gradient_factor(&point), &gradient)]))
     }
 
     /// Algorithm 1: the sampler applies the gradient to the mean of the step.

@@ -3,12 +3,12 @@
 use std::{cell::Cell, sync::Arc};
 
 use super::{
-    Control, Inputs, NetworkError, PipelineError,
+    Control, FittedInputs, NetworkError, PipelineError,
     pixels::{at, unit},
     setup::Setup,
 };
 use crate::{
-    generation::{self, ImageField, Preprocess},
+    generation::{self, Preprocess},
     imaging::canny,
     models::control_net::Hint,
     pipelines::Compute,
@@ -32,12 +32,12 @@ impl ControlSchedule {
     /// A picture or network that the generation names is missing, or a picture cannot be turned into a hint.
     pub fn new(
         setup: &Setup<'_, impl Compute>,
-        inputs: &Inputs,
+        inputs: &FittedInputs,
         calls: usize,
     ) -> Result<ControlSchedule, PipelineError> {
         let wanted = setup.draw.controls.iter().enumerate();
         let control = |(i, wanted): (usize, &generation::ControlUse)| {
-            let picture = inputs.of(ImageField::Control(i))?;
+            let picture = inputs.control(i)?;
             let net = setup.auxiliary.control_nets.get(i).ok_or(PipelineError::MissingInput("controls"))?;
             let pixels = match wanted.preprocess {
                 Preprocess::None => unit(picture, setup.size()), // (3, H, W)

@@ -37,18 +37,24 @@ impl Activation {
 
     /// Passes the numbers to `read`. The activation must have the given shape.
     pub(crate) fn read<T>(&self, shape: [usize; 4], read: impl FnOnce(&[f32]) -> T) -> Result<T, NetworkError> {
-        let look = || -> candle_core::Result<T> {
-            if self.0.dims() != shape {
-                candle_core::bail!("{:?} where {shape:?} was expected", self.0.dims());
-            }
-            let here = self.0.to_device(&HOST)?.contiguous()?;
-            let (storage, layout) = here.storage_and_layout();
-            let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
-                candle_core::bail!("a tensor is not where it was put")
-            };
-            Ok(read(&storage.as_slice::<f32>()?[start..end]))
+        if self.0.dims() != shape {
+            return Err(failed(format!("{:?} where {shape:?} was expected", self.0.dims())));
+        }
+        self.look(read).map_err(failed)
+    }
+
+    /// Whether all numbers are finite. `false` if they cannot be read.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.look(|values| values.iter().all(|value| value.is_finite())).unwrap_or(false)
+    }
+
+    fn look<T>(&self, read: impl FnOnce(&[f32]) -> T) -> candle_core::Result<T> {
+        let here = self.0.to_device(&HOST)?.contiguous()?;
+        let (storage, layout) = here.storage_and_layout();
+        let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
+            candle_core::bail!("a tensor is not where it was put")
         };
-        look().map_err(failed)
+        Ok(read(&storage.as_slice::<f32>()?[start..end]))
     }
 }
 
@@ -75,8 +81,10 @@ pub async fn decode<E: From<NetworkError>>(
             let shape = [c, tile.size().0, tile.size().1];
             let cut = |image: &usize| Activation::of_latents(tile.cut(latents.row(*image), (h, w)), shape);
             let mut rows = images.iter().map(cut).collect::<Result<Vec<_>, _>>()?;
-            for (stage, share) in networks.decode_stages(shape).into_iter().enumerate() {
-                rows = run(Decode { shape, stage, share }, rows).await?;
+            let shares = networks.decode_stages(shape);
+            for (stage, share) in shares.iter().copied().enumerate() {
+                let is_last = stage + 1 == shares.len();
+                rows = run(Decode { shape, stage, is_last, share }, rows).await?;
             }
             for (canvas, pixels) in canvases.iter_mut().zip(&rows) {
                 canvas.add(&tile, pixels)?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Compute, Control, DenoiseRow, Denoised, Inputs, PipelineError, TextEmbedding, calls::DenoiseCall,
+    Compute, Control, DenoiseRow, Denoised, FittedInputs, PipelineError, TextEmbedding, calls::DenoiseCall,
     control_schedule::ControlSchedule, feature_cache::KeptFeatures, latents::decode_tiny, setup::Setup,
 };
 use crate::{
@@ -88,7 +88,7 @@ impl<'a, C: Compute> Guided<'a, C> {
     pub fn for_base_model(
         self,
         setup: &Setup<'a, C>,
-        inputs: &Inputs,
+        inputs: &FittedInputs,
         schedule: &Schedule,
     ) -> Result<Self, PipelineError> {
         let control_schedule = ControlSchedule::new(setup, inputs, schedule.calls())?;
@@ -213,6 +213,13 @@ impl From<InvalidStage> for PipelineError {
 
 impl From<Error> for PipelineError {
     fn from(error: Error) -> PipelineError {
-        PipelineError::Sampler(error.to_string())
+        match error {
+            Error::NotFinite => PipelineError::NotFinite("the sampler's result".to_owned()),
+            Error::Denoiser(error) => match error.downcast::<PipelineError>() {
+                Ok(error) => *error,
+                Err(error) => PipelineError::Sampler(error.to_string()),
+            },
+            error => PipelineError::Sampler(error.to_string()),
+        }
     }
 }

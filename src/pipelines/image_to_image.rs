@@ -1,7 +1,7 @@
 //! Recipe of image to image: draws over the request's picture.
 
 use super::{
-    Compute, Frame, Inputs, PipelineError,
+    Compute, FittedInputs, Frame, PipelineError,
     conditioning::{classifier_free, encode_prompts},
     guided::Guided,
     latents::{encode, noise_of},
@@ -9,16 +9,16 @@ use super::{
     refine::finish,
     setup::Setup,
 };
-use crate::{diffusion::sample, generation::ImageField};
+use crate::diffusion::sample;
 
 /// Adds noise to the request's picture and denoises it as the prompt says; `strength` sets the amount of noise (SDEdit,
 /// Meng et al. 2022, arXiv:2108.01073). For the same seed, the pictures equal those of diffusers'
 /// `StableDiffusionImg2ImgPipeline` and its variants.
 pub(super) async fn image_to_image(
     setup: &Setup<'_, impl Compute>,
-    inputs: &Inputs,
+    inputs: &FittedInputs,
 ) -> Result<Vec<Frame>, PipelineError> {
-    let picture = inputs.of(ImageField::Image)?;
+    let picture = inputs.image()?;
     let text = encode_prompts(setup).await?;
     let posterior = encode(setup.compute, normalized(picture, setup.size()), setup.size()).await?;
 

@@ -1,21 +1,17 @@
 //! Recipe of inpainting: redraws the part of a picture that a mask covers.
 
-use std::borrow::Cow;
-
 use super::{
-    Compute, Frame, Inputs, PipelineError,
+    Compute, FittedInputs, Frame, PipelineError,
     conditioning::{classifier_free, encode_prompts},
-    crop::around,
     guided::{Blend, Guided},
     latents::{encode, noise_of},
-    pixels::{at, binarized, normalized, sampled},
+    pixels::{binarized, normalized, sampled},
     refine::finish,
     setup::Setup,
 };
 use crate::{
     diffusion::{Latents, sample},
-    generation::{Draw, ImageField, Mask, Source},
-    imaging::{GreyImage, RgbImage, composite, grey, resize},
+    generation::Source,
     models::latent_diffusion::Input,
 };
 
@@ -25,17 +21,15 @@ use crate::{
 /// pixels that `keep_unmasked` restores.
 pub(super) async fn inpaint(
     setup: &Setup<'_, impl Compute>,
-    inputs: &Inputs,
+    inputs: &FittedInputs,
     source: &Source,
-    settings: &Mask,
 ) -> Result<Vec<Frame>, PipelineError> {
     let Setup { compute, networks, draw, .. } = *setup;
-    let (picture, mask) = (inputs.of(ImageField::Image)?, inputs.of(ImageField::Mask)?);
-    let canvas = Canvas::new(picture, mask, settings, draw);
+    let masked = inputs.masked()?;
     let text = encode_prompts(setup).await?;
     let size = setup.size();
-    let pixels = normalized(&canvas.picture, size); // (3, H, W)
-    let mask = binarized(&canvas.mask, size); // (H, W)
+    let pixels = normalized(&masked.picture, size); // (3, H, W)
+    let mask = binarized(&masked.mask, size); // (H, W)
     let hidden = pixels.iter().zip(mask.iter().cycle()).map(|(pixel, mask)| pixel * (1.0 - mask)).collect();
     let [posterior, hidden] = [encode(compute, pixels, size).await?, encode(compute, hidden, size).await?];
 
@@ -71,47 +65,5 @@ pub(super) async fn inpaint(
     let latents = sample(&guided, schedule, draw.eta, x, &mut noise).await?;
 
     let drawn = finish(setup, latents, &mut noise).await?;
-    Ok(drawn.into_iter().map(|Frame::Picture(drawn)| Frame::Picture(canvas.complete(drawn))).collect())
-}
-
-/// The picture and mask at the size that is drawn, and how the result is combined with the original.
-struct Canvas<'a> {
-    /// The original picture.
-    whole: &'a RgbImage,
-    /// The part that is drawn, as [x, y, width, height]; `None` for the whole picture.
-    part: Option<[u32; 4]>,
-    /// The part that is drawn, cut out of the original.
-    picture: Cow<'a, RgbImage>,
-    mask: GreyImage,
-    /// Whether the original is restored where the mask is black.
-    keep: bool,
-}
-
-impl<'a> Canvas<'a> {
-    fn new(whole: &'a RgbImage, mask: &RgbImage, settings: &Mask, draw: &Draw) -> Self {
-        let Some(padding) = settings.padding_mask_crop else {
-            let mask = grey(mask, settings.mask_blur, settings.mask_invert);
-            let keep = settings.keep_unmasked;
-            return Canvas { whole, part: None, picture: Cow::Borrowed(whole), mask, keep };
-        };
-        let mask = at(mask, [whole.height as usize, whole.width as usize]);
-        let mask = grey(&mask, settings.mask_blur, settings.mask_invert);
-        let part = around(&mask, padding, [draw.height as usize, draw.width as usize]);
-        let (picture, mask) = (whole.cropped(part), mask.cropped(part));
-        Canvas { whole, part: Some(part), picture: Cow::Owned(picture), mask, keep: true }
-    }
-
-    /// Combines what was drawn with the original, which stays around the part and, if `keep`, where the mask is black.
-    fn complete(&self, drawn: RgbImage) -> RgbImage {
-        let Some([x, y, width, height]) = self.part else {
-            if !self.keep {
-                return drawn;
-            }
-            let (width, height) = (drawn.width, drawn.height);
-            let under = resize(&self.picture, width, height);
-            return composite(&under, &drawn, &resize(&self.mask, width, height));
-        };
-        let part = composite(&self.picture, &resize(&drawn, width, height), &self.mask);
-        self.whole.clone().with_part([x, y], &part)
-    }
+    Ok(drawn.into_iter().map(|Frame::Picture(drawn)| Frame::Picture(masked.complete(drawn))).collect())
 }

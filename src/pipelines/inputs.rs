@@ -1,9 +1,12 @@
 //! The pictures that a generation starts from, as pixels.
 
-use super::PipelineError;
-use crate::{generation::ImageField, imaging::RgbImage};
+use super::{PipelineError, masked_picture::MaskedPicture, pixels::at};
+use crate::{
+    generation::{Draw, ImageField},
+    imaging::RgbImage,
+};
 
-/// The uploaded pictures of a generation.
+/// The uploaded pictures of a generation, in the sizes in which they were sent.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
     image: Option<RgbImage>,
@@ -21,16 +24,52 @@ impl Inputs {
         }
     }
 
-    /// The picture of a field.
+    /// The pictures in the size that is drawn. Takes seconds for the largest ones. The uploaded pictures, which may be
+    /// far larger, are dropped.
+    pub fn fitted(self, draw: &Draw) -> FittedInputs {
+        let Inputs { image, mask, controls } = self;
+        let size = [draw.height as usize, draw.width as usize];
+        let controls = controls.into_iter().map(|picture| at(&picture, size)).collect();
+        let settings = draw.source.as_ref().and_then(|source| source.mask.as_ref());
+        match (image, mask, settings) {
+            (Some(image), Some(mask), Some(settings)) => {
+                FittedInputs { image: None, masked: Some(MaskedPicture::new(image, mask, settings, size)), controls }
+            }
+            (image, ..) => FittedInputs { image: image.map(|image| at(&image, size)), masked: None, controls },
+        }
+    }
+}
+
+/// The pictures of a generation in the size that is drawn.
+#[derive(Clone, Debug, Default)]
+pub struct FittedInputs {
+    image: Option<RgbImage>,
+    masked: Option<MaskedPicture>,
+    controls: Vec<RgbImage>,
+}
+
+impl FittedInputs {
+    /// The picture of a request without a mask.
     ///
     /// # Errors
     /// [`PipelineError::MissingInput`] if the picture was not stored.
-    pub(super) fn of(&self, place: ImageField) -> Result<&RgbImage, PipelineError> {
-        let found = match place {
-            ImageField::Image => self.image.as_ref(),
-            ImageField::Mask => self.mask.as_ref(),
-            ImageField::Control(i) => self.controls.get(i),
-        };
-        found.ok_or(PipelineError::MissingInput(place.name()))
+    pub(super) fn image(&self) -> Result<&RgbImage, PipelineError> {
+        self.image.as_ref().ok_or(PipelineError::MissingInput("image"))
+    }
+
+    /// The picture and the mask of a request.
+    ///
+    /// # Errors
+    /// [`PipelineError::MissingInput`] if one of them was not stored.
+    pub(super) fn masked(&self) -> Result<&MaskedPicture, PipelineError> {
+        self.masked.as_ref().ok_or(PipelineError::MissingInput("mask"))
+    }
+
+    /// The picture of a ControlNet, by its place in the request.
+    ///
+    /// # Errors
+    /// [`PipelineError::MissingInput`] if the picture was not stored.
+    pub(super) fn control(&self, index: usize) -> Result<&RgbImage, PipelineError> {
+        self.controls.get(index).ok_or(PipelineError::MissingInput("controls"))
     }
 }

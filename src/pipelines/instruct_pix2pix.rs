@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Compute, Frame, Inputs, PipelineError,
+    Compute, FittedInputs, Frame, PipelineError,
     conditioning::encode_prompts,
     guided::{Branch, Guidance, Guided},
     latents::{encode, noise_of},
@@ -11,20 +11,17 @@ use super::{
     refine::finish,
     setup::Setup,
 };
-use crate::{
-    diffusion::sample,
-    generation::{ImageField, Source},
-};
+use crate::{diffusion::sample, generation::Source};
 
 /// Changes the request's picture as the prompt says (Brooks et al. 2023, arXiv:2211.09800). The network takes the
 /// picture's latents as additional input channels. For the same seed, the pictures equal those of diffusers'
 /// `StableDiffusionInstructPix2PixPipeline`.
 pub(super) async fn instruct_pix2pix(
     setup: &Setup<'_, impl Compute>,
-    inputs: &Inputs,
+    inputs: &FittedInputs,
     source: &Source,
 ) -> Result<Vec<Frame>, PipelineError> {
-    let picture = inputs.of(ImageField::Image)?;
+    let picture = inputs.image()?;
     let Setup { compute, draw, .. } = *setup;
     let text = encode_prompts(setup).await?;
     // The mean of the latents, without the scaling factor, because the network was trained on unscaled latents.

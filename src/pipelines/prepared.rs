@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Auxiliary, Inputs, Model};
+use super::{Auxiliary, FittedInputs, Model};
 use crate::{diffusion::SchedulerConfig, generation::Job};
 
 /// The input of a recipe. The catalogue makes it for the worker, the command line, tests and benches.
@@ -15,5 +15,5 @@ pub struct Prepared {
     /// What the request names in addition to its model.
     pub auxiliary: Auxiliary,
     /// The pictures that the request contains.
-    pub inputs: Inputs,
+    pub inputs: FittedInputs,
 }

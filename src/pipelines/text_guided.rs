@@ -30,7 +30,7 @@ pub async fn text_guided(compute: &impl Compute, prepared: &Prepared) -> Result<
         Input::Picture => instruct_pix2pix(&setup, inputs, source).await,
         Input::Latents | Input::MaskedPicture => match &source.mask {
             None => image_to_image(&setup, inputs).await,
-            Some(mask) => inpaint(&setup, inputs, source, mask).await,
+            Some(_) => inpaint(&setup, inputs, source).await,
         },
     }
 }

@@ -1,7 +1,7 @@
 //! Recipe of text to image: latent diffusion with classifier-free guidance.
 
 use super::{
-    Compute, Frame, Inputs, PipelineError,
+    Compute, FittedInputs, Frame, PipelineError,
     conditioning::{classifier_free, encode_prompts},
     guided::Guided,
     latents::noise_of,
@@ -15,7 +15,7 @@ use crate::diffusion::sample;
 /// `StableDiffusionPipeline` and its variants for SDXL, latent consistency models and ControlNets.
 pub(super) async fn text_to_image(
     setup: &Setup<'_, impl Compute>,
-    inputs: &Inputs,
+    inputs: &FittedInputs,
 ) -> Result<Vec<Frame>, PipelineError> {
     let text = encode_prompts(setup).await?;
 

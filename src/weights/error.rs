@@ -53,6 +53,13 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// Whether a later attempt with the same files would fail as well. Other errors are those of the disk, of the
+    /// device, and of files that are missing for now.
+    pub fn is_lasting(&self) -> bool {
+        use LoadError::{Absent, DeadLink, Device, Read};
+        !matches!(self, Absent { .. } | DeadLink { .. } | Device(_) | Read { .. })
+    }
+
     /// Whether the error says that a file has changed since it was listed, so that a later attempt can succeed.
     pub fn is_change(&self) -> bool {
         matches!(self, LoadError::Read { source, .. } if super::file::is_change(source))

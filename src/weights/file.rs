@@ -164,6 +164,17 @@ impl FileContent {
     }
 }
 
+/// Why the file at `path` cannot be looked at. For a link that leads nowhere, the text has the target.
+pub fn unreadable(path: &Path, error: &io::Error) -> String {
+    match fs::read_link(path) {
+        Ok(target) if error.kind() == io::ErrorKind::NotFound => {
+            format!("a link that leads nowhere, to {}", target.display())
+        }
+        Ok(target) => format!("a link to {}: {error}", target.display()),
+        Err(_) => error.to_string(),
+    }
+}
+
 /// The error that a file is no longer the one that was listed.
 #[derive(Debug, thiserror::Error)]
 #[error(

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Checkpoint, FileContent, LoadError, fingerprint, header::POINTER, json, single_file::SingleFile};
+use super::{Checkpoint, FileContent, LoadError, fingerprint, header::is_pointer, json, single_file::SingleFile};
 
 /// The longest file that is read whole, such as a configuration or a vocabulary, in bytes: ten times the largest known.
 pub const LARGEST_TEXT: usize = 64 << 20;
@@ -179,7 +179,7 @@ impl ModelFolder {
     pub fn bytes(&self, path: &str) -> Result<Cow<'static, [u8]>, LoadError> {
         let content = self.file(path)?.read_all(LARGEST_TEXT);
         let content = content.map_err(|source| LoadError::Read { path: path.into(), source })?;
-        match content.starts_with(POINTER) {
+        match is_pointer(&content) {
             true => Err(LoadError::LfsPointer { path: path.into() }),
             false => Ok(content),
         }

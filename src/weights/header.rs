@@ -45,8 +45,8 @@ impl Header {
     pub fn read(path: &str, file: &FileContent) -> Result<Self, LoadError> {
         let unreadable = |source| LoadError::Read { path: path.into(), source };
         let broken = |reason: String| LoadError::Safetensors { path: path.into(), reason };
-        let first = file.read(0..file.len().min(POINTER.len())).map_err(unreadable)?;
-        if first.starts_with(POINTER) {
+        let first = file.read(0..file.len().min(FIRST)).map_err(unreadable)?;
+        if is_pointer(&first) {
             return Err(LoadError::LfsPointer { path: path.into() });
         }
         let length = json_length(&first).map_err(broken)?;
@@ -63,7 +63,7 @@ impl Header {
     /// Those of [`Header::read`], except that the file cannot be read.
     pub fn of_bytes(path: &str, file: &[u8]) -> Result<Self, LoadError> {
         let broken = |reason: String| LoadError::Safetensors { path: path.into(), reason };
-        if file.starts_with(POINTER) {
+        if is_pointer(file) {
             return Err(LoadError::LfsPointer { path: path.into() });
         }
         let length = json_length(file).map_err(broken)?;
@@ -83,17 +83,63 @@ pub fn check(path: &str, file: &FileContent) -> Result<(), LoadError> {
     Header::read(path, file).map(drop)
 }
 
-/// The first bytes of a Git LFS pointer, a small text that replaces a file whose content was not fetched.
-pub(super) const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+/// How many bytes at the start of a file tell what it is.
+const FIRST: usize = 64;
+
+/// The first lines of Git LFS pointers, small texts that replace files whose content was not fetched: of Git LFS, and of
+/// its earlier versions under other names.
+const POINTERS: [&[u8]; 3] = [
+    b"version https://git-lfs.github.com/spec/",
+    b"version https://hawser.github.com/spec/",
+    b"version http://git-media.io/v/",
+];
+
+/// The mark that some editors put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Whether a file that starts with these bytes is a Git LFS pointer.
+pub(super) fn is_pointer(first: &[u8]) -> bool {
+    let text = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first);
+    POINTERS.iter().any(|pointer| text.starts_with(pointer))
+}
 
 /// The length of the JSON, which is in the first eight bytes.
 fn json_length(first: &[u8]) -> Result<usize, String> {
-    let length = first.first_chunk::<8>().ok_or_else(|| format!("{} bytes are too few", first.len()))?;
-    let length = u64::from_le_bytes(*length);
-    usize::try_from(length)
-        .ok()
-        .filter(|length| *length <= LONGEST)
-        .ok_or_else(|| format!("a header of {length} bytes is longer than {LONGEST}"))
+    let length = first.first_chunk::<8>().map(|length| u64::from_le_bytes(*length));
+    match length.and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= LONGEST) {
+        Some(length) => Ok(length),
+        None => Err(foreign(first).map_or_else(
+            || match length {
+                None => format!("{} bytes are too few", first.len()),
+                Some(length) => format!("a header of {length} bytes is longer than {LONGEST}"),
+            },
+            |kind| format!("it is {kind}"),
+        )),
+    }
+}
+
+/// What a file is that is no safetensors file, judged by its first bytes, and what helps.
+fn foreign(first: &[u8]) -> Option<&'static str> {
+    let text = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first).trim_ascii_start();
+    let starts = |with: &[u8]| first.starts_with(with);
+    Some(match () {
+        () if text.starts_with(b"<") => {
+            "a web page, such as a login or error page that was saved in place of the file; download the file itself"
+        }
+        () if text.starts_with(b"{") || text.starts_with(b"[") => {
+            "a JSON text, such as an error message that was saved in place of the file; download the file itself"
+        }
+        () if starts(b"GGUF") => "a GGUF file with another name; only safetensors files are read",
+        () if starts(b"PK\x03\x04") => {
+            "a zip archive, such as a pickle that torch.save wrote, with another name; unpack it, or convert the pickle"
+        }
+        () if starts(b"\x80") && matches!(first.get(1), Some(2..=5)) => {
+            "a pickle with another name, which can run code when it is read; convert it to safetensors"
+        }
+        () if starts(b"\x1f\x8b") || starts(b"7z\xbc\xaf") || starts(b"Rar!") => "a packed file; unpack it",
+        () if starts(b"\x89HDF") => "an HDF5 file with another name; only safetensors files are read",
+        () => return None,
+    })
 }
 
 /// Parses the header of a file whose numbers are in the range `data`.

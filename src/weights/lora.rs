@@ -140,6 +140,11 @@ impl<'a> Checked<'a> {
             mismatch.unfit.push(("the file".to_owned(), "has no tensors".to_owned()));
         }
         let pairs = Entries::sort(header, modules, mismatch).pair(modules, mismatch);
+        for (site, pair) in &pairs {
+            if let Err(what) = notes.check_rank(site, pair.rank) {
+                mismatch.unfit.push(((*site).to_owned(), what));
+            }
+        }
         Self { pairs, notes }
     }
 }

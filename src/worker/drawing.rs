@@ -21,7 +21,7 @@ use crate::{
     catalogue::Catalogue,
     crash::Attempt,
     engine::{Engine, Reason, Refused, Run, RunError},
-    generation::{Artifact, Draw, Phase, Preview, Progress, Work},
+    generation::{Artifact, Draw, Phase, Preview, Progress, SchedulerChoice, Work, cut},
     ledger::{Blobs, Outcome},
     metrics::Metrics,
     pipelines::Frame,
@@ -75,7 +75,7 @@ impl Executor for Drawing {
             () = tell.until_canceled() => match claimed.cancel.reason() {
                 // A worker that stops still stores the frames, since the log lacks the last steps.
                 Some(Reason::Lost) if self.leases.allows(&claimed.lease) => saved.await,
-                reason => Err(ended_early(RunError::Canceled(reason.unwrap_or(Reason::Lost)))),
+                reason => Err(ended_early(RunError::Canceled(reason.unwrap_or(Reason::Lost)), draw)),
             },
         }
     }
@@ -116,7 +116,7 @@ impl Drawing {
                     tokio::select! {
                         () = &mut appended => {}
                         ended = &mut outcome => {
-                            let ended = ended.unwrap_or(Err(RunError::Stopped)).map_err(ended_early);
+                            let ended = ended.unwrap_or(Err(RunError::Stopped)).map_err(|error| ended_early(error, draw));
                             if let Err(Outcome::Released) = ended {
                                 appended.await;
                             }
@@ -125,7 +125,9 @@ impl Drawing {
                     }
                 }
                 Some(preview) = frames_to_show.recv() => publish(claimed, draw, tell, preview).await,
-                outcome = &mut outcome => break outcome.unwrap_or(Err(RunError::Stopped)).map_err(ended_early),
+                outcome = &mut outcome => {
+                    break outcome.unwrap_or(Err(RunError::Stopped)).map_err(|error| ended_early(error, draw));
+                }
             }
         };
         if let Err(Outcome::Released) = outcome {
@@ -149,15 +151,56 @@ async fn publish(claimed: &Claimed, draw: &Draw, tell: &RunReporter, preview: Pr
     }
 }
 
-/// The outcome of a run that ended without frames.
-fn ended_early(error: RunError) -> Outcome {
+/// The outcome of a run of `draw` that ended without frames.
+fn ended_early(error: RunError, draw: &Draw) -> Outcome {
     match error {
         RunError::Canceled(Reason::Canceled | Reason::Disconnected) => Outcome::Canceled,
         RunError::Canceled(Reason::Lost) | RunError::Stopped => Outcome::Released,
         RunError::Canceled(Reason::TimedOut) => {
             failed("run_timeout", "the generation took longer than it may; see run_timeout_s".to_owned(), false)
         }
+        RunError::NotFinite { .. } => failed("not_finite", format!("{error}; {}", settings_of(draw)), false),
         RunError::Pipeline(error) => failed("internal", error.to_string(), false),
         RunError::Panicked => failed("internal", error.to_string(), false),
+    }
+}
+
+/// The settings of a request that can make its numbers grow without bound, for the error of a picture that is not
+/// finite.
+fn settings_of(draw: &Draw) -> String {
+    let scheduler = match &draw.scheduler {
+        SchedulerChoice::Name(name) => format!("scheduler {name}"),
+        SchedulerChoice::Object(keys) if keys.is_empty() => "the model's own scheduler".to_owned(),
+        SchedulerChoice::Object(keys) => format!("scheduler {}", cut(&serde_json::json!(keys).to_string(), 200)),
+    };
+    let mut settings = vec![scheduler, format!("steps {}", draw.steps)];
+    settings.extend(draw.levels.is_some().then(|| "noise levels of the request".to_owned()));
+    settings.extend((draw.guidance_scale > 1.0).then(|| format!("guidance_scale {}", draw.guidance_scale)));
+    settings.extend(draw.class_guidance_scale.map(|scale| format!("class_guidance_scale {scale}")));
+    settings.extend(draw.loras.iter().map(|lora| format!("LoRA {:?} with scale {}", lora.name, lora.scale)));
+    settings.extend(draw.controls.iter().map(|control| format!("ControlNet {:?}", control.model)));
+    format!("it was drawn with {}; smaller scales or another scheduler may help", settings.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_lost_have_an_error_of_their_own_with_the_settings_that_can_cause_it() {
+        let draw = json!({"prompt": "a", "width": 8, "height": 8, "n": 1, "steps": 4, "guidance_scale": 1.0,
+            "guidance_rescale": 0.0, "scheduler": "ipndm", "eta": 0.0, "clip_skip": 0, "class_guidance_scale": 10.0,
+            "loras": [{"name": "x", "scale": 4.0}], "seed": 1, "seed_mode": "per_image"});
+        let draw: Draw = serde_json::from_value(draw).unwrap();
+        let lost = RunError::NotFinite { what: "the output of the network \"unet\"".to_owned(), step: 2, steps: 4 };
+        let Outcome::Failed(problem) = ended_early(lost, &draw) else { panic!("it fails") };
+        assert_eq!((problem.code.as_str(), problem.retryable), ("not_finite", false));
+        let said = "the output of the network \"unet\" is not finite in step 2 of 4; it was drawn with scheduler ipndm, \
+                    steps 4, class_guidance_scale 10, LoRA \"x\" with scale 4; smaller scales or another scheduler may help";
+        assert_eq!(problem.message, said);
+        let other = ended_early(RunError::Panicked, &draw);
+        assert!(matches!(other, Outcome::Failed(problem) if problem.code == "internal"));
     }
 }

@@ -126,7 +126,7 @@ fn absurd_numbers_are_refused_with_file_and_key() {
             continue;
         };
         assert!(!fits && fault.contains(path) && fault.contains(key), "{name} = {value}: {fault}");
-        assert!(!fault.contains("panic"), "{name} = {value}: {fault}");
+        assert!(!fault.contains("panic") && fault.len() < 300, "{name} = {value}: {fault}");
     }
     assert!(catalogue.fault("base").is_none() && catalogue.load("base").is_ok());
 }

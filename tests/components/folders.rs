@@ -134,6 +134,18 @@ fn prompts_are_truncated_and_padded() {
     assert!(matches!(copy.load(), Err(LoadError::Tokenizer { .. })));
 }
 
+/// With an empty list of merges, every word would become single letters.
+#[test]
+fn an_empty_list_of_merges_is_refused() {
+    let copy = Copy::of("sd1");
+    fs::remove_file(copy.path("tokenizer/tokenizer.json")).unwrap();
+    for empty in ["", "\n", "\u{feff}"] {
+        fs::write(copy.path("tokenizer/merges.txt"), empty).unwrap();
+        let error = copy.load().unwrap_err().to_string();
+        assert!(error.contains("tokenizer/merges.txt") && error.contains("the file is empty"), "{error}");
+    }
+}
+
 #[test]
 fn missing_unused_and_misshapen_tensors_are_all_named() {
     let copy = Copy::of("sd1");

@@ -92,7 +92,9 @@ async fn a_request_for_a_picture_gets_an_error_if_there_is_no_picture() {
     assert_eq!(waiting["status"], "queued", "the generation stays queued");
     api.succeed(api.begin().await, PNG).await;
 
-    for (code, status) in [("internal", 500), ("out_of_memory", 500), ("run_timeout", 504), ("never heard of", 500)] {
+    let failures =
+        [("internal", 500), ("not_finite", 500), ("out_of_memory", 500), ("run_timeout", 504), ("never heard of", 500)];
+    for (code, status) in failures {
         let failed = create_while(&api, &[png], async |api| api.fail(api.begin_next().await, code).await).await;
         assert_eq!(failed.status, status, "{code}");
         assert_eq!(failed.json()["detail"], "as tested");
@@ -101,6 +103,26 @@ async fn a_request_for_a_picture_gets_an_error_if_there_is_no_picture() {
     let cancel = async |api: &TestApi| api.end(api.begin_next().await, Outcome::Canceled).await;
     let canceled = create_while(&api, &[png], cancel).await;
     assert_eq!((canceled.status, canceled.header("x-should-retry")), (409, "false"));
+}
+
+/// Parts after the eighth are never read, so they would be lost without a word.
+#[tokio::test]
+async fn a_prompt_with_too_many_parts_is_refused() {
+    let api = TestApi::open(&[]).await;
+    let prompt = |parts: usize| vec!["fox"; parts].join(" BREAK ");
+    for (parts, syntax, status) in [(8, "weighted", 202), (9, "weighted", 422), (9, "plain", 202)] {
+        for field in ["prompt", "negative_prompt"] {
+            let mut body = json!({"prompt": "a", "prompt_syntax": syntax});
+            body[field] = prompt(parts).into();
+            let answer = api.ask(post(&body, &[])).await;
+            assert_eq!(answer.status, status, "{parts} {syntax} {}", answer.text());
+            if status == 422 {
+                let errors = answer.json()["errors"].clone();
+                assert_eq!((&errors[0]["pointer"], errors.as_array().unwrap().len()), (&json!(format!("/{field}")), 1));
+                assert_eq!(errors[0]["detail"], format!("{field} must have at most 8 parts between BREAKs, not 9"));
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -217,6 +217,36 @@ async fn broken_folders_fail_only_their_own_requests() {
     assert_eq!(state(&server, "sd2").await, "ready");
 }
 
+/// Only the load finds weights that are not finite. It is not tried again with the same files.
+#[tokio::test]
+async fn a_model_that_cannot_be_loaded_is_refused_from_then_on() {
+    let (models, data) = (folders(), tempfile::tempdir().unwrap());
+    let weights = models.path().join("sd2/unet/diffusion_pytorch_model.safetensors");
+    let sound = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, [&sound[..sound.len() - 4], &f32::NAN.to_le_bytes()].concat()).unwrap();
+    let server = start(data.path(), models.path(), 0, &[("LATENTD_MODELS__POLL_INTERVAL_S", "1")]).await;
+    for _ in 0..2 {
+        let ended = server.ended(&server.accept(&body("sd2", 1)).await).await;
+        assert_eq!(ended["error"]["code"], "model_unavailable", "{ended}");
+        let listed = server.json("/v1/models/sd2").await;
+        let reason = listed["error"].as_str().unwrap();
+        assert!(listed["state"] == "failed" && reason.contains("NaN"), "{listed}");
+        assert!(ended["error"]["message"].as_str().unwrap().contains(reason), "{ended}");
+        let refused = server.post(&body("sd2", 2)).await;
+        assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        let refused: Value = refused.json().await.unwrap();
+        assert_eq!(refused["code"], "model_unavailable", "{refused}");
+        assert!(refused["errors"][0]["detail"].as_str().unwrap().contains(reason), "{refused}");
+        server.hang_up();
+        server.until("it is tried again", async |server: &Server| state(server, "sd2").await == "cold").await;
+    }
+    let ended = server.ended(&server.accept(&body("sd2", 1)).await).await;
+    assert_eq!(ended["status"], "failed", "{ended}");
+    std::fs::write(&weights, &sound).unwrap();
+    server.until("it is repaired", async |server: &Server| state(server, "sd2").await == "cold").await;
+    assert_eq!(server.ended(&server.accept(&body("sd2", 1)).await).await["status"], "succeeded");
+}
+
 /// Truncates, overwrites, empties and removes files of models that are in use.
 #[tokio::test]
 async fn the_server_survives_changes_of_model_files() {

@@ -109,6 +109,14 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ),
         ("metadata with a number", with_header(r#"{"__metadata__":{"a":1}}"#, 0), "the header"),
         ("metadata that is a list", with_header(r#"{"__metadata__":[]}"#, 0), "the header"),
+        ("a login page", b"\n<!DOCTYPE html><html><head><title>Log in</title>".to_vec(), "it is a web page"),
+        ("a page with a mark", "\u{feff}<html><body>Not found</body></html>".into(), "it is a web page"),
+        ("an error message", br#"{"error":"Access to model is restricted"}"#.to_vec(), "it is a JSON text"),
+        ("GGUF", [&b"GGUF\x03\0\0\0"[..], &[0; 16]].concat(), "it is a GGUF file"),
+        ("a zip archive", [&b"PK\x03\x04\0\0\x08\x08"[..], &[0; 22]].concat(), "it is a zip archive"),
+        ("an old pickle", [&b"\x80\x02\x8a\nl\xfc\x9cF\xf9"[..], &[0; 9]].concat(), "it is a pickle"),
+        ("gzip", [&b"\x1f\x8b\x08\0\x01\x02\x03\x04"[..], &[0; 9]].concat(), "it is a packed file"),
+        ("HDF5", b"\x89HDF\r\n\x1a\n\0\0".to_vec(), "it is an HDF5 file"),
     ]
 }
 
@@ -148,11 +156,17 @@ fn every_reader_refuses_every_broken_file() {
 
 #[test]
 fn the_error_about_a_git_lfs_pointer_says_what_to_do() {
-    let pointer =
-        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 144000000\n", "0".repeat(64));
-    for (reader, reading) in readings(pointer.as_bytes()) {
-        let error = reading.unwrap_err().to_string();
-        assert!(error.contains("Git LFS") && error.contains("git lfs pull"), "{reader}: {error}");
+    for first in [
+        "version https://git-lfs.github.com/spec/v1",
+        "version https://hawser.github.com/spec/v1",
+        "version http://git-media.io/v/2",
+        "\u{feff}version https://git-lfs.github.com/spec/v1",
+    ] {
+        let pointer = format!("{first}\noid sha256:{}\nsize 144000000\n", "0".repeat(64));
+        for (reader, reading) in readings(pointer.as_bytes()) {
+            let error = reading.unwrap_err().to_string();
+            assert!(error.contains("Git LFS") && error.contains("git lfs pull"), "{reader}, {first}: {error}");
+        }
     }
 }
 

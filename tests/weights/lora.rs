@@ -435,6 +435,8 @@ fn the_metadata_of_diffusers_sets_the_scale() {
     for (note, scale) in [
         (r#"{"unet.lora_alpha": 8, "unet.r": 4, "unet.target_modules": ["proj"]}"#, 2.0),
         (r#"{"unet.lora_alpha": 8, "unet.use_rslora": true}"#, 4.0),
+        (r#"{"unet.lora_alpha": 8, "unet.r": 16, "unet.rank_pattern": {"proj": 4}}"#, 2.0),
+        (r#"{"unet.lora_alpha": 8, "text_encoder.r": 16, "unet.layer_replication": null}"#, 2.0),
         (r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"proj": 2}}"#, 0.5),
         (r#"{"unet.lora_alpha": 8, "unet.alpha_pattern": {"roj": 2}}"#, 2.0),
         (r#"{"text_encoder.lora_alpha": 8}"#, 1.0),
@@ -452,7 +454,12 @@ fn the_metadata_of_diffusers_sets_the_scale() {
         (r#"{"unet.lora_alpha": "8"}"#, "unet.lora_alpha: invalid type"),
         (r#"{"unet.lora_alpha": Infinity}"#, "unet.lora_alpha: invalid type"),
         (r#"{"unet.use_dora": true}"#, "unet.use_dora is not supported"),
-        (r#"{"unet.lora_alpha": 1e300}"#, "is not between -65536 and 65536"),
+        (r#"{"unet.lora_alpha": 1e300}"#, "alpha / rank = 2.5e299 is not between -65536 and 65536"),
+        (r#"{"unet.lora_alpha": 8, "unet.r": 8}"#, "the matrices are of rank 4, the note lora_adapter_metadata says 8"),
+        (r#"{"unet.r": 0}"#, "says 0"),
+        (r#"{"unet.r": 4, "unet.rank_pattern": {"proj": 2}}"#, "says 2"),
+        (r#"{"unet.rank_pattern": {"(": 2}}"#, "unet.rank_pattern: regex parse error"),
+        (r#"{"unet.layer_replication": [[0, 2]]}"#, "unet.layer_replication is not supported"),
         (r#"{"unet.alpha_pattern": {"(?!a)proj": 2}}"#, "unet.alpha_pattern: regex parse error"),
     ] {
         let error = noted(note).unwrap_err().to_string();

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::{
     generation::LoraUse,
-    weights::{FileContent, LoadError, Stamp, check_header, fingerprint, lora::Lora},
+    weights::{FileContent, LoadError, Stamp, check_header, fingerprint, lora::Lora, unreadable},
 };
 
 /// How many levels of folders are searched, and the maximum number of files.
@@ -96,6 +96,11 @@ impl File {
     /// Why no model can use the file.
     pub fn fault(&self) -> Option<&str> {
         self.fault.as_deref().or_else(|| self.numbers.0.fault.get()?.as_deref())
+    }
+
+    /// Whether the numbers of a LoRA were checked and cannot be used.
+    pub(super) fn has_bad_numbers(&self) -> bool {
+        matches!(self.numbers.0.fault.get(), Some(Some(_)))
     }
 
     /// Whether the numbers of a LoRA were already checked.
@@ -210,15 +215,12 @@ fn walk(dir: &Path, group: &str, levels: usize, found: &mut BTreeMap<String, See
             continue;
         }
         let Some((stem, ending)) = last.rsplit_once('.') else { continue };
-        let refused = match ending {
+        let refused = match ending.to_ascii_lowercase().as_str() {
             "safetensors" => None,
             "pt" | "pth" | "ckpt" | "bin" => Some(PICKLE.to_owned()),
             _ => continue,
         };
-        let stamp = match Stamp::at(&path) {
-            Ok(stamp) => Ok(stamp),
-            Err(error) => Err(error.to_string()),
-        };
+        let stamp = Stamp::at(&path).map_err(|error| unreadable(&path, &error));
         let name = format!("{group}{stem}");
         let (name, refused) = match is_name(&name) {
             true => (name, refused),

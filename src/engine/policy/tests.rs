@@ -21,7 +21,7 @@ fn denoiser(side: usize) -> Kind {
 }
 
 fn decoder(side: usize, stage: usize) -> Kind {
-    (BatchKey::of(Arc::from("m"), &Decode { shape: [4, side, side], stage, share: 1.0 }), side * side)
+    (BatchKey::of(Arc::from("m"), &Decode { shape: [4, side, side], stage, is_last: false, share: 1.0 }), side * side)
 }
 
 fn limits(max_rows: usize) -> BatchLimits {

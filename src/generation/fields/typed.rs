@@ -4,7 +4,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Fields, faults::shortened};
-use crate::generation::field::{Bounds, Field, Integers, Kind, Numbers, range};
+use crate::generation::{
+    Shown,
+    field::{Bounds, Field, Integers, Kind, Numbers, range},
+};
 
 impl Fields {
     /// Takes the value of a field. `None` if the request has none, or an invalid one, which is added as an error.
@@ -129,12 +132,12 @@ impl Fields {
         let (start, end) = (*start, *end);
         for (key, bound) in [("0", start), ("1", end)] {
             if !(0.0..=1.0).contains(&bound) {
-                self.error_below(name, key, "out_of_range", format!("must be between 0 and 1, not {bound}"));
+                self.error_below(name, key, "out_of_range", format!("must be between 0 and 1, not {}", Shown(bound)));
                 return None;
             }
         }
         if start >= end {
-            let detail = format!("must begin before it ends, not at {start} with its end at {end}");
+            let detail = format!("must begin before it ends, not at {} with its end at {}", Shown(start), Shown(end));
             self.error(name, "invalid_value", detail);
             return None;
         }

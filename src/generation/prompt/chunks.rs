@@ -1,5 +1,7 @@
 //! Splits the tokens of a prompt into chunks that fit the text encoder, as A1111's web UI does.
 
+use super::Span;
+
 /// Maximum number of chunks of a prompt, because each chunk makes the context of every step longer. Further chunks are
 /// dropped, just as a plain prompt is cut off after its first chunk.
 pub const MAX_CHUNKS: usize = 8;
@@ -18,12 +20,26 @@ pub struct Token {
     pub joined: bool,
 }
 
+/// The chunks of a prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chunks {
+    pub kept: Vec<Vec<Token>>,
+    /// The number of tokens after the last chunk, which are cut off.
+    pub cut: usize,
+}
+
+/// The least number of chunks of a prompt: one for each segment. Tokens may make them more.
+pub fn least_chunks(segments: &[Vec<Span>]) -> usize {
+    let is_last_empty = segments.last().is_some_and(Vec::is_empty);
+    (segments.len() - usize::from(is_last_empty)).max(1)
+}
+
 /// Splits the segments of a prompt (see [`weighted`](super::weighted)) into 1 to `MAX_CHUNKS` chunks of at most
 /// `content` tokens. Every segment starts a new chunk. An empty segment makes an empty chunk, unless it is the last of
 /// several. Chunks are not padded, and start and end tokens are not added.
 ///
 /// If a chunk is full and one of its last 20 tokens is a `comma`, the tokens after that comma move to the next chunk.
-pub fn chunks(segments: &[Vec<Token>], content: usize, comma: Option<u32>) -> Vec<Vec<Token>> {
+pub fn chunks(segments: &[Vec<Token>], content: usize, comma: Option<u32>) -> Chunks {
     let mut chunker = Chunker { content, ..Chunker::default() };
     for (at, segment) in segments.iter().enumerate() {
         if at > 0 {
@@ -39,8 +55,9 @@ pub fn chunks(segments: &[Vec<Token>], content: usize, comma: Option<u32>) -> Ve
     if !chunker.open.is_empty() || chunker.ended.is_empty() {
         chunker.end();
     }
+    let cut = chunker.ended.iter().skip(MAX_CHUNKS).map(Vec::len).sum();
     chunker.ended.truncate(MAX_CHUNKS);
-    chunker.ended
+    Chunks { kept: chunker.ended, cut }
 }
 
 #[derive(Default)]
@@ -99,7 +116,7 @@ mod tests {
     }
 
     fn lengths(segments: &[Vec<Token>]) -> Vec<usize> {
-        chunks(segments, CONTENT, Some(COMMA)).iter().map(Vec::len).collect()
+        chunks(segments, CONTENT, Some(COMMA)).kept.iter().map(Vec::len).collect()
     }
 
     #[test]
@@ -139,6 +156,15 @@ mod tests {
     fn the_number_of_chunks_is_bounded() {
         assert_eq!(lengths(&[prompt(CONTENT * MAX_CHUNKS, &[])]).len(), MAX_CHUNKS);
         assert_eq!(lengths(&[prompt(CONTENT * MAX_CHUNKS + 1, &[])]).len(), MAX_CHUNKS);
+        let long = chunks(&[prompt(CONTENT * MAX_CHUNKS, &[]), prompt(3, &[])], CONTENT, None);
+        assert_eq!((long.kept.len(), long.cut), (MAX_CHUNKS, 3));
+    }
+
+    #[test]
+    fn segments_need_a_chunk_each() {
+        for (text, least) in [("", 1), ("a", 1), ("a BREAK", 1), ("a BREAK b", 2), ("BREAK b", 2), ("BREAK BREAK", 2)] {
+            assert_eq!(least_chunks(&crate::generation::weighted(text)), least, "{text}");
+        }
     }
 
     fn any_tokens() -> impl Strategy<Value = Vec<Token>> {
@@ -149,15 +175,16 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_lost_and_nothing_is_moved(segments in prop::collection::vec(any_tokens(), 1..3)) {
-            let cut = chunks(&segments, CONTENT, Some(COMMA));
-            prop_assert!(!cut.is_empty() && cut.len() <= MAX_CHUNKS);
-            prop_assert!(cut.iter().all(|chunk| chunk.len() <= CONTENT));
-            let (kept, all) = (cut.concat(), segments.concat());
+            let Chunks { kept: chunks, cut } = chunks(&segments, CONTENT, Some(COMMA));
+            prop_assert!(!chunks.is_empty() && chunks.len() <= MAX_CHUNKS);
+            prop_assert!(chunks.iter().all(|chunk| chunk.len() <= CONTENT));
+            let (kept, all) = (chunks.concat(), segments.concat());
             prop_assert_eq!(&kept[..], &all[..kept.len()]);
-            if cut.len() < MAX_CHUNKS {
-                prop_assert_eq!(kept.len(), all.len());
+            prop_assert_eq!(kept.len() + cut, all.len());
+            if chunks.len() < MAX_CHUNKS {
+                prop_assert_eq!(cut, 0);
                 // Every chunk except the last of a segment is full, apart from a moved phrase or the vectors of a word.
-                prop_assert!(cut.len() <= segments.concat().len() / 30 + 2 * segments.len());
+                prop_assert!(chunks.len() <= segments.concat().len() / 30 + 2 * segments.len());
             }
         }
     }

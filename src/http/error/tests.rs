@@ -47,6 +47,7 @@ fn all() -> Vec<ApiError> {
         failed("run_timeout"),
         failed("out_of_memory"),
         failed("worker_crashed"),
+        failed("not_finite"),
         failed("anything else"),
         ApiError::Internal { cause: text() },
         ApiError::ObjectStore { cause: text() },

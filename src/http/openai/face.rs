@@ -99,7 +99,7 @@ fn param(error: &FieldError) -> Option<String> {
 fn may_succeed_later(problem: &ProblemDocument) -> bool {
     match problem.status {
         408 | 429 => true,
-        500.. => !matches!(problem.code, "out_of_memory" | "model_unavailable" | "run_timeout"),
+        500.. => !matches!(problem.code, "out_of_memory" | "model_unavailable" | "run_timeout" | "not_finite"),
         _ => false,
     }
 }

@@ -1,11 +1,15 @@
 //! Checks that the scans of a JPEG contain every pixel.
 
+use std::collections::HashMap;
+
 use super::{START_OF_SCAN, segments};
 
-/// Whether the data of each scan reaches its last block. The decoder fills missing blocks with gray without an error.
-/// Scans that refine AC coefficients are not checked, and neither are files that the decoder rejects anyway.
+/// Whether the data of each scan reaches its last block, and the scans of a progressive picture give every coefficient
+/// in full. The decoder fills missing blocks with gray without an error, and missing coefficients with zeros. The data
+/// of scans that refine AC coefficients is not checked, and neither are files that the decoder rejects anyway.
 pub(in crate::imaging) fn has_all_pixels(file: &[u8]) -> bool {
     let (mut frame, mut tables, mut restart_interval) = (None, Tables::default(), 0);
+    let mut coverage = Coverage::default();
     for segment in segments(file) {
         match segment.marker {
             0xc0..=0xc2 => frame = Frame::read(segment.data, segment.marker == 0xc2),
@@ -14,6 +18,7 @@ pub(in crate::imaging) fn has_all_pixels(file: &[u8]) -> bool {
                 restart_interval = segment.data.first_chunk().map_or(0, |units| u64::from(u16::from_be_bytes(*units)))
             }
             START_OF_SCAN => {
+                coverage.add(segment.data);
                 let scan = frame.as_ref().and_then(|frame| Scan::read(segment.data, frame, &tables, restart_interval));
                 if scan.is_some_and(|scan| scan.go_through(Bits::of(segment.behind)).is_none()) {
                     return false;
@@ -22,7 +27,32 @@ pub(in crate::imaging) fn has_all_pixels(file: &[u8]) -> bool {
             _ => {}
         }
     }
-    true
+    frame.is_none_or(|frame| !frame.is_progressive || coverage.is_whole(&frame))
+}
+
+/// How many low bits of each coefficient the scans have left out so far, by component and coefficient; `None` before
+/// the first scan with the coefficient.
+#[derive(Default)]
+struct Coverage(HashMap<u8, [Option<u8>; 64]>);
+
+impl Coverage {
+    /// Adds the scan with this header. A scan that refines coefficients counts only after the scan that it refines.
+    fn add(&mut self, data: &[u8]) {
+        let Some((count, rest)) = data.split_first() else { return };
+        let Some((parts, [from, to, bits, ..])) = rest.split_at_checked(2 * usize::from(*count)) else { return };
+        let refined = Some(bits >> 4).filter(|refined| *refined > 0);
+        for part in parts.chunks_exact(2) {
+            let left_out = self.0.entry(part[0]).or_insert([None; 64]);
+            let range = left_out.get_mut(usize::from(*from)..=usize::from(*to)).unwrap_or_default();
+            range.iter_mut().filter(|left_out| **left_out == refined).for_each(|left_out| *left_out = Some(bits & 15));
+        }
+    }
+
+    /// Whether every coefficient of every component is there with all its bits.
+    fn is_whole(&self, frame: &Frame) -> bool {
+        let is_whole = |part: &Component| self.0.get(&part.id).is_some_and(|bits| bits.iter().all(|b| *b == Some(0)));
+        frame.components.iter().all(is_whole)
+    }
 }
 
 /// The header of a picture with Huffman codes, SOF0 to SOF2.

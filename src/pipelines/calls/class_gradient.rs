@@ -40,7 +40,7 @@ impl Call for ClassGradient {
         model.networks::<PlainUNet>()?.class_gradient(self.shape, rows).await
     }
 
-    fn is_finite(gradient: &Vec<f32>) -> bool {
+    fn is_finite(&self, gradient: &Vec<f32>) -> bool {
         gradient.iter().all(|value| value.is_finite())
     }
 

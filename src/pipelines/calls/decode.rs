@@ -22,6 +22,8 @@ pub struct Decode {
     pub shape: [usize; 3],
     /// The stage, counted from 0.
     pub stage: usize,
+    /// Whether the answers are pixels.
+    pub is_last: bool,
     /// The stage's share of the work of the whole decoder, in [0, 1].
     pub share: f64,
 }
@@ -48,6 +50,11 @@ impl Call for Decode {
 
     async fn run(&self, model: &Model, rows: &[Activation]) -> Result<Vec<Activation>, NetworkError> {
         LatentDiffusion::of(model)?.decode(self.shape, self.stage, rows).await
+    }
+
+    /// Looks only at pixels, which are few. What is not finite before stays so.
+    fn is_finite(&self, activation: &Activation) -> bool {
+        !self.is_last || activation.is_finite()
     }
 
     fn most_rows(&self) -> usize {

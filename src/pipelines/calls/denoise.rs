@@ -70,7 +70,7 @@ impl Call for DenoiseCall {
         }
     }
 
-    fn is_finite(denoised: &Denoised) -> bool {
+    fn is_finite(&self, denoised: &Denoised) -> bool {
         denoised.prediction.iter().all(|value| value.is_finite())
     }
 

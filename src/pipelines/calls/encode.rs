@@ -43,7 +43,7 @@ impl Call for Encode {
         1
     }
 
-    fn is_finite(posterior: &Posterior) -> bool {
+    fn is_finite(&self, posterior: &Posterior) -> bool {
         posterior.mean.iter().chain(&posterior.std).all(|value| value.is_finite())
     }
 }

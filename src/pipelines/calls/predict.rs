@@ -57,7 +57,7 @@ impl Call for Predict {
         RowMetric::Step
     }
 
-    fn is_finite(prediction: &Vec<f32>) -> bool {
+    fn is_finite(&self, prediction: &Vec<f32>) -> bool {
         prediction.iter().all(|value| value.is_finite())
     }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use super::pattern::Patterns;
-use crate::weights::json;
+use crate::{generation::Shown, weights::json};
 
 /// The settings of each component. They contain α for modules without an α tensor.
 #[derive(Debug, Default)]
@@ -15,6 +15,8 @@ pub(super) struct Notes(BTreeMap<&'static str, Settings>);
 /// The keys of PEFT's `LoraConfig` that affect the values of an adapter.
 #[derive(Debug)]
 struct Settings {
+    r: Option<f64>,
+    rank_pattern: Patterns,
     lora_alpha: Option<f64>,
     alpha_pattern: Patterns,
     use_rslora: bool,
@@ -43,13 +45,32 @@ impl Notes {
     /// The factor of a product of this rank: α / r; α / √r for "rank-stabilized" adapters (Kalajdzievski 2023,
     /// arXiv:2312.03732); 1 without settings.
     pub fn scale(&self, site: &str, rank: usize) -> f64 {
-        let Some((component, module)) = site.split_once('.') else { return 1.0 };
-        let Some(settings) = self.0.get(component) else { return 1.0 };
-        // Text encoders of newer versions of transformers have no `text_model`.
-        let names = [module, module.strip_prefix("text_model.").unwrap_or(module)];
+        let Some((settings, names)) = self.of(site) else { return 1.0 };
         let alpha = settings.alpha_pattern.find(&names).or(settings.lora_alpha);
         let rank = if settings.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
         alpha.map_or(1.0, |alpha| alpha / rank)
+    }
+
+    /// Checks the rank of a product against the settings.
+    ///
+    /// # Errors
+    /// The settings name another rank. PEFT, and therefore diffusers, refuses such a file too.
+    pub fn check_rank(&self, site: &str, rank: usize) -> Result<(), String> {
+        let Some((settings, names)) = self.of(site) else { return Ok(()) };
+        match settings.rank_pattern.find(&names).or(settings.r) {
+            Some(noted) if noted != rank as f64 => {
+                Err(format!("the matrices are of rank {rank}, the note {NOTE} says {}", Shown(noted)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The settings of the site's component, and the names of the site's module.
+    fn of<'a>(&self, site: &'a str) -> Option<(&Settings, [&'a str; 2])> {
+        let (component, module) = site.split_once('.')?;
+        // Text encoders of newer versions of transformers have no `text_model`.
+        let names = [module, module.strip_prefix("text_model.").unwrap_or(module)];
+        Some((self.0.get(component)?, names))
     }
 }
 
@@ -58,12 +79,18 @@ impl Settings {
         if member(members, component, "use_dora")?.unwrap_or(false) {
             return Err(format!("{component}.use_dora is not supported"));
         }
-        let table = member(members, component, "alpha_pattern")?.unwrap_or_default();
-        let alpha_pattern = Patterns::compile(table).map_err(|why| format!("{component}.alpha_pattern: {why}"))?;
-        let lora_alpha = member(members, component, "lora_alpha")?;
+        if member::<Value>(members, component, "layer_replication")?.is_some() {
+            return Err(format!("{component}.layer_replication is not supported"));
+        }
+        let patterns = |key: &str| {
+            let table = member(members, component, key)?.unwrap_or_default();
+            Patterns::compile(table).map_err(|why| format!("{component}.{key}: {why}"))
+        };
         Ok(Settings {
-            lora_alpha,
-            alpha_pattern,
+            r: member(members, component, "r")?,
+            rank_pattern: patterns("rank_pattern")?,
+            lora_alpha: member(members, component, "lora_alpha")?,
+            alpha_pattern: patterns("alpha_pattern")?,
             use_rslora: member(members, component, "use_rslora")?.unwrap_or(false),
         })
     }

@@ -3,9 +3,12 @@
 use safetensors::Dtype;
 
 use super::LowRank;
-use crate::weights::{
-    header::Info,
-    tensors::{check_numbers, floats},
+use crate::{
+    generation::Shown,
+    weights::{
+        header::Info,
+        tensors::{check_numbers, floats},
+    },
 };
 
 /// The largest |α / r|. Trained adapters have 1 or little more; a much larger factor destroys every picture.
@@ -42,7 +45,9 @@ impl Pair<'_> {
         };
         match scale.is_finite() && scale.abs() <= LARGEST_SCALE {
             true => Ok(scale as f32),
-            false => Err(format!("alpha / rank = {scale} is not between -{LARGEST_SCALE} and {LARGEST_SCALE}")),
+            false => {
+                Err(format!("alpha / rank = {} is not between -{LARGEST_SCALE} and {LARGEST_SCALE}", Shown(scale)))
+            }
         }
     }
 

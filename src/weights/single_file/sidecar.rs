@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::{Map, Value, json};
 
-use crate::weights::{LoadError, json as python};
+use crate::weights::{LoadError, header::is_pointer, json as python};
 
 /// The longest file that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -51,6 +51,9 @@ pub(super) fn merge(path: &Path, configs: &mut BTreeMap<&'static str, Map<String
         return Err(read(std::io::ErrorKind::FileTooLarge.into()));
     }
     let text = std::fs::read_to_string(path).map_err(read)?;
+    if is_pointer(text.as_bytes()) {
+        return Err(LoadError::LfsPointer { path: shown });
+    }
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let object = python::object(text).map_err(|source| LoadError::Json { path: shown.clone(), source })?;
     let class = object.get("scheduler").and_then(|keys| keys.get("_class_name")).cloned();

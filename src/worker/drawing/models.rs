@@ -42,7 +42,7 @@ impl Drawing {
         placed: &Placed,
     ) -> Result<(ModelLease, Option<ModelLease>, Room), Outcome> {
         if let Some(reason) = claimed.cancel.reason() {
-            return Err(ended_early(RunError::Canceled(reason)));
+            return Err(ended_early(RunError::Canceled(reason), draw));
         }
         let ready = async {
             let job = &claimed.record.job;
@@ -64,7 +64,7 @@ impl Drawing {
         tokio::select! {
             biased;
             () = tell.until_canceled() => {
-                Err(ended_early(RunError::Canceled(claimed.cancel.reason().unwrap_or(Reason::Lost))))
+                Err(ended_early(RunError::Canceled(claimed.cancel.reason().unwrap_or(Reason::Lost)), draw))
             }
             ready = ready => ready,
         }

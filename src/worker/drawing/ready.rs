@@ -73,7 +73,7 @@ impl Drawing {
             return true;
         }
         let catalogue = self.catalogue.clone();
-        match tokio::task::spawn_blocking(move || catalogue.reload()).await {
+        match tokio::task::spawn_blocking(move || catalogue.list_changes()).await {
             Ok(Ok(reloaded)) => !reloaded.is_empty(),
             _ => false,
         }

@@ -1,0 +1,50 @@
+//! A picture and a mask in the size that is drawn, and how the result is combined with the original.
+
+use super::{crop::around, pixels::at};
+use crate::{
+    generation::Mask,
+    imaging::{GreyImage, RgbImage, composite, grey, resize},
+};
+
+/// The picture and the mask of a generation that redraws a part.
+#[derive(Clone, Debug)]
+pub(super) struct MaskedPicture {
+    /// The picture that is drawn over: the original in the size that is drawn, or the part of the original that
+    /// `padding_mask_crop` selects, in its own size.
+    pub picture: RgbImage,
+    /// The blurred mask, of the size of `picture`.
+    pub mask: GreyImage,
+    /// The original and the part that was cut out of it, as [x, y, width, height]; `None` for the whole picture.
+    part: Option<(RgbImage, [u32; 4])>,
+    /// Whether the original is restored where the mask is black.
+    keep: bool,
+}
+
+impl MaskedPicture {
+    /// Prepares the uploaded pictures for drawing (H, W). The mask is blurred in its own size, as in diffusers.
+    pub fn new(whole: RgbImage, mask: RgbImage, settings: &Mask, [height, width]: [usize; 2]) -> MaskedPicture {
+        let Some(padding) = settings.padding_mask_crop else {
+            let picture = at(&whole, [height, width]);
+            drop(whole);
+            let blurred = grey(&mask, settings.mask_blur, settings.mask_invert);
+            let mask = resize(&blurred, width as u32, height as u32);
+            return MaskedPicture { picture, mask, part: None, keep: settings.keep_unmasked };
+        };
+        let mask = at(&mask, [whole.height as usize, whole.width as usize]);
+        let mask = grey(&mask, settings.mask_blur, settings.mask_invert);
+        let part = around(&mask, padding, [height, width]);
+        let (picture, mask) = (whole.cropped(part), mask.cropped(part));
+        MaskedPicture { picture, mask, part: Some((whole, part)), keep: true }
+    }
+
+    /// Combines what was drawn with the original: around the part, and where the mask is black.
+    pub fn complete(&self, drawn: RgbImage) -> RgbImage {
+        let MaskedPicture { picture, mask, .. } = self;
+        let over = |drawn: &RgbImage| composite(picture, &resize(drawn, picture.width, picture.height), mask);
+        match &self.part {
+            Some((whole, [x, y, ..])) => whole.clone().with_part([*x, *y], &over(&drawn)),
+            None if self.keep => over(&drawn),
+            None => drawn,
+        }
+    }
+}
