@@ -4,6 +4,7 @@
 //! decision, such as no refiner. Only what may change with files is checked again. The ledger keeps a [`Record`] of it,
 //! whose [`Status`] and [`Event`]s are what clients see.
 
+mod allowance;
 mod any_model;
 mod approximations;
 mod artifact;
@@ -21,6 +22,7 @@ mod id;
 mod input;
 mod job;
 mod json;
+mod key_terms;
 mod levels;
 mod limits;
 mod lora;
@@ -46,6 +48,7 @@ mod task;
 mod webhook;
 mod webhook_id;
 
+pub use allowance::{Allowance, Exceeded, RateLimit, Spent, Window, day_of};
 pub use approximations::{Decoder, FeatureCache, FeatureCacheKind, GuidanceInterval};
 pub use artifact::{Artifact, Facts};
 pub use card::ModelCard;
@@ -60,6 +63,7 @@ pub use id::{GenerationId, InvalidId};
 pub use input::{ImageField, ImageRole, ImageSource, InputImage};
 pub use job::{Job, OnDisconnect, Work};
 pub use json::{JsonError, ValueBudget};
+pub use key_terms::{KeyTerms, Scope};
 pub use levels::Levels;
 pub use limits::Limits;
 pub use lora::LoraUse;
