@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::config::{Config, Secret};
 
@@ -15,20 +15,25 @@ use crate::config::{Config, Secret};
 const FILE: &str = "operator.token";
 
 /// Sets the token of a server whose settings have none and whose listener other machines may reach. The first start
-/// makes the file.
+/// makes the file. If the file can neither be read nor written, as in a read-only container, the token is one that
+/// nobody knows.
 ///
 /// # Errors
-/// The file can be neither read nor written, or it is empty.
+/// The file is empty, or the system has no random bytes.
 pub(super) fn settle(config: &mut Config) -> Result<()> {
-    if config.operator.token.is_empty() && !config.operator.bind.ip().is_loopback() {
-        let path = config.data_dir.join(FILE);
-        let token = fs::create_dir_all(&config.data_dir).and_then(|()| read_or_make(&path));
-        let token = token.with_context(|| format!("the operator's token {}", path.display()))?;
-        if token.is_empty() {
-            bail!("the operator's token {} is empty; delete the file", path.display());
-        }
-        config.operator.token = token;
+    if !config.operator.token.is_empty() || config.operator.bind.ip().is_loopback() {
+        return Ok(());
     }
+    let path = config.data_dir.join(FILE);
+    let made = fs::create_dir_all(&config.data_dir).and_then(|()| read_or_make(&path));
+    config.operator.token = match made {
+        Ok(token) if token.is_empty() => bail!("the operator's token {} is empty; delete the file", path.display()),
+        Ok(token) => token,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "/admin is closed: set operator.token, because its file cannot be used");
+            random()?
+        }
+    };
     Ok(())
 }
 
@@ -46,13 +51,17 @@ fn read_or_make(path: &Path) -> io::Result<Secret> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return read(path),
         file => file?,
     };
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
-    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    file.write_all(token.as_bytes())?;
+    let token = random()?;
+    file.write_all(token.expose().as_bytes())?;
     file.sync_all()?;
     tracing::info!(path = %path.display(), "the operator's token is made");
-    Ok(Secret::new(token))
+    Ok(token)
+}
+
+fn random() -> io::Result<Secret> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
 }
 
 fn read(path: &Path) -> io::Result<Secret> {
@@ -88,6 +97,18 @@ mod tests {
         fs::write(data_dir.join(FILE), "\n").unwrap();
         config.operator.token = Secret::default();
         assert!(settle(&mut config).unwrap_err().to_string().contains("is empty"));
+    }
+
+    #[test]
+    fn a_server_without_a_place_for_the_file_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        // A file is where the folder would be.
+        let data_dir = folder.path().join("data");
+        fs::write(&data_dir, "").unwrap();
+        let mut config = config(&data_dir, &[("operator.bind", "0.0.0.0:0")]);
+        settle(&mut config).unwrap();
+        let token = std::mem::take(&mut config.operator.token);
+        assert_eq!((token.expose().len(), operator_token(&config).expose()), (64, ""));
     }
 
     #[test]

@@ -137,7 +137,9 @@ fn list<T>(
         }
         read
     };
-    entries.iter().enumerate().map(read).collect()
+    // Every entry is read, so that all errors are reported.
+    let read: Vec<Option<T>> = entries.iter().enumerate().map(read).collect();
+    read.into_iter().collect()
 }
 
 #[cfg(test)]
