@@ -30,7 +30,8 @@ pub(super) fn settle(config: &mut Config) -> Result<()> {
         Ok(token) if token.is_empty() => bail!("the operator's token {} is empty; delete the file", path.display()),
         Ok(token) => token,
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "/admin is closed: set operator.token, because its file cannot be used");
+            let path = path.display();
+            tracing::warn!(%path, %error, "/admin is closed: the token's file cannot be used; set operator.token");
             random()?
         }
     };

@@ -22,8 +22,8 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
     /// made, whatever state that has now; the key is checked first. Erasing a generation frees its id and its key; an
     /// expired key is free too. [`Accepted::Again`] writes nothing.
     ///
-    /// The tenant's share, its usage and the limits of its API key are charged with the generation now, whatever happens
-    /// to it later.
+    /// The tenant's share and usage and the limits of the API key are charged now, whatever happens to the generation
+    /// later.
     ///
     /// # Errors
     /// [`Refusal::QueueFull`], [`Refusal::TenantQueueFull`], [`Refusal::KeyReused`], [`Refusal::IdTaken`],

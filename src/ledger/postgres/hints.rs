@@ -1,7 +1,7 @@
 //! Hints between processes by NOTIFY.
 //!
-//! A payload is a word, `queued`, `orders`, `keys`, `changed:ID` or `canceled:ID`; older versions send several words separated
-//! by spaces. Unknown words come from other versions and are skipped.
+//! A payload is a word, `queued`, `orders`, `keys`, `changed:ID` or `canceled:ID`; older versions send several words
+//! separated by spaces. Unknown words come from other versions and are skipped.
 
 use std::{io, time::Duration};
 
