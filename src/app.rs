@@ -4,6 +4,7 @@ mod computation;
 mod crashes;
 mod memory;
 mod open_files;
+mod operator_token;
 mod reload;
 mod store;
 mod webhooks;
@@ -33,6 +34,7 @@ use crate::{
 };
 
 use computation::{Computation, worker_name};
+pub use operator_token::operator_token;
 use store::{announce, reaping, start_store};
 pub use store::{migrate, open_store, operator_beside};
 use webhooks::webhooks;
@@ -72,6 +74,7 @@ impl App {
         catalogue.warn();
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
         let store = start_store(&config, &tasks, &draining).await?;
+        operator_token::settle(&mut config)?;
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
         let (webhooks, deliverer) = webhooks(&config.webhooks, store.clone(), patience, &metrics)?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
@@ -120,6 +123,7 @@ impl App {
             outbox: outbox.clone(),
             wake: wake.clone(),
             drain: drain.clone(),
+            keys: service.key_cache(),
         };
         let compute = config.role.works().then(|| {
             let settings = engine_settings(&config.engine);

@@ -3,6 +3,7 @@
 mod flags;
 mod generate;
 mod healthcheck;
+mod key_access;
 mod keys;
 mod operator;
 mod output;
@@ -40,7 +41,7 @@ enum Command {
     Models(Settings),
     /// Update the schema of the database.
     Migrate(Settings),
-    /// Create API keys.
+    /// Create, list, revoke and rotate API keys.
     #[command(subcommand)]
     Keys(keys::Keys),
     /// Check or print the settings.

@@ -7,6 +7,7 @@ mod environment;
 mod home;
 mod hosts;
 mod one_or_more;
+mod operator;
 mod secret;
 mod webhooks;
 mod whole;
@@ -28,6 +29,7 @@ use crate::generation::Limits;
 pub use blobs::Blobs;
 pub use devices::{DeviceName, KernelSet};
 pub use hosts::HostPattern;
+pub use operator::Operator;
 pub use secret::Secret;
 pub use webhooks::{AllowedHost, Webhooks};
 
@@ -85,17 +87,9 @@ pub struct Http {
     pub wait_max_s: Seconds,
     pub ping_interval_s: Seconds,
     pub return_s: Seconds,
-    /// If empty, the URLs of pictures are not signed.
+    /// If empty, the URLs of pictures and events are not signed.
     pub url_secret: Secret,
     pub url_expiry_s: Seconds,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Operator {
-    #[serde(deserialize_with = "words::address")]
-    pub bind: SocketAddr,
-    pub allowed_hosts: Vec<HostPattern>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -444,6 +438,7 @@ impl Config {
         if self.limits.max_side_pixels < 8 || self.limits.max_images == 0 || self.limits.max_steps == 0 {
             return bound("limits", "max_side_pixels must be at least 8, max_images and max_steps at least 1");
         }
+        self.operator.check()?;
         self.webhooks.check()?;
         self.blobs.check()
     }

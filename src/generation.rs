@@ -4,6 +4,7 @@
 //! decision, such as no refiner. Later code checks again only what may have changed with the files of models. The
 //! ledger keeps a [`Record`] of each generation; clients see its [`Status`] and [`Event`]s.
 
+mod allowance;
 mod any_model;
 mod approximations;
 mod artifact;
@@ -21,6 +22,7 @@ mod id;
 mod input;
 mod job;
 mod json;
+mod key_terms;
 mod levels;
 mod limits;
 mod lora;
@@ -47,6 +49,7 @@ mod task;
 mod webhook;
 mod webhook_id;
 
+pub use allowance::{Allowance, Exceeded, RateLimit, Spent, Window, day_of};
 pub use approximations::{Decoder, FeatureCache, FeatureCacheKind, GuidanceInterval};
 pub use artifact::{Artifact, Facts};
 pub use card::ModelCard;
@@ -61,6 +64,7 @@ pub use id::{GenerationId, InvalidId};
 pub use input::{ImageField, ImageRole, ImageSource, InputImage};
 pub use job::{Job, OnDisconnect, Work};
 pub use json::{JsonError, ValueBudget};
+pub use key_terms::{KeyTerms, Scope};
 pub use levels::Levels;
 pub use limits::Limits;
 pub use lora::LoraUse;

@@ -21,17 +21,20 @@ mod host;
 mod idempotency;
 mod images;
 mod json;
+pub mod keys;
 mod list;
 pub mod listener;
 mod multipart;
 mod negotiate;
 mod observe;
 mod openai;
+mod operator_access;
 mod origin;
 mod page;
 mod path;
 mod presence;
 mod range;
+mod rate_limit;
 mod route;
 mod routes;
 mod sdapi;
@@ -42,6 +45,7 @@ mod tries;
 mod uploads;
 mod url;
 mod urlencoded;
+mod usage;
 mod webhooks;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -67,6 +71,7 @@ use crate::{
 };
 
 use face::ResponseFace;
+use operator_access::OperatorAccess;
 use origin::Origins;
 use signed::Signer;
 use tries::Tries;
@@ -86,7 +91,7 @@ pub struct AppState {
     pub http: Arc<Http>,
     /// Bounds the memory that the bodies of all requests take together.
     pub bodies: Bodies,
-    /// Signs URLs of pictures.
+    /// Signs URLs of pictures and events.
     pub signer: Signer,
     /// The bounds of `[limits]`, which `GET /v1/models` shows to clients.
     pub limits: Arc<Limits>,
@@ -135,14 +140,17 @@ impl std::fmt::Debug for AppState {
 
 /// The router of the public listener: the API and the web page.
 pub fn public_router(state: AppState) -> Router {
-    let router = assemble(public_routes()).fallback(page::asset);
+    let router = assemble(public_routes()).layer(middleware::from_fn(rate_limit::show)).fallback(page::asset);
     let origins = Origins::public(&state.http);
     finish(guarded(router.with_state(state.clone()), origins), state.metrics)
 }
 
-/// The router of the operator's listener, which the public network does not reach: health, metrics and administration.
+/// The router of the operator's listener: health, metrics and administration. With `operator.token`, administration
+/// requires the token.
 pub fn operator_router(state: AppState, operator: &Operator) -> Router {
-    let router = assemble(operator_routes()).fallback(page::nothing);
+    let access = OperatorAccess::new(state.service.clone(), operator);
+    let check = middleware::from_fn_with_state(access, operator_access::check);
+    let router = assemble(operator_routes()).fallback(page::nothing).layer(check);
     finish(guarded(router.with_state(state.clone()), Origins::operator(operator)), state.metrics)
 }
 

@@ -23,6 +23,7 @@ mod reports;
 mod row;
 mod sqlite;
 mod upkeep;
+mod usage;
 mod webhooks;
 mod workers;
 
@@ -30,7 +31,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::generation::{Artifact, GenerationId, Problem, Record};
+use crate::generation::{Artifact, Exceeded, GenerationId, Problem, Record};
 
 pub use accepting::Accepts;
 pub use blobs::{BlobError, Blobs};
@@ -38,17 +39,18 @@ pub use claiming::Claims;
 use dialect::{Dialect, Value};
 pub use endpoints::Webhooks;
 pub use fleet::Fleet;
-pub use keys::{KeyRecord, Keys};
+pub use keys::{KeyQuery, KeyRecord, Keys, StoredKey};
 pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, QueuePosition, Reaped, Reaping, Renewed, Workload};
 pub use reading::Reads;
 use row::Row;
 pub use sqlite::{Clock, Reading};
 pub use upkeep::Upkeep;
+pub use usage::{Usage, UsageOfDay, Usages};
 pub use webhooks::{ClaimedDelivery, DeliveryAnswer, DeliveryClaim, NewEndpoint, Next};
 pub use workers::{Heartbeat, Hint, Report, Snapshot, WorkerRecord};
 
 /// A handle to a store; clones share its connections. Users take the roles that they need: [`Accepts`], [`Reads`],
-/// [`Claims`], [`Upkeep`], [`Fleet`], [`Keys`] and [`Webhooks`].
+/// [`Claims`], [`Upkeep`], [`Fleet`], [`Keys`], [`Usages`] and [`Webhooks`].
 #[derive(Clone, Debug)]
 pub struct Ledger {
     db: Arc<dyn Dialect>,
@@ -63,8 +65,8 @@ pub trait Store: Serving + WorkerStore + Sweeping + Webhooks {}
 impl<S: Serving + WorkerStore + Sweeping + Webhooks> Store for S {}
 
 /// The roles that the service needs.
-pub trait Serving: Accepts + Reads + Fleet + Keys {}
-impl<S: Accepts + Reads + Fleet + Keys> Serving for S {}
+pub trait Serving: Accepts + Reads + Fleet + Keys + Usages {}
+impl<S: Accepts + Reads + Fleet + Keys + Usages> Serving for S {}
 
 /// The roles that a worker needs.
 pub trait WorkerStore: Claims + Reads + Fleet {}
@@ -80,6 +82,7 @@ impl Claims for Ledger {}
 impl Upkeep for Ledger {}
 impl Fleet for Ledger {}
 impl Keys for Ledger {}
+impl Usages for Ledger {}
 impl Webhooks for Ledger {}
 
 /// How many times a call is tried if other calls conflict with it, and the pause before the first retry.
@@ -210,12 +213,16 @@ pub struct Counts {
 }
 
 /// Why the store refuses a change. Nothing has changed, and the store would refuse the same change again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
     #[error("{queued} generations wait already")]
     QueueFull { queued: usize },
     #[error("{queued} generations of this tenant wait already")]
     TenantQueueFull { queued: usize },
+    #[error(transparent)]
+    LimitReached(#[from] Exceeded),
+    #[error("the API key was revoked or has expired")]
+    KeyEnded,
     #[error("the idempotency key was used for another request")]
     KeyReused,
     #[error("the id is that of another generation")]

@@ -4,16 +4,19 @@ mod accept_policy;
 mod access;
 mod api_key;
 mod bus;
+mod caller;
 mod catalogue;
 mod create_request;
 mod creating;
 mod devices;
 mod drain;
 mod intake;
+mod key_ring;
 mod keys;
 mod live;
 mod lora_numbers;
 mod memory;
+mod new_key;
 mod offload;
 mod operating;
 mod rules;
@@ -32,26 +35,27 @@ use crate::{
     catalogue::Catalogue,
     diffusion::{SchedulerName, names},
     engine::Reason,
-    generation::{Artifact, Event, GenerationId, Invalid, Limits, Record, Status},
+    generation::{Artifact, Event, GenerationId, Invalid, Limits, Record, Scope, Status},
     ledger::{Blobs, Counts, Hint, ListQuery, QueuePosition, Refusal, Serving, StoreError, blobs::path_of_input},
     metrics::Metrics,
     webhooks::EndpointRegistry,
 };
 
-use keys::Keys;
-
 pub use accept_policy::AcceptPolicy;
 pub use access::Access;
 pub use api_key::ApiKey;
 pub use bus::{Bus, Outbox};
+pub use caller::{Allowances, Caller, CallerKey};
 pub use catalogue::{AddOn, ModelView};
 pub use create_request::{CreateRequest, Created, Repeatable};
 pub use devices::{Candidate, Devices, Load, Placed};
 pub use drain::Drain;
 pub use intake::is_transparent;
-pub use keys::NewKey;
+pub use key_ring::KeyRing;
+pub use keys::{KeyCache, same};
 pub use live::{Live, Phase, Preview, Progress};
 pub use memory::{Memory, TakenMemory};
+pub use new_key::NewKey;
 pub use offload::{AT_ONCE_BYTES, offload};
 pub use operating::Unready;
 pub use rules::CatalogueRules;
@@ -67,7 +71,7 @@ pub struct Service(Arc<Shared>);
 /// The shared contents of a [`Service`].
 struct Shared {
     parts: Parts,
-    keys: Keys,
+    keys: KeyCache,
 }
 
 impl std::ops::Deref for Shared {
@@ -160,7 +164,18 @@ pub enum ServiceError {
     MissingKey,
     #[error("the API key is unknown")]
     InvalidKey,
-    /// The store refused the request. `retry_after_s` is an estimate if the queue is full, otherwise 10.
+    #[error("the API key has expired")]
+    KeyExpired,
+    #[error("the API key does not have the scope {}", .0.as_str())]
+    ScopeMissing(Scope),
+    #[error("the API key may not use the model {model:?}")]
+    ModelForbidden { model: String, allowed: Vec<String> },
+    #[error("there is no such key")]
+    NoSuchKey,
+    #[error("the key was revoked")]
+    KeyRevoked,
+    /// The store refused the request. `retry_after_s` is exact for limits of a key, an estimate if the queue is full, and
+    /// otherwise 10.
     #[error("{refusal}")]
     Refused { refusal: Refusal, retry_after_s: u64 },
     #[error("a generation would wait about {wait_s} s, more than {bound_s} s")]
@@ -191,14 +206,15 @@ impl From<StoreError> for ServiceError {
 
 impl From<Refusal> for ServiceError {
     fn from(refusal: Refusal) -> ServiceError {
-        ServiceError::Refused { refusal, retry_after_s: 10 }
+        let retry_after_s = if let Refusal::LimitReached(exceeded) = &refusal { exceeded.reset_s() } else { 10 };
+        ServiceError::Refused { refusal, retry_after_s }
     }
 }
 
 impl Service {
     pub fn new(parts: Parts) -> Service {
         let (entries, fresh) = parts.accept_policy.key_cache;
-        Service(Arc::new(Shared { keys: Keys::new(entries, fresh), parts }))
+        Service(Arc::new(Shared { keys: KeyCache::new(entries, fresh), parts }))
     }
 
     pub async fn get(&self, access: Access<'_>, id: GenerationId) -> Result<View, ServiceError> {
@@ -408,6 +424,11 @@ impl Service {
 
     async fn query<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, ServiceError> {
         Ok(self.bounded(answer).await?)
+    }
+
+    /// As [`Service::query`], for several calls.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, ServiceError>>) -> Result<T, ServiceError> {
+        self.bounded(async { Ok(work.await) }).await?
     }
 
     /// Bounds the time of a call to a shared store, because a database behind a network may neither answer nor fail.

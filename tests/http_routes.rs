@@ -26,6 +26,8 @@ mod forms;
 mod idempotency;
 #[path = "http_routes/inputs.rs"]
 mod inputs;
+#[path = "http_routes/keys.rs"]
+mod keys;
 #[path = "http_routes/loras.rs"]
 mod loras;
 #[path = "http_routes/models.rs"]

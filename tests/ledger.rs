@@ -50,6 +50,8 @@ mod sharing;
 mod speed;
 #[path = "ledger/upgrading.rs"]
 mod upgrading;
+#[path = "ledger/usage.rs"]
+mod usage;
 #[path = "ledger/watching.rs"]
 mod watching;
 
@@ -152,6 +154,16 @@ macro_rules! conformance {
             keys::a_new_key_changes_the_weight_and_bounds_of_its_tenant,
             keys::a_tenant_without_a_key_can_get_one,
             keys::a_refused_key_changes_nothing,
+            keys::every_term_of_a_key_is_stored,
+            keys::keys_are_listed_in_pages,
+            keys::a_revoked_key_stays_revoked,
+            keys::a_rotated_key_keeps_its_old_digest_for_a_while,
+            usage::accepted_generations_are_counted_for_their_tenant_and_key,
+            usage::a_rate_limit_holds_when_many_accept_at_once,
+            usage::a_window_of_a_rate_limit_ends,
+            usage::a_quota_holds_when_many_accept_at_once,
+            usage::what_is_not_accepted_uses_up_nothing,
+            usage::a_key_that_has_ended_creates_nothing,
         ]);
     };
     ($store:ident, $place:expr, $runs:expr, [$($file:ident::$case:ident),* $(,)?]) => {

@@ -1,30 +1,43 @@
-//! `latentd keys`: creates API keys of tenants.
+//! `latentd keys`: creates, lists, revokes and rotates API keys of tenants.
 
-use std::{net::SocketAddr, time::Duration};
-
-use anyhow::{Context, Result, anyhow, bail};
-use clap::{Args, Subcommand};
+use anyhow::{Result, anyhow};
+use clap::{Args, Subcommand, ValueEnum, builder::PossibleValue};
 use latentd::{
-    app,
-    generation::Fields,
-    ledger::StoreError,
+    config::Config,
+    generation::{Fields, Priority, Scope},
+    http::keys::KeyObject,
     service::{AcceptPolicy, NewKey},
 };
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{Settings, operator::reachable};
+use super::{Settings, key_access::KeyAccess};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
     /// Create an API key and print it. The key cannot be shown again.
     Create(Create),
+    /// List the keys, also those that were revoked.
+    List(List),
+    /// Revoke a key for good.
+    Revoke(Revoke),
+    /// Give a key a new secret and print the new key. The id, the limits and the usage stay.
+    Rotate(Rotate),
+}
+
+/// Options that select the store.
+#[derive(Debug, Args)]
+struct Store {
+    #[command(flatten)]
+    settings: Settings,
+    /// Folder of the SQLite database. Overrides the setting data_dir, whose default is data.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Create {
     #[command(flatten)]
-    settings: Settings,
+    store: Store,
     /// Name of the tenant: 1 to 64 characters a-z, 0-9, ".", "_" and "-", the first one a letter or digit, and not
     /// "default". A tenant that does not exist is created.
     #[arg(long, value_name = "NAME")]
@@ -39,92 +52,211 @@ pub(super) struct Create {
     /// tenants.max_running].
     #[arg(long, value_name = "N")]
     max_running: Option<u32>,
-    /// Folder of the SQLite database. Overrides the setting data_dir, whose default is data.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<std::path::PathBuf>,
+    /// A name for people, at most 100 characters.
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+    /// What the key may do: generate (every method but GET), read (GET), admin (the operator's routes). Several are
+    /// separated by commas [default: generate,read].
+    #[arg(long, value_name = "SCOPE", value_delimiter = ',')]
+    scopes: Vec<ScopeArg>,
+    /// A model that the key may use; can be repeated [default: every model].
+    #[arg(long = "model", value_name = "MODEL")]
+    models: Vec<String>,
+    /// The highest priority of the key's generations: low, normal or high. Higher ones are lowered [default: high].
+    #[arg(long, value_name = "PRIORITY")]
+    max_priority: Option<String>,
+    /// Maximum number of generations that the key creates within --rate-window-s, 1 to 1000000 [default: no limit].
+    #[arg(long, value_name = "N")]
+    rate_limit: Option<u32>,
+    /// Seconds of --rate-limit, 1 to 86400 [default: 60].
+    #[arg(long, value_name = "S", requires = "rate_limit")]
+    rate_window_s: Option<u32>,
+    /// Maximum work of the key's generations per day (UTC), in 10⁹ multiplications, the unit of GET /v1/usage [default:
+    /// no limit].
+    #[arg(long, value_name = "N")]
+    max_cost_per_day: Option<u64>,
+    /// Seconds until the key expires, at most ten years [default: never].
+    #[arg(long, value_name = "S")]
+    expires_in_s: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    store: Store,
+    /// Only keys of this tenant.
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+    /// Print the keys as a JSON array.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Revoke {
+    #[command(flatten)]
+    store: Store,
+    /// Id of the key: its second part, or the whole key.
+    #[arg(value_name = "KEY")]
+    id: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rotate {
+    #[command(flatten)]
+    store: Store,
+    /// Id of the key: its second part, or the whole key.
+    #[arg(value_name = "KEY")]
+    id: String,
+    /// Seconds for which the old secret stays valid too, at most 2592000 (30 days).
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    grace_s: u64,
+}
+
+/// A scope on the command line.
+#[derive(Clone, Copy, Debug)]
+struct ScopeArg(Scope);
+
+impl ValueEnum for ScopeArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[ScopeArg(Scope::Generate), ScopeArg(Scope::Read), ScopeArg(Scope::Admin)]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.as_str()))
+    }
 }
 
 impl Keys {
     pub(super) fn run(&self) -> Result<()> {
-        let Keys::Create(create) = self;
-        create.run()
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            match self {
+                Keys::Create(create) => create.run().await,
+                Keys::List(list) => list.run().await,
+                Keys::Revoke(Revoke { store, id }) => {
+                    let key = KeyAccess::open(&store.load()?).await?.revoke(public_part(id)).await?;
+                    eprintln!("the key {} of tenant {} is revoked", key.id, key.tenant);
+                    Ok(())
+                }
+                Keys::Rotate(Rotate { store, id, grace_s }) => {
+                    let fields = Map::from_iter([("grace_s".to_owned(), json!(grace_s))]);
+                    let key = KeyAccess::open(&store.load()?).await?.rotate(public_part(id), fields).await?;
+                    eprintln!("the old secret of {} is valid until {}", key.id, or_dash(&key.old_key_expires_at));
+                    println!("{}", key.key.unwrap_or_default());
+                    Ok(())
+                }
+            }
+        })
+    }
+}
+
+impl Store {
+    fn load(&self) -> Result<Config> {
+        let flags = self.data_dir.iter().map(|dir| ("data_dir".to_owned(), dir.display().to_string())).collect();
+        self.settings.load(flags)
     }
 }
 
 impl Create {
-    fn run(&self) -> Result<()> {
-        let flags = self.data_dir.iter().map(|dir| ("data_dir".to_owned(), dir.display().to_string())).collect();
-        let config = self.settings.load(flags)?;
+    async fn run(&self) -> Result<()> {
+        let config = self.store.load()?;
         // All errors in the arguments are reported before anything else is done.
-        let new =
-            NewKey::read(Fields::new(self.fields()), AcceptPolicy::of(&config).tenant_caps).map_err(|invalid| {
-                let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();
-                anyhow!("{}", details.join("; "))
-            })?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let made = runtime.block_on(async {
-            match app::open_store(&config).await {
-                Ok(store) => {
-                    let (key, record) = new.make().context("the system has no random bytes")?;
-                    store.create_key(&record).await.context("the key cannot be stored")?;
-                    Ok(Made {
-                        key: key.expose().to_owned(),
-                        tenant: record.tenant,
-                        weight: record.weight,
-                        max_queued: record.max_queued.unwrap_or_default(),
-                        max_running: record.max_running.unwrap_or_default(),
-                    })
-                }
-                // Only one process can use a SQLite file. If a server uses the file, the server makes the key.
-                Err(error @ StoreError::Locked { .. }) => {
-                    let operator = reachable(app::operator_beside(&config));
-                    self.request(operator).await.with_context(|| {
-                        format!("{error}; its operator listener {operator} did not make the key either")
-                    })
-                }
-                Err(error) => Err(anyhow::Error::from(error).context("the store cannot be opened")),
-            }
+        NewKey::read(Fields::new(self.fields()), AcceptPolicy::of(&config).tenant_caps).map_err(|invalid| {
+            let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();
+            anyhow!("{}", details.join("; "))
         })?;
+        let made = KeyAccess::open(&config).await?.create(self.fields()).await?;
         // Standard output contains only the key, for scripts.
         eprintln!(
             "a key of tenant {}: weight {}, at most {} queued and {} running; it is not shown again",
-            made.tenant, made.weight, made.max_queued, made.max_running
+            made.tenant,
+            made.weight,
+            made.max_queued.unwrap_or_default(),
+            made.max_running.unwrap_or_default()
         );
-        println!("{}", made.key);
+        println!("{}", made.key.unwrap_or_default());
         Ok(())
     }
 
-    /// Asks the server to make the key.
-    async fn request(&self, operator: SocketAddr) -> Result<Made> {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
-        let url = format!("http://{operator}/admin/keys");
-        let body = serde_json::to_vec(&self.fields())?;
-        let request = client.post(url).header("content-type", "application/json").body(body);
-        let answer = request.send().await.map_err(reqwest::Error::without_url)?;
-        let (status, body) = (answer.status(), answer.bytes().await.map_err(reqwest::Error::without_url)?);
-        if !status.is_success() {
-            let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-            bail!("it answers {status}: {}", problem["detail"].as_str().unwrap_or("the answer is not from latentd"));
-        }
-        serde_json::from_slice(&body).context("its answer cannot be read")
-    }
-
+    /// The request of `POST /admin/keys`. Options that are absent are null.
     fn fields(&self) -> Map<String, Value> {
-        let mut fields = Map::new();
-        fields.insert("tenant".to_owned(), self.tenant.clone().into());
-        fields.insert("weight".to_owned(), self.weight.into());
-        fields.insert("max_queued".to_owned(), self.max_queued.into());
-        fields.insert("max_running".to_owned(), self.max_running.into());
-        fields
+        let scopes: Vec<&str> = self.scopes.iter().map(|scope| scope.0.as_str()).collect();
+        let fields = json!({
+            "tenant": self.tenant,
+            "weight": self.weight,
+            "max_queued": self.max_queued,
+            "max_running": self.max_running,
+            "name": self.name,
+            "scopes": (!scopes.is_empty()).then_some(scopes),
+            "models": (!self.models.is_empty()).then_some(&self.models),
+            "max_priority": self.max_priority,
+            "rate_limit": self.rate_limit,
+            "rate_window_s": self.rate_window_s,
+            "max_cost_per_day": self.max_cost_per_day,
+            "expires_in_s": self.expires_in_s,
+        });
+        if let Value::Object(fields) = fields { fields } else { Map::new() }
     }
 }
 
-/// A new key, as it is printed.
-#[derive(Debug, Deserialize)]
-struct Made {
-    key: String,
-    tenant: String,
-    weight: f64,
-    max_queued: u32,
-    max_running: u32,
+impl List {
+    async fn run(&self) -> Result<()> {
+        let mut keys = KeyAccess::open(&self.store.load()?).await?.list(self.tenant.as_deref()).await?;
+        keys.sort_by(|a, b| a.created_at.cmp(&b.created_at));
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&keys)?);
+            return Ok(());
+        }
+        let head = ["ID", "TENANT", "NAME", "SCOPES", "MODELS", "LIMITS", "CREATED", "LAST USED", "STATE"];
+        let rows: Vec<[String; 9]> =
+            std::iter::once(head.map(str::to_owned)).chain(keys.iter().map(|key| row(key))).collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+        let widths: [usize; 9] = std::array::from_fn(width);
+        for row in &rows {
+            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            println!("{}", cells.join("  ").trim_end());
+        }
+        Ok(())
+    }
+}
+
+fn row(key: &KeyObject) -> [String; 9] {
+    let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+    let rate = key.rate_limit.zip(key.rate_window_s).map(|(limit, window_s)| format!("{limit} in {window_s} s"));
+    let quota = key.max_cost_per_day.map(|cost| format!("cost {cost} a day"));
+    let priority = (key.max_priority != Priority::High).then(|| match key.max_priority {
+        Priority::Low => "low".to_owned(),
+        _ => "normal".to_owned(),
+    });
+    let limits: Vec<String> = [rate, quota, priority].into_iter().flatten().collect();
+    let state = match (&key.revoked_at, &key.expires_at) {
+        (Some(at), _) => format!("revoked {at}"),
+        (None, Some(at)) => format!("expires {at}"),
+        (None, None) => "valid".to_owned(),
+    };
+    [
+        key.id.clone(),
+        key.tenant.clone(),
+        filled(&key.name),
+        scopes.join(","),
+        filled(&key.models.join(",")),
+        filled(&limits.join(", ")),
+        key.created_at.clone(),
+        or_dash(&key.last_used_at),
+        state,
+    ]
+}
+
+fn filled(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+fn or_dash(text: &Option<String>) -> String {
+    filled(text.as_deref().unwrap_or_default())
+}
+
+/// The id in a whole key; another text unchanged.
+fn public_part(key: &str) -> &str {
+    key.strip_prefix("ltd_").and_then(|rest| rest.split('_').next()).unwrap_or(key)
 }

@@ -1,4 +1,4 @@
-//! The operator's API on a listener of its own: generations of all tenants, keys, workers, reloads of the catalogue.
+//! The operator's API on a listener of its own: generations of all tenants, workers, reloads of the catalogue.
 
 use axum::{
     extract::{RawQuery, State},
@@ -132,31 +132,4 @@ struct Reload {
 /// `POST /admin/reload`: reads the folders of models, LoRAs, textual inversions and ControlNets again.
 pub async fn reload(State(service): State<Service>) -> Result<Response, ApiError> {
     Ok(Json(Reload { object: "reload", changes: service.reload().await? }).into_response())
-}
-
-/// A new API key. Only this answer shows the key itself.
-#[derive(Debug, Serialize)]
-struct NewKey {
-    object: &'static str,
-    id: String,
-    key: String,
-    tenant: String,
-    weight: f64,
-    max_queued: Option<u32>,
-    max_running: Option<u32>,
-}
-
-/// `POST /admin/keys`: creates an API key and its tenant.
-pub async fn create_key(State(service): State<Service>, fields: Fields) -> Result<Response, ApiError> {
-    let (key, record) = service.create_key(fields).await?;
-    let made = NewKey {
-        object: "key",
-        key: key.expose().to_owned(),
-        id: record.id,
-        tenant: record.tenant,
-        weight: record.weight,
-        max_queued: record.max_queued,
-        max_running: record.max_running,
-    };
-    Ok((success::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(made)).into_response())
 }

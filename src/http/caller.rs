@@ -1,30 +1,22 @@
-//! Finds out which tenant sends a request.
-
-use std::sync::Arc;
+//! Finds out who sends a request.
 
 use axum::{
     extract::{FromRef, FromRequestParts},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, Method, header, request::Parts},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::error::ApiError;
-use crate::service::{Access, Service};
+use crate::{
+    generation::Scope,
+    service::{Allowances, Service},
+};
 
-/// The tenant of a request under `/v1`: the tenant of the key in `Authorization`. A request without a key belongs to
-/// the tenant [`ANONYMOUS`](crate::service::ANONYMOUS), unless the settings require a key.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    pub tenant: Arc<str>,
-}
+pub use crate::service::Caller;
 
-impl Caller {
-    /// The access of this tenant to generations.
-    pub fn access(&self) -> Access<'_> {
-        Access::Tenant(&self.tenant)
-    }
-}
-
+/// The sender of a request under `/v1`, by the key in `Authorization`. A request without a key belongs to the tenant
+/// [`ANONYMOUS`](crate::service::ANONYMOUS), unless the settings require a key. To read, a key needs the scope `read`;
+/// for every other method it needs `generate`.
 impl<S> FromRequestParts<S> for Caller
 where
     Service: FromRef<S>,
@@ -34,15 +26,18 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let key = key(&parts.headers);
-        let tenant = Service::from_ref(state).tenant(key.as_deref()).await?;
-        Ok(Caller { tenant })
+        let caller = Service::from_ref(state).caller(key.as_deref()).await?;
+        let reads = matches!(parts.method, Method::GET | Method::HEAD);
+        caller.require(if reads { Scope::Read } else { Scope::Generate })?;
+        let allowances = parts.extensions.get::<Allowances>().cloned().unwrap_or_default();
+        Ok(Caller { allowances, ..caller })
     }
 }
 
 /// Reads the key in `Authorization`: `Bearer KEY`, or `Basic` with the key as the password, for clients that support
 /// nothing else. `None` if the header is absent. An unreadable header gives the empty key, which is invalid. There are
 /// no cookies, and the server never asks for `Basic`, so no browser sends a key by itself with a form of another site.
-fn key(headers: &HeaderMap) -> Option<String> {
+pub(super) fn key(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
         (None, _) => return None,

@@ -15,9 +15,7 @@ use super::{
     etag,
     listener::AnswerRoom,
     path::{Content, Id},
-    range,
-    signed::now,
-    url,
+    range, url,
 };
 use crate::{
     generation::{Artifact, MediaType},
@@ -34,12 +32,8 @@ pub async fn content(
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Result<Response, ApiError> {
-    // A signed URL grants access by itself, so it needs no key.
-    let signed = signer.verify(&url::artifact(&id, index), query.as_deref().unwrap_or_default(), now())?;
-    let artifact = match signed {
-        true => service.artifact(Access::Full, id, index).await?,
-        false => service.artifact(caller?.access(), id, index).await?,
-    };
+    let sender = signer.sender(&url::artifact(&id, index), query.as_deref(), caller)?;
+    let artifact = service.artifact(sender.as_ref().map_or(Access::Full, Caller::access), id, index).await?;
     if extension.is_some() && extension.as_deref() != artifact.extension() {
         return Err(ApiError::NotFound("image"));
     }

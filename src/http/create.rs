@@ -34,7 +34,7 @@ pub async fn create(
     key: IdempotencyKey,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let request = CreateRequest { tenant: caller.tenant, fields, repeatable: key.repeatable(), format: None };
+    let request = CreateRequest { caller, fields, repeatable: key.repeatable(), format: None };
     answer(state, accept, prefer, request).await
 }
 
@@ -50,7 +50,7 @@ pub fn create_as(format: Format) -> MethodRouter<AppState> {
             let detail = format!("output.format must be {name} or absent: the path ends in .{extension}");
             return Err(invalid("/output/format", "conflict", detail));
         }
-        let request = CreateRequest { tenant: caller.tenant, fields, repeatable: key.repeatable(), format: None };
+        let request = CreateRequest { caller, fields, repeatable: key.repeatable(), format: None };
         answer(state, Accept::only(format), prefer, request).await
     };
     post(create)
@@ -65,7 +65,7 @@ pub async fn put(
     prefer: Prefer,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let request = CreateRequest { tenant: caller.tenant, fields, repeatable: Repeatable::ById(id), format: None };
+    let request = CreateRequest { caller, fields, repeatable: Repeatable::ById(id), format: None };
     answer(state, accept, prefer, request).await
 }
 

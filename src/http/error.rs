@@ -14,7 +14,7 @@ use super::url;
 pub use problem::ProblemDocument;
 
 use crate::{
-    generation::{FieldError, GenerationId, Invalid, cut},
+    generation::{Exceeded, FieldError, GenerationId, Invalid, Scope, cut},
     jitter,
     service::Unready,
 };
@@ -46,16 +46,35 @@ pub enum ApiError {
     BodyIncomplete,
     #[error("the header {name} {detail}")]
     BadHeader { name: &'static str, detail: String },
-    #[error("the signature of this URL is not valid for this picture")]
+    #[error("the signature of this URL is not valid for this path")]
     SignatureInvalid,
     #[error("the signed URL has expired; read the generation for a new one")]
     ImageExpired,
+    #[error("the signed URL of the events has expired; read the generation for a new one")]
+    UrlExpired,
     #[error("the header Idempotency-Key {0}")]
     IdempotencyKeyInvalid(&'static str),
     #[error("this server requires an API key; send it as Authorization: Bearer ltd_…")]
     MissingKey,
     #[error("unknown API key in Authorization")]
     InvalidKey,
+    #[error("this API key has expired")]
+    KeyExpired,
+    #[error(
+        "this API key does not have the scope {}; GET needs read, other methods need generate, and the operator's routes \
+         need admin",
+        .0.as_str()
+    )]
+    ScopeMissing(Scope),
+    #[error("this API key may not use the model {model:?}, only {}", .allowed.join(", "))]
+    ModelForbidden { model: String, allowed: Vec<String> },
+    #[error(
+        "this listener requires the operator's token: Authorization: Bearer TOKEN, with operator.token of the settings or \
+         the contents of the file operator.token in data_dir"
+    )]
+    MissingToken,
+    #[error("Authorization contains neither the operator's token nor an API key with the scope admin")]
+    InvalidToken,
     /// A page of another site sent the request.
     #[error("the request comes from a page of {origin}; only this server's own pages may make changes")]
     ForeignOrigin { origin: String },
@@ -81,6 +100,8 @@ pub enum ApiError {
     IdConflict,
     #[error("the generation was not given up after crashes, so it cannot be queued again")]
     NotDead,
+    #[error("the key was revoked, which cannot be undone; create a new one")]
+    KeyRevoked,
     #[error("at most {most} webhook endpoints can be registered; delete one first")]
     EndpointsFull { most: usize },
     #[error("the body must have at most {limit} bytes")]
@@ -102,6 +123,8 @@ pub enum ApiError {
     Internal { cause: String },
     #[error("a stored picture cannot be read")]
     ObjectStore { cause: String },
+    #[error(transparent)]
+    LimitReached(Exceeded),
     #[error("{queued} of your generations are queued already, which is the limit of your share")]
     TenantQueueFull { queued: usize, retry_after_s: u64 },
     #[error("request bodies in progress use all of the {limit} bytes allowed for them together; retry soon")]
@@ -140,11 +163,17 @@ impl ApiError {
             ApiError::BadHeader { .. } => (S::BAD_REQUEST, "bad_header", "A header cannot be understood"),
             ApiError::SignatureInvalid => (S::FORBIDDEN, "signature_invalid", "The signature is not valid"),
             ApiError::ImageExpired => (S::GONE, "image_expired", "The URL has expired"),
+            ApiError::UrlExpired => (S::GONE, "url_expired", "The URL has expired"),
             ApiError::IdempotencyKeyInvalid(_) => {
                 (S::BAD_REQUEST, "idempotency_key_invalid", "The idempotency key cannot be understood")
             }
             ApiError::MissingKey => (S::UNAUTHORIZED, "missing_key", "An API key is required"),
             ApiError::InvalidKey => (S::UNAUTHORIZED, "invalid_key", "The key is not valid"),
+            ApiError::KeyExpired => (S::UNAUTHORIZED, "key_expired", "The key has expired"),
+            ApiError::ScopeMissing(_) => (S::FORBIDDEN, "scope_missing", "The key may not do this"),
+            ApiError::ModelForbidden { .. } => (S::FORBIDDEN, "model_forbidden", "The key may not use this model"),
+            ApiError::MissingToken => (S::UNAUTHORIZED, "missing_token", "The operator's token is required"),
+            ApiError::InvalidToken => (S::UNAUTHORIZED, "invalid_token", "The operator's token is not valid"),
             ApiError::ForeignOrigin { .. } => (S::FORBIDDEN, "foreign_origin", "Cross-site request refused"),
             ApiError::HostNotAllowed { .. } => (S::MISDIRECTED_REQUEST, "host_not_allowed", "Unknown host name"),
             ApiError::NotFound(_) | ApiError::NoSuchPath => (S::NOT_FOUND, "not_found", "Not found"),
@@ -156,6 +185,7 @@ impl ApiError {
             ApiError::Canceled(_) => (S::CONFLICT, "generation_canceled", "The generation was canceled"),
             ApiError::IdConflict => (S::CONFLICT, "id_conflict", "The id is taken"),
             ApiError::NotDead => (S::CONFLICT, "generation_not_dead", "The generation was not given up"),
+            ApiError::KeyRevoked => (S::CONFLICT, "key_revoked", "The key was revoked"),
             ApiError::EndpointsFull { .. } => (S::CONFLICT, "webhook_endpoints_full", "Too many webhook endpoints"),
             ApiError::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
             ApiError::UnsupportedMediaType(_) => {
@@ -172,6 +202,12 @@ impl ApiError {
             }
             ApiError::IdempotencyKeyReused => {
                 (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The idempotency key was used before")
+            }
+            ApiError::LimitReached(Exceeded::Rate { .. }) => {
+                (S::TOO_MANY_REQUESTS, "rate_limited", "Too many generations in a short time")
+            }
+            ApiError::LimitReached(Exceeded::Quota { .. }) => {
+                (S::TOO_MANY_REQUESTS, "quota_exceeded", "The quota of the day is used up")
             }
             ApiError::TenantQueueFull { .. } => {
                 (S::TOO_MANY_REQUESTS, "tenant_queue_full", "Your share of the queue is full")
@@ -203,6 +239,8 @@ impl ApiError {
             ApiError::QueueFull { retry_after_s, .. }
             | ApiError::TenantQueueFull { retry_after_s, .. }
             | ApiError::Overloaded { retry_after_s, .. } => Some(jittered(*retry_after_s)),
+            // Not jittered: an earlier try would be refused.
+            ApiError::LimitReached(exceeded) => Some(exceeded.reset_s()),
             ApiError::Draining(_)
             | ApiError::Unready(_)
             | ApiError::Database { .. }
@@ -248,6 +286,10 @@ impl ApiError {
             }
             _ => format!("https://latentd.dev/problems/{code}"),
         };
+        let violated_policies = match self {
+            ApiError::LimitReached(exceeded) => vec![exceeded.policy()],
+            _ => Vec::new(),
+        };
         let (errors, reasons) = match self {
             ApiError::Invalid(invalid) => (invalid.errors.clone(), Vec::new()),
             ApiError::Unready(reasons) => (Vec::new(), texts(reasons)),
@@ -265,6 +307,7 @@ impl ApiError {
             errors,
             reasons,
             retry_after_s: self.retry_after_s(),
+            violated_policies,
             cause: self.cause(),
         }
     }
@@ -350,13 +393,14 @@ impl IntoResponse for ApiError {
             | ApiError::Canceled(_)
             | ApiError::IdConflict
             | ApiError::NotDead
+            | ApiError::KeyRevoked
             | ApiError::EndpointsFull { .. } => {
                 headers.insert("x-should-retry", HeaderValue::from_static("false"));
             }
-            ApiError::MissingKey => {
+            ApiError::MissingKey | ApiError::MissingToken => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"latentd\""));
             }
-            ApiError::InvalidKey => {
+            ApiError::InvalidKey | ApiError::KeyExpired | ApiError::InvalidToken => {
                 let challenge = HeaderValue::from_static("Bearer realm=\"latentd\", error=\"invalid_token\"");
                 headers.insert(header::WWW_AUTHENTICATE, challenge);
             }

@@ -22,7 +22,7 @@ use super::{
     presence::Presence,
     sse,
     sse::Frame,
-    urlencoded,
+    url, urlencoded,
 };
 use crate::{
     generation::{Event, EventKind, Fields, GenerationId, Invalid, Record, Status},
@@ -39,13 +39,17 @@ const MAX_PREVIEW_BYTES: usize = 64 << 10;
 /// The event stream of a generation, from the event after the reader's last one. 204 if no event is left.
 pub async fn events(
     State(state): State<AppState>,
-    caller: Caller,
+    caller: Result<Caller, ApiError>,
     Id(id): Id,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let sender = state.signer.sender(&url::events(&id), query.as_deref(), caller).map_err(|error| match error {
+        ApiError::ImageExpired => ApiError::UrlExpired,
+        error => error,
+    })?;
     let after = resume_point(&headers, query.as_deref().unwrap_or_default())?;
-    let record = state.service.find(caller.access(), id).await?;
+    let record = state.service.find(sender.as_ref().map_or(Access::Full, Caller::access), id).await?;
     let mut watched = Box::pin(state.service.watch(&record, after).peekable());
     // 204 tells a browser to stop reconnecting.
     if record.status.is_terminal() && watched.as_mut().peek().await.is_none() {
@@ -68,6 +72,9 @@ fn resume_point(headers: &HeaderMap, query: &str) -> Result<i64, ApiError> {
         return Ok(seq.filter(|seq| *seq >= 0).unwrap_or(0));
     }
     let mut fields = Fields::from_form(urlencoded::pairs(query.as_bytes())?);
+    // The signature was checked before.
+    fields.take("exp");
+    fields.take("sig");
     let after = fields.integer("after", 0, i64::MAX as u64).and_then(|after| i64::try_from(after).ok());
     match fields.finish() {
         errors if errors.is_empty() => Ok(after.unwrap_or(0)),

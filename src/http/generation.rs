@@ -70,6 +70,8 @@ struct Links {
     #[serde(rename = "self")]
     itself: String,
     events: String,
+    /// When the signed URL of the events expires; `None` if it is not signed.
+    events_expires_at: Option<String>,
     cancel: String,
 }
 
@@ -77,9 +79,9 @@ struct Links {
 pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
     let record = &view.record;
     let id = record.id;
+    let expiry = signer.expiry(now());
     let (images, error) = match &record.status {
         Status::Succeeded { artifacts } => {
-            let expiry = signer.expiry(now());
             (artifacts.iter().map(|artifact| image_object(&id, artifact, signer, expiry)).collect(), None)
         }
         Status::Failed { problem } => (Vec::new(), Some(problem.clone())),
@@ -111,7 +113,8 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
         error,
         links: Links {
             itself: url::generation(&id),
-            events: format!("{}/events", url::generation(&id)),
+            events: signed(&url::events(&id), signer, expiry),
+            events_expires_at: time_of(expiry),
             cancel: format!("{}/cancel", url::generation(&id)),
         },
         metadata: record.job.metadata.clone(),
@@ -120,12 +123,10 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
 
 fn image_object(id: &GenerationId, artifact: &Artifact, signer: &Signer, expiry: Option<i64>) -> ImageObject {
     let Facts::Picture { width, height, seed } = artifact.facts;
-    let path = url::artifact(id, artifact.index);
-    let expires_at = expiry.and_then(|expiry| OffsetDateTime::from_unix_timestamp(expiry).ok());
     ImageObject {
         index: artifact.index,
-        url: expiry.map_or_else(|| path.clone(), |expiry| signer.sign(&path, expiry)),
-        url_expires_at: expires_at.map(rfc3339),
+        url: signed(&url::artifact(id, artifact.index), signer, expiry),
+        url_expires_at: time_of(expiry),
         width,
         height,
         seed,
@@ -133,6 +134,15 @@ fn image_object(id: &GenerationId, artifact: &Artifact, signer: &Signer, expiry:
         bytes: artifact.bytes,
         sha256: artifact.sha256.clone(),
     }
+}
+
+/// The path, signed if there is an expiry.
+fn signed(path: &str, signer: &Signer, expiry: Option<i64>) -> String {
+    expiry.map_or_else(|| path.to_owned(), |expiry| signer.sign(path, expiry))
+}
+
+fn time_of(expiry: Option<i64>) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp(expiry?).ok().map(rfc3339)
 }
 
 /// Seconds after which the client should ask again: the estimated time to the end, in 1..=60.
@@ -149,13 +159,11 @@ pub fn retry_after_s(view: &View, pace: Option<Pace>) -> u64 {
 /// position, the progress, or the signatures of the URLs.
 pub fn etag(view: &View, signer: &Signer) -> String {
     let version = view.record.version;
-    if let (Status::Succeeded { .. }, Some(expiry)) = (&view.record.status, signer.expiry(now())) {
-        return format!("W/\"{version}-{expiry}\"");
-    }
+    let expiry = signer.expiry(now()).map(|expiry| format!("-{expiry}")).unwrap_or_default();
     match (&view.progress, view.place) {
-        (Some(progress), _) => format!("W/\"{version}-{:?}-{}\"", progress.phase, progress.step),
-        (None, Some(QueuePosition { position, .. })) => format!("W/\"{version}-q{position}\""),
-        (None, None) => format!("W/\"{version}\""),
+        (Some(progress), _) => format!("W/\"{version}-{:?}-{}{expiry}\"", progress.phase, progress.step),
+        (None, Some(QueuePosition { position, .. })) => format!("W/\"{version}-q{position}{expiry}\""),
+        (None, None) => format!("W/\"{version}{expiry}\""),
     }
 }
 

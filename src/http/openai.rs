@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     generation::{Fields, Status, Task},
-    service::{Access, CreateRequest, View, is_transparent, offload},
+    service::{CreateRequest, View, is_transparent, offload},
 };
 
 use client::Client;
@@ -81,7 +81,7 @@ async fn tried(client: &Client, fields: Fields) -> (Fields, Option<Request>) {
     if !client.repeats {
         return (fields, None);
     }
-    let (tenant, path) = (client.tenant.clone(), client.path.clone());
+    let (tenant, path) = (client.caller.tenant.clone(), client.path.clone());
     offload(fields.body_bytes(), move || {
         let request = Request::of(&tenant, &path, fields.fingerprint());
         (fields, Some(request))
@@ -92,7 +92,7 @@ async fn tried(client: &Client, fields: Fields) -> (Fields, Option<Request>) {
 /// The generation of an earlier try, unless it ended without pictures or was canceled.
 async fn join(state: &AppState, client: &Client, request: Request) -> Result<Option<(View, Presence)>, ApiError> {
     let Some((id, present)) = state.tries.join(request) else { return Ok(None) };
-    let Ok(view) = state.service.get(Access::Tenant(&client.tenant), id).await else { return Ok(None) };
+    let Ok(view) = state.service.get(client.caller.access(), id).await else { return Ok(None) };
     let is_alive = match view.record.status {
         Status::Queued | Status::Running => !view.record.cancel_requested,
         Status::Succeeded { .. } => true,
@@ -112,7 +112,7 @@ async fn accept(
     if operation == Operation::Edit {
         fields = masked(state, fields).await;
     }
-    let order = CreateRequest { tenant: client.tenant.clone(), fields, repeatable: client.key.clone(), format: None };
+    let order = CreateRequest { caller: client.caller.clone(), fields, repeatable: client.key.clone(), format: None };
     state.accept_of(order, Waits::ForResult, tried).await
 }
 

@@ -20,7 +20,7 @@ use crate::config::{HostPattern, Http, Operator};
 
 /// Paths that may be requested under any host name: those of health checks and metrics, whose programs use names and
 /// addresses that the server does not know.
-const PROBES: [&str; 6] = ["/livez", "/readyz", "/startupz", "/metrics", "/health", "/healthz"];
+pub(super) const PROBES: [&str; 6] = ["/livez", "/readyz", "/startupz", "/metrics", "/health", "/healthz"];
 
 /// The host names and pages that a listener accepts as its own.
 #[derive(Clone, Debug)]

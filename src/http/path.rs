@@ -23,6 +23,10 @@ pub struct ClientChosenId(pub GenerationId);
 #[derive(Clone, Debug)]
 pub struct WorkerName(pub String);
 
+/// The key of `/admin/keys/{id}/…`.
+#[derive(Clone, Debug)]
+pub struct KeyName(pub String);
+
 /// The artifact of `…/content/{n}`, with or without the extension of its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
@@ -76,6 +80,14 @@ impl<S: Send + Sync> FromRequestParts<S> for WorkerName {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         segment(parts, state, "id").await.map(WorkerName).ok_or(ApiError::NotFound("worker"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for KeyName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        segment(parts, state, "id").await.map(KeyName).ok_or(ApiError::NotFound("key"))
     }
 }
 

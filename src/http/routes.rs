@@ -6,8 +6,8 @@ use axum::{
 };
 
 use super::{
-    AppState, admin, catalogue, content, create, events, face::Native, health, images, openai, page, route::Route,
-    sdapi, spec, uploads, webhooks,
+    AppState, admin, catalogue, content, create, events, face::Native, health, images, keys, openai, page,
+    route::Route, sdapi, spec, uploads, usage, webhooks,
 };
 use crate::generation::Format;
 
@@ -47,6 +47,7 @@ fn native_routes() -> Vec<Route> {
         endpoint(Method::GET, "/v1/controlnets", get(catalogue::control_nets)),
         endpoint(Method::GET, "/v1/schedulers", get(catalogue::schedulers)),
         endpoint(Method::GET, "/v1/queue", get(catalogue::queue)),
+        endpoint(Method::GET, "/v1/usage", get(usage::usage)),
         endpoint(Method::POST, "/v1/webhook_endpoints", post(webhooks::create)),
         endpoint(Method::GET, "/v1/webhook_endpoints", get(webhooks::list)),
         endpoint(Method::GET, "/v1/webhook_endpoints/{id}", get(webhooks::get)),
@@ -70,7 +71,10 @@ pub fn operator_routes() -> Vec<Route> {
         endpoint(Method::GET, "/readyz", get(health::ready)),
         endpoint(Method::GET, "/startupz", get(health::started)),
         endpoint(Method::GET, "/metrics", get(health::metrics)),
-        endpoint(Method::POST, "/admin/keys", post(admin::create_key)),
+        endpoint(Method::POST, "/admin/keys", post(keys::create)),
+        endpoint(Method::GET, "/admin/keys", get(keys::list)),
+        endpoint(Method::POST, "/admin/keys/{id}/revoke", post(keys::revoke)),
+        endpoint(Method::POST, "/admin/keys/{id}/rotate", post(keys::rotate)),
         endpoint(Method::GET, "/admin/generations", get(admin::generations)),
         endpoint(Method::POST, "/admin/generations/{id}/requeue", post(admin::requeue)),
         endpoint(Method::POST, "/admin/generations/{id}/kill", post(admin::kill)),

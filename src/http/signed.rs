@@ -1,4 +1,5 @@
-//! URLs that allow access to one picture until they expire: `?exp=SECONDS&sig=…`, an HMAC-SHA256 of path and expiry.
+//! URLs that allow access to one picture, or to the events of one generation, until they expire: `?exp=SECONDS&sig=…`,
+//! an HMAC-SHA256 of path and expiry.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use time::OffsetDateTime;
 
-use super::{error::ApiError, urlencoded};
+use super::{caller::Caller, error::ApiError, urlencoded};
 use crate::config::Http;
 
 /// The current time in seconds since 1970.
@@ -81,6 +82,21 @@ impl Signer {
             Some(expiry) if expiry <= now => Err(ApiError::ImageExpired),
             Some(_) => Ok(true),
         }
+    }
+
+    /// The sender of a request for `path`; `None` if the query contains a signature, which grants access by itself and
+    /// needs no key.
+    ///
+    /// # Errors
+    /// Those of [`Signer::verify`], or that of the sender.
+    pub fn sender(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        caller: Result<Caller, ApiError>,
+    ) -> Result<Option<Caller>, ApiError> {
+        let is_signed = self.verify(path, query.unwrap_or_default(), now())?;
+        if is_signed { Ok(None) } else { caller.map(Some) }
     }
 
     fn mac(&self, path: &str, expiry: &str) -> Option<Hmac<Sha256>> {

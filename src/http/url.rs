@@ -29,6 +29,11 @@ pub fn artifact(id: &GenerationId, index: u32) -> String {
     format!("/v1/images/{id}/content/{index}")
 }
 
+/// The path of the events of a generation.
+pub fn events(id: &GenerationId) -> String {
+    format!("/v1/images/{id}/events")
+}
+
 /// The path of a webhook endpoint.
 pub fn webhook_endpoint(id: EndpointId) -> String {
     format!("/v1/webhook_endpoints/{id}")

@@ -22,18 +22,21 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
     /// answer is then the generation of that request, in its present state. Erasing a generation frees its id and its key; an
     /// expired key is free too. [`Accepted::Again`] writes nothing.
     ///
-    /// The tenant's share is charged with the generation now, whatever happens to it later.
+    /// The tenant's share and usage and the limits of the API key are charged now, whatever happens to the generation
+    /// later.
     ///
     /// # Errors
-    /// [`Refusal::QueueFull`], [`Refusal::TenantQueueFull`], [`Refusal::KeyReused`], [`Refusal::IdTaken`].
+    /// [`Refusal::QueueFull`], [`Refusal::TenantQueueFull`], [`Refusal::KeyReused`], [`Refusal::IdTaken`],
+    /// [`Refusal::LimitReached`], [`Refusal::KeyEnded`].
     async fn accept(&self, acceptance: &Acceptance<'_>) -> Result<Accepted> {
         atomically!(self, |change| {
             // Requests are accepted one after the other: no other one is accepted until the commit.
-            let v: f64 = change.one("SELECT v FROM queue_clock FOR UPDATE", values![]).await?.get("v")?;
+            let clock = change.one("SELECT v, now() AS now FROM queue_clock FOR UPDATE", values![]).await?;
             if let Some(again) = change.accepted_before(acceptance).await? {
                 return Ok(Accepted::Again(again));
             }
-            let vft = change.take_place(acceptance, v).await?;
+            change.charge(acceptance, clock.get("now")?).await?;
+            let vft = change.take_place(acceptance, clock.get("v")?).await?;
             let Acceptance { id, tenant, job, fingerprint, cost, .. } = acceptance;
             let start_timeout = std::time::Duration::from_secs(job.start_timeout_s.into());
             let text = format!(

@@ -1,8 +1,8 @@
 //! A PostgreSQL database, the store of many processes.
 //!
 //! Transactions are READ COMMITTED and lock the rows that they depend on: accepting locks the queue's clock, changing a
-//! generation locks its row. Locks are taken in one order (claims, generations, clock, tenants), and statements that
-//! look at many rows skip locked ones, so there are no deadlocks. Times are the database's.
+//! generation locks its row. Locks are taken in one order (claims, generations, clock, keys, tenants), and statements
+//! that look at many rows skip locked ones, so there are no deadlocks. Times are the database's.
 
 mod hints;
 mod pool;

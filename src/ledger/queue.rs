@@ -14,6 +14,8 @@ pub struct Acceptance<'a> {
     /// A new id, or the id that the client has chosen.
     pub id: GenerationId,
     pub tenant: &'a str,
+    /// The public part of the API key; `None` for a request without a key.
+    pub api_key: Option<&'a str>,
     pub job: &'a Job,
     pub fingerprint: Fingerprint,
     /// The client's idempotency key, and how long it is kept.

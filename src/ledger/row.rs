@@ -110,6 +110,7 @@ column! {
     Text(text) as MediaType => text.clone().try_into().ok();
     Text(text) as SigningSecret => SigningSecret::parse(text).ok();
     Int(number) as i64 => Some(*number);
+    Int(number) as u64 => (*number).try_into().ok();
     Int(number) as u32 => (*number).try_into().ok();
     Int(number) as u16 => (*number).try_into().ok();
     Int(number) as usize => (*number).try_into().ok();

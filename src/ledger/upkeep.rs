@@ -12,6 +12,7 @@ use super::{
     fleet::FORGOTTEN,
     record::{readable, record},
     row::{Row, Unreadable},
+    usage::USAGE_KEPT,
 };
 use crate::crash::Attempt;
 use crate::generation::{GenerationId, Priority, Problem, Record, Status};
@@ -108,13 +109,14 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         Ok(overdue)
     }
 
-    /// Erases expired idempotency keys, workers without a heartbeat for an hour, and progress of ended runs.
+    /// Erases expired idempotency keys, workers without a heartbeat for an hour, old usage, and progress of ended runs.
     async fn purge(&self) -> Result<()> {
         let keys = "WITH overdue AS MATERIALIZED (
              SELECT tenant_id AS tenant, key AS old FROM idempotency WHERE expires_at <= now() FOR UPDATE SKIP LOCKED)
          DELETE FROM idempotency WHERE (tenant_id, key) IN (SELECT tenant, old FROM overdue)";
         self.as_ref().write(keys, values![]).await?;
         self.as_ref().write("DELETE FROM workers WHERE beaten_at <= now() - $1", values![FORGOTTEN]).await?;
+        self.as_ref().write("DELETE FROM daily_usage WHERE last_at <= now() - $1", values![USAGE_KEPT]).await?;
         if self.as_ref().db.is_shared() {
             // A report that arrives as its run ends leaves rows behind.
             for table in ["generation_progress", "artifact_previews"] {

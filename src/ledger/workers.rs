@@ -35,6 +35,8 @@ pub enum Hint {
     Queued,
     /// An operator has asked a worker to take no more work, or to take work again.
     DrainChanged,
+    /// An API key was revoked or rotated.
+    KeysChanged,
     /// A generation has a new event or new progress.
     Changed(GenerationId),
     /// A running generation is to be canceled.

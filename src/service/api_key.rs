@@ -25,12 +25,20 @@ impl ApiKey {
     /// # Errors
     /// The system has no random bytes.
     pub fn new() -> Result<ApiKey, getrandom::Error> {
-        let (mut id, mut secret) = ([0; 8], [0; 32]);
+        let mut id = [0; 8];
         getrandom::fill(&mut id)?;
+        ApiKey::with_id(&base62(&id, ID_DIGITS))
+    }
+
+    /// Makes a key with this id and a new random secret.
+    ///
+    /// # Errors
+    /// The system has no random bytes.
+    pub fn with_id(id: &str) -> Result<ApiKey, getrandom::Error> {
+        let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
-        let id = base62(&id, ID_DIGITS);
         let text = format!("{PREFIX}_{id}_{}", base62(&secret, SECRET_DIGITS));
-        Ok(ApiKey { id, text: Secret::new(format!("{text}_{}", check(&text))) })
+        Ok(ApiKey { id: id.to_owned(), text: Secret::new(format!("{text}_{}", check(&text))) })
     }
 
     /// Whether the text is, or was meant to be, a key of this server.

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Drain, Live};
+use super::{Drain, KeyCache, Live};
 use crate::{
     engine::Reason,
     generation::GenerationId,
@@ -47,6 +47,8 @@ pub struct Bus {
     pub wake: Arc<Notify>,
     /// Tells the worker that the operator may have drained it.
     pub drain: Drain,
+    /// Forgets keys that another process has revoked or rotated.
+    pub keys: KeyCache,
 }
 
 /// How long hints are collected, so that a burst becomes one message.
@@ -95,6 +97,7 @@ impl Bus {
         match hint {
             Hint::Queued => self.wake.notify_one(),
             Hint::DrainChanged => self.drain.announce(),
+            Hint::KeysChanged => self.keys.clear(),
             Hint::Canceled(id) => self.live.cancel(id, Reason::Canceled),
             Hint::Changed(id) if hinted.len() < MOST_HINTS => drop(hinted.insert(id)),
             Hint::Changed(_) => {}

@@ -1,14 +1,12 @@
 //! A request to create a generation, and its result.
 
-use std::sync::Arc;
-
-use super::View;
+use super::{Caller, View};
 use crate::generation::{Fields, Format, GenerationId};
 
 /// A request to create a generation.
 #[derive(Debug)]
 pub struct CreateRequest {
-    pub tenant: Arc<str>,
+    pub caller: Caller,
     pub fields: Fields,
     pub repeatable: Repeatable,
     /// The default format of the pictures. It is not part of the request's fingerprint.

@@ -1,9 +1,9 @@
 //! Creates durable generations from requests, each at most once.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{
-    CreateRequest, Created, Parts, Repeatable, Service, ServiceError, View, intake, offload::offload,
+    Caller, CreateRequest, Created, Parts, Repeatable, Service, ServiceError, View, intake, offload::offload,
     rules::CatalogueRules, unaccepted_files::UnacceptedFiles,
 };
 use crate::{
@@ -23,7 +23,7 @@ enum Outcome {
 
 struct Valid {
     id: GenerationId,
-    tenant: Arc<str>,
+    caller: Caller,
     job: Job,
     /// The cost of the plan, in 10⁹ multiplications.
     cost: f64,
@@ -47,14 +47,16 @@ impl Service {
     /// and the expected wait, and then decodes the pictures. Dropping the future stops the preparation.
     ///
     /// # Errors
-    /// All invalid fields at once (but only the first picture that cannot be decoded), a queue that is too slow, a key
-    /// or an id of another request, a stopping server, or a store that does not answer.
+    /// All invalid fields at once (but only the first picture that cannot be decoded), a model or a limit of the API
+    /// key, a queue that is too slow, a key or an id of another request, a stopping server, or a store that does not
+    /// answer.
     pub async fn prepare(&self, request: CreateRequest) -> Result<Prepared, ServiceError> {
         let Parts { webhooks, metrics, draining, accept_policy, .. } = &self.0.parts;
         if draining.is_cancelled() {
             return Err(ServiceError::Draining);
         }
-        let CreateRequest { tenant, fields, repeatable, format } = request;
+        let CreateRequest { caller, fields, repeatable, format } = request;
+        let tenant = caller.tenant.clone();
         let bytes = fields.body_bytes();
         let (mut fields, fingerprint) = offload(bytes, move || {
             let fingerprint = fields.fingerprint();
@@ -91,7 +93,9 @@ impl Service {
         })
         .await;
         let (plan, mut job) = resolved?;
+        caller.restrict(&mut job)?;
         if !is_taken {
+            self.check_limits(&caller, plan.cost).await?;
             self.check_run_timeout(&job, plan.cost)?;
             self.admit(&job, plan).await?;
             self.check_lora_numbers(&job).await?;
@@ -102,24 +106,25 @@ impl Service {
             _ => UnacceptedFiles::nothing(),
         };
         let uploads = intake::store_pictures(pictures, &mut job, id, is_taken, &unaccepted_files, self).await?;
-        let valid = Valid { id, tenant, job, cost: plan.cost, fingerprint, repeatable, uploads, unaccepted_files };
+        let valid = Valid { id, caller, job, cost: plan.cost, fingerprint, repeatable, uploads, unaccepted_files };
         Ok(Prepared(Outcome::New(Box::new(valid))))
     }
 
     /// Accepts a prepared generation. The generation is durable when this function returns.
     ///
     /// # Errors
-    /// A full queue, a key or an id of another request, or a store that does not answer.
+    /// A full queue, a limit of the API key, a key or an id of another request, or a store that does not answer.
     pub async fn accept(&self, Prepared(outcome): Prepared) -> Result<Created, ServiceError> {
         let valid = match outcome {
             Outcome::Replayed(view) => return Ok(Created { view: *view, replayed: true }),
             Outcome::New(valid) => *valid,
         };
-        let Valid { id, tenant, job, cost, fingerprint, repeatable, uploads, unaccepted_files } = valid;
+        let Valid { id, caller, job, cost, fingerprint, repeatable, uploads, unaccepted_files } = valid;
         let Parts { store, blobs, metrics, wake, accept_policy, .. } = &self.0.parts;
         let acceptance = Acceptance {
             id,
-            tenant: &tenant,
+            tenant: &caller.tenant,
+            api_key: caller.key.as_ref().map(|key| &*key.id),
             job: &job,
             fingerprint,
             key: match &repeatable {
@@ -131,7 +136,11 @@ impl Service {
         };
         // From here on, the files may be erased only if the generation was certainly not accepted.
         let has_files = unaccepted_files.claim();
-        match self.bounded(store.accept(&acceptance)).await {
+        let accepted = self.bounded(store.accept(&acceptance)).await;
+        if let Err(error) = self.note_allowances(&caller).await {
+            tracing::debug!(%error, "the answer does not say what the key has left");
+        }
+        match accepted {
             Ok(Accepted::New(record)) => {
                 // The generation with this id has been erased in the meantime, so the pictures of this request are
                 // stored now.

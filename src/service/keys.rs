@@ -1,4 +1,4 @@
-//! Finds the tenant of a request by its API key, and makes API keys.
+//! Finds the sender of a request by its API key.
 
 use std::{
     collections::HashMap,
@@ -7,74 +7,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use time::OffsetDateTime;
 
-use super::{ANONYMOUS, Service, ServiceError, api_key::ApiKey};
+use super::{Allowances, Caller, CallerKey, KeyRing, Service, ServiceError, api_key::ApiKey};
 use crate::{
-    generation::{Fields, Invalid},
-    ledger::KeyRecord,
+    generation::Fields,
+    ledger::{KeyQuery, Page, StoredKey, UsageOfDay},
 };
 
-/// The properties of a new key.
+/// A cache of keys that were found in the store. Clones share the contents.
 #[derive(Clone, Debug)]
-pub struct NewKey {
-    pub tenant: String,
-    pub weight: f64,
-    pub max_queued: u32,
-    pub max_running: u32,
-}
-
-impl NewKey {
-    /// Reads the fields `tenant`, `weight`, `max_queued` and `max_running`; `caps` are the defaults of the last two.
-    ///
-    /// # Errors
-    /// All invalid fields at once.
-    pub fn read(mut fields: Fields, caps: (u32, u32)) -> Result<NewKey, Invalid> {
-        let given = fields.text("tenant", 64);
-        let tenant = given.clone().unwrap_or_default();
-        let of_name = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
-        if given.is_none() && !fields.has_errors() {
-            fields.error("tenant", "required", "is required");
-        } else if given.is_some()
-            && !(tenant.bytes().all(of_name) && tenant.starts_with(|c: char| c.is_ascii_alphanumeric()))
-        {
-            fields.error("tenant", "invalid_value", "must match [a-z0-9][a-z0-9._-]{0,63}");
-        } else if tenant == ANONYMOUS {
-            fields.error("tenant", "invalid_value", format!("cannot be {ANONYMOUS}, which is everybody without a key"));
-        }
-        let weight = fields.number("weight", 0.001, 1000.0).unwrap_or(1.0);
-        let mut cap = |name, default| {
-            let cap = fields.integer(name, 1, 1_000_000).and_then(|cap| u32::try_from(cap).ok());
-            cap.unwrap_or(default)
-        };
-        let (max_queued, max_running) = (cap("max_queued", caps.0), cap("max_running", caps.1));
-        match fields.finish() {
-            errors if errors.is_empty() => Ok(NewKey { tenant, weight, max_queued, max_running }),
-            errors => Err(Invalid { errors }),
-        }
-    }
-
-    /// Makes the key and the record that the store keeps. The text of the key is not stored.
-    ///
-    /// # Errors
-    /// The system has no random bytes.
-    pub fn make(self) -> Result<(ApiKey, KeyRecord), getrandom::Error> {
-        let key = ApiKey::new()?;
-        let record = KeyRecord {
-            id: key.id.clone(),
-            sha256: key.sha256(),
-            tenant: self.tenant,
-            weight: self.weight,
-            max_queued: Some(self.max_queued),
-            max_running: Some(self.max_running),
-        };
-        Ok((key, record))
-    }
-}
-
-/// A cache of keys that were found in the store.
-#[derive(Debug)]
-pub(super) struct Keys {
-    known: Mutex<HashMap<String, Known>>,
+pub struct KeyCache {
+    known: Arc<Mutex<HashMap<String, Known>>>,
     /// Maximum number of cached keys.
     entries: usize,
     fresh: Duration,
@@ -83,13 +27,45 @@ pub(super) struct Keys {
 #[derive(Clone, Debug)]
 struct Known {
     sha256: [u8; 32],
+    /// The digest before a rotation, and until when it is valid.
+    old: Option<([u8; 32], OffsetDateTime)>,
+    expires_at: Option<OffsetDateTime>,
     tenant: Arc<str>,
+    key: Arc<CallerKey>,
     at: Instant,
 }
 
-impl Keys {
-    pub(super) fn new(entries: usize, fresh: Duration) -> Keys {
-        Keys { known: Mutex::default(), entries, fresh }
+impl Known {
+    /// `None` if the key was revoked.
+    fn of(found: StoredKey) -> Option<Known> {
+        let StoredKey { record, expires_at, revoked_at, old_sha256, old_sha256_until, .. } = found;
+        revoked_at.is_none().then(|| Known {
+            sha256: record.sha256,
+            old: old_sha256.zip(old_sha256_until),
+            expires_at,
+            tenant: record.tenant.into(),
+            key: Arc::new(CallerKey { id: record.id, terms: record.terms }),
+            at: Instant::now(),
+        })
+    }
+
+    /// Whether this is the digest of the key at `now`.
+    fn is(&self, sha256: &[u8; 32], now: OffsetDateTime) -> bool {
+        let is_old = self.old.is_some_and(|(old, until)| same(&old, sha256) && now < until);
+        same(&self.sha256, sha256) || is_old
+    }
+
+    fn caller(self, now: OffsetDateTime) -> Result<Caller, ServiceError> {
+        if self.expires_at.is_some_and(|at| at <= now) {
+            return Err(ServiceError::KeyExpired);
+        }
+        Ok(Caller { tenant: self.tenant, key: Some(self.key), allowances: Allowances::default() })
+    }
+}
+
+impl KeyCache {
+    pub(super) fn new(entries: usize, fresh: Duration) -> KeyCache {
+        KeyCache { known: Arc::default(), entries, fresh }
     }
 
     fn find(&self, id: &str) -> Option<Known> {
@@ -97,106 +73,162 @@ impl Keys {
         known.get(id).filter(|known| known.at.elapsed() < self.fresh).cloned()
     }
 
-    fn keep(&self, id: String, key: Known) {
-        let mut known = self.known.lock();
-        if known.len() >= self.entries {
-            known.retain(|_, known| known.at.elapsed() < self.fresh);
+    fn keep(&self, known: Known) {
+        let mut kept = self.known.lock();
+        if kept.len() >= self.entries {
+            kept.retain(|_, known| known.at.elapsed() < self.fresh);
         }
-        if known.len() >= self.entries {
-            known.clear();
+        if kept.len() >= self.entries {
+            kept.clear();
         }
-        known.insert(id, key);
+        kept.insert(known.key.id.clone(), known);
+    }
+
+    /// Forgets all keys, because one was revoked or rotated.
+    pub(super) fn clear(&self) {
+        self.known.lock().clear();
     }
 }
 
 impl Service {
-    /// The tenant of a request with this key, or without a key.
+    /// The sender of a request with this key, or without a key.
     ///
     /// Some programs, such as OpenAI's clients, always send a key. If no key is required and none was ever made, a text
     /// that does not look like a key of this server therefore counts as no key. Once keys exist, a wrong key is always
     /// an error; otherwise its sender would not notice that the request belongs to another tenant.
     ///
     /// # Errors
-    /// [`ServiceError::MissingKey`], [`ServiceError::InvalidKey`], or an error of the store.
-    pub async fn tenant(&self, key: Option<&str>) -> Result<Arc<str>, ServiceError> {
+    /// [`ServiceError::MissingKey`], [`ServiceError::InvalidKey`], [`ServiceError::KeyExpired`], or an error of the
+    /// store.
+    pub async fn caller(&self, key: Option<&str>) -> Result<Caller, ServiceError> {
         let Some(text) = key else {
             return if self.0.accept_policy.key_required {
                 Err(ServiceError::MissingKey)
             } else {
-                Ok(ANONYMOUS.into())
+                Ok(Caller::anonymous())
             };
         };
         if !self.0.accept_policy.key_required && !ApiKey::is_like(text) && !self.query(self.0.store.has_keys()).await? {
-            return Ok(ANONYMOUS.into());
+            return Ok(Caller::anonymous());
         }
         let key = ApiKey::parse(text).ok_or(ServiceError::InvalidKey)?;
-        let known = match self.0.keys.find(&key.id) {
-            Some(known) => known,
-            None => {
-                let found = self.query(self.0.store.find_key(&key.id)).await?.ok_or(ServiceError::InvalidKey)?;
-                let known = Known { sha256: found.sha256, tenant: found.tenant.into(), at: Instant::now() };
-                self.0.keys.keep(key.id.clone(), known.clone());
-                known
-            }
-        };
-        if same(&known.sha256, &key.sha256()) { Ok(known.tenant) } else { Err(ServiceError::InvalidKey) }
+        let (sha256, now) = (key.sha256(), OffsetDateTime::now_utc());
+        // Another process may have rotated a cached key whose secret differs.
+        if let Some(known) = self.0.keys.find(&key.id).filter(|known| known.is(&sha256, now)) {
+            return known.caller(now);
+        }
+        let found = self.query(self.0.store.find_key(&key.id)).await?.and_then(Known::of);
+        let known = found.filter(|known| known.is(&sha256, now)).ok_or(ServiceError::InvalidKey)?;
+        self.0.keys.keep(known.clone());
+        self.mark_used(key.id);
+        known.caller(now)
     }
 
-    /// Makes a key with these properties and stores its record.
-    pub async fn create_key(&self, fields: Fields) -> Result<(ApiKey, KeyRecord), ServiceError> {
-        let new = NewKey::read(fields, self.0.accept_policy.tenant_caps)?;
-        let (key, record) = new.make().map_err(|error| ServiceError::NoRandomness(error.to_string()))?;
-        self.query(self.0.store.create_key(&record)).await?;
-        Ok((key, record))
+    /// Notes the use of a key without delaying the request. A key in use is marked whenever its cache entry is renewed.
+    fn mark_used(&self, id: String) {
+        let store = self.0.store.clone();
+        self.0.tasks.spawn(async move {
+            if let Err(error) = store.mark_key_used(&id).await {
+                tracing::debug!(%error, "the last use of a key is not noted");
+            }
+        });
+    }
+
+    /// The cache of keys, for a process that hears of changes.
+    pub fn key_cache(&self) -> KeyCache {
+        self.0.keys.clone()
+    }
+
+    pub async fn create_key(&self, fields: Fields) -> Result<(ApiKey, StoredKey), ServiceError> {
+        self.in_time(self.key_ring().create(fields)).await
+    }
+
+    pub async fn list_keys(&self, query: &KeyQuery) -> Result<Page<StoredKey>, ServiceError> {
+        self.in_time(self.key_ring().list(query)).await
+    }
+
+    /// Revokes a key; this process refuses it from now on, others within `auth.cache_s`.
+    pub async fn revoke_key(&self, id: &str) -> Result<StoredKey, ServiceError> {
+        let revoked = self.in_time(self.key_ring().revoke(id)).await;
+        self.0.keys.clear();
+        revoked
+    }
+
+    pub async fn rotate_key(&self, id: &str, fields: Fields) -> Result<(ApiKey, StoredKey), ServiceError> {
+        let rotated = self.in_time(self.key_ring().rotate(id, fields)).await;
+        self.0.keys.clear();
+        rotated
+    }
+
+    /// The usage of the sender's tenant and key on the last `days` days with any.
+    pub async fn usage(&self, caller: &Caller, days: usize) -> Result<Vec<UsageOfDay>, ServiceError> {
+        let key = caller.key.as_ref().map_or("", |key| &key.id);
+        self.query(self.0.store.usage(&caller.tenant, key, days)).await
+    }
+
+    /// Reads what the sender's key has left of its limits.
+    pub async fn note_allowances(&self, caller: &Caller) -> Result<(), ServiceError> {
+        if let Some(key) = caller.limited_key() {
+            let spent = self.query(self.0.store.spent(&key.id)).await?.ok_or(ServiceError::InvalidKey)?;
+            caller.allowances.set(key.terms.allowances(&spent));
+        }
+        Ok(())
+    }
+
+    /// Refuses a generation beyond the limits of the sender's key before any further work. Accepting checks again.
+    pub(super) async fn check_limits(&self, caller: &Caller, cost: f64) -> Result<(), ServiceError> {
+        let Some(key) = caller.limited_key() else { return Ok(()) };
+        let spent = self.query(self.0.store.spent(&key.id)).await?.ok_or(ServiceError::InvalidKey)?;
+        caller.allowances.set(key.terms.allowances(&spent));
+        Ok(key.terms.check(&spent, cost).map_err(crate::ledger::Refusal::from)?)
+    }
+
+    fn key_ring(&self) -> KeyRing {
+        KeyRing { store: self.0.store.clone(), caps: self.0.accept_policy.tenant_caps }
     }
 }
 
 /// Compares two digests in constant time, so that timing reveals nothing about them.
-fn same(kept: &[u8; 32], shown: &[u8; 32]) -> bool {
+pub fn same(kept: &[u8; 32], shown: &[u8; 32]) -> bool {
     let differing = kept.iter().zip(shown).fold(0, |differing, (a, b)| differing | (a ^ b));
     std::hint::black_box(differing) == 0
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
+    use crate::generation::KeyTerms;
 
-    fn read(value: Value) -> Result<NewKey, Vec<String>> {
-        let Value::Object(map) = value else { panic!("{value} is no request") };
-        let read = NewKey::read(Fields::new(map), (100, 8));
-        read.map_err(|invalid| invalid.errors.into_iter().map(|error| error.pointer).collect())
-    }
-
-    #[test]
-    fn a_key_is_for_a_tenant_with_a_plain_name() {
-        let key = read(json!({"tenant": "studio-7"})).unwrap();
-        assert_eq!((&*key.tenant, key.weight, key.max_queued, key.max_running), ("studio-7", 1.0, 100, 8));
-        let key = read(json!({"tenant": "a", "weight": 2.5, "max_queued": 3, "max_running": 1})).unwrap();
-        assert_eq!((key.weight, key.max_queued, key.max_running), (2.5, 3, 1));
-        for tenant in [json!(null), json!(""), json!("default"), json!("Studio"), json!("../a"), json!("-a"), json!(7)]
-        {
-            assert_eq!(read(json!({"tenant": tenant})).unwrap_err(), ["/tenant"], "{tenant}");
-        }
-        assert_eq!(
-            read(json!({"tenant": "a", "weight": 0, "max_queued": 0, "max_running": 0.5, "colour": 1})).unwrap_err(),
-            ["/weight", "/max_queued", "/max_running", "/colour"]
-        );
+    fn known(id: &str) -> Known {
+        let key = Arc::new(CallerKey { id: id.to_owned(), terms: KeyTerms::default() });
+        Known { sha256: [7; 32], old: None, expires_at: None, tenant: "a".into(), key, at: Instant::now() }
     }
 
     #[test]
     fn no_more_keys_are_remembered_than_may_be() {
-        let known = || Known { sha256: [0; 32], tenant: "a".into(), at: Instant::now() };
-        let keys = Keys::new(2, Duration::from_secs(3600));
+        let keys = KeyCache::new(2, Duration::from_secs(3600));
         for id in ["a", "b", "c"] {
-            keys.keep(id.to_owned(), known());
+            keys.keep(known(id));
             assert!(keys.find(id).is_some());
         }
         assert!(keys.known.lock().len() <= 2);
-        let stale = Keys::new(2, Duration::ZERO);
-        stale.keep("a".to_owned(), known());
+        keys.clear();
+        assert!(keys.find("c").is_none());
+        let stale = KeyCache::new(2, Duration::ZERO);
+        stale.keep(known("a"));
         assert!(stale.find("a").is_none());
+    }
+
+    #[test]
+    fn a_rotated_key_has_its_old_digest_until_the_grace_is_over_and_an_expired_one_none() {
+        let now = OffsetDateTime::now_utc();
+        let rotated = Known { old: Some(([8; 32], now)), ..known("a") };
+        let before = now - Duration::from_secs(1);
+        assert!(rotated.is(&[7; 32], now) && rotated.is(&[7; 32], before) && rotated.is(&[8; 32], before));
+        assert!(!rotated.is(&[8; 32], now) && !rotated.is(&[9; 32], before));
+        let ends = Known { expires_at: Some(now), ..known("a") };
+        assert!(ends.clone().caller(before).is_ok());
+        assert!(matches!(ends.caller(now), Err(ServiceError::KeyExpired)));
     }
 
     #[test]

@@ -107,6 +107,7 @@ impl House {
         let acceptance = Acceptance {
             id,
             tenant: "default",
+            api_key: None,
             job: &job,
             fingerprint: [7; 32],
             key: None,

@@ -133,3 +133,64 @@ async fn greed(site: Site) {
         .note("latencies beside those alone could not be shown on a machine that others use");
     site.verdict_on(&[&anybody, &greedy, &ann, &bob], figures).await;
 }
+
+/// Rate limits and quotas of keys hold for two replicas together, and both hear of a revoked key.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_keys_hold_across_replicas() {
+    let Some(site) = Site::shared("limits of keys on two replicas, on PostgreSQL").await else { return };
+    // No worker runs, so nothing but the limits decides. A key stays in the caches for longer than the test.
+    let site = site.with("LATENTD_AUTH__CACHE_S", 3600);
+    let replicas = [site.start("api").await, site.start("api").await];
+    site.open(&replicas.each_ref());
+    let create = async |terms: Value| -> Value {
+        let made = replicas[0].client.post(format!("{}/admin/keys", replicas[0].operator)).json(&terms);
+        made.send().await.unwrap().json().await.unwrap()
+    };
+    let text = |key: &Value| key["key"].as_str().unwrap().to_owned();
+    // Sends the same 30 requests to each replica in turn; returns the answers by status and code.
+    let send = async |key: &str| {
+        let load = Load::of_tenant(site.door.url(), key);
+        let bodies: Vec<Value> = (0..30).map(|seed| request(seed, 10)).collect();
+        let asking = bodies.iter().enumerate().map(|(at, body)| {
+            let request = load.client.post(replicas[at % 2].url("/v1/images")).json(body);
+            async {
+                let answer = request.send().await.unwrap();
+                let (status, after) = (answer.status().as_u16(), answer.headers().contains_key("retry-after"));
+                let body: Value = answer.json().await.unwrap();
+                assert!(after || status != 429, "{body}");
+                (status, body["code"].as_str().unwrap_or_default().to_owned())
+            }
+        });
+        let answers = futures::future::join_all(asking).await;
+        let count =
+            |status: u16, code: &str| answers.iter().filter(|answer| **answer == (status, code.to_owned())).count();
+        (count(202, ""), count(429, "rate_limited"), count(429, "quota_exceeded"))
+    };
+    let free = create(json!({"tenant": "studio"})).await;
+    assert_eq!(send(&text(&free)).await, (30, 0, 0));
+    let usage = async |replica: &Server, key: &str| -> Value {
+        let asked = replica.client.get(replica.url("/v1/usage")).bearer_auth(key);
+        asked.send().await.unwrap().json().await.unwrap()
+    };
+    let cost = usage(&replicas[1], &text(&free)).await["data"][0]["key"]["cost"].as_f64().unwrap() / 30.0;
+
+    let rated = create(json!({"tenant": "studio", "rate_limit": 11, "rate_window_s": 3600})).await;
+    assert_eq!(send(&text(&rated)).await, (11, 19, 0));
+    let bounded = create(json!({"tenant": "studio", "max_cost_per_day": (7.5 * cost) as u64})).await;
+    assert_eq!(send(&text(&bounded)).await, (7, 0, 23));
+    for replica in &replicas {
+        let day = usage(replica, &text(&bounded)).await["data"][0].clone();
+        assert_eq!((&day["key"]["generations"], &day["tenant"]["generations"]), (&json!(7), &json!(48)));
+    }
+
+    let revoke = format!("{}/admin/keys/{}/revoke", replicas[0].operator, rated["id"].as_str().unwrap());
+    let revoked = replicas[0].client.post(revoke).header("content-type", "application/json").send().await.unwrap();
+    assert_eq!(revoked.status(), StatusCode::OK);
+    for replica in &replicas {
+        let reads = async |replica: &Server| {
+            let asked = replica.client.get(replica.url("/v1/images")).bearer_auth(text(&rated));
+            asked.send().await.unwrap().status() == StatusCode::UNAUTHORIZED
+        };
+        replica.until("the replica has heard that the key is revoked", reads).await;
+    }
+}

@@ -136,7 +136,7 @@ async fn the_operator_can_create_a_key() {
     assert_eq!((made.status, made.header("cache-control")), (201, "no-store"));
     let key = made.json();
     assert_eq!((key["max_queued"].as_u64(), key["max_running"].as_u64()), (Some(1), Some(8)));
-    let record = api.store.find_key(key["id"].as_str().unwrap()).await.unwrap().unwrap();
+    let record = api.store.find_key(key["id"].as_str().unwrap()).await.unwrap().unwrap().record;
     assert_eq!((&*record.tenant, record.weight), ("studio", 2.0));
     let bearer = format!("Bearer {}", key["key"].as_str().unwrap());
     for status in [202, 429] {

@@ -160,7 +160,8 @@ impl TestApi {
 
     /// Creates a key for a tenant; returns the value of the `Authorization` header.
     pub async fn key(&self, tenant: &str, max_queued: u32) -> String {
-        let new = NewKey { tenant: tenant.to_owned(), weight: 1.0, max_queued, max_running: 8 };
+        let new =
+            NewKey { tenant: tenant.to_owned(), weight: 1.0, max_queued, max_running: 8, terms: Default::default() };
         let (key, record) = new.make().unwrap();
         self.store.create_key(&record).await.unwrap();
         format!("Bearer {}", key.expose())

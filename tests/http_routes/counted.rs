@@ -8,7 +8,7 @@ use std::sync::{
 use async_trait::async_trait;
 use latentd::{
     generation::{GenerationId, Record},
-    ledger::{Accepts, Fleet, Keys, Ledger, Reads, StoreError},
+    ledger::{Accepts, Fleet, Keys, Ledger, Reads, StoreError, Usages},
 };
 use serde_json::json;
 
@@ -32,6 +32,7 @@ impl AsRef<Ledger> for Counted {
 impl Accepts for Counted {}
 impl Fleet for Counted {}
 impl Keys for Counted {}
+impl Usages for Counted {}
 
 #[async_trait]
 impl Reads for Counted {

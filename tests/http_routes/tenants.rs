@@ -106,7 +106,9 @@ async fn wrong_keys_are_refused_with_a_challenge() {
     }
     let unknown = latentd::service::ApiKey::new().unwrap();
     // A key with a known public part and a wrong secret.
-    let new = latentd::service::NewKey { tenant: "alice".to_owned(), weight: 1.0, max_queued: 9, max_running: 8 };
+    let terms = Default::default();
+    let new =
+        latentd::service::NewKey { tenant: "alice".to_owned(), weight: 1.0, max_queued: 9, max_running: 8, terms };
     let (forged, mut record) = new.make().unwrap();
     record.sha256[31] ^= 1;
     api.store.create_key(&record).await.unwrap();

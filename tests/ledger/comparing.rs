@@ -244,6 +244,7 @@ impl Both {
         let acceptance = Acceptance {
             id: ask.id,
             tenant: ask.tenant,
+            api_key: None,
             job: &generation,
             fingerprint: [ask.fingerprint; 32],
             key: ask.key.map(|(key, is_over)| (key, if is_over { Duration::ZERO } else { HOUR })),
@@ -282,7 +283,15 @@ impl Both {
     async fn tune(&mut self, tenant: &'static str, weight: f64, max_queued: Option<u32>, max_running: Option<u32>) {
         self.keys += 1;
         let id = format!("key {}", self.keys);
-        let key = KeyRecord { id, sha256: [0; 32], tenant: tenant.to_owned(), weight, max_queued, max_running };
+        let key = KeyRecord {
+            id,
+            sha256: [0; 32],
+            tenant: tenant.to_owned(),
+            weight,
+            max_queued,
+            max_running,
+            terms: Default::default(),
+        };
         self.store().create_key(&key).await.unwrap();
         let vft = self.model.tenants.get(tenant).map_or(0.0, |tenant| tenant.vft);
         self.model.tenants.insert(tenant, Tenant { weight, vft, max_queued, max_running });

@@ -183,6 +183,7 @@ pub fn request(job: &Job) -> Acceptance<'_> {
     Acceptance {
         id: GenerationId::new(),
         tenant: "default",
+        api_key: None,
         job,
         fingerprint: [7; 32],
         key: None,
@@ -279,7 +280,15 @@ pub async fn history(store: &dyn Store, id: GenerationId) -> Vec<EventKind> {
 /// Creates a tenant with a weight and bounds on its queued and running generations.
 pub async fn tenant(store: &dyn Store, name: &str, weight: f64, max_queued: Option<u32>, max_running: Option<u32>) {
     let id = format!("key of {name}");
-    let key = KeyRecord { id, sha256: [1; 32], tenant: name.to_owned(), weight, max_queued, max_running };
+    let key = KeyRecord {
+        id,
+        sha256: [1; 32],
+        tenant: name.to_owned(),
+        weight,
+        max_queued,
+        max_running,
+        terms: Default::default(),
+    };
     store.create_key(&key).await.unwrap();
 }
 

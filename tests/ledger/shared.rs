@@ -215,7 +215,7 @@ async fn reap_all(store: &dyn Store) {
 
 fn key(tenant: &str, max_queued: Option<u32>, max_running: Option<u32>) -> KeyRecord {
     let (id, tenant) = (format!("key of {tenant}"), tenant.to_owned());
-    KeyRecord { id, sha256: [1; 32], tenant, weight: 1.0, max_queued, max_running }
+    KeyRecord { id, sha256: [1; 32], tenant, weight: 1.0, max_queued, max_running, terms: Default::default() }
 }
 
 fn progress(step: u32) -> Progress {

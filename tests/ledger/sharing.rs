@@ -168,6 +168,7 @@ pub async fn a_new_weight_applies_to_later_generations(place: &dyn Place) {
         weight,
         max_queued: None,
         max_running: None,
+        terms: Default::default(),
     };
     store.create_key(&key("first", 1.0)).await.unwrap();
     let before = accept_of(&*store, "a", 4.0).await;

@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, path::Path};
 
-use latentd::generation::{Artifact, EventKind, Facts, Format, GenerationId, Status};
-use latentd::ledger::{Acceptance, Counts, ListQuery, Outcome, Refusal, StoreError};
+use latentd::generation::{Artifact, EventKind, Facts, Format, GenerationId, KeyTerms, Status};
+use latentd::ledger::{Acceptance, Counts, KeyRecord, ListQuery, Outcome, Refusal, StoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::{
@@ -286,4 +286,53 @@ async fn processes_of_two_versions_share_a_database() {
         .unwrap();
     let written: Vec<OldImage> = serde_json::from_value(old_images()).unwrap();
     assert_eq!(read, written);
+}
+
+/// The statements of the version with four migrations: it creates a key, and finds one.
+const OLD_CREATE: &str = "INSERT INTO api_keys (id, sha256, tenant_id, created_at) VALUES ($1, $2, $3, now())";
+const OLD_FIND: &str = "SELECT api_keys.id AS id, sha256, tenant_id AS tenant, weight, max_queued, max_running
+     FROM api_keys JOIN tenants ON tenants.id = tenant_id WHERE api_keys.id = $1 AND revoked_at IS NULL";
+
+/// While processes are replaced one by one, keys of both versions are valid in both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_of_two_versions_share_keys() {
+    let Some(place) = PgPlace::new().await else { return };
+    let mut old = PgConnection::connect(place.url()).await.unwrap();
+    earlier("postgres", 4).await.run(&mut old).await.unwrap();
+    let create = async |old: &mut PgConnection, id: &str| {
+        sqlx::query(OLD_CREATE).bind(id).bind(&[1; 32][..]).bind("default").execute(old).await.unwrap();
+    };
+    create(&mut old, "before").await;
+    let store = place.open().await;
+    create(&mut old, "beside").await;
+    for id in ["before", "beside"] {
+        let found = store.find_key(id).await.unwrap().unwrap();
+        assert_eq!((found.record.terms, found.expires_at, found.revoked_at), (KeyTerms::default(), None, None), "{id}");
+        let generation = generation();
+        store.accept(&Acceptance { api_key: Some(id), ..request(&generation) }).await.unwrap();
+    }
+    let new = KeyRecord { id: "new".to_owned(), ..store.find_key("before").await.unwrap().unwrap().record };
+    store.create_key(&new).await.unwrap();
+    store.revoke_key("before").await.unwrap().unwrap();
+    for (id, is_found) in [("new", true), ("before", false)] {
+        let found = sqlx::query(OLD_FIND).bind(id).fetch_all(&mut old).await.unwrap();
+        assert_eq!(found.len() == 1, is_found, "{id}");
+    }
+}
+
+/// A key of a SQLite file of the version before may do what it could.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_an_earlier_version_have_the_default_terms() {
+    let place = SqlitePlace::new();
+    let mut connection = database(place.path(), 5).await;
+    let create = OLD_CREATE.replace("now()", "1700000000000");
+    let create = sqlx::query(sqlx::AssertSqlSafe(create)).bind("before").bind(&[1; 32][..]).bind("default");
+    create.execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let store = place.open().await;
+    let found = store.find_key("before").await.unwrap().unwrap();
+    assert_eq!((found.record.terms, found.record.sha256), (KeyTerms::default(), [1; 32]));
+    let generation = generation();
+    store.accept(&Acceptance { api_key: Some("before"), ..request(&generation) }).await.unwrap();
+    assert_eq!(store.usage("default", "before", 9).await.unwrap()[0].key.generations, 1);
 }

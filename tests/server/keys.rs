@@ -9,8 +9,13 @@ use crate::harness::{Server, request, with};
 
 /// Runs `latentd keys create` on a data folder; returns the key, or the error that it prints.
 fn create(data: &Path, arguments: &[&str]) -> Result<String, String> {
+    keys(data, &[&["create"], arguments].concat())
+}
+
+/// Runs `latentd keys` on a data folder; returns its output, or the error that it prints.
+fn keys(data: &Path, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(env!("CARGO_BIN_EXE_latentd"))
-        .args(["keys", "create"])
+        .arg("keys")
         .args(arguments)
         .env_remove("LATENTD_CONFIG")
         .env("LATENTD_DATA_DIR", data)
@@ -105,6 +110,81 @@ async fn a_key_created_while_the_server_runs_outlives_it() {
     assert!(!kept.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()), "the key itself is not kept");
 }
 
+/// The listed keys of a data folder.
+fn listed(data: &Path) -> Vec<Value> {
+    serde_json::from_str(&keys(data, &["list", "--json"]).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn keys_are_managed_with_and_without_a_running_server() {
+    let data = tempfile::tempdir().unwrap();
+    let terms = ["--tenant", "alice", "--name", "web shop", "--scopes", "read,generate", "--rate-limit", "1"];
+    let before = create(data.path(), &[&terms[..], &["--rate-window-s", "3600", "--expires-in-s", "3600"]].concat());
+    let before = before.unwrap();
+    let mut server = Some(Server::start(data.path(), &[]).await);
+    let during = create(data.path(), &["--tenant", "alice", "--model", "emoji", "--max-priority", "low"]).unwrap();
+    let status = async |server: &Server, key: &str| {
+        with_key(server, Method::GET, "/v1/images", key).send().await.unwrap().status().as_u16()
+    };
+    // First through the running server, then in its database.
+    for is_running in [true, false] {
+        if !is_running {
+            server.take().unwrap().kill();
+        }
+        let all = listed(data.path());
+        assert_eq!(all.len(), 2);
+        assert_eq!((&all[0]["name"], &all[0]["rate_limit"]), (&json!("web shop"), &json!(1)));
+        assert_eq!((&all[1]["models"], &all[1]["max_priority"]), (&json!(["emoji"]), &json!("low")));
+        let table = keys(data.path(), &["list", "--tenant", "alice"]).unwrap();
+        let line = table.lines().find(|line| line.contains("web shop")).unwrap();
+        assert!(line.starts_with(all[0]["id"].as_str().unwrap()) && line.contains("1 in 3600 s"), "{table}");
+        assert_eq!(keys(data.path(), &["list", "--tenant", "bob"]).unwrap().lines().count(), 1);
+        assert!(!table.contains(before.split('_').nth(2).unwrap()), "a secret is shown again");
+
+        let rotated = keys(data.path(), &["rotate", &before, "--grace-s", "3600"]).unwrap();
+        assert_eq!(rotated.split('_').nth(1), before.split('_').nth(1));
+        if let Some(server) = &server {
+            assert_eq!((status(server, &rotated).await, status(server, &before).await), (200, 200));
+        }
+        for unknown in ["none", "../x"] {
+            assert!(keys(data.path(), &["revoke", unknown]).is_err(), "{unknown}");
+        }
+    }
+    keys(data.path(), &["revoke", during.split('_').nth(1).unwrap()]).unwrap();
+    let refused = keys(data.path(), &["rotate", &during]).unwrap_err();
+    assert!(refused.contains("revoked"), "{refused}");
+    let server = Server::start(data.path(), &[]).await;
+    assert_eq!(status(&server, &during).await, 401);
+    assert!(listed(data.path())[1]["revoked_at"].is_string());
+    // The command revokes a key in use through the server, which refuses it at once.
+    let last = create(data.path(), &["--tenant", "alice"]).unwrap();
+    assert_eq!(status(&server, &last).await, 200);
+    keys(data.path(), &["revoke", &last]).unwrap();
+    assert_eq!(status(&server, &last).await, 401);
+}
+
+#[tokio::test]
+async fn a_listener_that_others_reach_asks_for_the_token_that_the_first_start_makes() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[("LATENTD_OPERATOR__BIND", "0.0.0.0:0")]).await;
+    let operator = server.operator.replace("0.0.0.0", "127.0.0.1");
+    let ask = async |path: &str, token: Option<&str>| {
+        let request = server.client.get(format!("{operator}{path}"));
+        let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((ask("/readyz", None).await, ask("/metrics", None).await), (200, 200));
+    let token = std::fs::read_to_string(data.path().join("operator.token")).unwrap();
+    assert_eq!((ask("/admin/keys", None).await, ask("/admin/keys", Some("guess")).await), (401, 401));
+    assert_eq!(ask("/admin/keys", Some(&token)).await, 200);
+    // The command reads the file.
+    create(data.path(), &["--tenant", "alice"]).unwrap();
+    assert_eq!(listed(data.path()).len(), 1);
+    std::fs::remove_file(data.path().join("operator.token")).unwrap();
+    let refused = keys(data.path(), &["list"]).unwrap_err();
+    assert!(refused.contains("401") && refused.contains("token"), "{refused}");
+}
+
 #[test]
 fn errors_of_creating_keys_name_the_field() {
     let data = tempfile::tempdir().unwrap();
@@ -113,6 +193,13 @@ fn errors_of_creating_keys_name_the_field() {
         (&["--tenant", "A B"], "tenant"),
         (&["--tenant", "a", "--weight", "0"], "weight"),
         (&["--tenant", "a", "--max-queued", "0"], "max_queued"),
+        (&["--tenant", "a", "--scopes", "write"], "write"),
+        (&["--tenant", "a", "--model", ""], "models"),
+        (&["--tenant", "a", "--max-priority", "urgent"], "max_priority"),
+        (&["--tenant", "a", "--rate-window-s", "9"], "--rate-limit"),
+        (&["--tenant", "a", "--rate-limit", "0"], "rate_limit"),
+        (&["--tenant", "a", "--max-cost-per-day", "0"], "max_cost_per_day"),
+        (&["--tenant", "a", "--expires-in-s", "0"], "expires_in_s"),
     ] {
         let refused = create(data.path(), arguments).unwrap_err();
         assert!(refused.contains(named), "{arguments:?}: {refused}");

@@ -122,6 +122,7 @@ impl Place {
         let acceptance = Acceptance {
             id,
             tenant: TENANT,
+            api_key: None,
             job: &generation,
             fingerprint: [0; 32],
             key: None,

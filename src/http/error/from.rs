@@ -14,6 +14,11 @@ impl From<ServiceError> for ApiError {
             ServiceError::Catalogue(detail) => ApiError::CatalogueUnreadable(detail),
             ServiceError::MissingKey => ApiError::MissingKey,
             ServiceError::InvalidKey => ApiError::InvalidKey,
+            ServiceError::KeyExpired => ApiError::KeyExpired,
+            ServiceError::ScopeMissing(scope) => ApiError::ScopeMissing(scope),
+            ServiceError::ModelForbidden { model, allowed } => ApiError::ModelForbidden { model, allowed },
+            ServiceError::NoSuchKey => ApiError::NotFound("key"),
+            ServiceError::KeyRevoked => ApiError::KeyRevoked,
             ServiceError::Refused { refusal, retry_after_s } => refused(refusal, retry_after_s),
             ServiceError::Overloaded { wait_s, bound_s, retry_after_s } => {
                 ApiError::Overloaded { wait_s, bound_s, retry_after_s }
@@ -32,6 +37,8 @@ fn refused(refusal: Refusal, retry_after_s: u64) -> ApiError {
     match refusal {
         Refusal::QueueFull { queued } => ApiError::QueueFull { queued, retry_after_s },
         Refusal::TenantQueueFull { queued } => ApiError::TenantQueueFull { queued, retry_after_s },
+        Refusal::LimitReached(exceeded) => ApiError::LimitReached(exceeded),
+        Refusal::KeyEnded => ApiError::InvalidKey,
         Refusal::KeyReused => ApiError::IdempotencyKeyReused,
         Refusal::IdTaken => ApiError::IdConflict,
         Refusal::NotFinished => ApiError::NotFinished,

@@ -28,6 +28,9 @@ pub struct ProblemDocument {
     pub reasons: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
+    /// Names of the policies in `RateLimit-Policy` that refused the request.
+    #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
+    pub violated_policies: Vec<&'static str>,
     /// For the log only.
     #[serde(skip)]
     pub cause: Option<String>,

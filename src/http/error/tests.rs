@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::generation::RateLimit;
 
 /// At least one error for each code.
 fn all() -> Vec<ApiError> {
@@ -16,6 +17,15 @@ fn all() -> Vec<ApiError> {
         ApiError::BadHeader { name: "Prefer", detail: text() },
         ApiError::SignatureInvalid,
         ApiError::ImageExpired,
+        ApiError::UrlExpired,
+        ApiError::KeyExpired,
+        ApiError::ScopeMissing(Scope::Admin),
+        ApiError::ModelForbidden { model: text(), allowed: vec![text()] },
+        ApiError::MissingToken,
+        ApiError::InvalidToken,
+        ApiError::KeyRevoked,
+        ApiError::LimitReached(Exceeded::Rate { limit: RateLimit { requests: 1, window_s: 2 }, reset_s: 1 }),
+        ApiError::LimitReached(Exceeded::Quota { cost: 2.0, spent: 0.5, quota: 1, reset_s: 1 }),
         ApiError::IdempotencyKeyInvalid("is text"),
         ApiError::MissingKey,
         ApiError::InvalidKey,

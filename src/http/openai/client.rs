@@ -1,7 +1,5 @@
 //! The sender of a request, and what the answer needs of its head.
 
-use std::sync::Arc;
-
 use axum::{
     extract::FromRequestParts,
     http::{Extensions, HeaderMap, request::Parts},
@@ -18,7 +16,7 @@ const RETRY_COUNT: &str = "x-stainless-retry-count";
 /// The sender of a request.
 #[derive(Debug)]
 pub struct Client {
-    pub tenant: Arc<str>,
+    pub caller: Caller,
     pub key: Repeatable,
     pub path: String,
     /// Whether the client repeats requests by itself.
@@ -35,11 +33,11 @@ impl FromRequestParts<AppState> for Client {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let Caller { tenant } = Caller::from_request_parts(parts, state).await?;
+        let caller = Caller::from_request_parts(parts, state).await?;
         let key = IdempotencyKey::from_request_parts(parts, state).await?.repeatable();
         let retries = retry_count(&parts.headers);
         Ok(Client {
-            tenant,
+            caller,
             key,
             path: parts.uri.path().to_owned(),
             repeats: retries.is_some(),

@@ -78,7 +78,9 @@ fn code(code: &'static str) -> &'static str {
         "unknown_model" => "model_not_found",
         "unknown_field" => "unknown_parameter",
         "required" => "missing_required_parameter",
-        "invalid_key" | "missing_key" => "invalid_api_key",
+        "invalid_key" | "missing_key" | "key_expired" => "invalid_api_key",
+        "rate_limited" => "rate_limit_exceeded",
+        "quota_exceeded" => "insufficient_quota",
         other => other,
     }
 }
@@ -98,7 +100,9 @@ fn param(error: &FieldError) -> Option<String> {
 /// 499, unless the answer forbids it.
 fn may_succeed_later(problem: &ProblemDocument) -> bool {
     match problem.status {
-        408 | 429 => true,
+        // The quota is there again on the next day, which no SDK waits for.
+        429 => problem.code != "quota_exceeded",
+        408 => true,
         500.. => !matches!(problem.code, "out_of_memory" | "model_unavailable" | "run_timeout" | "not_finite"),
         _ => false,
     }

@@ -45,13 +45,13 @@ pub(super) async fn img2img(
 
 async fn draw(
     state: AppState,
-    Caller { tenant }: Caller,
+    caller: Caller,
     key: IdempotencyKey,
     mut fields: Fields,
     kind: Kind,
 ) -> Result<Response, ApiError> {
     let settings = fields.take("override_settings");
-    let model = model_of(&state, &tenant, settings.as_ref());
+    let model = model_of(&state, &caller.tenant, settings.as_ref());
     if let Some(settings) = settings {
         fields.put_back("override_settings", settings);
     }
@@ -63,7 +63,7 @@ async fn draw(
         (_, key) => key,
     };
     let fields = std::mem::replace(&mut request.fields, Fields::new(Default::default()));
-    let create = CreateRequest { tenant, fields, repeatable, format: None };
+    let create = CreateRequest { caller, fields, repeatable, format: None };
     let accepted = state.accept(create, Waits::ForResult).await;
     let (view, _, mut presence) = accepted.map_err(|error| request.renamed(error))?;
     let waited = state.wait(&view.record, longest(&view)).await;

@@ -1,7 +1,7 @@
 //! Hints between processes by NOTIFY.
 //!
-//! A payload is a word, `queued`, `orders`, `changed:ID` or `canceled:ID`; older versions send several words separated
-//! by spaces. Unknown words come from other versions and are skipped.
+//! A payload is a word, `queued`, `orders`, `keys`, `changed:ID` or `canceled:ID`; older versions send several words
+//! separated by spaces. Unknown words come from other versions and are skipped.
 
 use std::{io, time::Duration};
 
@@ -79,6 +79,7 @@ fn word(hint: &Hint) -> String {
     match hint {
         Hint::Queued => "queued".to_owned(),
         Hint::DrainChanged => "orders".to_owned(),
+        Hint::KeysChanged => "keys".to_owned(),
         Hint::Changed(id) => format!("changed:{id}"),
         Hint::Canceled(id) => format!("canceled:{id}"),
     }
@@ -88,6 +89,7 @@ fn parse(word: &str) -> Option<Hint> {
     match word.split_once(':') {
         None if word == "queued" => Some(Hint::Queued),
         None if word == "orders" => Some(Hint::DrainChanged),
+        None if word == "keys" => Some(Hint::KeysChanged),
         Some(("changed", id)) => id.parse().ok().map(Hint::Changed),
         Some(("canceled", id)) => id.parse().ok().map(Hint::Canceled),
         _ => None,

@@ -1,0 +1,128 @@
+//! The token that the operator's routes require: that of the settings, otherwise that of a file in the data folder.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use anyhow::{Result, bail};
+
+use crate::config::{Config, Secret};
+
+/// The file in the data folder.
+const FILE: &str = "operator.token";
+
+/// Sets the token of a server whose settings have none and whose listener other machines may reach. The first start
+/// makes the file. If the file can neither be read nor written, as in a read-only container, the token is one that
+/// nobody knows.
+///
+/// # Errors
+/// The file is empty, or the system has no random bytes.
+pub(super) fn settle(config: &mut Config) -> Result<()> {
+    if !config.operator.token.is_empty() || config.operator.bind.ip().is_loopback() {
+        return Ok(());
+    }
+    let path = config.data_dir.join(FILE);
+    let made = fs::create_dir_all(&config.data_dir).and_then(|()| read_or_make(&path));
+    config.operator.token = match made {
+        Ok(token) if token.is_empty() => bail!("the operator's token {} is empty; delete the file", path.display()),
+        Ok(token) => token,
+        Err(error) => {
+            let path = path.display();
+            tracing::warn!(%path, %error, "/admin is closed: the token's file cannot be used; set operator.token");
+            random()?
+        }
+    };
+    Ok(())
+}
+
+/// The token with which a command uses the operator's routes of a server with these settings; empty if there is none.
+pub fn operator_token(config: &Config) -> Secret {
+    match config.operator.token.is_empty() {
+        true => read(&config.data_dir.join(FILE)).unwrap_or_default(),
+        false => config.operator.token.clone(),
+    }
+}
+
+fn read_or_make(path: &Path) -> io::Result<Secret> {
+    // Only the owner may read the file, from its beginning on.
+    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return read(path),
+        file => file?,
+    };
+    let token = random()?;
+    file.write_all(token.expose().as_bytes())?;
+    file.sync_all()?;
+    tracing::info!(path = %path.display(), "the operator's token is made");
+    Ok(token)
+}
+
+fn random() -> io::Result<Secret> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+}
+
+fn read(path: &Path) -> io::Result<Secret> {
+    fs::read_to_string(path).map(|text| Secret::new(text.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::config::Sources;
+
+    fn config(data_dir: &Path, more: &[(&str, &str)]) -> Config {
+        let data_dir = data_dir.display().to_string();
+        let folder = [("data_dir", &*data_dir)];
+        let flags = more.iter().chain(&folder).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Config::load(&Sources { flags, ..Sources::default() }).unwrap()
+    }
+
+    #[test]
+    fn a_listener_that_others_reach_has_a_token_that_only_its_owner_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().join("data");
+        let mut config = config(&data_dir, &[("operator.bind", "0.0.0.0:0")]);
+        assert!(operator_token(&config).is_empty());
+        settle(&mut config.clone()).unwrap();
+        let token = operator_token(&config);
+        assert_eq!(token.expose().len(), 64);
+        assert_eq!(fs::metadata(data_dir.join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
+        settle(&mut config).unwrap();
+        assert_eq!(config.operator.token, token, "a later start uses the same token");
+        fs::write(data_dir.join(FILE), "\n").unwrap();
+        config.operator.token = Secret::default();
+        assert!(settle(&mut config).unwrap_err().to_string().contains("is empty"));
+    }
+
+    #[test]
+    fn a_server_without_a_place_for_the_file_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        // A file is where the folder would be.
+        let data_dir = folder.path().join("data");
+        fs::write(&data_dir, "").unwrap();
+        let mut config = config(&data_dir, &[("operator.bind", "0.0.0.0:0")]);
+        settle(&mut config).unwrap();
+        let token = std::mem::take(&mut config.operator.token);
+        assert_eq!((token.expose().len(), operator_token(&config).expose()), (64, ""));
+    }
+
+    #[test]
+    fn a_listener_on_loopback_or_with_a_token_makes_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        for (more, expected) in [
+            (&[][..], ""),
+            (&[("operator.bind", "0.0.0.0:0"), ("operator.token", "correct horse battery")], "correct horse battery"),
+        ] {
+            let mut config = config(folder.path(), more);
+            settle(&mut config).unwrap();
+            assert_eq!((config.operator.token.expose(), operator_token(&config).expose()), (expected, expected));
+            assert!(!folder.path().join(FILE).exists());
+        }
+    }
+}

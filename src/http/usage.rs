@@ -1,0 +1,97 @@
+//! `GET /v1/usage`: what the sender's tenant and key have used per day, and what is left of the key's limits.
+
+use axum::{
+    extract::{RawQuery, State},
+    http::header,
+    response::{IntoResponse, Json, Response},
+};
+use serde::Serialize;
+
+use super::{caller::Caller, error::ApiError, urlencoded};
+use crate::{
+    generation::{Allowance, Fields, Invalid},
+    ledger::{Usage, UsageOfDay},
+    service::Service,
+};
+
+#[derive(Debug, Serialize)]
+struct UsageObject {
+    object: &'static str,
+    tenant: String,
+    /// The public part of the sender's key.
+    key: Option<String>,
+    limits: Vec<Limit>,
+    /// The days with usage, newest first.
+    data: Vec<Day>,
+}
+
+/// A limit of the sender's key.
+#[derive(Debug, Serialize)]
+struct Limit {
+    policy: &'static str,
+    unit: &'static str,
+    quota: u64,
+    window_s: u64,
+    left: u64,
+    reset_s: u64,
+}
+
+/// The usage of one day (UTC).
+#[derive(Debug, Serialize)]
+struct Day {
+    date: String,
+    tenant: Counts,
+    /// The part of the sender's key.
+    key: Option<Counts>,
+}
+
+/// Accepted generations.
+#[derive(Debug, Serialize)]
+struct Counts {
+    generations: u64,
+    images: u64,
+    /// In 10⁹ multiplications.
+    cost: f64,
+}
+
+impl From<Usage> for Counts {
+    fn from(Usage { generations, images, cost }: Usage) -> Counts {
+        Counts { generations, images, cost }
+    }
+}
+
+impl From<Allowance> for Limit {
+    fn from(Allowance { policy, quota, window_s, left, reset_s }: Allowance) -> Limit {
+        let unit = if policy == Allowance::DAY { "gigamultiplications" } else { "requests" };
+        Limit { policy, unit, quota, window_s, left, reset_s }
+    }
+}
+
+/// `GET /v1/usage`.
+pub async fn usage(
+    State(service): State<Service>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let mut fields = Fields::from_form(urlencoded::pairs(query.unwrap_or_default().as_bytes())?);
+    let days = fields.integer("days", 1, 400).and_then(|days| usize::try_from(days).ok()).unwrap_or(30);
+    let errors = fields.finish();
+    if !errors.is_empty() {
+        return Err(ApiError::Invalid(Invalid { errors }));
+    }
+    let days = service.usage(&caller, days).await?;
+    service.note_allowances(&caller).await?;
+    let day = |UsageOfDay { day, tenant, key }| Day {
+        date: day,
+        tenant: tenant.into(),
+        key: caller.key.is_some().then(|| key.into()),
+    };
+    let usage = UsageObject {
+        object: "usage",
+        tenant: caller.tenant.to_string(),
+        key: caller.key.as_ref().map(|key| key.id.clone()),
+        limits: caller.allowances.get().into_iter().map(Limit::from).collect(),
+        data: days.into_iter().map(day).collect(),
+    };
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(usage)).into_response())
+}

@@ -1,0 +1,80 @@
+//! The sender of a request: its tenant, its key, and what the key allows.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{ANONYMOUS, Access, ServiceError};
+use crate::generation::{Allowance, Job, KeyTerms, Scope, Work};
+
+/// The sender of a request.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub tenant: Arc<str>,
+    /// `None` for a request without a key, which may do everything that clients do.
+    pub key: Option<Arc<CallerKey>>,
+    pub allowances: Allowances,
+}
+
+/// The key of a request.
+#[derive(Clone, Debug)]
+pub struct CallerKey {
+    /// The public part.
+    pub id: String,
+    pub terms: KeyTerms,
+}
+
+/// What the key of a request has left of its limits, once the request has asked for it. Clones share the contents.
+#[derive(Clone, Debug, Default)]
+pub struct Allowances(Arc<Mutex<Vec<Allowance>>>);
+
+impl Allowances {
+    pub fn get(&self) -> Vec<Allowance> {
+        self.0.lock().clone()
+    }
+
+    pub(super) fn set(&self, allowances: Vec<Allowance>) {
+        *self.0.lock() = allowances;
+    }
+}
+
+impl Caller {
+    /// A sender without a key.
+    pub fn anonymous() -> Caller {
+        Caller { tenant: ANONYMOUS.into(), key: None, allowances: Allowances::default() }
+    }
+
+    /// The access of this tenant to generations.
+    pub fn access(&self) -> Access<'_> {
+        Access::Tenant(&self.tenant)
+    }
+
+    /// # Errors
+    /// [`ServiceError::ScopeMissing`] if the key does not have this scope.
+    pub fn require(&self, scope: Scope) -> Result<(), ServiceError> {
+        match &self.key {
+            Some(key) if !key.terms.scopes.contains(&scope) => Err(ServiceError::ScopeMissing(scope)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the key may use the models of a job, and lowers the job's priority to that of the key.
+    ///
+    /// # Errors
+    /// [`ServiceError::ModelForbidden`].
+    pub(super) fn restrict(&self, job: &mut Job) -> Result<(), ServiceError> {
+        let Some(CallerKey { terms, .. }) = self.key.as_deref() else { return Ok(()) };
+        let Work::Draw(draw) = &job.work;
+        let refiner = draw.refiner.as_ref().map(|refiner| &refiner.model);
+        if let Some(model) = [Some(&job.model), refiner].into_iter().flatten().find(|model| !terms.may_use(model)) {
+            return Err(ServiceError::ModelForbidden { model: model.clone(), allowed: terms.models.clone() });
+        }
+        job.priority = job.priority.min(terms.max_priority);
+        Ok(())
+    }
+
+    /// The key, if accepting a generation uses up something of it.
+    pub(super) fn limited_key(&self) -> Option<&CallerKey> {
+        self.key.as_deref().filter(|key| key.terms.has_limits())
+    }
+}
