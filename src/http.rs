@@ -9,6 +9,7 @@ mod body;
 mod caller;
 mod catalogue;
 mod content;
+mod cors;
 mod create;
 mod disposition;
 pub mod error;
