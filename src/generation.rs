@@ -53,7 +53,7 @@ pub use control::{ControlUse, Preprocess};
 pub use delivery::{Delivery, DeliveryState};
 pub use draw::{Draw, SeedMode};
 pub use endpoint::{Endpoint, EndpointSettings};
-pub use event::{Event, EventKind};
+pub use event::{Event, EventKind, TenantEvent};
 pub use field::{Bounds, Field, Integers, Kind, Numbers, Takers};
 pub use fields::{FieldError, Fields, cut};
 pub use id::{GenerationId, InvalidId};

@@ -39,6 +39,7 @@ mod sdapi;
 pub mod signed;
 mod spec;
 mod sse;
+mod tenant_events;
 mod tries;
 mod uploads;
 mod url;

@@ -20,6 +20,7 @@ mod rules;
 mod throughput;
 mod unaccepted_files;
 mod watch;
+mod watch_tenant;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -56,6 +57,7 @@ pub use offload::{AT_ONCE_BYTES, offload};
 pub use operating::Unready;
 pub use rules::CatalogueRules;
 pub use throughput::{Pace, Throughput};
+pub use watch_tenant::TenantWatched;
 
 /// The tenant of requests without a key.
 pub const ANONYMOUS: &str = "default";
@@ -335,6 +337,20 @@ impl Service {
         after: i64,
     ) -> impl Stream<Item = Result<Watched, ServiceError>> + Send + use<> {
         watch::watch(self.0.store.clone(), self.0.live.clone(), self.0.tasks.clone(), record.id, after)
+    }
+
+    /// The durable events of all generations of this tenant after the event with the number `after`, and everything that
+    /// happens from then on. The stream has no end. Without `after`, or with a number that no event has yet, it begins
+    /// with the next event. Also returns the number after which the stream begins.
+    pub async fn watch_tenant(
+        &self,
+        tenant: Arc<str>,
+        after: Option<i64>,
+    ) -> Result<(i64, impl Stream<Item = Result<TenantWatched, ServiceError>> + Send + use<>), ServiceError> {
+        let last = self.query(self.0.store.last_event_of(&tenant)).await?;
+        let after = after.map_or(last, |after| after.min(last));
+        let (store, live, tasks) = (self.0.store.clone(), self.0.live.clone(), self.0.tasks.clone());
+        Ok((after, watch_tenant::watch(store, live, tasks, tenant, after).await?))
     }
 
     /// The operations on webhook endpoints.

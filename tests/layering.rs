@@ -405,11 +405,11 @@ fn files_are_small() {
     );
 }
 
-/// The ledger includes both databases and the blobs.
+/// The ledger includes both databases and the blobs. It grew beyond 3500 lines for the stream of a tenant's events.
 #[test]
 fn the_ledger_is_small() {
     let lines: usize = sources().iter().filter(|source| source.room == "ledger").map(|source| source.lines).sum();
-    assert!((1000..=3500).contains(&lines), "the ledger has {lines} lines");
+    assert!((1000..=3525).contains(&lines), "the ledger has {lines} lines");
 }
 
 /// The fuzzer compiles only the room `weights`, so its manifest must list that room's dependencies in the same

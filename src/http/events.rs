@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Time after which a reader should reconnect.
-const RETRY_MS: u32 = 2000;
+pub(super) const RETRY_MS: u32 = 2000;
 /// Pause between progress events, so there are at most four per second. The newest progress replaces older ones.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
 /// Largest preview in an event, in bytes of base64. Readers fetch larger previews from `/preview`.
@@ -44,7 +44,7 @@ pub async fn events(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let after = resume_point(&headers, query.as_deref().unwrap_or_default())?;
+    let after = resume_point(&headers, query.as_deref().unwrap_or_default())?.unwrap_or(0);
     let record = state.service.find(caller.access(), id).await?;
     let mut watched = Box::pin(state.service.watch(&record, after).peekable());
     // 204 tells a browser to stop reconnecting.
@@ -61,18 +61,27 @@ pub fn stream(state: AppState, record: &Record, presence: Presence) -> Response 
 }
 
 /// The number of the last event that the reader has: from `Last-Event-ID`, which browsers send when they reconnect,
-/// otherwise from the query's `after`. An invalid header means that the reader has no event.
-fn resume_point(headers: &HeaderMap, query: &str) -> Result<i64, ApiError> {
+/// otherwise from the query's `after`. `None` if the reader names none. An invalid header means that the reader has no
+/// event.
+pub(super) fn resume_point(headers: &HeaderMap, query: &str) -> Result<Option<i64>, ApiError> {
     if let Some(last) = headers.get("last-event-id") {
         let seq = last.to_str().ok().and_then(|text| text.trim().parse::<i64>().ok());
-        return Ok(seq.filter(|seq| *seq >= 0).unwrap_or(0));
+        return Ok(Some(seq.filter(|seq| *seq >= 0).unwrap_or(0)));
     }
     let mut fields = Fields::from_form(urlencoded::pairs(query.as_bytes())?);
     let after = fields.integer("after", 0, i64::MAX as u64).and_then(|after| i64::try_from(after).ok());
     match fields.finish() {
-        errors if errors.is_empty() => Ok(after.unwrap_or(0)),
+        errors if errors.is_empty() => Ok(after),
         errors => Err(ApiError::Invalid(Invalid { errors })),
     }
+}
+
+/// The pings of a stream.
+pub(super) fn pings(state: &AppState) -> Interval {
+    let pause: Duration = state.http.ping_interval_s.into();
+    let mut ping = interval_at(Instant::now() + pause, pause);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ping
 }
 
 fn respond(feed: Feed) -> Response {
@@ -99,9 +108,7 @@ struct Feed {
 
 impl Feed {
     fn new(state: AppState, id: GenerationId, after: i64, watched: WatchedStream, presence: Presence) -> Feed {
-        let pause: Duration = state.http.ping_interval_s.into();
-        let mut ping = interval_at(Instant::now() + pause, pause);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ping = pings(&state);
         Feed { state, id, after, watched, presence, ping, held: None, paused_until: Instant::now(), ended: false }
     }
 
@@ -160,27 +167,29 @@ impl Feed {
     fn progress(&mut self) -> Option<Frame> {
         let progress = self.held.take()?;
         self.paused_until = Instant::now() + PROGRESS_PAUSE;
-        Some(Frame::ephemeral(
-            "generation.progress",
-            &with_id(&self.id, serde_json::to_value(progress).unwrap_or_default()),
-        ))
+        Some(progress_frame(&self.id, progress))
     }
 
     async fn event(&mut self, event: &Event) -> Result<Frame, ServiceError> {
         self.after = event.seq;
         // The held progress is older than this event.
         self.held = None;
-        let data = match event.kind {
-            EventKind::Started | EventKind::Retrying => with_id(&self.id, event.data.clone()),
-            EventKind::Queued => generation_data(&self.state, self.id, as_queued).await?,
-            EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => {
-                generation_data(&self.state, self.id, |view| view).await?
-            }
-        };
+        let data = data(&self.state, self.id, event).await?;
         if event.kind.is_terminal() {
             self.presence.keep();
         }
         Ok(Frame::durable(event.seq, event.kind.as_str(), &data))
+    }
+}
+
+/// The data of a durable event.
+pub(super) async fn data(state: &AppState, id: GenerationId, event: &Event) -> Result<Value, ServiceError> {
+    match event.kind {
+        EventKind::Started | EventKind::Retrying => Ok(with_id(&id, event.data.clone())),
+        EventKind::Queued => generation_data(state, id, as_queued).await,
+        EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => {
+            generation_data(state, id, |view| view).await
+        }
     }
 }
 
@@ -205,8 +214,13 @@ fn as_queued(view: View) -> View {
     View { record, progress, ..view }
 }
 
+/// The event of the newest progress.
+pub(super) fn progress_frame(id: &GenerationId, progress: Progress) -> Frame {
+    Frame::ephemeral("generation.progress", &with_id(id, serde_json::to_value(progress).unwrap_or_default()))
+}
+
 /// The event of a preview; `None` if the preview is too large.
-fn preview_frame(id: &GenerationId, preview: &Preview) -> Option<Frame> {
+pub(super) fn preview_frame(id: &GenerationId, preview: &Preview) -> Option<Frame> {
     let b64 = BASE64_STANDARD.encode(&preview.bytes);
     (b64.len() <= MAX_PREVIEW_BYTES).then(|| {
         let Preview { index, step, preview_index, media_type, .. } = preview;
@@ -235,11 +249,11 @@ mod tests {
     fn a_reader_resumes_after_what_it_has() {
         let last =
             |value: &str| HeaderMap::from_iter([(HeaderName::from_static("last-event-id"), value.parse().unwrap())]);
-        assert_eq!(resume_point(&HeaderMap::new(), "").unwrap(), 0);
-        assert_eq!(resume_point(&HeaderMap::new(), "after=3").unwrap(), 3);
-        assert_eq!(resume_point(&last("5"), "after=3").unwrap(), 5);
+        assert_eq!(resume_point(&HeaderMap::new(), "").unwrap(), None);
+        assert_eq!(resume_point(&HeaderMap::new(), "after=3").unwrap(), Some(3));
+        assert_eq!(resume_point(&last("5"), "after=3").unwrap(), Some(5));
         for unknown in ["", "x", "-1", "99999999999999999999"] {
-            assert_eq!(resume_point(&last(unknown), "").unwrap(), 0, "{unknown}");
+            assert_eq!(resume_point(&last(unknown), "").unwrap(), Some(0), "{unknown}");
         }
         assert!(resume_point(&HeaderMap::new(), "after=x").is_err());
         assert!(resume_point(&HeaderMap::new(), "colour=red").is_err());

@@ -7,7 +7,7 @@ use axum::{
 
 use super::{
     AppState, admin, catalogue, content, create, events, face::Native, health, images, openai, page, route::Route,
-    sdapi, spec, uploads, webhooks,
+    sdapi, spec, tenant_events, uploads, webhooks,
 };
 use crate::generation::Format;
 
@@ -36,6 +36,7 @@ fn native_routes() -> Vec<Route> {
         endpoint(Method::GET, "/v1/images/{id}/events", get(events::events)),
         endpoint(Method::GET, "/v1/images/{id}/content/{n}", get(content::content)),
         endpoint(Method::GET, "/v1/images/{id}/preview", get(content::preview)),
+        endpoint(Method::GET, "/v1/events", get(tenant_events::events)),
         endpoint(Method::GET, "/v1/uploads/{sha256}", get(uploads::get)),
         endpoint(Method::GET, "/v1/models", get(catalogue::models)),
         // A model's name may contain slashes, like the names of repositories on Hugging Face.

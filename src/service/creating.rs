@@ -140,6 +140,7 @@ impl Service {
                 }
                 metrics.accepted.inc();
                 wake.notify_one();
+                self.0.live.event(id);
                 self.0.outbox.tell(Hint::Queued);
                 Ok(Created { view: self.view(record).await?, replayed: false })
             }

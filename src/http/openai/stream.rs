@@ -1,13 +1,13 @@
 //! The events of a generation as OpenAI's clients read them: partial pictures, and each finished picture.
 
-use std::{collections::VecDeque, convert::Infallible, pin::Pin, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, pin::Pin};
 
 use axum::response::{IntoResponse, Response};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::Interval;
 
 use super::{
     Operation,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     generation::{Artifact, Event, Record},
-    http::{AppState, create, error::ApiError, listener::AnswerRoom, presence::Presence, sse, sse::Frame},
+    http::{AppState, create, error::ApiError, events::pings, listener::AnswerRoom, presence::Presence, sse, sse::Frame},
     service::{Access, Preview, ServiceError, Watched},
 };
 
@@ -35,9 +35,7 @@ pub fn respond(
 ) -> Response {
     let headers = create::headers(record.id);
     let watched = Box::pin(state.service.watch(&record, 0));
-    let pause: Duration = state.http.ping_interval_s.into();
-    let mut ping = interval_at(Instant::now() + pause, pause);
-    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let ping = pings(&state);
     let feed = Feed {
         state,
         operation,
