@@ -43,6 +43,7 @@ mod size;
 mod source;
 mod table;
 mod task;
+mod warning;
 mod webhook;
 mod webhook_id;
 
@@ -80,5 +81,6 @@ pub use signing_secret::{InvalidSecret, SigningSecret};
 pub use source::{ImageInfluence, Mask, Source};
 pub use table::FIELDS;
 pub use task::Task;
+pub use warning::Warning;
 pub use webhook::{Webhook, WebhookEvent};
 pub use webhook_id::{DeliveryId, EndpointId};

@@ -303,6 +303,7 @@ fn job(draw: Draw) -> Job {
         run_timeout_s: None,
         webhook: None,
         metadata: Default::default(),
+        warnings: Vec::new(),
     }
 }
 

@@ -71,7 +71,9 @@ impl Cors {
                 headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
                 headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
             }
-            Some(Grant::Every) => drop(headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))),
+            Some(Grant::Every) => {
+                drop(headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")))
+            }
             None => return,
         }
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
@@ -86,9 +88,8 @@ impl Grant {
     /// Whether the page itself has sent the credentials of the request. A browser adds `Basic` by itself, also for pages
     /// that do not know the key.
     pub fn admits(&self, headers: &HeaderMap) -> bool {
-        let is_basic = |value: &HeaderValue| {
-            value.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"))
-        };
+        let is_basic =
+            |value: &HeaderValue| value.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"));
         match self {
             Grant::Listed(_) => true,
             Grant::Every => !headers.get_all(header::AUTHORIZATION).iter().any(is_basic),

@@ -10,7 +10,7 @@ use super::{
     url,
 };
 use crate::{
-    generation::{Artifact, Facts, GenerationId, MediaType, Priority, Problem, Status, rfc3339},
+    generation::{Artifact, Facts, GenerationId, MediaType, Priority, Problem, Status, Warning, rfc3339},
     ledger::QueuePosition,
     service::{Pace, Progress, View},
 };
@@ -41,6 +41,8 @@ pub struct Object {
     error: Option<Problem>,
     links: Links,
     metadata: BTreeMap<String, String>,
+    /// What may surprise the client about the pictures.
+    warnings: Vec<Warning>,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,6 +117,7 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
             cancel: format!("{}/cancel", url::generation(&id)),
         },
         metadata: record.job.metadata.clone(),
+        warnings: record.job.warnings.clone(),
     }
 }
 

@@ -56,7 +56,7 @@ impl Feed {
                     Ok(Some(Frame::ephemeral("server.draining", &json!({ "retry_ms": RETRY_MS }))))
                 }
                 watched = self.watched.next() => match watched? {
-                    Ok(watched) => self.frame(watched).await,
+                    Ok(watched) => frame(&self.state, watched).await,
                     Err(error) => Err(error),
                 },
                 _ = self.ping.tick() => Ok(Some(Frame::ephemeral("ping", &json!({})))),
@@ -74,17 +74,20 @@ impl Feed {
         }
         None
     }
+}
 
-    /// `None` if there is nothing to send: the preview is too large, or the generation was erased meanwhile.
-    async fn frame(&self, TenantWatched { id, number, watched }: TenantWatched) -> Result<Option<Frame>, ServiceError> {
-        Ok(match watched {
-            Watched::Progress(progress) => Some(events::progress_frame(&id, progress)),
-            Watched::Preview(preview) => events::preview_frame(&id, &preview),
-            Watched::Event(event) => match events::data(&self.state, id, &event).await {
-                Ok(data) => number.map(|number| Frame::durable(number, event.kind.as_str(), &data)),
-                Err(ServiceError::NotFound) => None,
-                Err(error) => return Err(error),
-            },
-        })
-    }
+/// `None` if there is nothing to send: the preview is too large, or the generation was erased meanwhile.
+async fn frame(
+    state: &AppState,
+    TenantWatched { id, number, watched }: TenantWatched,
+) -> Result<Option<Frame>, ServiceError> {
+    Ok(match watched {
+        Watched::Progress(progress) => Some(events::progress_frame(&id, progress)),
+        Watched::Preview(preview) => events::preview_frame(&id, &preview),
+        Watched::Event(event) => match events::data(state, id, &event).await {
+            Ok(data) => number.map(|number| Frame::durable(number, event.kind.as_str(), &data)),
+            Err(ServiceError::NotFound) => None,
+            Err(error) => return Err(error),
+        },
+    })
 }

@@ -152,7 +152,8 @@ impl Live {
 
     /// Returns when the run of the generation is canceled, or at once if this process does not run it.
     pub async fn until_canceled(&self, id: GenerationId) {
-        let canceled = self.0.entries.lock().get(&id).and_then(|entry| entry.run.as_ref().map(|run| run.canceled.clone()));
+        let canceled =
+            self.0.entries.lock().get(&id).and_then(|entry| entry.run.as_ref().map(|run| run.canceled.clone()));
         if let Some(canceled) = canceled {
             canceled.cancelled().await;
         }

@@ -114,7 +114,8 @@ async fn pages_of_listed_origins_use_the_api_and_read_its_answers() {
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (400, APP.1));
 
     for origin in ["https://evil.example", "https://app.example.evil.example", "http://app.example", "null"] {
-        let answer = send(&api.public, Method::POST, "/v1/images", &[LOCAL, ("origin", origin), FORM], "prompt=x").await;
+        let answer =
+            send(&api.public, Method::POST, "/v1/images", &[LOCAL, ("origin", origin), FORM], "prompt=x").await;
         refused(&answer, 403, "foreign_origin");
         let read = send(&api.public, Method::GET, "/v1/images", &[LOCAL, ("origin", origin)], "").await;
         assert_eq!((read.status, read.header("access-control-allow-origin")), (200, ""), "{origin}");
@@ -129,7 +130,8 @@ async fn pages_of_listed_origins_use_the_api_and_read_its_answers() {
 #[tokio::test]
 async fn preflights_of_listed_origins_are_answered() {
     let api = TestApi::open(&[LISTED]).await;
-    let asks = [("access-control-request-method", "PUT"), ("access-control-request-headers", "authorization,x-stainless-os")];
+    let asks =
+        [("access-control-request-method", "PUT"), ("access-control-request-headers", "authorization,x-stainless-os")];
     let preflight = async |origin: &str, host: &str| {
         let headers = [&[("host", host), ("origin", origin), CROSS], &asks[..]].concat();
         send(&api.public, Method::OPTIONS, "/v1/images/x", &headers, "").await
@@ -148,7 +150,8 @@ async fn preflights_of_listed_origins_are_answered() {
 async fn a_star_admits_every_origin_but_no_stored_credentials() {
     let api = TestApi::open(&[("LATENTD_HTTP__CORS_ORIGINS", "*")]).await;
     let key = api.key("studio", 8).await;
-    let basic = format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(format!("user:{}", &key["Bearer ".len()..])));
+    let basic =
+        format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(format!("user:{}", &key["Bearer ".len()..])));
     for (key, status) in [(key.as_str(), 202), (&basic, 403)] {
         let headers = [LOCAL, APP, CROSS, JSON, ("authorization", key)];
         let answer = send(&api.public, Method::POST, "/v1/images", &headers, r#"{"prompt": "x"}"#).await;

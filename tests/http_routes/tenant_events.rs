@@ -26,7 +26,10 @@ impl Reader {
     async fn open(api: &TestApi, path: &str, headers: &[(&str, &str)]) -> Reader {
         let request = headers.iter().fold(Request::get(path), |request, (name, value)| request.header(*name, *value));
         let response = api.send(request.body(Body::empty()).unwrap()).await;
-        assert_eq!((response.status().as_u16(), &response.headers()["x-accel-buffering"]), (200, &"no".parse().unwrap()));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["x-accel-buffering"]),
+            (200, &"no".parse().unwrap())
+        );
         Reader { stream: response.into_body().into_data_stream(), read: String::new() }
     }
 

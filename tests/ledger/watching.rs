@@ -7,8 +7,8 @@ use latentd::generation::{Draw, EventKind, GenerationId, ImageInfluence, InputIm
 use latentd::ledger::{Acceptance, Hint, Outcome, Store};
 
 use crate::place::{
-    Place, accept, accept_of, accept_one, artifact, claim_one, draw, get, history, job, late_worker, new_record, problem,
-    reap_late, request, running, worker,
+    Place, accept, accept_of, accept_one, artifact, claim_one, draw, get, history, job, late_worker, new_record,
+    problem, reap_late, request, running, worker,
 };
 
 pub async fn a_snapshot_contains_the_last_event(place: &dyn Place) {
@@ -105,7 +105,10 @@ pub async fn the_events_of_a_tenant_have_one_order_in_which_none_is_missed(place
     stores[0].delete(ended).await.unwrap().unwrap();
     let last = accept(&*stores[0], 1).await[0];
     let after = stores[0].events_of("default", numbers.len() as i64, 7).await.unwrap();
-    assert_eq!(after.iter().map(|event| (event.id, event.number)).collect::<Vec<_>>(), [(last, numbers.len() as i64 + 3)]);
+    assert_eq!(
+        after.iter().map(|event| (event.id, event.number)).collect::<Vec<_>>(),
+        [(last, numbers.len() as i64 + 3)]
+    );
 }
 
 async fn meddle(store: Arc<dyn Store>, at: usize, ids: &[GenerationId]) {

@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     generation::{Artifact, Event, Record},
-    http::{AppState, create, error::ApiError, events::pings, listener::AnswerRoom, presence::Presence, sse, sse::Frame},
+    http::{
+        AppState, create, error::ApiError, events::pings, listener::AnswerRoom, presence::Presence, sse, sse::Frame,
+    },
     service::{Access, Preview, ServiceError, Watched},
 };
 
