@@ -50,6 +50,8 @@ mod silence;
 mod tenant_events;
 #[path = "http_routes/tenants.rs"]
 mod tenants;
+#[path = "http_routes/warnings.rs"]
+mod warnings;
 #[path = "http_routes/without_prompt.rs"]
 mod without_prompt;
 
