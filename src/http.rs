@@ -4,6 +4,7 @@
 //! metrics and the log line, and [`listener`] bounds the connections.
 
 mod admin;
+mod base;
 mod bodies;
 mod body;
 mod caller;
@@ -68,6 +69,7 @@ use crate::{
     service::Service,
 };
 
+use base::Bases;
 use face::ResponseFace;
 use origin::Origins;
 use signed::Signer;
@@ -138,18 +140,21 @@ impl std::fmt::Debug for AppState {
 /// The router of the public listener: the API and the web page.
 pub fn public_router(state: AppState) -> Router {
     let router = assemble(public_routes()).fallback(page::asset);
-    let origins = Origins::public(&state.http);
-    finish(guarded(router.with_state(state.clone()), origins), state.metrics)
+    let (origins, bases) = (Origins::public(&state.http), Bases::new(&state.http, true));
+    finish(guarded(router.with_state(state.clone()), origins, bases), state.metrics)
 }
 
 /// The router of the operator's listener, which the public network does not reach: health, metrics and administration.
 pub fn operator_router(state: AppState, operator: &Operator) -> Router {
     let router = assemble(operator_routes()).fallback(page::nothing);
-    finish(guarded(router.with_state(state.clone()), Origins::operator(operator)), state.metrics)
+    let (origins, bases) = (Origins::operator(operator), Bases::new(&state.http, false));
+    finish(guarded(router.with_state(state.clone()), origins, bases), state.metrics)
 }
 
-fn guarded(router: Router, origins: Origins) -> Router {
-    router.layer(middleware::from_fn_with_state(origins, origin::check))
+fn guarded(router: Router, origins: Origins, bases: Bases) -> Router {
+    router
+        .layer(middleware::from_fn_with_state(bases, base::provide))
+        .layer(middleware::from_fn_with_state(origins, origin::check))
 }
 
 fn assemble<S: Clone + Send + Sync + 'static>(endpoints: Vec<Route<S>>) -> Router<S> {

@@ -14,6 +14,9 @@ pub struct Http {
     /// If empty, `http::origin` decides.
     pub allowed_hosts: Vec<HostPattern>,
     pub cors_origins: Vec<Origin>,
+    /// If empty, the address of the request is used where links must be absolute.
+    pub public_url: String,
+    pub trust_forwarded: bool,
     pub max_body_bytes: usize,
     pub max_bodies_bytes: usize,
     pub max_header_bytes: usize,
@@ -40,6 +43,11 @@ impl Http {
     /// Checks the bounds that types do not express.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let bound = ConfigError::bound;
+        if !self.public_url.is_empty() && !is_base(&self.public_url) {
+            let detail = "must be empty or an address such as https://images.example.com or https://example.com/ai, \
+                          without a query";
+            return bound("http.public_url", detail);
+        }
         if self.max_bodies_bytes < self.max_body_bytes {
             return bound("http.max_bodies_bytes", "must be at least http.max_body_bytes");
         }
@@ -57,4 +65,11 @@ impl Http {
         }
         Ok(())
     }
+}
+
+/// Whether a text is the address of a server, with a path or without.
+fn is_base(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-._~%:/[]".contains(c);
+    rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') && rest.chars().all(is_part)
 }

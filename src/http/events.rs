@@ -15,6 +15,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 
 use super::{
     AppState,
+    base::Base,
     caller::Caller,
     error::{ApiError, success},
     generation,
@@ -40,6 +41,7 @@ const MAX_PREVIEW_BYTES: usize = 64 << 10;
 pub async fn events(
     State(state): State<AppState>,
     caller: Caller,
+    base: Base,
     Id(id): Id,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -51,13 +53,13 @@ pub async fn events(
     if record.status.is_terminal() && watched.as_mut().peek().await.is_none() {
         return Ok(success::NO_CONTENT.into_response());
     }
-    Ok(respond(Feed::new(state, id, after, watched, Presence::indifferent())))
+    Ok(respond(Feed::new((state, base), id, after, watched, Presence::indifferent())))
 }
 
 /// The event stream of a generation that the same request created.
-pub fn stream(state: AppState, record: &Record, presence: Presence) -> Response {
+pub fn stream(state: AppState, base: Base, record: &Record, presence: Presence) -> Response {
     let watched = Box::pin(state.service.watch(record, 0));
-    respond(Feed::new(state, record.id, 0, watched, presence))
+    respond(Feed::new((state, base), record.id, 0, watched, presence))
 }
 
 /// The number of the last event that the reader has: from `Last-Event-ID`, which browsers send when they reconnect,
@@ -95,6 +97,7 @@ type WatchedStream = Pin<Box<dyn Stream<Item = Result<Watched, ServiceError>> + 
 /// The event stream of one generation to one reader.
 struct Feed {
     state: AppState,
+    base: Base,
     id: GenerationId,
     after: i64,
     watched: WatchedStream,
@@ -107,9 +110,15 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(state: AppState, id: GenerationId, after: i64, watched: WatchedStream, presence: Presence) -> Feed {
+    fn new(
+        (state, base): (AppState, Base),
+        id: GenerationId,
+        after: i64,
+        watched: WatchedStream,
+        presence: Presence,
+    ) -> Feed {
         let ping = pings(&state);
-        Feed { state, id, after, watched, presence, ping, held: None, paused_until: Instant::now(), ended: false }
+        Feed { state, base, id, after, watched, presence, ping, held: None, paused_until: Instant::now(), ended: false }
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, ServiceError>> {
@@ -174,7 +183,7 @@ impl Feed {
         self.after = event.seq;
         // The held progress is older than this event.
         self.held = None;
-        let data = data(&self.state, self.id, event).await?;
+        let data = data(&self.state, &self.base, self.id, event).await?;
         if event.kind.is_terminal() {
             self.presence.keep();
         }
@@ -183,20 +192,30 @@ impl Feed {
 }
 
 /// The data of a durable event.
-pub(super) async fn data(state: &AppState, id: GenerationId, event: &Event) -> Result<Value, ServiceError> {
+pub(super) async fn data(
+    state: &AppState,
+    base: &Base,
+    id: GenerationId,
+    event: &Event,
+) -> Result<Value, ServiceError> {
     match event.kind {
         EventKind::Started | EventKind::Retrying => Ok(with_id(&id, event.data.clone())),
-        EventKind::Queued => generation_data(state, id, as_queued).await,
+        EventKind::Queued => generation_data(state, base, id, as_queued).await,
         EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => {
-            generation_data(state, id, |view| view).await
+            generation_data(state, base, id, |view| view).await
         }
     }
 }
 
 /// The data of the events that contain the whole generation.
-async fn generation_data(state: &AppState, id: GenerationId, seen: fn(View) -> View) -> Result<Value, ServiceError> {
+async fn generation_data(
+    state: &AppState,
+    base: &Base,
+    id: GenerationId,
+    seen: fn(View) -> View,
+) -> Result<Value, ServiceError> {
     let view = seen(state.service.get(Access::Full, id).await?);
-    Ok(json!({ "generation": generation::object(&view, state.service.pace(), &state.signer) }))
+    Ok(json!({ "generation": generation::object(&view, state.service.pace(), &state.signer, base) }))
 }
 
 /// The generation as it was when it was accepted, for readers who replay its history from the beginning.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
 use super::{
+    base::Base,
     signed::{Signer, now},
     url,
 };
@@ -75,14 +76,15 @@ struct Links {
     cancel: String,
 }
 
-/// Builds the object of a generation. `pace` is the pace of recent generations, for the estimated start.
-pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
+/// Builds the object of a generation. `pace` is the pace of recent generations, for the estimated start; `base` begins
+/// the links.
+pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> Object {
     let record = &view.record;
     let id = record.id;
     let (images, error) = match &record.status {
         Status::Succeeded { artifacts } => {
             let expiry = signer.expiry(now());
-            (artifacts.iter().map(|artifact| image_object(&id, artifact, signer, expiry)).collect(), None)
+            (artifacts.iter().map(|artifact| image_object(&id, artifact, signer, base, expiry)).collect(), None)
         }
         Status::Failed { problem } => (Vec::new(), Some(problem.clone())),
         Status::Queued | Status::Running | Status::Canceled | Status::Expired => (Vec::new(), None),
@@ -112,22 +114,28 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
         images,
         error,
         links: Links {
-            itself: url::generation(&id),
-            events: format!("{}/events", url::generation(&id)),
-            cancel: format!("{}/cancel", url::generation(&id)),
+            itself: base.link(&url::generation(&id)),
+            events: base.link(&format!("{}/events", url::generation(&id))),
+            cancel: base.link(&format!("{}/cancel", url::generation(&id))),
         },
         metadata: record.job.metadata.clone(),
         warnings: record.job.warnings.clone(),
     }
 }
 
-fn image_object(id: &GenerationId, artifact: &Artifact, signer: &Signer, expiry: Option<i64>) -> ImageObject {
+fn image_object(
+    id: &GenerationId,
+    artifact: &Artifact,
+    signer: &Signer,
+    base: &Base,
+    expiry: Option<i64>,
+) -> ImageObject {
     let Facts::Picture { width, height, seed } = artifact.facts;
     let path = url::artifact(id, artifact.index);
     let expires_at = expiry.and_then(|expiry| OffsetDateTime::from_unix_timestamp(expiry).ok());
     ImageObject {
         index: artifact.index,
-        url: expiry.map_or_else(|| path.clone(), |expiry| signer.sign(&path, expiry)),
+        url: base.link(&expiry.map_or_else(|| path.clone(), |expiry| signer.sign(&path, expiry))),
         url_expires_at: expires_at.map(rfc3339),
         width,
         height,

@@ -15,6 +15,7 @@ use tokio::time::Interval;
 
 use super::{
     AppState,
+    base::Base,
     caller::Caller,
     error::ApiError,
     events::{self, RETRY_MS, pings, resume_point},
@@ -27,13 +28,14 @@ use crate::service::{ServiceError, TenantWatched, Watched};
 pub async fn events(
     State(state): State<AppState>,
     caller: Caller,
+    base: Base,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let after = resume_point(&headers, query.as_deref().unwrap_or_default())?;
     let (after, watched) = state.service.watch_tenant(caller.tenant, after).await?;
     let prime = stream::iter([Ok(Frame::prime(RETRY_MS, after).encode())]);
-    let feed = Feed { ping: pings(&state), state, watched: Box::pin(watched), ended: false };
+    let feed = Feed { ping: pings(&state), state, base, watched: Box::pin(watched), ended: false };
     let frames = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
     Ok(sse::respond(prime.chain(frames)))
 }
@@ -41,6 +43,7 @@ pub async fn events(
 /// The event stream of one tenant to one reader.
 struct Feed {
     state: AppState,
+    base: Base,
     watched: Pin<Box<dyn Stream<Item = Result<TenantWatched, ServiceError>> + Send>>,
     ping: Interval,
     ended: bool,
@@ -56,7 +59,7 @@ impl Feed {
                     Ok(Some(Frame::ephemeral("server.draining", &json!({ "retry_ms": RETRY_MS }))))
                 }
                 watched = self.watched.next() => match watched? {
-                    Ok(watched) => frame(&self.state, watched).await,
+                    Ok(watched) => frame(&self.state, &self.base, watched).await,
                     Err(error) => Err(error),
                 },
                 _ = self.ping.tick() => Ok(Some(Frame::ephemeral("ping", &json!({})))),
@@ -79,12 +82,13 @@ impl Feed {
 /// `None` if there is nothing to send: the preview is too large, or the generation was erased meanwhile.
 async fn frame(
     state: &AppState,
+    base: &Base,
     TenantWatched { id, number, watched }: TenantWatched,
 ) -> Result<Option<Frame>, ServiceError> {
     Ok(match watched {
         Watched::Progress(progress) => Some(events::progress_frame(&id, progress)),
         Watched::Preview(preview) => events::preview_frame(&id, &preview),
-        Watched::Event(event) => match events::data(state, id, &event).await {
+        Watched::Event(event) => match events::data(state, base, id, &event).await {
             Ok(data) => number.map(|number| Frame::durable(number, event.kind.as_str(), &data)),
             Err(ServiceError::NotFound) => None,
             Err(error) => return Err(error),

@@ -94,7 +94,7 @@ impl Picture {
         if has_url {
             let path = url::artifact(&record.id, artifact.index);
             let signed = state.signer.expiry(now()).map(|expiry| state.signer.sign(&path, expiry));
-            picture.url = Some(format!("{}{}", client.server, signed.unwrap_or(path)));
+            picture.url = Some(client.base.url(&signed.unwrap_or(path)));
         }
         Ok(picture)
     }
