@@ -299,11 +299,17 @@ impl Service {
         }
     }
 
-    /// Artifact `index` of a generation that succeeded; otherwise [`ServiceError::NotFound`].
-    pub async fn artifact(&self, access: Access<'_>, id: GenerationId, index: u32) -> Result<Artifact, ServiceError> {
+    /// Artifact `index` of a generation that succeeded, and the generation; otherwise [`ServiceError::NotFound`].
+    pub async fn artifact(
+        &self,
+        access: Access<'_>,
+        id: GenerationId,
+        index: u32,
+    ) -> Result<(Record, Artifact), ServiceError> {
         let record = self.find(access, id).await?;
-        let Status::Succeeded { artifacts } = record.status else { return Err(ServiceError::NotFound) };
-        artifacts.into_iter().find(|artifact| artifact.index == index).ok_or(ServiceError::NotFound)
+        let Status::Succeeded { artifacts } = &record.status else { return Err(ServiceError::NotFound) };
+        let found = artifacts.iter().find(|artifact| artifact.index == index).cloned();
+        found.map(|artifact| (record, artifact)).ok_or(ServiceError::NotFound)
     }
 
     /// The file of an artifact.

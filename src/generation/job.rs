@@ -77,8 +77,8 @@ impl Job {
         draw.approximations()
     }
 
-    /// The request that draws the same picture again: `params` of the API, and the JSON in the picture's file. It
-    /// contains the fields of the table that are shown.
+    /// The request that draws the same picture again: `params` of the API. It contains the fields of the table that are
+    /// shown.
     pub fn params(&self) -> Map<String, Value> {
         let mut stored = match serde_json::to_value(self) {
             Ok(Value::Object(stored)) => stored,

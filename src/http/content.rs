@@ -13,6 +13,7 @@ use super::{
     caller::Caller,
     error::{ApiError, success},
     etag,
+    file_name::disposition,
     listener::AnswerRoom,
     path::{Content, Id},
     range,
@@ -20,7 +21,7 @@ use super::{
     url,
 };
 use crate::{
-    generation::{Artifact, MediaType},
+    generation::{Artifact, MediaType, Record},
     service::{Access, Service},
 };
 
@@ -36,7 +37,7 @@ pub async fn content(
 ) -> Result<Response, ApiError> {
     // A signed URL grants access by itself, so it needs no key.
     let signed = signer.verify(&url::artifact(&id, index), query.as_deref().unwrap_or_default(), now())?;
-    let artifact = match signed {
+    let (record, artifact) = match signed {
         true => service.artifact(Access::Full, id, index).await?,
         false => service.artifact(caller?.access(), id, index).await?,
     };
@@ -52,15 +53,22 @@ pub async fn content(
     let bytes = service.file(&artifact).await?;
     let length = bytes.len();
     let Some(part) = range::wanted(&headers, length, &tag)? else {
-        return Ok((room, file(&artifact, bytes)).into_response());
+        return Ok((room, file(&record, &artifact, bytes)).into_response());
     };
     let place = format!("bytes {}-{}/{length}", part.start, part.end - 1);
-    Ok((success::PARTIAL, room, [(header::CONTENT_RANGE, place)], file(&artifact, bytes.slice(part))).into_response())
+    Ok((success::PARTIAL, room, [(header::CONTENT_RANGE, place)], file(&record, &artifact, bytes.slice(part)))
+        .into_response())
 }
 
-/// A response with a file or a part of it, and the headers that caches need.
-pub fn file(artifact: &Artifact, bytes: Bytes) -> impl IntoResponse + use<> {
-    (kept(artifact), content_type(&artifact.media_type), [(header::ACCEPT_RANGES, "bytes")], bytes)
+/// A response with a file or a part of it, its name, and the headers that caches need.
+pub fn file(record: &Record, artifact: &Artifact, bytes: Bytes) -> impl IntoResponse + use<> {
+    (
+        kept(artifact),
+        disposition(record, artifact),
+        content_type(&artifact.media_type),
+        [(header::ACCEPT_RANGES, "bytes")],
+        bytes,
+    )
 }
 
 /// The headers for caches: the file under a path never changes.

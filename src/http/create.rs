@@ -152,7 +152,8 @@ async fn picture(
     let waited = state.wait(&view.record, prefer.wait.unwrap_or(prefer.default_wait)).await;
     presence.keep();
     let id = view.record.id;
-    let artifacts = state.artifacts(&waited?.view.record)?;
+    let record = waited?.view.record;
+    let artifacts = state.artifacts(&record)?;
     let artifact = artifacts.into_iter().next().ok_or(ApiError::NotFound("generation or image"))?;
     let Facts::Picture { seed, .. } = artifact.facts;
     let bytes = state.service.file(&artifact).await?;
@@ -160,7 +161,7 @@ async fn picture(
     let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
     // An answer with a picture always waits.
     let prefer = Prefer { respond_async: false, ..prefer };
-    Ok((headers(id), applied(&prefer), where_from, seed, content::file(&artifact, bytes)).into_response())
+    Ok((headers(id), applied(&prefer), where_from, seed, content::file(&record, &artifact, bytes)).into_response())
 }
 
 /// Whether `n` asks for more pictures than one answer holds. The resolver reports an invalid `n`.

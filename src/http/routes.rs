@@ -6,8 +6,8 @@ use axum::{
 };
 
 use super::{
-    AppState, admin, catalogue, content, create, events, face::Native, health, images, openai, page, route::Route,
-    sdapi, spec, tenant_events, uploads, webhooks,
+    AppState, admin, catalogue, content, create, events, face::Native, health, images, ollama, openai, page,
+    route::Route, sdapi, spec, tenant_events, uploads, webhooks,
 };
 use crate::generation::Format;
 
@@ -15,10 +15,11 @@ use crate::generation::Format;
 pub fn public_routes() -> Vec<Route> {
     let mut routes = native_routes();
     routes.extend(sdapi::routes());
+    routes.extend(ollama::routes());
     routes
 }
 
-/// The operations of the public listener, without those of the A1111 face.
+/// The operations of the public listener, without those of the A1111 and the Ollama face.
 fn native_routes() -> Vec<Route> {
     vec![
         endpoint(Method::POST, "/v1/images", post(create::create)),

@@ -25,7 +25,7 @@ pub fn next_page<'a>(path: &str, parameters: impl IntoIterator<Item = (&'a str, 
 }
 
 /// Percent-encodes every byte that is not an unreserved character (RFC 3986, section 2.3).
-fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let encoded = text.bytes().map(|byte| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
         _ => format!("%{byte:02X}"),
