@@ -26,10 +26,14 @@ mod forms;
 mod idempotency;
 #[path = "http_routes/inputs.rs"]
 mod inputs;
+#[path = "http_routes/links.rs"]
+mod links;
 #[path = "http_routes/loras.rs"]
 mod loras;
 #[path = "http_routes/models.rs"]
 mod models;
+#[path = "http_routes/ollama.rs"]
+mod ollama;
 #[path = "http_routes/openai.rs"]
 mod openai;
 #[path = "http_routes/other.rs"]

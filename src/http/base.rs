@@ -73,7 +73,7 @@ impl Bases {
         };
         let (scheme, prefix) = (forwarded.scheme.unwrap_or("http"), forwarded.prefix.as_deref().unwrap_or_default());
         let server: Arc<str> = format!("{scheme}://{name}{prefix}").into();
-        Base { links: if forwarded.is_there { server.clone() } else { Arc::default() }, server }
+        Base { links: if forwarded.is_whole { server.clone() } else { Arc::default() }, server }
     }
 }
 
@@ -105,8 +105,8 @@ fn complete(headers: &mut HeaderMap, name: HeaderName, start: &str, base: &Base)
 /// `X-Forwarded-Proto` and `X-Forwarded-Prefix`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Forwarded {
-    /// Whether a proxy says anything.
-    is_there: bool,
+    /// Whether the headers give the whole address. Otherwise links stay paths, which are right in any case.
+    is_whole: bool,
     scheme: Option<&'static str>,
     host: Option<String>,
     prefix: Option<String>,
@@ -132,7 +132,7 @@ impl Forwarded {
         found.host = found.host.or_else(|| first("x-forwarded-host").map(str::to_owned));
         found.host = found.host.filter(|host| host.parse::<HostPort>().is_ok());
         found.prefix = first("x-forwarded-prefix").map(|prefix| prefix.trim_end_matches('/')).and_then(path);
-        found.is_there = found.scheme.is_some() || found.host.is_some() || found.prefix.is_some();
+        found.is_whole = found.scheme.is_some() && found.host.is_some();
         found
     }
 }
@@ -172,8 +172,8 @@ mod tests {
         for (lines, links, server) in [
             (&[host][..], "", "http://inner:8080"),
             (&[("host", "a b"), ("x-forwarded-proto", "ftp")], "", ""),
-            (&[host, ("x-forwarded-proto", "https")], "https://inner:8080", "https://inner:8080"),
-            (&[host, ("x-forwarded-host", "a.example, inner")], "http://a.example", "http://a.example"),
+            (&[host, ("x-forwarded-proto", "https")], "", "https://inner:8080"),
+            (&[host, ("x-forwarded-host", "a.example, inner")], "", "http://a.example"),
             (
                 &[
                     host,

@@ -34,6 +34,6 @@ pub(super) async fn tags(State(service): State<Service>, _: Caller) -> Json<Valu
 }
 
 /// `GET /api/version`.
-pub(super) async fn version() -> Json<Value> {
+pub(super) async fn version(_: Caller) -> Json<Value> {
     Json(json!({"version": env!("CARGO_PKG_VERSION")}))
 }
