@@ -61,7 +61,8 @@ impl Catalogue {
             PromptSyntax::Weighted => "",
         };
         let detail = format!(
-            "has {} tokens, of which this model reads {}; the last {} are cut{hint}",
+            "{} has {} tokens, of which this model reads {}; the last {} are cut{hint}",
+            field(pointer),
             cut.total,
             cut.used,
             cut.total - cut.used
@@ -78,7 +79,8 @@ impl Catalogue {
                 Some(near) => format!("; did you mean {near}?"),
                 None => "; GET /v1/embeddings lists the learned words".to_owned(),
             };
-            Warning::new("unknown_word", text.pointer, format!("has {word}, which is no learned word here{hint}"))
+            let detail = format!("{} has {word}, which is no learned word here{hint}", field(text.pointer));
+            Warning::new("unknown_word", text.pointer, detail)
         };
         unknown.into_iter().take(MOST_WORDS).map(warning).collect()
     }
@@ -127,8 +129,13 @@ fn of_size(draw: &Draw, card: &ModelCard) -> Option<Warning> {
         (false, true) => "/height",
     };
     let detail = format!(
-        "this model was made for {width}x{height} pixels; at {}x{} it may repeat things or draw less well",
+        "the size is {}x{}, and this model was made for {width}x{height}: it may repeat things or draw less well",
         draw.width, draw.height
     );
     Some(Warning::new("size_not_native", pointer, detail))
+}
+
+/// The name of the field, with which sentences begin.
+fn field(pointer: &str) -> &str {
+    pointer.trim_start_matches('/')
 }

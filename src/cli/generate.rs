@@ -93,7 +93,7 @@ impl Generate {
         })?;
 
         for warning in catalogue.warnings(&job) {
-            eprintln!("warning: {} {}", warning.pointer.trim_start_matches('/'), without_http(&warning.detail));
+            eprintln!("warning: {}", without_http(&warning.detail));
         }
         let Work::Draw(draw) = &job.work;
         // Check the files before computing anything.
@@ -189,6 +189,7 @@ fn without_http(detail: &str) -> String {
     match detail.split_once("GET /v1/") {
         Some((before, rest)) if rest.starts_with("models") => format!("{before}`latentd models` lists the models"),
         Some((before, rest)) if rest.starts_with("schedulers") => format!("{before}the names are {}", schedulers()),
+        Some((before, rest)) if rest.starts_with("embeddings") => before.trim_end_matches("; ").to_owned(),
         _ => detail.to_owned(),
     }
 }

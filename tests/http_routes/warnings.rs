@@ -79,6 +79,6 @@ async fn a_size_that_is_not_the_models_own_is_named() {
     assert_eq!(warnings(&api, json!({"prompt": "a fox", "width": 128, "height": 128})).await, []);
     let wide = warnings(&api, json!({"prompt": "a fox", "size": "192x128"})).await;
     assert_eq!((&*wide[0].0, &*wide[0].1, wide.len()), ("size_not_native", "/width", 1));
-    assert!(wide[0].2.contains("128x128") && wide[0].2.contains("192x128"), "{wide:?}");
+    assert!(wide[0].2.contains("made for 128x128") && wide[0].2.contains("is 192x128"), "{wide:?}");
     assert_eq!(codes(&api, json!({"prompt": "a fox", "height": 192})).await, [pair("size_not_native", "/height")]);
 }

@@ -92,7 +92,8 @@ pub fn read(
 fn ignored(fields: &mut Fields) -> Vec<Warning> {
     let mut ignored = Vec::new();
     let mut ignore = |pointer: String| {
-        ignored.push(Warning::new("ignored_field", &pointer, "is ignored: it does not concern pictures".to_owned()));
+        let detail = format!("{} is ignored: it does not concern pictures", pointer[1..].replace('/', "."));
+        ignored.push(Warning::new("ignored_field", &pointer, detail));
     };
     for name in IGNORED {
         let is_empty = |value: &Value| match value {
