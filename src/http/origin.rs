@@ -36,6 +36,8 @@ pub struct Origins {
     json_only: bool,
     /// The origins of other sites whose pages may use the listener.
     cors: Cors,
+    /// Whether the names in `X-Forwarded-Host` count.
+    trusts_forwarded: bool,
 }
 
 impl Origins {
@@ -45,13 +47,25 @@ impl Origins {
         let every = || "*".parse().into_iter().collect();
         let is_open = http.allowed_hosts.is_empty() && !http.bind.ip().is_loopback();
         let allowed = if is_open { every() } else { http.allowed_hosts.clone().into() };
-        Origins { allowed, setting: "http.allowed_hosts", json_only: false, cors: Cors::new(&http.cors_origins) }
+        Origins {
+            allowed,
+            setting: "http.allowed_hosts",
+            json_only: false,
+            cors: Cors::new(&http.cors_origins),
+            trusts_forwarded: http.trust_forwarded,
+        }
     }
 
     /// For the operator's listener, which accepts local and listed names.
     pub fn operator(operator: &Operator) -> Origins {
         let allowed = operator.allowed_hosts.clone().into();
-        Origins { allowed, setting: "operator.allowed_hosts", json_only: true, cors: Cors::new(&[]) }
+        Origins {
+            allowed,
+            setting: "operator.allowed_hosts",
+            json_only: true,
+            cors: Cors::new(&[]),
+            trusts_forwarded: true,
+        }
     }
 
     fn check(&self, request: &Request, grant: Option<&Grant>) -> Result<(), ApiError> {
@@ -119,7 +133,8 @@ impl Origins {
             "https" => Some(443),
             _ => None,
         });
-        let forwarded = headers.get_all("x-forwarded-host").iter().filter_map(|value| value.to_str().ok());
+        let forwarded = headers.get_all("x-forwarded-host").iter().filter(|_| self.trusts_forwarded);
+        let forwarded = forwarded.filter_map(|value| value.to_str().ok());
         let forwarded = forwarded.flat_map(|value| value.split(',')).map(str::trim);
         let is_same = |name: &str| {
             let Ok(name) = name.parse::<HostPort>() else { return false };
