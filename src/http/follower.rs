@@ -7,7 +7,7 @@ use tokio::time::Interval;
 
 use super::{AppState, error::ApiError, events::pings, presence::Presence};
 use crate::{
-    generation::{Artifact, Record},
+    generation::{Artifact, GenerationId, Record},
     service::{Access, Preview, Progress, ServiceError, Watched},
 };
 
@@ -59,7 +59,7 @@ impl Follower {
                     Some(Ok(Watched::Event(event))) => {
                         self.seen = event.seq;
                         if event.kind.is_terminal() {
-                            break self.ended().await;
+                            break ended(&self.state, id).await;
                         }
                     }
                     Some(Err(error)) => break Err(error.into()),
@@ -76,10 +76,11 @@ impl Follower {
             Err(error) => Seen::Failed(error),
         }
     }
+}
 
-    async fn ended(&self) -> Result<(Record, Vec<Artifact>), ApiError> {
-        let record = self.state.service.find(Access::Full, self.record.id).await?;
-        let artifacts = self.state.artifacts(&record)?;
-        Ok((record, artifacts))
-    }
+/// The generation and its artifacts; otherwise the error of its state.
+async fn ended(state: &AppState, id: GenerationId) -> Result<(Record, Vec<Artifact>), ApiError> {
+    let record = state.service.find(Access::Full, id).await?;
+    let artifacts = state.artifacts(&record)?;
+    Ok((record, artifacts))
 }

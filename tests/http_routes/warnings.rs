@@ -64,7 +64,7 @@ async fn an_unknown_word_names_the_most_similar_one() {
     assert_eq!((&*far[0].0, &*far[0].1), ("unknown_word", "/negative_prompt"));
     assert!(!far[0].2.contains("did you mean"), "{far:?}");
     // These are no learned words.
-    for prompt in ["a < b > c", "<lora:none:1>", "1 <2> 3", "<|startoftext|>", "<3"] {
+    for prompt in ["a < b > c", "<lora:emoji-flat:1>", "1 <2> 3", "<|startoftext|>", "<3"] {
         assert_eq!(codes(&api, json!({"prompt": prompt, "prompt_syntax": "plain"})).await, [], "{prompt}");
     }
     // A prompt of unknown words does not make a long answer.
