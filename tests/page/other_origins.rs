@@ -134,8 +134,9 @@ async fn a_page_of_a_listed_origin_draws_and_follows_events_and_others_read_noth
     let Some(browser) = Browser::start() else { return };
     let site = Site::start().await;
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path(), &[("LATENTD_HTTP__CORS_ORIGINS", &site.origin("localhost"))]).await;
-    browser.open(&site.origin("localhost"));
+    let origin = site.origin("localhost");
+    let server = Server::start(data.path(), &[("LATENTD_HTTP__CORS_ORIGINS", origin.as_str())]).await;
+    browser.open(&origin);
     let seen = browser.value(&format!("{DRAW}({})", json!(server.public)));
     assert_eq!(seen, json!([202, true, true, true, true]));
 
