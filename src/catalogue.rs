@@ -8,6 +8,7 @@ mod entry;
 mod fits;
 mod hub;
 mod listing;
+mod lru;
 mod model_lease;
 mod numerics;
 mod plan;
@@ -15,9 +16,11 @@ mod prepare;
 mod reload;
 pub mod room;
 mod shelf;
+mod warnings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -26,11 +29,15 @@ use parking_lot::{Mutex, RwLock};
 use rayon::prelude::*;
 
 pub use crate::families::Plan;
-use crate::{device::Device, generation::ModelCard, metrics::Metrics, pipelines::Model};
+use crate::{
+    device::Device, generation::ModelCard, metrics::Metrics, models::prompt_tokenizers::PromptTokenizers,
+    pipelines::Model,
+};
 pub use adapters::Adapters;
 pub use control_nets::ControlNets;
 use entry::{Entry, on_device};
 pub use fits::CompatibleModels;
+use lru::Lru;
 pub use model_lease::{Acquired, ModelLease, Ticket};
 pub use numerics::Numerics;
 pub use prepare::PrepareError;
@@ -55,6 +62,8 @@ pub struct Catalogue {
     seen: Mutex<Option<reload::Keys>>,
     /// Cached answers to the question which models can use a file.
     fits: Mutex<fits::Known>,
+    /// The tokenizers that were used last, by the keys of their models.
+    tokenizers: Lru<Arc<PromptTokenizers>>,
 }
 
 /// The contents of the folders when they were last listed.
@@ -115,6 +124,7 @@ impl Catalogue {
             listed: RwLock::new(Arc::new(listed)),
             seen: Mutex::default(),
             fits: Mutex::default(),
+            tokenizers: Lru::new(NonZeroUsize::new(warnings::MOST_TOKENIZERS).unwrap_or(NonZeroUsize::MIN)),
         };
         let unusable = |reason: &str| CatalogueError::Default { name: default.to_owned(), reason: reason.to_owned() };
         match catalogue.entry(default) {

@@ -7,8 +7,12 @@ mod key_access;
 mod keys;
 mod operator;
 mod output;
+mod set;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -76,8 +80,14 @@ struct Serve {
     #[command(flatten)]
     settings: Settings,
     /// IP address and port of the public listener. Overrides the setting http.bind, whose default is 127.0.0.1:8080.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["host", "port"])]
     bind: Option<SocketAddr>,
+    /// IP address of the public listener, or localhost. 0.0.0.0 is all addresses. Overrides that of http.bind.
+    #[arg(long, value_name = "ADDRESS", value_parser = host)]
+    host: Option<IpAddr>,
+    /// Port of the public listener. Overrides that of http.bind.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
     /// What the process does: all serves HTTP and computes, api only serves HTTP, worker only computes. api and worker
     /// need PostgreSQL. Overrides the setting role, whose default is all.
     #[arg(long, value_name = "all|api|worker")]
@@ -121,6 +131,14 @@ impl Settings {
     }
 }
 
+/// Parses the address of `--host`.
+fn host(text: &str) -> Result<IpAddr, String> {
+    match text {
+        "localhost" => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        _ => text.parse().map_err(|_| "it must be an IP address or localhost".to_owned()),
+    }
+}
+
 /// Stack size in bytes of tokio's threads: twice its default. These threads parse requests (JSON nests at most 128
 /// levels), read model files and decode pictures. Builds without optimization need more stack for it.
 const RUNTIME_STACK: usize = 4 << 20;
@@ -136,7 +154,9 @@ fn serve(serve: &Serve) -> Result<()> {
     if let Some(dir) = &serve.data_dir {
         flags.push(("data_dir".to_owned(), dir.display().to_string()));
     }
-    let config = serve.settings.load(flags)?;
+    let mut config = serve.settings.load(flags)?;
+    let bind = config.http.bind;
+    config.http.bind = SocketAddr::new(serve.host.unwrap_or(bind.ip()), serve.port.unwrap_or(bind.port()));
     telemetry::init(&config.log).map_err(anyhow::Error::msg)?;
     arena::give_large_blocks_back();
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(RUNTIME_STACK).enable_all().build()?;

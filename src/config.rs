@@ -6,8 +6,10 @@ mod devices;
 mod environment;
 mod home;
 mod hosts;
+mod http;
 mod one_or_more;
 mod operator;
+mod origins;
 mod secret;
 mod webhooks;
 mod whole;
@@ -16,7 +18,6 @@ mod words;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
     time::Duration,
@@ -29,7 +30,9 @@ use crate::generation::Limits;
 pub use blobs::Blobs;
 pub use devices::{DeviceName, KernelSet};
 pub use hosts::HostPattern;
+pub use http::Http;
 pub use operator::Operator;
+pub use origins::Origin;
 pub use secret::Secret;
 pub use webhooks::{AllowedHost, Webhooks};
 
@@ -61,35 +64,6 @@ pub struct Config {
     pub webhooks: Webhooks,
     pub log: Log,
     pub shutdown_timeout_s: Seconds,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Http {
-    #[serde(deserialize_with = "words::address")]
-    pub bind: SocketAddr,
-    /// If empty, `http::origin` decides.
-    pub allowed_hosts: Vec<HostPattern>,
-    pub max_body_bytes: usize,
-    pub max_bodies_bytes: usize,
-    pub max_header_bytes: usize,
-    pub max_connections: usize,
-    /// 0 means no bound.
-    pub max_connections_per_address: usize,
-    /// Concurrent requests of one HTTP/2 connection, at least 1.
-    pub max_streams: u32,
-    pub max_unread_bytes: usize,
-    pub header_timeout_s: Seconds,
-    pub body_timeout_s: Seconds,
-    pub idle_timeout_s: Seconds,
-    pub write_timeout_s: Seconds,
-    pub wait_default_s: Seconds,
-    pub wait_max_s: Seconds,
-    pub ping_interval_s: Seconds,
-    pub return_s: Seconds,
-    /// If empty, the URLs of pictures and events are not signed.
-    pub url_secret: Secret,
-    pub url_expiry_s: Seconds,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -386,27 +360,13 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let bound =
             |key: &str, detail: &str| Err(ConfigError::Bound { key: key.to_owned(), detail: detail.to_owned() });
+        self.http.check()?;
         devices::check(&self.engine.devices)?;
         if self.engine.threads > 1024 {
             return bound("engine.threads", "must be at most 1024 (0: one for each core)");
         }
-        if self.http.max_bodies_bytes < self.http.max_body_bytes {
-            return bound("http.max_bodies_bytes", "must be at least http.max_body_bytes");
-        }
         if !(10..=1000).contains(&self.engine.slice_ms) {
             return bound("engine.slice_ms", "must be between 10 and 1000");
-        }
-        if self.http.max_header_bytes < 8192 {
-            return bound("http.max_header_bytes", "must be at least 8192");
-        }
-        if !self.http.url_secret.is_empty() && self.http.url_secret.expose().len() < 16 {
-            return bound("http.url_secret", "must be empty or have at least 16 bytes");
-        }
-        if self.http.max_connections == 0 {
-            return bound("http.max_connections", "must be at least 1");
-        }
-        if self.http.max_streams == 0 {
-            return bound("http.max_streams", "must be at least 1");
         }
         if self.queue.max_attempts == 0 {
             return bound("queue.max_attempts", "must be at least 1");

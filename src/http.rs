@@ -4,17 +4,21 @@
 //! metrics and the log line, and [`listener`] bounds the connections.
 
 mod admin;
+mod base;
 mod bodies;
 mod body;
 mod caller;
 mod catalogue;
 mod content;
+mod cors;
 mod create;
 mod disposition;
 pub mod error;
 mod etag;
 mod events;
 mod face;
+mod file_name;
+mod follower;
 mod generation;
 mod health;
 mod host;
@@ -27,6 +31,7 @@ pub mod listener;
 mod multipart;
 mod negotiate;
 mod observe;
+mod ollama;
 mod openai;
 mod operator_access;
 mod origin;
@@ -41,6 +46,7 @@ mod sdapi;
 pub mod signed;
 mod spec;
 mod sse;
+mod tenant_events;
 mod tries;
 mod uploads;
 mod url;
@@ -70,6 +76,7 @@ use crate::{
     service::Service,
 };
 
+use base::Bases;
 use face::ResponseFace;
 use operator_access::OperatorAccess;
 use origin::Origins;
@@ -141,8 +148,8 @@ impl std::fmt::Debug for AppState {
 /// The router of the public listener: the API and the web page.
 pub fn public_router(state: AppState) -> Router {
     let router = assemble(public_routes()).layer(middleware::from_fn(rate_limit::show)).fallback(page::asset);
-    let origins = Origins::public(&state.http);
-    finish(guarded(router.with_state(state.clone()), origins), state.metrics)
+    let (origins, bases) = (Origins::public(&state.http), Bases::new(&state.http, true));
+    finish(guarded(router.with_state(state.clone()), origins, bases), state.metrics)
 }
 
 /// The router of the operator's listener: health, metrics and administration. With `operator.token`, administration
@@ -151,11 +158,14 @@ pub fn operator_router(state: AppState, operator: &Operator) -> Router {
     let access = OperatorAccess::new(state.service.clone(), operator);
     let check = middleware::from_fn_with_state(access, operator_access::check);
     let router = assemble(operator_routes()).fallback(page::nothing).layer(check);
-    finish(guarded(router.with_state(state.clone()), Origins::operator(operator)), state.metrics)
+    let (origins, bases) = (Origins::operator(operator), Bases::new(&state.http, false));
+    finish(guarded(router.with_state(state.clone()), origins, bases), state.metrics)
 }
 
-fn guarded(router: Router, origins: Origins) -> Router {
-    router.layer(middleware::from_fn_with_state(origins, origin::check))
+fn guarded(router: Router, origins: Origins, bases: Bases) -> Router {
+    router
+        .layer(middleware::from_fn_with_state(bases, base::provide))
+        .layer(middleware::from_fn_with_state(origins, origin::check))
 }
 
 fn assemble<S: Clone + Send + Sync + 'static>(endpoints: Vec<Route<S>>) -> Router<S> {

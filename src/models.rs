@@ -18,6 +18,7 @@ mod layers;
 mod legacy;
 pub mod noisy_classifier;
 pub mod pause;
+pub mod prompt_tokenizers;
 mod resample;
 mod resnet;
 mod spatial_attention;

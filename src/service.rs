@@ -23,6 +23,7 @@ mod rules;
 mod throughput;
 mod unaccepted_files;
 mod watch;
+mod watch_tenant;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -60,6 +61,7 @@ pub use offload::{AT_ONCE_BYTES, offload};
 pub use operating::Unready;
 pub use rules::CatalogueRules;
 pub use throughput::{Pace, Throughput};
+pub use watch_tenant::TenantWatched;
 
 /// The tenant of requests without a key.
 pub const ANONYMOUS: &str = "default";
@@ -313,11 +315,17 @@ impl Service {
         }
     }
 
-    /// Artifact `index` of a generation that succeeded; otherwise [`ServiceError::NotFound`].
-    pub async fn artifact(&self, access: Access<'_>, id: GenerationId, index: u32) -> Result<Artifact, ServiceError> {
+    /// Artifact `index` of a generation that succeeded, and the generation; otherwise [`ServiceError::NotFound`].
+    pub async fn artifact(
+        &self,
+        access: Access<'_>,
+        id: GenerationId,
+        index: u32,
+    ) -> Result<(Record, Artifact), ServiceError> {
         let record = self.find(access, id).await?;
-        let Status::Succeeded { artifacts } = record.status else { return Err(ServiceError::NotFound) };
-        artifacts.into_iter().find(|artifact| artifact.index == index).ok_or(ServiceError::NotFound)
+        let Status::Succeeded { artifacts } = &record.status else { return Err(ServiceError::NotFound) };
+        let found = artifacts.iter().find(|artifact| artifact.index == index).cloned();
+        found.map(|artifact| (record, artifact)).ok_or(ServiceError::NotFound)
     }
 
     /// The file of an artifact.
@@ -351,6 +359,20 @@ impl Service {
         after: i64,
     ) -> impl Stream<Item = Result<Watched, ServiceError>> + Send + use<> {
         watch::watch(self.0.store.clone(), self.0.live.clone(), self.0.tasks.clone(), record.id, after)
+    }
+
+    /// The durable events of all generations of this tenant after the event with the number `after`, and everything that
+    /// happens from then on. The stream has no end. Without `after`, or with a number that no event has yet, it begins
+    /// with the next event. Also returns the number after which the stream begins.
+    pub async fn watch_tenant(
+        &self,
+        tenant: Arc<str>,
+        after: Option<i64>,
+    ) -> Result<(i64, impl Stream<Item = Result<TenantWatched, ServiceError>> + Send + use<>), ServiceError> {
+        let last = self.query(self.0.store.last_event_of(&tenant)).await?;
+        let after = after.map_or(last, |after| after.min(last));
+        let (store, live, tasks) = (self.0.store.clone(), self.0.live.clone(), self.0.tasks.clone());
+        Ok((after, watch_tenant::watch(store, live, tasks, tenant, after).await?))
     }
 
     /// The operations on webhook endpoints.

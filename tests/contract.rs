@@ -52,11 +52,11 @@ fn the_contract_and_the_operator_listener_have_the_same_operator_routes() {
     assert_eq!(routed, written);
 }
 
-/// The beginnings of the paths that clients of AUTOMATIC1111's web interface use.
-const SDAPI: [&str; 2] = ["/sdapi/", "/controlnet/"];
+/// The beginnings of the paths that clients of AUTOMATIC1111's web interface and of Ollama use.
+const FACES: [&str; 3] = ["/sdapi/", "/controlnet/", "/api/"];
 
-fn is_sdapi(path: &str) -> bool {
-    SDAPI.iter().any(|start| path.starts_with(start))
+fn is_face(path: &str) -> bool {
+    FACES.iter().any(|start| path.starts_with(start))
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn only_operations_of_clients_and_administration_require_a_key() {
     for (method, path, operation) in operations() {
         let open = operation.get("security") == Some(&json!([{}]));
         let is_operated = path.starts_with("/admin/");
-        assert_eq!(open, !path.starts_with("/v1") && !is_sdapi(path) && !is_operated, "{method} {path}");
+        assert_eq!(open, !path.starts_with("/v1") && !is_face(path) && !is_operated, "{method} {path}");
         assert_eq!(operation["responses"].get("401").is_some(), !open, "{method} {path}");
     }
 }
@@ -95,7 +95,7 @@ fn every_error_has_the_form_of_its_protocol() {
             let types = resolved(response).get("content").and_then(Value::as_object);
             let types: Vec<_> = types.into_iter().flat_map(Map::keys).collect();
             if status.starts_with(['4', '5']) {
-                let is_other = operation["tags"] == json!(["openai"]) || is_sdapi(path);
+                let is_other = operation["tags"] == json!(["openai"]) || is_face(path);
                 let form = if is_other { "application/json" } else { "application/problem+json" };
                 assert_eq!(types, [form], "{method} {path} {status}");
             }

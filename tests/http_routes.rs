@@ -28,10 +28,14 @@ mod idempotency;
 mod inputs;
 #[path = "http_routes/keys.rs"]
 mod keys;
+#[path = "http_routes/links.rs"]
+mod links;
 #[path = "http_routes/loras.rs"]
 mod loras;
 #[path = "http_routes/models.rs"]
 mod models;
+#[path = "http_routes/ollama.rs"]
+mod ollama;
 #[path = "http_routes/openai.rs"]
 mod openai;
 #[path = "http_routes/other.rs"]
@@ -48,8 +52,12 @@ mod schema;
 mod sdapi;
 #[path = "http_routes/silence.rs"]
 mod silence;
+#[path = "http_routes/tenant_events.rs"]
+mod tenant_events;
 #[path = "http_routes/tenants.rs"]
 mod tenants;
+#[path = "http_routes/warnings.rs"]
+mod warnings;
 #[path = "http_routes/without_prompt.rs"]
 mod without_prompt;
 

@@ -143,6 +143,7 @@ macro_rules! conformance {
             listing::counts_of_a_tenant_exclude_other_tenants,
             watching::a_snapshot_contains_the_last_event,
             watching::concurrent_changes_leave_no_gaps_in_the_events,
+            watching::the_events_of_a_tenant_have_one_order_in_which_none_is_missed,
             watching::an_input_is_found_only_by_its_tenant,
             watching::hints_reach_other_stores,
             watching::many_hints_at_once_arrive,

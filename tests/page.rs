@@ -15,6 +15,8 @@ mod classes;
 mod documents;
 #[path = "page/formats.rs"]
 mod formats;
+#[path = "page/other_origins.rs"]
+mod other_origins;
 #[path = "page/reuse.rs"]
 mod reuse;
 #[path = "page/sending.rs"]

@@ -7,9 +7,9 @@ use std::{io::Cursor, sync::Arc};
 
 use latentd::diffusion::SamplerLabel;
 use latentd::generation::{
-    ControlUse, Decoder, Draw, FeatureCache, FeatureCacheKind, Fields, GuidanceInterval, ImageInfluence, InputImage,
-    Job, Levels, Limits, LoraUse, Mask, MetadataLevel, ModelCard, OnDisconnect, Output, Preprocess, PromptSyntax,
-    Refiner, Rules, SchedulerChoice, SeedMode, Source, Task, Work, resolve, weighted,
+    ControlUse, Decoder, Draw, Encoding, FeatureCache, FeatureCacheKind, Fields, GuidanceInterval, ImageInfluence,
+    InputImage, Job, Levels, Limits, LoraUse, Mask, MetadataLevel, ModelCard, OnDisconnect, Output, Preprocess,
+    Priority, PromptSyntax, Refiner, Rules, SchedulerChoice, SeedMode, Source, Task, Warning, Work, resolve, weighted,
 };
 use latentd::imaging::{EncodeError, RgbImage, encode_picture, encode_preview, upscale};
 use proptest::prelude::*;
@@ -45,6 +45,31 @@ fn an_image_with_its_own_seed_contains_a_request_for_itself() {
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 3).unwrap());
     assert!(texts[0].1.contains("Seed: 44, "), "{}", texts[0].1);
     assert_eq!(resolved(&texts[1].1), job(Draw { n: 1, seed: 44, ..draw() }));
+}
+
+#[test]
+fn what_does_not_shape_a_picture_does_not_change_its_file() {
+    let other = Job {
+        previews: 7,
+        on_disconnect: OnDisconnect::Keep,
+        priority: Priority::Low,
+        start_timeout_s: 60,
+        run_timeout_s: Some(30),
+        metadata: [("album".to_owned(), "animals".to_owned())].into(),
+        warnings: vec![Warning::new("size_not_native", "/width", "is large".to_owned())],
+        ..generation()
+    };
+    // One of several images is also drawn alone.
+    let several = Job { work: Work::Draw(Draw { n: 4, ..draw() }), ..other.clone() };
+    let formats = [Encoding::Png, Encoding::Jpeg { quality: 90 }, Encoding::Webp];
+    for encoding in formats {
+        let file = |job: &Job| {
+            let output = Output { encoding, ..job.output };
+            encode_picture(&picture(8, 8), &Job { output, ..job.clone() }, &label(), 0).unwrap()
+        };
+        assert!(file(&generation()) == file(&other) && file(&other) == file(&several), "{encoding:?}");
+        assert!(file(&generation()) != file(&Job { model: "other".to_owned(), ..generation() }));
+    }
 }
 
 #[test]
@@ -295,14 +320,15 @@ fn job(draw: Draw) -> Job {
     Job {
         model: "tiny".to_owned(),
         work: Work::Draw(draw),
-        previews: 2,
+        previews: 0,
         output: output_with(MetadataLevel::Full),
-        on_disconnect: OnDisconnect::Keep,
+        on_disconnect: OnDisconnect::Auto,
         priority: Default::default(),
-        start_timeout_s: 60,
+        start_timeout_s: 600,
         run_timeout_s: None,
         webhook: None,
         metadata: Default::default(),
+        warnings: Vec::new(),
     }
 }
 

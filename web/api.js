@@ -50,8 +50,11 @@ async function call(method, path, { body, signal } = {}) {
   throw new Problem({ ...answer, status: response.status }, retryAfter > 0 ? retryAfter : null);
 }
 
-/** Converts a URL from an answer, which is relative to the server's root, into a URL relative to the page. */
-export const local = (url) => (url.startsWith('/') ? url.slice(1) || '.' : url);
+/**
+ * Converts a URL from an answer into a URL relative to the page. It is relative to the server's root, or absolute behind a
+ * proxy, perhaps under another name than that of the page.
+ */
+export const local = (url) => url.replace(/^[^?]*?\/(?=v1\/)/, '');
 /** The absolute URL of a path, for use outside the page. */
 export const absolute = (path) => new URL(path, document.baseURI).href;
 

@@ -1,7 +1,6 @@
 //! The LoRAs and textual inversions: the embedded ones, and the files of `loras.dir` and `embeddings.dir`.
 
 mod files;
-mod lru;
 mod words;
 
 use std::{
@@ -13,10 +12,9 @@ use std::{
 };
 
 pub use files::File;
-use lru::Lru;
 use words::WordIndex;
 
-use super::{NameKeys, embedded};
+use super::{NameKeys, embedded, lru::Lru};
 use crate::{
     generation::{Draw, LoraUse},
     models::{

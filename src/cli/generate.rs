@@ -14,7 +14,7 @@ use latentd::{
     app::{self, engine_settings},
     diffusion::{SamplerLabel, names},
     engine::{self, Cancel, Log, Observer, Run, RunError},
-    generation::{Fields, Format, ImageField, InputImage, Job, Phase, Work, resolve},
+    generation::{Fields, Format, ImageField, ImageSource, InputImage, Job, Phase, Work, resolve},
     imaging::decode,
     metrics::Metrics,
     pipelines::{Frame, Inputs},
@@ -23,7 +23,12 @@ use latentd::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{Settings, flags::Flags, output::Output};
+use super::{
+    Settings,
+    flags::Flags,
+    output::Output,
+    set::{self, Set},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Generate {
@@ -55,6 +60,11 @@ pub(super) struct Generate {
     n: u32,
     #[command(flatten)]
     flags: Flags,
+    /// Any field of a request, as in a form of POST /v1/images: --set steps=4, --set 'scheduler={"_class_name":
+    /// "DDIMScheduler"}', --set output.metadata=none. Pictures of controls are files: --set 'controls=[{"model":
+    /// "emoji-canny", "image": {"file": "photo.png"}, "preprocess": "canny"}]'. Can be given several times.
+    #[arg(long = "set", value_name = "FIELD=VALUE", value_parser = set::parsed)]
+    set: Vec<Set>,
 }
 
 impl Generate {
@@ -64,8 +74,14 @@ impl Generate {
         let devices = app::devices(&config)?;
         let catalogue = app::catalogue(&config, devices.clone())?;
         let rules = CatalogueRules { catalogue: &catalogue, limits: &config.limits };
-        let mut fields = self.fields();
+        let mut fields = self.fields()?;
         let mut inputs = Inputs::default();
+        for (place, source) in fields.pictures() {
+            match source {
+                ImageSource::File(file, _) => take(&mut fields, &mut inputs, place, &file)?,
+                ImageSource::Upload(_) => bail!("{}: there are no uploads here; name a file", place.name()),
+            }
+        }
         if self.image.as_ref().is_some_and(|path| path.as_os_str() == "-") && self.image == self.mask {
             bail!("--image and --mask cannot both be standard input");
         }
@@ -76,6 +92,9 @@ impl Generate {
             anyhow!("{}", details.join("; "))
         })?;
 
+        for warning in catalogue.warnings(&job) {
+            eprintln!("warning: {}", without_http(&warning.detail));
+        }
         let Work::Draw(draw) = &job.work;
         // Check the files before computing anything.
         let outputs = self.outputs(draw.n)?;
@@ -136,7 +155,7 @@ impl Generate {
         }
     }
 
-    fn fields(&self) -> Fields {
+    fn fields(&self) -> Result<Fields> {
         let format = self.format();
         let own = [
             ("prompt", self.prompt.clone()),
@@ -145,7 +164,7 @@ impl Generate {
             ("output.quality", self.quality.map(|quality| quality.to_string())),
         ];
         let own = own.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?)));
-        Fields::from_form(own.chain(self.flags.pairs()))
+        set::fields(own.chain(self.flags.pairs()), &self.set)
     }
 }
 
@@ -170,6 +189,7 @@ fn without_http(detail: &str) -> String {
     match detail.split_once("GET /v1/") {
         Some((before, rest)) if rest.starts_with("models") => format!("{before}`latentd models` lists the models"),
         Some((before, rest)) if rest.starts_with("schedulers") => format!("{before}the names are {}", schedulers()),
+        Some((before, rest)) if rest.starts_with("embeddings") => before.trim_end_matches("; ").to_owned(),
         _ => detail.to_owned(),
     }
 }
@@ -202,11 +222,16 @@ fn format_of(path: &Path) -> Option<Format> {
 fn take_in(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, path: Option<&Path>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let file = read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    take(fields, inputs, place, &file).with_context(|| path.display().to_string())
+}
+
+/// Puts a picture into its field and into the inputs.
+fn take(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, file: &[u8]) -> Result<()> {
     // Transparent parts of a picture are white; those of a mask are black, so they are kept.
     let ground = if place == ImageField::Mask { 0 } else { 255 };
-    let picture = decode(&file, ground).with_context(|| path.display().to_string())?;
+    let picture = decode(file, ground)?;
     // Nothing is stored here, so the digest only identifies the file.
-    let upload = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+    let upload = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
     fields.place(place, &InputImage { upload, width: picture.width, height: picture.height });
     inputs.put(place, picture);
     Ok(())

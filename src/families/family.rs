@@ -8,6 +8,7 @@ use super::{CardError, ControlDemand, Plan};
 use crate::{
     device::Device,
     generation::{Job, ModelCard},
+    models::prompt_tokenizers::PromptTokenizers,
     pipelines::{Compute, Frame, Loaded, PipelineError, Prepared},
     weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
@@ -42,6 +43,14 @@ pub trait Family: Sync {
     /// The kinds of single-file checkpoints of this family, by which such files are recognized; none for most families.
     fn checkpoints(&self) -> &'static [&'static Checkpoint] {
         &[]
+    }
+
+    /// The tokenizers of prompts, without the networks; `None` if the family takes no prompt.
+    ///
+    /// # Errors
+    /// A file is missing or broken.
+    fn tokenizers(&self, _folder: &ModelFolder) -> Result<Option<PromptTokenizers>, LoadError> {
+        Ok(None)
     }
 
     /// The layers that LoRAs can change; none if the family supports no LoRAs.

@@ -56,6 +56,9 @@ pub struct ModelCard {
     /// Width of the hidden states of the prompt, of all text encoders together.
     #[serde(skip)]
     pub context_width: usize,
+    /// Number of tokens of a prompt that a text encoder reads at a time, with start and end; 0 without a prompt.
+    #[serde(skip)]
+    pub context_length: usize,
     /// Widths of the token embeddings of `text_encoder` and `text_encoder_2`, where the model has them.
     #[serde(skip)]
     pub text_widths: [Option<usize>; 2],

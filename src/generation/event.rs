@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::GenerationId;
+
 /// One entry of a generation's history. `seq` counts from 1 without gaps, so that a reader can resume after any event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
@@ -10,6 +12,16 @@ pub struct Event {
     pub kind: EventKind,
     /// The `data` of the server-sent event.
     pub data: Value,
+}
+
+/// An event among those of all generations of its tenant.
+#[derive(Clone, Debug)]
+pub struct TenantEvent {
+    /// Counts the tenant's events from 1. Events of erased generations are missing.
+    pub number: i64,
+    /// The generation.
+    pub id: GenerationId,
+    pub event: Event,
 }
 
 /// The kind of an event. Its text is the name of the server-sent event.

@@ -26,6 +26,8 @@ pub struct Field {
     pub excludes: &'static [&'static str],
     /// Whether `params` contains the field, because the field is needed to draw the picture again.
     pub shown: bool,
+    /// Whether the picture depends on the field.
+    pub shapes_picture: bool,
 }
 
 /// The models whose requests may have a field.
@@ -142,6 +144,7 @@ impl Field {
             needs: None,
             excludes: &[],
             shown: true,
+            shapes_picture: true,
         }
     }
 
@@ -169,6 +172,11 @@ impl Field {
     /// Excludes the field from `params`.
     pub const fn hidden(self) -> Field {
         Field { shown: false, ..self }
+    }
+
+    /// Excludes the field from the metadata of picture files: the picture is the same with every value.
+    pub const fn beside_picture(self) -> Field {
+        Field { shapes_picture: false, ..self }
     }
 
     /// The field with this name.

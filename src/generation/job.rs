@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Draw, ImageField, InputImage, Output, Priority, Webhook, table};
+use super::{Draw, ImageField, InputImage, Output, Priority, Warning, Webhook, table};
 
 /// A valid request: all defaults are set, and all bounds are checked. Only [`resolve`](super::resolve) makes new jobs,
 /// and it also made those that are stored, so all other code can rely on these checks.
@@ -34,6 +34,9 @@ pub struct Job {
     pub webhook: Option<Webhook>,
     /// The client's own labels.
     pub metadata: BTreeMap<String, String>,
+    /// What may surprise the client about the pictures. It does not change them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 /// What a job computes. The enum is matched exhaustively or with irrefutable patterns, so that the compiler lists every
@@ -74,8 +77,8 @@ impl Job {
         draw.approximations()
     }
 
-    /// The request that draws the same picture again: `params` of the API, and the JSON in the picture's file. It
-    /// contains the fields of the table that are shown.
+    /// The request that draws the same picture again: `params` of the API. It contains the fields of the table that are
+    /// shown.
     pub fn params(&self) -> Map<String, Value> {
         let mut stored = match serde_json::to_value(self) {
             Ok(Value::Object(stored)) => stored,

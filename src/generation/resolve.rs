@@ -114,6 +114,7 @@ fn read(fields: &mut Fields, model: String, card: &ModelCard, rules: &dyn Rules)
         run_timeout_s: fields.get(&table::RUN_TIMEOUT_S, &on),
         webhook: Webhook::read(fields),
         metadata: metadata(fields),
+        warnings: Vec::new(),
     }
 }
 

@@ -322,7 +322,8 @@ pub static REFINER_NEGATIVE_AESTHETIC_SCORE: Field =
 
 pub static PREVIEWS: Field =
     Field::new("previews", Kind::Integer(|_| upto(0, 10)), "The number of previews, evenly spaced over the steps.")
-        .default(|_| Some(0.into()));
+        .default(|_| Some(0.into()))
+        .beside_picture();
 pub static OUTPUT: Field = Field::new(
     "output",
     Kind::Object(&[&OUTPUT_FORMAT, &OUTPUT_QUALITY, &OUTPUT_METADATA]),
@@ -345,25 +346,31 @@ pub static ON_DISCONNECT: Field = Field::new(
     Kind::Word(|_| vec!["auto", "keep", "cancel"]),
     "What happens to the generation when a waiting client disconnects.",
 )
-.default(|_| Some("auto".into()));
+.default(|_| Some("auto".into()))
+.beside_picture();
 pub static PRIORITY: Field =
     Field::new("priority", Kind::Word(|_| vec!["low", "normal", "high"]), "The priority in the queue.")
         .default(|_| Some("normal".into()))
-        .hidden();
+        .hidden()
+        .beside_picture();
 pub static START_TIMEOUT_S: Field = Field::new(
     "start_timeout_s",
     Kind::Integer(|_| upto(1, 86_400)),
     "Seconds that the generation may wait in the queue before it expires.",
 )
-.default(|_| Some(600.into()));
+.default(|_| Some(600.into()))
+.beside_picture();
 pub static RUN_TIMEOUT_S: Field =
-    Field::new("run_timeout_s", Kind::Integer(|_| upto(1, 3600)), "Seconds that one attempt may take.").hidden();
+    Field::new("run_timeout_s", Kind::Integer(|_| upto(1, 3600)), "Seconds that one attempt may take.")
+        .hidden()
+        .beside_picture();
 pub static WEBHOOK: Field = Field::new(
     "webhook",
     Kind::Object(&[&WEBHOOK_ENDPOINT, &WEBHOOK_URL, &WEBHOOK_EVENTS]),
     "A receiver of the generation's events over HTTP.",
 )
-.hidden();
+.hidden()
+.beside_picture();
 pub static WEBHOOK_ENDPOINT: Field =
     Field::new("endpoint", Kind::Text(|_| 64), "The id of a registered endpoint.").excludes(&["url"]);
 pub static WEBHOOK_URL: Field =
@@ -377,7 +384,8 @@ pub static WEBHOOK_EVENTS: Field = Field::new(
 .default(|_| Some(json!(["completed"])));
 pub static METADATA: Field = Field::new("metadata", Kind::Labels, "Labels of the client: pairs of strings.")
     .default(|_| Some(json!({})))
-    .hidden();
+    .hidden()
+    .beside_picture();
 
 const NAME: Kind = Kind::Text(|_| 128);
 const PROMPT_TEXT: Kind = Kind::Text(|on| on.limits.max_prompt_chars);

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{
     AppState,
+    base::Base,
     error::{ApiError, success},
     generation,
     list::{Collection, listed},
@@ -39,31 +40,36 @@ impl AdminGeneration {
         AdminGeneration { object, tenant: record.tenant.clone(), crash_count: record.crash_count, dead: record.dead }
     }
 
-    fn answer(state: &AppState, view: &View) -> Response {
-        let seen = AdminGeneration::of(generation::object(view, state.service.pace(), &state.signer), &view.record);
+    fn answer(state: &AppState, base: &Base, view: &View) -> Response {
+        let object = generation::object(view, state.service.pace(), &state.signer, base);
+        let seen = AdminGeneration::of(object, &view.record);
         ([(header::CACHE_CONTROL, "no-store")], Json(seen)).into_response()
     }
 }
 
 /// `GET /admin/generations`: lists the generations of all tenants or of one.
-pub async fn generations(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+pub async fn generations(
+    State(state): State<AppState>,
+    base: Base,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
     let mut fields = Fields::from_form(urlencoded::pairs(query.unwrap_or_default().as_bytes())?);
     let (dead, tenant) = (fields.flag("dead").unwrap_or(false), fields.text("tenant", 64));
     let query = ListQuery { dead, tenant, ..ListQuery::read(&mut fields) };
     let own = [("dead", dead.then(|| "true".to_owned())), ("tenant", query.tenant.clone())];
-    listed(&state, fields, &query, "/admin/generations", own, AdminGeneration::of).await
+    listed((&state, &base), fields, &query, "/admin/generations", own, AdminGeneration::of).await
 }
 
 /// `POST /admin/generations/{id}/requeue`: queues a generation that was given up.
-pub async fn requeue(State(state): State<AppState>, Id(id): Id) -> Result<Response, ApiError> {
+pub async fn requeue(State(state): State<AppState>, base: Base, Id(id): Id) -> Result<Response, ApiError> {
     let view = state.service.revive(id).await?;
-    Ok(AdminGeneration::answer(&state, &view))
+    Ok(AdminGeneration::answer(&state, &base, &view))
 }
 
 /// `POST /admin/generations/{id}/kill`: cancels a generation of any tenant.
-pub async fn kill(State(state): State<AppState>, Id(id): Id) -> Result<Response, ApiError> {
+pub async fn kill(State(state): State<AppState>, base: Base, Id(id): Id) -> Result<Response, ApiError> {
     let view = state.service.cancel(Access::Full, id).await?;
-    let answer = AdminGeneration::answer(&state, &view);
+    let answer = AdminGeneration::answer(&state, &base, &view);
     Ok(if view.record.status.is_terminal() { answer } else { (success::ACCEPTED, answer).into_response() })
 }
 

@@ -13,12 +13,13 @@ use super::{
     caller::Caller,
     error::{ApiError, success},
     etag,
+    file_name::disposition,
     listener::AnswerRoom,
     path::{Content, Id},
     range, url,
 };
 use crate::{
-    generation::{Artifact, MediaType},
+    generation::{Artifact, MediaType, Record},
     service::{Access, Service},
 };
 
@@ -33,7 +34,8 @@ pub async fn content(
     extensions: Extensions,
 ) -> Result<Response, ApiError> {
     let sender = signer.sender(&url::artifact(&id, index), query.as_deref(), caller)?;
-    let artifact = service.artifact(sender.as_ref().map_or(Access::Full, Caller::access), id, index).await?;
+    let access = sender.as_ref().map_or(Access::Full, Caller::access);
+    let (record, artifact) = service.artifact(access, id, index).await?;
     if extension.is_some() && extension.as_deref() != artifact.extension() {
         return Err(ApiError::NotFound("image"));
     }
@@ -46,15 +48,22 @@ pub async fn content(
     let bytes = service.file(&artifact).await?;
     let length = bytes.len();
     let Some(part) = range::wanted(&headers, length, &tag)? else {
-        return Ok((room, file(&artifact, bytes)).into_response());
+        return Ok((room, file(&record, &artifact, bytes)).into_response());
     };
     let place = format!("bytes {}-{}/{length}", part.start, part.end - 1);
-    Ok((success::PARTIAL, room, [(header::CONTENT_RANGE, place)], file(&artifact, bytes.slice(part))).into_response())
+    Ok((success::PARTIAL, room, [(header::CONTENT_RANGE, place)], file(&record, &artifact, bytes.slice(part)))
+        .into_response())
 }
 
-/// A response with a file or a part of it, and the headers that caches need.
-pub fn file(artifact: &Artifact, bytes: Bytes) -> impl IntoResponse + use<> {
-    (kept(artifact), content_type(&artifact.media_type), [(header::ACCEPT_RANGES, "bytes")], bytes)
+/// A response with a file or a part of it, its name, and the headers that caches need.
+pub fn file(record: &Record, artifact: &Artifact, bytes: Bytes) -> impl IntoResponse + use<> {
+    (
+        kept(artifact),
+        disposition(record, artifact),
+        content_type(&artifact.media_type),
+        [(header::ACCEPT_RANGES, "bytes")],
+        bytes,
+    )
 }
 
 /// The headers for caches: the file under a path never changes.

@@ -9,6 +9,7 @@ use axum::{
 
 use super::{
     AppState,
+    base::Base,
     caller::Caller,
     content,
     error::{ApiError, invalid, success},
@@ -32,10 +33,11 @@ pub async fn create(
     accept: Accept,
     prefer: Prefer,
     key: IdempotencyKey,
+    base: Base,
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let request = CreateRequest { caller, fields, repeatable: key.repeatable(), format: None };
-    answer(state, accept, prefer, request).await
+    answer(state, base, accept, prefer, request).await
 }
 
 /// `POST /v1/images.png` and the like, for shells: the path chooses a picture of this format as the answer.
@@ -44,6 +46,7 @@ pub fn create_as(format: Format) -> MethodRouter<AppState> {
                        caller: Caller,
                        prefer: Prefer,
                        key: IdempotencyKey,
+                       base: Base,
                        fields: Fields| async move {
         if Format::named_in(&fields).is_some_and(|named| named != format) {
             let (name, extension) = (format.name(), format.extension());
@@ -51,7 +54,7 @@ pub fn create_as(format: Format) -> MethodRouter<AppState> {
             return Err(invalid("/output/format", "conflict", detail));
         }
         let request = CreateRequest { caller, fields, repeatable: key.repeatable(), format: None };
-        answer(state, Accept::only(format), prefer, request).await
+        answer(state, base, Accept::only(format), prefer, request).await
     };
     post(create)
 }
@@ -63,15 +66,17 @@ pub async fn put(
     ClientChosenId(id): ClientChosenId,
     accept: Accept,
     prefer: Prefer,
+    base: Base,
     fields: Fields,
 ) -> Result<Response, ApiError> {
     let request = CreateRequest { caller, fields, repeatable: Repeatable::ById(id), format: None };
-    answer(state, accept, prefer, request).await
+    answer(state, base, accept, prefer, request).await
 }
 
 /// Accepts the request, waits as long as the client wants, and answers.
 async fn answer(
     state: AppState,
+    base: Base,
     accept: Accept,
     prefer: Prefer,
     mut request: CreateRequest,
@@ -85,15 +90,15 @@ async fn answer(
     }
     if wanted == ResponseType::Json && prefer.wait.is_none() {
         let created = state.service.create(request).await?;
-        return Ok(marked(receipt(&state, &created.view, &prefer), created.replayed));
+        return Ok(marked(receipt(&state, &base, &created.view, &prefer), created.replayed));
     }
     let waits = if wanted == ResponseType::Json { Waits::ForObject } else { Waits::ForResult };
     let (view, replayed, presence) = state.accept(request, waits).await?;
     let answer = match wanted {
-        ResponseType::Json => object(&state, prefer, &view, presence).await,
+        ResponseType::Json => object(&state, &base, prefer, &view, presence).await,
         ResponseType::Picture(_) => picture(&state, &accept, prefer, &view, presence).await,
         ResponseType::Events => {
-            Ok((headers(view.record.id), events::stream(state, &view.record, presence)).into_response())
+            Ok((headers(view.record.id), events::stream(state, base, &view.record, presence)).into_response())
         }
     };
     Ok(marked(answer.into_response(), replayed))
@@ -107,17 +112,23 @@ pub(super) fn marked(mut answer: Response, replayed: bool) -> Response {
     answer
 }
 
-async fn object(state: &AppState, prefer: Prefer, view: &View, mut presence: Presence) -> Result<Response, ApiError> {
+async fn object(
+    state: &AppState,
+    base: &Base,
+    prefer: Prefer,
+    view: &View,
+    mut presence: Presence,
+) -> Result<Response, ApiError> {
     let waited = state.wait(&view.record, prefer.wait.unwrap_or_default()).await;
     presence.keep();
     let waited = waited?;
-    Ok(receipt(state, &waited.view, &prefer.after(&waited)))
+    Ok(receipt(state, base, &waited.view, &prefer.after(&waited)))
 }
 
 /// 200 with the finished generation, or 202 with `Location` and `Retry-After`.
-fn receipt(state: &AppState, view: &View, prefer: &Prefer) -> Response {
+fn receipt(state: &AppState, base: &Base, view: &View, prefer: &Prefer) -> Response {
     let pace = state.service.pace();
-    let object = Json(generation::object(view, pace, &state.signer));
+    let object = Json(generation::object(view, pace, &state.signer, base));
     let headers = (headers(view.record.id), applied(prefer), [(header::CACHE_CONTROL, "no-store")]);
     if view.record.status.is_terminal() {
         return (headers, object).into_response();
@@ -141,7 +152,8 @@ async fn picture(
     let waited = state.wait(&view.record, prefer.wait.unwrap_or(prefer.default_wait)).await;
     presence.keep();
     let id = view.record.id;
-    let artifacts = state.artifacts(&waited?.view.record)?;
+    let record = waited?.view.record;
+    let artifacts = state.artifacts(&record)?;
     let artifact = artifacts.into_iter().next().ok_or(ApiError::NotFound("generation or image"))?;
     let Facts::Picture { seed, .. } = artifact.facts;
     let bytes = state.service.file(&artifact).await?;
@@ -149,7 +161,7 @@ async fn picture(
     let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
     // An answer with a picture always waits.
     let prefer = Prefer { respond_async: false, ..prefer };
-    Ok((headers(id), applied(&prefer), where_from, seed, content::file(&artifact, bytes)).into_response())
+    Ok((headers(id), applied(&prefer), where_from, seed, content::file(&record, &artifact, bytes)).into_response())
 }
 
 /// Whether `n` asks for more pictures than one answer holds. The resolver reports an invalid `n`.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 
 use super::{
     AppState,
+    base::Base,
     caller::Caller,
     error::{ApiError, success},
     generation,
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// Time after which a reader should reconnect.
-const RETRY_MS: u32 = 2000;
+pub(super) const RETRY_MS: u32 = 2000;
 /// Pause between progress events, so there are at most four per second. The newest progress replaces older ones.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
 /// Largest preview in an event, in bytes of base64. Readers fetch larger previews from `/preview`.
@@ -40,6 +41,7 @@ const MAX_PREVIEW_BYTES: usize = 64 << 10;
 pub async fn events(
     State(state): State<AppState>,
     caller: Result<Caller, ApiError>,
+    base: Base,
     Id(id): Id,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -48,28 +50,29 @@ pub async fn events(
         ApiError::ImageExpired => ApiError::UrlExpired,
         error => error,
     })?;
-    let after = resume_point(&headers, query.as_deref().unwrap_or_default())?;
+    let after = resume_point(&headers, query.as_deref().unwrap_or_default())?.unwrap_or(0);
     let record = state.service.find(sender.as_ref().map_or(Access::Full, Caller::access), id).await?;
     let mut watched = Box::pin(state.service.watch(&record, after).peekable());
     // 204 tells a browser to stop reconnecting.
     if record.status.is_terminal() && watched.as_mut().peek().await.is_none() {
         return Ok(success::NO_CONTENT.into_response());
     }
-    Ok(respond(Feed::new(state, id, after, watched, Presence::indifferent())))
+    Ok(respond(Feed::new((state, base), id, after, watched, Presence::indifferent())))
 }
 
 /// The event stream of a generation that the same request created.
-pub fn stream(state: AppState, record: &Record, presence: Presence) -> Response {
+pub fn stream(state: AppState, base: Base, record: &Record, presence: Presence) -> Response {
     let watched = Box::pin(state.service.watch(record, 0));
-    respond(Feed::new(state, record.id, 0, watched, presence))
+    respond(Feed::new((state, base), record.id, 0, watched, presence))
 }
 
 /// The number of the last event that the reader has: from `Last-Event-ID`, which browsers send when they reconnect,
-/// otherwise from the query's `after`. An invalid header means that the reader has no event.
-fn resume_point(headers: &HeaderMap, query: &str) -> Result<i64, ApiError> {
+/// otherwise from the query's `after`. `None` if the reader names none. An invalid header means that the reader has no
+/// event.
+pub(super) fn resume_point(headers: &HeaderMap, query: &str) -> Result<Option<i64>, ApiError> {
     if let Some(last) = headers.get("last-event-id") {
         let seq = last.to_str().ok().and_then(|text| text.trim().parse::<i64>().ok());
-        return Ok(seq.filter(|seq| *seq >= 0).unwrap_or(0));
+        return Ok(Some(seq.filter(|seq| *seq >= 0).unwrap_or(0)));
     }
     let mut fields = Fields::from_form(urlencoded::pairs(query.as_bytes())?);
     // The signature was checked before.
@@ -77,9 +80,17 @@ fn resume_point(headers: &HeaderMap, query: &str) -> Result<i64, ApiError> {
     fields.take("sig");
     let after = fields.integer("after", 0, i64::MAX as u64).and_then(|after| i64::try_from(after).ok());
     match fields.finish() {
-        errors if errors.is_empty() => Ok(after.unwrap_or(0)),
+        errors if errors.is_empty() => Ok(after),
         errors => Err(ApiError::Invalid(Invalid { errors })),
     }
+}
+
+/// The pings of a stream.
+pub(super) fn pings(state: &AppState) -> Interval {
+    let pause: Duration = state.http.ping_interval_s.into();
+    let mut ping = interval_at(Instant::now() + pause, pause);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ping
 }
 
 fn respond(feed: Feed) -> Response {
@@ -93,6 +104,7 @@ type WatchedStream = Pin<Box<dyn Stream<Item = Result<Watched, ServiceError>> + 
 /// The event stream of one generation to one reader.
 struct Feed {
     state: AppState,
+    base: Base,
     id: GenerationId,
     after: i64,
     watched: WatchedStream,
@@ -105,11 +117,15 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(state: AppState, id: GenerationId, after: i64, watched: WatchedStream, presence: Presence) -> Feed {
-        let pause: Duration = state.http.ping_interval_s.into();
-        let mut ping = interval_at(Instant::now() + pause, pause);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Feed { state, id, after, watched, presence, ping, held: None, paused_until: Instant::now(), ended: false }
+    fn new(
+        (state, base): (AppState, Base),
+        id: GenerationId,
+        after: i64,
+        watched: WatchedStream,
+        presence: Presence,
+    ) -> Feed {
+        let ping = pings(&state);
+        Feed { state, base, id, after, watched, presence, ping, held: None, paused_until: Instant::now(), ended: false }
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, ServiceError>> {
@@ -167,23 +183,14 @@ impl Feed {
     fn progress(&mut self) -> Option<Frame> {
         let progress = self.held.take()?;
         self.paused_until = Instant::now() + PROGRESS_PAUSE;
-        Some(Frame::ephemeral(
-            "generation.progress",
-            &with_id(&self.id, serde_json::to_value(progress).unwrap_or_default()),
-        ))
+        Some(progress_frame(&self.id, progress))
     }
 
     async fn event(&mut self, event: &Event) -> Result<Frame, ServiceError> {
         self.after = event.seq;
         // The held progress is older than this event.
         self.held = None;
-        let data = match event.kind {
-            EventKind::Started | EventKind::Retrying => with_id(&self.id, event.data.clone()),
-            EventKind::Queued => generation_data(&self.state, self.id, as_queued).await?,
-            EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => {
-                generation_data(&self.state, self.id, |view| view).await?
-            }
-        };
+        let data = data(&self.state, &self.base, self.id, event).await?;
         if event.kind.is_terminal() {
             self.presence.keep();
         }
@@ -191,10 +198,31 @@ impl Feed {
     }
 }
 
+/// The data of a durable event.
+pub(super) async fn data(
+    state: &AppState,
+    base: &Base,
+    id: GenerationId,
+    event: &Event,
+) -> Result<Value, ServiceError> {
+    match event.kind {
+        EventKind::Started | EventKind::Retrying => Ok(with_id(&id, event.data.clone())),
+        EventKind::Queued => generation_data(state, base, id, as_queued).await,
+        EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => {
+            generation_data(state, base, id, |view| view).await
+        }
+    }
+}
+
 /// The data of the events that contain the whole generation.
-async fn generation_data(state: &AppState, id: GenerationId, seen: fn(View) -> View) -> Result<Value, ServiceError> {
+async fn generation_data(
+    state: &AppState,
+    base: &Base,
+    id: GenerationId,
+    seen: fn(View) -> View,
+) -> Result<Value, ServiceError> {
     let view = seen(state.service.get(Access::Full, id).await?);
-    Ok(json!({ "generation": generation::object(&view, state.service.pace(), &state.signer) }))
+    Ok(json!({ "generation": generation::object(&view, state.service.pace(), &state.signer, base) }))
 }
 
 /// The generation as it was when it was accepted, for readers who replay its history from the beginning.
@@ -212,8 +240,13 @@ fn as_queued(view: View) -> View {
     View { record, progress, ..view }
 }
 
+/// The event of the newest progress.
+pub(super) fn progress_frame(id: &GenerationId, progress: Progress) -> Frame {
+    Frame::ephemeral("generation.progress", &with_id(id, serde_json::to_value(progress).unwrap_or_default()))
+}
+
 /// The event of a preview; `None` if the preview is too large.
-fn preview_frame(id: &GenerationId, preview: &Preview) -> Option<Frame> {
+pub(super) fn preview_frame(id: &GenerationId, preview: &Preview) -> Option<Frame> {
     let b64 = BASE64_STANDARD.encode(&preview.bytes);
     (b64.len() <= MAX_PREVIEW_BYTES).then(|| {
         let Preview { index, step, preview_index, media_type, .. } = preview;
@@ -242,11 +275,11 @@ mod tests {
     fn a_reader_resumes_after_what_it_has() {
         let last =
             |value: &str| HeaderMap::from_iter([(HeaderName::from_static("last-event-id"), value.parse().unwrap())]);
-        assert_eq!(resume_point(&HeaderMap::new(), "").unwrap(), 0);
-        assert_eq!(resume_point(&HeaderMap::new(), "after=3").unwrap(), 3);
-        assert_eq!(resume_point(&last("5"), "after=3").unwrap(), 5);
+        assert_eq!(resume_point(&HeaderMap::new(), "").unwrap(), None);
+        assert_eq!(resume_point(&HeaderMap::new(), "after=3").unwrap(), Some(3));
+        assert_eq!(resume_point(&last("5"), "after=3").unwrap(), Some(5));
         for unknown in ["", "x", "-1", "99999999999999999999"] {
-            assert_eq!(resume_point(&last(unknown), "").unwrap(), 0, "{unknown}");
+            assert_eq!(resume_point(&last(unknown), "").unwrap(), Some(0), "{unknown}");
         }
         assert!(resume_point(&HeaderMap::new(), "after=x").is_err());
         assert!(resume_point(&HeaderMap::new(), "colour=red").is_err());

@@ -19,6 +19,17 @@ pub trait Face: Send + Sync + 'static {
     fn adapt_error(&self, _problem: &ProblemDocument, _response: &mut Response) {}
 }
 
+/// The first errors of a request, for protocols that have no list of them.
+pub fn message(problem: &ProblemDocument) -> String {
+    const SHOWN: usize = 3;
+    let details: Vec<&str> = problem.errors.iter().take(SHOWN).map(|error| error.detail.as_str()).collect();
+    match problem.errors.len() {
+        0 => problem.detail.clone(),
+        all if all <= SHOWN => details.join("; "),
+        all => format!("{}; and {} more errors", details.join("; "), all - SHOWN),
+    }
+}
+
 /// The body of an answer, with its media type.
 #[derive(Clone, Debug)]
 pub struct Document {

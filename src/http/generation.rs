@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
 use super::{
+    base::Base,
     signed::{Signer, now},
     url,
 };
 use crate::{
-    generation::{Artifact, Facts, GenerationId, MediaType, Priority, Problem, Status, rfc3339},
+    generation::{Artifact, Facts, GenerationId, MediaType, Priority, Problem, Status, Warning, rfc3339},
     ledger::QueuePosition,
     service::{Pace, Progress, View},
 };
@@ -41,6 +42,8 @@ pub struct Object {
     error: Option<Problem>,
     links: Links,
     metadata: BTreeMap<String, String>,
+    /// What may surprise the client about the pictures.
+    warnings: Vec<Warning>,
 }
 
 #[derive(Debug, Serialize)]
@@ -75,14 +78,15 @@ struct Links {
     cancel: String,
 }
 
-/// Builds the object of a generation. `pace` is the pace of recent generations, for the estimated start.
-pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
+/// Builds the object of a generation. `pace` is the pace of recent generations, for the estimated start; `base` begins
+/// the links.
+pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> Object {
     let record = &view.record;
     let id = record.id;
     let expiry = signer.expiry(now());
     let (images, error) = match &record.status {
         Status::Succeeded { artifacts } => {
-            (artifacts.iter().map(|artifact| image_object(&id, artifact, signer, expiry)).collect(), None)
+            (artifacts.iter().map(|artifact| image_object(&id, artifact, signer, base, expiry)).collect(), None)
         }
         Status::Failed { problem } => (Vec::new(), Some(problem.clone())),
         Status::Queued | Status::Running | Status::Canceled | Status::Expired => (Vec::new(), None),
@@ -112,20 +116,27 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer) -> Object {
         images,
         error,
         links: Links {
-            itself: url::generation(&id),
-            events: signed(&url::events(&id), signer, expiry),
+            itself: base.link(&url::generation(&id)),
+            events: base.link(&signed(&url::events(&id), signer, expiry)),
             events_expires_at: time_of(expiry),
-            cancel: format!("{}/cancel", url::generation(&id)),
+            cancel: base.link(&format!("{}/cancel", url::generation(&id))),
         },
         metadata: record.job.metadata.clone(),
+        warnings: record.job.warnings.clone(),
     }
 }
 
-fn image_object(id: &GenerationId, artifact: &Artifact, signer: &Signer, expiry: Option<i64>) -> ImageObject {
+fn image_object(
+    id: &GenerationId,
+    artifact: &Artifact,
+    signer: &Signer,
+    base: &Base,
+    expiry: Option<i64>,
+) -> ImageObject {
     let Facts::Picture { width, height, seed } = artifact.facts;
     ImageObject {
         index: artifact.index,
-        url: signed(&url::artifact(id, artifact.index), signer, expiry),
+        url: base.link(&signed(&url::artifact(id, artifact.index), signer, expiry)),
         url_expires_at: time_of(expiry),
         width,
         height,

@@ -8,6 +8,7 @@ use axum::{
 
 use super::{
     AppState,
+    base::Base,
     caller::Caller,
     error::{ApiError, success},
     etag, generation,
@@ -26,6 +27,7 @@ use crate::{
 pub async fn get(
     State(state): State<AppState>,
     caller: Caller,
+    base: Base,
     Id(id): Id,
     prefer: Prefer,
     headers: HeaderMap,
@@ -46,25 +48,34 @@ pub async fn get(
     if etag::matches(&headers, &tag) {
         return Ok((success::NOT_MODIFIED, head).into_response());
     }
-    Ok((head, object(&state, &view)).into_response())
+    Ok((head, object(&state, &base, &view)).into_response())
 }
 
 /// `GET /v1/images`.
 pub async fn list(
     State(state): State<AppState>,
     caller: Caller,
+    base: Base,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut fields = Fields::from_form(urlencoded::pairs(query.unwrap_or_default().as_bytes())?);
     let query = ListQuery { tenant: Some(caller.tenant.to_string()), ..ListQuery::read(&mut fields) };
-    listed(&state, fields, &query, "/v1/images", [], |object, _| object).await
+    listed((&state, &base), fields, &query, "/v1/images", [], |object, _| object).await
 }
 
 /// `POST /v1/images/{id}/cancel`: 202 while the run has yet to end, 200 if the generation has ended.
-pub async fn cancel(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<Response, ApiError> {
+pub async fn cancel(
+    State(state): State<AppState>,
+    caller: Caller,
+    base: Base,
+    Id(id): Id,
+) -> Result<Response, ApiError> {
     let view = state.service.cancel(caller.access(), id).await?;
-    let answer =
-        ([(header::LOCATION, url::generation(&id))], [(header::CACHE_CONTROL, "no-store")], object(&state, &view));
+    let answer = (
+        [(header::LOCATION, url::generation(&id))],
+        [(header::CACHE_CONTROL, "no-store")],
+        object(&state, &base, &view),
+    );
     match view.record.status.is_terminal() {
         true => Ok(answer.into_response()),
         false => Ok((success::ACCEPTED, answer).into_response()),
@@ -77,6 +88,6 @@ pub async fn delete(State(service): State<Service>, caller: Caller, Id(id): Id) 
     Ok(success::NO_CONTENT.into_response())
 }
 
-fn object(state: &AppState, view: &View) -> Json<generation::Object> {
-    Json(generation::object(view, state.service.pace(), &state.signer))
+fn object(state: &AppState, base: &Base, view: &View) -> Json<generation::Object> {
+    Json(generation::object(view, state.service.pace(), &state.signer, base))
 }

@@ -6,7 +6,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{AppState, error::ApiError, generation, url};
+use super::{AppState, base::Base, error::ApiError, generation, url};
 use crate::{
     generation::{Fields, GenerationId, Invalid, Record},
     ledger::ListQuery,
@@ -48,7 +48,7 @@ impl<I: Copy, T> Page<I, T> {
 /// # Errors
 /// All invalid parameters. Parameters left in `fields` are unknown.
 pub async fn listed<T: Serialize, const N: usize>(
-    state: &AppState,
+    (state, base): (&AppState, &Base),
     fields: Fields,
     query: &ListQuery,
     path: &str,
@@ -63,7 +63,7 @@ pub async fn listed<T: Serialize, const N: usize>(
     let ids: Vec<GenerationId> = page.views.iter().map(|view| view.record.id).collect();
     let pace = state.service.pace();
     let data =
-        page.views.iter().map(|view| show(generation::object(view, pace, &state.signer), &view.record)).collect();
+        page.views.iter().map(|view| show(generation::object(view, pace, &state.signer, base), &view.record)).collect();
     let next = ids.last().filter(|_| page.has_more && query.before.is_none()).map(|last| {
         let (limit, after) = (Some(query.limit.to_string()), Some(last.to_string()));
         let shared =

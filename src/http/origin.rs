@@ -15,7 +15,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{error::ApiError, host::HostPort};
+use super::{
+    cors::{Cors, Grant, preflight},
+    error::ApiError,
+    host::HostPort,
+};
 use crate::config::{HostPattern, Http, Operator};
 
 /// Paths that may be requested under any host name: those of health checks and metrics, whose programs use names and
@@ -30,6 +34,10 @@ pub struct Origins {
     setting: &'static str,
     /// Whether changes require JSON, as on the operator's listener: other sites cannot send JSON without a preflight.
     json_only: bool,
+    /// The origins of other sites whose pages may use the listener.
+    cors: Cors,
+    /// Whether the names in `X-Forwarded-Host` count.
+    trusts_forwarded: bool,
 }
 
 impl Origins {
@@ -39,15 +47,28 @@ impl Origins {
         let every = || "*".parse().into_iter().collect();
         let is_open = http.allowed_hosts.is_empty() && !http.bind.ip().is_loopback();
         let allowed = if is_open { every() } else { http.allowed_hosts.clone().into() };
-        Origins { allowed, setting: "http.allowed_hosts", json_only: false }
+        Origins {
+            allowed,
+            setting: "http.allowed_hosts",
+            json_only: false,
+            cors: Cors::new(&http.cors_origins),
+            trusts_forwarded: http.trust_forwarded,
+        }
     }
 
     /// For the operator's listener, which accepts local and listed names.
     pub fn operator(operator: &Operator) -> Origins {
-        Origins { allowed: operator.allowed_hosts.clone().into(), setting: "operator.allowed_hosts", json_only: true }
+        let allowed = operator.allowed_hosts.clone().into();
+        Origins {
+            allowed,
+            setting: "operator.allowed_hosts",
+            json_only: true,
+            cors: Cors::new(&[]),
+            trusts_forwarded: true,
+        }
     }
 
-    fn check(&self, request: &Request) -> Result<(), ApiError> {
+    fn check(&self, request: &Request, grant: Option<&Grant>) -> Result<(), ApiError> {
         let names = names(request.uri(), request.headers());
         if !PROBES.contains(&request.uri().path()) {
             names.iter().try_for_each(|name| self.check_host(name))?;
@@ -55,7 +76,8 @@ impl Origins {
         if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             return Ok(());
         }
-        if !self.is_ours(request.headers(), &names) {
+        let is_granted = grant.is_some_and(|grant| grant.admits(request.headers()));
+        if !is_granted && !self.is_ours(request.headers(), &names) {
             let origin = text(request.headers(), header::ORIGIN.as_str()).unwrap_or("another site");
             return Err(ApiError::ForeignOrigin { origin: shown(origin) });
         }
@@ -111,7 +133,8 @@ impl Origins {
             "https" => Some(443),
             _ => None,
         });
-        let forwarded = headers.get_all("x-forwarded-host").iter().filter_map(|value| value.to_str().ok());
+        let forwarded = headers.get_all("x-forwarded-host").iter().filter(|_| self.trusts_forwarded);
+        let forwarded = forwarded.filter_map(|value| value.to_str().ok());
         let forwarded = forwarded.flat_map(|value| value.split(',')).map(str::trim);
         let is_same = |name: &str| {
             let Ok(name) = name.parse::<HostPort>() else { return false };
@@ -124,12 +147,18 @@ impl Origins {
 }
 
 /// Middleware: answers a request with an error if the host name is not the server's or a foreign page sent it.
-/// Otherwise the handler runs.
+/// Otherwise the handler runs. Pages of listed origins may send requests and read the answers.
 pub async fn check(State(origins): State<Origins>, request: Request, next: Next) -> Response {
-    match origins.check(&request) {
-        Ok(()) => next.run(request).await,
+    let grant = origins.cors.grant(request.headers());
+    let mut response = match origins.check(&request, grant.as_ref()) {
         Err(error) => error.into_response(),
-    }
+        Ok(()) => match grant.as_ref().and_then(|_| preflight(&request)) {
+            Some(response) => response,
+            None => next.run(request).await,
+        },
+    };
+    origins.cors.mark(grant.as_ref(), &mut response);
+    response
 }
 
 /// All names that the request gives for its server.

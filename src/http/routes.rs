@@ -6,8 +6,8 @@ use axum::{
 };
 
 use super::{
-    AppState, admin, catalogue, content, create, events, face::Native, health, images, keys, openai, page,
-    route::Route, sdapi, spec, uploads, usage, webhooks,
+    AppState, admin, catalogue, content, create, events, face::Native, health, images, keys, ollama, openai, page,
+    route::Route, sdapi, spec, tenant_events, uploads, usage, webhooks,
 };
 use crate::generation::Format;
 
@@ -15,10 +15,11 @@ use crate::generation::Format;
 pub fn public_routes() -> Vec<Route> {
     let mut routes = native_routes();
     routes.extend(sdapi::routes());
+    routes.extend(ollama::routes());
     routes
 }
 
-/// The operations of the public listener, without those of the A1111 face.
+/// The operations of the public listener, without those of the A1111 and the Ollama face.
 fn native_routes() -> Vec<Route> {
     vec![
         endpoint(Method::POST, "/v1/images", post(create::create)),
@@ -36,6 +37,7 @@ fn native_routes() -> Vec<Route> {
         endpoint(Method::GET, "/v1/images/{id}/events", get(events::events)),
         endpoint(Method::GET, "/v1/images/{id}/content/{n}", get(content::content)),
         endpoint(Method::GET, "/v1/images/{id}/preview", get(content::preview)),
+        endpoint(Method::GET, "/v1/events", get(tenant_events::events)),
         endpoint(Method::GET, "/v1/uploads/{sha256}", get(uploads::get)),
         endpoint(Method::GET, "/v1/models", get(catalogue::models)),
         // A model's name may contain slashes, like the names of repositories on Hugging Face.

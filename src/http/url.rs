@@ -1,23 +1,6 @@
 //! Paths of resources, and links between pages of lists.
 
-use axum::http::{HeaderMap, Uri, header};
-
-use super::host::HostPort;
 use crate::generation::{EndpointId, GenerationId};
-
-/// The address under which the client of a request knows this server, such as `http://localhost:8080`: by the headers
-/// that a proxy adds, otherwise by `Host`. `None` if the request has no usable name.
-pub fn server(headers: &HeaderMap, uri: &Uri) -> Option<String> {
-    let first = |name: &str| {
-        let value = headers.get(name).and_then(|value| value.to_str().ok())?;
-        value.split(',').next().map(str::trim).filter(|value| !value.is_empty())
-    };
-    let scheme = first("x-forwarded-proto").filter(|scheme| matches!(*scheme, "http" | "https")).unwrap_or("http");
-    let authority = || uri.authority().map(|authority| authority.as_str());
-    let names = [first("x-forwarded-host"), first(header::HOST.as_str()), authority()];
-    let name = names.into_iter().flatten().find(|name| name.parse::<HostPort>().is_ok())?;
-    Some(format!("{scheme}://{name}"))
-}
 
 /// The path of a generation.
 pub fn generation(id: &GenerationId) -> String {
@@ -47,7 +30,7 @@ pub fn next_page<'a>(path: &str, parameters: impl IntoIterator<Item = (&'a str, 
 }
 
 /// Percent-encodes every byte that is not an unreserved character (RFC 3986, section 2.3).
-fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let encoded = text.bytes().map(|byte| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
         _ => format!("%{byte:02X}"),
@@ -61,20 +44,6 @@ mod tests {
 
     use super::*;
     use crate::http::urlencoded;
-
-    #[test]
-    fn the_server_has_the_name_that_the_client_used() {
-        let of = |lines: &[(&'static str, &str)], uri: &str| {
-            let lines =
-                lines.iter().map(|(name, value)| (axum::http::HeaderName::from_static(name), value.parse().unwrap()));
-            server(&HeaderMap::from_iter(lines), &uri.parse().unwrap())
-        };
-        assert_eq!(of(&[("host", "localhost:8080")], "/v1").as_deref(), Some("http://localhost:8080"));
-        assert_eq!(of(&[], "http://[::1]:80/v1").as_deref(), Some("http://[::1]:80"));
-        let proxy = [("host", "inner"), ("x-forwarded-host", "a.example, inner"), ("x-forwarded-proto", "https")];
-        assert_eq!(of(&proxy, "/v1").as_deref(), Some("https://a.example"));
-        assert_eq!(of(&[("host", "a b"), ("x-forwarded-proto", "ftp")], "/v1"), None);
-    }
 
     #[test]
     fn absent_parameters_are_skipped() {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::infotext::{infotext, seed};
 use crate::{
     diffusion::SamplerLabel,
-    generation::{Draw, Job, MetadataLevel, SeedMode, Work},
+    generation::{Draw, FIELDS, Job, MetadataLevel, SeedMode, Work},
 };
 
 /// The metadata texts of one picture, by [`MetadataLevel`]. Each format stores them in different places.
@@ -37,10 +37,12 @@ impl Metadata {
     }
 }
 
-/// The request that draws exactly this picture. Images of [`SeedMode::Batch`] cannot be drawn one by one, so their
+/// The request that draws exactly this picture. It has only fields that shape the picture, so that equal pictures are
+/// equal files, whoever has requested them and how. Images of [`SeedMode::Batch`] cannot be drawn one by one, so their
 /// request is that of the whole generation.
 fn request(job: &Job, draw: &Draw, index: u32) -> Map<String, Value> {
     let mut params = job.params();
+    FIELDS.iter().filter(|field| !field.shapes_picture).for_each(|field| drop(params.remove(field.name)));
     if draw.seed_mode == SeedMode::PerImage {
         params.insert("n".to_owned(), 1.into());
     }

@@ -145,14 +145,16 @@ impl Change {
         Ok(rows)
     }
 
-    /// Appends an event to each of these generations. Their rows are locked, so the event numbers have no gaps.
+    /// Appends an event to each of these generations. Their rows are locked, so the event numbers have no gaps. The
+    /// database also numbers the events of each tenant, which locks the tenants' rows: always in the same order.
     pub async fn append(&mut self, told: &[(GenerationId, EventKind, Json)]) -> Result<()> {
         let row = |(id, kind, data): &(GenerationId, EventKind, Json)| json!({"told_id": hex(*id), "told_kind": kind, "told_data": data});
         let table = Value::json(&told.iter().map(row).collect::<Vec<_>>())?;
         let text = "INSERT INTO generation_events (generation_id, seq, kind, data, at)
              SELECT told_id, 1 + (SELECT coalesce(max(seq), 0) FROM generation_events WHERE generation_id = told_id), told_kind,
                  told_data, now()
-             FROM jsonb_to_recordset($1) AS told (told_id uuid, told_kind text, told_data jsonb)";
+             FROM jsonb_to_recordset($1) AS told (told_id uuid, told_kind text, told_data jsonb)
+             ORDER BY (SELECT tenant_id FROM generations WHERE id = told_id)";
         self.fetch(text, values![table]).await.map(drop)
     }
 }

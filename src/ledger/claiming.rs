@@ -186,6 +186,8 @@ impl Change {
                 }
             }
         }
+        // Before the events, which lock the rows of tenants: accepting locks the clock first, too.
+        self.fetch("UPDATE queue_clock SET v = $1 WHERE v < $1", values![v]).await?;
         self.append(&started).await?;
         for row in rows {
             self.enqueue(row, EventKind::Started).await?;
@@ -195,8 +197,6 @@ impl Change {
         for id in unreadable {
             self.step(id, Move::Failed(&problem)).await?;
         }
-        // This comes last, because accepting waits for the row.
-        self.fetch("UPDATE queue_clock SET v = $1 WHERE v < $1", values![v]).await?;
         Ok(claimed)
     }
 }

@@ -9,9 +9,9 @@ use super::{
     change::COLUMNS,
     dialect::{Value, values},
     record::{event, readable, record},
-    row::from_row,
+    row::{Row, from_row},
 };
-use crate::generation::{Event, GenerationId, Record};
+use crate::generation::{Event, GenerationId, Record, TenantEvent};
 
 /// The role that only reads.
 #[async_trait]
@@ -53,6 +53,25 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
     async fn events(&self, id: GenerationId, after: i64) -> Result<Vec<Event>> {
         let text = "SELECT seq, kind, data FROM generation_events WHERE generation_id = $1 AND seq > $2 ORDER BY seq";
         self.as_ref().read(text, values![id, after]).await?.iter().map(|row| event(id, row)).collect()
+    }
+
+    /// At most `limit` events of all generations of this tenant with a number greater than `after` among the tenant's
+    /// events, in order. Events of erased generations are gone.
+    async fn events_of(&self, tenant: &str, after: i64, limit: usize) -> Result<Vec<TenantEvent>> {
+        let text = "SELECT tenant_seq, generation_id, seq, kind, data FROM generation_events
+             WHERE tenant_id = $1 AND tenant_seq > $2 ORDER BY tenant_seq LIMIT $3";
+        let rows = self.as_ref().read(text, values![tenant, after, limit]).await?;
+        let read = |row: &Row| -> Result<TenantEvent> {
+            let id = row.get("generation_id")?;
+            Ok(TenantEvent { number: row.get("tenant_seq")?, id, event: event(id, row)? })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// The number of this tenant's last event; 0 if it has none.
+    async fn last_event_of(&self, tenant: &str) -> Result<i64> {
+        let row = self.as_ref().read("SELECT last_event FROM tenants WHERE id = $1", values![tenant]).await?.pop();
+        Ok(row.map(|row| row.get("last_event")).transpose()?.unwrap_or(0))
     }
 
     /// The newest generation of this tenant whose request contained the picture with this SHA-256.

@@ -17,6 +17,7 @@ use super::{
     clip_text::ClipTextConfig,
     control_net::Residuals,
     latent_diffusion::Spec,
+    prompt_tokenizers::PromptTokenizers,
     text_encoders::{Encoded, LearnedToken, LearnedTokens, TextEncoders, Tokens},
     unet2d_condition::Conditions,
 };
@@ -139,6 +140,15 @@ impl StableDiffusion {
             open(VAE_TINY, weights, as_it_is)?.check(|w| drop(AutoencoderTiny::new(config, w)))?;
         }
         Ok(notes)
+    }
+
+    /// The tokenizers of a folder.
+    ///
+    /// # Errors
+    /// Those of [`StableDiffusion::describe`].
+    pub fn tokenizers(folder: &ModelFolder) -> std::result::Result<PromptTokenizers, LoadError> {
+        let Description { text, .. } = Description::read(folder)?;
+        Ok(PromptTokenizers(text.into_iter().map(|(_, tokenizer, _)| tokenizer).collect()))
     }
 
     /// The modules of a folder's model that adapters can change. No weights are read.

@@ -1,6 +1,6 @@
 //! One or two text encoders with their tokenizers, whose hidden states are concatenated.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
@@ -10,7 +10,7 @@ use super::{
     clip_text::TextRow,
     tokenizer::Triggers,
 };
-use crate::generation::{Span, Token, chunks, weighted};
+use crate::generation::Token;
 
 /// The text encoders of a model.
 #[derive(Debug)]
@@ -140,19 +140,8 @@ impl TextEncoders {
     pub fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
         let of_encoder = |(i, (tokenizer, model)): (usize, &(ClipTokenizer, ClipTextModel))| {
             let triggers = learned.triggers(i, model.vocabulary() as u32);
-            // The further ids of a word stay in the chunk of its first id.
-            let further: HashSet<u32> = triggers.further().chain(tokenizer.further()).collect();
-            let words = |span: &Span| {
-                let ids = tokenizer.words(&span.text, &triggers).into_iter();
-                ids.map(|id| Token { id, weight: span.weight as f32, joined: further.contains(&id) })
-                    .collect::<Vec<_>>()
-            };
-            let segments = weighted(self.prompt_of(i, prompts));
-            let segments: Vec<Vec<Token>> =
-                segments.iter().map(|spans| spans.iter().flat_map(words).collect()).collect();
-            let comma = tokenizer.words(",", &Triggers::default()).first().copied();
-            let chunks = chunks(&segments, tokenizer.length().saturating_sub(2).max(1), comma);
-            chunks.kept.into_iter().map(|chunk| framed(tokenizer, &chunk)).collect::<Vec<_>>()
+            let chunks = tokenizer.chunks(&tokenizer.segments(self.prompt_of(i, prompts), &triggers));
+            chunks.into_iter().map(|chunk| framed(tokenizer, &chunk)).collect::<Vec<_>>()
         };
         let encoders: Vec<Vec<_>> = self.encoders.iter().enumerate().map(of_encoder).collect();
         let most = encoders.iter().map(Vec::len).max().unwrap_or(0);

@@ -3,7 +3,7 @@
 mod added_tokens;
 mod triggers;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 use tokenizers::{
@@ -20,7 +20,10 @@ use super::{
     configuration::{Fixed, one_of},
     word_tags::{normalizer, word_tags},
 };
-use crate::weights::{LoadError, ModelFolder};
+use crate::{
+    generation::{Span, Token, chunks, weighted},
+    weights::{LoadError, ModelFolder},
+};
 
 pub use triggers::Triggers;
 
@@ -130,6 +133,33 @@ impl ClipTokenizer {
         ids.push(self.end);
         ids.resize(self.length, self.pad);
         ids
+    }
+
+    /// The tokens of each segment of a prompt in A1111's syntax, with their weights.
+    pub fn segments(&self, prompt: &str, triggers: &Triggers<'_>) -> Vec<Vec<Token>> {
+        // The further ids of a word stay in the chunk of its first id.
+        let further: HashSet<u32> = triggers.further().chain(self.further()).collect();
+        let words = |span: &Span| {
+            let ids = self.words(&span.text, triggers).into_iter();
+            ids.map(|id| Token { id, weight: span.weight as f32, joined: further.contains(&id) }).collect::<Vec<_>>()
+        };
+        weighted(prompt).iter().map(|spans| spans.iter().flat_map(words).collect()).collect()
+    }
+
+    /// Splits segments into chunks, each of which is encoded on its own.
+    pub fn chunks(&self, segments: &[Vec<Token>]) -> Vec<Vec<Token>> {
+        let comma = self.words(",", &Triggers::default()).first().copied();
+        chunks(segments, self.content().max(1), comma).kept
+    }
+
+    /// The number of ids of a prompt that its words can take.
+    pub fn content(&self) -> usize {
+        self.length.saturating_sub(2)
+    }
+
+    /// Whether this text is one token of the vocabulary.
+    pub fn knows(&self, text: &str) -> bool {
+        self.tokenizer.token_to_id(text).is_some()
     }
 
     /// The number of ids of a prompt, including start, end and padding.

@@ -95,12 +95,19 @@ impl Bus {
 
     fn hear(&self, hint: Hint, hinted: &mut BTreeSet<GenerationId>) {
         match hint {
-            Hint::Queued => self.wake.notify_one(),
+            Hint::Queued => {
+                self.wake.notify_one();
+                self.live.announce();
+            }
             Hint::DrainChanged => self.drain.announce(),
             Hint::KeysChanged => self.keys.clear(),
             Hint::Canceled(id) => self.live.cancel(id, Reason::Canceled),
-            Hint::Changed(id) if hinted.len() < MOST_HINTS => drop(hinted.insert(id)),
-            Hint::Changed(_) => {}
+            Hint::Changed(id) => {
+                self.live.announce();
+                if hinted.len() < MOST_HINTS {
+                    hinted.insert(id);
+                }
+            }
         }
     }
 

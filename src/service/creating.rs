@@ -99,6 +99,7 @@ impl Service {
             self.check_run_timeout(&job, plan.cost)?;
             self.admit(&job, plan).await?;
             self.check_lora_numbers(&job).await?;
+            job = self.warned(job).await;
         }
         // If the client has chosen the id, the files may belong to another generation.
         let unaccepted_files = match &repeatable {
@@ -108,6 +109,17 @@ impl Service {
         let uploads = intake::store_pictures(pictures, &mut job, id, is_taken, &unaccepted_files, self).await?;
         let valid = Valid { id, caller, job, cost: plan.cost, fingerprint, repeatable, uploads, unaccepted_files };
         Ok(Prepared(Outcome::New(Box::new(valid))))
+    }
+
+    /// Adds the warnings. Long prompts are tokenized, for which files are read.
+    async fn warned(&self, mut job: Job) -> Job {
+        let catalogue = self.0.catalogue.clone();
+        let bytes = if catalogue.reads_for_warnings(&job) { usize::MAX } else { 0 };
+        offload(bytes, move || {
+            job.warnings = catalogue.warnings(&job);
+            job
+        })
+        .await
     }
 
     /// Accepts a prepared generation. The generation is durable when this function returns.
@@ -149,6 +161,7 @@ impl Service {
                 }
                 metrics.accepted.inc();
                 wake.notify_one();
+                self.0.live.event(id);
                 self.0.outbox.tell(Hint::Queued);
                 Ok(Created { view: self.view(record).await?, replayed: false })
             }

@@ -27,7 +27,14 @@ pub struct State {
 
 /// The states of all generations that run or are watched. Cloning gives another handle of the same states.
 #[derive(Clone, Debug, Default)]
-pub struct Live(Arc<Mutex<HashMap<GenerationId, Entry>>>);
+pub struct Live(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    entries: Mutex<HashMap<GenerationId, Entry>>,
+    /// Changes whenever a durable event of any generation may have been written.
+    events: watch::Sender<()>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -51,34 +58,56 @@ struct LocalRun {
 impl Live {
     /// Subscribes to the state of a generation. The channel closes when the generation has ended.
     pub fn subscribe(&self, id: GenerationId) -> watch::Receiver<State> {
-        self.0.lock().entry(id).or_insert_with(Entry::new).state.subscribe()
+        self.0.entries.lock().entry(id).or_insert_with(Entry::new).state.subscribe()
     }
 
     /// Drops the entry of a generation that has ended, which closes the channels of its watchers.
     pub fn close(&self, id: GenerationId) {
-        self.0.lock().remove(&id);
+        self.0.entries.lock().remove(&id);
+        self.announce();
+    }
+
+    /// Drops the entry of a generation that this process neither runs nor watches.
+    pub(super) fn release(&self, id: GenerationId) {
+        let mut entries = self.0.entries.lock();
+        if entries.get(&id).is_some_and(|entry| entry.run.is_none() && entry.state.receiver_count() == 0) {
+            entries.remove(&id);
+        }
+    }
+
+    /// A channel that changes whenever a durable event of any generation may have been written.
+    pub(super) fn all_events(&self) -> watch::Receiver<()> {
+        self.0.events.subscribe()
+    }
+
+    /// Tells the watchers of all generations that a durable event may have been written.
+    pub fn announce(&self) {
+        self.0.events.send_modify(|()| {});
     }
 
     /// Drops the entry of a generation that this process does not run, for example if a subscriber finds that it has
     /// ended.
     pub fn close_unless_running(&self, id: GenerationId) {
-        let mut entries = self.0.lock();
+        let mut entries = self.0.entries.lock();
         if entries.get(&id).is_some_and(|entry| entry.run.is_none()) {
             entries.remove(&id);
         }
+        self.announce();
     }
 
     /// Registers a run that a worker starts.
     pub fn begin(&self, lease: Lease, cancel: Cancel) {
-        let mut entries = self.0.lock();
+        let mut entries = self.0.entries.lock();
         let entry = entries.entry(lease.id()).or_insert_with(Entry::new);
         entry.run = Some(LocalRun { lease, cancel, canceled: CancellationToken::new(), reported: (None, Vec::new()) });
         entry.state.send_modify(|state| *state = State { events: state.events + 1, ..State::default() });
+        self.announce();
     }
 
     /// Removes the run, but keeps the watchers: this process or another one will run the generation again.
     pub fn pause(&self, id: GenerationId) {
-        let mut entries = self.0.lock();
+        self.announce();
+        let mut entries = self.0.entries.lock();
         let Some(entry) = entries.get_mut(&id) else { return };
         entry.run = None;
         entry.state.send_modify(|state| *state = State { events: state.events + 1, ..State::default() });
@@ -90,6 +119,7 @@ impl Live {
     /// Tells watchers that a durable event was written.
     pub fn event(&self, id: GenerationId) {
         self.modify(id, |state| state.events += 1);
+        self.announce();
     }
 
     pub fn progress(&self, id: GenerationId, progress: Progress) {
@@ -105,24 +135,25 @@ impl Live {
 
     /// The state of a generation, if it runs or is watched.
     pub fn state(&self, id: GenerationId) -> Option<State> {
-        self.0.lock().get(&id).map(|entry| entry.state.borrow().clone())
+        self.0.entries.lock().get(&id).map(|entry| entry.state.borrow().clone())
     }
 
     /// Cancels the run before its next step, if this process runs the generation.
     pub fn cancel(&self, id: GenerationId, reason: Reason) {
-        if let Some(entry) = self.0.lock().get(&id) {
+        if let Some(entry) = self.0.entries.lock().get(&id) {
             entry.cancel(reason);
         }
     }
 
     /// Cancels every run of this process.
     pub fn cancel_all(&self, reason: Reason) {
-        self.0.lock().values().for_each(|entry| entry.cancel(reason));
+        self.0.entries.lock().values().for_each(|entry| entry.cancel(reason));
     }
 
     /// Returns when the run of the generation is canceled, or at once if this process does not run it.
     pub async fn until_canceled(&self, id: GenerationId) {
-        let canceled = self.0.lock().get(&id).and_then(|entry| entry.run.as_ref().map(|run| run.canceled.clone()));
+        let canceled =
+            self.0.entries.lock().get(&id).and_then(|entry| entry.run.as_ref().map(|run| run.canceled.clone()));
         if let Some(canceled) = canceled {
             canceled.cancelled().await;
         }
@@ -130,12 +161,12 @@ impl Live {
 
     /// The changes of this process's runs since the last call.
     pub(super) fn reports(&self) -> Vec<Report> {
-        self.0.lock().values_mut().filter_map(Entry::report).collect()
+        self.0.entries.lock().values_mut().filter_map(Entry::report).collect()
     }
 
     /// The generations that are watched here and do not run here. Drops entries without a run and watchers.
     pub(super) fn followed(&self) -> Vec<GenerationId> {
-        let mut entries = self.0.lock();
+        let mut entries = self.0.entries.lock();
         entries.retain(|_, entry| entry.run.is_some() || entry.state.receiver_count() > 0);
         entries.iter().filter(|(_, entry)| entry.run.is_none()).map(|(id, _)| *id).collect()
     }
@@ -143,7 +174,7 @@ impl Live {
     /// Updates the state of a generation from another process's report. Returns whether there are new previews to
     /// fetch.
     pub(super) fn apply_snapshot(&self, snapshot: &Snapshot) -> bool {
-        let mut entries = self.0.lock();
+        let mut entries = self.0.entries.lock();
         let Some(entry) = entries.get_mut(&snapshot.id).filter(|entry| entry.run.is_none()) else { return false };
         if snapshot.is_over {
             entries.remove(&snapshot.id);
@@ -164,7 +195,7 @@ impl Live {
     }
 
     fn modify(&self, id: GenerationId, change: impl FnOnce(&mut State)) {
-        if let Some(entry) = self.0.lock().get(&id) {
+        if let Some(entry) = self.0.entries.lock().get(&id) {
             entry.state.send_modify(change);
         }
     }

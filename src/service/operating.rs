@@ -33,6 +33,7 @@ impl Service {
         match self.query(self.0.store.revive(id)).await? {
             Some(record) => {
                 self.0.wake.notify_one();
+                self.0.live.event(id);
                 self.0.outbox.tell(Hint::Queued);
                 self.0.outbox.tell(Hint::Changed(id));
                 self.view(record).await

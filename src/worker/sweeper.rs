@@ -88,6 +88,7 @@ impl Sweeper {
         self.metrics.reaped.inc_by((reaped.queued.len() + reaped.ended.len()) as u64);
         for id in reaped.queued {
             tracing::warn!(%id, "a generation whose worker is gone is queued again");
+            self.live.event(id);
             self.outbox.tell(Hint::Changed(id));
             self.outbox.tell(Hint::Queued);
             self.wake.notify_one();

@@ -82,8 +82,18 @@ pub fn assert_conforms(method: &str, path: &str, status: u16, body: &[u8]) {
                 assert_valid(schema, &event, method, path, status);
             }
         }
+        "application/x-ndjson" => {
+            lines(body).unwrap().iter().for_each(|line| assert_valid(schema, line, method, path, status));
+        }
         _ => {}
     }
+}
+
+/// The objects of a body with several lines; `None` if the body is something else.
+fn lines(body: &[u8]) -> Option<Vec<Value>> {
+    let lines = std::str::from_utf8(body).ok()?.strip_suffix('\n')?.lines();
+    let lines: Vec<Value> = lines.map(serde_json::from_str).collect::<Result<_, _>>().ok()?;
+    (lines.len() > 1).then_some(lines)
 }
 
 /// Panics with all errors if `instance` is not valid for `schema`.
@@ -101,6 +111,8 @@ fn looks_like(kind: &str, body: &[u8]) -> bool {
         "image/png" => body.starts_with(b"\x89PNG\r\n\x1a\n"),
         "image/jpeg" => body.starts_with(b"\xff\xd8\xff"),
         "image/webp" => body.starts_with(b"RIFF") && body[8..].starts_with(b"WEBP"),
+        "application/x-ndjson" => lines(body).is_some(),
+        "application/json" | "application/problem+json" | "application/schema+json" if lines(body).is_some() => false,
         "application/json" | "application/problem+json" | "application/schema+json" => {
             body.trim_ascii_start().starts_with(b"{") || body.trim_ascii_start().starts_with(b"[")
         }

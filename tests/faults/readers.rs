@@ -50,7 +50,11 @@ async fn a_reader_can_reconnect_to_any_replica() {
         first.kill();
         site.start("worker").await
     };
-    let (histories, second) = tokio::join!(futures::future::join_all(ids.iter().map(|id| follow(&load, id))), kill);
+    let follows = futures::future::join_all(ids.iter().map(|id| follow(&load, id)));
+    let (histories, second, all) = tokio::join!(follows, kill, follow_all(&load, ids.len()));
+    let numbers: Vec<i64> = all.iter().filter_map(|event| event.id).collect();
+    let events: usize = histories.iter().map(|followed| followed.events.len()).sum();
+    assert_eq!(numbers, (1..=events as i64).collect::<Vec<_>>(), "the tenant's stream has every event once, in order");
     conclude(site, &load, histories).await;
     drop(second);
 }
@@ -102,6 +106,19 @@ async fn follow(load: &Load, id: &str) -> Followed {
     let over = stream::read(&load.client, &url, last, PATIENCE).await;
     assert_eq!(over.map(|(status, events)| (status, events.len())), Some((StatusCode::NO_CONTENT, 0)), "{id}");
     Followed { events, connections }
+}
+
+/// Reads the stream of the tenant in the same way, until this many generations have ended. Returns the durable events.
+async fn follow_all(load: &Load, generations: usize) -> Vec<Event> {
+    let (url, mut events, mut last) = (load.url("/v1/events"), Vec::<Event>::new(), 0);
+    let deadline = Instant::now() + PATIENCE;
+    while events.iter().filter(|event| is_terminal(&event.name)).count() < generations {
+        assert!(Instant::now() < deadline, "not all generations end: {events:?}");
+        let read = stream::read(&load.client, &url, last, Duration::from_millis(300)).await;
+        events.extend(read.into_iter().flat_map(|(_, read)| read).filter(|event| event.id.is_some()));
+        last = events.last().and_then(|event| event.id).unwrap_or(0);
+    }
+    events
 }
 
 async fn conclude(site: Site, load: &Load, histories: Vec<Followed>) {

@@ -234,9 +234,14 @@ impl TestApi {
     }
 }
 
-pub fn config(flags: &[(&str, &str)]) -> Config {
-    let flags = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Config::load(&Sources { flags, ..Sources::default() }).unwrap()
+/// Settings by their keys, such as `http.bind`, or by their environment variables, which can be lists.
+pub fn config(settings: &[(&str, &str)]) -> Config {
+    let (environment, flags): (Vec<_>, Vec<_>) = settings
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .partition(|(key, _)| key.starts_with("LATENTD_"));
+    let environment = environment.into_iter().collect();
+    Config::load(&Sources { environment, flags, ..Sources::default() }).unwrap()
 }
 
 pub async fn store(config: &Config) -> (Ledger, tempfile::TempDir) {

@@ -5,6 +5,8 @@ use axum::{
     body::Body,
     http::{Method, Request},
 };
+use base64::Engine;
+use latentd::http::{Route, operator_routes, public_routes};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -59,6 +61,104 @@ async fn requests_from_other_origins_change_nothing() {
     }
     assert_eq!(api.store.counts().await.unwrap().queued, 1, "no request canceled or created a generation");
     assert!(!api.store.has_keys().await.unwrap());
+}
+
+/// Every operation of a listener that may change something, with an id in the place of each parameter.
+fn changes(routes: Vec<Route>, id: &str) -> Vec<(Method, String)> {
+    let is_change = |route: &Route| !matches!(route.method, Method::GET | Method::HEAD);
+    let path = |route: &Route| {
+        let part = |part: &str| if part.starts_with('{') { id.to_owned() } else { part.to_owned() };
+        route.path.split('/').map(part).collect::<Vec<_>>().join("/")
+    };
+    routes.iter().filter(|route| is_change(route)).map(|route| (route.method.clone(), path(route))).collect()
+}
+
+#[tokio::test]
+async fn every_change_of_both_listeners_is_refused_to_foreign_pages() {
+    let api = TestApi::open(&[]).await;
+    let id = api.create(json!({"prompt": "a red fox"})).await.to_string();
+    let listeners = [(&api.public, changes(public_routes(), &id)), (&api.operator, changes(operator_routes(), &id))];
+    for (router, changes) in listeners {
+        assert!(changes.len() >= 5, "{changes:?}");
+        for (method, path) in changes {
+            for kind in [FORM, JSON, ("content-type", "text/plain")] {
+                let headers = [LOCAL, ("origin", "https://evil.example"), kind];
+                let answer = send(router, method.clone(), &path, &headers, "prompt=x").await;
+                assert_eq!(answer.status, 403, "{method} {path}: {}", answer.text());
+                assert!(answer.text().contains("foreign_origin") || answer.text().contains("evil.example"), "{path}");
+            }
+        }
+    }
+    assert_eq!(api.store.counts().await.unwrap().queued, 1);
+}
+
+const APP: (&str, &str) = ("origin", "https://app.example");
+const LISTED: (&str, &str) = ("LATENTD_HTTP__CORS_ORIGINS", "https://app.example,http://localhost:3000");
+const CROSS: (&str, &str) = ("sec-fetch-site", "cross-site");
+
+#[tokio::test]
+async fn pages_of_listed_origins_use_the_api_and_read_its_answers() {
+    let api = TestApi::open(&[LISTED]).await;
+    let answer = send(&api.public, Method::POST, "/v1/images", &[LOCAL, APP, CROSS, JSON], r#"{"prompt": "x"}"#).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    assert_eq!(answer.header("access-control-allow-origin"), APP.1);
+    assert_eq!(answer.header("access-control-allow-credentials"), "true");
+    let vary: Vec<_> = answer.headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
+    assert!(vary.join(",").contains("Origin") && vary.join(",").contains("Accept"), "{vary:?}");
+    let exposed = answer.header("access-control-expose-headers").to_ascii_lowercase();
+    for name in ["location", "retry-after", "etag", "latentd-generation-id", "latentd-seed", "x-request-id"] {
+        assert!(exposed.split(", ").any(|exposed| exposed == name), "{name} of {exposed}");
+    }
+    // Errors can be read, too.
+    let answer = send(&api.public, Method::POST, "/v1/images", &[LOCAL, APP, CROSS, JSON], "{").await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (400, APP.1));
+
+    for origin in ["https://evil.example", "https://app.example.evil.example", "http://app.example", "null"] {
+        let answer =
+            send(&api.public, Method::POST, "/v1/images", &[LOCAL, ("origin", origin), FORM], "prompt=x").await;
+        refused(&answer, 403, "foreign_origin");
+        let read = send(&api.public, Method::GET, "/v1/images", &[LOCAL, ("origin", origin)], "").await;
+        assert_eq!((read.status, read.header("access-control-allow-origin")), (200, ""), "{origin}");
+    }
+    // The list concerns only the public listener, and only the origin: the host name is checked as before.
+    let operator = send(&api.operator, Method::POST, "/admin/keys", &[LOCAL, APP, JSON], "{}").await;
+    refused(&operator, 403, "foreign_origin");
+    let rebound = send(&api.public, Method::GET, "/v1/images", &[("host", "evil.example"), APP], "").await;
+    refused(&rebound, 421, "host_not_allowed");
+}
+
+#[tokio::test]
+async fn preflights_of_listed_origins_are_answered() {
+    let api = TestApi::open(&[LISTED]).await;
+    let asks =
+        [("access-control-request-method", "PUT"), ("access-control-request-headers", "authorization,x-stainless-os")];
+    let preflight = async |origin: &str, host: &str| {
+        let headers = [&[("host", host), ("origin", origin), CROSS], &asks[..]].concat();
+        send(&api.public, Method::OPTIONS, "/v1/images/x", &headers, "").await
+    };
+    let answer = preflight("http://localhost:3000", "localhost:8080").await;
+    assert_eq!(answer.status, 204);
+    assert_eq!(answer.header("access-control-allow-origin"), "http://localhost:3000");
+    assert_eq!(answer.header("access-control-allow-headers"), "authorization,x-stainless-os");
+    assert!(answer.header("access-control-allow-methods").contains("PUT"));
+    assert!(answer.header("access-control-max-age").parse::<u32>().unwrap() > 0);
+    assert_eq!(preflight("https://evil.example", "localhost:8080").await.header("access-control-allow-methods"), "");
+    refused(&preflight("http://localhost:3000", "evil.example").await, 421, "host_not_allowed");
+}
+
+#[tokio::test]
+async fn a_star_admits_every_origin_but_no_stored_credentials() {
+    let api = TestApi::open(&[("LATENTD_HTTP__CORS_ORIGINS", "*")]).await;
+    let key = api.key("studio", 8).await;
+    let basic =
+        format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(format!("user:{}", &key["Bearer ".len()..])));
+    for (key, status) in [(key.as_str(), 202), (&basic, 403)] {
+        let headers = [LOCAL, APP, CROSS, JSON, ("authorization", key)];
+        let answer = send(&api.public, Method::POST, "/v1/images", &headers, r#"{"prompt": "x"}"#).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_eq!(answer.header("access-control-allow-origin"), "*");
+        assert_eq!(answer.header("access-control-allow-credentials"), "");
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{PNG, api::TestApi, conforms::events};
 
-fn progress(step: u32) -> Progress {
+pub fn progress(step: u32) -> Progress {
     Progress { phase: Phase::Denoising, step, steps: 20, percent: 5.0 * step as f32, eta_s: Some(1.0) }
 }
 
@@ -89,7 +89,7 @@ async fn a_preview_is_served_while_the_generation_runs() {
     assert_eq!(seen.header("cache-control"), "no-store");
 }
 
-fn preview(step: u32) -> Preview {
+pub fn preview(step: u32) -> Preview {
     Preview { index: 0, step, preview_index: 0, media_type: Format::Png.into(), bytes: PNG.into() }
 }
 

@@ -13,7 +13,7 @@ use latentd::{
     crash::Attempt,
     generation::{
         Delivery, DeliveryId, Endpoint, EndpointId, EndpointSettings, Event, GenerationId, Preview, Record,
-        SigningSecret, Spent,
+        SigningSecret, Spent, TenantEvent,
     },
     http::{operator_routes, public_routes},
     ledger::{
@@ -70,6 +70,14 @@ impl Reads for SilentStore {
     }
 
     async fn events(&self, _: GenerationId, _: i64) -> Result<Vec<Event>, StoreError> {
+        pending().await
+    }
+
+    async fn events_of(&self, _: &str, _: i64, _: usize) -> Result<Vec<TenantEvent>, StoreError> {
+        pending().await
+    }
+
+    async fn last_event_of(&self, _: &str) -> Result<i64, StoreError> {
         pending().await
     }
 

@@ -151,6 +151,7 @@ pub fn job(draw: Draw) -> Job {
         run_timeout_s: Some(77),
         webhook: None,
         metadata: BTreeMap::from([("key".to_owned(), "valué".to_owned())]),
+        warnings: Vec::new(),
     }
 }
 

@@ -82,6 +82,7 @@ async fn use_all(store: &dyn Store) {
     store.counts_of("default").await.unwrap();
     store.workload(HOUR, 1).await.unwrap();
     store.place(id).await.unwrap();
+    store.events_of("default", 0, 10).await.unwrap();
 }
 
 #[tokio::test]
@@ -108,6 +109,7 @@ async fn sqlite_uses_an_index_for_every_search() {
         ("FROM webhook_deliveries AS this", "webhook_deliveries_pending (generation_id=? AND seq<?)"),
         ("AS slots", "SEARCH generations USING COVERING INDEX generations_status"),
         ("AS position", "SEARCH generations USING COVERING INDEX generations_status (status=? AND id=?)"),
+        ("tenant_seq > ", "generation_events USING INDEX generation_events_tenant (tenant_id=? AND tenant_seq>?)"),
     ] {
         for text in statements.with(words) {
             let plan = plan(&mut connection, &text).await;

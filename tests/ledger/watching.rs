@@ -1,14 +1,14 @@
 //! Tests of what watchers of generations see: snapshots, events, inputs and hints.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::join_all};
-use latentd::generation::{Draw, EventKind, GenerationId, ImageInfluence, InputImage, Source, Status};
+use latentd::generation::{Draw, EventKind, GenerationId, ImageInfluence, InputImage, Source, Status, TenantEvent};
 use latentd::ledger::{Acceptance, Hint, Outcome, Store};
 
 use crate::place::{
-    Place, accept, accept_one, artifact, claim_one, draw, get, history, job, late_worker, new_record, problem,
-    reap_late, request, running, worker,
+    Place, accept, accept_of, accept_one, artifact, claim_one, draw, get, history, job, late_worker, new_record,
+    problem, reap_late, request, running, worker,
 };
 
 pub async fn a_snapshot_contains_the_last_event(place: &dyn Place) {
@@ -64,6 +64,51 @@ pub async fn concurrent_changes_leave_no_gaps_in_the_events(place: &dyn Place) {
         let snapshot = store.snapshots(&[id]).await.unwrap().remove(0);
         assert_eq!(snapshot.last_event, history.len() as i64);
     }
+}
+
+/// A reader follows a tenant while all stores change its generations. It must see every event, in order.
+pub async fn the_events_of_a_tenant_have_one_order_in_which_none_is_missed(place: &dyn Place) {
+    let stores = place.open_many(6).await;
+    let mut ids = accept(&*stores[0], 6).await;
+    for at in 0..6 {
+        ids.push(accept_of(&*stores[0], &format!("tenant {}", at % 2), 1.0).await);
+    }
+    let changing = stores.iter().skip(1).cloned().enumerate().map(|(at, store)| {
+        let ids = ids.clone();
+        tokio::spawn(async move { meddle(store, at, &ids).await })
+    });
+    let changes = tokio::spawn(join_all(changing));
+    let (mut seen, mut numbers) = (BTreeMap::<GenerationId, Vec<i64>>::new(), Vec::new());
+    loop {
+        let is_over = changes.is_finished();
+        let page = stores[0].events_of("default", numbers.last().copied().unwrap_or(0), 7).await.unwrap();
+        if page.is_empty() && is_over {
+            break;
+        }
+        for TenantEvent { number, id, event } in page {
+            numbers.push(number);
+            seen.entry(id).or_default().push(event.seq);
+        }
+    }
+    changes.await.unwrap().into_iter().for_each(|changed| changed.unwrap());
+    assert_eq!(numbers, (1..=numbers.len() as i64).collect::<Vec<_>>());
+    assert_eq!(stores[0].last_event_of("default").await.unwrap(), numbers.len() as i64);
+    assert_eq!(stores[0].last_event_of("nobody").await.unwrap(), 0);
+    assert_eq!(seen.len(), 6, "other tenants have streams of their own");
+    for id in &ids[..6] {
+        let all = history(&*stores[0], *id).await.len() as i64;
+        assert_eq!(seen[id], (1..=all).collect::<Vec<_>>());
+    }
+    // Erased generations leave gaps.
+    let ended = accept(&*stores[0], 1).await[0];
+    stores[0].cancel(ended).await.unwrap();
+    stores[0].delete(ended).await.unwrap().unwrap();
+    let last = accept(&*stores[0], 1).await[0];
+    let after = stores[0].events_of("default", numbers.len() as i64, 7).await.unwrap();
+    assert_eq!(
+        after.iter().map(|event| (event.id, event.number)).collect::<Vec<_>>(),
+        [(last, numbers.len() as i64 + 3)]
+    );
 }
 
 async fn meddle(store: Arc<dyn Store>, at: usize, ids: &[GenerationId]) {

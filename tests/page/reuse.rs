@@ -22,7 +22,7 @@ fn picture(name: &str) -> Value {
     json!({"b64": STANDARD.encode(std::fs::read(inputs.join(name)).unwrap())})
 }
 
-/// The pixels of every picture. Files cannot be compared, because their metadata contain the number of previews.
+/// The pixels of every picture.
 async fn pixels(server: &Server, generation: &Value) -> Vec<Vec<u8>> {
     let id = generation["id"].as_str().unwrap();
     let mut all = Vec::new();

@@ -324,6 +324,82 @@ fn pipes_are_written_and_read() {
 }
 
 #[test]
+fn every_field_can_be_set_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let draw = |name: &str, arguments: &[&str]| {
+        let output = latentd(&[&["generate", "a fox", "--seed", "7", "-o", &path(name)], arguments].concat(), &[]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(draw("flags.png", &["--steps", "2", "--scheduler", "ddim"]).0, Some(0));
+    assert_eq!(draw("text.png", &["--set", "steps=2", "--set", "scheduler=ddim"]).0, Some(0));
+    let file = |name: &str| std::fs::read(path(name)).unwrap();
+    assert!(file("flags.png") == file("text.png"), "the same picture");
+    // A ControlNet with a picture from a file.
+    let controls = serde_json::json!([{
+        "model": "emoji-canny", "image": {"file": path("flags.png")}, "preprocess": "canny", "scale": 0.9,
+    }]);
+    let (code, text) = draw("edges.png", &["--set", "steps=2", "--set", &format!("controls={controls}")]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(file("edges.png") != file("flags.png"));
+    assert_eq!(draw("bare.png", &["--set", "steps=2", "--set", "output.metadata=none"]).0, Some(0));
+    assert!(file("bare.png").len() < file("flags.png").len());
+
+    for (set, said) in [
+        ("steps=0", "steps must be between 1 and"),
+        ("steps", "FIELD=VALUE"),
+        ("colour=red", "colour is not a field"),
+        ("n=2", "n is -n"),
+        ("priority=low", "queue of a server"),
+        (r#"controls=[{"model": "emoji-canny", "image": {"file": "none.png"}}]"#, "cannot read none.png"),
+    ] {
+        let (code, text) = draw("no.png", &["--set", set]);
+        assert!(code != Some(0) && text.contains(said), "{set}: {text}");
+    }
+    assert!(!std::path::Path::new(&path("no.png")).exists());
+}
+
+#[test]
+fn warnings_are_printed() {
+    let (long, word) = (vec!["fox"; 40].join(" "), "a <nothing-like-it> fox".to_owned());
+    for (arguments, said) in [
+        (vec![long.as_str()], "warning: prompt has 40 tokens"),
+        (vec![word.as_str()], "warning: prompt has <nothing-like-it>, which is no learned word here\n"),
+        (vec!["a fox", "--size", "64x64"], "warning: the size is 64x64, and this model was made for 128x128"),
+    ] {
+        let output = latentd(&[&["generate", "--steps", "1", "-o", "-"], &arguments[..]].concat(), &[]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains(said), "{said}: {text}");
+        assert!(!text.contains("/v1"), "{text}");
+    }
+    let output = latentd(&["generate", "a fox", "--steps", "1", "-o", "-"], &[]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("warning"), "{output:?}");
+}
+
+#[test]
+fn host_and_port_of_the_server_are_flags() {
+    let data = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_latentd"))
+        .args(["serve", "--host", "localhost", "--port", "0", "--data-dir", data.path().to_str().unwrap()])
+        .env_remove("LATENTD_CONFIG")
+        .env("LATENTD_HTTP__BIND", "0.0.0.0:1")
+        .env("LATENTD_OPERATOR__BIND", "127.0.0.1:0")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.contains("http://127.0.0.1:") && !line.contains("127.0.0.1:0"), "{line}");
+    for arguments in [&["--host", "example.com"][..], &["--port", "70000"], &["--bind", "[::1]:0", "--port", "1"]] {
+        let output = latentd(&[&["serve"], arguments].concat(), &[]);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
 fn errors_of_generate_do_not_mention_http() {
     for (arguments, code, said) in [
         (&["--model", "nope"][..], 1, "model \"nope\" is not in the catalogue; `latentd models` lists the models"),

@@ -61,6 +61,11 @@ impl Browser {
     /// Starts Chromium. Without Chromium, returns `None` so that the test is skipped, or panics if
     /// LATENTD_REQUIRE_CHROMIUM is set.
     pub fn start() -> Option<Browser> {
+        Browser::start_with(&[])
+    }
+
+    /// Starts Chromium with further flags.
+    pub fn start_with(flags: &[&str]) -> Option<Browser> {
         let Some(program) = program() else {
             let required = std::env::var_os("LATENTD_REQUIRE_CHROMIUM").is_some();
             assert!(!required, "LATENTD_REQUIRE_CHROMIUM is set, but there is no chromium");
@@ -72,6 +77,7 @@ impl Browser {
             .args(["-c", PIPED])
             .arg(program)
             .args(FLAGS)
+            .args(flags)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg("about:blank")
             .stdin(Stdio::piped())

@@ -6,7 +6,7 @@ use super::{Adapters, File, Unfit, unfit};
 use crate::{
     catalogue::embedded,
     generation::{Draw, ModelCard, PromptSyntax, weighted},
-    models::word_tags::{folded, word_tags},
+    models::word_tags::{WordTag, folded, word_tags},
     weights::textual_inversion::{EmbeddingOutline, TextualInversion},
 };
 
@@ -86,6 +86,50 @@ impl Adapters {
         found
     }
 
+    /// The learned words in a text with their numbers of vectors. Words whose files cannot be read are left out.
+    pub(in crate::catalogue) fn vectors_of(
+        &self,
+        model: &str,
+        syntax: PromptSyntax,
+        text: &str,
+    ) -> Vec<(String, usize)> {
+        let vectors = |(name, file): (&str, &File)| {
+            let outline = EmbeddingOutline::read(name, &file.open(name).ok()?).ok()?;
+            Some((format!("<{name}>"), outline.vectors()))
+        };
+        self.words(model, syntax, text).into_iter().filter_map(vectors).collect()
+    }
+
+    /// The tags in a text that look like learned words of which this model has none, as they are spelled, each with the
+    /// most similar word. `is_token` says whether a tag is a token of the model's own vocabulary.
+    pub(in crate::catalogue) fn unknown_words(
+        &self,
+        model: &str,
+        syntax: PromptSyntax,
+        text: &str,
+        is_token: impl Fn(&WordTag<'_>) -> bool,
+    ) -> Vec<(String, Option<String>)> {
+        let known: Vec<&String> = self.usable_words(model).collect();
+        let mut unknown = Vec::new();
+        for span in spans(syntax, text) {
+            for tag in word_tags(&span) {
+                let is_new = unknown.iter().all(|(spelled, _)| spelled != tag.spelled);
+                if is_new && looks_learned(&tag.folded) && !known.contains(&&tag.folded) && !is_token(&tag) {
+                    unknown.push((tag.spelled.to_owned(), nearest(&tag.folded, &known)));
+                }
+            }
+        }
+        unknown
+    }
+
+    /// The words that the model `model` may use, with their brackets.
+    fn usable_words(&self, model: &str) -> impl Iterator<Item = &String> {
+        let usable = move |name: &String| {
+            self.embeddings.files.get(name).is_some_and(|file| !file.is_embedded() || model == embedded::NAME)
+        };
+        self.word_index.files.iter().filter(move |(_, name)| usable(name)).map(|(word, _)| word)
+    }
+
     /// The learned words in all prompts of a generation.
     pub(super) fn words_of(&self, model: &str, draw: &Draw) -> BTreeMap<&str, &File> {
         draw.texts().flat_map(|text| self.words(model, draw.prompt_syntax, text)).collect()
@@ -126,6 +170,22 @@ impl Adapters {
         self.bounded(file).map_err(unsupported)?;
         file.open(name).and_then(|content| TextualInversion::check(name, &content, widths)).map_err(unfit)
     }
+}
+
+/// Whether a tag has the form of a learned word, unlike those of other syntaxes, such as `<lora:ink:1>`.
+fn looks_learned(folded: &str) -> bool {
+    let name = folded.trim_start_matches('<').trim_end_matches('>');
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ' | '/');
+    (2..=64).contains(&name.len())
+        && name.starts_with(char::is_alphanumeric)
+        && name.chars().any(char::is_alphabetic)
+        && name.chars().all(is_part)
+}
+
+/// The most similar word, if one is similar enough.
+fn nearest(tag: &str, known: &[&String]) -> Option<String> {
+    let near = known.iter().map(|word| (strsim::osa_distance(tag, word), *word)).min()?;
+    (near.0 <= (tag.chars().count() - 2) / 3).then(|| near.1.clone())
 }
 
 /// The parts of a prompt that are tokenized separately.

@@ -43,6 +43,7 @@ pub(super) fn card(
         zero_negative: spec.zero_negative,
         guidance_embedding: spec.guidance_embedding,
         context_width: spec.context_width,
+        context_length: spec.context_length,
         text_widths: spec.text_widths,
         maps: spec.maps.clone(),
         latents: (spec.latent_channels, spec.vae_scale_factor),

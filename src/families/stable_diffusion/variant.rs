@@ -4,7 +4,7 @@ use super::card::{self, Guidance};
 use crate::{
     device::Device,
     families::{CardError, Description, Family, ModelIndex, Recipe, card::bytes, extras::Extras},
-    models::{StableDiffusion, latent_diffusion::Spec},
+    models::{StableDiffusion, latent_diffusion::Spec, prompt_tokenizers::PromptTokenizers},
     pipelines::{
         Compute, Frame, LatentDiffusion, LatentRgb, Loaded, PipelineError, Prepared, decoding::decode_alone,
         text_guided,
@@ -48,6 +48,10 @@ impl<K: StableDiffusionVariant> Family for K {
 
     fn checkpoints(&self) -> &'static [&'static Checkpoint] {
         K::CHECKPOINTS
+    }
+
+    fn tokenizers(&self, folder: &ModelFolder) -> Result<Option<PromptTokenizers>, LoadError> {
+        StableDiffusion::tokenizers(folder).map(Some)
     }
 
     fn modules(&self, folder: &ModelFolder) -> Result<Modules, LoadError> {

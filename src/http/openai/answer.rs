@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{client::Client, request::Wanted, usage::Usage};
 use crate::{
-    generation::{Artifact, Facts, Record, Work},
+    generation::{Artifact, Facts, Record, Warning, Work},
     http::{AppState, create, error::ApiError, face::Document, listener::AnswerRoom, signed::now, url},
     service::offload,
 };
@@ -28,6 +28,8 @@ struct Answer {
     usage: Usage,
     model: String,
     id: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 /// A picture of an answer or of an event, in the forms that the client wants.
@@ -68,6 +70,7 @@ pub async fn respond(
         usage,
         model: record.job.model.clone(),
         id: record.id.to_string(),
+        warnings: record.job.warnings.clone(),
     };
     let document = offload(bytes as usize, move || Document::of("application/json", &answer)).await;
     Ok((room, create::headers(record.id), [(header::CACHE_CONTROL, "no-store")], document).into_response())
@@ -91,7 +94,7 @@ impl Picture {
         if has_url {
             let path = url::artifact(&record.id, artifact.index);
             let signed = state.signer.expiry(now()).map(|expiry| state.signer.sign(&path, expiry));
-            picture.url = Some(format!("{}{}", client.server, signed.unwrap_or(path)));
+            picture.url = Some(client.base.url(&signed.unwrap_or(path)));
         }
         Ok(picture)
     }

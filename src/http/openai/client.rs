@@ -6,7 +6,7 @@ use axum::{
 };
 
 use crate::{
-    http::{AppState, caller::Caller, error::ApiError, idempotency::IdempotencyKey, url},
+    http::{AppState, base::Base, caller::Caller, error::ApiError, idempotency::IdempotencyKey},
     service::Repeatable,
 };
 
@@ -23,8 +23,8 @@ pub struct Client {
     pub repeats: bool,
     /// Whether this request is a repetition.
     pub is_retry: bool,
-    /// The address under which the client knows this server, such as `http://localhost:8080`; empty if unknown.
-    pub server: String,
+    /// The address under which the client knows this server.
+    pub base: Base,
     /// The extensions of the request.
     pub extensions: Extensions,
 }
@@ -42,7 +42,7 @@ impl FromRequestParts<AppState> for Client {
             path: parts.uri.path().to_owned(),
             repeats: retries.is_some(),
             is_retry: retries.is_some_and(|count| count > 0),
-            server: url::server(&parts.headers, &parts.uri).unwrap_or_default(),
+            base: parts.extensions.get().cloned().unwrap_or_default(),
             extensions: parts.extensions.clone(),
         })
     }

@@ -10,7 +10,7 @@ use crate::{
     generation::FieldError,
     http::{
         error::{ProblemDocument, invalid_as_bad_request},
-        face::{Document, Face},
+        face::{Document, Face, message},
     },
 };
 
@@ -48,17 +48,6 @@ pub fn error(problem: &ProblemDocument) -> Value {
         "param": first.and_then(param),
         "code": code(first.map_or(problem.code, |error| error.code)),
     })
-}
-
-/// The first errors of a request, because OpenAI's form has no list of them.
-fn message(problem: &ProblemDocument) -> String {
-    const SHOWN: usize = 3;
-    let details: Vec<&str> = problem.errors.iter().take(SHOWN).map(|error| error.detail.as_str()).collect();
-    match problem.errors.len() {
-        0 => problem.detail.clone(),
-        all if all <= SHOWN => details.join("; "),
-        all => format!("{}; and {} more errors", details.join("; "), all - SHOWN),
-    }
 }
 
 fn kind(status: u16) -> &'static str {

@@ -1,13 +1,12 @@
 //! The events of a generation as OpenAI's clients read them: partial pictures, and each finished picture.
 
-use std::{collections::VecDeque, convert::Infallible, pin::Pin, time::Duration};
+use std::{collections::VecDeque, convert::Infallible};
 
 use axum::response::{IntoResponse, Response};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::stream;
 use serde_json::{Value, json};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::{
     Operation,
@@ -18,9 +17,17 @@ use super::{
     usage::Usage,
 };
 use crate::{
-    generation::{Artifact, Event, Record},
-    http::{AppState, create, error::ApiError, listener::AnswerRoom, presence::Presence, sse, sse::Frame},
-    service::{Access, Preview, ServiceError, Watched},
+    generation::{Artifact, Record},
+    http::{
+        AppState, create,
+        error::ApiError,
+        follower::{Follower, Seen},
+        listener::AnswerRoom,
+        presence::Presence,
+        sse,
+        sse::Frame,
+    },
+    service::Preview,
 };
 
 /// Answers with the events of a generation. The stream has neither `id` nor `retry` nor events without data, which
@@ -34,24 +41,8 @@ pub fn respond(
     presence: Presence,
 ) -> Response {
     let headers = create::headers(record.id);
-    let watched = Box::pin(state.service.watch(&record, 0));
-    let pause: Duration = state.http.ping_interval_s.into();
-    let mut ping = interval_at(Instant::now() + pause, pause);
-    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let feed = Feed {
-        state,
-        operation,
-        client,
-        wanted,
-        record,
-        presence,
-        watched,
-        ping,
-        seen: 0,
-        due: VecDeque::new(),
-        room: None,
-        ended: false,
-    };
+    let follower = Follower::new(state.clone(), record, presence);
+    let feed = Feed { state, operation, client, wanted, follower, due: VecDeque::new(), room: None, ended: false };
     let frames = stream::unfold(feed, async |mut feed| Some((Ok::<_, Infallible>(feed.next().await?), feed)));
     (headers, sse::respond(frames)).into_response()
 }
@@ -62,14 +53,9 @@ struct Feed {
     operation: Operation,
     client: Client,
     wanted: Wanted,
-    record: Record,
-    presence: Presence,
-    watched: Pin<Box<dyn Stream<Item = Result<Watched, ServiceError>> + Send>>,
-    ping: Interval,
-    /// The number of the last event of the generation.
-    seen: i64,
-    /// Finished pictures that are not sent yet.
-    due: VecDeque<Artifact>,
+    follower: Follower,
+    /// Finished pictures that are not sent yet, with the generation.
+    due: VecDeque<(Record, Artifact)>,
     /// Room for the last finished picture, until the client takes the next event.
     room: Option<AnswerRoom>,
     ended: bool,
@@ -79,8 +65,8 @@ impl Feed {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             self.room = None;
-            if let Some(artifact) = self.due.pop_front() {
-                return Some(match self.completed(&artifact).await {
+            if let Some((record, artifact)) = self.due.pop_front() {
+                return Some(match self.completed(&record, &artifact).await {
                     Ok(frame) => frame.encode(),
                     Err(error) => self.fail(&error),
                 });
@@ -88,44 +74,22 @@ impl Feed {
             if self.ended {
                 return None;
             }
-            let id = self.record.id;
-            tokio::select! {
-                biased;
-                () = self.state.draining.cancelled() => return Some(self.fail(&ApiError::Draining(Some(id)))),
-                watched = self.watched.next() => match watched {
-                    Some(Ok(Watched::Preview(preview))) => return Some(self.partial(&preview).encode()),
-                    Some(Ok(Watched::Event(event))) => {
-                        if let Err(error) = self.event(&event).await {
-                            return Some(self.fail(&error));
-                        }
-                    }
-                    Some(Ok(Watched::Progress(_))) => {}
-                    Some(Err(error)) => return Some(self.fail(&error.into())),
-                    None => return Some(self.fail(&ApiError::NotFound("generation"))),
-                },
-                // Comes after `watched`, so that all known events are sent first.
-                () = self.state.service.stands_still(id, self.seen) => {
-                    return Some(self.fail(&ApiError::Draining(Some(id))));
+            match self.follower.next().await {
+                Seen::Progress(_) => {}
+                Seen::Preview(preview) => return Some(self.partial(&preview).encode()),
+                Seen::Ping => return Some(Frame::comment()),
+                Seen::Failed(error) => return Some(self.fail(&error)),
+                Seen::Succeeded(record, artifacts) => {
+                    self.due = artifacts.into_iter().map(|artifact| (record.clone(), artifact)).collect();
+                    self.ended = true;
                 }
-                _ = self.ping.tick() => return Some(Frame::comment()),
             }
         }
     }
 
-    async fn event(&mut self, event: &Event) -> Result<(), ApiError> {
-        self.seen = event.seq;
-        if event.kind.is_terminal() {
-            self.presence.keep();
-            self.record = self.state.service.find(Access::Full, self.record.id).await?;
-            self.due = self.state.artifacts(&self.record)?.into();
-            self.ended = true;
-        }
-        Ok(())
-    }
-
     fn partial(&self, preview: &Preview) -> Frame {
         let [name, _] = self.operation.events();
-        let mut data = self.data(name);
+        let mut data = self.data(name, self.follower.record());
         data["b64_json"] = BASE64_STANDARD.encode(&preview.bytes).into();
         data["partial_image_index"] = preview.preview_index.into();
         data["image_index"] = preview.index.into();
@@ -134,41 +98,40 @@ impl Feed {
         Frame::ephemeral(name, &data)
     }
 
-    async fn completed(&mut self, artifact: &Artifact) -> Result<Frame, ApiError> {
+    async fn completed(&mut self, record: &Record, artifact: &Artifact) -> Result<Frame, ApiError> {
         self.room = AnswerRoom::of(&self.client.extensions, base64_bytes(artifact.bytes)).await?;
         // An event without bytes cannot be read by OpenAI's clients.
         let forms = (true, self.wanted.url);
-        let picture = Picture::read(&self.state, &self.client, forms, &self.record, artifact).await?;
+        let picture = Picture::read(&self.state, &self.client, forms, record, artifact).await?;
         let [_, name] = self.operation.events();
-        let mut data = self.data(name);
+        let mut data = self.data(name, record);
         if let (Value::Object(data), Ok(Value::Object(picture))) = (&mut data, serde_json::to_value(picture)) {
             data.extend(picture);
         }
         data["image_index"] = artifact.index.into();
-        data["usage"] = json!(Usage::of(&self.record.job, std::slice::from_ref(artifact)));
+        data["usage"] = json!(Usage::of(&record.job, std::slice::from_ref(artifact)));
         Ok(Frame::ephemeral(name, &data))
     }
 
     /// The members that all events have.
-    fn data(&self, name: &str) -> Value {
+    fn data(&self, name: &str, record: &Record) -> Value {
         json!({
             "type": name,
-            "created_at": self.record.created_at.unix_timestamp(),
-            "size": size(&self.record),
+            "created_at": record.created_at.unix_timestamp(),
+            "size": size(record),
             "quality": self.wanted.quality,
             "background": "opaque",
-            "output_format": format(&self.record),
+            "output_format": format(record),
         })
     }
 
     /// Ends the stream with an error. The status of the answer has already been sent.
     fn fail(&mut self, error: &ApiError) -> Bytes {
-        self.presence.keep();
         self.ended = true;
         self.due.clear();
         let problem = error.problem();
         if let Some(cause) = &problem.cause {
-            tracing::error!(id = %self.record.id, cause, "an event stream failed");
+            tracing::error!(id = %self.follower.record().id, cause, "an event stream failed");
         }
         Frame::ephemeral("error", &json!({"type": "error", "error": face::error(&problem)})).encode()
     }

@@ -52,6 +52,7 @@ pub(super) fn object(record: &Record, infotexts: Vec<String>, notes: &[String]) 
         "version": format!("latentd {}", env!("CARGO_PKG_VERSION")),
         "generation": record.id,
         "notes": notes,
+        "warnings": record.job.warnings,
     })
 }
 

@@ -1,0 +1,141 @@
+//! What may surprise the client of a valid request: prompts that the model cuts, words that it does not know, and sizes
+//! that it was not made for.
+
+use std::sync::Arc;
+
+use super::Catalogue;
+use crate::{
+    generation::{Draw, Job, ModelCard, PromptSyntax, Warning, Work},
+    models::{prompt_tokenizers::PromptTokenizers, word_tags::WordTag},
+};
+
+/// Tokenizers in memory. One of a large vocabulary takes some 20 MB.
+pub(super) const MOST_TOKENIZERS: usize = 4;
+/// Unknown words that are listed, because a prompt may consist of them.
+const MOST_WORDS: usize = 8;
+
+/// One text of a request.
+struct Text<'a> {
+    pointer: &'static str,
+    text: &'a str,
+    /// Whether the last text encoder reads the text, rather than the first one.
+    is_second: bool,
+}
+
+impl Catalogue {
+    /// The warnings for a valid job. Blocks while files are read, if [`Catalogue::reads_for_warnings`].
+    pub fn warnings(&self, job: &Job) -> Vec<Warning> {
+        let Work::Draw(draw) = &job.work;
+        let Some(card) = self.card(&job.model) else { return Vec::new() };
+        let mut warnings: Vec<Warning> = of_size(draw, &card).into_iter().collect();
+        if !card.takes_prompt {
+            return warnings;
+        }
+        let texts = texts(draw, &card);
+        for text in texts.iter().filter(|text| may_be_cut(text.text, &card)) {
+            warnings.extend(self.of_length(&job.model, draw.prompt_syntax, text));
+        }
+        for text in texts.iter().filter(|text| text.text.contains('<')) {
+            warnings.extend(self.of_words(&job.model, draw.prompt_syntax, text));
+        }
+        warnings
+    }
+
+    /// Whether [`Catalogue::warnings`] may read files of the model or of learned words.
+    pub fn reads_for_warnings(&self, job: &Job) -> bool {
+        let Work::Draw(draw) = &job.work;
+        self.card(&job.model).is_some_and(|card| texts(draw, &card).iter().any(|text| may_be_cut(text.text, &card)))
+    }
+
+    fn of_length(
+        &self,
+        model: &str,
+        syntax: PromptSyntax,
+        Text { pointer, text, is_second }: &Text<'_>,
+    ) -> Option<Warning> {
+        let tokenizers = self.tokenizers(model)?;
+        let words = self.adapters().vectors_of(model, syntax, text);
+        let cut = tokenizers.cut(text, *is_second, syntax, &words)?;
+        let hint = match syntax {
+            PromptSyntax::Plain => "; with prompt_syntax \"weighted\" it reads longer prompts",
+            PromptSyntax::Weighted => "",
+        };
+        let detail = format!(
+            "{} has {} tokens, of which this model reads {}; the last {} are cut{hint}",
+            field(pointer),
+            cut.total,
+            cut.used,
+            cut.total - cut.used
+        );
+        Some(Warning::new("prompt_cut", pointer, detail))
+    }
+
+    fn of_words(&self, model: &str, syntax: PromptSyntax, text: &Text<'_>) -> Vec<Warning> {
+        let adapters = self.adapters();
+        let is_known = |tag: &WordTag<'_>| self.tokenizers(model).is_some_and(|tokenizers| tokenizers.knows(tag));
+        let unknown = adapters.unknown_words(model, syntax, text.text, is_known);
+        let warning = |(word, near): (String, Option<String>)| {
+            let hint = match near {
+                Some(near) => format!("; did you mean {near}?"),
+                None => "; GET /v1/embeddings lists the learned words".to_owned(),
+            };
+            let detail = format!("{} has {word}, which is no learned word here{hint}", field(text.pointer));
+            Warning::new("unknown_word", text.pointer, detail)
+        };
+        unknown.into_iter().take(MOST_WORDS).map(warning).collect()
+    }
+
+    /// The tokenizers of a model, read at first use; `None` if it has none, or they cannot be read.
+    fn tokenizers(&self, model: &str) -> Option<Arc<PromptTokenizers>> {
+        let entry = self.entry(model)?;
+        let read = || {
+            let usable = entry.usable()?;
+            let tokenizers = usable.family.tokenizers(&usable.folder).map_err(|error| error.to_string())?;
+            tokenizers.map(Arc::new).ok_or_else(|| "there are none".to_owned())
+        };
+        self.tokenizers.get(&entry.key, "", read).ok()
+    }
+}
+
+/// The texts that the model reads. Without guidance it reads no negative prompt.
+fn texts<'a>(draw: &'a Draw, card: &ModelCard) -> Vec<Text<'a>> {
+    let micro = draw.micro_conditioning.as_ref();
+    let is_guided = draw.guidance_scale > 1.0 && !card.guidance_embedding;
+    let negative = draw.negative_prompt.as_deref().filter(|_| is_guided);
+    let negative_2 = micro.and_then(|micro| micro.negative_prompt_2.as_deref()).filter(|_| is_guided);
+    let all = [
+        ("/prompt", Some(draw.prompt.as_str()), false),
+        ("/prompt_2", micro.and_then(|micro| micro.prompt_2.as_deref()), true),
+        ("/negative_prompt", negative, false),
+        ("/negative_prompt_2", negative_2, true),
+    ];
+    let text = |(pointer, text, is_second): (&'static str, Option<&'a str>, bool)| {
+        Some(Text { pointer, text: text?, is_second })
+    };
+    all.into_iter().filter_map(text).collect()
+}
+
+/// Whether a text may have more tokens than the model reads: a token has at least one byte, a learned word any number
+/// of tokens.
+fn may_be_cut(text: &str, card: &ModelCard) -> bool {
+    text.contains('<') || text.len() > card.context_length.saturating_sub(2)
+}
+
+fn of_size(draw: &Draw, card: &ModelCard) -> Option<Warning> {
+    let (width, height) = (card.default_width, card.default_height);
+    let pointer = match (draw.width != width, draw.height != height) {
+        (false, false) => return None,
+        (true, _) => "/width",
+        (false, true) => "/height",
+    };
+    let detail = format!(
+        "the size is {}x{}, and this model was made for {width}x{height}: it may repeat things or draw less well",
+        draw.width, draw.height
+    );
+    Some(Warning::new("size_not_native", pointer, detail))
+}
+
+/// The name of the field, with which sentences begin.
+fn field(pointer: &str) -> &str {
+    pointer.trim_start_matches('/')
+}

@@ -1,0 +1,108 @@
+//! `--set FIELD=VALUE`: any field of a request, as in a form.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use latentd::generation::Fields;
+use serde_json::Value;
+
+/// A field with its value: a text, a number, or JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Set {
+    name: String,
+    value: String,
+}
+
+/// Fields that cannot be set this way, each with the reason.
+const OTHERS: [(&str, &str); 12] = [
+    ("prompt", "is the argument before the flags"),
+    ("n", "is -n"),
+    ("image", "is --image FILE"),
+    ("mask", "is --mask FILE"),
+    ("output.format", "is the extension of --output, or --format"),
+    ("output.quality", "is --quality"),
+    ("previews", "is for clients of a server"),
+    ("on_disconnect", "is for clients of a server"),
+    ("priority", "is for the queue of a server"),
+    ("start_timeout_s", "is for the queue of a server"),
+    ("run_timeout_s", "is for the queue of a server"),
+    ("webhook", "is sent by a server"),
+];
+
+/// Parses the text of a flag.
+pub(super) fn parsed(text: &str) -> Result<Set, String> {
+    let (name, value) = text.split_once('=').ok_or("it must be FIELD=VALUE, such as steps=4")?;
+    let name = name.trim();
+    let is_of =
+        |other: &str| name == other || name.strip_prefix(other).is_some_and(|rest| rest.starts_with(['.', '[']));
+    match OTHERS.iter().find(|(other, _)| is_of(other)) {
+        Some((_, reason)) => Err(format!("{name} {reason}")),
+        None if name == "output" => Err("name the key: output.metadata=none".to_owned()),
+        None if is_of("metadata") => Err(format!("{name} is stored by a server")),
+        None if name.is_empty() => Err("the name of the field is missing before =".to_owned()),
+        None => Ok(Set { name: name.to_owned(), value: value.to_owned() }),
+    }
+}
+
+/// The fields of the flags and of `others`. Pictures of `controls` are files: `{"file": "edges.png"}`, which are read
+/// here.
+///
+/// # Errors
+/// A file cannot be read.
+pub(super) fn fields(others: impl Iterator<Item = (String, String)>, set: &[Set]) -> Result<Fields> {
+    let mut files = Vec::new();
+    for path in set.iter().filter(|set| set.name == "controls").flat_map(|set| files_in(&set.value)) {
+        if Path::new(&path).is_dir() {
+            bail!("controls: cannot read {path}: it is a folder");
+        }
+        let file = fs::read(&path).with_context(|| format!("controls: cannot read {path}"))?;
+        files.push((path, Bytes::from(file)));
+    }
+    let set = set.iter().map(|Set { name, value }| (name.clone(), value.clone()));
+    Ok(Fields::from_multipart(others.chain(set), files))
+}
+
+/// The names of files in `controls`, each once.
+fn files_in(controls: &str) -> Vec<String> {
+    let Ok(Value::Array(controls)) = serde_json::from_str(controls) else { return Vec::new() };
+    let mut files: Vec<String> = Vec::new();
+    for file in controls.iter().filter_map(|control| control.pointer("/image/file")?.as_str()) {
+        if files.iter().all(|known| known != file) {
+            files.push(file.to_owned());
+        }
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_and_its_value_are_parted_at_the_first_sign() {
+        let set = |name: &str, value: &str| Ok(Set { name: name.to_owned(), value: value.to_owned() });
+        assert_eq!(parsed("steps=4"), set("steps", "4"));
+        assert_eq!(parsed(r#"scheduler={"_class_name": "a=b"}"#), set("scheduler", r#"{"_class_name": "a=b"}"#));
+        assert_eq!(parsed("output.metadata=none"), set("output.metadata", "none"));
+        for (text, part) in [
+            ("steps", "FIELD=VALUE"),
+            ("=4", "missing"),
+            ("n=2", "-n"),
+            ("image=a.png", "--image"),
+            ("webhook.url=https://a.example", "server"),
+            ("metadata[a]=b", "server"),
+            ("output={}", "output.metadata"),
+            ("output.format=png", "extension"),
+        ] {
+            assert!(parsed(text).unwrap_err().contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn files_of_controls_are_named_once() {
+        let controls = r#"[{"image": {"file": "a.png"}}, {"image": {"file": "a.png"}}, {"image": {"b64": ""}}, 1]"#;
+        assert_eq!(files_in(controls), ["a.png"]);
+        assert_eq!(files_in("canny"), [""; 0]);
+    }
+}

@@ -1,0 +1,20 @@
+//! Warnings about an accepted request.
+
+use serde::{Deserialize, Serialize};
+
+/// Something in a request that may make its picture other than its client expects. The generation is drawn all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// A word that programs can compare, such as `prompt_cut`.
+    pub code: String,
+    /// The field, as a JSON pointer.
+    pub pointer: String,
+    /// A sentence for people.
+    pub detail: String,
+}
+
+impl Warning {
+    pub fn new(code: &str, pointer: &str, detail: String) -> Warning {
+        Warning { code: code.to_owned(), pointer: pointer.to_owned(), detail }
+    }
+}

@@ -1,0 +1,71 @@
+//! `Content-Disposition` of pictures: the names under which browsers and `curl -OJ` save them.
+
+use axum::http::{HeaderName, HeaderValue, header};
+
+use crate::generation::{Artifact, Facts, Job, MetadataLevel, Record, Work};
+
+/// Longest part of a name that is taken from the prompt, in characters.
+const MOST_CHARS: usize = 60;
+
+/// The header of a picture: `inline`, so that browsers show it, with a name such as `a-red-fox-7.png`.
+pub fn disposition(record: &Record, artifact: &Artifact) -> [(HeaderName, HeaderValue); 1] {
+    let Facts::Picture { seed, .. } = artifact.facts;
+    let extension = artifact.extension().map(|extension| format!(".{extension}")).unwrap_or_default();
+    let name = format!("{}-{seed}{extension}", stem(&record.job, || record.id.to_string()));
+    let ascii: String = name.chars().map(|c| if c.is_ascii() { c } else { '_' }).collect();
+    let mut value = format!("inline; filename=\"{ascii}\"");
+    if ascii != name {
+        // RFC 6266 and RFC 8187.
+        value += &format!("; filename*=UTF-8''{}", super::url::encode(&name));
+    }
+    let value = HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static("inline"));
+    [(header::CONTENT_DISPOSITION, value)]
+}
+
+/// The words of the prompt. A picture whose file does not contain the prompt does not have it in its name either.
+fn stem(job: &Job, id: impl FnOnce() -> String) -> String {
+    let Work::Draw(draw) = &job.work;
+    match job.output.metadata_level {
+        MetadataLevel::Full => {
+            let words = words(&draw.prompt);
+            if words.is_empty() { "picture".to_owned() } else { words }
+        }
+        MetadataLevel::Seed | MetadataLevel::None => id(),
+    }
+}
+
+/// The letters and digits of a text, with hyphens for all that is between them.
+fn words(text: &str) -> String {
+    let mut words = String::new();
+    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        let chars = words.chars().count();
+        if chars > 0 && chars + 1 + word.chars().count() > MOST_CHARS {
+            break;
+        }
+        if chars > 0 {
+            words.push('-');
+        }
+        words.extend(word.chars().take(MOST_CHARS));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_only_letters_digits_and_hyphens_and_end_at_a_word() {
+        for (text, expected) in [
+            ("a red fox", "a-red-fox"),
+            ("  a (red:1.3) fox, \"quoted\"; ../../etc/passwd\r\nX: y ", "a-red-1-3-fox-quoted-etc-passwd-X-y"),
+            ("ein Bär 🦊 狐", "ein-Bär-狐"),
+            ("…!?", ""),
+            ("", ""),
+        ] {
+            assert_eq!(words(text), expected, "{text:?}");
+        }
+        assert_eq!(words(&"fox ".repeat(100)), vec!["fox"; 15].join("-"));
+        assert_eq!(words(&"狐".repeat(100)).chars().count(), MOST_CHARS);
+    }
+}

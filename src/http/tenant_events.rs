@@ -1,0 +1,97 @@
+//! `GET /v1/events`: the events of all generations of the caller as one stream, which a reader can resume on any
+//! process.
+
+use std::pin::Pin;
+
+use axum::{
+    extract::{RawQuery, State},
+    http::HeaderMap,
+    response::Response,
+};
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use serde_json::json;
+use tokio::time::Interval;
+
+use super::{
+    AppState,
+    base::Base,
+    caller::Caller,
+    error::ApiError,
+    events::{self, RETRY_MS, pings, resume_point},
+    sse,
+    sse::Frame,
+};
+use crate::service::{ServiceError, TenantWatched, Watched};
+
+/// The event stream of the caller's generations. Without `Last-Event-ID` and `after` it begins with the next event.
+pub async fn events(
+    State(state): State<AppState>,
+    caller: Caller,
+    base: Base,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let after = resume_point(&headers, query.as_deref().unwrap_or_default())?;
+    let (after, watched) = state.service.watch_tenant(caller.tenant, after).await?;
+    let prime = stream::iter([Ok(Frame::prime(RETRY_MS, after).encode())]);
+    let feed = Feed { ping: pings(&state), state, base, watched: Box::pin(watched), ended: false };
+    let frames = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
+    Ok(sse::respond(prime.chain(frames)))
+}
+
+/// The event stream of one tenant to one reader.
+struct Feed {
+    state: AppState,
+    base: Base,
+    watched: Pin<Box<dyn Stream<Item = Result<TenantWatched, ServiceError>> + Send>>,
+    ping: Interval,
+    ended: bool,
+}
+
+impl Feed {
+    async fn next(&mut self) -> Option<Result<Bytes, ServiceError>> {
+        while !self.ended {
+            let frame = tokio::select! {
+                biased;
+                () = self.state.draining.cancelled() => {
+                    self.ended = true;
+                    Ok(Some(Frame::ephemeral("server.draining", &json!({ "retry_ms": RETRY_MS }))))
+                }
+                watched = self.watched.next() => match watched? {
+                    Ok(watched) => frame(&self.state, &self.base, watched).await,
+                    Err(error) => Err(error),
+                },
+                _ = self.ping.tick() => Ok(Some(Frame::ephemeral("ping", &json!({})))),
+            };
+            match frame {
+                Ok(Some(frame)) => return Some(Ok(frame.encode())),
+                Ok(None) => {}
+                Err(error) => {
+                    // The broken stream makes the reader reconnect with its last event id.
+                    tracing::error!(%error, "an event stream failed");
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// `None` if there is nothing to send: the preview is too large, or the generation was erased meanwhile.
+async fn frame(
+    state: &AppState,
+    base: &Base,
+    TenantWatched { id, number, watched }: TenantWatched,
+) -> Result<Option<Frame>, ServiceError> {
+    Ok(match watched {
+        Watched::Progress(progress) => Some(events::progress_frame(&id, progress)),
+        Watched::Preview(preview) => events::preview_frame(&id, &preview),
+        Watched::Event(event) => match events::data(state, base, id, &event).await {
+            Ok(data) => number.map(|number| Frame::durable(number, event.kind.as_str(), &data)),
+            Err(ServiceError::NotFound) => None,
+            Err(error) => return Err(error),
+        },
+    })
+}
