@@ -28,7 +28,7 @@ pub enum Seen {
     Progress(Progress),
     Preview(Preview),
     /// The generation has succeeded. Nothing follows.
-    Succeeded(Record, Vec<Artifact>),
+    Succeeded(Box<Record>, Vec<Artifact>),
     /// The generation has no picture, or cannot be followed any longer. Nothing follows.
     Failed(ApiError),
     /// Nothing for a while: time to keep the connection alive.
@@ -72,7 +72,7 @@ impl Follower {
         };
         self.presence.keep();
         match seen {
-            Ok((record, artifacts)) => Seen::Succeeded(record, artifacts),
+            Ok((record, artifacts)) => Seen::Succeeded(Box::new(record), artifacts),
             Err(error) => Seen::Failed(error),
         }
     }

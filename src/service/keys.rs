@@ -18,10 +18,17 @@ use crate::{
 /// A cache of keys that were found in the store. Clones share the contents.
 #[derive(Clone, Debug)]
 pub struct KeyCache {
-    known: Arc<Mutex<HashMap<String, Known>>>,
+    kept: Arc<Mutex<Kept>>,
     /// Maximum number of cached keys.
     entries: usize,
     fresh: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    known: HashMap<String, Known>,
+    /// How often the cache was cleared. What was read from the store before it was last cleared may be outdated.
+    clears: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -65,28 +72,38 @@ impl Known {
 
 impl KeyCache {
     pub(super) fn new(entries: usize, fresh: Duration) -> KeyCache {
-        KeyCache { known: Arc::default(), entries, fresh }
+        KeyCache { kept: Arc::default(), entries, fresh }
     }
 
     fn find(&self, id: &str) -> Option<Known> {
-        let known = self.known.lock();
-        known.get(id).filter(|known| known.at.elapsed() < self.fresh).cloned()
+        let kept = self.kept.lock();
+        kept.known.get(id).filter(|known| known.at.elapsed() < self.fresh).cloned()
     }
 
-    fn keep(&self, known: Known) {
-        let mut kept = self.known.lock();
-        if kept.len() >= self.entries {
-            kept.retain(|_, known| known.at.elapsed() < self.fresh);
+    fn clears(&self) -> u64 {
+        self.kept.lock().clears
+    }
+
+    /// Keeps a key that was read from the store when [`KeyCache::clears`] was `clears`.
+    fn keep(&self, key: Known, clears: u64) {
+        let Kept { known, clears: now } = &mut *self.kept.lock();
+        if *now != clears {
+            return;
         }
-        if kept.len() >= self.entries {
-            kept.clear();
+        if known.len() >= self.entries {
+            known.retain(|_, known| known.at.elapsed() < self.fresh);
         }
-        kept.insert(known.key.id.clone(), known);
+        if known.len() >= self.entries {
+            known.clear();
+        }
+        known.insert(key.key.id.clone(), key);
     }
 
     /// Forgets all keys, because one was revoked or rotated.
     pub(super) fn clear(&self) {
-        self.known.lock().clear();
+        let mut kept = self.kept.lock();
+        kept.known.clear();
+        kept.clears += 1;
     }
 }
 
@@ -117,9 +134,10 @@ impl Service {
         if let Some(known) = self.0.keys.find(&key.id).filter(|known| known.is(&sha256, now)) {
             return known.caller(now);
         }
+        let clears = self.0.keys.clears();
         let found = self.query(self.0.store.find_key(&key.id)).await?.and_then(Known::of);
         let known = found.filter(|known| known.is(&sha256, now)).ok_or(ServiceError::InvalidKey)?;
-        self.0.keys.keep(known.clone());
+        self.0.keys.keep(known.clone(), clears);
         self.mark_used(key.id);
         known.caller(now)
     }
@@ -208,15 +226,26 @@ mod tests {
     fn no_more_keys_are_remembered_than_may_be() {
         let keys = KeyCache::new(2, Duration::from_secs(3600));
         for id in ["a", "b", "c"] {
-            keys.keep(known(id));
+            keys.keep(known(id), 0);
             assert!(keys.find(id).is_some());
         }
-        assert!(keys.known.lock().len() <= 2);
-        keys.clear();
-        assert!(keys.find("c").is_none());
+        assert!(keys.kept.lock().known.len() <= 2);
         let stale = KeyCache::new(2, Duration::ZERO);
-        stale.keep(known("a"));
+        stale.keep(known("a"), 0);
         assert!(stale.find("a").is_none());
+    }
+
+    #[test]
+    fn a_key_that_was_read_before_a_change_is_not_remembered() {
+        let keys = KeyCache::new(2, Duration::from_secs(3600));
+        let before = keys.clears();
+        keys.keep(known("a"), before);
+        keys.clear();
+        assert!(keys.find("a").is_none());
+        keys.keep(known("a"), before);
+        assert!(keys.find("a").is_none());
+        keys.keep(known("a"), keys.clears());
+        assert!(keys.find("a").is_some());
     }
 
     #[test]

@@ -55,7 +55,7 @@ struct Feed {
     wanted: Wanted,
     follower: Follower,
     /// Finished pictures that are not sent yet, with the generation.
-    due: VecDeque<(Record, Artifact)>,
+    due: VecDeque<(Box<Record>, Artifact)>,
     /// Room for the last finished picture, until the client takes the next event.
     room: Option<AnswerRoom>,
     ended: bool,
