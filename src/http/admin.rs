@@ -47,7 +47,7 @@ impl AdminGeneration {
 
 /// `GET /admin/generations`: lists the generations of all tenants or of one.
 pub async fn generations(State(state): State<AppState>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
-    let mut fields = Fields::from_form(urlencoded::pairs(query.unwrap_or_default().as_bytes())?);
+    let mut fields = urlencoded::query(query.as_deref())?;
     let (dead, tenant) = (fields.flag("dead").unwrap_or(false), fields.text("tenant", 64));
     let query = ListQuery { dead, tenant, ..ListQuery::read(&mut fields) };
     let own = [("dead", dead.then(|| "true".to_owned())), ("tenant", query.tenant.clone())];

@@ -17,7 +17,6 @@ use super::{
     url, urlencoded,
 };
 use crate::{
-    generation::Fields,
     ledger::ListQuery,
     service::{Service, View},
 };
@@ -55,7 +54,7 @@ pub async fn list(
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let mut fields = Fields::from_form(urlencoded::pairs(query.unwrap_or_default().as_bytes())?);
+    let mut fields = urlencoded::query(query.as_deref())?;
     let query = ListQuery { tenant: Some(caller.tenant.to_string()), ..ListQuery::read(&mut fields) };
     listed(&state, fields, &query, "/v1/images", [], |object, _| object).await
 }
