@@ -15,11 +15,14 @@ SOAK_SECONDS ?= 3600
 REQUESTS ?= 2000
 SEED ?= $(shell date +%s)
 
+# Duration of `make random-contract` on each listener.
+CONTRACT_SECONDS ?= 300
+
 # Options for the comparisons: make compare COMPARE="--only unet-sd15 --peers openvino"
 COMPARE ?=
 PEERS := target/compare/venv
 
-.PHONY: run test quick browser check format docker compare compare-server fuzz soak soak-single random-requests
+.PHONY: run test quick browser check format docker compare compare-server fuzz soak soak-single random-requests random-contract
 
 # Serves on http://localhost:8080.
 run:
@@ -30,7 +33,7 @@ test: browser
 	$(CARGO) test --locked -- --show-output
 
 # Runs the fast tests, during development: about a minute once they are built. Leaves out those of whole processes
-# (server, faults, http_edge, page), databases (ledger, webhooks), model files (catalogue, weights, pictures) and
+# (server, faults, http_edge, page, clients), databases (ledger, webhooks), model files (catalogue, weights, pictures) and
 # allocations.
 quick:
 	$(CARGO) test --locked --lib --test layering --test documents --test contract --test schedulers --test components \
@@ -77,6 +80,12 @@ soak:
 random-requests:
 	RANDOM_REQUESTS=$(REQUESTS) RANDOM_SEED=$(SEED) $(CARGO) test --locked --test server -- \
 		random_requests::what_is_accepted_succeeds --exact --nocapture
+
+# Sends random requests that openapi.yaml allows or forbids, and checks the answers against it:
+# make random-contract CONTRACT_SECONDS=300 SEED=7. Needs Python 3 and a package registry.
+random-contract:
+	LATENTD_REQUIRE_CLIENTS=1 CONTRACT_SECONDS=$(CONTRACT_SECONDS) CONTRACT_SEED=$(SEED) $(CARGO) test --locked \
+		--test clients -- contract:: --nocapture --test-threads 1
 
 # Sends random requests to one process with SQLite while the process is killed: make soak-single SOAK_SECONDS=1200.
 soak-single:

@@ -53,7 +53,7 @@ pub async fn generations(
     base: Base,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let mut fields = Fields::from_form(urlencoded::pairs(query.unwrap_or_default().as_bytes())?);
+    let mut fields = urlencoded::query(query.as_deref())?;
     let (dead, tenant) = (fields.flag("dead").unwrap_or(false), fields.text("tenant", 64));
     let query = ListQuery { dead, tenant, ..ListQuery::read(&mut fields) };
     let own = [("dead", dead.then(|| "true".to_owned())), ("tenant", query.tenant.clone())];

@@ -26,7 +26,7 @@ use super::{
     url, urlencoded,
 };
 use crate::{
-    generation::{Event, EventKind, Fields, GenerationId, Invalid, Record, Status},
+    generation::{Event, EventKind, GenerationId, Invalid, Record, Status},
     service::{Access, Preview, Progress, ServiceError, View, Watched},
 };
 
@@ -50,7 +50,7 @@ pub async fn events(
         ApiError::ImageExpired => ApiError::UrlExpired,
         error => error,
     })?;
-    let after = resume_point(&headers, query.as_deref().unwrap_or_default())?.unwrap_or(0);
+    let after = resume_point(&headers, query.as_deref())?.unwrap_or(0);
     let record = state.service.find(sender.as_ref().map_or(Access::Full, Caller::access), id).await?;
     let mut watched = Box::pin(state.service.watch(&record, after).peekable());
     // 204 tells a browser to stop reconnecting.
@@ -69,20 +69,19 @@ pub fn stream(state: AppState, base: Base, record: &Record, presence: Presence) 
 /// The number of the last event that the reader has: from `Last-Event-ID`, which browsers send when they reconnect,
 /// otherwise from the query's `after`. `None` if the reader names none. An invalid header means that the reader has no
 /// event.
-pub(super) fn resume_point(headers: &HeaderMap, query: &str) -> Result<Option<i64>, ApiError> {
-    if let Some(last) = headers.get("last-event-id") {
-        let seq = last.to_str().ok().and_then(|text| text.trim().parse::<i64>().ok());
-        return Ok(Some(seq.filter(|seq| *seq >= 0).unwrap_or(0)));
-    }
-    let mut fields = Fields::from_form(urlencoded::pairs(query.as_bytes())?);
+pub(super) fn resume_point(headers: &HeaderMap, query: Option<&str>) -> Result<Option<i64>, ApiError> {
+    let mut fields = urlencoded::query(query)?;
     // The signature was checked before.
     fields.take("exp");
     fields.take("sig");
     let after = fields.integer("after", 0, i64::MAX as u64).and_then(|after| i64::try_from(after).ok());
-    match fields.finish() {
-        errors if errors.is_empty() => Ok(after),
-        errors => Err(ApiError::Invalid(Invalid { errors })),
+    let errors = fields.finish();
+    if !errors.is_empty() {
+        return Err(ApiError::Invalid(Invalid { errors }));
     }
+    let Some(last) = headers.get("last-event-id") else { return Ok(after) };
+    let seq = last.to_str().ok().and_then(|text| text.trim().parse::<i64>().ok());
+    Ok(Some(seq.filter(|seq| *seq >= 0).unwrap_or(0)))
 }
 
 /// The pings of a stream.
@@ -275,14 +274,17 @@ mod tests {
     fn a_reader_resumes_after_what_it_has() {
         let last =
             |value: &str| HeaderMap::from_iter([(HeaderName::from_static("last-event-id"), value.parse().unwrap())]);
-        assert_eq!(resume_point(&HeaderMap::new(), "").unwrap(), None);
-        assert_eq!(resume_point(&HeaderMap::new(), "after=3").unwrap(), Some(3));
-        assert_eq!(resume_point(&last("5"), "after=3").unwrap(), Some(5));
+        assert_eq!(resume_point(&HeaderMap::new(), None).unwrap(), None);
+        assert_eq!(resume_point(&HeaderMap::new(), Some("after=3")).unwrap(), Some(3));
+        assert_eq!(resume_point(&last("5"), Some("after=3")).unwrap(), Some(5));
         for unknown in ["", "x", "-1", "99999999999999999999"] {
-            assert_eq!(resume_point(&last(unknown), "").unwrap(), Some(0), "{unknown}");
+            assert_eq!(resume_point(&last(unknown), None).unwrap(), Some(0), "{unknown}");
         }
-        assert!(resume_point(&HeaderMap::new(), "after=x").is_err());
-        assert!(resume_point(&HeaderMap::new(), "colour=red").is_err());
+        for invalid in ["after=x", "after=-1", "after=null"] {
+            assert!(resume_point(&HeaderMap::new(), Some(invalid)).is_err(), "{invalid}");
+            assert!(resume_point(&last("5"), Some(invalid)).is_err(), "{invalid}");
+        }
+        assert!(resume_point(&HeaderMap::new(), Some("colour=red")).is_err());
     }
 
     #[test]

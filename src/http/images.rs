@@ -18,7 +18,6 @@ use super::{
     url, urlencoded,
 };
 use crate::{
-    generation::Fields,
     ledger::ListQuery,
     service::{Service, View},
 };
@@ -58,7 +57,7 @@ pub async fn list(
     base: Base,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let mut fields = Fields::from_form(urlencoded::pairs(query.unwrap_or_default().as_bytes())?);
+    let mut fields = urlencoded::query(query.as_deref())?;
     let query = ListQuery { tenant: Some(caller.tenant.to_string()), ..ListQuery::read(&mut fields) };
     listed((&state, &base), fields, &query, "/v1/images", [], |object, _| object).await
 }

@@ -32,7 +32,7 @@ pub async fn events(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let after = resume_point(&headers, query.as_deref().unwrap_or_default())?;
+    let after = resume_point(&headers, query.as_deref())?;
     let (after, watched) = state.service.watch_tenant(caller.tenant, after).await?;
     let prime = stream::iter([Ok(Frame::prime(RETRY_MS, after).encode())]);
     let feed = Feed { ping: pings(&state), state, base, watched: Box::pin(watched), ended: false };

@@ -3,6 +3,14 @@
 use super::error::ApiError;
 use crate::generation::Fields;
 
+/// The parameters of a query.
+///
+/// # Errors
+/// As [`pairs`].
+pub fn query(query: Option<&str>) -> Result<Fields, ApiError> {
+    pairs(query.unwrap_or_default().as_bytes()).map(Fields::from_query)
+}
+
 /// The names and values of a form. A `%` without two hexadecimal digits stands for itself, as in browsers, so that
 /// `curl -d prompt='50% off'` works.
 ///

@@ -233,6 +233,12 @@ async fn errors_name_the_fields_of_the_request() {
         (TXT2IMG, json!({"prompt": "<lora:none:1>"}), "/prompt", "prompt names a LoRA"),
         (
             TXT2IMG,
+            json!({"override_settings": {"sd_model_checkpoint": 7}}),
+            "/override_settings/sd_model_checkpoint",
+            "override_settings.sd_model_checkpoint must be a string",
+        ),
+        (
+            TXT2IMG,
             json!({"override_settings": {"sd_model_checkpoint": "other"}}),
             "/override_settings/sd_model_checkpoint",
             "override_settings.sd_model_checkpoint \"other\" is not in the catalogue",
@@ -350,6 +356,17 @@ async fn progress_shows_the_newest_generation_with_its_preview() {
         assert_eq!(seen["current_image"], BASE64_STANDARD.encode(PNG));
         let bare = api.get("/sdapi/v1/progress?skip_current_image=true").await.json();
         assert_eq!(bare["current_image"], Value::Null);
+        for spelled in ["True", "1", "yes"] {
+            let bare = api.get(&format!("/sdapi/v1/progress?skip_current_image={spelled}&new_field=x")).await.json();
+            assert_eq!(bare["current_image"], Value::Null, "{spelled}");
+        }
+        let kept = api.get("/sdapi/v1/progress?skip_current_image=False").await.json();
+        assert_eq!(kept["current_image"], BASE64_STANDARD.encode(PNG));
+        for wrong in ["null", "2", "x"] {
+            let answer = api.get(&format!("/sdapi/v1/progress?skip_current_image={wrong}")).await;
+            assert_eq!(answer.status, 422, "{wrong}");
+            assert_eq!(answer.json()["errors"], "skip_current_image must be true or false");
+        }
         api.succeed(lease, PNG).await;
     };
     let (answer, ()) = tokio::join!(api.ask(post(TXT2IMG, &txt2img(json!({})), None)), work);

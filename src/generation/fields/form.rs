@@ -45,6 +45,20 @@ impl Fields {
         fields
     }
 
+    /// Reads the parameters of a query: as the fields of a form, except that the text `null` stays a text. No parameter
+    /// can be null, and `?limit=null` is a mistake of the client.
+    pub fn from_query(pairs: Vec<(String, String)>) -> Fields {
+        let texts: Vec<String> =
+            pairs.iter().filter(|(_, text)| text.trim() == "null").map(|(name, _)| name.clone()).collect();
+        let mut fields = Fields::from_form(pairs);
+        for name in texts {
+            if let Some(value) = fields.map.get_mut(&name) {
+                *value = "null".into();
+            }
+        }
+        fields
+    }
+
     /// Reads the fields of a multipart form: texts as in [`Fields::from_form`], and files by part name. A field can
     /// refer to a file with `{"file": NAME}`; the files `image` and `mask` become the fields of these names.
     pub fn from_multipart(

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::is_own;
 use crate::{
-    generation::{Fields, GenerationId, Preview},
+    generation::{Fields, GenerationId, Invalid, Preview},
     http::{AppState, caller::Caller, error::ApiError, urlencoded},
     ledger::ListQuery,
     service::View,
@@ -22,13 +22,27 @@ pub(super) async fn progress(
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<impl IntoResponse, ApiError> {
-    let mut query = Fields::from_form(urlencoded::pairs(query.unwrap_or_default().as_bytes())?);
-    let skips_picture = query.flag("skip_current_image").unwrap_or(false);
+    let skips_picture = skips_picture(urlencoded::query(query.as_deref())?)?;
     let active = active(&state, &caller).await?;
     let Some(newest) = active.first() else { return Ok(answer(idle())) };
     let view = state.service.get(caller.access(), *newest).await?;
     let preview = if skips_picture { None } else { state.service.preview(caller.access(), *newest).await? };
     Ok(answer(object(&view, active.len(), preview.as_ref())))
+}
+
+/// Reads `skip_current_image` in the spellings that the web interface accepts. Other parameters are ignored there.
+fn skips_picture(mut query: Fields) -> Result<bool, ApiError> {
+    let Some(value) = query.take("skip_current_image") else { return Ok(false) };
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_ascii_lowercase);
+    match text.as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => {
+            query.take_all();
+            query.error("skip_current_image", "wrong_type", "must be true or false");
+            Err(ApiError::Invalid(Invalid { errors: query.finish() }))
+        }
+    }
 }
 
 fn answer(object: Value) -> impl IntoResponse {

@@ -233,7 +233,11 @@ impl Reader<'_> {
         for (name, value) in settings {
             match (name.as_str(), &value) {
                 // The handler has read it.
-                ("sd_model_checkpoint", _) | (_, Value::Null) => {}
+                ("sd_model_checkpoint", Value::String(_)) | (_, Value::Null) => {}
+                ("sd_model_checkpoint", _) => {
+                    let path = ["override_settings", "sd_model_checkpoint"];
+                    self.fields.error_at(&path, "wrong_type", "must be a string");
+                }
                 ("CLIP_stop_at_last_layers", value) => match value.as_u64() {
                     // The web interface counts the last layer as 1, this program counts it as 0.
                     Some(layer @ 1..=12) => self.fields.put_back("clip_skip", (layer - 1).into()),

@@ -1,0 +1,16 @@
+//! Tests with the real clients of other protocols, in fixed versions, and with schemathesis. They need Python 3, Node.js
+//! and a package registry to install from; without these, the tests print that they are skipped.
+
+#[path = "clients/packages.rs"]
+mod packages;
+#[path = "clients/scripts.rs"]
+mod scripts;
+#[path = "support/server.rs"]
+mod server;
+
+#[path = "clients/contract.rs"]
+mod contract;
+#[path = "clients/openai.rs"]
+mod openai;
+#[path = "clients/webui.rs"]
+mod webui;
