@@ -48,7 +48,7 @@ const form = new Form(at('form'), async (request) => {
   announce(`${caption(generation.params, schemaOf(generation.params.model))}: accepted`);
   card.element.scrollIntoView({ block: 'nearest', behavior: 'smooth' });
   status.refresh();
-}, schemaOf);
+}, schemaOf, announce);
 
 const use = (generation) => form.use(generation);
 const gallery = new Gallery({
@@ -60,13 +60,15 @@ const large = new Large({ use, copy, schemaOf, pictures: () => gallery.pictures(
 
 async function load() {
   try {
-    const [models, schedulers] = await Promise.all([api.models(), api.schedulers()]);
+    const [models, schedulers, loras, embeddings, controlNets] = await Promise.all([
+      api.models(), api.schedulers(), api.loras(), api.embeddings(), api.controlNets(),
+    ]);
     const usable = models.filter((model) => model.capabilities);
     schemas = new Map(await Promise.all(usable.map(async ({ id }) => {
       // A model that was removed meanwhile has no schema.
       return [id, await api.schema(id).catch((problem) => { if (problem.status !== 404) throw problem; })];
     })));
-    form.offer(models, schedulers);
+    form.offer(models, schedulers, { loras, embeddings, controlNets });
     await gallery.load();
   } catch (problem) {
     // If the server does not answer, the banner says so, and load() runs again when the server is back.
