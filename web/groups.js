@@ -5,6 +5,9 @@ import { field } from './field.js';
 import { about, describedBy } from './frame.js';
 import { title } from './names.js';
 
+/** The order of keys. Others follow. */
+const ORDER = ['name', 'model', 'image', 'preprocess', 'scale', 'switch_at', 'start', 'end', 'guess_mode', 'url', 'events'];
+
 /** An object: one control for each key. A required key with a single value is filled in, and has no control. */
 export function groupField(path, schema, change, page) {
   const parts = keys(path, schema, change, page);
@@ -68,7 +71,8 @@ function keys(path, schema, change, page) {
   let value = {};
   const beside = { ...page, beside: () => value };
   const names = Object.keys(schema.properties).filter((name) => !(name in implied));
-  const parts = names.sort((one, other) => needed.includes(other) - needed.includes(one)).map((name) => {
+  const place = (name) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
+  const parts = names.sort((one, other) => place(one) - place(other)).map((name) => {
     const set = (part) => {
       const { [name]: _, ...others } = value;
       const next = part === undefined ? others : { ...others, [name]: part };

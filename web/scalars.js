@@ -14,14 +14,15 @@ export function numberField(path, schema, change) {
   const max = schema.maximum ?? schema.exclusiveMaximum;
   const input = element('input', {
     id: path, type: 'number', inputmode: whole ? 'numeric' : 'decimal', min, max, step: whole ? 1 : 'any',
-    placeholder: schema.default, 'aria-describedby': describedBy(path),
+    'aria-describedby': describedBy(path),
   });
   const read = () => (input.value.trim() === '' ? undefined : Number(input.value));
   const step = whole ? 1 : (max - min) / 20 > 0.1 ? 0.1 : 0.05;
   const slider = max - min <= SLIDER && element('input', {
     type: 'range', min: whole ? min : Math.ceil(min / step) * step, max, step, tabindex: -1, 'aria-label': title(path),
   });
-  const follow = () => { if (slider) slider.value = read() ?? schema.default ?? schema['x-unset'] ?? min; };
+  let standard = schema.default;
+  const follow = () => { if (slider) slider.value = read() ?? standard ?? min; };
   input.addEventListener('input', () => { follow(); change(unlessDefault(read(), schema)); });
   if (slider) {
     slider.addEventListener('input', () => {
@@ -33,8 +34,11 @@ export function numberField(path, schema, change) {
   follow();
   return {
     element: frame(path, schema, slider ? element('div', { class: 'dial' }, slider, input) : input),
-    show(value) {
+    /** `unset` is the number that the server uses without the field, if the schema has no default. */
+    show(value, unset = schema.default) {
       if (unlessDefault(read(), schema) !== value) input.value = value ?? '';
+      standard = unset;
+      input.placeholder = unset ?? '';
       follow();
     },
   };

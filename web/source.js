@@ -5,6 +5,11 @@ import { field } from './field.js';
 import { openMask } from './mask.js';
 import { thumbnail } from './picture.js';
 
+/** The order of the fields of the mask. */
+const ORDER = ['mask_blur', 'padding_mask_crop', 'mask_invert', 'keep_unmasked'];
+/** The strength that the server uses without the field: for a picture, and for a picture with a mask. */
+const STRENGTH = { image: 0.75, mask: 1 };
+
 export class Source {
   /**
    * @param {import('./extras.js').Extras} extras the values
@@ -25,6 +30,7 @@ export class Source {
     if (this.place.hidden) return;
     const needing = (needed) => Object.entries(this.properties)
       .filter(([name, part]) => part['x-needs'] === needed && name !== 'mask')
+      .sort(([one], [other]) => ORDER.indexOf(one) - ORDER.indexOf(other))
       .map(([name, part]) => ({ name, control: field(name, part, (value) => this.put(name, value), this.page) }));
     this.ofImage = needing('image');
     this.ofMask = needing('mask');
@@ -46,7 +52,8 @@ export class Source {
       this.shown = state;
       this.place.replaceChildren(...(image ? this.filled(image, mask) : this.empty()), ...errors('image'), ...errors('mask'));
     }
-    for (const { name, control } of [...this.ofImage, ...this.ofMask]) control.show(this.extras.fields[name]);
+    const unset = { strength: mask ? STRENGTH.mask : STRENGTH.image };
+    for (const { name, control } of [...this.ofImage, ...this.ofMask]) control.show(this.extras.fields[name], unset[name]);
   }
 
   // Private methods.
@@ -57,11 +64,11 @@ export class Source {
   }
 
   empty() {
-    const needed = 'default' in this.properties.image || [this.properties.image.type].flat().includes('null') ? '' : ' This model needs one.';
+    const isOptional = [this.properties.image.type].flat().includes('null');
     return [element(
       'div', { class: 'source-empty' },
       element('button', { type: 'button', class: 'plain', 'aria-describedby': 'image-error', onclick: () => this.page.pick() }, icon('picture'), 'Add a picture'),
-      element('p', { class: 'note' }, `Or drop or paste one.${needed}`),
+      element('p', { class: 'note' }, isOptional ? 'Or drop or paste one.' : 'Or drop or paste one. This model needs one.'),
     )];
   }
 
