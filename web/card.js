@@ -14,7 +14,7 @@ import { Tile } from './tile.js';
 export class Card {
   /**
    * @param {object} generation the generation object of the API
-   * @param {{use(generation: object): void, open(card: Card, index: number): void, removed(card: Card): void,
+   * @param {{use(generation: object): void, start(image: object): void, open(card: Card, index: number): void, removed(card: Card): void,
    *   announce(text: string, seen?: boolean): void, copy(text: string): void, finished(card: Card): void,
    *   more(params: object): void, star(card: Card): void, chosen(card: Card): void,
    *   schemaOf(model: string): object | undefined}} page
@@ -194,8 +194,10 @@ export class Card {
     const use = iconButton('reuse', 'Use these settings', () => this.page.use(this.generation));
     const more = iconButton('more', '4 more', () => this.page.more(params));
     const curl = iconButton('curl', 'Copy as curl', () => this.page.copy(command(request(params, this.page.schemaOf(params.model)))));
-    const download = status === 'succeeded' && this.images.length === 1 ? [this.downloadLink(this.images[0])] : [];
-    this.actions.replaceChildren(...download, use, more, curl, this.deleteButton());
+    const single = status === 'succeeded' && this.images.length === 1 ? this.images[0] : null;
+    const download = single ? [this.downloadLink(single)] : [];
+    const start = single ? [iconButton('picture', 'Use as source', () => this.page.start(single))] : [];
+    this.actions.replaceChildren(...download, use, ...start, more, curl, this.deleteButton());
     if (held) this.focus();
   }
 

@@ -57,6 +57,14 @@ export class Large {
     this.move(1);
   }
 
+  /** Makes the picture the input picture of the form. */
+  start() {
+    const { image } = this.shown;
+    this.shown = null;
+    this.close();
+    this.page.start(image);
+  }
+
   use() {
     const { card, image } = this.shown;
     const { generation } = card;

@@ -64,9 +64,10 @@ async function create(request) {
 
 const form = new Form(at('form'), async (request) => {
   form.lastSeed = (await create(request)).params.seed;
-}, schemaOf);
+}, schemaOf, announce);
 
 const use = (generation) => form.use(generation);
+const start = (image) => form.startFrom(image).catch((error) => announce(error.message, true));
 const suggest = (prompt) => {
   form.suggest(prompt);
   form.form.dispatchEvent(new Event('input', { bubbles: true }));
@@ -78,14 +79,14 @@ const more = (params) => {
 const code = (request) => showCode(request, copy);
 const comparing = (first, second) => compare(gallery.pictures(), first, second);
 const gallery = new Gallery({
-  use, copy, announce, schemaOf, more,
+  use, start, copy, announce, schemaOf, more,
   open: (card, index) => large.open(card, index),
   finished: () => status.refresh(),
   changed: () => history.changed(),
   chosen: () => history.choose(),
 });
 const history = new History({ gallery, announce, compare: comparing });
-const large = new Large({ use, copy, schemaOf, more, code, compare: comparing, pictures: () => gallery.pictures() });
+const large = new Large({ use, start, copy, schemaOf, more, code, compare: comparing, pictures: () => gallery.pictures() });
 const live = new Live({ form, announce, keep: create });
 const showsNearest = showNearest({ form, suggest });
 const keys = showKey(() => {
@@ -95,13 +96,15 @@ const keys = showKey(() => {
 
 async function load() {
   try {
-    const [models, schedulers, loras] = await Promise.all([api.models(), api.schedulers(), api.loras()]);
+    const [models, schedulers, loras, embeddings, controlNets] = await Promise.all([
+      api.models(), api.schedulers(), api.loras(), api.embeddings(), api.controlNets(),
+    ]);
     const usable = models.filter((model) => model.capabilities);
     schemas = new Map(await Promise.all(usable.map(async ({ id }) => {
       // A model that was removed meanwhile has no schema.
       return [id, await api.schema(id).catch((problem) => { if (problem.status !== 404) throw problem; })];
     })));
-    form.offer(models, schedulers);
+    form.offer(models, schedulers, { loras, embeddings, controlNets });
     live.load(models, loras);
     showsNearest();
     await gallery.load();
