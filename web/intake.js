@@ -1,5 +1,6 @@
 // How pictures come into the page: dropped, pasted, or chosen from the user's files.
 
+import { bytes } from './api.js';
 import { element } from './element.js';
 
 export class Intake {
@@ -9,6 +10,7 @@ export class Intake {
    */
   constructor(take, announce) {
     this.take = take;
+    this.receiver = take;
     this.announce = announce;
     this.input = element('input', { type: 'file', accept: 'image/*', hidden: true, 'aria-label': 'Picture' });
     document.body.append(this.input);
@@ -49,10 +51,9 @@ export class Intake {
     if (file) return receiver(file);
     if (data.files.length > 0) return this.announce(`${data.files[0].name} is not a picture.`, true);
     // A picture of this page. The page's policy forbids to fetch pictures of other sites.
-    if (new URL(address || 'about:blank', document.baseURI).origin !== location.origin) return;
-    const answer = await fetch(address);
-    const blob = await answer.blob();
-    if (answer.ok && blob.type.startsWith('image/')) receiver(new File([blob], 'picture', { type: blob.type }));
+    if (!URL.canParse(address) || new URL(address).origin !== location.origin) return;
+    const blob = await bytes({ url: address }).catch(() => null);
+    if (blob?.type.startsWith('image/')) receiver(new File([blob], 'picture', { type: blob.type }));
   }
 }
 
