@@ -18,6 +18,11 @@ export class Strokes {
     this.draw();
   }
 
+  /** Whether there is nothing to undo. */
+  get isUnchanged() {
+    return this.actions.length === 0;
+  }
+
   /** Starts a stroke at a point. `erases` removes paint. */
   begin(x, y, size, erases) {
     this.actions.push({ kind: 'stroke', points: [[x, y]], size, erases });
