@@ -191,12 +191,21 @@ export class Form {
     this.found = new Found(this.at('found'));
   }
 
+  async start(file) {
+    try {
+      await this.take(file);
+      this.at('source').querySelector('button').focus();
+    } catch (error) {
+      this.announce(error.message, true);
+    }
+  }
+
   /** Takes a file of the user. If latentd made the picture, the user chooses what it is for. */
   async receive(file) {
     try {
       const request = await recipe(file);
       if (!request) return await this.take(file);
-      const start = this.takes('image') ? () => this.take(file) : null;
+      const start = this.takes('image') ? () => this.start(file) : null;
       this.found.offer(file, classes.caption(request, this.schemaOf(request.model)), () => this.use({ params: request }), start);
     } catch (error) {
       this.announce(error.message, true);

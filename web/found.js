@@ -1,6 +1,6 @@
 // The question what a picture that latentd made is for: for its settings, or as the input picture.
 
-import { element } from './element.js';
+import { element, mainField } from './element.js';
 
 export class Found {
   /** @param {HTMLElement} place */
@@ -12,13 +12,14 @@ export class Found {
    * @param {File} file
    * @param {string} caption of the picture
    * @param {() => void} use
-   * @param {(() => Promise<void>) | null} start null if the chosen model does not start from pictures
+   * @param {(() => void) | null} start null if the chosen model does not start from pictures
    */
   offer(file, caption, use, start) {
     const answer = (text, action, kind) => element('button', {
       type: 'button', class: kind, onclick: () => {
         this.place.replaceChildren();
         this.place.hidden = true;
+        mainField().focus();
         action();
       },
     }, text);

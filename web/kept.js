@@ -13,19 +13,18 @@ export function restore() {
   }
 }
 
+/** Stores the contents. Pictures that the storage has no room for are left out. */
 export function keep(contents) {
-  try {
-    localStorage.setItem(STORED_AS, print(contents));
-  } catch {
-    // Without storage, or with more pictures than it takes, the form starts with its defaults.
-    forget();
-  }
+  const { image, mask, controls, ...extras } = contents.extras;
+  if (!store(contents)) store({ ...contents, extras });
 }
 
-function forget() {
+/** Whether the browser has stored the contents. */
+function store(contents) {
   try {
-    localStorage.removeItem(STORED_AS);
+    localStorage.setItem(STORED_AS, print(contents));
+    return true;
   } catch {
-    // There is no storage.
+    return false;
   }
 }
