@@ -203,10 +203,15 @@ export class Form {
   /** Takes a file of the user. If latentd made the picture, the user chooses what it is for. */
   async receive(file) {
     try {
-      const request = await recipe(file);
-      if (!request) return await this.take(file);
+      const made = await recipe(file, (name) => this.models.some(({ id }) => id === name));
+      if (!made) return await this.take(file);
+      const { request, unused } = made;
+      const use = () => {
+        this.use({ params: request });
+        if (unused.length > 0) this.announce(`Not used: ${unused.join(', ')}.`, true);
+      };
       const start = this.takes('image') ? () => this.start(file) : null;
-      this.found.offer(file, classes.caption(request, this.schemaOf(request.model)), () => this.use({ params: request }), start);
+      this.found.offer(file, classes.caption(request, this.schemaOf(request.model)), use, start);
     } catch (error) {
       this.announce(error.message, true);
     }

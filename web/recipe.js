@@ -1,18 +1,33 @@
-// Reads the request that latentd stores in its picture files.
+// Reads the request that latentd stores in its picture files, or the settings of other tools.
 
+import { infotext } from './infotext.js';
 import { parse } from './json.js';
 
-/** The name of the PNG text with the request, and the XMP property in JPEG and WebP files. */
-const KEYWORD = 'latentd';
+/** The names of the PNG texts with latentd's request and with the settings of other tools. */
+const OWN = 'latentd';
+const OTHER = 'parameters';
+/** The XMP property with latentd's request in JPEG and WebP files. */
 const PROPERTY = 'latentd:request';
 
-/** The request that made a picture file; null if the file has none. */
-export async function recipe(file) {
+/**
+ * How a picture file was made.
+ * @param {File} file
+ * @param {(name: string) => boolean} hasModel whether the server has a model
+ * @returns {Promise<{request: object, unused: string[]} | null>} `unused` names settings that are not in the request;
+ *   null if the file has no settings
+ */
+export async function recipe(file, hasModel) {
   const bytes = new Uint8Array(await file.arrayBuffer());
-  const text = isPng(bytes) ? pngText(bytes) : xmpText(bytes);
+  const texts = isPng(bytes) ? pngTexts(bytes) : { [OWN]: xmpText(bytes) };
+  const request = object(texts[OWN]);
+  if (request) return { request, unused: [] };
+  return texts[OTHER] ? infotext(texts[OTHER], hasModel) : null;
+}
+
+function object(json) {
   try {
-    const request = parse(text ?? 'null');
-    return typeof request === 'object' && !Array.isArray(request) ? request : null;
+    const value = parse(json ?? 'null');
+    return typeof value === 'object' && !Array.isArray(value) ? value : null;
   } catch {
     return null;
   }
@@ -22,20 +37,24 @@ function isPng(bytes) {
   return [137, 80, 78, 71, 13, 10, 26, 10].every((byte, at) => bytes[at] === byte);
 }
 
-/** The text of the iTXt chunk with the keyword. latentd writes it uncompressed, without a language. */
-function pngText(bytes) {
+/** The uncompressed texts of a PNG file by their names: Latin-1 in tEXt chunks, UTF-8 in iTXt chunks. */
+function pngTexts(bytes) {
+  const texts = {};
   const view = new DataView(bytes.buffer);
   for (let at = 8; at + 12 <= bytes.length;) {
     const length = view.getUint32(at);
-    if (at + 12 + length > bytes.length) return null;
+    const kind = latin(bytes.subarray(at + 4, at + 8));
     const data = bytes.subarray(at + 8, at + 8 + length);
-    if (latin(bytes.subarray(at + 4, at + 8)) === 'iTXt') {
-      const head = latin(data.subarray(0, KEYWORD.length + 5));
-      if (head === `${KEYWORD}\0\0\0\0\0`) return new TextDecoder().decode(data.subarray(head.length));
+    const name = latin(data.subarray(0, Math.min(79, Math.max(0, data.indexOf(0)))));
+    if (kind === 'tEXt') texts[name] = latin(data.subarray(name.length + 1));
+    // Between the name and the text: compression, language, translated name.
+    if (kind === 'iTXt' && data[name.length + 1] === 0) {
+      const language = data.indexOf(0, name.length + 3);
+      texts[name] = new TextDecoder().decode(data.subarray(data.indexOf(0, language + 1) + 1));
     }
     at += 12 + length;
   }
-  return null;
+  return texts;
 }
 
 function xmpText(bytes) {
@@ -48,5 +67,5 @@ function xmpText(bytes) {
 }
 
 function latin(bytes) {
-  return String.fromCharCode(...bytes);
+  return new TextDecoder('latin1').decode(bytes);
 }
