@@ -1,18 +1,15 @@
 // The form: the request for the next picture.
 
 import { AddOns } from './add_ons.js';
-import { bytes } from './api.js';
 import * as classes from './classes.js';
 import { element, mainField } from './element.js';
 import { Errors } from './errors.js';
 import { Extras } from './extras.js';
-import { Found } from './found.js';
+import { Incoming } from './incoming.js';
 import { Intake } from './intake.js';
 import { print } from './json.js';
 import * as kept from './kept.js';
 import { More } from './more.js';
-import { read } from './picture.js';
-import { recipe } from './recipe.js';
 import { schedulerName } from './scheduler.js';
 import * as settings from './settings.js';
 import * as shape from './shape.js';
@@ -128,10 +125,7 @@ export class Form {
 
   /** Starts the next picture from a picture of a generation. */
   async startFrom(image) {
-    const blob = await bytes(image);
-    await this.take(new File([blob], 'picture', { type: blob.type }));
-    this.at('source').scrollIntoView({ block: 'nearest', behavior: 'smooth' });
-    this.at('source').querySelector('button')?.focus();
+    await this.incoming.startFrom(image);
   }
 
   suggest(prompt) {
@@ -178,7 +172,15 @@ export class Form {
     const changed = () => this.changed();
     const known = () => this.schema()?.properties ?? {};
     this.extras = new Extras(this.at('extras'), changed, known, (name) => this.source.has(name));
-    const intake = new Intake((file) => this.receive(file), this.announce);
+    this.incoming = new Incoming({
+      takes: () => this.takes('image'),
+      put: (picture) => this.put(picture),
+      use: (request) => this.use({ params: request }),
+      hasModel: (name) => this.models.some(({ id }) => id === name),
+      caption: (request) => classes.caption(request, this.schemaOf(request.model)),
+      announce: this.announce,
+    });
+    const intake = new Intake((file) => this.incoming.receive(file), this.announce);
     const page = {
       pick: (receiver) => intake.pick(receiver),
       announce: this.announce,
@@ -188,46 +190,16 @@ export class Form {
     this.source = new Source(this.extras, page, changed);
     this.more = new More(this.extras, (name) => this.has(name) || this.source.has(name), page, changed);
     this.words = new Words(this.at('words'), this.field('prompt'));
-    this.found = new Found(this.at('found'));
   }
 
-  async start(file) {
-    try {
-      await this.take(file);
-      this.at('source').querySelector('button').focus();
-    } catch (error) {
-      this.announce(error.message, true);
-    }
-  }
-
-  /** Takes a file of the user. If latentd made the picture, the user chooses what it is for. */
-  async receive(file) {
-    try {
-      const made = await recipe(file, (name) => this.models.some(({ id }) => id === name));
-      if (!made) return await this.take(file);
-      const { request, unused } = made;
-      const use = () => {
-        this.use({ params: request });
-        if (unused.length > 0) this.announce(`Not used: ${unused.join(', ')}.`, true);
-      };
-      const start = this.takes('image') ? () => this.start(file) : null;
-      this.found.offer(file, classes.caption(request, this.schemaOf(request.model)), use, start);
-    } catch (error) {
-      this.announce(error.message, true);
-    }
-  }
-
-  /** Makes a file the input picture. A mask belongs to its picture, so it goes. */
-  async take(file) {
-    if (!this.takes('image')) throw new Error('The chosen model does not start from a picture.');
-    const picture = await read(file);
+  /** Makes a picture the input picture. A mask belongs to its picture, so it goes. */
+  put(picture) {
     this.extras.remove('mask');
     this.extras.put('image', picture);
     this.forgive('image');
     const can = this.capabilities();
     if (can) this.setSize(shape.fitting(picture, can));
     this.changed();
-    this.announce(`The picture, ${picture.width} × ${picture.height}, is the input picture.`);
   }
 
   /** The first value of a new LoRA or ControlNet; a ControlNet follows the input picture. */

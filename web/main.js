@@ -67,7 +67,7 @@ const form = new Form(at('form'), async (request) => {
 }, schemaOf, announce);
 
 const use = (generation) => form.use(generation);
-const start = (image) => form.startFrom(image).catch((error) => announce(error.message, true));
+const start = (image) => form.startFrom(image);
 const suggest = (prompt) => {
   form.suggest(prompt);
   form.form.dispatchEvent(new Event('input', { bubbles: true }));
