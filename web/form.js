@@ -12,7 +12,7 @@ import * as kept from './kept.js';
 import { More } from './more.js';
 import { schedulerName } from './scheduler.js';
 import * as settings from './settings.js';
-import * as shape from './shape.js';
+import { Size } from './size.js';
 import { Source } from './source.js';
 import { Words } from './words.js';
 
@@ -21,8 +21,6 @@ const TEXTS = ['prompt', 'negative_prompt'];
 const NUMBERS = ['width', 'height', 'steps', 'guidance_scale', 'class_guidance_scale', 'n'];
 const PREVIEWS = 10;
 const MOST_SEED = 2n ** 63n - 1n;
-/** The largest side of a preview of edges. */
-const MOST_PREVIEW = 2048;
 
 export class Form {
   /**
@@ -184,9 +182,10 @@ export class Form {
     const page = {
       pick: (receiver) => intake.pick(receiver),
       announce: this.announce,
-      size: (picture) => ({ ...picture, ...this.size() }),
+      size: (picture) => ({ ...picture, ...this.size.get() }),
       fresh: (path, rows) => this.fresh(path, rows),
     };
+    this.size = new Size(this.field('width'), this.field('height'), () => this.sized());
     this.source = new Source(this.extras, page, changed);
     this.more = new More(this.extras, (name) => this.has(name) || this.source.has(name), page, changed);
     this.words = new Words(this.at('words'), this.field('prompt'));
@@ -197,9 +196,8 @@ export class Form {
     this.extras.remove('mask');
     this.extras.put('image', picture);
     this.forgive('image');
-    const can = this.capabilities();
-    if (can) this.setSize(shape.fitting(picture, can));
-    this.changed();
+    this.size.fit(picture);
+    this.sized();
   }
 
   /** The first value of a new LoRA or ControlNet; a ControlNet follows the input picture. */
@@ -207,12 +205,6 @@ export class Form {
     const row = this.addOns.fresh(path, rows, this.field('model').value);
     const { image } = this.extras.fields;
     return path === 'controls' && row && image ? { ...row, image } : row;
-  }
-
-  /** The size in the form, as far as it is filled in. */
-  size() {
-    const sides = ['width', 'height'].map((name) => [name, Math.round(Number(this.field(name).value))]);
-    return Object.fromEntries(sides.filter(([, pixels]) => pixels > 0 && pixels <= MOST_PREVIEW));
   }
 
   /** Whether the form has a fixed field of this name. */
@@ -291,9 +283,6 @@ export class Form {
       this.setDefaults();
       this.changed();
     });
-    this.at('swap').addEventListener('click', () => {
-      this.setSize({ width: this.field('height').value, height: this.field('width').value });
-    });
     this.at('dice').addEventListener('click', () => this.setSeed(crypto.getRandomValues(new Uint32Array(1))[0]));
     this.at('keep').addEventListener('click', () => {
       const isKept = this.field('seed').value.trim() !== '';
@@ -313,9 +302,8 @@ export class Form {
     this.changed();
   }
 
-  setSize({ width, height }) {
-    this.field('width').value = width;
-    this.field('height').value = height;
+  /** Updates everything after another size was chosen. */
+  sized() {
     this.forgive('width');
     this.forgive('height');
     this.changed();
@@ -328,7 +316,8 @@ export class Form {
     for (const name of ['steps', 'guidance_scale', 'class_guidance_scale']) this.field(name).value = own(name);
     this.field('n').value = 1;
     this.field('scheduler').value = '';
-    this.setSize({ width: own('width'), height: own('height') });
+    this.size.set({ width: own('width'), height: own('height') });
+    this.sized();
     this.errors.clear();
   }
 
@@ -341,12 +330,7 @@ export class Form {
     const own = schedulerName();
     const named = schedulerName(can?.default_scheduler);
     this.field('scheduler').options[0].textContent = named === own ? own : `${own} (${named})`;
-    for (const name of ['width', 'height']) {
-      const { multipleOf: multiple, minimum, maximum } = this.rule(name);
-      this.field(name).step = multiple ?? can?.size_multiple ?? 8;
-      this.field(name).min = minimum ?? can?.min_side_pixels ?? 8;
-      this.field(name).max = maximum ?? can?.max_side_pixels ?? '';
-    }
+    this.size.offer(can, (name) => this.rule(name));
     this.field('n').max = this.form.querySelector('[data-for=n]').max = this.rule('n').maximum ?? can?.max_images ?? 8;
     this.field('steps').max = this.rule('steps').maximum ?? can?.max_steps ?? '';
     for (const name of [...TEXTS, ...NUMBERS, 'class_label']) {
@@ -356,14 +340,6 @@ export class Form {
     this.at('suggestions').hidden = !this.takes('prompt');
     this.showClasses();
     this.showParts();
-    this.at('shapes').replaceChildren(...shape.presets(can).map(({ name, width, height }) => {
-      const title = `${name}, ${width} × ${height}`;
-      const outline = element('span', { class: 'outline' });
-      outline.style.aspectRatio = `${width} / ${height}`;
-      return element('button', {
-        type: 'button', title, 'aria-label': title, 'data-size': `${width}x${height}`, onclick: () => this.setSize({ width, height }),
-      }, outline, name);
-    }));
     this.at('suggestions').replaceChildren(...(can?.prompts ?? []).slice(0, 8).map((prompt) => {
       return element('button', { type: 'button', class: 'chip', onclick: () => this.suggest(prompt) }, prompt);
     }));
@@ -402,13 +378,10 @@ export class Form {
   show() {
     for (const range of this.form.querySelectorAll('[data-for]')) range.value = this.field(range.dataset.for).value || range.min;
     const value = (name) => this.field(name).value.trim();
-    for (const button of this.at('shapes').children) {
-      button.setAttribute('aria-pressed', button.dataset.size === `${value('width')}x${value('height')}`);
-    }
     this.at('keep').setAttribute('aria-pressed', value('seed') !== '');
     const chosen = this.schedulers?.find(({ name }) => name === value('scheduler'));
     this.say('scheduler-note', chosen?.description ?? '');
-    this.say('size-note', this.extras.fields.mask ? '' : shape.advice(this.size(), this.capabilities()));
+    this.size.show('mask' in this.extras.fields);
     this.source.show();
     this.more.show();
     this.at('summary').textContent = [
