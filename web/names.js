@@ -5,7 +5,7 @@ const NAMES = {
   negative_prompt_2: 'Second negative prompt', scheduler: 'Sampler', output: 'File format', sigmas: 'Noise levels',
   start_timeout_s: 'Start timeout (s)', run_timeout_s: 'Run timeout (s)', eta: 'Noise of DDIM (η)', mask_blur: 'Blur (pixels)',
   mask_invert: 'Invert', keep_unmasked: 'Copy the kept part without change', padding_mask_crop: 'Crop around the mask (pixels)',
-  'output.quality': 'JPEG quality', 'output.metadata': 'Metadata in the file', 'webhook.url': 'URL', preprocess: 'Edges',
+  'controls.image': 'Picture to follow', 'output.quality': 'JPEG quality', 'output.metadata': 'Metadata in the file', 'webhook.url': 'URL', preprocess: 'Edges',
   guess_mode: 'Guess mode', clip_skip: 'CLIP skip',
 };
 
@@ -13,5 +13,5 @@ const NAMES = {
 export function title(path) {
   const last = path.split('.').at(-1);
   const plain = last.replaceAll('_', ' ');
-  return NAMES[path] ?? NAMES[last] ?? plain[0].toUpperCase() + plain.slice(1);
+  return NAMES[path.replace(/\.\d+/g, '')] ?? NAMES[last] ?? plain[0].toUpperCase() + plain.slice(1);
 }

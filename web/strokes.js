@@ -86,9 +86,12 @@ export class Strokes {
       pen.globalCompositeOperation = erases ? 'destination-out' : 'source-over';
       Object.assign(pen, { lineWidth: size, lineCap: 'round', lineJoin: 'round' });
       pen.beginPath();
-      pen.moveTo(...points[0]);
       for (const point of points) pen.lineTo(...point);
       pen.stroke();
+      // A stroke of a single point has no length, and would be invisible.
+      pen.beginPath();
+      pen.arc(...points[0], size / 2, 0, 2 * Math.PI);
+      pen.fill();
     }
     pen.globalCompositeOperation = 'source-over';
   }
