@@ -33,6 +33,7 @@ export class AddOns {
 
   /** The first value of a new row, with the first name that no other row has; undefined if there is no name. */
   fresh(path, rows, model) {
+    if (!['loras', 'controls'].includes(path)) return {};
     const [all, key] = path === 'loras' ? [this.loras, 'name'] : [this.controlNets, 'model'];
     const names = fitting(all, model).map(({ name }) => name);
     const free = names.find((name) => !rows.some((row) => row[key] === name));
