@@ -269,6 +269,67 @@ async fn a_dropped_picture_gives_its_settings_back() {
     assert_eq!(faults(&browser), [""; 0]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_of_another_tool_gives_its_settings_back() {
+    let Some(browser) = Browser::start() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    let text = b"parameters\0a fox, (red:1.2)\nNegative prompt: blurry,\ndull\nSteps: 3, Sampler: DPM++ 2M, Schedule type: Karras, \
+        CFG scale: 2.5, Seed: 9007199254740993, Size: 64x96, Model hash: 12ab, Model: other, Clip skip: 2, ADetailer: \"a, b: c\"";
+    // The text stands behind the first chunk. Its checksum is not read.
+    let file = fixture("init_64.png");
+    let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+    let file = [&file[..33], &length, b"tEXt", text, &[0; 4], &file[33..]].concat();
+    open(&browser, &server);
+    bring(&browser, "drop", "main", "image/png", &file);
+    browser.until("the page asks", "!document.getElementById('found').hidden");
+    browser.click("#found button");
+    let request = "import(new URL('json.js', location.href)).then(({ parse }) => { const kept = parse(localStorage.getItem('latentd.form')); \
+        return ['prompt', 'negative_prompt', 'width', 'height', 'steps', 'guidance_scale', 'scheduler', 'seed', 'model'] \
+          .map(name => kept[name]).concat(JSON.stringify(kept.extras)); })";
+    let wanted = json!([
+        "a fox, (red:1.2)",
+        "blurry,\ndull",
+        "64",
+        "96",
+        "3",
+        "2.5",
+        "dpmpp_2m_karras",
+        "9007199254740993",
+        "emoji",
+        "{\"prompt_syntax\":\"weighted\",\"clip_skip\":1}",
+    ]);
+    assert_eq!(browser.value(request), wanted);
+    // What the page cannot use is named.
+    assert_eq!(browser.value("document.getElementById('toast').textContent"), "Not used: Model, ADetailer.");
+    assert_eq!(faults(&browser), [""; 0]);
+}
+
+/// A request with a picture is too long for an argument of a command.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_for_a_long_request_works() {
+    let Some(browser) = Browser::start() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    open(&browser, &server);
+    let request = with(crate::server::request("it's a fox", 1), &json!({"steps": 1, "size": "64x64"}));
+    let noise: Vec<u8> = (0..200_u32 * 200 * 3).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut picture = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_raw(200, 200, noise).unwrap().write_to(&mut picture, image::ImageFormat::Png).unwrap();
+    let url = format!("data:image/png;base64,{}", STANDARD.encode(picture.into_inner()));
+    let request = with(request, &json!({"image": {"data_url": url}}));
+    let script = format!("import(new URL('curl.js', location.href)).then(curl => curl.command({request}))");
+    let command = browser.value(&script).as_str().unwrap().to_owned();
+    assert!(command.len() > 140_000, "{}", command.len());
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("command.sh"), command).unwrap();
+    let ran = tokio::process::Command::new("sh").arg("command.sh").current_dir(folder.path()).status().await.unwrap();
+    assert!(ran.success());
+    let drawn = fs::read(folder.path().join("it-s-a-fox-1.png")).unwrap();
+    assert_eq!((decode(&drawn).0, decode(&drawn).1), (64, 64));
+}
+
 fn newest(browser: &Browser) -> String {
     browser.value("document.querySelector('.card').dataset.id").as_str().unwrap().to_owned()
 }
