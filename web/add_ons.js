@@ -25,8 +25,9 @@ export class AddOns {
     const schema = this.schemaOf(model);
     if (!schema) return schema;
     const { loras, controls, refiner, ...properties } = structuredClone(schema.properties);
-    if (loras) offerNames(properties, { loras }, loras.items.properties.name, fitting(this.loras, model).map(({ name }) => name));
-    if (controls) offerNames(properties, { controls }, controls.items.properties.model, fitting(this.controlNets, model).map(({ name }) => name));
+    const names = (all) => fitting(all, model).map(({ name }) => name);
+    if (loras) offerNames(properties, { loras }, loras.items.properties.name, names(this.loras));
+    if (controls) offerNames(properties, { controls }, controls.items.properties.model, names(this.controlNets));
     if (refiner) offerNames(properties, { refiner }, refiner.properties.model, this.refiners());
     return { ...schema, properties };
   }

@@ -12,7 +12,7 @@ const ONE_LINE = 1000;
  * @param {string} path such as `refiner.switch_at`; errors of the server find the control by it
  * @param {object} schema
  * @param {(value: any) => void} change
- * @param {object} page what the page knows: see `Inputs`
+ * @param {object} page what controls need from the page: see `Form.makeParts`
  * @returns {{element: HTMLElement, show(value: any): void}}
  */
 export function field(path, schema, change, page) {

@@ -214,7 +214,8 @@ export class Form {
 
   /** Errors in values that JSON cannot represent, which the server cannot check. */
   faults() {
-    const bad = [...this.form.querySelectorAll('input[type=number]')].filter((input) => input.validity.badInput && !input.closest('[hidden]'));
+    const numbers = [...this.form.querySelectorAll('input[type=number]')];
+    const bad = numbers.filter((input) => input.validity.badInput && !input.closest('[hidden]'));
     const faults = bad.map(({ id }) => ({ pointer: `/${id.replaceAll('.', '/')}`, detail: 'must be a number' }));
     const seed = this.field('seed').value.trim();
     if (/^\d+$/.test(seed) && BigInt(seed) > MOST_SEED) {

@@ -9,6 +9,8 @@ const AUTOMATIC = { dpmpp_2m: 'karras', dpmpp_sde: 'karras', dpm2: 'karras', dpm
 const SCHEDULES = ['karras', 'exponential', 'beta'];
 /** Names of numbers. */
 const NUMBERS = { Steps: 'steps', 'CFG scale': 'guidance_scale' };
+/** A name with its value, which may be quoted: `Steps: 20`. */
+const PAIR = /\s*([^:,]+): ("(?:\\.|[^"])*"|[^,]*)(?:,|$)/g;
 /** Names that say nothing about the request. */
 const ABOUT = ['Version', 'RNG', 'Model hash', 'Schedule type', 'Lora hashes', 'TI hashes'];
 
@@ -22,7 +24,8 @@ export function infotext(text, hasModel) {
   const start = text.startsWith('Steps: ') ? 0 : text.lastIndexOf('\nSteps: ') + 1;
   if (!text.slice(start).startsWith('Steps: ')) return null;
   const [prompt, negative = ''] = text.slice(0, start).trimEnd().split(/\n?^Negative prompt: /m);
-  const named = Object.fromEntries([...text.slice(start).matchAll(/\s*([^:,]+): ("(?:\\.|[^"])*"|[^,]*)(?:,|$)/g)].map(([, name, value]) => [name, value.trim()]));
+  const pairs = [...text.slice(start).matchAll(PAIR)].map(([, name, value]) => [name, value.trim()]);
+  const named = Object.fromEntries(pairs);
   const request = { prompt, prompt_syntax: 'weighted', ...(negative ? { negative_prompt: negative } : {}) };
   const unused = [];
   for (const [name, value] of Object.entries(named)) {

@@ -8,6 +8,7 @@ import { Strokes } from './strokes.js';
 
 /** The largest, first and smallest diameter of the brush, as shares of the picture's longer side. */
 const BRUSH = { most: 1 / 2, first: 1 / 10, least: 1 / 64 };
+const HELP = 'Paint over what is to be redrawn. Keys: arrows move the brush, Space puts it down and lifts it.';
 
 /**
  * Opens the dialog. `done` receives the mask, or undefined if nothing is painted. Rejects if the server no longer has
@@ -22,7 +23,8 @@ export async function openMask(image, mask, done) {
   const strokes = new Strokes(paper.naturalWidth, paper.naturalHeight, before, color);
   const pixels = (share) => Math.max(1, Math.round(share * Math.max(paper.naturalWidth, paper.naturalHeight)));
 
-  const size = element('input', { id: 'brush', type: 'range', min: pixels(BRUSH.least), max: pixels(BRUSH.most), value: pixels(BRUSH.first) });
+  const [min, max, value] = [BRUSH.least, BRUSH.most, BRUSH.first].map(pixels);
+  const size = element('input', { id: 'brush', type: 'range', min, max, value });
   const erase = element('button', { type: 'button', class: 'plain', 'aria-pressed': 'false' }, 'Erase');
   const undo = iconButton('undo', 'Undo (Ctrl+Z)', () => easel.act((all) => all.undo()));
   const isErasing = () => erase.getAttribute('aria-pressed') === 'true';
@@ -34,7 +36,9 @@ export async function openMask(image, mask, done) {
   size.addEventListener('input', () => easel.show());
   erase.addEventListener('click', () => erase.setAttribute('aria-pressed', !isErasing()));
 
-  const act = (kind, ...content) => element('button', { type: 'button', class: 'plain', onclick: () => easel.act((all) => all.act(kind)) }, ...content);
+  const act = (kind, ...content) => {
+    return element('button', { type: 'button', class: 'plain', onclick: () => easel.act((all) => all.act(kind)) }, ...content);
+  };
   const finish = element('button', { type: 'button', class: 'primary' }, 'Use this mask');
   const dialog = openDialog('Paint a mask', element(
     'div', { class: 'mask' },
@@ -43,7 +47,7 @@ export async function openMask(image, mask, done) {
       act('invert', icon('invert'), 'Invert'), act('clear', 'Clear'),
     ),
     easel.element,
-    element('p', { class: 'note', id: 'easel-help' }, 'Paint over what is to be redrawn. Keys: arrows move the brush, Space puts it down and lifts it.'),
+    element('p', { class: 'note', id: 'easel-help' }, HELP),
     element('div', { class: 'mask-end' }, finish),
   ));
   finish.addEventListener('click', () => {

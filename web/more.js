@@ -37,7 +37,9 @@ export class More {
     if (this.schema === print(schema)) return;
     this.schema = print(schema);
     const properties = flat(schema?.properties ?? {}).filter(([name]) => !this.isPlaced(name) && !NEVER.includes(name));
-    this.fields = properties.map(([path, part]) => ({ path, part, control: field(path, part, (value) => this.set(path, value), this.page) }));
+    this.fields = properties.map(([path, part]) => {
+      return { path, part, control: field(path, part, (value) => this.set(path, value), this.page) };
+    });
     const placed = (names) => this.fields.filter(({ path }) => names(path)).map(({ control }) => control.element);
     this.fields.sort((one, other) => place(one.path) - place(other.path));
     this.addOns.replaceChildren(...placed((path) => ADD_ONS.includes(path)));
@@ -52,11 +54,6 @@ export class More {
       control.show(key ? value?.[key] : value);
       control.element.hidden = part['x-needs'] !== undefined && this.extras.fields[part['x-needs']] === undefined;
     }
-  }
-
-  /** The names of the fields that have a control. */
-  get names() {
-    return new Set((this.fields ?? []).map(({ path }) => path));
   }
 
   set(path, value) {

@@ -66,10 +66,14 @@ export class Source {
   empty() {
     const isOptional = [this.properties.image.type].flat().includes('null');
     return [element(
-      'div', { class: 'source-empty' },
-      element('button', { type: 'button', class: 'plain', 'aria-describedby': 'image-error', onclick: () => this.page.pick() }, icon('picture'), 'Add a picture'),
+      'div', { class: 'source-empty' }, this.button('plain', 'image', () => this.page.pick(), icon('picture'), 'Add a picture'),
       element('p', { class: 'note' }, isOptional ? 'Or drop or paste one.' : 'Or drop or paste one. This model needs one.'),
     )];
+  }
+
+  /** A button that shows the errors of a field. */
+  button(kind, name, onclick, ...content) {
+    return element('button', { type: 'button', class: kind, 'aria-describedby': `${name}-error`, onclick }, ...content);
   }
 
   filled(image, mask) {
@@ -77,26 +81,23 @@ export class Source {
       this.put(name, undefined);
       this.place.querySelector(then)?.focus();
     };
+    const brush = [icon('brush'), mask ? 'Change the mask' : 'Paint a mask'];
     const bar = [
-      element('button', { type: 'button', class: 'plain', 'aria-describedby': 'image-error', onclick: () => this.page.pick() }, 'Replace'),
-      ...('mask' in this.properties ? [element('button', {
-        type: 'button', class: 'plain mask-open', 'aria-describedby': 'mask-error', onclick: () => this.paint(),
-      }, icon('brush'), mask ? 'Change the mask' : 'Paint a mask')] : []),
+      this.button('plain', 'image', () => this.page.pick(), 'Replace'),
+      ...('mask' in this.properties ? [this.button('plain mask-open', 'mask', () => this.paint(), ...brush)] : []),
     ];
-    const masked = mask ? [element(
-      'div', { class: 'source-row' }, thumbnail('Mask', mask),
-      element('p', { class: 'source-text' }, element('strong', {}, 'Mask'), element('span', { class: 'note' }, 'White is redrawn.')),
-      iconButton('close', 'Remove the mask', remove('mask', '.mask-open')),
-    ), ...this.ofMask.map(({ control }) => control.element)] : [];
+    const row = (picture, name, note, close) => element(
+      'div', { class: 'source-row' }, thumbnail(name, picture),
+      element('p', { class: 'source-text' }, element('strong', {}, name), element('span', { class: 'note' }, note)), close,
+    );
+    const masked = mask ? [
+      row(mask, 'Mask', 'White is redrawn.', iconButton('close', 'Remove the mask', remove('mask', '.mask-open'))),
+      ...this.ofMask.map(({ control }) => control.element),
+    ] : [];
+    const close = iconButton('close', 'Remove the input picture', remove('image', 'button'));
     return [
-      element(
-        'div', { class: 'source-row' }, thumbnail('Input picture', image),
-        element('p', { class: 'source-text' }, element('strong', {}, 'Input picture'), element('span', { class: 'note' }, `${image.width} × ${image.height}`)),
-        iconButton('close', 'Remove the input picture', remove('image', 'button')),
-      ),
-      element('div', { class: 'row source-bar' }, ...bar),
-      ...this.ofImage.map(({ control }) => control.element),
-      ...masked,
+      row(image, 'Input picture', `${image.width} × ${image.height}`, close), element('div', { class: 'row source-bar' }, ...bar),
+      ...this.ofImage.map(({ control }) => control.element), ...masked,
     ];
   }
 
