@@ -59,8 +59,14 @@ function json(text, status = 200) {
   }
 }
 
-/** Converts a URL from an answer, which is relative to the server's root, into a URL relative to the page. */
-export const local = (url) => (url.startsWith('/') ? url.slice(1) || '.' : url);
+/**
+ * Converts a URL from an answer, which is relative to the server's root or begins with the server's public address, into
+ * a URL relative to the page.
+ */
+export function local(url) {
+  if (/^https?:/.test(url)) return url.slice(url.indexOf('/v1/') + 1);
+  return url.startsWith('/') ? url.slice(1) || '.' : url;
+}
 /** The absolute URL of a path, for use outside the page. */
 export const absolute = (path) => new URL(path, document.baseURI).href;
 

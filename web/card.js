@@ -89,6 +89,7 @@ export class Card {
     this.generation = generation;
     this.element.dataset.status = generation.status;
     for (const image of this.images) this.tiles[image.index]?.show(image);
+    this.warn(generation.warnings ?? []);
     this.progress(generation.progress);
     this.age();
     if (generation.status !== before || moved) this.showActions();
@@ -121,6 +122,7 @@ export class Card {
     const prompt = this.caption(params) || '(no prompt)';
     this.status = element('p', { class: 'status' });
     this.expiry = element('p', { class: 'expiry', hidden: true });
+    this.warnings = element('ul', { class: 'warnings', 'aria-label': 'Warnings', hidden: true });
     this.bar = element('progress', { max: 100, 'aria-label': 'Progress' });
     this.actions = element('div', { class: 'actions' });
     this.star = iconButton('star', 'Star: keep in this browser', () => this.page.star(this));
@@ -132,7 +134,7 @@ export class Card {
       element('label', { class: 'choice' }, this.choice), this.star,
       this.bar,
       element('p', { class: 'words', title: prompt }, prompt),
-      element('div', { class: 'foot' }, this.status, this.expiry, this.actions),
+      element('div', { class: 'foot' }, this.status, this.warnings, this.expiry, this.actions),
     );
     this.element.querySelector('.tiles').dataset.count = Math.min(this.tiles.length, 9);
   }
@@ -176,6 +178,12 @@ export class Card {
     if (this.generation.status === 'running' && progress?.percent > 0) this.bar.value = progress.percent;
     else this.bar.removeAttribute('value');
     this.say(stateText(this.generation, progress, this.canceling));
+  }
+
+  /** Shows what the server says about the request, such as words that it left out. */
+  warn(warnings) {
+    this.warnings.hidden = warnings.length === 0;
+    this.warnings.replaceChildren(...warnings.map(({ detail }) => element('li', {}, detail)));
   }
 
   say(text) {

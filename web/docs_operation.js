@@ -7,7 +7,7 @@ import { schemaView, unfold } from './docs_schema.js';
 /** @param {{id: string, method: string, path: string, operation: object, parameters: object[]}} entry */
 export function operationView(contract, { id, method, path, operation, parameters }) {
   return element(
-    'section', { id, class: 'operation', 'aria-labelledby': `${id}-title`, tabindex: -1 },
+    'article', { id, class: 'operation', 'aria-labelledby': `${id}-title`, tabindex: -1 },
     element('h3', { id: `${id}-title` }, operation.summary ?? id),
     element('p', { class: 'address' }, element('span', { class: `method ${method}` }, method.toUpperCase()), ' ', element('code', {}, path)),
     ...markdown(operation.description),

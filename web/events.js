@@ -1,4 +1,5 @@
-// Watches generations: with server-sent events, or by polling if these are not available.
+// Watches generations: with one stream of server-sent events for all of them. While there is none, with a stream for each
+// of the oldest, and by polling for the others.
 
 import * as api from './api.js';
 import { parse } from './json.js';
@@ -13,9 +14,9 @@ const PREFIX = 'generation.';
 
 export const isTerminal = (status) => TERMINAL.has(status);
 
-/** All watches that have not ended, oldest first. The oldest get event streams, the others poll. */
+/** All watches that have not ended, oldest first. */
 const watches = new Set();
-/** The stream of all own generations, if the server has one. */
+/** The stream of all own generations. */
 let feed = null;
 
 /**
@@ -32,8 +33,7 @@ export function watch(id, listener) {
 
 /**
  * Follows all own generations: calls `listener(name, id, data)` for their events, also for those of other pages. Calls
- * `opened` whenever the stream begins, because events of the time before may be missing. Servers without this stream
- * are not followed.
+ * `opened` whenever the stream begins, because events of the time before may be missing.
  */
 export function follow(listener, opened) {
   feed = new Feed(listener, opened);
@@ -55,21 +55,21 @@ export function restart() {
 
 function assign() {
   feed?.run(!document.hidden);
-  let streams = document.hidden || feed?.tellsAll ? 0 : feed?.open ? 1 : MOST_STREAMS;
+  let streams = document.hidden ? 0 : MOST_STREAMS;
   for (const watching of watches) {
     const streamed = watching.canStream && streams > 0;
     if (streamed) streams -= 1;
-    watching.run(streamed);
+    if (feed?.open) watching.rest();
+    else watching.run(streamed);
   }
 }
 
 /** The stream of all own generations. */
 class Feed {
-  /** Whether the server may have this stream. */
+  /** Becomes false for good if the server or a proxy rejects the stream. */
   possible = true;
+  /** Whether events arrive. */
   open = false;
-  /** Whether this stream also brings progress. Then no other stream is needed. */
-  tellsAll = false;
 
   constructor(listener, opened) {
     this.listener = listener;
@@ -80,7 +80,7 @@ class Feed {
     if (!wanted || !this.possible) {
       this.stream?.stop();
       this.stream = undefined;
-      this.open = this.tellsAll = false;
+      this.open = false;
     } else {
       this.stream ??= new Stream(api.allEventsUrl(), {
         opened: () => {
@@ -88,9 +88,13 @@ class Feed {
           assign();
           this.opened();
         },
+        lost: () => {
+          this.open = false;
+          assign();
+        },
         event: (name, text) => name.startsWith(PREFIX) && this.tell(name.slice(PREFIX.length), parse(text)),
         closed: () => {
-          this.possible = this.open = this.tellsAll = false;
+          this.possible = this.open = false;
           assign();
         },
       });
@@ -104,10 +108,6 @@ class Feed {
 
   tell(word, data) {
     const id = data.generation?.id ?? data.id;
-    if (word === 'progress' && !this.tellsAll) {
-      this.tellsAll = true;
-      assign();
-    }
     this.listener(word, id, data);
     for (const watching of watches) if (watching.id === id) watching.tell(word, data);
   }
@@ -130,6 +130,13 @@ class Watch {
       this.close();
       this.poll ??= setTimeout(() => this.ask(), 0);
     }
+  }
+
+  /** Stops its own stream or polling, because the stream of all generations brings its events. */
+  rest() {
+    this.close();
+    clearTimeout(this.poll);
+    this.poll = undefined;
   }
 
   openStream() {

@@ -151,7 +151,8 @@ export class Gallery {
     const pages = await Promise.all(lists);
     for (const generation of pages.flatMap((page) => page.data)) {
       const card = this.add(generation);
-      if (card?.active && isTerminal(generation.status)) card.update(generation);
+      // An event may have arrived before this answer.
+      if (card?.active && (isTerminal(generation.status) || card.generation.status === 'queued')) card.update(generation);
     }
     return pages[2];
   }

@@ -33,24 +33,28 @@ headers = {"Content-Type": "application/json", "Prefer": "wait"${keyed ? `, "Aut
 answer = urlopen(Request(server + "/v1/images", json.dumps(request).encode(), headers))
 generation = json.load(answer)
 while generation["status"] in ("queued", "running"):
-    generation = json.load(urlopen(Request(server + generation["links"]["self"], headers=headers)))
+    generation = json.load(urlopen(Request(f"{server}/v1/images/{generation['id']}", headers=headers)))
 for image in generation["images"]:
     with open(f"picture-{image['index']}.${extension(request)}", "wb") as file:
-        file.write(urlopen(Request(server + image["url"], headers=headers)).read())
+        file.write(urlopen(Request(f"{server}/v1/images/{generation['id']}/content/{image['index']}", headers=headers)).read())
 `;
 }
 
 function javascript(request, keyed) {
+  // A seed beyond the whole numbers of JavaScript stays exact in a text only.
+  const body = typeof request.seed === 'bigint' ? JSON.stringify(print(request)) : `JSON.stringify(${print(request, 2)})`;
   return `import { writeFile } from "node:fs/promises";
 
 const server = ${print(absolute('.').replace(/\/$/, ''))};
 const headers = { "Content-Type": "application/json", Prefer: "wait"${keyed ? `, Authorization: \`Bearer \${process.env.${KEY}}\`` : ''} };
-const body = JSON.stringify(${print(request, 2)});
+const body = ${body};
 let generation = await (await fetch(server + "/v1/images", { method: "POST", headers, body })).json();
 while (["queued", "running"].includes(generation.status))
-  generation = await (await fetch(server + generation.links.self, { headers })).json();
-for (const { index, url } of generation.images)
-  await writeFile(\`picture-\${index}.${extension(request)}\`, Buffer.from(await (await fetch(server + url, { headers })).arrayBuffer()));
+  generation = await (await fetch(\`\${server}/v1/images/\${generation.id}\`, { headers })).json();
+for (const { index } of generation.images) {
+  const picture = await fetch(\`\${server}/v1/images/\${generation.id}/content/\${index}\`, { headers });
+  await writeFile(\`picture-\${index}.${extension(request)}\`, Buffer.from(await picture.arrayBuffer()));
+}
 `;
 }
 

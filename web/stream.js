@@ -10,8 +10,9 @@ const RETRY_MS = 2000;
 export class Stream {
   /**
    * @param {string} path
-   * @param {{event(name: string, text: string): void, opened?(): void, closed(status: number): void}} page `closed` is
-   *   called if the server rejects the stream: with 204 (no more events) or the status of an error
+   * @param {{event(name: string, text: string): void, opened?(): void, lost?(): void,
+   *   closed(status: number): void}} page `lost` is called when the connection is lost, before it is opened again, and
+   *   `closed` if the server rejects the stream: with 204 (no more events) or the status of an error
    */
   constructor(path, page) {
     this.path = path;
@@ -50,6 +51,7 @@ export class Stream {
       // The connection was lost, or it was silent for too long.
     }
     clearTimeout(this.silence);
+    if (!this.stopped) this.page.lost?.();
     if (!this.stopped) this.retry = setTimeout(() => this.connect(), this.retryMs);
   }
 
