@@ -33,7 +33,7 @@ export function quick(request, { lora, ...few }) {
   const loras = (request.loras ?? []).filter((one) => one.name !== lora);
   const fast = { ...request, ...few, ...(lora ? { loras: [...loras, { name: lora, scale: 1 }] } : {}) };
   // With a source picture, only a part of the steps is computed.
-  if (request.image) fast.steps = Math.ceil(few.steps / Math.max(0.1, request.strength ?? 0.5));
+  if (request.image) fast.steps = Math.ceil(few.steps / Math.max(0.1, request.strength ?? 0.75));
   for (const name of ['n', 'previews', 'sigmas', 'timesteps', 'refiner', 'output', 'guidance_interval', 'feature_cache']) delete fast[name];
   return fast;
 }
