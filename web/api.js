@@ -74,8 +74,8 @@ const one = (id) => `v1/images/${encodeURIComponent(id)}`;
 
 /** Creates a generation. Resolves when the server has accepted the request. */
 export const create = (request) => call('POST', 'v1/images', { body: request });
-/** Creates a generation under an id that the page has chosen, and resolves when it has ended. */
-export const run = (id, request) => call('PUT', one(id), { body: request, prefer: 'wait=60' });
+/** Resolves when a generation has ended, or after a minute. */
+export const wait = (id) => call('GET', one(id), { prefer: 'wait=60' });
 export const get = (id, signal) => call('GET', one(id), { signal });
 export const cancel = (id) => call('POST', `${one(id)}/cancel`);
 export const erase = (id) => call('DELETE', one(id));

@@ -2,9 +2,9 @@
 
 import * as api from './api.js';
 import { element } from './element.js';
+import { isTerminal } from './events.js';
 import { fewSteps, quick } from './few_steps.js';
 import { UNLISTED } from './gallery.js';
-import { newId } from './id.js';
 import { print } from './json.js';
 import { Newest } from './newest.js';
 
@@ -90,23 +90,26 @@ export class Live {
   }
 
   draw({ request, since }) {
-    const id = newId();
     let canceled = false;
-    const body = { ...request, on_disconnect: 'cancel', start_timeout_s: 30, metadata: { ...request.metadata, [UNLISTED]: 'live' } };
+    let id = null;
+    const body = { ...request, start_timeout_s: 30, metadata: { ...request.metadata, [UNLISTED]: 'live' } };
     const drawn = async () => {
       try {
-        const { status, images, error } = await api.run(id, body);
+        id = (await api.create(body)).id;
+        if (canceled) await api.cancel(id);
+        const { status, images, error } = await ended(id);
         if (status === 'succeeded' && !canceled) await this.show(await api.bytes(images[0]), request, since);
         if (status === 'failed' || status === 'expired') this.fail({ message: error?.message ?? 'The server is too busy for a live picture.' });
       } catch (problem) {
         if (!canceled) this.fail(problem);
       }
       // Live pictures stay in the browser only.
-      api.erase(id).catch(() => {});
+      if (id) api.erase(id).catch(() => {});
     };
     const cancel = () => {
       canceled = true;
-      api.cancel(id).catch(() => {});
+      // Before the server has accepted the request, there is nothing to cancel.
+      if (id) api.cancel(id).catch(() => {});
     };
     return { done: drawn(), cancel };
   }
@@ -143,5 +146,13 @@ export class Live {
       this.page.announce(problem.message, true);
     }
     this.keep.disabled = false;
+  }
+}
+
+/** The generation when it has ended. */
+async function ended(id) {
+  for (;;) {
+    const generation = await api.wait(id);
+    if (isTerminal(generation.status)) return generation;
   }
 }

@@ -22,8 +22,9 @@ export class Newest {
   want(request) {
     this.waiting = request;
     if (!this.run) this.next();
-    // A run that is more than half done ends sooner than a new one, so typing fast still shows pictures.
-    else if (this.now() - this.began < this.usualMs / 2) this.cancel();
+    // A run that is more than half done ends sooner than a new one. The run after a canceled one is not canceled, so that
+    // typing without a pause still shows pictures.
+    else if (!this.spared && this.now() - this.began < this.usualMs / 2) this.cancel();
   }
 
   /** Cancels everything. */
@@ -42,6 +43,7 @@ export class Newest {
   async next() {
     const request = this.waiting;
     this.waiting = null;
+    this.spared = this.canceled;
     this.canceled = false;
     this.began = this.now();
     this.run = this.start(request);

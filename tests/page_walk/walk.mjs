@@ -4,6 +4,7 @@
 import { execFileSync } from "node:child_process";
 import assert from "node:assert/strict";
 import { chromium } from "./modules.mjs";
+import { newestWins } from "./newest_wins.mjs";
 import { Server } from "./server.mjs";
 import { Visit } from "./visit.mjs";
 import { scenes } from "./scenes.mjs";
@@ -17,6 +18,7 @@ const [program, ...wanted] = process.argv.slice(2);
 const chosen = Object.entries(scenes).filter(([name]) => wanted.length === 0 || wanted.includes(name));
 assert.ok(program && chosen.length > 0, "usage: walk.mjs PROGRAM [SCENE …]");
 
+await newestWins();
 const browser = await chromium.launch({ executablePath: installed(), args: ["--no-sandbox", "--disable-dev-shm-usage"] });
 let failed = 0;
 let states = 0;
