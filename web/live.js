@@ -19,10 +19,12 @@ export class Live {
     this.place = document.getElementById('live-view');
     this.newest = new Newest((wanted) => this.draw(wanted));
     this.build();
-    page.form.form.addEventListener('input', (event) => {
-      if (event.isTrusted || !event.target.closest('#live-view')) this.want();
-    });
+    page.form.form.addEventListener('input', () => this.want());
     page.form.form.addEventListener('change', () => this.offer());
+    // Buttons of the form and dialogs change the request as well.
+    for (const [kind, place] of [['click', page.form.form], ['close', document]]) {
+      place.addEventListener(kind, () => setTimeout(() => this.want()), true);
+    }
   }
 
   /** @param {object[]} models @param {object[]} loras */
@@ -91,24 +93,27 @@ export class Live {
 
   draw({ request, since }) {
     let canceled = false;
+    // The id of what can be canceled.
     let id = null;
+    let made = null;
     const body = { ...request, start_timeout_s: 30, metadata: { ...request.metadata, [UNLISTED]: 'live' } };
     const drawn = async () => {
       try {
-        id = (await api.create(body)).id;
+        made = id = (await api.create(body)).id;
         if (canceled) await api.cancel(id);
-        const { status, images, error } = await ended(id);
+        const { status, images, error } = await untilEnd(id);
+        id = null;
         if (status === 'succeeded' && !canceled) await this.show(await api.bytes(images[0]), request, since);
         if (status === 'failed' || status === 'expired') this.fail({ message: error?.message ?? 'The server is too busy for a live picture.' });
       } catch (problem) {
         if (!canceled) this.fail(problem);
       }
       // Live pictures stay in the browser only.
-      if (id) api.erase(id).catch(() => {});
+      if (made) api.erase(made).catch(() => {});
     };
     const cancel = () => {
       canceled = true;
-      // Before the server has accepted the request, there is nothing to cancel.
+      // Before the server has accepted the request, and after its end, there is nothing to cancel.
       if (id) api.cancel(id).catch(() => {});
     };
     return { done: drawn(), cancel };
@@ -150,7 +155,7 @@ export class Live {
 }
 
 /** The generation when it has ended. */
-async function ended(id) {
+async function untilEnd(id) {
   for (;;) {
     const generation = await api.wait(id);
     if (isTerminal(generation.status)) return generation;

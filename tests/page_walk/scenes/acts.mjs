@@ -11,7 +11,11 @@ export async function drawn(server, prompts) {
 
 /** Waits for a number of finished cards with their pictures. */
 export function finished(page, count) {
-  return page.waitForFunction((count) => document.querySelectorAll(".card[data-status=succeeded] img.picture.there").length >= count, count);
+  return page.waitForFunction((count) => {
+    // Pictures outside the window load when the user scrolls to them.
+    document.querySelector(".card[data-status=succeeded] img.picture:not(.there)")?.scrollIntoView();
+    return document.querySelectorAll(".card[data-status=succeeded] img.picture.there").length >= count;
+  }, count);
 }
 
 export const shownCards = (page) => page.locator(".card:not([hidden])");

@@ -42,6 +42,7 @@ export const comparing = {
 };
 
 export const zoom = {
+  colorScheme: "dark",
   async play({ server, visit, size }) {
     await server.start();
     await server.draw({ prompt: "a red fox", steps: 1, width: 512, height: 512, seed: 1 });

@@ -38,6 +38,7 @@ export const code = {
 };
 
 export const models = {
+  colorScheme: "dark",
   async play({ server, visit }) {
     await server.start();
     const page = await visit.openPage(server.url);

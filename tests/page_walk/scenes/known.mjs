@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 
 export const known = {
+  colorScheme: "dark",
   async play({ server, visit }) {
     await server.start();
     const page = await visit.openPage(server.url);
