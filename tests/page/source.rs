@@ -313,8 +313,15 @@ async fn the_command_for_a_long_request_works() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
     open(&browser, &server);
-    let request = with(crate::server::request("it's a fox", 1), &json!({"steps": 1, "size": "64x64"}));
-    let noise: Vec<u8> = (0..200_u32 * 200 * 3).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let request = with(crate::server::request("it's a fox", 1), &json!({"steps": 2, "size": "64x64"}));
+    let mut state = 1_u32;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    };
+    let noise: Vec<u8> = (0..200 * 200 * 3).map(|_| random()).collect();
     let mut picture = std::io::Cursor::new(Vec::new());
     image::RgbImage::from_raw(200, 200, noise).unwrap().write_to(&mut picture, image::ImageFormat::Png).unwrap();
     let url = format!("data:image/png;base64,{}", STANDARD.encode(picture.into_inner()));
