@@ -21,7 +21,7 @@ export class Intake {
     });
     document.addEventListener('paste', (event) => this.give(event, event.clipboardData, document.activeElement));
     document.addEventListener('dragover', (event) => {
-      if (!offersPicture(event.dataTransfer) || document.querySelector('dialog[open]')) return;
+      if (!offersPicture(event.dataTransfer, event.target) || document.querySelector('dialog[open]')) return;
       event.preventDefault();
       document.body.classList.add('dragging');
     });
@@ -46,7 +46,7 @@ export class Intake {
     if (document.querySelector('dialog[open]')) return;
     const receiver = target?.closest?.('[data-takes-picture]')?.takePicture ?? this.take;
     const file = [...data.files].find(({ type }) => type.startsWith('image/'));
-    const address = event.type === 'drop' ? data.getData('text/uri-list') : '';
+    const address = event.type === 'drop' && !isText(target) ? data.getData('text/uri-list') : '';
     if (file || address || data.files.length > 0) event.preventDefault();
     if (file) return receiver(file);
     if (data.files.length > 0) return this.announce(`${data.files[0].name} is not a picture.`, true);
@@ -57,6 +57,11 @@ export class Intake {
   }
 }
 
-function offersPicture({ types }) {
-  return types.includes('Files') || types.includes('text/uri-list');
+/** Pictures of this page have an address. An address that is dropped on a text field becomes part of the text. */
+function offersPicture({ types }, target) {
+  return types.includes('Files') || (types.includes('text/uri-list') && !isText(target));
+}
+
+function isText(target) {
+  return Boolean(target?.closest?.('input, textarea'));
 }
