@@ -10,7 +10,7 @@ export const restart = {
     const page = await visit.openPage(server.url);
     await page.fill("#prompt", "a red fox");
     await openSettings(page);
-    await page.fill("#steps", "400");
+    await page.fill("#steps", "100");
     await page.locator("#form [type=submit]").click();
     await page.waitForFunction(() => document.querySelector(".card[data-status=running] progress")?.value > 0);
     await visit.accessible(page, "running");
