@@ -35,6 +35,8 @@ function keep(text) {
 export function showKey(changed) {
   const button = document.getElementById('key-open');
   let dialog = null;
+  // The page asks once for each key; afterwards the button opens the dialog.
+  let asked = false;
   button.hidden = !kept;
 
   const ask = (said) => {
@@ -45,6 +47,7 @@ export function showKey(changed) {
     });
     const set = (text) => {
       keep(text);
+      asked = false;
       button.hidden = !text;
       dialog.close();
       changed();
@@ -63,5 +66,11 @@ export function showKey(changed) {
     field.focus();
   };
   button.addEventListener('click', () => ask(kept ? 'This tab sends an API key.' : 'The server requires an API key.'));
-  return { ask: () => ask(kept ? 'The server does not accept this key.' : 'The server requires an API key.') };
+  return {
+    ask: () => {
+      if (asked) return;
+      asked = true;
+      ask(kept ? 'The server does not accept this key.' : 'The server requires an API key.');
+    },
+  };
 }
