@@ -22,14 +22,14 @@ CONTRACT_SECONDS ?= 300
 COMPARE ?=
 PEERS := target/compare/venv
 
-.PHONY: run test quick browser check format docker compare compare-server fuzz soak soak-single random-requests random-contract
+.PHONY: run test quick browser walk check format docker compare compare-server fuzz soak soak-single random-requests random-contract
 
 # Serves on http://localhost:8080.
 run:
 	$(CARGO) run --locked -- serve
 
 # Runs every test and prints the output of passing tests, too (which pictures were compared, which features wait).
-test: browser
+test: browser walk
 	$(CARGO) test --locked -- --show-output
 
 # Runs the fast tests, during development: about a minute once they are built. Leaves out those of whole processes
@@ -53,6 +53,14 @@ browser:
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; then exit; fi; \
 	echo "there is no Chromium and it cannot be installed: the tests of the page are skipped"
+
+# Installs the pinned packages of the walk through the page (tests/page_walk) into target/page_walk. Without npm, or if the
+# packages cannot be had, the walk is skipped and says so.
+walk:
+	@mkdir -p target/page_walk && cp tests/page_walk/package.json tests/page_walk/package-lock.json target/page_walk/ \
+		&& { cmp -s target/page_walk/package-lock.json target/page_walk/installed || { \
+		cd target/page_walk && npm ci --ignore-scripts --no-fund --no-audit --silent && cp package-lock.json installed; }; } \
+		|| echo "the packages of tests/page_walk cannot be installed: the walk through the page is skipped"
 
 format:
 	$(CARGO) fmt

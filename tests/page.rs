@@ -13,6 +13,8 @@ mod cards;
 mod classes;
 #[path = "page/documents.rs"]
 mod documents;
+#[path = "page/fields.rs"]
+mod fields;
 #[path = "page/formats.rs"]
 mod formats;
 #[path = "page/other_origins.rs"]
@@ -21,8 +23,16 @@ mod other_origins;
 mod reuse;
 #[path = "page/sending.rs"]
 mod sending;
+#[path = "page/source.rs"]
+mod source;
 #[path = "page/under_a_path.rs"]
 mod under_a_path;
 
 /// JavaScript condition: the page has loaded the catalogue.
 const READY: &str = "document.getElementById('model').options.length > 0";
+
+/// The complaints of a browser without failed requests, which tests of errors expect.
+fn faults(browser: &browser::Browser) -> Vec<String> {
+    let is_answer = |complaint: &String| complaint.contains(r#""source":"network""#);
+    browser.complaints().into_iter().filter(|complaint| !is_answer(complaint)).collect()
+}

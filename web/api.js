@@ -2,6 +2,7 @@
 // proxy may serve the page under a path.
 
 import { parse, print } from './json.js';
+import { key, keyHeaders } from './key.js';
 
 /** An error answer of the server (RFC 9457 problem document), or no answer at all (`status` 0). */
 export class Problem extends Error {
@@ -15,7 +16,7 @@ export class Problem extends Error {
   }
 }
 
-/** Fires the events `up` and `down` when the server starts or stops answering. */
+/** Fires `up` and `down` when the server starts or stops answering, and `locked` when it wants another key. */
 export const reach = new EventTarget();
 let up = true;
 
@@ -25,29 +26,37 @@ function reached(now) {
   reach.dispatchEvent(new Event(up ? 'up' : 'down'));
 }
 
-async function call(method, path, { body, signal } = {}) {
-  const headers = { Accept: 'application/json' };
+/** Sends a request, and reads the whole answer with `read`. */
+async function send(method, path, { body, signal, accept = 'application/json', prefer, read }) {
+  const headers = { Accept: accept, ...keyHeaders(), ...(prefer ? { Prefer: prefer } : {}) };
   if (body !== undefined) headers['Content-Type'] = 'application/json';
-  let response, text;
+  let response, content;
   try {
     response = await fetch(path, { method, headers, signal, body: body === undefined ? undefined : print(body) });
-    text = await response.text();
+    content = await (response.ok ? read(response) : response.text());
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     reached(false);
     throw new Problem({ status: 0, code: 'unreachable', detail: 'The server does not answer.' });
   }
   reached(true);
-  let answer = null;
+  if (response.ok) return content;
+  if (response.status === 401) reach.dispatchEvent(new Event('locked'));
+  const retryAfter = Number(response.headers.get('Retry-After'));
+  throw new Problem({ ...json(content, response.status), status: response.status }, retryAfter > 0 ? retryAfter : null);
+}
+
+async function call(method, path, options = {}) {
+  return json(await send(method, path, { ...options, read: (response) => response.text() }));
+}
+
+function json(text, status = 200) {
   try {
-    answer = text === '' ? null : parse(text);
+    return text === '' ? null : parse(text);
   } catch {
     // Not an answer of latentd, but for example a proxy's error page.
-    throw new Problem({ status: response.status, detail: `The answer (status ${response.status}) is not JSON.` });
+    throw new Problem({ status, detail: `The answer (status ${status}) is not JSON.` });
   }
-  if (response.ok) return answer;
-  const retryAfter = Number(response.headers.get('Retry-After'));
-  throw new Problem({ ...answer, status: response.status }, retryAfter > 0 ? retryAfter : null);
 }
 
 /**
@@ -62,13 +71,16 @@ const one = (id) => `v1/images/${encodeURIComponent(id)}`;
 
 /** Creates a generation. Resolves when the server has accepted the request. */
 export const create = (request) => call('POST', 'v1/images', { body: request });
+/** Resolves when a generation has ended, or after a minute. */
+export const wait = (id) => call('GET', one(id), { prefer: 'wait=60' });
 export const get = (id, signal) => call('GET', one(id), { signal });
 export const cancel = (id) => call('POST', `${one(id)}/cancel`);
 export const erase = (id) => call('DELETE', one(id));
 
 /** A page of generations, newest first. `after` is the last id of the previous page. */
 export function list({ limit, status, after }) {
-  const query = new URLSearchParams({ limit, status });
+  const query = new URLSearchParams({ limit });
+  if (status) query.set('status', status);
   if (after) query.set('after', after);
   return call('GET', `v1/images?${query}`);
 }
@@ -77,10 +89,38 @@ export const models = async () => (await call('GET', 'v1/models')).data;
 /** The JSON Schema of a model's requests. */
 export const schema = (model) => call('GET', `v1/models/${encodeURIComponent(model)}/schema`);
 export const schedulers = async () => (await call('GET', 'v1/schedulers')).data;
+export const loras = async () => (await call('GET', 'v1/loras')).data;
+export const embeddings = async () => (await call('GET', 'v1/embeddings')).data;
+export const controlNets = async () => (await call('GET', 'v1/controlnets')).data;
 export const queue = () => call('GET', 'v1/queue');
 
 /** The URL of the stream of a generation's events after number `after`. */
 export const eventsUrl = (id, after) => `${one(id)}/events${after > 0 ? `?after=${after}` : ''}`;
+/** The URL of the stream of the events of all own generations. */
+export const allEventsUrl = () => 'v1/events';
 
 /** The URL of a picture that was uploaded with a request. */
 export const uploadUrl = (sha256) => `v1/uploads/${sha256}`;
+
+/** The bytes of a picture. `image` is an image of a generation object, or one that this browser keeps (`blob`). */
+export async function bytes(image) {
+  return image.blob ?? send('GET', local(image.url), { accept: '*/*', read: (response) => response.blob() });
+}
+
+/** Whether a browser cannot load the URL by itself: it needs the key, which only `fetch` sends. */
+export const needsKey = (url) => key() !== null && !url.startsWith('blob:') && !/[?&]sig=/.test(url);
+
+/** Loads a picture of the server into an `<img>`. */
+export async function show(img, url) {
+  if (!needsKey(url)) {
+    img.src = local(url);
+    return;
+  }
+  try {
+    const source = URL.createObjectURL(await bytes({ url }));
+    for (const end of ['load', 'error']) img.addEventListener(end, () => URL.revokeObjectURL(source), { once: true });
+    img.src = source;
+  } catch {
+    img.dispatchEvent(new Event('error'));
+  }
+}

@@ -2,25 +2,28 @@
 
 import * as api from './api.js';
 import { caption } from './classes.js';
-import { element, icon, iconButton } from './element.js';
-import { isTerminal, watch } from './events.js';
+import { confirmed } from './confirm.js';
 import { command, fileName } from './curl.js';
+import { downloadIcon } from './download.js';
+import { element, iconButton } from './element.js';
+import { isTerminal, watch } from './events.js';
 import { request } from './settings.js';
+import { expiryText, stateText } from './state.js';
 import { Tile } from './tile.js';
-
-/** Time for the second press that confirms a deletion. */
-const CONFIRM_MS = 4000;
 
 export class Card {
   /**
    * @param {object} generation the generation object of the API
-   * @param {{use(generation: object): void, open(card: Card, index: number): void, removed(card: Card): void,
-   *   announce(text: string): void, copy(text: string): void, finished(card: Card): void,
+   * @param {{use(generation: object): void, start(image: object): void, open(card: Card, index: number): void, removed(card: Card): void,
+   *   announce(text: string, seen?: boolean): void, copy(text: string): void, finished(card: Card): void,
+   *   more(params: object): void, star(card: Card): void, chosen(card: Card): void,
    *   schemaOf(model: string): object | undefined}} page
    */
   constructor(generation, page) {
     this.page = page;
     this.id = generation.id;
+    /** Whether this browser keeps the generation. */
+    this.starred = false;
     this.build(generation);
     this.update(generation);
     if (!isTerminal(generation.status)) this.stop = watch(this.id, (name, data) => this.hear(name, data));
@@ -33,6 +36,15 @@ export class Card {
   /** The finished pictures. */
   get images() {
     return this.generation.images ?? [];
+  }
+
+  /** Whether the user has chosen this card for an action on several. */
+  get chosen() {
+    return this.choice.checked;
+  }
+
+  set chosen(chosen) {
+    this.choice.checked = chosen;
   }
 
   focus() {
@@ -54,22 +66,75 @@ export class Card {
     }
   }
 
+  /** Deletes the generation on the server and in this browser. Rejects with a Problem. */
+  async erase() {
+    await api.erase(this.id).catch((problem) => {
+      if (problem.status !== 404) throw problem;
+    });
+    this.remove();
+  }
+
+  /** Shows whether this browser keeps the generation. */
+  mark(starred) {
+    this.starred = starred;
+    this.star.setAttribute('aria-pressed', starred);
+    this.element.toggleAttribute('data-starred', starred);
+    this.age();
+  }
+
+  /** Shows the state of a generation object. */
+  update(generation) {
+    const before = this.generation?.status;
+    const moved = Boolean(this.generation?.apart) !== Boolean(generation.apart);
+    this.generation = generation;
+    this.element.dataset.status = generation.status;
+    for (const image of this.images) this.tiles[image.index]?.show(image);
+    this.warn(generation.warnings ?? []);
+    this.progress(generation.progress);
+    this.age();
+    if (generation.status !== before || moved) this.showActions();
+    if (generation.status === before) return;
+    if (!this.active) this.stop?.();
+    if (before !== undefined) this.page.announce(`${this.caption(generation.params)}: ${this.status.textContent}`);
+    if (before !== undefined && generation.status === 'succeeded') this.page.finished(this);
+  }
+
+  /** Updates the text about the time until the generation is deleted. */
+  age() {
+    if (!this.generation) return;
+    const text = expiryText(this.generation, this.starred);
+    if (this.expiry.textContent !== text) this.expiry.textContent = text;
+    this.expiry.hidden = text === '';
+  }
+
+  remove() {
+    this.stop?.();
+    this.page.removed(this);
+  }
+
   // Private methods.
 
   build({ params }) {
     this.tiles = Array.from({ length: params.n ?? 1 }, (_, index) => {
-      return new Tile(params, this.caption(params), () => (this.images.length > 0 ? this.page.open(this, index) : this.focus()));
+      const open = () => (this.images.length > 0 ? this.page.open(this, index) : this.focus());
+      return new Tile(params, this.caption(params), open, () => this.renew());
     });
+    const prompt = this.caption(params) || '(no prompt)';
     this.status = element('p', { class: 'status' });
+    this.expiry = element('p', { class: 'expiry', hidden: true });
+    this.warnings = element('ul', { class: 'warnings', 'aria-label': 'Warnings', hidden: true });
     this.bar = element('progress', { max: 100, 'aria-label': 'Progress' });
     this.actions = element('div', { class: 'actions' });
-    const prompt = this.caption(params) || '(no prompt)';
+    this.star = iconButton('star', 'Star: keep in this browser', () => this.page.star(this));
+    this.star.classList.add('star');
+    this.choice = element('input', { type: 'checkbox', 'aria-label': `Select: ${prompt}`, onchange: () => this.page.chosen(this) });
     this.element = element(
       'article', { class: 'card', tabindex: 0, 'aria-label': prompt, onkeydown: (event) => this.press(event) },
       element('div', { class: 'tiles' }, ...this.tiles.map((tile) => tile.element)),
+      element('label', { class: 'choice' }, this.choice), this.star,
       this.bar,
       element('p', { class: 'words', title: prompt }, prompt),
-      element('div', { class: 'foot' }, this.status, this.actions),
+      element('div', { class: 'foot' }, this.status, this.warnings, this.expiry, this.actions),
     );
     this.element.querySelector('.tiles').dataset.count = Math.min(this.tiles.length, 9);
   }
@@ -97,42 +162,28 @@ export class Card {
     else if (name === 'retrying') this.update({ ...this.generation, status: 'queued', progress: null, queue: null });
     else if (name === 'gone') this.remove();
     else if (name === 'queued') return;
-    else this.update(data.generation ?? data);
+    else if (name === 'state' || data?.generation) this.update(data.generation ?? data);
   }
 
-  /** Shows the state of a generation object. */
-  update(generation) {
-    const before = this.generation?.status;
-    this.generation = generation;
-    this.element.dataset.status = generation.status;
-    for (const image of this.images) this.tiles[image.index]?.show(image);
-    this.progress(generation.progress);
-    if (generation.status === before) return;
-    this.showActions();
-    if (!this.active) this.stop?.();
-    if (before !== undefined) this.page.announce(`${this.caption(generation.params)}: ${this.status.textContent}`);
-    if (before !== undefined && generation.status === 'succeeded') this.page.finished(this);
+  /** Asks for new URLs of the pictures, because the old ones have expired. */
+  async renew() {
+    if (this.generation.apart) return;
+    const generation = await api.get(this.id).catch(() => null);
+    if (generation) this.update(generation);
   }
 
   /** Shows the `progress` of a generation object or event; null before the first progress. */
   progress(progress) {
-    const { status, queue } = this.generation;
     this.bar.hidden = !this.active;
-    if (status === 'running' && progress?.percent > 0) this.bar.value = progress.percent;
+    if (this.generation.status === 'running' && progress?.percent > 0) this.bar.value = progress.percent;
     else this.bar.removeAttribute('value');
-    if (status === 'queued') this.say(place(queue));
-    else if (status === 'running') this.say(this.canceling ? 'Canceling …' : doing(progress));
-    else this.say(this.ended());
+    this.say(stateText(this.generation, progress, this.canceling));
   }
 
-  ended() {
-    const { status, error, params, started_at: started, finished_at: finished } = this.generation;
-    if (status === 'failed') return error?.message ?? 'Failed';
-    if (status === 'canceled') return 'Canceled';
-    if (status === 'expired') return 'Expired: waited too long to start';
-    const seconds = started && finished ? (new Date(finished) - new Date(started)) / 1000 : null;
-    const took = seconds === null ? [] : [`${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`];
-    return [`${params.width} × ${params.height}`, `${params.steps} steps`, `seed ${params.seed}`, ...took].join(' · ');
+  /** Shows what the server says about the request, such as words that it left out. */
+  warn(warnings) {
+    this.warnings.hidden = warnings.length === 0;
+    this.warnings.replaceChildren(...warnings.map(({ detail }) => element('li', {}, detail)));
   }
 
   say(text) {
@@ -141,6 +192,7 @@ export class Card {
 
   showActions() {
     const { params, status } = this.generation;
+    this.star.hidden = status !== 'succeeded';
     if (this.active) {
       const cancel = element('button', { type: 'button', class: 'plain', title: 'Cancel (Esc)', onclick: () => this.cancel() }, 'Cancel');
       this.actions.replaceChildren(cancel);
@@ -148,64 +200,25 @@ export class Card {
     }
     const held = this.actions.contains(document.activeElement);
     const use = iconButton('reuse', 'Use these settings', () => this.page.use(this.generation));
+    const more = iconButton('more', '4 more', () => this.page.more(params));
     const curl = iconButton('curl', 'Copy as curl', () => this.page.copy(command(request(params, this.page.schemaOf(params.model)))));
-    const download = status === 'succeeded' && this.images.length === 1 ? [this.downloadLink(this.images[0])] : [];
-    this.actions.replaceChildren(...download, use, curl, this.deleteButton());
+    const single = status === 'succeeded' && this.images.length === 1 ? this.images[0] : null;
+    const download = single ? [this.downloadLink(single)] : [];
+    const start = single ? [iconButton('picture', 'Use as source', () => this.page.start(single))] : [];
+    this.actions.replaceChildren(...download, use, ...start, more, curl, this.deleteButton());
     if (held) this.focus();
   }
 
   downloadLink(image) {
-    const name = fileName({ prompt: this.caption(this.generation.params), seed: image.seed }, image.content_type);
-    return element('a', { class: 'icon', href: api.local(image.url), download: name, 'aria-label': 'Download', title: 'Download' }, icon('download'));
+    return downloadIcon(image, fileName({ prompt: this.caption(this.generation.params), seed: image.seed }, image.content_type));
   }
 
   deleteButton() {
-    const button = iconButton('bin', 'Delete', async () => {
-      if (!button.classList.contains('sure')) {
-        button.classList.add('sure');
-        this.page.announce('Press again to delete.');
-        button.title = button.ariaLabel = 'Press again to delete';
-        setTimeout(() => {
-          button.classList.remove('sure');
-          button.title = button.ariaLabel = 'Delete';
-        }, CONFIRM_MS);
-        return;
-      }
-      try {
-        await api.erase(this.id);
-        this.remove();
-      } catch (problem) {
-        if (problem.status === 404) this.remove();
-        else this.page.announce(problem.message, true);
-      }
+    const button = iconButton('bin', 'Delete');
+    return confirmed(button, {
+      announce: this.page.announce,
+      show: (asks) => { button.title = button.ariaLabel = asks ? 'Press again to delete' : 'Delete'; },
+      act: () => this.erase().catch((problem) => this.page.announce(problem.message, true)),
     });
-    return button;
   }
-
-  remove() {
-    this.stop?.();
-    this.page.removed(this);
-  }
-}
-
-function place(queue) {
-  if (!queue) return 'Queued';
-  const begins = queue.estimated_start_s >= 1 ? ` · starts in ${duration(queue.estimated_start_s)}` : '';
-  return (queue.position === 0 ? 'Next in the queue' : `Queued, ${queue.position} ahead`) + begins;
-}
-
-const PHASES = {
-  loading: 'Loading the model', encoding: 'Encoding the prompt', decoding: 'Decoding the picture', saving: 'Saving',
-};
-
-function doing(progress) {
-  if (!progress) return 'Starting';
-  if (PHASES[progress.phase]) return PHASES[progress.phase];
-  const left = progress.eta_s > 0.5 ? ` · ${duration(progress.eta_s)} left` : '';
-  return `Step ${progress.step} of ${progress.steps}${left}`;
-}
-
-function duration(seconds) {
-  const whole = Math.round(seconds);
-  return whole < 90 ? `${whole} s` : `${Math.round(whole / 60)} min`;
 }

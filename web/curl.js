@@ -6,6 +6,9 @@ import { print } from './json.js';
 /** File extensions by media type. */
 const EXTENSIONS = { 'image/png': 'png', 'image/jpeg': 'jpg', 'image/webp': 'webp' };
 
+/** Longer arguments are refused by systems (128 KiB on Linux), so the request goes through the standard input. */
+const MOST_ARGUMENT = 100_000;
+
 /** The command that requests a picture. For several pictures, the answer is a JSON document with links to them. */
 export function command(request) {
   const several = (request.n ?? 1) > 1;
@@ -13,9 +16,11 @@ export function command(request) {
   const parts = several
     ? ['curl -f', "-H 'Prefer: wait=60'"]
     : ['curl -f', `-o ${fileName(request, type)}`];
-  parts.push("-H 'Content-Type: application/json'", `-d ${quoted(print(request))}`);
+  const body = print(request);
+  const isLong = body.length > MOST_ARGUMENT;
+  parts.push("-H 'Content-Type: application/json'", `-d ${isLong ? '@-' : quoted(body)}`);
   parts.push(absolute(`v1/images${several ? '' : `.${EXTENSIONS[type]}`}`));
-  return parts.join(' ');
+  return parts.join(' ') + (isLong ? ` <<'END'\n${body}\nEND\n` : '');
 }
 
 /** A file name from the words of the prompt, the seed and the media type. */

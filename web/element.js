@@ -25,7 +25,7 @@ export function icon(name) {
 
 /** A button with an icon. `label` is its tooltip and its name for screen readers. */
 export function iconButton(name, label, onclick) {
-  return element('button', { class: 'icon', type: 'button', 'aria-label': label, title: label, onclick }, icon(name));
+  return element('button', { class: 'icon', type: 'button', 'aria-label': label, title: label, ...(onclick ? { onclick } : {}) }, icon(name));
 }
 
 /** The default target of the focus: the visible field that describes the picture, or otherwise the submit button. */

@@ -1,22 +1,23 @@
-// Watches generations: with server-sent events, or by polling if these are not available.
+// Watches generations: with one stream of server-sent events for all of them. While there is none, with a stream for each
+// of the oldest, and by polling for the others.
 
 import * as api from './api.js';
 import { parse } from './json.js';
+import { Stream } from './stream.js';
 
 /** The most event streams. Browsers open about six connections to a server, and the page needs some of them. */
 const MOST_STREAMS = 3;
-/** The server pings every 15 s, so a stream that is silent for this long is broken. */
-const SILENCE_MS = 50_000;
 const POLL_MS = 1500;
 
 const TERMINAL = new Set(['succeeded', 'failed', 'canceled', 'expired']);
-const DURABLE = ['queued', 'started', 'image', 'retrying', ...TERMINAL].map((word) => `generation.${word}`);
-const EPHEMERAL = ['generation.progress', 'generation.preview'];
+const PREFIX = 'generation.';
 
 export const isTerminal = (status) => TERMINAL.has(status);
 
-/** All watches that have not ended, oldest first. The oldest get event streams, the others poll. */
+/** All watches that have not ended, oldest first. */
 const watches = new Set();
+/** The stream of all own generations. */
+let feed = null;
 
 /**
  * Calls `listener(name, data)` for every event of a generation until its end. `name` is the event without its prefix,
@@ -30,15 +31,85 @@ export function watch(id, listener) {
   return () => watching.end();
 }
 
+/**
+ * Follows all own generations: calls `listener(name, id, data)` for their events, also for those of other pages. Calls
+ * `opened` whenever the stream begins, because events of the time before may be missing.
+ */
+export function follow(listener, opened) {
+  feed = new Feed(listener, opened);
+  assign();
+}
+
 // A hidden page must not occupy connections that a visible page needs.
 document.addEventListener('visibilitychange', assign);
 
+/** Starts all streams again, with another key. */
+export function restart() {
+  feed?.restart();
+  for (const watching of watches) {
+    watching.close();
+    watching.canStream = true;
+  }
+  assign();
+}
+
 function assign() {
+  feed?.run(!document.hidden);
   let streams = document.hidden ? 0 : MOST_STREAMS;
   for (const watching of watches) {
     const streamed = watching.canStream && streams > 0;
     if (streamed) streams -= 1;
-    watching.run(streamed);
+    if (feed?.open) watching.rest();
+    else watching.run(streamed);
+  }
+}
+
+/** The stream of all own generations. */
+class Feed {
+  /** Becomes false for good if the server or a proxy rejects the stream. */
+  possible = true;
+  /** Whether events arrive. */
+  open = false;
+
+  constructor(listener, opened) {
+    this.listener = listener;
+    this.opened = opened;
+  }
+
+  run(wanted) {
+    if (!wanted || !this.possible) {
+      this.stream?.stop();
+      this.stream = undefined;
+      this.open = false;
+    } else {
+      this.stream ??= new Stream(api.allEventsUrl(), {
+        opened: () => {
+          this.open = true;
+          assign();
+          this.opened();
+        },
+        lost: () => {
+          this.open = false;
+          assign();
+        },
+        event: (name, text) => name.startsWith(PREFIX) && this.tell(name.slice(PREFIX.length), parse(text)),
+        closed: () => {
+          this.possible = this.open = false;
+          assign();
+        },
+      });
+    }
+  }
+
+  restart() {
+    this.possible = true;
+    this.run(false);
+  }
+
+  tell(word, data) {
+    const id = data.generation?.id ?? data.id;
+    this.listener(word, id, data);
+    for (const watching of watches) if (watching.id === id) watching.tell(word, data);
   }
 }
 
@@ -46,8 +117,6 @@ class Watch {
   constructor(id, listener) {
     this.id = id;
     this.listener = listener;
-    /** Number of the last durable event. A new stream begins after it. */
-    this.after = 0;
     /** Becomes false for good if the server or a proxy rejects the stream. */
     this.canStream = true;
   }
@@ -56,54 +125,38 @@ class Watch {
     if (streamed) {
       clearTimeout(this.poll);
       this.poll = undefined;
-      if (!this.source) this.open();
+      if (!this.stream) this.openStream();
     } else {
       this.close();
       this.poll ??= setTimeout(() => this.ask(), 0);
     }
   }
 
-  open() {
-    const source = new EventSource(api.eventsUrl(this.id, this.after));
-    this.source = source;
-    this.heard();
-    for (const name of DURABLE) {
-      source.addEventListener(name, (event) => {
-        this.after = Math.max(this.after, Number(event.lastEventId) || 0);
-        this.tell(name, event);
-      });
-    }
-    for (const name of EPHEMERAL) source.addEventListener(name, (event) => this.tell(name, event));
-    source.addEventListener('ping', () => this.heard());
-    source.addEventListener('open', () => this.heard());
-    source.addEventListener('error', () => {
-      // CONNECTING: the connection was lost, and the browser reconnects by itself. CLOSED: the server rejected the
-      // stream with 204 (no more events) or an error status.
-      if (source.readyState === EventSource.CLOSED) {
+  /** Stops its own stream or polling, because the stream of all generations brings its events. */
+  rest() {
+    this.close();
+    clearTimeout(this.poll);
+    this.poll = undefined;
+  }
+
+  openStream() {
+    this.stream = new Stream(api.eventsUrl(this.id, 0), {
+      event: (name, text) => name.startsWith(PREFIX) && this.tell(name.slice(PREFIX.length), parse(text)),
+      closed: () => {
         this.canStream = false;
         assign();
-      }
+      },
     });
   }
 
   close() {
-    this.source?.close();
-    this.source = undefined;
-    clearTimeout(this.silence);
+    this.stream?.stop();
+    this.stream = undefined;
   }
 
-  heard() {
-    clearTimeout(this.silence);
-    this.silence = setTimeout(() => {
-      this.close();
-      assign();
-    }, SILENCE_MS);
-  }
-
-  tell(name, event) {
-    this.heard();
-    const word = name.slice('generation.'.length);
-    this.listener(word, parse(event.data));
+  tell(word, data) {
+    if (!watches.has(this)) return;
+    this.listener(word, data);
     if (TERMINAL.has(word)) this.end();
   }
 

@@ -1,28 +1,27 @@
-// The settings of a reused generation that have no field in the form. The page shows them; each can be removed.
+// The fields of the request that are not among the fixed fields of the form. The page shows them as a list, from which
+// each can be removed, so that no setting of a reused generation is lost or hidden.
 
-import { uploadUrl } from './api.js';
 import { element, iconButton, mainField } from './element.js';
 import { print } from './json.js';
+import { title } from './names.js';
+import { thumbnail } from './picture.js';
 import { schedulerName } from './scheduler.js';
-
-const NAMES = {
-  image: 'Input picture', mask: 'Mask', strength: 'Strength', image_guidance_scale: 'Image guidance scale', loras: 'LoRA',
-  controls: 'ControlNet', refiner: 'Refiner', prompt_2: 'Second prompt', negative_prompt_2: 'Second negative prompt',
-  negative_prompt: 'Negative prompt', scheduler: 'Sampler', model: 'Model', output: 'File format', sigmas: 'Noise levels', timesteps: 'Timesteps',
-  start_timeout_s: 'Start timeout (s)', run_timeout_s: 'Run timeout (s)', metadata: 'Metadata',
-};
 
 export class Extras {
   /**
    * @param {HTMLElement} place the element that shows the settings
    * @param {(name: string) => void} removed called when the user removes a setting
    * @param {() => object} known the fields in the model's schema
+   * @param {(name: string) => boolean} isVisible whether another part of the form always shows a field
    */
-  constructor(place, removed, known) {
+  constructor(place, removed, known, isVisible) {
     this.place = place;
     this.removed = removed;
     this.known = known;
+    this.isVisible = isVisible;
     this.fields = {};
+    /** The shown items, by their settings. */
+    this.items = new Map();
     this.list = place.querySelector('ul');
   }
 
@@ -31,6 +30,13 @@ export class Extras {
     const { image, mask, controls, ...others } = fields;
     const all = Object.entries({ image, mask, controls, ...others });
     this.fields = Object.fromEntries(all.filter(([, value]) => value !== undefined));
+    this.show();
+  }
+
+  /** Sets one setting; undefined removes it. */
+  put(name, value) {
+    if (value === undefined) return this.remove(name);
+    this.fields[name] = value;
     this.show();
   }
 
@@ -47,12 +53,18 @@ export class Extras {
     return Object.entries(this.fields).map(([name, value]) => `${title(name).toLowerCase()} ${words(name, value)}`.trim());
   }
 
-  // Private methods.
-
+  /** Updates the list. Items that stay the same stay in place, so that typing in a control does not load pictures again. */
   show() {
-    this.place.hidden = Object.keys(this.fields).length === 0;
-    this.list.replaceChildren(...Object.entries(this.fields).map(([name, value]) => this.item(name, value)));
+    const shown = Object.entries(this.fields).filter(([name]) => !this.isVisible(name));
+    this.place.hidden = shown.length === 0;
+    this.items = new Map(shown.map(([name, value]) => {
+      const state = print([name, value]);
+      return [state, this.items.get(state) ?? this.item(name, value)];
+    }));
+    this.list.replaceChildren(...this.items.values());
   }
+
+  // Private methods.
 
   item(name, value) {
     const remove = iconButton('close', `Remove: ${title(name)}`, () => {
@@ -70,30 +82,18 @@ export class Extras {
   }
 }
 
-function title(name) {
-  const plain = name.replaceAll('_', ' ');
-  return NAMES[name] ?? plain[0].toUpperCase() + plain.slice(1);
-}
-
 /** The pictures of a setting: the setting itself, or one picture per ControlNet. */
 function pictures(name, value) {
   const all = name === 'controls' ? value.map(({ image }) => image) : [value];
-  return all.filter((picture) => picture?.upload);
-}
-
-function thumbnail(label, { upload, width, height }) {
-  const image = element('img', { class: 'thumbnail', src: uploadUrl(upload), alt: label, title: `${width} × ${height}` });
-  // The server deletes an uploaded picture together with the last generation that uses it.
-  image.addEventListener('error', () => image.replaceWith(element('span', { class: 'thumbnail' }, 'deleted')));
-  return image;
+  return all.filter((picture) => picture?.upload || picture?.data_url);
 }
 
 function words(name, value) {
   if (name === 'scheduler') return schedulerName(value) + details(value);
-  if (value?.upload) return `${value.width}\u00a0×\u00a0${value.height}`;
+  if (value?.upload || value?.data_url) return `${value.width}\u00a0×\u00a0${value.height}`;
   if (name === 'loras') return value.map((lora) => `${lora.name}\u00a0×\u00a0${lora.scale ?? 1}`).join(', ');
   if (name === 'controls') return value.map((control) => `${control.model}\u00a0×\u00a0${control.scale ?? 1}`).join(', ');
-  if (name === 'refiner') return `${value.model} from ${value.switch_at}`;
+  if (name === 'refiner') return `${value.model} from ${value.switch_at ?? 0.8}`;
   if (value === '') return 'empty';
   return typeof value === 'string' ? value : print(value);
 }

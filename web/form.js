@@ -1,18 +1,25 @@
 // The form: the request for the next picture.
 
+import { AddOns } from './add_ons.js';
 import * as classes from './classes.js';
 import { element, mainField } from './element.js';
+import { Errors } from './errors.js';
 import { Extras } from './extras.js';
-import { parse, print } from './json.js';
+import { Incoming } from './incoming.js';
+import { Intake } from './intake.js';
+import { print } from './json.js';
+import * as kept from './kept.js';
+import { More } from './more.js';
 import { schedulerName } from './scheduler.js';
 import * as settings from './settings.js';
-import * as shape from './shape.js';
+import { Size } from './size.js';
+import { Source } from './source.js';
+import { Words } from './words.js';
 
-/** The fields of the form. Other fields of a reused request are kept as extras. */
+/** The fixed fields of the form. All other fields of the request are extras. */
 const TEXTS = ['prompt', 'negative_prompt'];
 const NUMBERS = ['width', 'height', 'steps', 'guidance_scale', 'class_guidance_scale', 'n'];
 const PREVIEWS = 10;
-const STORED_AS = 'latentd.form';
 const MOST_SEED = 2n ** 63n - 1n;
 
 export class Form {
@@ -20,26 +27,35 @@ export class Form {
    * @param {HTMLFormElement} form
    * @param {(request: object) => Promise<void>} send rejects with a Problem
    * @param {(model: string) => object | undefined} schemaOf the JSON Schema of a model's requests
+   * @param {(text: string, seen?: boolean) => void} announce
    */
-  constructor(form, send, schemaOf) {
+  constructor(form, send, schemaOf, announce = () => {}) {
     this.form = form;
     this.send = send;
     this.schemaOf = schemaOf;
+    this.announce = announce;
     this.models = [];
-    const known = () => this.schema()?.properties ?? {};
-    this.extras = new Extras(document.getElementById('extras'), () => this.changed(), known);
     /** The seed of the last picture, which the user can keep afterwards. */
     this.lastSeed = null;
     this.at = (id) => document.getElementById(id);
+    this.errors = new Errors(form);
+    this.addOns = new AddOns(schemaOf);
+    this.makeParts();
     this.listen();
   }
 
-  /** Fills in the models and schedulers. Called again when the server's catalogue may have changed. */
-  offer(models, schedulers) {
+  /**
+   * Fills in what the server has. Called again when the server's catalogue may have changed.
+   * @param {object[]} models
+   * @param {object[]} schedulers
+   * @param {{loras: object[], embeddings: object[], controlNets: object[]}} addOns
+   */
+  offer(models, schedulers, addOns = {}) {
     const first = this.models.length === 0;
     const chosen = this.field('model').value;
     this.models = models;
     this.schedulers = schedulers;
+    this.addOns.offer({ models, ...addOns });
     this.field('model').replaceChildren(...models.map((model) => {
       return element('option', { value: model.id, disabled: model.state === 'failed' }, model.id);
     }));
@@ -105,6 +121,11 @@ export class Form {
     mainField().focus();
   }
 
+  /** Starts the next picture from a picture of a generation. */
+  async startFrom(image) {
+    await this.incoming.startFrom(image);
+  }
+
   suggest(prompt) {
     this.field('prompt').value = prompt;
     this.changed();
@@ -114,11 +135,11 @@ export class Form {
   async submit() {
     // Pressing a key twice or holding it sends one request.
     if (this.sending) return;
-    this.clearErrors();
+    this.errors.clear();
     const request = this.request();
     const faults = this.faults();
     if (faults.length > 0) {
-      this.showErrors(faults);
+      this.errors.show(faults);
       return;
     }
     this.sending = true;
@@ -132,22 +153,70 @@ export class Form {
 
   /** Removes the message that the server does not answer. */
   reached() {
-    if (this.unreachable) this.say('form-error', '');
+    if (this.unreachable) this.errors.tell('');
     this.unreachable = false;
   }
 
   showProblem(problem) {
     const waits = problem.retryAfterS ? ` Try again in ${Math.ceil(problem.retryAfterS)} s.` : '';
     this.unreachable = problem.status === 0;
-    this.showErrors(problem.errors?.length ? problem.errors : [{ pointer: '', detail: problem.message + waits }]);
+    this.errors.show(problem.errors?.length ? problem.errors : [{ pointer: '', detail: problem.message + waits }]);
   }
 
   // Private methods.
 
+  /** Makes the parts of the form that show and change the extras. */
+  makeParts() {
+    const changed = () => this.changed();
+    const known = () => this.schema()?.properties ?? {};
+    this.extras = new Extras(this.at('extras'), changed, known, (name) => this.source.has(name));
+    this.incoming = new Incoming({
+      takes: () => this.takes('image'),
+      put: (picture) => this.put(picture),
+      use: (request) => this.use({ params: request }),
+      hasModel: (name) => this.models.some(({ id }) => id === name),
+      caption: (request) => classes.caption(request, this.schemaOf(request.model)),
+      announce: this.announce,
+    });
+    const intake = new Intake((file) => this.incoming.receive(file), this.announce);
+    const page = {
+      pick: (receiver) => intake.pick(receiver),
+      announce: this.announce,
+      size: (picture) => ({ ...picture, ...this.size.get() }),
+      fresh: (path, rows) => this.fresh(path, rows),
+    };
+    this.size = new Size(this.field('width'), this.field('height'), () => this.sized());
+    this.source = new Source(this.extras, page, changed);
+    this.more = new More(this.extras, (name) => this.has(name) || this.source.has(name), page, changed);
+    this.words = new Words(this.at('words'), this.field('prompt'));
+  }
+
+  /** Makes a picture the input picture. A mask belongs to its picture, so it goes. */
+  put(picture) {
+    this.extras.remove('mask');
+    this.extras.put('image', picture);
+    this.forgive('image');
+    this.size.fit(picture);
+    this.sized();
+  }
+
+  /** The first value of a new LoRA or ControlNet; a ControlNet follows the input picture. */
+  fresh(path, rows) {
+    const row = this.addOns.fresh(path, rows, this.field('model').value);
+    const { image } = this.extras.fields;
+    return path === 'controls' && row && image ? { ...row, image } : row;
+  }
+
+  /** Whether the form has a fixed field of this name. */
+  has(name) {
+    return this.field(name)?.name === name;
+  }
+
   /** Errors in values that JSON cannot represent, which the server cannot check. */
   faults() {
-    const faults = NUMBERS.filter((name) => this.takes(name) && this.field(name).validity.badInput)
-      .map((name) => ({ pointer: `/${name}`, detail: 'must be a number' }));
+    const numbers = [...this.form.querySelectorAll('input[type=number]')];
+    const bad = numbers.filter((input) => input.validity.badInput && !input.closest('[hidden]'));
+    const faults = bad.map(({ id }) => ({ pointer: `/${id.replaceAll('.', '/')}`, detail: 'must be a number' }));
     const seed = this.field('seed').value.trim();
     if (/^\d+$/.test(seed) && BigInt(seed) > MOST_SEED) {
       faults.push({ pointer: '/seed', detail: `must be between 0 and ${MOST_SEED}` });
@@ -199,7 +268,7 @@ export class Form {
       // The value of a form field replaces an extra of the same name.
       if (event.target.name === 'output') this.forgetQuality();
       else this.extras.remove(name ?? event.target.name);
-      this.forgive(name ?? event.target.name);
+      this.forgive(name ?? event.target.id);
       this.changed();
     });
     this.field('model').addEventListener('change', () => {
@@ -215,13 +284,10 @@ export class Form {
       this.setDefaults();
       this.changed();
     });
-    this.at('swap').addEventListener('click', () => {
-      this.setSize({ width: this.field('height').value, height: this.field('width').value });
-    });
     this.at('dice').addEventListener('click', () => this.setSeed(crypto.getRandomValues(new Uint32Array(1))[0]));
     this.at('keep').addEventListener('click', () => {
-      const kept = this.field('seed').value.trim() !== '';
-      this.setSeed(kept ? '' : this.lastSeed ?? crypto.getRandomValues(new Uint32Array(1))[0]);
+      const isKept = this.field('seed').value.trim() !== '';
+      this.setSeed(isKept ? '' : this.lastSeed ?? crypto.getRandomValues(new Uint32Array(1))[0]);
     });
   }
 
@@ -237,9 +303,8 @@ export class Form {
     this.changed();
   }
 
-  setSize({ width, height }) {
-    this.field('width').value = width;
-    this.field('height').value = height;
+  /** Updates everything after another size was chosen. */
+  sized() {
     this.forgive('width');
     this.forgive('height');
     this.changed();
@@ -252,8 +317,9 @@ export class Form {
     for (const name of ['steps', 'guidance_scale', 'class_guidance_scale']) this.field(name).value = own(name);
     this.field('n').value = 1;
     this.field('scheduler').value = '';
-    this.setSize({ width: own('width'), height: own('height') });
-    this.clearErrors();
+    this.size.set({ width: own('width'), height: own('height') });
+    this.sized();
+    this.errors.clear();
   }
 
   showModel() {
@@ -265,12 +331,7 @@ export class Form {
     const own = schedulerName();
     const named = schedulerName(can?.default_scheduler);
     this.field('scheduler').options[0].textContent = named === own ? own : `${own} (${named})`;
-    for (const name of ['width', 'height']) {
-      const { multipleOf: multiple, minimum, maximum } = this.rule(name);
-      this.field(name).step = multiple ?? can?.size_multiple ?? 8;
-      this.field(name).min = minimum ?? can?.min_side_pixels ?? 8;
-      this.field(name).max = maximum ?? can?.max_side_pixels ?? '';
-    }
+    this.size.offer(can, (name) => this.rule(name));
     this.field('n').max = this.form.querySelector('[data-for=n]').max = this.rule('n').maximum ?? can?.max_images ?? 8;
     this.field('steps').max = this.rule('steps').maximum ?? can?.max_steps ?? '';
     for (const name of [...TEXTS, ...NUMBERS, 'class_label']) {
@@ -279,18 +340,23 @@ export class Form {
     }
     this.at('suggestions').hidden = !this.takes('prompt');
     this.showClasses();
-    this.at('shapes').replaceChildren(...shape.presets(can).map(({ name, width, height }) => {
-      const title = `${name}, ${width} × ${height}`;
-      const outline = element('span', { class: 'outline' });
-      outline.style.aspectRatio = `${width} / ${height}`;
-      return element('button', {
-        type: 'button', title, 'aria-label': title, 'data-size': `${width}x${height}`, onclick: () => this.setSize({ width, height }),
-      }, outline, name);
-    }));
+    this.showParts();
     this.at('suggestions').replaceChildren(...(can?.prompts ?? []).slice(0, 8).map((prompt) => {
       return element('button', { type: 'button', class: 'chip', onclick: () => this.suggest(prompt) }, prompt);
     }));
     this.show();
+  }
+
+  /** Offers the add-ons that fit the model, and the fields of its schema. */
+  showParts() {
+    const model = this.field('model').value;
+    this.words.offer(this.takes('prompt') ? this.addOns.words(model) : []);
+    const schema = this.addOns.schema(model);
+    this.source.offer(schema);
+    this.more.offer(schema);
+    this.at('add-ons').hidden = this.at('add-ons-fields').children.length === 0 && this.at('words').hidden;
+    this.at('more-settings').hidden = this.at('more-fields').children.length === 0;
+    this.extras.show();
   }
 
   /** Lists the classes of the model and the range of their numbers. */
@@ -306,23 +372,19 @@ export class Form {
   /** Updates everything that depends on the fields, and stores the fields for the next visit. */
   changed() {
     this.show();
-    try {
-      const fields = [...TEXTS, ...NUMBERS, 'class_label', 'model', 'scheduler', 'seed', 'output'].map((name) => [name, this.field(name).value]);
-      localStorage.setItem(STORED_AS, print({ ...Object.fromEntries(fields), extras: this.extras.fields }));
-    } catch {
-      // Without storage, the form starts with its defaults each time.
-    }
+    const fields = [...TEXTS, ...NUMBERS, 'class_label', 'model', 'scheduler', 'seed', 'output'].map((name) => [name, this.field(name).value]);
+    kept.keep({ ...Object.fromEntries(fields), extras: this.extras.fields });
   }
 
   show() {
     for (const range of this.form.querySelectorAll('[data-for]')) range.value = this.field(range.dataset.for).value || range.min;
     const value = (name) => this.field(name).value.trim();
-    for (const button of this.at('shapes').children) {
-      button.setAttribute('aria-pressed', button.dataset.size === `${value('width')}x${value('height')}`);
-    }
     this.at('keep').setAttribute('aria-pressed', value('seed') !== '');
     const chosen = this.schedulers?.find(({ name }) => name === value('scheduler'));
     this.say('scheduler-note', chosen?.description ?? '');
+    this.size.show('mask' in this.extras.fields);
+    this.source.show();
+    this.more.show();
     this.at('summary').textContent = [
       `${value('width')} × ${value('height')}`, `${value('steps')} steps`, ...(value('seed') ? [`seed ${value('seed')}`] : []),
       ...(Number(value('n')) > 1 ? [`${value('n')} pictures`] : []), ...this.extras.summary(),
@@ -330,53 +392,21 @@ export class Form {
   }
 
   restore() {
-    let kept = {};
-    try {
-      kept = parse(localStorage.getItem(STORED_AS)) ?? {};
-    } catch {
-      // No usable values are stored.
-    }
-    const offered = this.models.find(({ id, state }) => id === kept.model && state !== 'failed');
+    const contents = kept.restore();
+    const offered = this.models.find(({ id, state }) => id === contents.model && state !== 'failed');
     const standard = this.models.find((model) => model.default) ?? this.models.find(({ state }) => state !== 'failed');
     this.field('model').value = (offered ?? standard)?.id ?? '';
     this.setDefaults();
-    for (const name of [...TEXTS, 'class_label']) if (kept[name]) this.field(name).value = kept[name];
+    for (const name of [...TEXTS, 'class_label']) if (contents[name]) this.field(name).value = contents[name];
     if (!offered) return;
-    this.extras.set(kept.extras ?? {});
-    for (const name of [...NUMBERS, 'scheduler', 'seed', 'output']) if (kept[name]) this.field(name).value = kept[name];
+    this.extras.set(contents.extras ?? {});
+    for (const name of [...NUMBERS, 'scheduler', 'seed', 'output']) if (contents[name]) this.field(name).value = contents[name];
     // If the server no longer offers the stored scheduler, no option is selected.
     if (this.field('scheduler').selectedIndex < 0) this.field('scheduler').value = '';
   }
 
-  showErrors(errors) {
-    const others = [];
-    const marked = [];
-    for (const { pointer, detail } of errors) {
-      const name = pointer === '/size' ? 'width' : pointer.split('/')[1] ?? '';
-      const place = this.at(`${name}-error`);
-      const field = this.field(name);
-      if (!place || !field || place.parentElement.hidden) {
-        others.push(detail);
-        continue;
-      }
-      this.say(place.id, place.hidden ? detail : `${place.textContent}; ${detail}`);
-      field.setAttribute('aria-invalid', 'true');
-      marked.push(field);
-    }
-    this.say('form-error', others.join('\n'));
-    const first = [...this.form.elements].find((field) => marked.includes(field));
-    if (first?.closest('details')) this.at('settings').open = true;
-    first?.focus();
-  }
-
-  clearErrors() {
-    for (const field of this.form.elements) if (field.name) this.forgive(field.name);
-    this.say('form-error', '');
-  }
-
-  forgive(name) {
-    this.field(name)?.removeAttribute('aria-invalid');
-    if (this.at(`${name}-error`)) this.say(`${name}-error`, '');
+  forgive(path) {
+    this.errors.forgive(path);
   }
 
   say(id, text) {

@@ -2,13 +2,24 @@
 
 import * as api from './api.js';
 import { caption } from './classes.js';
+import { showCode } from './code.js';
+import { compare } from './compare.js';
 import { command } from './curl.js';
+import { restart } from './events.js';
 import { Form } from './form.js';
 import { Gallery } from './gallery.js';
+import { History } from './history.js';
+import { showKey } from './key.js';
+import { showNearest } from './known.js';
 import { Large } from './large.js';
+import { Live } from './live.js';
+import { showModels } from './models_panel.js';
 import { showStatus } from './status.js';
+import { variations } from './variations.js';
 
 const TOAST_MS = 3500;
+/** The number of previews while a picture is drawn. */
+const PREVIEWS = 10;
 
 const at = (id) => document.getElementById(id);
 
@@ -30,10 +41,10 @@ function toast(text) {
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
-    toast('Copied. Paste the command into a shell.');
+    toast('Copied.');
   } catch {
     // Browsers provide the clipboard only for https and localhost. Otherwise the user copies the text from a dialog.
-    window.prompt('Copy the command:', text);
+    window.prompt('Copy the text:', text);
   }
 }
 
@@ -41,36 +52,66 @@ async function copy(text) {
 let schemas = new Map();
 const schemaOf = (model) => schemas.get(model);
 
-const form = new Form(at('form'), async (request) => {
+/** Sends a request and adds its card. Rejects with a Problem. */
+async function create(request) {
   const generation = await api.create(request);
-  const card = gallery.add(generation);
-  form.lastSeed = generation.params.seed;
+  const card = gallery.created(generation);
   announce(`${caption(generation.params, schemaOf(generation.params.model))}: accepted`);
   card.element.scrollIntoView({ block: 'nearest', behavior: 'smooth' });
   status.refresh();
-}, schemaOf);
+  return generation;
+}
+
+const form = new Form(at('form'), async (request) => {
+  form.lastSeed = (await create(request)).params.seed;
+}, schemaOf, announce);
 
 const use = (generation) => form.use(generation);
+const start = (image) => form.startFrom(image);
+const suggest = (prompt) => {
+  form.suggest(prompt);
+  form.form.dispatchEvent(new Event('input', { bubbles: true }));
+};
+const more = (params) => {
+  const request = { ...variations(params, schemaOf(params.model)), previews: PREVIEWS };
+  create(request).catch((problem) => announce(problem.message, true));
+};
+const code = (request) => showCode(request, copy);
+const comparing = (first, second) => compare(gallery.pictures(), first, second);
 const gallery = new Gallery({
-  use, copy, announce, schemaOf,
+  use, start, copy, announce, schemaOf, more,
   open: (card, index) => large.open(card, index),
   finished: () => status.refresh(),
+  changed: () => history.changed(),
+  chosen: () => history.choose(),
 });
-const large = new Large({ use, copy, schemaOf, pictures: () => gallery.pictures() });
+const history = new History({ gallery, announce, compare: comparing });
+const large = new Large({ use, start, copy, schemaOf, more, code, compare: comparing, pictures: () => gallery.pictures() });
+const live = new Live({ form, announce, keep: create });
+const showsNearest = showNearest({ form, suggest });
+const keys = showKey(() => {
+  restart();
+  load();
+});
 
 async function load() {
   try {
-    const [models, schedulers] = await Promise.all([api.models(), api.schedulers()]);
+    const [models, schedulers, loras, embeddings, controlNets] = await Promise.all([
+      api.models(), api.schedulers(), api.loras(), api.embeddings(), api.controlNets(),
+    ]);
     const usable = models.filter((model) => model.capabilities);
     schemas = new Map(await Promise.all(usable.map(async ({ id }) => {
       // A model that was removed meanwhile has no schema.
       return [id, await api.schema(id).catch((problem) => { if (problem.status !== 404) throw problem; })];
     })));
-    form.offer(models, schedulers);
+    form.offer(models, schedulers, { loras, embeddings, controlNets });
+    live.load(models, loras);
+    showsNearest();
     await gallery.load();
   } catch (problem) {
-    // If the server does not answer, the banner says so, and load() runs again when the server is back.
-    if (problem.status !== 0) toast(problem.message);
+    // If the server does not answer, the banner says so, and load() runs again when the server is back. If it wants a
+    // key, a dialog asks for the key.
+    if (problem.status !== 0 && problem.status !== 401) toast(problem.message);
   }
 }
 
@@ -79,8 +120,11 @@ function returned() {
   load();
 }
 
-const status = showStatus({ returned, waiting: () => gallery.refreshQueued() });
+api.reach.addEventListener('locked', () => keys.ask());
+const status = showStatus({ returned, seen: (queue) => gallery.refreshQueued(queue.own) });
 at('copy-request').addEventListener('click', () => copy(command(form.request())));
+at('code-open').addEventListener('click', () => code(form.request()));
+at('models-open').addEventListener('click', () => showModels({ use: suggest, copy }));
 at('shortcut').textContent = /Mac|iPhone|iPad/.test(navigator.userAgent) ? '⌘ ↵' : 'Ctrl ↵';
 // Wide windows show the settings.
 at('settings').open = matchMedia('(min-width: 56rem)').matches;

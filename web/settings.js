@@ -7,6 +7,8 @@ import { print } from './json.js';
 const ALWAYS = new Set(['prompt', 'model', 'width', 'height', 'steps', 'guidance_scale', 'scheduler', 'seed']);
 /** Fields that are never included. The page requests its own number of previews. */
 const NEVER = new Set(['previews']);
+/** Values without an effect, which the server fills in for models that do not have the fields. */
+const IDLE = { guidance_scale: 1, guidance_interval: [0, 1], prompt_syntax: 'plain', clip_skip: 0, guidance_rescale: 0 };
 /** SDXL's size fields with their defaults, which depend on the request. */
 const SIZES = {
   original_size: ({ width, height }) => [height, width],
@@ -46,11 +48,19 @@ function terse(value, field) {
 
 function isUnsaid(name, value, params, schema) {
   if (value === null || value === undefined || NEVER.has(name)) return true;
-  // A field that the model does not have is omitted, such as the empty prompt of a model without prompts.
-  if (schema && !(name in schema.properties)) return true;
+  if (schema && !(name in schema.properties)) return isIdle(name, value);
   if (ALWAYS.has(name)) return false;
   const unsaid = name in SIZES ? SIZES[name](params) : schema?.properties[name]?.default;
   return unsaid !== undefined && print(value) === print(unsaid);
+}
+
+/**
+ * Whether a field that the model does not have changes nothing, such as the empty prompt of a model without prompts. A
+ * model that was exchanged under the same name may lack a field that the picture was made with.
+ */
+function isIdle(name, value) {
+  const isEmpty = value === '' || (Array.isArray(value) && value.length === 0);
+  return isEmpty || print(value) === print(IDLE[name]);
 }
 
 /** Whether different negative sizes make [0, 0] the default of the negative crop. */

@@ -8,8 +8,8 @@ const BUSY_MS = 2000;
 
 /**
  * Updates the status line in the header and the banner.
- * @param {{returned(): void, waiting(): Promise<void>}} page `returned` is called when the server answers again,
- *   `waiting` regularly while generations wait
+ * @param {{returned(): void, seen(queue: object): Promise<void>}} page `returned` is called when the server answers
+ *   again, `seen` regularly with the answer of `GET /v1/queue`
  */
 export function showStatus(page) {
   const line = document.getElementById('queue');
@@ -24,7 +24,7 @@ export function showStatus(page) {
         const queue = await api.queue();
         tell(line, queue);
         if (queue.running > 0) wait = BUSY_MS;
-        if (queue.queued > 0) await page.waiting();
+        await page.seen(queue);
       }
     } catch (problem) {
       line.hidden = true;

@@ -1,13 +1,15 @@
 // A tile of a card: shows noise, then previews, then the finished picture.
 
-import { local } from './api.js';
+import { show } from './api.js';
 import { element } from './element.js';
 
 /** Number of noise cells along the longer side. */
 const NOISE_CELLS = 16;
 
 export class Tile {
-  constructor(params, caption, open) {
+  /** @param {() => void} lost called if the finished picture cannot be loaded */
+  constructor(params, caption, open, lost) {
+    this.lost = lost;
     this.alt = caption || 'Picture';
     this.element = element('button', { type: 'button', class: 'tile', tabindex: -1, onclick: open, 'aria-label': this.alt });
     this.element.style.aspectRatio = `${params.width} / ${params.height}`;
@@ -26,7 +28,10 @@ export class Tile {
     if (this.shown === url) return;
     this.shown = url;
     this.element.tabIndex = 0;
-    this.put(element('img', { class: 'picture', alt: this.alt, loading: 'lazy', decoding: 'async', src: local(url) }));
+    const image = element('img', { class: 'picture', alt: this.alt, loading: 'lazy', decoding: 'async' });
+    image.addEventListener('error', () => this.lost(), { once: true });
+    this.put(image);
+    show(image, url);
   }
 
   /** Puts an image on the current layer, and removes that layer after the image has loaded. This prevents flicker. */

@@ -28,6 +28,12 @@ pub async fn index(headers: HeaderMap) -> Result<Response, ApiError> {
     Ok(respond("index.html", file, &headers))
 }
 
+/// `GET /docs`: the reference of the API, which reads `/openapi.json`.
+pub async fn docs(headers: HeaderMap) -> Result<Response, ApiError> {
+    let file = Web::get("docs.html").ok_or(ApiError::NotFound("page"))?;
+    Ok(respond("docs.html", file, &headers))
+}
+
 /// Answers every path without a route: with the asset of that name, or with 404.
 pub async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
     let name = uri.path().trim_start_matches('/');

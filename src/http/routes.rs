@@ -63,6 +63,7 @@ fn native_routes() -> Vec<Route> {
         endpoint(Method::GET, "/openapi.yaml", get(spec::yaml)),
         endpoint(Method::GET, "/openapi.json", get(spec::json)),
         endpoint(Method::GET, "/", get(page::index)),
+        endpoint(Method::GET, "/docs", get(page::docs)),
     ]
 }
 

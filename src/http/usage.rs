@@ -73,7 +73,7 @@ pub async fn usage(
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let mut fields = Fields::from_form(urlencoded::pairs(query.unwrap_or_default().as_bytes())?);
+    let mut fields = urlencoded::query(query.as_deref())?;
     let days = fields.integer("days", 1, 400).and_then(|days| usize::try_from(days).ok()).unwrap_or(30);
     let errors = fields.finish();
     if !errors.is_empty() {

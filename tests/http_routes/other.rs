@@ -35,14 +35,20 @@ async fn the_contract_is_served_as_yaml_and_json() {
 }
 
 #[tokio::test]
-async fn the_page_loads_only_its_own_files() {
+async fn the_pages_load_only_their_own_files() {
     let api = TestApi::open(&[]).await;
-    let page = api.get("/").await;
+    for path in ["/", "/docs"] {
+        loads_only_its_own_files(&api, path).await;
+    }
+}
+
+async fn loads_only_its_own_files(api: &TestApi, path: &str) {
+    let page = api.get(path).await;
     assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
     let policy = page.header("content-security-policy");
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     assert_eq!(page.header("cache-control"), "no-cache");
-    assert_eq!(api.get_with("/", "if-none-match", page.header("etag")).await.status, 304);
+    assert_eq!(api.get_with(path, "if-none-match", page.header("etag")).await.status, 304);
     for line in page.text().lines() {
         assert!(!line.contains("style=") && !line.contains("<style") && !line.contains(" onclick="), "{line}");
     }

@@ -121,10 +121,14 @@ async fn settings_without_a_form_field_are_shown_and_can_be_removed() {
         || browser.value("[...document.querySelectorAll('#extras li')].map(item => item.dataset.extra).sort()");
     assert_eq!(extras(), json!([]));
     reuse(&browser, &card);
-    let all = json!(["controls", "image", "mask", "mask_blur", "priority", "scheduler", "strength"]);
+    // The input picture and its mask have a place of their own.
+    let all = json!(["controls", "priority", "scheduler"]);
     assert_eq!(extras(), all);
     assert_eq!(browser.value("document.getElementById('extras').checkVisibility()"), true);
-    let seen = "[...document.querySelectorAll('#extras img.thumbnail')].filter(image => image.naturalWidth === 64).length === 3";
+    let values = || browser.value("['strength', 'mask_blur'].map(id => document.getElementById(id)?.value ?? null)");
+    assert_eq!(values(), json!(["0.7", "3"]));
+    let seen =
+        "[...document.querySelectorAll('#form img.thumbnail')].filter(image => image.naturalWidth === 64).length === 3";
     browser.until("picture, mask and the control's picture are seen", seen);
     if let Some(file) = std::env::var_os("PAGE_PICTURE") {
         browser.picture(Path::new(&file));
@@ -139,10 +143,11 @@ async fn settings_without_a_form_field_are_shown_and_can_be_removed() {
     // Removing the mask or the picture also removes the settings that depend on it. Filling a form field replaces its
     // extra.
     let remove = |name: &str| browser.click(&format!("#extras [data-extra={name}] button"));
-    remove("mask");
-    assert_eq!(extras(), json!(["controls", "image", "priority", "scheduler", "strength"]));
-    remove("image");
-    assert_eq!(extras(), json!(["controls", "priority", "scheduler"]));
+    browser.click("#source [aria-label='Remove the mask']");
+    assert_eq!(values(), json!(["0.7", null]));
+    browser.click("#source [aria-label='Remove the input picture']");
+    assert_eq!(values(), json!([null, null]));
+    assert_eq!(extras(), all);
     browser.fill("#scheduler", "euler");
     assert_eq!(extras(), json!(["controls", "priority"]));
     remove("controls");

@@ -1,0 +1,45 @@
+//! The walk through the web page (`tests/page_walk`): each feature at desktop and phone width, with a check of
+//! accessibility in each state. It needs Node.js, the packages that `make walk` installs, and Chromium; without one of
+//! them it prints that it is skipped.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+#[test]
+fn every_feature_of_the_page_works_and_is_accessible() {
+    if let Some(missing) = missing() {
+        assert!(
+            std::env::var_os("LATENTD_REQUIRE_WALK").is_none(),
+            "LATENTD_REQUIRE_WALK is set, but there is no {missing}"
+        );
+        println!("skipped: the walk through the page needs {missing}");
+        return;
+    }
+    let walk = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page_walk/walk.mjs");
+    let walked = Command::new("node").arg(walk).arg(env!("CARGO_BIN_EXE_latentd")).output().unwrap();
+    let said = String::from_utf8_lossy(&walked.stdout);
+    println!("{said}");
+    assert!(walked.status.success(), "{said}\n{}", String::from_utf8_lossy(&walked.stderr));
+}
+
+/// What the walk needs and this machine does not have.
+fn missing() -> Option<&'static str> {
+    let runs = |program: &str| {
+        Command::new(program)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/page_walk/node_modules/playwright-core");
+    if !runs("node") {
+        return Some("Node.js");
+    }
+    if !modules.exists() {
+        return Some("the packages of tests/page_walk (make walk)");
+    }
+    (!["chromium", "chromium-browser", "google-chrome", "chrome"].iter().any(|name| runs(name))).then_some("Chromium")
+}

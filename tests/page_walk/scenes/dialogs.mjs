@@ -1,0 +1,81 @@
+// Code of a request, the models, and the reference of the API.
+
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { openSettings } from "./acts.mjs";
+
+const run = promisify(execFile);
+
+export const code = {
+  async play({ server, visit }) {
+    await server.start();
+    const page = await visit.openPage(server.url);
+    await page.fill("#prompt", "a fox's \"den\" in Köln");
+    await openSettings(page);
+    await page.fill("#steps", "2");
+    await page.fill("#seed", "9007199254740993");
+    await page.click("#code-open");
+    const folder = mkdtempSync(join(tmpdir(), "page-walk-code-"));
+    // Each code draws the same picture as the others.
+    for (const [name, file, ...command] of [["curl", "code.sh", "sh"], ["Python", "code.py", "python3"], ["JavaScript", "code.mjs", process.execPath]]) {
+      await page.click(`[role=tab]:text-is("${name}")`);
+      await visit.accessible(page, `code for ${name}`);
+      writeFileSync(join(folder, file), await page.textContent("[role=tabpanel]:not([hidden]) code"));
+      await run(command[0], [...command.slice(1), file], { cwd: folder });
+    }
+    assert.deepEqual(readdirSync(folder).filter((name) => name.endsWith(".png")).length, 2, "curl's file, and that of Python and JavaScript");
+    const digests = new Set((await server.json("v1/images")).data.map(({ images }) => images[0].sha256));
+    assert.equal(digests.size, 1);
+    await page.click('[role=tab]:text-is("OpenAI client")');
+    assert.match(await page.textContent("[role=tabpanel]:not([hidden]) code"), /client\.images\.generate\(\n    prompt="a fox's \\"den\\" in Köln"/);
+    await visit.accessible(page, "code for OpenAI's client");
+    rmSync(folder, { recursive: true });
+  },
+};
+
+export const models = {
+  colorScheme: "dark",
+  async play({ server, visit }) {
+    await server.start();
+    const page = await visit.openPage(server.url);
+    await page.click("#models-open");
+    await page.waitForSelector(".entries li");
+    const text = await page.textContent("dialog.sheet");
+    for (const part of ["emoji", "In memory", "63 MB", "emoji-lcm", "<teal>", "emoji-canny", "hf download"]) assert.ok(text.includes(part), part);
+    await visit.accessible(page, "models");
+    await page.keyboard.press("Escape");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "models-open");
+  },
+};
+
+export const reference = {
+  async play({ server, visit }) {
+    await server.start();
+    const page = await visit.open(`${server.url}docs`);
+    await page.waitForSelector(".operation");
+    const contract = await server.json("openapi.json");
+    const methods = ["get", "put", "post", "delete"];
+    const operations = Object.values(contract.paths).flatMap((item) => methods.filter((method) => item[method]).map((method) => item[method].operationId));
+    const shown = await page.$$eval(".operation", (sections) => sections.map(({ id }) => id));
+    assert.deepEqual(shown.toSorted(), operations.toSorted(), "each operation of the contract is shown once");
+    await visit.accessible(page, "reference");
+    await page.fill("#find", "cancel");
+    await page.waitForFunction(() => document.getElementById("cancelImage").checkVisibility() && !document.getElementById("listModels").checkVisibility());
+    await page.fill("#find", "");
+    await page.click('#index a[href="#createImage"]');
+    // Unfolds everything of one operation: schemas may contain themselves, so only three levels.
+    for (let level = 0; level < 3; level += 1) {
+      await page.$$eval("#createImage details:not([open])", (all) => all.forEach((one) => { one.open = true; }));
+      await page.waitForTimeout(100);
+    }
+    assert.ok((await page.textContent("#createImage")).includes("guidance_scale"));
+    assert.ok((await page.textContent("#createImage pre")).length > 10);
+    await visit.accessible(page, "an operation unfolded");
+    const hosts = await page.evaluate(() => [...new Set(performance.getEntriesByType("resource").map(({ name }) => new URL(name).origin))]);
+    assert.deepEqual(hosts, [new URL(server.url).origin]);
+  },
+};

@@ -1,0 +1,131 @@
+// Search, stars, selection, failures, several tabs.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { until } from "../server.mjs";
+import { SMALL, drawn, finished, prompts } from "./acts.mjs";
+
+export const history = {
+  async play({ server, visit }) {
+    await server.start();
+    // More than a page of the list, so that the search has to load older ones.
+    await drawn(server, ["a red fox", ...Array.from({ length: 30 }, (_, number) => `a cat ${number}`), "a green frog"]);
+    const page = await visit.openPage(server.url);
+    await finished(page, 1);
+    assert.match(await page.textContent("#history .note"), /deletes pictures 24 h after/);
+    assert.match(await page.textContent(".card .expiry"), /Expires in 24 h/);
+    await page.fill("#search", "fox");
+    await page.waitForFunction(() => document.querySelector("#history .note").textContent.startsWith("1 of 32 found"));
+    assert.deepEqual(await prompts(page), ["a red fox"]);
+    await visit.accessible(page, "search");
+    await page.fill("#search", "nothing at all");
+    await page.waitForFunction(() => document.querySelector("#history .note").textContent.startsWith("0 of 32 found"));
+    await page.fill("#search", "");
+    await page.waitForFunction(() => document.querySelectorAll(".card:not([hidden])").length === 32);
+  },
+};
+
+export const stars = {
+  settings: { LATENTD_RETENTION__FINISHED_S: "20", LATENTD_RETENTION__SWEEP_INTERVAL_S: "1" },
+  // The server no longer has what it has deleted.
+  expected: /status of 404/,
+  async play({ server, visit }) {
+    await server.start();
+    const [fox, frog] = await drawn(server, ["a red fox", "a green frog"]);
+    const page = await visit.openPage(server.url);
+    await finished(page, 2);
+    await page.hover(".card >> nth=1");
+    await page.click(".card >> nth=1 >> .star");
+    await page.waitForSelector(`.card[data-id=${fox.id}][data-starred]`);
+    assert.match(await page.textContent(`.card[data-id=${fox.id}] .expiry`), /this browser keeps this picture/);
+    await visit.accessible(page, "a star");
+    await until("the server has deleted both", async () => (await server.json("v1/images")).data.length === 0);
+    await page.reload();
+    await page.waitForFunction(() => document.querySelector(".card img.picture")?.naturalWidth === 64);
+    assert.deepEqual(await prompts(page), ["a red fox"]);
+    assert.match(await page.textContent(".card .expiry"), /only this browser has this picture/);
+    assert.notEqual(frog.id, await page.getAttribute(".card", "data-id"));
+    // The settings and the file are still there.
+    const download = page.waitForEvent("download");
+    await page.click(".card .actions a");
+    assert.equal((await download).suggestedFilename(), "a-red-fox-0.png");
+    await page.selectOption("#filter", "starred");
+    assert.deepEqual(await prompts(page), ["a red fox"]);
+    await visit.accessible(page, "a picture that only the browser has");
+    await page.click(".card .star");
+    await page.waitForSelector(".card", { state: "detached" });
+    await page.reload();
+    await page.waitForSelector("#empty:not([hidden])");
+  },
+};
+
+export const bulk = {
+  async play({ server, visit }) {
+    await server.start();
+    const generations = await drawn(server, ["a red fox", "a green frog", "a blue bird"]);
+    const page = await visit.openPage(server.url);
+    await finished(page, 3);
+    await page.click("#choose");
+    await page.click("#choose-all");
+    const download = page.waitForEvent("download");
+    await page.click("#choose-zip");
+    const file = await (await download).path();
+    const listed = execFileSync("python3", ["-c", "import hashlib, sys, zipfile\nz = zipfile.ZipFile(sys.argv[1])\nassert z.testzip() is None\nprint(*sorted(f'{n} {hashlib.sha256(z.read(n)).hexdigest()}' for n in z.namelist()), sep='\\n')", file]);
+    const expected = ["a-blue-bird-2", "a-green-frog-1", "a-red-fox-0"].map((name, at) => `${name}.png ${generations[2 - at].images[0].sha256}`);
+    assert.deepEqual(listed.toString().trim().split("\n"), expected);
+    await page.locator(".card .choice input").nth(1).uncheck();
+    await page.click("#choose-erase");
+    assert.equal(await page.textContent("#choose-erase"), "Press again to delete");
+    await visit.accessible(page, "about to delete");
+    await page.click("#choose-erase");
+    await page.waitForFunction(() => document.querySelectorAll(".card").length === 1);
+    assert.deepEqual((await server.json("v1/images")).data.map(({ params }) => params.prompt), ["a green frog"]);
+  },
+};
+
+export const failures = {
+  async play({ server, visit }) {
+    await server.start();
+    // A run that takes longer than its limit fails, with a reason.
+    const slow = await server.draw({ prompt: "a slow fox", steps: 1000, width: 512, height: 512, run_timeout_s: 1 });
+    assert.equal(slow.status, "failed");
+    const canceled = await server.json("v1/images", { method: "POST", body: JSON.stringify({ prompt: "a cat", steps: 1000 }) });
+    await server.json(`v1/images/${canceled.id}/cancel`, { method: "POST" });
+    await until("it is canceled", async () => (await server.json(`v1/images/${canceled.id}`)).status === "canceled");
+    await drawn(server, ["a red fox"]);
+    const page = await visit.openPage(server.url);
+    await finished(page, 1);
+    await page.selectOption("#filter", "failed");
+    await page.waitForFunction(() => document.querySelectorAll(".card:not([hidden])").length === 2);
+    assert.equal(await page.textContent(`.card[data-id=${slow.id}] .status`), slow.error.message);
+    assert.equal(await page.textContent(`.card[data-id=${canceled.id}] .status`), "Canceled");
+    assert.match(await page.textContent(`.card[data-id=${slow.id}] .expiry`), /Is deleted in/);
+    await visit.accessible(page, "failures");
+  },
+};
+
+export const tabs = {
+  async play({ server, visit }) {
+    await server.start();
+    const one = await visit.openPage(server.url);
+    const other = await visit.openPage(server.url);
+    await one.fill("#prompt", "a red fox");
+    await one.locator("#form [type=submit]").click();
+    await finished(one, 1);
+    await finished(other, 1);
+    // A client that is no tab of this browser.
+    await server.draw({ ...SMALL, prompt: "a green frog", seed: 3 });
+    for (const page of [one, other]) {
+      await finished(page, 2);
+      assert.deepEqual(await prompts(page), ["a green frog", "a red fox"]);
+    }
+    await one.hover(".card");
+    await one.click(".card .star");
+    await other.waitForSelector(".card[data-starred]");
+    for (let presses = 0; presses < 2; presses += 1) await other.locator(".card .actions > :last-child").nth(1).click();
+    for (const page of [one, other]) {
+      await page.waitForFunction(() => document.querySelectorAll(".card").length === 1);
+      assert.deepEqual(await prompts(page), ["a green frog"]);
+    }
+  },
+};

@@ -1,0 +1,54 @@
+// The entry of an API key, with pictures by fetch and by signed URLs.
+
+import assert from "node:assert/strict";
+import { finished } from "./acts.mjs";
+
+const REFUSED = /status of 401/;
+
+async function enter({ server, visit }) {
+  const key = server.createKey("studio");
+  await server.start();
+  const page = await visit.open(server.url);
+  await page.waitForSelector("#key-field");
+  await visit.accessible(page, "a key is wanted");
+  await page.fill("#key-field", "ltd_wrong");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.getElementById("key-said")?.textContent === "The server does not accept this key.");
+  await page.fill("#key-field", key);
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.getElementById("model").options.length > 0);
+  await page.fill("#prompt", "a red fox");
+  await page.locator("#form [type=submit]").click();
+  await finished(page, 1);
+  await page.waitForFunction(() => document.querySelector(".card img.picture").naturalWidth === 128);
+  await visit.accessible(page, "with a key");
+  // The key is kept for this tab, and not elsewhere.
+  await page.reload();
+  await finished(page, 1);
+  assert.equal(await page.evaluate((key) => JSON.stringify({ ...localStorage }).includes(key) || document.cookie.includes(key), key), false);
+  return { page, key };
+}
+
+export const keyEntry = {
+  settings: { LATENTD_AUTH__REQUIRED: "true" },
+  expected: REFUSED,
+  async play(stage) {
+    const { page, key } = await enter(stage);
+    const source = await page.$eval(".card img.picture", (image) => image.src);
+    assert.ok(source.startsWith("blob:"), source);
+    const { data } = await stage.server.json("v1/images", { headers: { Authorization: `Bearer ${key}` } });
+    assert.equal(data.length, 1);
+    const stranger = await stage.visit.open(stage.server.url);
+    await stranger.waitForSelector("#key-field");
+  },
+};
+
+export const signedKey = {
+  settings: { LATENTD_AUTH__REQUIRED: "true", LATENTD_HTTP__URL_SECRET: "a secret of this test, long enough" },
+  expected: REFUSED,
+  async play(stage) {
+    const { page } = await enter(stage);
+    const source = await page.$eval(".card img.picture", (image) => image.src);
+    assert.match(source, /\/content\/0\S*[?&]sig=/);
+  },
+};

@@ -1,0 +1,171 @@
+// The bar above the gallery: search, filter, and actions on several generations.
+
+import * as api from './api.js';
+import { confirmed } from './confirm.js';
+import { fileName } from './curl.js';
+import { save } from './download.js';
+import { duration } from './duration.js';
+import { element } from './element.js';
+import { zip } from './zip.js';
+
+/** The most generations that a search loads. */
+const MOST_SEARCHED = 2000;
+const FILTERS = {
+  all: { name: 'All', holds: () => true },
+  succeeded: { name: 'Finished', holds: (card) => card.generation.status === 'succeeded' },
+  starred: { name: 'Starred', holds: (card) => card.starred },
+  failed: { name: 'Failed or canceled', holds: (card) => ['failed', 'canceled', 'expired'].includes(card.generation.status) },
+};
+
+export class History {
+  /** @param {{gallery: object, announce(text: string, seen?: boolean): void, compare(first: object, second: object): void}} page */
+  constructor(page) {
+    this.page = page;
+    this.place = document.getElementById('history');
+    this.build();
+  }
+
+  /** Updates everything that depends on the cards. */
+  changed() {
+    const { cards } = this.page.gallery;
+    this.place.hidden = cards.size === 0;
+    const wanted = this.search.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
+    const { holds } = FILTERS[this.filter.value];
+    for (const card of cards.values()) {
+      const text = `${card.element.getAttribute('aria-label')} ${card.generation.params.model} ${card.generation.params.seed}`.toLowerCase();
+      const hidden = !holds(card) || !wanted.every((word) => text.includes(word));
+      if (card.element.hidden !== hidden) card.element.hidden = hidden;
+      if (hidden) card.chosen = false;
+    }
+    this.say();
+    this.choose();
+  }
+
+  // Private methods.
+
+  build() {
+    this.search = element('input', { id: 'search', type: 'search', placeholder: 'Search the pictures', 'aria-label': 'Search the pictures' });
+    this.filter = element(
+      'select', { id: 'filter', 'aria-label': 'Show' },
+      ...Object.entries(FILTERS).map(([value, { name }]) => element('option', { value }, name)),
+    );
+    this.toggle = element('button', { id: 'choose', class: 'plain', type: 'button', 'aria-pressed': 'false' }, 'Select');
+    this.note = element('p', { class: 'note', role: 'status' });
+    this.count = element('span', { class: 'count', role: 'status' });
+    const button = (id, text, onclick) => element('button', { id, class: 'plain', type: 'button', ...(onclick ? { onclick } : {}) }, text);
+    this.buttons = {
+      all: button('choose-all', 'All', () => this.chooseAll()),
+      compare: button('choose-compare', 'Compare', () => this.compare()),
+      zip: button('choose-zip', 'Download as ZIP', () => this.download()),
+      erase: confirmed(button('choose-erase', 'Delete'), {
+        announce: this.page.announce, act: () => this.erase(),
+        show: (asks) => { this.buttons.erase.textContent = asks ? 'Press again to delete' : 'Delete'; },
+      }),
+    };
+    this.bar = element('div', { class: 'chosen', role: 'group', 'aria-label': 'Selected pictures', hidden: true }, this.count, ...Object.values(this.buttons));
+    this.place.append(element('div', { class: 'history-bar' }, this.search, this.filter, this.toggle), this.bar, this.note);
+    this.search.addEventListener('input', () => this.find());
+    this.filter.addEventListener('change', () => this.find());
+    this.toggle.addEventListener('click', () => this.select(this.bar.hidden));
+  }
+
+  /** Says how many generations are found, and how long pictures are kept. */
+  say() {
+    const { gallery } = this.page;
+    const filtered = this.search.value.trim() !== '' || this.filter.value !== 'all';
+    const found = filtered ? `${gallery.shown.length} of ${gallery.cards.size} found. ` : '';
+    const text = found + (this.searching ? 'Searching older pictures …' : this.kept());
+    if (this.note.textContent !== text) this.note.textContent = text;
+  }
+
+  /** How long the server keeps generations, as a finished one shows. */
+  kept() {
+    const ended = [...this.page.gallery.cards.values()].map((card) => card.generation).find((one) => one.expires_at && one.finished_at);
+    if (!ended) return '';
+    const kept = duration((new Date(ended.expires_at) - new Date(ended.finished_at)) / 1000);
+    return `The server deletes pictures ${kept} after they are drawn. This browser keeps those with a star.`;
+  }
+
+  /** Shows what matches, and loads older generations so that all are searched. */
+  async find() {
+    this.changed();
+    const { gallery } = this.page;
+    if (this.searching || (this.search.value.trim() === '' && this.filter.value === 'all')) return;
+    this.searching = true;
+    try {
+      while (gallery.hasOlder && gallery.cards.size < MOST_SEARCHED) {
+        await gallery.loadOlder(100);
+        this.changed();
+      }
+    } catch (problem) {
+      this.page.announce(problem.message, true);
+    }
+    this.searching = false;
+    this.changed();
+  }
+
+  select(on) {
+    this.bar.hidden = !on;
+    this.toggle.setAttribute('aria-pressed', on);
+    document.getElementById('cards').toggleAttribute('data-choosing', on);
+    if (!on) for (const card of this.page.gallery.cards.values()) card.chosen = false;
+    this.choose();
+  }
+
+  get chosen() {
+    return this.page.gallery.shown.filter((card) => card.chosen);
+  }
+
+  /** Updates what depends on the chosen cards. */
+  choose() {
+    const { chosen } = this;
+    const pictures = chosen.flatMap((card) => card.images).length;
+    this.count.textContent = `${chosen.length} selected`;
+    this.buttons.compare.disabled = pictures !== 2;
+    this.buttons.zip.disabled = pictures === 0;
+    this.buttons.erase.disabled = !chosen.some((card) => !card.active);
+  }
+
+  chooseAll() {
+    const all = this.page.gallery.shown;
+    const on = all.some((card) => !card.chosen);
+    for (const card of all) card.chosen = on;
+    this.choose();
+  }
+
+  compare() {
+    this.page.compare(...this.chosen.flatMap((card) => card.images.map((image) => ({ card, image }))));
+  }
+
+  async download() {
+    const pictures = this.chosen.flatMap((card) => card.images.map((image) => ({ card, image })));
+    this.buttons.zip.disabled = true;
+    try {
+      const files = [];
+      for (const { card, image } of pictures) {
+        const bytes = new Uint8Array(await (await api.bytes(image)).arrayBuffer());
+        const name = fileName({ prompt: card.element.getAttribute('aria-label'), seed: image.seed }, image.content_type);
+        files.push({ name, bytes, date: new Date(card.generation.created_at) });
+      }
+      save(zip(files), 'pictures.zip');
+    } catch (problem) {
+      this.page.announce(problem.message, true);
+    }
+    this.choose();
+  }
+
+  async erase() {
+    const ended = this.chosen.filter((card) => !card.active);
+    let erased = 0;
+    try {
+      for (const card of ended) {
+        await card.erase();
+        erased += 1;
+      }
+    } catch (problem) {
+      this.page.announce(problem.message, true);
+    }
+    this.page.announce(erased === 1 ? '1 deleted' : `${erased} deleted`, true);
+    this.toggle.focus();
+  }
+}

@@ -1,0 +1,90 @@
+// A dialog with the models, LoRAs, ControlNets and learned words of the server, and how to add some.
+
+import * as api from './api.js';
+import { openDialog } from './dialog.js';
+import { element } from './element.js';
+import { knowsAbout, showKnown } from './known.js';
+
+const STATES = {
+  ready: 'In memory', loading: 'Is being loaded', cold: 'On disk: the first picture loads it', available: 'Available', failed: 'Not usable',
+};
+
+/** What to download, from the smallest to the largest. */
+const DOWNLOADS = [
+  {
+    name: 'Stable Diffusion 1.5', size: '4.3 GB',
+    command: "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir sd15 --exclude '*.bin' '*.ckpt' '*fp16*'",
+  },
+  {
+    name: 'LCM LoRA for Stable Diffusion 1.5, for pictures in four steps', size: '135 MB',
+    command: 'hf download latent-consistency/lcm-lora-sdv1-5 pytorch_lora_weights.safetensors --local-dir lcm',
+  },
+  {
+    name: 'Stable Diffusion XL', size: '13.9 GB',
+    command: "hf download stabilityai/stable-diffusion-xl-base-1.0 --local-dir sdxl --exclude '*.bin' '*.onnx*' '*.msgpack' '*fp16*'",
+  },
+];
+
+/** @param {{use(prompt: string): void, copy(text: string): void}} page */
+export async function showModels(page) {
+  const place = element('div', { class: 'stack' }, element('p', { class: 'note' }, 'Reading the list …'));
+  openDialog('Models', place);
+  try {
+    const [models, loras, embeddings, controlNets] = await Promise.all([api.models(), api.loras(), api.embeddings(), api.controlNets()]);
+    place.replaceChildren(
+      section('Models', models.map((model) => row(model.id, model, page))),
+      section('LoRAs', loras.map((lora) => row(lora.name, lora))),
+      section('Learned words', embeddings.map((one) => row(one.word ?? one.name, one))),
+      section('ControlNets', controlNets.map((one) => row(one.name, one))),
+      more(page),
+    );
+  } catch (problem) {
+    place.replaceChildren(element('p', { class: 'error', role: 'alert' }, problem.message));
+  }
+}
+
+function section(title, rows) {
+  const content = rows.length > 0 ? element('ul', { class: 'entries' }, ...rows) : element('p', { class: 'note' }, 'None.');
+  return element('section', {}, element('h3', {}, title), content);
+}
+
+function row(name, entry, page) {
+  const { state, bytes, error, notes = [], models, capabilities: can, default: isDefault } = entry;
+  const facts = [
+    STATES[state] ?? state, ...(isDefault ? ['default'] : []), ...(bytes ? [amount(bytes)] : []),
+    ...(can ? [`${can.default_width} × ${can.default_height}`, `${can.default_steps} steps`] : []),
+    ...(models?.length ? [`for ${models.join(', ')}`] : []),
+  ];
+  const known = can && page && knowsAbout(can.name ?? name)
+    ? [element('button', { class: 'plain', type: 'button', onclick: () => showKnown(page.use) }, 'What it knows')] : [];
+  return element(
+    'li', { 'data-state': state },
+    element('p', { class: 'entry-name' }, element('strong', {}, name), ' ', element('span', { class: 'note' }, facts.join(' · '))),
+    ...(can?.description ? [element('p', { class: 'note' }, can.description)] : []),
+    ...(error ? [element('p', { class: 'error' }, typeof error === 'string' ? error : error.message ?? String(error))] : []),
+    ...notes.map((note) => element('p', { class: 'note' }, note)),
+    ...known,
+  );
+}
+
+/** How to add a model. */
+function more(page) {
+  const items = DOWNLOADS.map(({ name, size, command }) => element(
+    'li', {}, element('p', { class: 'entry-name' }, element('strong', {}, name), ' ', element('span', { class: 'note' }, size)),
+    element('pre', { class: 'code', tabindex: 0, 'aria-label': `Command for ${name}` }, element('code', {}, command)),
+    element('button', { class: 'plain', type: 'button', onclick: () => page.copy(command) }, 'Copy'),
+  ));
+  return element(
+    'section', {}, element('h3', {}, 'Add a model'),
+    element(
+      'p', {}, 'Run a command in the folder that the server\'s setting ', element('code', {}, 'models.dir'), ' names (for LoRAs, ',
+      element('code', {}, 'loras.dir'), '). The server finds new files within seconds.',
+    ),
+    element('ul', { class: 'entries' }, ...items),
+  );
+}
+
+function amount(bytes) {
+  const [unit, size] = [['GB', 1e9], ['MB', 1e6], ['kB', 1e3]].find(([, size]) => bytes >= size) ?? ['bytes', 1];
+  return `${(bytes / size).toFixed(bytes / size < 10 && size > 1 ? 1 : 0)} ${unit}`;
+}

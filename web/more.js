@@ -1,0 +1,79 @@
+// The fields of the chosen model's schema that have no place of their own in the form, in two groups: the add-ons of the
+// model, and all others under "More".
+
+import { element } from './element.js';
+import { field } from './field.js';
+import { print } from './json.js';
+
+const ADD_ONS = ['loras', 'controls', 'refiner'];
+/** The order of the fields under "More". Fields that are not listed follow. */
+const ORDER = [
+  'prompt_syntax', 'prompt_2', 'negative_prompt_2', 'clip_skip', 'guidance_rescale', 'guidance_interval', 'eta', 'sigmas',
+  'timesteps', 'denoising_end', 'seed_mode', 'decoder', 'feature_cache', 'original_size', 'crop_top_left', 'target_size',
+  'negative_original_size', 'negative_crop_top_left', 'negative_target_size', 'aesthetic_score', 'negative_aesthetic_score',
+  'output.quality', 'output.metadata', 'priority', 'start_timeout_s', 'run_timeout_s', 'on_disconnect', 'metadata', 'webhook',
+];
+/** Other names of fields that the form has, and the page's own number of previews. */
+const NEVER = ['size', 'num_inference_steps', 'previews'];
+
+export class More {
+  /**
+   * @param {import('./extras.js').Extras} extras the values
+   * @param {(name: string) => boolean} isPlaced whether the form has another place for a field
+   * @param {object} page what controls need: `pick`, `announce`, `size`, `fresh`
+   * @param {() => void} changed
+   */
+  constructor(extras, isPlaced, page, changed) {
+    this.extras = extras;
+    this.isPlaced = isPlaced;
+    this.page = page;
+    this.changed = changed;
+    this.addOns = document.getElementById('add-ons-fields');
+    this.rest = document.getElementById('more-fields');
+  }
+
+  /** Makes the controls for a schema whose names of add-ons are filled in. */
+  offer(schema) {
+    if (this.schema === print(schema)) return;
+    this.schema = print(schema);
+    const properties = flat(schema?.properties ?? {}).filter(([name]) => !this.isPlaced(name) && !NEVER.includes(name));
+    this.fields = properties.map(([path, part]) => {
+      return { path, part, control: field(path, part, (value) => this.set(path, value), this.page) };
+    });
+    const placed = (names) => this.fields.filter(({ path }) => names(path)).map(({ control }) => control.element);
+    this.fields.sort((one, other) => place(one.path) - place(other.path));
+    this.addOns.replaceChildren(...placed((path) => ADD_ONS.includes(path)));
+    this.rest.replaceChildren(...placed((path) => !ADD_ONS.includes(path)));
+    this.show();
+  }
+
+  show() {
+    for (const { path, part, control } of this.fields ?? []) {
+      const [name, key] = path.split('.');
+      const value = this.extras.fields[name];
+      control.show(key ? value?.[key] : value);
+      control.element.hidden = part['x-needs'] !== undefined && this.extras.fields[part['x-needs']] === undefined;
+    }
+  }
+
+  set(path, value) {
+    const [name, key] = path.split('.');
+    if (!key) this.extras.put(name, value);
+    else {
+      const { [key]: _, ...others } = this.extras.fields[name] ?? {};
+      const next = value === undefined ? others : { ...others, [key]: value };
+      this.extras.put(name, Object.keys(next).length > 0 ? next : undefined);
+    }
+    this.changed();
+  }
+}
+
+/** The keys of `output` are fields of their own; the form has its format. */
+function flat({ output, ...properties }) {
+  const { format, ...keys } = output?.properties ?? {};
+  return [...Object.entries(properties), ...Object.entries(keys).map(([key, part]) => [`output.${key}`, part])];
+}
+
+function place(path) {
+  return ORDER.includes(path) ? ORDER.indexOf(path) : ORDER.length;
+}

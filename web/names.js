@@ -1,0 +1,17 @@
+// The names that the page shows for the fields of a request.
+
+const NAMES = {
+  image: 'Input picture', mask: 'Mask', loras: 'LoRA', controls: 'ControlNet', prompt_2: 'Second prompt',
+  negative_prompt_2: 'Second negative prompt', scheduler: 'Sampler', output: 'File format', sigmas: 'Noise levels',
+  start_timeout_s: 'Start timeout (s)', run_timeout_s: 'Run timeout (s)', eta: 'Noise of DDIM (η)', mask_blur: 'Blur (pixels)',
+  mask_invert: 'Invert', keep_unmasked: 'Copy the kept part without change', padding_mask_crop: 'Crop around the mask (pixels)',
+  'controls.image': 'Picture to follow', 'output.quality': 'JPEG quality',
+  'output.metadata': 'Metadata in the file', 'webhook.url': 'URL', preprocess: 'Edges', clip_skip: 'CLIP skip',
+};
+
+/** The name of a field, such as `mask_blur` or `output.quality`. Numbers in a path are places in a list. */
+export function title(path) {
+  const last = path.split('.').at(-1);
+  const plain = last.replaceAll('_', ' ');
+  return NAMES[path.replace(/\.\d+/g, '')] ?? NAMES[last] ?? plain[0].toUpperCase() + plain.slice(1);
+}

@@ -1,0 +1,46 @@
+// Texts for the state of a generation.
+
+import { duration } from './duration.js';
+
+const PHASES = {
+  loading: 'Loading the model', encoding: 'Encoding the prompt', decoding: 'Decoding the picture', saving: 'Saving',
+};
+
+/** One line about a generation. `progress` is that of the generation object or of an event; null before the first. */
+export function stateText(generation, progress, canceling) {
+  const { status, queue } = generation;
+  if (status === 'queued') return place(queue);
+  if (status === 'running') return canceling ? 'Canceling …' : doing(progress);
+  return ended(generation);
+}
+
+/** When a generation is deleted, or that this browser keeps it. */
+export function expiryText({ expires_at: expires, status, apart }, starred, now = Date.now()) {
+  if (apart) return 'Starred: only this browser has this picture now.';
+  if (starred) return 'Starred: this browser keeps this picture.';
+  if (!expires) return '';
+  const left = (new Date(expires) - now) / 1000;
+  return left > 0 ? `${status === 'succeeded' ? 'Expires' : 'Is deleted'} in ${duration(left)}` : 'Expired';
+}
+
+function place(queue) {
+  if (!queue) return 'Queued';
+  const begins = queue.estimated_start_s >= 1 ? ` · starts in ${duration(queue.estimated_start_s)}` : '';
+  return (queue.position === 0 ? 'Next in the queue' : `Queued, ${queue.position} ahead`) + begins;
+}
+
+function doing(progress) {
+  if (!progress) return 'Starting';
+  if (PHASES[progress.phase]) return PHASES[progress.phase];
+  const left = progress.eta_s > 0.5 ? ` · ${duration(progress.eta_s)} left` : '';
+  return `Step ${progress.step} of ${progress.steps}${left}`;
+}
+
+function ended({ status, error, params, started_at: started, finished_at: finished }) {
+  if (status === 'failed') return error?.message ?? 'Failed';
+  if (status === 'canceled') return 'Canceled';
+  if (status === 'expired') return 'Expired: waited too long to start';
+  const seconds = started && finished ? (new Date(finished) - new Date(started)) / 1000 : null;
+  const took = seconds === null ? [] : [`${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`];
+  return [`${params.width} × ${params.height}`, `${params.steps} ${params.steps === 1 ? 'step' : 'steps'}`, `seed ${params.seed}`, ...took].join(' · ');
+}
