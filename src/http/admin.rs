@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     catalogue::Reloaded,
-    generation::{Fields, Record, rfc3339},
+    generation::{Record, rfc3339},
     ledger::{ListQuery, WorkerRecord},
     service::{Access, Service, View},
 };

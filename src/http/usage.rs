@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{caller::Caller, error::ApiError, urlencoded};
 use crate::{
-    generation::{Allowance, Fields, Invalid},
+    generation::{Allowance, Invalid},
     ledger::{Usage, UsageOfDay},
     service::Service,
 };

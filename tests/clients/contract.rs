@@ -5,7 +5,10 @@ use std::{process::Command, time::Duration};
 
 use reqwest::StatusCode;
 
-use crate::{packages, scripts, server::{PATIENCE, Server}};
+use crate::{
+    packages, scripts,
+    server::{PATIENCE, Server},
+};
 
 /// Where `make random-contract` says for how many seconds each listener is tested, and which requests are sent. Without
 /// it a short run sends the same requests every time.

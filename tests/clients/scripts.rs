@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    packages,
-    server::PATIENCE,
-};
+use crate::{packages, server::PATIENCE};
 
 /// Runs a script of `tests/clients` with a Python that has the packages of `list`. Without the
 /// packages, the test is skipped.
