@@ -40,6 +40,9 @@ export function follow(listener, opened) {
   assign();
 }
 
+/** Whether the stream of all own generations brings their events now. */
+export const isFollowing = () => feed?.open ?? false;
+
 // A hidden page must not occupy connections that a visible page needs.
 document.addEventListener('visibilitychange', assign);
 

@@ -3,7 +3,7 @@
 import * as api from './api.js';
 import { Card } from './card.js';
 import { mainField } from './element.js';
-import { follow, isTerminal } from './events.js';
+import { follow, isFollowing, isTerminal } from './events.js';
 import * as stars from './stars.js';
 import * as tabs from './tabs.js';
 
@@ -82,7 +82,7 @@ export class Gallery {
   /** Updates the positions in the queue, for which there are no events, and notices generations of other pages. */
   async refreshQueued(own) {
     const active = [...this.cards.values()].filter((card) => card.active);
-    if (own && own.queued + own.running > active.length) await this.refresh();
+    if (this.loaded && (!isFollowing() || own.queued + own.running > active.length)) await this.refresh();
     if (!active.some((card) => card.generation.status === 'queued')) return;
     const page = await api.list({ limit: 100, status: 'queued' });
     for (const generation of page.data) {
