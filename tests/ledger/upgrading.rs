@@ -300,7 +300,7 @@ async fn processes_of_two_versions_share_keys() {
     let mut old = PgConnection::connect(place.url()).await.unwrap();
     earlier("postgres", 4).await.run(&mut old).await.unwrap();
     let create = async |old: &mut PgConnection, id: &str| {
-        sqlx::query(OLD_CREATE).bind(id).bind(&[1; 32][..]).bind("default").execute(old).await.unwrap();
+        sqlx::query(OLD_CREATE).bind(id).bind(vec![1_u8; 32]).bind("default").execute(old).await.unwrap();
     };
     create(&mut old, "before").await;
     let store = place.open().await;
@@ -326,7 +326,7 @@ async fn keys_of_an_earlier_version_have_the_default_terms() {
     let place = SqlitePlace::new();
     let mut connection = database(place.path(), 5).await;
     let create = OLD_CREATE.replace("now()", "1700000000000");
-    let create = sqlx::query(sqlx::AssertSqlSafe(create)).bind("before").bind(&[1; 32][..]).bind("default");
+    let create = sqlx::query(sqlx::AssertSqlSafe(create)).bind("before").bind(vec![1_u8; 32]).bind("default");
     create.execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     let store = place.open().await;

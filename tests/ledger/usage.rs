@@ -52,7 +52,8 @@ async fn total(store: &dyn Store, tenant: &str, key: &str) -> [Usage; 2] {
     };
     let days = store.usage(tenant, key, 9).await.unwrap();
     assert!(days.len() <= 2 && days.iter().all(|day| day.day.len() == "2026-11-29".len()), "{days:?}");
-    days.into_iter().fold(Default::default(), |[tenant, key], day| [add(tenant, day.tenant), add(key, day.key)])
+    days.into_iter()
+        .fold(Default::default(), |[tenant, key]: [Usage; 2], day| [add(tenant, day.tenant), add(key, day.key)])
 }
 
 fn usage(generations: u64, cost: f64) -> Usage {

@@ -9,7 +9,7 @@ use crate::harness::{Server, request, with};
 
 /// Runs `latentd keys create` on a data folder; returns the key, or the error that it prints.
 fn create(data: &Path, arguments: &[&str]) -> Result<String, String> {
-    keys(data, &[&["create"], arguments].concat())
+    keys(data, &[&["create"][..], arguments].concat())
 }
 
 /// Runs `latentd keys` on a data folder; returns its output, or the error that it prints.
