@@ -28,7 +28,15 @@ pub fn python(list: &str) -> Option<PathBuf> {
     let install = |folder: &Path| {
         call(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
         let mut pip = Command::new(&python);
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--only-binary=:all:"]);
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-compile",
+            "--only-binary=:all:",
+        ]);
         call(pip.arg("--requirement").arg(&packages))
     };
     let installed = installed(&LOCK[at], &folder, &[&packages], "python3", install);
