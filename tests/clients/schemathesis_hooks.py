@@ -17,14 +17,13 @@ fresh = itertools.count()
 
 @schemathesis.hook
 def before_load_schema(context, raw_schema):
-    """Describes the events of streams as schemathesis reads them: `data` is the text of a JSON document, `id` is a text,
-    and an event without a name is a `message`."""
+    """Describes the events of streams as schemathesis reads them: `data` is the text of a JSON document, `id` is a text
+    that also counts for later events without one, and an event without a name is a `message`."""
     schemas = raw_schema["components"]["schemas"]
     for name in ("StreamEvent", "OpenAiStreamEvent"):
         for kind in schemas[name]["oneOf"]:
             fields = kind["properties"]
-            if "id" in fields:
-                fields["id"] = {"type": "string", "pattern": "^[0-9]+$"}
+            fields["id"] = {"type": "string", "pattern": "^[0-9]+$"}
             if "event" not in fields:
                 fields["event"] = {"const": "message"}
             if fields["data"] != {"const": ""}:

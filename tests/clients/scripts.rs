@@ -16,7 +16,7 @@ pub async fn python(list: &'static str, script: &str, arguments: &[&str]) {
     let mut command = Command::new(python);
     // Isolated: a script must not import other scripts of its folder, nor leave compiled files there.
     command.args(["-I", "-B"]).arg(packages::sources().join(script));
-    run(command, script, arguments, PATIENCE).await;
+    run(command, script, arguments, 5 * PATIENCE).await;
 }
 
 /// Runs a script of `tests/clients` with Node.js. Without Node.js or the packages, the test is skipped.
@@ -27,7 +27,7 @@ pub async fn node(script: &str, arguments: &[&str]) {
     fs::copy(packages::sources().join(script), &copy).unwrap();
     let mut command = Command::new("node");
     command.arg(copy);
-    run(command, script, arguments, PATIENCE).await;
+    run(command, script, arguments, 5 * PATIENCE).await;
 }
 
 /// Installs without blocking the runtime.
