@@ -197,10 +197,10 @@ async fn only_add_ons_that_fit_the_model_are_offered() {
     assert_eq!(extras(&browser), json!({}));
 
     // A refiner, and its removal with all its fields.
-    assert_eq!(options(&browser, "[id='refiner.model']"), json!(["", "sdxl", "sdxl-refiner"]));
-    browser.fill("[id='refiner.model']", "sdxl-refiner");
+    assert_eq!(options(&browser, "[id='refiner.model']"), json!(["", "sdxl"]));
+    browser.fill("[id='refiner.model']", "sdxl");
     browser.fill("[id='refiner.switch_at']", "0.6");
-    assert_eq!(extras(&browser), json!({"refiner": {"model": "sdxl-refiner", "switch_at": 0.6}}));
+    assert_eq!(extras(&browser), json!({"refiner": {"model": "sdxl", "switch_at": 0.6}}));
     browser.fill("[id='refiner.model']", "");
     assert_eq!(extras(&browser), json!({}));
 
