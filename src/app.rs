@@ -57,8 +57,8 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the store, finds the models, queues generations again that an earlier process of an unshared store left
-    /// running, and binds the listeners.
+    /// Opens the store, finds the models, and binds the listeners. In an unshared store, also queues the generations
+    /// again that an earlier process left running.
     ///
     /// # Errors
     /// The data folder is in use or cannot be written, the database does not answer, the default model is unusable, or

@@ -139,8 +139,8 @@ fn host(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-/// Stack size in bytes of tokio's threads: twice its default. These threads parse requests (JSON nests at most 128
-/// levels), read model files and decode pictures. Builds without optimization need more stack for it.
+/// Stack size in bytes of tokio's threads: twice the default. On these threads, requests are parsed (JSON nests at most
+/// 128 levels), model files are read and pictures are decoded, which needs more stack in builds without optimization.
 const RUNTIME_STACK: usize = 4 << 20;
 
 fn serve(serve: &Serve) -> Result<()> {

@@ -148,7 +148,7 @@ pub struct Queue {
     pub ageing_s: Seconds,
 }
 
-/// The limits of tenants whose keys do not set other ones.
+/// The limits of tenants for which the operator has not chosen other limits with a key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tenants {
@@ -301,14 +301,15 @@ impl ConfigError {
 }
 
 impl Sources {
-    /// The sources of this process: `file`, otherwise `LATENTD_CONFIG`, and the environment.
+    /// The sources of this process: the settings file (`file`, otherwise the one that `LATENTD_CONFIG` names), the
+    /// environment, and `flags`.
     ///
     /// # Errors
     /// The settings file cannot be read, or a variable is not UTF-8.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Result<Sources, ConfigError> {
         let own = |(name, _): &(OsString, OsString)| name.as_encoded_bytes().starts_with(b"LATENTD_");
         let text = |(name, value): (OsString, OsString)| {
-            let name = name.to_string_lossy().into_owned(); // A setting is never named in invalid UTF-8.
+            let name = name.to_string_lossy().into_owned(); // Names in invalid UTF-8 are no settings.
             match value.into_string() {
                 Ok(value) => Ok((name, value)),
                 Err(value) => Err(ConfigError::NotUtf8 { name, value }),

@@ -104,7 +104,7 @@ pub struct AppState {
     pub limits: Arc<Limits>,
     /// Canceled when the server begins to stop; then event streams end and waiting requests are answered.
     pub draining: CancellationToken,
-    /// Requests that clients may repeat by themselves.
+    /// The requests of clients that repeat their requests by themselves.
     pub tries: Tries,
     /// The model that each client of the A1111 face has chosen.
     sdapi_models: sdapi::ChosenModels,
@@ -153,7 +153,7 @@ pub fn public_router(state: AppState) -> Router {
 }
 
 /// The router of the operator's listener: health, metrics and administration. With `operator.token`, administration
-/// requires the token.
+/// requires the token or an API key with the scope `admin`.
 pub fn operator_router(state: AppState, operator: &Operator) -> Router {
     let access = OperatorAccess::new(state.service.clone(), operator);
     let check = middleware::from_fn_with_state(access, operator_access::check);
@@ -183,7 +183,8 @@ async fn attach_face(mut response: Response, face: ResponseFace) -> Response {
     response
 }
 
-/// Adds the layers around every route, the outermost last. The extractor of bodies bounds their size.
+/// Adds the layers around every route, the outermost last. The bound of axum on body sizes is disabled, because the
+/// extractor of bodies has its own.
 pub fn finish(router: Router, metrics: Metrics) -> Router {
     let compressed = SizeAbove::new(512).and(is_compressible);
     router
@@ -193,8 +194,8 @@ pub fn finish(router: Router, metrics: Metrics) -> Router {
         .layer(middleware::from_fn_with_state(metrics, observe::observe))
 }
 
-/// Whether a response is a text. Pictures are compressed already, also those in JSON, whose answers take room; and an
-/// event must not wait in a compressor's buffer.
+/// Whether a response is a text. Pictures are compressed already, also those in the JSON answers that carry an
+/// [`AnswerRoom`](listener::AnswerRoom). An event must not wait in a compressor's buffer.
 fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, extensions: &axum::http::Extensions) -> bool {
     if extensions.get::<listener::AnswerRoom>().is_some() {
         return false;

@@ -3,8 +3,8 @@
 //! The state in memory, such as the progress of a run, can be lost without losing a generation. An accepted generation
 //! is durable and reaches exactly one final state; it may run more than once, but its result appears once.
 //!
-//! The methods of `Change` define each change of state once for both databases; `Dialect` contains their differences. A
-//! role is a trait that documents and implements its methods in one place.
+//! The methods of `Change` define each change of state once for both databases; `Dialect` contains what differs. A role
+//! (a group of methods for one kind of user) is a trait that documents and implements its methods in one place.
 
 mod accepting;
 pub mod blobs;
@@ -54,7 +54,7 @@ pub use workers::{Heartbeat, Hint, Report, Snapshot, WorkerRecord};
 #[derive(Clone, Debug)]
 pub struct Ledger {
     db: Arc<dyn Dialect>,
-    /// Longest duration of a call; `None` for a file, which answers or fails by itself.
+    /// Longest duration of an operation; `None` for a SQLite file, which answers or fails by itself.
     timeout: Option<Duration>,
     /// How long a finished generation is kept.
     retention: Duration,
@@ -85,17 +85,17 @@ impl Keys for Ledger {}
 impl Usages for Ledger {}
 impl Webhooks for Ledger {}
 
-/// How many times a call is tried if other calls conflict with it, and the pause before the first retry.
+/// How many times an operation is tried if others conflict with it, and the pause before the first retry.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Ledger {
-    /// Receives hints of other processes until `stop`. Without it [`Fleet::hints`] is silent.
+    /// Receives hints of other processes until `stop`. [`Fleet::hints`] yields nothing while this does not run.
     pub async fn listen(self, stop: CancellationToken) {
         stop.run_until_cancelled(self.db.listen()).await;
     }
 
-    /// Repeats a call that conflicts with others, and gives up after the timeout, even if the network hangs.
+    /// Repeats `call` if others conflict with it, and gives up after the timeout, even if the network hangs.
     async fn bounded<T, F>(&self, call: impl Fn() -> F + Send + Sync) -> Result<T>
     where
         T: Send,
@@ -145,8 +145,8 @@ fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(crate::jitter::between(0.5, 1.0))
 }
 
-/// The right to write the outcome of one attempt while the lease is renewed; [`Claims::finish`] uses it up. A clone
-/// serves a retry if the store did not answer: the fence lets only one of them count.
+/// The right to write the outcome of one attempt while the lease is renewed; [`Claims::finish`] uses it up. A clone is
+/// for a retry if the store did not answer: because of the fence, only one of the two takes effect.
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub(in crate::ledger) id: GenerationId,
@@ -158,7 +158,7 @@ impl Lease {
         self.id
     }
 
-    /// Number of this attempt. Blob paths contain it, so that a late loser never overwrites the winner's artifacts.
+    /// Number of this attempt. Blob paths contain it, so that attempts never overwrite each other's artifacts.
     pub fn fence(&self) -> i64 {
         self.fence
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use latentd::kernels::arena::Allocator;
 
-/// Frees activations to the arena of the kernels. Everything else comes from the system allocator.
+/// Returns freed activations to the arena of the kernels. All other memory comes from the system allocator.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 

@@ -131,14 +131,14 @@ pub struct View {
 #[derive(Clone, Debug)]
 pub struct Waited {
     pub view: View,
-    /// Whether the wait ended before generation and timeout, because no worker will start the generation.
+    /// Whether the wait ended early, before the timeout, because no worker will start the generation.
     pub is_cut_short: bool,
 }
 
 /// A page of a list of generations.
 #[derive(Debug)]
 pub struct ViewPage {
-    /// The generations without progress and place in the queue.
+    /// The generations. Their progress and their places in the queue are not read.
     pub views: Vec<View>,
     /// Whether the query has more generations after this page.
     pub has_more: bool,
@@ -308,7 +308,7 @@ impl Service {
         Ok(())
     }
 
-    /// Erases files without a record. A failure only leaves the files until the next sweep.
+    /// Erases the files of a generation that has no record. A failure only leaves the files until the next sweep.
     async fn erase_blobs(&self, id: GenerationId) {
         if let Err(error) = self.0.blobs.delete_generation(id).await {
             tracing::warn!(%id, %error, "files without a generation stay for now");
@@ -448,7 +448,7 @@ impl Service {
         Ok(self.bounded(answer).await?)
     }
 
-    /// As [`Service::query`], for several calls.
+    /// As [`Service::query`], for work that calls the store several times.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, ServiceError>>) -> Result<T, ServiceError> {
         self.bounded(async { Ok(work.await) }).await?
     }

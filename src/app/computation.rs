@@ -25,8 +25,8 @@ pub(super) struct RunningComputation {
 }
 
 impl Computation {
-    /// Starts the engine threads and the worker, and begins to load the models that are loaded at the start. Their
-    /// loading ends early if `draining` is canceled.
+    /// Starts the engine threads and the worker, and begins to load the models that must be in memory before the server
+    /// is ready. The loading ends early if `draining` is canceled.
     pub fn spawn(
         self,
         stop: &CancellationToken,

@@ -10,7 +10,7 @@ pub(super) fn bound(setting: u64) -> u64 {
     if setting == 0 { of_process(Path::new("/")) / 2 } else { setting }
 }
 
-/// Bytes that the process may use: the memory of the machine, or the limit of its container.
+/// Bytes that the process may use: the memory of the machine, or the limit of the process's container if it is lower.
 fn of_process(root: &Path) -> u64 {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
     let machine = read("proc/meminfo").and_then(|text| {

@@ -1,4 +1,4 @@
-//! The token that the operator's routes require: that of the settings, otherwise that of a file in the data folder.
+//! The token that the operator's routes require: from the settings, otherwise from a file in the data folder.
 
 use std::{
     fs::{self, OpenOptions},
@@ -14,9 +14,9 @@ use crate::config::{Config, Secret};
 /// The file in the data folder.
 const FILE: &str = "operator.token";
 
-/// Sets the token of a server whose settings have none and whose listener other machines may reach. The first start
-/// makes the file. If the file can neither be read nor written, as in a read-only container, the token is one that
-/// nobody knows.
+/// If the settings have no token and other machines may reach the operator listener, sets the token to that of the
+/// file. The first start makes the file. If the file can neither be read nor written, as in a read-only container, the
+/// token is a random one that nobody knows, so that the routes are closed.
 ///
 /// # Errors
 /// The file is empty, or the system has no random bytes.
@@ -47,7 +47,7 @@ pub fn operator_token(config: &Config) -> Secret {
 }
 
 fn read_or_make(path: &Path) -> io::Result<Secret> {
-    // Only the owner may read the file, from its beginning on.
+    // The file is created with its final mode, so that other users cannot read it even for a moment.
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return read(path),
         file => file?,

@@ -83,7 +83,7 @@ pub async fn migrate(config: &Config) -> Result<()> {
     open_sqlite(config).await.map(drop).with_context(|| format!("data_dir {}", config.data_dir.display()))
 }
 
-/// How generations of ended processes are taken back; `all` takes back every running one.
+/// How generations of ended processes are taken back. With `all`, every running generation is taken back.
 pub(super) fn reaping(queue: &config::Queue, all: bool) -> Reaping {
     Reaping { all, max_crashes: queue.max_crashes, backoff: queue.backoff_s.into() }
 }

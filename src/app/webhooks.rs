@@ -12,7 +12,7 @@ use crate::{
     webhooks::{Deliverer, EndpointRegistry, Guard, Receivers, Resolver, RetrySchedule, Sender, SystemResolver},
 };
 
-/// `patience`: longest time for a call to the store; `None` without a limit.
+/// `patience` is the longest time that a call to the store may take; `None` means no limit.
 pub(super) fn webhooks(
     settings: &config::Webhooks,
     store: Arc<dyn Webhooks>,

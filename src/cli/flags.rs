@@ -22,7 +22,7 @@ const OTHERS: [(&str, &str); 13] = [
     ("metadata", "is stored by a server"),
 ];
 
-/// The flags of a command line: names of fields and texts, as in a form.
+/// The flags of a command line, as pairs of a field's name and its text, as in a form.
 #[derive(Debug)]
 pub(super) struct Flags(Vec<(String, String)>);
 

@@ -227,7 +227,7 @@ fn take_in(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, path: Op
 
 /// Puts a picture into its field and into the inputs.
 fn take(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, file: &[u8]) -> Result<()> {
-    // Transparent parts of a picture are white; those of a mask are black, so they are kept.
+    // Transparent parts of a picture become white. Those of a mask become black, so that they are kept.
     let ground = if place == ImageField::Mask { 0 } else { 255 };
     let picture = decode(file, ground)?;
     // Nothing is stored here, so the digest only identifies the file.
@@ -237,7 +237,7 @@ fn take(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, file: &[u8]
     Ok(())
 }
 
-/// Maximum number of bytes that are read of a picture, because some files have no end.
+/// Maximum number of bytes that are read of a picture, because some files, such as `/dev/zero`, have no end.
 const MOST_BYTES: u64 = 256 << 20;
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

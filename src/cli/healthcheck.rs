@@ -13,7 +13,8 @@ use super::operator::reachable;
 /// Requests `/livez` from the operator listener.
 ///
 /// # Errors
-/// The server does not accept the connection within 3 seconds or does not answer within 3 more, or answers with a status other than 200.
+/// The server does not accept the connection within 3 seconds, does not answer within 3 more seconds, or answers with a
+/// status other than 200.
 pub(super) fn run(bind: SocketAddr) -> Result<()> {
     let address = reachable(bind);
     let timeout = Duration::from_secs(3);

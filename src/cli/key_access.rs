@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::operator::reachable;
 
-/// The way to the keys.
+/// How a command reaches the keys.
 pub(super) enum KeyAccess {
     Store(KeyRing),
     /// Only one process can use a SQLite file. If a server uses the file, the server answers.
@@ -116,7 +116,7 @@ fn told<T>(done: Result<T, ServiceError>) -> Result<T> {
 }
 
 impl Server {
-    /// Does something with one key.
+    /// Requests the operation `what` on one key.
     async fn act(&self, id: &str, what: &str, fields: Map<String, Value>) -> Result<KeyObject> {
         if !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) || id.is_empty() {
             bail!("{id:?} is not the id of a key, which is its second part");

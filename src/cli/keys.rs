@@ -256,7 +256,7 @@ fn or_dash(text: &Option<String>) -> String {
     filled(text.as_deref().unwrap_or_default())
 }
 
-/// The id in a whole key; another text unchanged.
+/// The id of a whole key. Other texts are returned unchanged.
 fn public_part(key: &str) -> &str {
     key.strip_prefix("ltd_").and_then(|rest| rest.split('_').next()).unwrap_or(key)
 }

@@ -30,7 +30,7 @@ impl Output {
     }
 
     /// Checks that the file can be opened for writing, without changing anything. Files such as pipes are not opened,
-    /// because a pipe would wait for its reader.
+    /// because opening a pipe waits for its reader.
     ///
     /// # Errors
     /// The file cannot be written.

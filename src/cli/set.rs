@@ -45,8 +45,8 @@ pub(super) fn parsed(text: &str) -> Result<Set, String> {
     }
 }
 
-/// The fields of the flags and of `others`. Pictures of `controls` are files: `{"file": "edges.png"}`, which are read
-/// here.
+/// The fields of `others` and of `set`. In `controls`, pictures are given as files, such as `{"file": "edges.png"}`,
+/// which this function reads.
 ///
 /// # Errors
 /// A file cannot be read.

@@ -85,7 +85,7 @@ fn read(text: &str, default: &toml::Value) -> ValueKind {
     }
 }
 
-/// The setting whose name differs only in the number of underscores, or in at most two characters.
+/// The setting whose name differs from `name` in at most two characters, not counting underscores and case.
 fn nearest<'k>(name: &str, known: &'k [String]) -> Option<&'k str> {
     let plain = |name: &str| name.to_ascii_uppercase().split('_').filter(|word| !word.is_empty()).collect::<String>();
     let name = plain(name);

@@ -11,7 +11,7 @@ use super::{ConfigError, HostPattern, Origin, Seconds, Secret, words};
 pub struct Http {
     #[serde(deserialize_with = "words::address")]
     pub bind: SocketAddr,
-    /// If empty, `http::origin` decides.
+    /// If empty, a listener on a loopback address accepts only local names, and any other listener accepts every name.
     pub allowed_hosts: Vec<HostPattern>,
     pub cors_origins: Vec<Origin>,
     /// If empty, the address of the request is used where links must be absolute.

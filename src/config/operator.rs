@@ -12,7 +12,8 @@ pub struct Operator {
     #[serde(deserialize_with = "words::address")]
     pub bind: SocketAddr,
     pub allowed_hosts: Vec<HostPattern>,
-    /// If empty, the token is in a file, and required only if other machines may reach the listener.
+    /// If empty, and if other machines may reach the listener, a file in the data folder contains the token. If they
+    /// cannot, no token is required.
     pub token: Secret,
 }
 

@@ -10,7 +10,7 @@ use crate::generation::SigningSecret;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhooks {
-    /// Signs messages to addresses in requests; `None` refuses such addresses.
+    /// Signs the messages to URLs that requests name. If `None`, requests that name a URL are refused.
     #[serde(deserialize_with = "optional_secret", serialize_with = "hidden_secret")]
     pub secret: Option<SigningSecret>,
     pub allow_http: bool,

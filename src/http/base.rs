@@ -18,7 +18,8 @@ pub struct Base {
     /// The beginning of links: an address such as `https://example.com/ai`. Empty without a proxy and
     /// `http.public_url`; links are then paths, which clients resolve themselves.
     links: Arc<str>,
-    /// As `links`, but without a proxy the address in `Host`. Empty only if the request has no usable name.
+    /// As `links`, but without a proxy the address in `Host`. Empty if the request has no usable name, and on the
+    /// operator's listener without `http.public_url`.
     server: Arc<str>,
 }
 
@@ -34,7 +35,7 @@ impl Base {
     }
 }
 
-/// [`provide`] sets the address. Without it links are paths.
+/// Reads the address that [`provide`] has found. In a router without [`provide`], links are paths.
 impl<S: Send + Sync> FromRequestParts<S> for Base {
     type Rejection = Infallible;
 
@@ -49,8 +50,8 @@ pub struct Bases {
     /// `http.public_url` without a slash at the end.
     public_url: Arc<str>,
     trusts_forwarded: bool,
-    /// Whether clients of this listener use the address of their requests for links: not on the operator's listener,
-    /// since links lead to the public one.
+    /// Whether this is the public listener. Links lead to the public listener, so they never contain the address of a
+    /// request to the operator's listener.
     is_public: bool,
 }
 

@@ -14,9 +14,9 @@ use crate::{
 
 pub use crate::service::Caller;
 
-/// The sender of a request under `/v1`, by the key in `Authorization`. A request without a key belongs to the tenant
-/// [`ANONYMOUS`](crate::service::ANONYMOUS), unless the settings require a key. To read, a key needs the scope `read`;
-/// for every other method it needs `generate`.
+/// The sender of a request under `/v1`, found by the key in `Authorization`. A request without a key belongs to the
+/// tenant [`ANONYMOUS`](crate::service::ANONYMOUS), unless the settings require a key. To read, a key needs the scope
+/// `read`; for every other method it needs `generate`.
 impl<S> FromRequestParts<S> for Caller
 where
     Service: FromRef<S>,

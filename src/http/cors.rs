@@ -41,7 +41,7 @@ impl Cors {
         Cors(origins.into())
     }
 
-    /// The grant of a request; `None` if it has no `Origin` or another one than those of the list.
+    /// The grant of a request; `None` if the request has no `Origin`, several, or one that the list does not admit.
     pub fn grant(&self, headers: &HeaderMap) -> Option<Grant> {
         let mut sent = headers.get_all(header::ORIGIN).iter();
         let origin = sent.next()?;
@@ -85,8 +85,8 @@ impl Cors {
 }
 
 impl Grant {
-    /// Whether the page itself has sent the credentials of the request. A browser adds `Basic` by itself, also for pages
-    /// that do not know the key.
+    /// Whether the grant covers the credentials of the request. If the list admits the origin only by `*`, the page
+    /// must send its key itself; a browser adds `Basic` by itself, also for pages that do not know the key.
     pub fn admits(&self, headers: &HeaderMap) -> bool {
         let is_basic =
             |value: &HeaderValue| value.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"));
@@ -97,8 +97,8 @@ impl Grant {
     }
 }
 
-/// The answer to a preflight, with which a browser asks before it sends a request of a granted page; `None` if the
-/// request is no preflight. All headers may be sent, because the handlers check them.
+/// The answer to a preflight, the request by which a browser asks whether a page may send another request; `None` if
+/// the request is no preflight. The other request may have any headers, because the handlers check them.
 pub fn preflight(request: &Request) -> Option<Response> {
     let headers = request.headers();
     if *request.method() != Method::OPTIONS || !headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
@@ -115,7 +115,7 @@ pub fn preflight(request: &Request) -> Option<Response> {
     if let Some(wanted) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
     }
-    // Asked for by pages of the internet that use a server on this machine or its network.
+    // Browsers ask for this before a page of the internet uses a server on this machine or in its network.
     if headers.contains_key("access-control-request-private-network") {
         answer.insert("access-control-allow-private-network", HeaderValue::from_static("true"));
     }

@@ -274,7 +274,7 @@ impl ApiError {
         }
     }
 
-    /// The problem document, without what only the outermost layer knows.
+    /// The problem document, without the path and the id of the request, which only the outermost layer knows.
     pub fn problem(&self) -> ProblemDocument {
         let (status, code, title) = self.row();
         let kind = match status {

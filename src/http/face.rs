@@ -19,7 +19,7 @@ pub trait Face: Send + Sync + 'static {
     fn adapt_error(&self, _problem: &ProblemDocument, _response: &mut Response) {}
 }
 
-/// The first errors of a request, for protocols that have no list of them.
+/// The first errors of a request as one text, for protocols whose errors contain no list.
 pub fn message(problem: &ProblemDocument) -> String {
     const SHOWN: usize = 3;
     let details: Vec<&str> = problem.errors.iter().take(SHOWN).map(|error| error.detail.as_str()).collect();

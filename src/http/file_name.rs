@@ -22,7 +22,8 @@ pub fn disposition(record: &Record, artifact: &Artifact) -> [(HeaderName, Header
     [(header::CONTENT_DISPOSITION, value)]
 }
 
-/// The words of the prompt. A picture whose file does not contain the prompt does not have it in its name either.
+/// The beginning of a picture's name: the words of the prompt (`picture` if there are none), or the id if the file must
+/// not contain the prompt.
 fn stem(job: &Job, id: impl FnOnce() -> String) -> String {
     let Work::Draw(draw) = &job.work;
     match job.output.metadata_level {

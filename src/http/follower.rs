@@ -1,4 +1,4 @@
-//! Follows one generation for the stream of a protocol that has no events of its own for it.
+//! Follows one generation for a stream in the form of another protocol.
 
 use std::pin::Pin;
 
@@ -46,7 +46,8 @@ impl Follower {
         &self.record
     }
 
-    /// Waits for the next thing that happens. A client that disconnects before the end is treated as its request wants.
+    /// Waits for the next thing that happens. If the client disconnects before the end, the [`Presence`] is dropped
+    /// with the follower and cancels the generation if the request wants that.
     pub async fn next(&mut self) -> Seen {
         let id = self.record.id;
         let seen = loop {

@@ -42,8 +42,8 @@ impl<I: Copy, T> Page<I, T> {
     }
 }
 
-/// Answers with the page that the query asks for, and links to the next page under `path`. `show` converts each
-/// generation.
+/// Answers with the page that the query asks for, and links to the next page under `path`. The link repeats `own`, the
+/// parameters that only this list has. `show` converts each generation.
 ///
 /// # Errors
 /// All invalid parameters. Parameters left in `fields` are unknown.

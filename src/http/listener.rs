@@ -29,7 +29,7 @@ use unread::AnswerBudget;
 
 pub use unread::AnswerRoom;
 
-/// Interval between pings on an HTTP/2 connection, and how long the client may take to answer one.
+/// Interval between pings on an HTTP/2 connection, and how long the client may take to answer a ping.
 const H2_PING: Duration = Duration::from_secs(20);
 /// Bytes of one answer that HTTP/2 may buffer before the socket takes them.
 const H2_SEND_BUFFER: usize = 64 << 10;
@@ -37,9 +37,10 @@ const H2_SEND_BUFFER: usize = 64 << 10;
 /// Serves until `shutdown`, then finishes open requests for at most `deadline`.
 ///
 /// Supports HTTP/1.1 and HTTP/2 (with prior knowledge). A connection is closed if its first request does not arrive
-/// within `header_timeout_s`. An HTTP/1.1 connection is also closed if a later request does not, an HTTP/2 connection
-/// after `idle_timeout_s` without a request, and both if a client does not read an answer for `write_timeout_s`. A head
-/// that is larger than `max_header_bytes` or has more than 100 fields is answered with 431.
+/// within `header_timeout_s`. An HTTP/1.1 connection is also closed if a later request does not arrive within this
+/// time, and an HTTP/2 connection if no request arrives for `idle_timeout_s`. Both are closed if the client does not
+/// read an answer for `write_timeout_s`. A head that is larger than `max_header_bytes` or has more than 100 fields is
+/// answered with 431.
 ///
 /// # Errors
 /// None: a connection that cannot be accepted is logged and skipped.

@@ -9,7 +9,8 @@ use crate::generation::Fields;
 use memchr::memmem;
 
 /// Parses the fields of a body. A part with a file name or an `image/…` type is a file. A part that is not UTF-8 is
-/// also a file if its type is `application/octet-stream` or its name is `image`, `image[]` or `mask`. Any other part is a text.
+/// also a file if its type is `application/octet-stream` or its name is `image`, `image[]` or `mask`. Any other part is
+/// a text.
 ///
 /// # Errors
 /// `malformed_form` if the body does not follow its boundary, a text is not UTF-8, a part has no name, there are more

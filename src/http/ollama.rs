@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{generation::Fields, service::CreateRequest};
 
-/// The longest wait for a generation, which ends much earlier by its own timeouts.
+/// The longest wait for a generation. Its own timeouts end a generation much earlier.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
 /// The operations of this face.

@@ -28,10 +28,10 @@ use request::{Models, Wanted};
 
 pub use face::OpenAi;
 
-/// The longest wait for a generation, which ends much earlier by its own timeouts.
+/// The longest wait for a generation. Its own timeouts end a generation much earlier.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
-/// What a request does. Its name is the beginning of the names of its events.
+/// What a request does. `Operation::events` gives the names of its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Generation,

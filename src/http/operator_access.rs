@@ -50,7 +50,7 @@ impl OperatorAccess {
     }
 }
 
-/// Middleware: the handler runs if the request has the right.
+/// Middleware: runs the handler if the request has the right to use its path, and otherwise answers with an error.
 pub async fn check(State(access): State<OperatorAccess>, request: Request, next: Next) -> Response {
     let (path, shown) = (request.uri().path().to_owned(), caller::key(request.headers()));
     match access.check(&path, shown).await {

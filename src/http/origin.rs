@@ -146,8 +146,8 @@ impl Origins {
     }
 }
 
-/// Middleware: answers a request with an error if the host name is not the server's or a foreign page sent it.
-/// Otherwise the handler runs. Pages of listed origins may send requests and read the answers.
+/// Middleware: answers with an error if the host name is not the server's, or if a foreign page wants to change
+/// something. Otherwise the handler runs. Pages of listed origins may send requests and read the answers.
 pub async fn check(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     let grant = origins.cors.grant(request.headers());
     let mut response = match origins.check(&request, grant.as_ref()) {

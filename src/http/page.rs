@@ -17,7 +17,7 @@ use crate::generation::GenerationId;
 #[folder = "web/"]
 struct Web;
 
-/// Only the server's own files run, and the page connects only to the server. Pictures may also come from the page's
+/// Only the server's own scripts run, and the page connects only to the server. Pictures may also come from the page's
 /// memory.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
     connect-src 'self'; font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";

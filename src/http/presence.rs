@@ -42,9 +42,9 @@ impl std::fmt::Debug for Leaving {
 }
 
 impl Presence {
-    /// `is_repeatable`: whether the client can come back for the same generation, by its key or its id. `present`: the
-    /// client repeats its request by itself, so the generation is canceled only if it does not return in time,
-    /// except if `on_disconnect` is `cancel`.
+    /// `is_repeatable`: whether the client can come back for the same generation, by its idempotency key or its id.
+    /// `present`: the client repeats its request by itself. The generation is then canceled only if the client does not
+    /// return in time; if `on_disconnect` is `cancel`, it is canceled at once.
     pub fn of(state: &AppState, view: &View, waits: Waits, is_repeatable: bool, present: Option<Present>) -> Presence {
         let job = &view.record.job;
         let leaving = cancels(job.on_disconnect, waits, is_repeatable).then(|| Leaving {

@@ -34,7 +34,8 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The first frame of a stream: how soon to reconnect, and the id of a reader that loses the stream at once.
+    /// The first frame of a stream: how soon to reconnect, and the id after which a reader resumes if it loses the
+    /// stream at once.
     pub fn prime(retry_ms: u32, id: i64) -> Frame {
         Frame { retry_ms: Some(retry_ms), id: Some(id), ..Frame::default() }
     }
@@ -46,7 +47,7 @@ impl Frame {
 
     /// An event without a number.
     pub fn ephemeral(event: &'static str, data: &impl Serialize) -> Frame {
-        // Only strings and numbers are sent, and serializing them cannot fail.
+        // All data are JSON values, which always have a text.
         let data = serde_json::to_string(data).unwrap_or_default();
         Frame { event: Some(event), data, ..Frame::default() }
     }

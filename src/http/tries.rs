@@ -18,15 +18,15 @@ use crate::{config::Http, generation::GenerationId};
 
 /// Maximum number of remembered requests.
 const MOST: usize = 4096;
-/// How long a request is remembered. SDKs return within minutes: they obey a `Retry-After` of at most two.
+/// How long a request is remembered. SDKs return within minutes: they obey a `Retry-After` of at most two minutes.
 const AGE: Duration = Duration::from_secs(600);
 
-/// A request by its tenant, its path and its body. All tries of a request are equal.
+/// The digest of a request's tenant, path and fields, which is the same for all tries of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Request([u8; 32]);
 
 impl Request {
-    /// `fingerprint`: that of the fields as the client wrote them.
+    /// `fingerprint` is the digest of the fields as the client wrote them.
     pub fn of(tenant: &str, path: &str, fingerprint: [u8; 32]) -> Request {
         let mut hash = Sha256::new();
         for text in [tenant, path] {
@@ -96,8 +96,8 @@ pub struct Present {
 }
 
 impl Present {
-    /// Whether the client, which has left, returns within `http.return_s`. A stopping server does not wait: the
-    /// generation continues after the restart.
+    /// Whether the client, which has left, returns within `http.return_s`. If the server stops, returns `true` at once,
+    /// so that the generation is kept and continues after the restart.
     pub async fn returns(self) -> bool {
         let (clients, grace, draining) = (self.clients.clone(), self.grace, self.draining.clone());
         drop(self);

@@ -41,7 +41,7 @@ struct Limit {
 struct Day {
     date: String,
     tenant: Counts,
-    /// The part of the sender's key.
+    /// The usage of the sender's key alone.
     key: Option<Counts>,
 }
 

@@ -19,18 +19,17 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
     /// Stores the generation in state `queued` with its first event, at its tenant's place in the queue.
     ///
     /// A request is a repetition if its idempotency key, or otherwise its id, belongs to an earlier equal request. The
-    /// answer is then the generation of that request, in its present state. Erasing a generation frees its id and its key; an
-    /// expired key is free too. [`Accepted::Again`] writes nothing.
+    /// answer is then the generation of that request, in its present state. Erasing a generation frees its id and its
+    /// key; an expired key is free too. [`Accepted::Again`] writes nothing.
     ///
-    /// The tenant's share and usage and the limits of the API key are charged now, whatever happens to the generation
-    /// later.
+    /// The tenant's queue share and usage and the API key's limits are charged now, whatever happens later.
     ///
     /// # Errors
     /// [`Refusal::QueueFull`], [`Refusal::TenantQueueFull`], [`Refusal::KeyReused`], [`Refusal::IdTaken`],
     /// [`Refusal::LimitReached`], [`Refusal::KeyEnded`].
     async fn accept(&self, acceptance: &Acceptance<'_>) -> Result<Accepted> {
         atomically!(self, |change| {
-            // Requests are accepted one after the other: no other one is accepted until the commit.
+            // With this lock, requests are accepted one after the other: the next one waits for the commit.
             let clock = change.one("SELECT v, now() AS now FROM queue_clock FOR UPDATE", values![]).await?;
             if let Some(again) = change.accepted_before(acceptance).await? {
                 return Ok(Accepted::Again(again));
@@ -74,8 +73,8 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         row.map(|row| Ok((row.get("generation_id")?, row.get("fingerprint")?))).transpose()
     }
 
-    /// Cancels a queued generation at once. Marks a running one, which its worker stops before the next step. Returns a
-    /// finished one unchanged. `None` if there is no such generation.
+    /// Cancels a queued generation at once. Marks a running generation, so that its worker stops it before the next
+    /// step. Returns a finished generation unchanged. `None` if there is no such generation.
     async fn cancel(&self, id: GenerationId) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let Some(row) = change.lock(id).await? else { return Ok(None) };

@@ -76,7 +76,7 @@ impl Blobs {
     }
 
     /// Stores a file. When this returns the file is durable; readers see all of it or nothing. A failing bucket is
-    /// tried again for `blobs.upload_timeout_s`, so a lease must be renewed meanwhile.
+    /// tried again for `blobs.upload_timeout_s`, so a worker must renew its lease meanwhile.
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
         self.put_while(Waiter::Worker, path, bytes).await
     }
@@ -164,7 +164,7 @@ impl Blobs {
     }
 
     /// Like [`Blobs::delete_losers`], for these attempts only. The caller lists `fences` before it checks that the
-    /// generation has ended; the fence of an attempt that begins in between is not among them.
+    /// generation has ended, so that an attempt that begins in between loses nothing.
     pub async fn delete_attempts(&self, id: GenerationId, fences: &[i64], winner: Option<i64>) -> Result<()> {
         for fence in fences.iter().filter(|fence| Some(**fence) != winner) {
             self.delete_folder(&path::folder_of_attempt(id, *fence)).await?;
@@ -178,8 +178,8 @@ impl Blobs {
         Ok(files.iter().map(|file| file.last_modified).max().map(SystemTime::from))
     }
 
-    /// Erases all files of a generation: its log, the pictures of its request, the artifacts of every fence, and
-    /// partial files of a process that was killed, which are not objects yet and have no other name.
+    /// Erases all files of a generation: its log, the pictures of its request, the artifacts of every fence, and the
+    /// partial files of a killed process, which the store does not list.
     pub async fn delete_generation(&self, id: GenerationId) -> Result<()> {
         self.delete_log(id).await?;
         self.delete_folder(&path::folder_of(id)).await

@@ -66,7 +66,7 @@ pub enum Move<'a> {
 }
 
 impl Ledger {
-    /// `walks` as in [`Dialect::begin`](super::dialect::Dialect::begin).
+    /// For `walks`, see [`Dialect::begin`](super::dialect::Dialect::begin).
     pub(super) async fn begin(&self, walks: bool) -> Result<Change> {
         let transaction = self.db.begin(walks).await?;
         Ok(Change { transaction, is_shared: self.db.is_shared(), retention: self.retention })
@@ -145,8 +145,8 @@ impl Change {
         Ok(rows)
     }
 
-    /// Appends an event to each of these generations. Their rows are locked, so the event numbers have no gaps. The
-    /// database also numbers the events of each tenant, which locks the tenants' rows: always in the same order.
+    /// Appends an event to each of these generations, whose rows are locked, so that the event numbers have no gaps.
+    /// The database also numbers the events of each tenant, which locks the tenants' rows, always in the same order.
     pub async fn append(&mut self, told: &[(GenerationId, EventKind, Json)]) -> Result<()> {
         let row = |(id, kind, data): &(GenerationId, EventKind, Json)| json!({"told_id": hex(*id), "told_kind": kind, "told_data": data});
         let table = Value::json(&told.iter().map(row).collect::<Vec<_>>())?;
@@ -197,7 +197,7 @@ pub fn by_id(rows: Vec<Row>) -> Result<HashMap<GenerationId, Row>, Unreadable> {
     rows.into_iter().map(|row| Ok((row.get("id")?, row))).collect()
 }
 
-/// An id as a table in JSON contains it.
+/// The form of an id in the JSON tables that statements receive.
 pub fn hex(id: GenerationId) -> String {
     sqlx::types::Uuid::from_bytes(*id.as_bytes()).simple().to_string()
 }

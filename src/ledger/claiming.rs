@@ -14,20 +14,20 @@ use super::{
 };
 use crate::generation::{EventKind, GenerationId, Problem, Record};
 
-/// Key of the lock that claims take one after the other if a tenant has a bound.
+/// Key of the lock that makes claims run one after the other if a tenant has a bound.
 const CLAIMS: i64 = i64::from_be_bytes(*b"latentdC");
 
 /// The role of a worker: claims generations, renews leases, finishes runs.
 #[async_trait]
 pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
     /// Takes up to `limit` queued generations for this worker in the order of the queue: priority, then the tenants'
-    /// fair share, then age. Each becomes `running` under a lease; its attempt and its fence grow by one. Skipped are
-    /// generations that wait for the delay of a retry, generations whose `start_timeout_s` passed before their first
-    /// claim, tenants with as many running as they may have, and models that the worker does not have.
+    /// fair share, then age. Each becomes `running` under a lease; its attempt and its fence grow by one. Skips
+    /// generations that wait for the delay of a retry, whose `start_timeout_s` passed before their first claim, whose
+    /// tenant has as many running as it may have, or whose model the worker does not have.
     ///
-    /// A generation that was running when a process ended runs alone: only an `idle` worker claims it, and that worker
-    /// claims nothing else while it runs. At the head of the queue it keeps a worker that is not idle from claiming, so
-    /// that the worker becomes idle. Once it is claimed, other workers go on with the queue.
+    /// A generation that was running when a process ended runs alone: only an `idle` worker claims it, and claims
+    /// nothing else while it runs. While this generation heads the queue, workers that are not idle claim nothing, so
+    /// that they become idle. Once it is claimed, they go on with the queue.
     async fn claim(&self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>> {
         if limit == 0 {
             return Ok(Vec::new());
@@ -46,8 +46,8 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
         ledger.bounded(look).await
     }
 
-    /// Renews the leases that still hold, also expired ones that were not taken back yet. Returns whether each client
-    /// has canceled its generation. A lease that is not returned is lost, and its work must be discarded.
+    /// Renews the leases that still hold, also expired ones that were not taken back yet, and returns them. A lease
+    /// that is not returned is lost, and its work must be discarded.
     async fn renew(&self, by: &Claimant, leases: &[Lease]) -> Result<Vec<Renewed>> {
         if leases.is_empty() {
             return Ok(Vec::new());
@@ -73,8 +73,8 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
             let to = match &outcome {
                 Outcome::Failed(problem) => Move::Failed(problem),
                 Outcome::Canceled => Move::Canceled,
-                // The cancellation was promised to the client first; the worker erases the artifacts. Queued again, the
-                // generation would run although its client has canceled it.
+                // The cancellation was promised to the client first; the worker erases the artifacts. If the generation
+                // were queued again, it would run although its client has canceled it.
                 _ if record(&held)?.cancel_requested => Move::Canceled,
                 Outcome::Succeeded(artifacts) => Move::Succeeded(artifacts),
                 Outcome::Released => Move::Queued { delay: Duration::ZERO, uncounted: 1, reason: "released" },
@@ -117,7 +117,7 @@ impl Change {
         let (mut picked, mut seen) = (Vec::new(), Vec::new());
         loop {
             let full: Vec<String> = room.iter().filter(|(_, left)| **left <= 0).map(|(id, _)| id.clone()).collect();
-            // A worker that cannot take the head must never lock it: an idle worker would not see it.
+            // A worker that cannot take the head of the queue must not lock its row: an idle worker would skip the row.
             if !idle && picked.is_empty() {
                 let (text, values) = candidates(by, &full, &[], 1, "");
                 let head = self.fetch(&text, values).await?.pop();
@@ -145,7 +145,7 @@ impl Change {
                     return Ok(picked);
                 }
             }
-            // Skipped generations, whose tenant has no room, leave room for others behind them.
+            // If generations were skipped because their tenants have no room, the next round looks behind them.
             if picked.len() == limit || rows.len() < wanted {
                 return Ok(picked);
             }
@@ -179,14 +179,14 @@ impl Change {
             v = v.max(row.get("vft")?);
             match record(row) {
                 Ok(record) => claimed.push((record, Lease { id, fence: row.get("fence")? })),
-                // It would fail every later claim too, and no generation behind it would ever run.
+                // An unreadable generation would fail every later claim, and no generation behind it would ever run.
                 Err(error) => {
                     tracing::error!(%error, "a generation fails since it cannot be read");
                     unreadable.push(id);
                 }
             }
         }
-        // Before the events, which lock the rows of tenants: accepting locks the clock first, too.
+        // The clock is locked before the events lock the rows of tenants, because accepting has this order too.
         self.fetch("UPDATE queue_clock SET v = $1 WHERE v < $1", values![v]).await?;
         self.append(&started).await?;
         for row in rows {
@@ -201,8 +201,8 @@ impl Change {
     }
 }
 
-/// The statement that reads the queue in its order for this worker: its models, without tenants that have no room and
-/// without `seen` generations. With a `lock`, other claims skip the rows; without one, others may be taking them.
+/// The statement that reads the queue in its order for this worker: only its models, and neither generations of the
+/// tenants in `full` nor those in `seen`. With a `lock`, other claims skip the rows; otherwise, they may take them too.
 fn candidates(by: &Claimant, full: &[String], seen: &[GenerationId], limit: usize, lock: &str) -> (String, Vec<Value>) {
     let text = format!(
         "SELECT id, tenant_id, crash_count FROM generations INDEXED BY generations_claim

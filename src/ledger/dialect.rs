@@ -1,8 +1,8 @@
 //! The differences between the two databases: connections, transactions, types of columns, and a few words of SQL.
 //!
 //! A statement is one text for both, in PostgreSQL's words: parameters are `$1`, `now()` is the time of the statement,
-//! `jsonb_to_recordset` reads a table from JSON, and `= ANY` or `<> ALL` a list. It contains what either database
-//! needs: SQLite, which has one writer, drops the locks of rows; PostgreSQL drops the names of indexes.
+//! `jsonb_to_recordset` reads a table from JSON, `= ANY` and `<> ALL` read a list. The text has what either database
+//! needs: SQLite, which has one writer, does without the locks of rows; PostgreSQL, without names of indexes.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -48,7 +48,7 @@ pub trait Hints: Debug + Send + Sync + 'static {
         futures::stream::pending().boxed()
     }
 
-    /// Receives the hints of others while it is polled.
+    /// Receives the hints of other processes while the future is polled.
     async fn listen(&self) {}
 }
 

@@ -117,7 +117,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         if self.endpoint(tenant, endpoint).await?.is_none() {
             return Ok(None);
         }
-        // One text per form, because a condition such as "no cursor, or older" could not start within the index.
+        // The text depends on `after`: a condition such as "no cursor, or older" could not start within the index.
         let older = if after.is_some() { " AND id < $3" } else { "" };
         let text = format!(
             "SELECT {DELIVERY} FROM webhook_deliveries WHERE endpoint_id = $1{older} ORDER BY id DESC LIMIT $2"

@@ -108,7 +108,7 @@ pub trait Keys: AsRef<Ledger> + Send + Sync + 'static {
         self.find_key(id).await
     }
 
-    /// Gives a key that was not revoked another digest. For `grace` the old one is valid too.
+    /// Gives a key that was not revoked another digest. For `grace` the old digest is valid too.
     async fn rotate_key(&self, id: &str, sha256: &[u8; 32], grace: Duration) -> Result<Option<StoredKey>> {
         // A retry of this call must not replace the old digest by the new one.
         let text = "UPDATE api_keys

@@ -20,7 +20,7 @@ pub struct Acceptance<'a> {
     pub fingerprint: Fingerprint,
     /// The client's idempotency key, and how long it is kept.
     pub key: Option<(&'a str, Duration)>,
-    /// Work of all network calls in 10⁹ multiplications, which is charged to the tenant's share.
+    /// Work of all network calls in 10⁹ multiplications, which is charged to the tenant's share of the queue.
     pub cost: f64,
     /// Most queued generations of all tenants together.
     pub max_queued: usize,
@@ -56,7 +56,7 @@ pub struct Renewed {
 /// Which running generations are taken back, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Reaping {
-    /// All of them, as the only process of a store does at its start; otherwise those whose lease has expired.
+    /// All running ones, as in a store's only process at its start; otherwise only those whose lease has expired.
     pub all: bool,
     /// Number of crashes at which a generation is given up.
     pub max_crashes: u32,
@@ -77,9 +77,9 @@ pub struct Reaped {
 pub struct Workload {
     /// Work that must be done before a generation that is accepted now can begin; 0 while a worker has a free slot.
     ///
-    /// With s slots of all workers and n queued and running generations, k = n + 1 − s of them must end first. The
-    /// cheapest end first: running ones share the workers, so an expensive one delays nobody. When the k-th, of cost r,
-    /// has ended, each of the s − 1 others that run has received r as well. Work already done is not subtracted.
+    /// With s slots of all workers and n queued and running generations, k = n + 1 − s of these must end first. Running
+    /// generations share the workers, so the k cheapest end first, and an expensive one delays no other. When the k-th,
+    /// of cost r, ends, the s − 1 others that run have each received work r too. Work done before is not subtracted.
     pub cost: f64,
     /// Units per second of all workers that have measured their speed; 0 if none has.
     pub speed: f64,
@@ -88,9 +88,9 @@ pub struct Workload {
 /// The position of a queued generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct QueuePosition {
-    /// Number of generations before it.
+    /// Number of generations before this one.
     pub position: usize,
-    /// Their work, in units of [`Acceptance::cost`].
+    /// The work of the generations before this one, in units of [`Acceptance::cost`].
     pub cost: f64,
 }
 

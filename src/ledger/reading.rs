@@ -27,7 +27,7 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         if query.model.as_ref().is_some_and(|model| model.contains('\0')) {
             return Ok(Page { records: Vec::new(), has_more: false });
         }
-        // Towards newer generations, the page closest to the cursor is wanted, so rows are read in ascending order.
+        // With `before` alone, the page closest to that generation is wanted, so rows are read in ascending order.
         let ascending = query.before.is_some() && query.after.is_none();
         let (mut query, mut records) = (query.clone(), Vec::new());
         // Unreadable rows are skipped, so it may take several reads.
@@ -55,8 +55,8 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().read(text, values![id, after]).await?.iter().map(|row| event(id, row)).collect()
     }
 
-    /// At most `limit` events of all generations of this tenant with a number greater than `after` among the tenant's
-    /// events, in order. Events of erased generations are gone.
+    /// At most `limit` events of this tenant's generations, in the order of their numbers among the tenant's events,
+    /// which are greater than `after`. Events of erased generations are gone.
     async fn events_of(&self, tenant: &str, after: i64, limit: usize) -> Result<Vec<TenantEvent>> {
         let text = "SELECT tenant_seq, generation_id, seq, kind, data FROM generation_events
              WHERE tenant_id = $1 AND tenant_seq > $2 ORDER BY tenant_seq LIMIT $3";
@@ -142,7 +142,7 @@ impl Ledger {
     }
 }
 
-/// Contains only the filters that are set, because a condition such as "no filter, or equal" would use no index.
+/// The statement of a page, with only the filters that are set: "no filter, or equal" would use no index.
 fn listing(query: &ListQuery, ascending: bool, limit: usize) -> (String, Vec<Value>) {
     // Few generations are dead, which SQLite's planner does not know.
     let index = if query.dead { " INDEXED BY generations_dead" } else { "" };

@@ -53,7 +53,7 @@ pub const REPORT: &str = "
     SET fence = excluded.fence, step = excluded.step, preview_index = excluded.preview_index,
         media_type = excluded.media_type, bytes = excluded.bytes";
 
-/// The values of [`REPORT`]. Only the last report of an attempt counts: a statement may write a row only once.
+/// The values of [`REPORT`]. Only an attempt's last progress and previews count: a statement may write a row only once.
 pub fn tables(reports: &[Report]) -> Result<Vec<Value>> {
     let mut told: BTreeMap<(GenerationId, i64), Option<Progress>> = BTreeMap::new();
     let mut drawn: BTreeMap<(GenerationId, i64, u32), &Preview> = BTreeMap::new();

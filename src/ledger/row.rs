@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{Result, StoreError};
 use crate::generation::{DeliveryId, DeliveryState, EndpointId, EventKind, GenerationId, MediaType, SigningSecret};
 
-/// A row in SQLite's form. Further types of PostgreSQL are converted.
+/// A row in SQLite's form. PostgreSQL's further types are converted to this form.
 #[derive(Debug)]
 pub struct Row {
     names: Arc<[String]>,
@@ -34,7 +34,7 @@ pub struct Unreadable {
     pub detail: String,
 }
 
-/// A struct whose fields are the columns of the same names. Other fields follow after `;`.
+/// Makes a struct whose fields are read from the columns of the same names. Other fields follow after `;`.
 macro_rules! from_row {
     ($row:expr => $kind:ident { $($field:ident),* $(; $($more:ident: $value:expr),*)? }) => {
         $kind { $($field: $row.get(stringify!($field))?,)* $($($more: $value),*)? }

@@ -20,9 +20,10 @@ use crate::generation::{GenerationId, Priority, Problem, Record, Status};
 /// The role of the sweeper.
 #[async_trait]
 pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
-    /// Takes back running generations whose lease has expired: counts one crash, and queues them again after a delay
-    /// that doubles with each crash. [`Reaping::all`] takes back all of them, without delay. Those with `max_crashes`
-    /// fail with `worker_crashed` and are marked dead; those with a cancel request are canceled. Processes may overlap.
+    /// Takes back running generations with expired leases: counts a crash, and queues them again after a delay that
+    /// doubles with each crash. With [`Reaping::all`], takes back all running ones, without delay. Generations with
+    /// `max_crashes` fail with `worker_crashed` and are marked dead; those with a cancel request are canceled. Several
+    /// processes may do this at once.
     async fn reap(&self, reaping: &Reaping) -> Result<Reaped> {
         atomically!(self, |change| {
             let (mut steps, mut queued) = (Vec::new(), Vec::new());
@@ -81,7 +82,7 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Raises the priority of queued generations by one, at most to high, `after` their acceptance or their last raise.
+    /// Raises by one, at most to high, the priority of queued generations accepted or last raised at least `after` ago.
     async fn age(&self, after: Duration) -> Result<()> {
         let text = "WITH waiting AS MATERIALIZED (
              SELECT id AS waiting_id FROM generations INDEXED BY generations_aged

@@ -1,5 +1,5 @@
-//! Usage per day, and what API keys have used of their limits. Accepting a generation counts it in its transaction, so
-//! the numbers are exact with any number of processes.
+//! Usage per day, and what API keys have used of their limits. The transaction that accepts a generation also counts
+//! it, so the numbers are exact with any number of processes.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub struct UsageOfDay {
     /// Such as `2026-11-29`.
     pub day: String,
     pub tenant: Usage,
-    /// The part of one key of the tenant.
+    /// The usage of one key of the tenant alone.
     pub key: Usage,
 }
 
@@ -50,7 +50,7 @@ pub trait Usages: AsRef<Ledger> + Send + Sync + 'static {
         row.map(|row| Ok(terms_and_spent(&row, now)?.1)).transpose()
     }
 
-    /// The usage of the last `days` days with any, newest first, of a tenant and of a key of it.
+    /// The usage of a tenant and of one of its keys on the last `days` days that have any, newest first.
     async fn usage(&self, tenant: &str, key: &str, days: usize) -> Result<Vec<UsageOfDay>> {
         let own = |column: &str| format!("sum(CASE WHEN key_id = $2 THEN {column} ELSE 0 END)");
         let text = format!(
@@ -79,7 +79,7 @@ pub trait Usages: AsRef<Ledger> + Send + Sync + 'static {
 
 impl Change {
     /// Counts a generation in the usage of its day, and within the limits of its key. Acceptances run one after the
-    /// other, but `now` may have been read before the one before ended.
+    /// other, but `now` may be a little before the end of the previous acceptance.
     ///
     /// # Errors
     /// [`Refusal::LimitReached`], [`Refusal::KeyEnded`].

@@ -53,7 +53,7 @@ pub struct Bus {
 
 /// How long hints are collected, so that a burst becomes one message.
 const HINT_INTERVAL: Duration = Duration::from_millis(50);
-/// Time between two writes of progress, which cover all runs.
+/// Time between two reports of progress. Each report covers all runs of this process.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of generations in one query.

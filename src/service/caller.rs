@@ -24,7 +24,7 @@ pub struct CallerKey {
     pub terms: KeyTerms,
 }
 
-/// What the key of a request has left of its limits, once the request has asked for it. Clones share the contents.
+/// What the key of a request has left of its limits; empty until the service has read it. Clones share the contents.
 #[derive(Clone, Debug, Default)]
 pub struct Allowances(Arc<Mutex<Vec<Allowance>>>);
 
@@ -58,7 +58,7 @@ impl Caller {
         }
     }
 
-    /// Checks that the key may use the models of a job, and lowers the job's priority to that of the key.
+    /// Checks that the key may use the models of a job, and lowers the job's priority to at most the key's highest.
     ///
     /// # Errors
     /// [`ServiceError::ModelForbidden`].
@@ -73,7 +73,7 @@ impl Caller {
         Ok(())
     }
 
-    /// The key, if accepting a generation uses up something of it.
+    /// The key, if it has limits that accepting a generation uses up.
     pub(super) fn limited_key(&self) -> Option<&CallerKey> {
         self.key.as_deref().filter(|key| key.terms.has_limits())
     }

@@ -47,9 +47,9 @@ impl Service {
     /// and the expected wait, and then decodes the pictures. Dropping the future stops the preparation.
     ///
     /// # Errors
-    /// All invalid fields at once (but only the first picture that cannot be decoded), a model or a limit of the API
-    /// key, a queue that is too slow, a key or an id of another request, a stopping server, or a store that does not
-    /// answer.
+    /// All invalid fields at once (but only the first picture that cannot be decoded), a model that the API key may not
+    /// use, a limit of the key, a queue that is too slow, an idempotency key or an id of another request, a stopping
+    /// server, or a store that does not answer.
     pub async fn prepare(&self, request: CreateRequest) -> Result<Prepared, ServiceError> {
         let Parts { webhooks, metrics, draining, accept_policy, .. } = &self.0.parts;
         if draining.is_cancelled() {
@@ -82,7 +82,7 @@ impl Service {
             fields.put_default_below("output", "format", format.name());
         }
         let service = self.clone();
-        // The pictures of the body stay in memory longer than its fields.
+        // The permit for the body's memory is kept to the end: the pictures stay in memory longer than the fields.
         let (resolved, _hold) = offload(bytes, move || {
             let hold = fields.take_hold();
             let Parts { catalogue, limits, .. } = &service.0.parts;
@@ -111,7 +111,7 @@ impl Service {
         Ok(Prepared(Outcome::New(Box::new(valid))))
     }
 
-    /// Adds the warnings. Long prompts are tokenized, for which files are read.
+    /// Adds the warnings. For a long prompt, this tokenizes the prompt and reads the tokenizer's files.
     async fn warned(&self, mut job: Job) -> Job {
         let catalogue = self.0.catalogue.clone();
         let bytes = if catalogue.reads_for_warnings(&job) { usize::MAX } else { 0 };
@@ -125,7 +125,8 @@ impl Service {
     /// Accepts a prepared generation. The generation is durable when this function returns.
     ///
     /// # Errors
-    /// A full queue, a limit of the API key, a key or an id of another request, or a store that does not answer.
+    /// A full queue, a limit of the API key, an idempotency key or an id of another request, or a store that does not
+    /// answer.
     pub async fn accept(&self, Prepared(outcome): Prepared) -> Result<Created, ServiceError> {
         let valid = match outcome {
             Outcome::Replayed(view) => return Ok(Created { view: *view, replayed: true }),

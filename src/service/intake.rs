@@ -44,7 +44,7 @@ static DECODING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new((MAX_PIXE
 
 const UNDECODABLE: &str = "image_undecodable";
 
-/// The level of the transparent parts of a picture, and of those of a mask, whose black parts stay unchanged.
+/// The color of transparent parts: white in a picture, and black in a mask, whose black parts stay unchanged.
 const WHITE: u8 = 255;
 const BLACK: u8 = 0;
 

@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone)]
 pub struct KeyRing {
     pub store: Arc<dyn Serving>,
-    /// The defaults of the bounds of a tenant on queued and on running generations.
+    /// The default maximum numbers of queued and of running generations of a tenant.
     pub caps: (u32, u32),
 }
 
@@ -39,7 +39,7 @@ impl KeyRing {
         Ok(revoked)
     }
 
-    /// Gives a key a new secret. The old one stays valid for the `grace_s` of the fields, by default 0.
+    /// Gives a key a new secret. The old secret stays valid for the `grace_s` of the fields, by default 0.
     pub async fn rotate(&self, id: &str, mut fields: Fields) -> Result<(ApiKey, StoredKey), ServiceError> {
         let grace_s = fields.integer("grace_s", 0, LONGEST_GRACE_S).unwrap_or(0);
         let errors = fields.finish();
@@ -57,7 +57,7 @@ impl KeyRing {
     }
 }
 
-/// The public part of a key, unless no key can have it. PostgreSQL refuses some texts.
+/// Returns `id` if a key can have this public part. PostgreSQL refuses some of the other texts.
 fn known(id: &str) -> Result<&str, ServiceError> {
     if id.bytes().all(|byte| byte.is_ascii_graphic()) { Ok(id) } else { Err(ServiceError::NoSuchKey) }
 }

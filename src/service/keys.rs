@@ -56,7 +56,7 @@ impl Known {
         })
     }
 
-    /// Whether this is the digest of the key at `now`.
+    /// Whether this is the digest of the key, or its digest before a rotation if that is still valid at `now`.
     fn is(&self, sha256: &[u8; 32], now: OffsetDateTime) -> bool {
         let is_old = self.old.is_some_and(|(old, until)| same(&old, sha256) && now < until);
         same(&self.sha256, sha256) || is_old
@@ -130,7 +130,7 @@ impl Service {
         }
         let key = ApiKey::parse(text).ok_or(ServiceError::InvalidKey)?;
         let (sha256, now) = (key.sha256(), OffsetDateTime::now_utc());
-        // Another process may have rotated a cached key whose secret differs.
+        // If the secret differs from the cached one, another process may have rotated the key: the store decides.
         if let Some(known) = self.0.keys.find(&key.id).filter(|known| known.is(&sha256, now)) {
             return known.caller(now);
         }
@@ -152,7 +152,7 @@ impl Service {
         });
     }
 
-    /// The cache of keys, for a process that hears of changes.
+    /// The cache of keys, for the [`Bus`](super::Bus), which clears it when other processes change keys.
     pub fn key_cache(&self) -> KeyCache {
         self.0.keys.clone()
     }
@@ -178,7 +178,7 @@ impl Service {
         rotated
     }
 
-    /// The usage of the sender's tenant and key on the last `days` days with any.
+    /// The usage of the sender's tenant and key on the last `days` days that have any usage.
     pub async fn usage(&self, caller: &Caller, days: usize) -> Result<Vec<UsageOfDay>, ServiceError> {
         let key = caller.key.as_ref().map_or("", |key| &key.id);
         self.query(self.0.store.usage(&caller.tenant, key, days)).await

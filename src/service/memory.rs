@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::{catalogue::Plan, engine::Settings};
 
-/// How many later generations may start before a waiting one. Then all later generations wait for it.
+/// How many later generations may start before a waiting one. After that, all later generations wait until it starts.
 const OVERTAKEN: usize = 64;
 
 /// Memory for generations according to their plans. The memory that all generations hold, plus the activations of the
@@ -70,7 +70,7 @@ impl Memory {
         loop {
             let freed = self.0.freed.notified();
             if self.state().enter(taken.ticket, &self.0) {
-                // Generations that this one was ahead of check again.
+                // The generations behind this one check again whether they fit.
                 self.0.freed.notify_waiters();
                 return taken;
             }

@@ -19,7 +19,7 @@ pub struct NewKey {
     pub terms: KeyTerms,
 }
 
-/// Most names in the list of allowed models, and characters of a name.
+/// Maximum numbers: names in the list of allowed models, characters of such a name, and characters of the key's name.
 const MODELS: usize = 100;
 const MODEL_CHARS: usize = 128;
 const NAME_CHARS: usize = 100;

@@ -31,8 +31,8 @@ const REMEMBERED: usize = 32;
 /// Minimum number of runs from which the speed of a model is known: the first run may have waited for the weights.
 const FEWEST: usize = 3;
 
-/// Seconds of a run that may not be computation, such as loading and storing, but at most nine tenths of the run: a
-/// short run says little about a long one.
+/// Seconds of each run that are assumed to be no computation but, for example, loading and storing; at most nine tenths
+/// of the run. A short run therefore says little about a long one.
 const BESIDE_S: f64 = 1.0;
 
 impl Throughput {
@@ -83,12 +83,12 @@ impl Throughput {
 }
 
 impl Pace {
-    /// Seconds until a generation starts that has generations of this cost before it.
+    /// Seconds until a generation starts, if all generations before it cost this much together.
     pub fn until_start(&self, cost: f64) -> f64 {
         if self.speed > 0.0 { cost / self.speed } else { 0.0 }
     }
 
-    /// Seconds until that generation ends.
+    /// Seconds until such a generation ends.
     pub fn until_end(&self, cost: f64) -> f64 {
         self.until_start(cost) + self.run_seconds
     }

@@ -46,7 +46,7 @@ struct Watcher {
     /// Number of the last durable event that was delivered.
     after: i64,
     receiver: Receiver<State>,
-    /// The event counter at the last read; `None` before the first read.
+    /// [`State::events`] at the last read; `None` before the first read.
     seen_events: Option<u64>,
     progress: Option<Progress>,
     /// (image, step) of the delivered previews.
@@ -72,7 +72,7 @@ impl Watcher {
         }
     }
 
-    /// Collects everything new. `closed`: no event will follow those in the store.
+    /// Collects everything new. `closed` means that no event will follow those in the store.
     async fn look(&mut self, closed: bool) -> Result<(), ServiceError> {
         let state = self.receiver.borrow_and_update().clone();
         let mut terminal = closed;

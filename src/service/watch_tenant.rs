@@ -22,9 +22,11 @@ use crate::{
 
 /// Events that are read at a time, which bounds the memory of a watcher.
 const PAGE: usize = 100;
-/// Running generations of which a watcher receives progress and previews. Events come of all generations.
+/// Maximum number of running generations whose progress and previews a watcher receives. Durable events come from all
+/// generations.
 const MOST_RUNNING: usize = 64;
-/// Pause between two looks at the progress, so there are at most four per second of each generation.
+/// Pause between two looks at the progress, so that a watcher gets the progress of each generation at most four times
+/// per second.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
 /// Pause between two reads of the events, so that many events cost one read.
 const EVENTS_PAUSE: Duration = Duration::from_millis(50);
@@ -125,7 +127,7 @@ impl Watcher {
     /// Waits until there may be new events, or there is progress to deliver.
     async fn wait(&mut self) {
         tokio::select! {
-            // The sender lives as long as `live`.
+            // This cannot fail, because the sender lives as long as `live`.
             _ = self.events.changed() => {
                 tokio::time::sleep(EVENTS_PAUSE).await;
                 self.events.mark_unchanged();

@@ -22,8 +22,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Shortest time between two log lines about addresses with too many connections.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A listener that keeps at most `http.max_connections` connections open; further ones wait in the system's queue.
-/// Further connections of an address that has `http.max_connections_per_address` are closed at once.
+/// A listener that keeps at most `http.max_connections` connections open; further ones wait in the system's queue. If
+/// an address has `http.max_connections_per_address` connections, its further connections are closed at once.
 pub struct Gate {
     listener: TcpListener,
     room: Arc<Semaphore>,
@@ -80,7 +80,7 @@ impl Gate {
     }
 }
 
-/// The network whose connections are counted together. A client with an IPv6 address usually has its whole /64.
+/// The network whose connections are counted together. A client with an IPv6 address usually owns a whole /64 network.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

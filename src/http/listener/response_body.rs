@@ -42,7 +42,7 @@ impl HttpBody for ResponseBody {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.piece())));
         }
-        // hyper polls when it has room for more, so the client has read.
+        // hyper polls when it has room for more bytes, so the client has read.
         self.open.is_read();
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => frame,

@@ -12,17 +12,17 @@ const CONNECTIONS: usize = 8;
 /// Bytes of one permit.
 const UNIT: usize = 1024;
 
-/// AnswerRoom for unsent bytes, of one connection and of all connections of its listener together.
+/// The room for unsent bytes: that of one connection, and that of all connections of its listener together.
 #[derive(Clone, Debug)]
 pub struct AnswerBudget {
     own: Arc<Semaphore>,
     all: Arc<Semaphore>,
-    /// AnswerRoom of one connection, in units.
+    /// The room of one connection, in units of [`UNIT`].
     most: usize,
     patience: Duration,
 }
 
-/// AnswerRoom for the bytes of one answer until they are sent or discarded.
+/// The room that the bytes of one answer take until they are sent or discarded.
 #[derive(Clone, Debug)]
 pub struct AnswerRoom {
     /// The permits of the connection and of all connections.
@@ -36,7 +36,7 @@ impl AnswerBudget {
         AnswerBudget { own, all, most, patience: http.write_timeout_s.into() }
     }
 
-    /// The room of a new connection.
+    /// The budget of a new connection.
     pub fn of_connection(&self) -> AnswerBudget {
         AnswerBudget { own: Arc::new(Semaphore::new(self.most)), ..self.clone() }
     }
@@ -59,8 +59,8 @@ impl AnswerBudget {
 }
 
 impl AnswerRoom {
-    /// AnswerRoom for an answer of `bytes` bytes to the request with these extensions; `None` if no listener received the
-    /// request.
+    /// Takes the room for an answer of `bytes` bytes to the request with these extensions; `None` if no listener
+    /// received the request.
     ///
     /// # Errors
     /// [`ApiError::AnswersUnread`] if there is no room within `http.write_timeout_s`.

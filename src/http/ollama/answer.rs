@@ -33,7 +33,7 @@ pub fn loaded(request: &Request) -> Response {
 /// The last object, with the picture, and the room that it takes until the client has read it.
 ///
 /// # Errors
-/// The picture cannot be read; clients that do not read answers.
+/// The picture cannot be read, or earlier answers were not read in time ([`ApiError::AnswersUnread`]).
 pub async fn last(
     state: &AppState,
     about: &About,
@@ -59,7 +59,7 @@ pub async fn last(
     Ok((room, line))
 }
 
-/// The members of every object. `response` is the text, which pictures do not have.
+/// The members of every object. `response` is empty, because it is for the text of text models.
 fn line(about: &About, done: bool) -> Value {
     json!({"model": about.model, "created_at": rfc3339(OffsetDateTime::now_utc()), "response": "", "done": done})
 }

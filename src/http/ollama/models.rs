@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 use super::request::TAG;
 use crate::{http::caller::Caller, service::Service};
 
-/// `GET /api/tags`: the models that can be used. Their tag is always `latest`, and they have no time of their own.
+/// `GET /api/tags`: the models that can be used. Their tag is always `latest`. `modified_at` is always 1970, because
+/// models have no time of change.
 pub(super) async fn tags(State(service): State<Service>, _: Caller) -> Json<Value> {
     let usable = service.models().into_iter().filter(|model| model.card.is_some());
     let model = |model: crate::service::ModelView| {

@@ -1,5 +1,5 @@
 //! Translates the fields of Ollama's requests into those of a generation. All other fields stay, so a request may have
-//! every field of `POST /v1/images` beside Ollama's.
+//! every field of `POST /v1/images` in addition to Ollama's.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub struct Request {
     pub about: About,
 }
 
-/// What answers repeat of the request.
+/// What the answers repeat from the request.
 #[derive(Clone, Debug)]
 pub struct About {
     /// The model as the client names it.
@@ -87,8 +87,8 @@ pub fn read(
     Ok(Request { fields, stream, only_loads, about: About { model, ignored } })
 }
 
-/// Takes the fields that mean nothing here, and puts those of `options` that are fields of a generation beside the
-/// others.
+/// Removes the fields that mean nothing for pictures, and returns a warning for each that has a value. Moves those
+/// entries of `options` that are fields of a generation to the other fields, unless the request has the field already.
 fn ignored(fields: &mut Fields) -> Vec<Warning> {
     let mut ignored = Vec::new();
     let mut ignore = |pointer: String| {
@@ -118,7 +118,7 @@ fn ignored(fields: &mut Fields) -> Vec<Warning> {
     ignored
 }
 
-/// Makes the picture in `images` the one to start from.
+/// Moves the picture in `images` into the field `image`, as the picture to start from.
 fn picture(fields: &mut Fields) {
     let Some(images) = fields.take("images") else { return };
     match images.as_array().map(Vec::as_slice) {

@@ -67,7 +67,7 @@ impl Lines {
                     return Some(self.progress());
                 }
                 Seen::Progress(_) | Seen::Preview(_) => {}
-                // There are no comments, so the last line is repeated.
+                // These lines have no comments that could keep the connection alive, so the last line is repeated.
                 Seen::Ping => return Some(self.progress()),
                 Seen::Succeeded(record, artifacts) => {
                     self.ended = true;

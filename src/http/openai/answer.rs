@@ -15,7 +15,7 @@ use crate::{
     service::offload,
 };
 
-/// OpenAI's object of an answer, with the name of the model and the id of the generation beside.
+/// OpenAI's object of an answer, and in addition the name of the model, the id of the generation and its warnings.
 #[derive(Debug, Serialize)]
 struct Answer {
     /// Seconds since 1970.
@@ -45,7 +45,8 @@ pub struct Picture {
 /// Answers with the pictures of a generation that has ended.
 ///
 /// # Errors
-/// The error of the generation if it has no pictures; a picture that cannot be read; clients that do not read answers.
+/// The error of the generation if it has no pictures; a picture that cannot be read; or [`ApiError::AnswersUnread`], if
+/// earlier answers were not read in time.
 pub async fn respond(
     state: &AppState,
     client: &Client,
@@ -77,7 +78,8 @@ pub async fn respond(
 }
 
 impl Picture {
-    /// Reads the file of a picture if the client wants its bytes. `forms`: as base64, and as URL.
+    /// Reads the file of a picture if the client wants its bytes (`b64`), and makes its URL if the client wants that
+    /// (`has_url`).
     pub async fn read(
         state: &AppState,
         client: &Client,

@@ -1,4 +1,4 @@
-//! The sender of a request, and what the answer needs of its head.
+//! The sender of a request, and the parts of the request's head that the answer needs.
 
 use axum::{
     extract::FromRequestParts,

@@ -61,7 +61,7 @@ fn kind(status: u16) -> &'static str {
     }
 }
 
-/// The code, by OpenAI's name where OpenAI has one.
+/// OpenAI's name of the code; the code itself if OpenAI has no name for it.
 fn code(code: &'static str) -> &'static str {
     match code {
         "unknown_model" => "model_not_found",

@@ -1,5 +1,5 @@
 //! Translates the fields of OpenAI's requests into those of a generation. All other fields stay, so a request may have
-//! every field of `POST /v1/images` beside OpenAI's.
+//! every field of `POST /v1/images` in addition to OpenAI's.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Operation;
 use crate::generation::{Fields, Format, Limits, ModelCard};
 
-/// What the answer contains, beside what the generation decides.
+/// The parts of the answer that the request decides, and not the generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// Whether the answer is a stream of events.
@@ -31,12 +31,12 @@ pub struct Models<'a> {
 /// The code of a field or a value that this server does not support.
 const UNSUPPORTED: &str = "unsupported_parameter";
 
-/// A field whose value is one of these words.
+/// A field of OpenAI's requests whose value is one of a few words.
 struct Words {
     name: &'static str,
-    /// The values that this server does as asked.
+    /// The values that this server accepts, because it does what they ask for.
     taken: &'static [&'static str],
-    /// The values that OpenAI has and this server refuses.
+    /// The values that OpenAI accepts and this server refuses.
     refused: &'static [&'static str],
     /// Why they are refused.
     why: &'static str,
@@ -57,7 +57,7 @@ const BACKGROUND: Words = Words {
     refused: &["transparent"],
     why: "pictures have no transparency",
 };
-/// There is no moderation, so `low` is done as asked.
+/// There is no moderation, so the server does what `low` asks for.
 const MODERATION: Words = Words { name: "moderation", taken: &["auto", "low"], refused: &[], why: "" };
 const STYLE: Words =
     Words { name: "style", taken: &["vivid"], refused: &["natural"], why: "describe the style in prompt" };
@@ -173,7 +173,7 @@ fn pictures(operation: Operation, fields: &mut Fields) {
     }
 }
 
-/// The picture of OpenAI's `{"image_url": …}`. Other values are unchanged.
+/// The picture of OpenAI's `{"image_url": …}`. Other values are unchanged, except `{"file_id": …}`, which is an error.
 fn unwrapped(value: Value) -> Result<Value, ()> {
     match value {
         Value::Object(mut map) if map.contains_key("image_url") => Ok(map.remove("image_url").unwrap_or_default()),
@@ -199,7 +199,7 @@ fn output(fields: &mut Fields) {
     }
 }
 
-/// Sets a key of `output`, which must not have it.
+/// Sets `key` in `output`. It is an error of the field `name` if the request has set the key in `output` too.
 fn put_output(fields: &mut Fields, name: &str, key: &str, value: Value) {
     let given = fields.take("output");
     let has_key = given.as_ref().and_then(|output| output.get(key)).is_some_and(|value| !value.is_null());
@@ -225,7 +225,7 @@ fn model(fields: &mut Fields, models: &Models<'_>) -> Option<Arc<ModelCard>> {
     card
 }
 
-/// Takes `quality` and sets the number of steps by it, unless the request has its own.
+/// Takes `quality` and chooses the number of steps by it, unless the request itself has steps or noise levels.
 fn quality(fields: &mut Fields, card: Option<&ModelCard>, limits: &Limits) -> &'static str {
     let (name, share) = match word(fields, &QUALITY) {
         Some("low") => ("low", 0.5),

@@ -1,4 +1,4 @@
-//! The `usage` of an answer: sizes of texts and pictures in tokens, from the request alone.
+//! The `usage` of an answer: the sizes of texts and pictures in tokens, estimated without a tokenizer.
 
 use serde::Serialize;
 
@@ -56,7 +56,8 @@ fn image_tokens(width: u32, height: u32) -> u64 {
     u64::from(width.div_ceil(TOKEN_SIDE)) * u64::from(height.div_ceil(TOKEN_SIDE))
 }
 
-/// The words, digits and runs of other characters of a text, at which CLIP's tokenizer splits it first.
+/// Counts the words, digits and runs of other characters in a text: the parts into which CLIP's tokenizer splits it
+/// first.
 fn text_tokens(text: &str) -> u64 {
     #[derive(Clone, Copy, PartialEq)]
     enum Class {

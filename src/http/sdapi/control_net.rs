@@ -12,7 +12,7 @@ pub(super) const UNITS: [&str; 3] = ["alwayson_scripts", "ControlNet", "args"];
 pub(super) struct Units {
     /// The value of the field `controls`.
     pub controls: Vec<Value>,
-    /// The index of the unit that each of them comes from.
+    /// The index of the unit that each entry of `controls` comes from.
     pub places: Vec<usize>,
     pub notes: Vec<String>,
 }

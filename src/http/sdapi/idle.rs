@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-/// A field and its values that change nothing in the web interface either, as JSON. The value `*` stands for every
-/// value, where the field only concerns how the web interface works, or another field that has no effect.
+/// A field, and the values, as JSON, with which it changes nothing in the web interface either. `*` stands for every
+/// value: such a field concerns only how the web interface works, or matters only together with another field that has
+/// no effect here.
 type IdleField = (&'static str, &'static [&'static str]);
 
 const FIELDS: [IdleField; 51] = [

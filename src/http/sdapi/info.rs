@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::generation::{Facts, ImageInfluence, Record, Status, Work, rfc3339};
 
-/// What was drawn. `infotexts` are the texts in the files, `notes` what the request asked for and did not get.
+/// What was drawn. `infotexts` are the texts in the files. `notes` say what the request asked for and did not get.
 pub(super) fn object(record: &Record, infotexts: Vec<String>, notes: &[String]) -> Value {
     let Work::Draw(draw) = &record.job.work;
     let artifacts = match &record.status {

@@ -29,7 +29,8 @@ const KEYS: [(&str, &str); 5] = [
     ("preprocess", "module"),
 ];
 
-/// Replaces the names in an error about invalid fields. `units` are the places of the ControlNets in the request.
+/// Replaces the names in an error about invalid fields. `units` are the indices of the request's units from which the
+/// ControlNets come.
 pub(super) fn renamed(error: ApiError, units: &[usize]) -> ApiError {
     match error {
         ApiError::Invalid(Invalid { errors }) => {

@@ -16,7 +16,8 @@ use crate::{
     service::View,
 };
 
-/// The progress of the newest running generation, otherwise of the newest queued one, otherwise of nothing.
+/// The progress of the newest running generation, otherwise of the newest queued one. If there is none, all values are
+/// 0 or empty.
 pub(super) async fn progress(
     State(state): State<AppState>,
     caller: Caller,
@@ -30,7 +31,8 @@ pub(super) async fn progress(
     Ok(answer(object(&view, active.len(), preview.as_ref())))
 }
 
-/// Reads `skip_current_image` in the spellings that the web interface accepts. Other parameters are ignored there.
+/// Reads `skip_current_image` in the spellings that the web interface accepts. Ignores other parameters, as the web
+/// interface does.
 fn skips_picture(mut query: Fields) -> Result<bool, ApiError> {
     let Some(value) = query.take("skip_current_image") else { return Ok(false) };
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_ascii_lowercase);

@@ -9,7 +9,7 @@ use crate::{
     http::error::ApiError,
 };
 
-/// Which of the two operations that draw.
+/// Which of the two drawing operations the request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     TextToImage,
@@ -29,13 +29,13 @@ pub(super) struct Request {
     pub sends_images: bool,
     /// The client's name for the request.
     pub task_id: Option<String>,
-    /// The places of the ControlNets in the list of the request's units.
+    /// The indices of the request's units from which the ControlNets come.
     units: Vec<usize>,
 }
 
 /// How many previews a generation makes for `GET /sdapi/v1/progress`.
 const PREVIEWS: u32 = 10;
-/// Fields that are read here; those in [`idle`] come in addition.
+/// Fields that this file reads. [`idle`] lists the fields that have no effect.
 const READ: [&str; 20] = [
     "prompt",
     "negative_prompt",
@@ -74,7 +74,7 @@ impl Request {
 /// Reads a request for the model of this card; `None` if the model is unknown.
 ///
 /// # Errors
-/// Values that mean nothing. Values that the generation checks by itself are left to it.
+/// Values that this face cannot translate. The other values are checked later, as fields of the generation.
 pub(super) fn read(mut fields: Fields, kind: Kind, card: Option<&ModelCard>) -> Result<Request, ApiError> {
     let mut body = fields.take_all();
     body.retain(|_, value| !value.is_null());
@@ -212,7 +212,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Clients send the default of the samplers that always add noise, 1, for every sampler.
+    /// Notes that `eta` is ignored, unless it is 1: clients send this default of the samplers that always add noise for
+    /// every sampler.
     fn eta_without_effect(&mut self, eta: Option<&Value>) {
         if eta.is_some_and(|eta| eta.as_f64() != Some(1.0)) {
             self.note("eta", "this sampler does not use it");
@@ -308,7 +309,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the ControlNets; returns their places.
+    /// Reads the ControlNets; returns the indices of their units.
     fn scripts(&mut self) -> Vec<usize> {
         let scripts = match self.body.remove("alwayson_scripts") {
             None => return Vec::new(),

@@ -18,7 +18,7 @@ pub(super) enum Waiter {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Repeats `attempt` until it succeeds, fails permanently, or the time is over, which also interrupts an attempt.
+/// Repeats `attempt` until it succeeds or fails permanently, or until the time is over, even during an attempt.
 pub async fn persist<T, F>(settings: &config::Blobs, waiting: Waiter, mut attempt: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,

@@ -15,7 +15,7 @@ use super::Sqlite;
 /// Follows the system's clock forward. If the system's clock is set back, continues by the elapsed time.
 pub struct Clock {
     read: Box<dyn Fn() -> Reading + Send + Sync>,
-    /// The latest reading in which the system's clock was not behind.
+    /// The latest reading in which the system's clock was not behind the expected time.
     last: Mutex<Reading>,
 }
 
@@ -66,7 +66,7 @@ const LATEST: &str = "
             WHERE status IN ('queued', 'running')
         UNION ALL SELECT beaten_at FROM workers)";
 
-/// If the clock was set back since the previous process wrote, moves everything that waits for a time back as far.
+/// If the clock was set back since the previous process wrote, moves back the times that anything waits for.
 pub async fn settle(db: &Sqlite) -> Result<()> {
     let mut change = db.begin(false).await?;
     let now = db.clock.now_ms();

@@ -13,7 +13,7 @@ use sqlx::{
 
 use crate::ledger::{Result, StoreError};
 
-/// Reads are short, and the cores of the machine belong to the engine.
+/// Number of reading connections: few, because reads are short and the cores of the machine belong to the engine.
 const READERS: u32 = 4;
 
 /// How long the previous owner of a folder may take to release it.
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Locks the folder for this process. The lock belongs to the open file, so it ends even if the process is killed.
 ///
 /// The system keeps a lock until the last descriptor of its file is closed, so the lock can outlive its owner a little:
-/// in a process that is being torn down, or in a child between fork and exec. A quick restart waits for that.
+/// in a process that is being torn down, or in a child between fork and exec. A quick restart waits up to [`GRACE`].
 pub async fn lock(data_dir: &Path) -> Result<File> {
     fs::create_dir_all(data_dir)?;
     let path = data_dir.join("latentd.lock");
