@@ -1,7 +1,7 @@
 //! The HTTP API and the web page: routes, extractors, errors, event streams.
 //!
-//! A handler extracts, calls the service and responds. [`error`] chooses the status codes, `observe` adds request ids,
-//! metrics and the log line, and [`listener`] bounds the connections.
+//! A handler extracts the parts of the request, calls the service and makes the response. [`error`] chooses the status
+//! codes, `observe` adds request ids, metrics and the log line, and [`listener`] bounds the connections.
 
 mod admin;
 mod base;

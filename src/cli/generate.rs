@@ -194,7 +194,7 @@ fn without_http(detail: &str) -> String {
     }
 }
 
-/// Parses the file of `--output`. Its extension must name a format, if it has one.
+/// Parses the file of `--output`. If the file has an extension, the extension must name a format.
 fn picture_file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.ends_with('/') {
         return Err("it must name a file, or be - for standard output".to_owned());

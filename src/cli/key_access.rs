@@ -41,7 +41,7 @@ struct Page {
     has_more: bool,
 }
 
-/// Most keys of one page.
+/// Maximum number of keys of one page.
 const PAGE: usize = 1000;
 
 impl KeyAccess {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// Reads one of `words`, which has at least two entries.
+/// Reads one of the words in `words`, of which there are at least two, and returns its meaning.
 pub(super) fn one_of<'de, T: Copy, D: Deserializer<'de>>(deserializer: D, words: &[(&str, T)]) -> Result<T, D::Error> {
     let text = String::deserialize(deserializer)?;
     let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);

@@ -18,7 +18,7 @@ use crate::{
 struct Model {
     id: String,
     object: &'static str,
-    /// Always 0. OpenAI's clients expect a time, but a folder has no meaningful one.
+    /// Always 0. OpenAI's clients expect a time, but the folder of a model has no meaningful time.
     created: u32,
     owned_by: &'static str,
     state: &'static str,

@@ -9,7 +9,7 @@ use axum::{
 use super::error::ApiError;
 use crate::service::Repeatable;
 
-/// The client's key, if it sends one.
+/// The client's idempotency key, if the client sends one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(pub Option<String>);
 

@@ -64,8 +64,9 @@ impl Accept {
         Accept { ranges: vec![range] }
     }
 
-    /// The answer with the highest quality; among equals, the one whose media range is more specific, then the one
-    /// whose range comes first. If the request names a format, pictures of other formats are excluded.
+    /// The answer whose media range has the highest quality. Among equal qualities, the answer with the more specific
+    /// range wins, then the answer whose range comes first. If the request names a format, pictures of other formats
+    /// are excluded.
     ///
     /// # Errors
     /// `not_acceptable` if no answer is left.
@@ -156,7 +157,7 @@ pub struct Prefer {
     /// The time that the client asks for, at most the operator's bound.
     pub wait: Option<Duration>,
     pub respond_async: bool,
-    /// The waiting time of answers that wait even if the client does not ask for it.
+    /// How long an answer with a picture waits if the client does not say how long.
     pub default_wait: Duration,
 }
 

@@ -116,7 +116,7 @@ async fn accept(
     state.accept_of(order, Waits::ForResult, tried).await
 }
 
-/// Sets the mask of an edit: the transparency of `mask`, otherwise that of the image.
+/// Sets the mask of an edit: the transparency of `mask`, otherwise the transparency of the image.
 async fn masked(state: &AppState, mut fields: Fields) -> Fields {
     fields.read_mask_by_transparency();
     if fields.has("mask") {

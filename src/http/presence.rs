@@ -31,7 +31,7 @@ struct Leaving {
     id: GenerationId,
     /// The tries of a client that repeats its request after a lost connection.
     present: Option<Present>,
-    /// Keeps the tracker from ending before it is known whether there is a task to run.
+    /// Keeps the tracker open until it is known whether a task must cancel the generation.
     open: TaskTrackerToken,
 }
 

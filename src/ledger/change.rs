@@ -132,7 +132,7 @@ impl Change {
             rows.push(row);
         }
         if self.is_shared {
-            // Nobody watches an attempt that is over.
+            // Nobody needs the progress and previews of an attempt that is over.
             let ids: Vec<_> = steps.iter().map(|step| step.id).collect();
             let forget = "WITH forgotten AS (DELETE FROM artifact_previews WHERE generation_id = ANY($1))
                  DELETE FROM generation_progress WHERE generation_id = ANY($1)";

@@ -32,7 +32,7 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        // Most calls find nothing; they cost one statement.
+        // Most claims find nothing; they cost one statement.
         let ledger = self.as_ref();
         let (text, values) = candidates(by, &[], &[], 1, "");
         let look = || async {

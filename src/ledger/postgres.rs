@@ -34,7 +34,7 @@ const BEGIN_WALKING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL ena
 #[derive(Debug)]
 pub struct Postgres {
     pool: PgPool,
-    /// Longest duration of a call.
+    /// Longest duration of an operation.
     timeout: Duration,
     heard: broadcast::Sender<Hint>,
 }
@@ -60,7 +60,7 @@ impl Ledger {
     }
 }
 
-/// Closes a connection if its call is dropped before the answer.
+/// If a future is dropped before the database has answered, its connection is closed.
 #[async_trait]
 impl Dialect for Postgres {
     fn is_shared(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The types of webhook endpoints and deliveries.
 //!
-//! A delivery is written in the same transaction as its event, so none is lost between the two. It is sent at least
-//! once, by one process at a time, and after the earlier deliveries of its generation.
+//! A delivery is written in the same transaction as its event, so none is lost between the two. A delivery is sent at
+//! least once, by one process at a time, and after the earlier deliveries of its generation.
 
 use std::time::Duration;
 

@@ -164,7 +164,8 @@ impl Live {
         self.0.entries.lock().values_mut().filter_map(Entry::report).collect()
     }
 
-    /// The generations that are watched here and do not run here. Drops entries without a run and watchers.
+    /// The generations that this process watches and does not run. Also drops entries without a run and without
+    /// watchers.
     pub(super) fn followed(&self) -> Vec<GenerationId> {
         let mut entries = self.0.entries.lock();
         entries.retain(|_, entry| entry.run.is_some() || entry.state.receiver_count() > 0);

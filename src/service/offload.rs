@@ -5,15 +5,15 @@ use std::sync::LazyLock;
 
 use tokio::sync::Semaphore;
 
-/// Largest request in bytes whose work is done at once. The work then takes about a millisecond at most.
+/// Largest request in bytes whose work is done on the calling thread. Such work takes at most about a millisecond.
 pub const AT_ONCE_BYTES: usize = 64 << 10;
 
 /// Uses at most half of the cores, so that large requests leave the other half to all other work.
 static TURNS: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new((std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1)));
 
-/// Does the work for a request of this many bytes: small requests at once, large ones on a thread for blocking work,
-/// after waiting for a permit. Work that has started runs to its end, even if the future is dropped.
+/// Does the work for a request of this many bytes: small requests on the calling thread, large ones on a thread for
+/// blocking work, after waiting for a permit. Work that has started runs to its end, even if the future is dropped.
 pub async fn offload<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
     if bytes <= AT_ONCE_BYTES {
         return work();

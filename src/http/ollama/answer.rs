@@ -1,4 +1,4 @@
-//! The objects of answers: lines of progress, and the last one with the picture.
+//! The objects of answers: lines of progress, and the last line with the picture.
 
 use axum::{
     http::{Extensions, header},

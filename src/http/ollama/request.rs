@@ -30,7 +30,7 @@ pub struct About {
     pub ignored: Vec<Warning>,
 }
 
-/// The tag that Ollama's clients add to a name without one.
+/// The tag that Ollama's clients add to a name without a tag.
 pub const TAG: &str = ":latest";
 
 /// Fields for models of text, and for the memory of Ollama's server.

@@ -1,4 +1,5 @@
-//! The lines of a generation as Ollama's clients read them: JSON objects with the progress, then one with the picture.
+//! The lines of a generation as Ollama's clients read them: JSON objects with the progress, then an object with the
+//! picture.
 
 use std::convert::Infallible;
 
