@@ -46,17 +46,30 @@ pub fn operator_token(config: &Config) -> Secret {
     }
 }
 
+/// Reads the token, or makes it. The file appears complete under its name, and of several processes that make it at the
+/// same time one succeeds, whose token the others read.
 fn read_or_make(path: &Path) -> io::Result<Secret> {
-    // The file is created with its final mode, so that other users cannot read it even for a moment.
-    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return read(path),
-        file => file?,
-    };
+    match read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        token => return token,
+    }
     let token = random()?;
-    file.write_all(token.expose().as_bytes())?;
-    file.sync_all()?;
+    let draft = path.with_extension(format!("token.{}", uuid::Uuid::new_v4().simple()));
+    let linked = write(&draft, &token).and_then(|()| fs::hard_link(&draft, path));
+    let removed = fs::remove_file(&draft);
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return read(path),
+        linked => linked.and(removed)?,
+    }
     tracing::info!(path = %path.display(), "the operator's token is made");
     Ok(token)
+}
+
+/// Writes a new file with its final mode, so that other users cannot read it even for a moment.
+fn write(path: &Path, token: &Secret) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(token.expose().as_bytes())?;
+    file.sync_all()
 }
 
 fn random() -> io::Result<Secret> {
@@ -95,9 +108,26 @@ mod tests {
         assert_eq!(fs::metadata(data_dir.join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
         settle(&mut config).unwrap();
         assert_eq!(config.operator.token, token, "a later start uses the same token");
+        assert_eq!(fs::read_dir(&data_dir).unwrap().count(), 1, "no draft is left");
         fs::write(data_dir.join(FILE), "\n").unwrap();
         config.operator.token = Secret::default();
         assert!(settle(&mut config).unwrap_err().to_string().contains("is empty"));
+    }
+
+    #[test]
+    fn processes_that_start_together_use_one_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), &[("operator.bind", "0.0.0.0:0")]);
+        let start = || {
+            let mut config = config.clone();
+            settle(&mut config).unwrap();
+            config.operator.token
+        };
+        let tokens: Vec<Secret> = std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+            starts.into_iter().map(|start| start.join().unwrap()).collect()
+        });
+        assert!(tokens.iter().all(|token| *token == tokens[0] && token.expose().len() == 64));
     }
 
     #[test]

@@ -7,13 +7,14 @@ use config::{Value, ValueKind};
 use super::{ConfigError, DEFAULTS};
 
 /// Variables that are not settings: the name of the settings file, and options of the tests.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 7] = [
     "LATENTD_CONFIG",
     "LATENTD_PARITY_DIR",
     "LATENTD_PARITY_SHARD",
     "LATENTD_REQUIRE_CHROMIUM",
     "LATENTD_REQUIRE_CLIENTS",
     "LATENTD_REQUIRE_POSTGRES",
+    "LATENTD_REQUIRE_WALK",
 ];
 
 /// The settings in the environment, as keys and values. Texts and the comma-separated entries of lists are used

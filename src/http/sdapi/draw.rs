@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use axum::{
+    Extension,
     extract::State,
-    http::header,
+    http::{Extensions, header},
     response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -18,7 +19,10 @@ use super::{
 };
 use crate::{
     generation::{Fields, Status},
-    http::{AppState, caller::Caller, error::ApiError, face::Document, idempotency::IdempotencyKey, presence::Waits},
+    http::{
+        AppState, caller::Caller, error::ApiError, face::Document, idempotency::IdempotencyKey, listener::AnswerRoom,
+        presence::Waits,
+    },
     imaging,
     service::{CreateRequest, Repeatable, View, offload},
 };
@@ -28,9 +32,10 @@ pub(super) async fn txt2img(
     State(state): State<AppState>,
     caller: Caller,
     key: IdempotencyKey,
+    extensions: Extensions,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    draw(state, caller, key, fields, Kind::TextToImage).await
+    draw(state, caller, key, (extensions, fields), Kind::TextToImage).await
 }
 
 /// `POST /sdapi/v1/img2img`.
@@ -38,16 +43,17 @@ pub(super) async fn img2img(
     State(state): State<AppState>,
     caller: Caller,
     key: IdempotencyKey,
+    extensions: Extensions,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    draw(state, caller, key, fields, Kind::ImageToImage).await
+    draw(state, caller, key, (extensions, fields), Kind::ImageToImage).await
 }
 
 async fn draw(
     state: AppState,
     caller: Caller,
     key: IdempotencyKey,
-    mut fields: Fields,
+    (extensions, mut fields): (Extensions, Fields),
     kind: Kind,
 ) -> Result<Response, ApiError> {
     let settings = fields.take("override_settings");
@@ -77,6 +83,8 @@ async fn draw(
         }
         _ => state.artifacts(&view.record)?,
     };
+    let bytes = artifacts.iter().map(|artifact| artifact.bytes.div_ceil(3) * 4).sum();
+    let room = AnswerRoom::of(&extensions, if request.sends_images { bytes } else { 0 }).await?.map(Extension);
     let mut files = Vec::with_capacity(artifacts.len());
     for artifact in &artifacts {
         files.push(state.service.file(artifact).await?);
@@ -93,7 +101,7 @@ async fn draw(
         Document::of("application/json", &json!({"images": images, "parameters": request.echo, "info": info}))
     });
 
-    Ok(([(header::CACHE_CONTROL, "no-store")], id, answer.await).into_response())
+    Ok(([(header::CACHE_CONTROL, "no-store")], id, room, answer.await).into_response())
 }
 
 /// How long a request waits for its generation: the time until it must start, all attempts, and a minute. Waiting in
