@@ -192,7 +192,7 @@ export class Gallery {
   starred(card) {
     this.stars.set(card.id, card.generation);
     card.mark(true);
-    this.page.announce('Starred. This browser keeps the picture, also after the server has deleted it.');
+    this.page.announce('Starred. This browser keeps the picture even after the server has deleted it.');
     this.page.changed();
   }
 

@@ -95,7 +95,7 @@ export async function showKnown(use) {
     const wanted = search.value.trim().toLowerCase();
     const holds = ({ names, group, words }) => [...names, group.toLowerCase()].some((text) => text.includes(wanted)) || words.split(' ').includes(wanted);
     const found = all.filter((thing) => wanted === '' || holds(thing));
-    count.textContent = found.length === all.length ? `${all.length} things. Choose one. A color or a background can be added.` : `${found.length} of ${all.length} things`;
+    count.textContent = found.length === all.length ? `${all.length} things. Choose one. You can add a color or a background.` : `${found.length} of ${all.length} things`;
     list.replaceChildren(...[...new Set(found.map(({ group }) => group))].map((group) => element(
       'section', {}, element('h3', {}, group),
       element('div', { class: 'known-things' }, ...found.filter((thing) => thing.group === group).map((thing) => element(

@@ -8,7 +8,7 @@ import { Strokes } from './strokes.js';
 
 /** The largest, first and smallest diameter of the brush, as shares of the picture's longer side. */
 const BRUSH = { most: 1 / 2, first: 1 / 10, least: 1 / 64 };
-const HELP = 'Paint over what is to be redrawn. Keys: arrows move the brush, Space puts it down and lifts it.';
+const HELP = 'Paint over the part to redraw. The arrow keys move the brush. Space puts the brush down, and lifts it again.';
 
 /**
  * Opens the dialog. `done` receives the mask, or undefined if nothing is painted. Rejects if the server no longer has

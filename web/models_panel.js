@@ -6,7 +6,7 @@ import { element } from './element.js';
 import { knowsAbout, showKnown } from './known.js';
 
 const STATES = {
-  ready: 'In memory', loading: 'Is being loaded', cold: 'On disk: the first picture loads it', available: 'Available', failed: 'Not usable',
+  ready: 'In memory', loading: 'Loading', cold: 'On disk: the first picture loads it', available: 'Available', failed: 'Not usable',
 };
 
 /** What to download, from the smallest to the largest. */

@@ -4,7 +4,7 @@ const NAMES = {
   image: 'Input picture', mask: 'Mask', loras: 'LoRA', controls: 'ControlNet', prompt_2: 'Second prompt',
   negative_prompt_2: 'Second negative prompt', scheduler: 'Sampler', output: 'File format', sigmas: 'Noise levels',
   start_timeout_s: 'Start timeout (s)', run_timeout_s: 'Run timeout (s)', eta: 'Noise of DDIM (η)', mask_blur: 'Blur (pixels)',
-  mask_invert: 'Invert', keep_unmasked: 'Copy the kept part without change', padding_mask_crop: 'Crop around the mask (pixels)',
+  mask_invert: 'Invert', keep_unmasked: 'Keep the rest exactly as it is', padding_mask_crop: 'Crop around the mask (pixels)',
   'controls.image': 'Picture to follow', 'output.quality': 'JPEG quality',
   'output.metadata': 'Metadata in the file', 'webhook.url': 'URL', preprocess: 'Edges', clip_skip: 'CLIP skip',
 };

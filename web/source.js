@@ -67,7 +67,7 @@ export class Source {
     const isOptional = [this.properties.image.type].flat().includes('null');
     return [element(
       'div', { class: 'source-empty' }, this.button('plain', 'image', () => this.page.pick(), icon('picture'), 'Add a picture'),
-      element('p', { class: 'note' }, isOptional ? 'Or drop or paste one.' : 'Or drop or paste one. This model needs one.'),
+      element('p', { class: 'note' }, isOptional ? 'You can also drop or paste a picture.' : 'You can also drop or paste a picture. This model needs one.'),
     )];
   }
 
