@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::BoxStream};
 use latentd::generation::{Format, GenerationId, Job, Phase, Preview, Progress, Status};
 use latentd::ledger::{
-    Acceptance, Fleet, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Refusal, Report, Store, StoreError,
+    Acceptance, Crew, Fleet, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Refusal, Report, Store, StoreError,
 };
 use sqlx::{Connection, Executor, PgConnection, Row};
 use tokio::time::timeout;
@@ -56,7 +56,7 @@ async fn concurrent_sweeps_expire_and_age_each_generation_once() {
         aged.unwrap();
     }
     assert_eq!(
-        stores[0].place(before).await.unwrap().map(|place| place.position),
+        stores[0].place(before, &Crew::default()).await.unwrap().map(|place| place.position),
         Some(0),
         "nobody has waited for an hour"
     );
@@ -64,7 +64,7 @@ async fn concurrent_sweeps_expire_and_age_each_generation_once() {
         aged.unwrap();
     }
     assert_eq!(
-        stores[0].place(waiting[0]).await.unwrap().map(|place| place.position),
+        stores[0].place(waiting[0], &Crew::default()).await.unwrap().map(|place| place.position),
         Some(0),
         "its priority has risen to high, and it is older"
     );
