@@ -12,8 +12,8 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 use tokio::time::timeout;
 
 use crate::place::{
-    PgPlace, Place, accept, accept_one, claim, claim_one, generation, get, ids, late_worker, new_record, overdue,
-    reap_late, request, running, worker,
+    ALONE_FROM, PgPlace, Place, accept, accept_one, claim, claim_one, generation, get, ids, late_worker, new_record,
+    overdue, reap_late, request, running, worker,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,8 +124,11 @@ async fn only_an_idle_worker_claims_a_crashed_generation() {
     let Some(place) = PgPlace::new().await else { return };
     let stores = place.open_many(5).await;
     for _ in 0..10 {
-        let (id, _) = running(&*stores[0]).await;
-        stores[0].reap(&Reaping { all: true, max_crashes: 9, backoff: Duration::ZERO }).await.unwrap();
+        let id = accept(&*stores[0], 1).await[0];
+        for _ in 0..ALONE_FROM {
+            assert_eq!(ids(&claim(&*stores[0], 1).await), [id]);
+            stores[0].reap(&Reaping { all: true, max_crashes: 9, backoff: Duration::ZERO }).await.unwrap();
+        }
         let busy = worker("busy");
         let looking = stores[1..].iter().map(|store| store.claim(&busy, 5, false));
         let (claimed, others) = tokio::join!(claim(&*stores[0], 5), join_all(looking));
