@@ -40,7 +40,9 @@ use dialect::{Dialect, Value};
 pub use endpoints::Webhooks;
 pub use fleet::Fleet;
 pub use keys::{KeyQuery, KeyRecord, Keys, StoredKey};
-pub use queue::{Acceptance, Accepted, Claimant, Fingerprint, QueuePosition, Reaped, Reaping, Renewed, Workload};
+pub use queue::{
+    Acceptance, Accepted, Claimant, Crew, Fingerprint, Newcomer, QueuePosition, Reaped, Reaping, Renewed, Workload,
+};
 pub use reading::Reads;
 use row::Row;
 pub use sqlite::{Clock, Reading};

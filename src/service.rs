@@ -37,7 +37,7 @@ use crate::{
     diffusion::{SchedulerName, names},
     engine::Reason,
     generation::{Artifact, Event, GenerationId, Invalid, Limits, Record, Scope, Status},
-    ledger::{Blobs, Counts, Hint, ListQuery, QueuePosition, Refusal, Serving, StoreError, blobs::path_of_input},
+    ledger::{Blobs, Counts, Crew, Hint, ListQuery, QueuePosition, Refusal, Serving, StoreError, blobs::path_of_input},
     metrics::Metrics,
     webhooks::EndpointRegistry,
 };
@@ -433,10 +433,18 @@ impl Service {
     async fn view(&self, record: Record) -> Result<View, ServiceError> {
         let (progress, place) = match record.status {
             Status::Running => (self.progress(record.id).await?, None),
-            Status::Queued => (None, self.query(self.0.store.place(record.id)).await?),
+            Status::Queued => {
+                let done = self.0.live.done();
+                (None, self.query(self.0.store.place(record.id, &self.crew(&done))).await?)
+            }
             Status::Succeeded { .. } | Status::Failed { .. } | Status::Canceled | Status::Expired => (None, None),
         };
         Ok(self.seen(record, progress, place))
+    }
+
+    /// The workers, of whose running generations the shares `done` are known.
+    fn crew<'a>(&self, done: &'a [(GenerationId, f64)]) -> Crew<'a> {
+        Crew { lately: self.0.accept_policy.lately, slots: self.0.accept_policy.slots, done }
     }
 
     fn seen(&self, record: Record, progress: Option<Progress>, place: Option<QueuePosition>) -> View {

@@ -66,7 +66,7 @@ pub struct Worker {
     pub outbox: Outbox,
     /// Whether the worker claims no more generations.
     pub drain: Drain,
-    /// Whether a claimed generation must run alone, because it was running when a process crashed.
+    /// Whether a claimed generation must run alone, because too many processes crashed while it was running.
     pub alone: AtomicBool,
 }
 
@@ -129,7 +129,8 @@ impl Worker {
         match self.store.claim(&self.claimant(), room, idle).await {
             Ok(claimed) => {
                 claimed.iter().for_each(|(_, lease)| self.leases.hold(lease.clone(), asked_at));
-                self.alone.store(claimed.iter().any(|(record, _)| record.crash_count > 0), Ordering::Relaxed);
+                let alone = claimed.iter().any(|(record, _)| record.crash_count >= self.claimant.alone_from);
+                self.alone.store(alone, Ordering::Relaxed);
                 claimed
             }
             Err(error) => {

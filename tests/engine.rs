@@ -317,6 +317,29 @@ fn a_short_run_steps_between_the_stages_of_a_large_decode() {
     assert!((1..STAGES).map(stage).is_sorted(), "{after:?}");
 }
 
+/// Pictures of 512 × 512 pixels fill the room of their size for as long as one after the other is decoded.
+#[test]
+fn a_small_picture_is_decoded_between_the_stages_of_one_of_512_pixels() {
+    let fixture = EngineFixture::new(16, 1);
+    let (model, calls, go_on) = Scripted::watched();
+    let model = Arc::new(model);
+    let mut job = plain(&fixture, 512, 1);
+    let Work::Draw(draw) = &mut job.work;
+    draw.n = 8;
+    let (_, large) = fixture.start_on(model.clone(), job);
+    let first = |call: &Call| *call == Call::Decode { side: 64, stage: 0, rows: 1 };
+    while !first(&calls.recv().unwrap()) {
+        go_on.send(()).unwrap();
+    }
+    let (_, small) = fixture.start_on(model, plain(&fixture, 128, 2));
+    (0..200).for_each(|_| go_on.send(()).unwrap());
+    assert!(outcome(&large).is_ok() && outcome(&small).is_ok());
+    let after: Vec<Call> = calls.try_iter().collect();
+    let at = |side, stage| after.iter().position(|call| *call == Call::Decode { side, stage, rows: 1 }).unwrap();
+    assert!(at(16, STAGES - 1) < at(64, 3), "its picture is done while the first large one is decoded: {after:?}");
+    assert_eq!(after.iter().filter(|call| first(call)).count(), 7, "{after:?}");
+}
+
 #[test]
 fn a_canceled_decode_ends_before_its_next_stage_and_makes_room() {
     let fixture = EngineFixture::new(16, 1);

@@ -406,11 +406,11 @@ fn files_are_small() {
 }
 
 /// The ledger includes both databases and the blobs. Terms of keys, rotation and usage took 220 lines more than the 3500
-/// that it had before, and the stream of a tenant's events 25.
+/// that it had before, the stream of a tenant's events 25, and the estimate of a wait by its place in the queue 50.
 #[test]
 fn the_ledger_is_small() {
     let lines: usize = sources().iter().filter(|source| source.room == "ledger").map(|source| source.lines).sum();
-    assert!((1000..=3745).contains(&lines), "the ledger has {lines} lines");
+    assert!((1000..=3800).contains(&lines), "the ledger has {lines} lines");
 }
 
 /// The fuzzer compiles only the room `weights`, so its manifest must list that room's dependencies in the same

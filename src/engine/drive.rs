@@ -200,11 +200,12 @@ impl ActiveRuns {
         let holds = run.holds();
         run.with_open(|pending_call| {
             let (key, rows, demand) = (pending_call.key().clone(), pending_call.open_rows(), pending_call.demand());
-            let begins = pending_call.stage().filter(|_| holds == 0).map_or(0, |stage| rows * stage.latent_pixels);
+            let picture = pending_call.stage().map_or(0, |stage| stage.latent_pixels);
+            let begins = if holds == 0 { rows * picture } else { 0 };
             let seconds = self.pace.seconds(&key, demand.work);
             let (most_rows, bytes, service, arrival) =
                 (pending_call.most_rows(), demand.bytes, run.service, run.arrival);
-            WaitingCall { key, rows, most_rows, seconds, bytes, service, arrival, holds, begins }
+            WaitingCall { key, rows, most_rows, seconds, bytes, service, arrival, picture, holds, begins }
         })
     }
 
@@ -215,6 +216,7 @@ impl ActiveRuns {
             service: runs().map(|run| run.service).fold(f64::INFINITY, f64::min),
             arrival: runs().map(|run| run.arrival).min().unwrap_or(0),
             bytes: batch.bytes,
+            picture: runs().map(Active::picture).max().unwrap_or(0),
             holds: runs().map(Active::holds).sum(),
         }
     }

@@ -34,6 +34,8 @@ pub struct WaitingCall {
     pub service: f64,
     /// The run's number in the order of arrival.
     pub arrival: u64,
+    /// Latent pixels of each of the run's pictures; 0 if the call decodes none.
+    pub picture: usize,
     /// Latent pixels of the run's pictures that are being decoded, whose activations the run holds.
     pub holds: usize,
     /// Latent pixels of the pictures whose decoding begins with this call; 0 if none begins.
@@ -49,6 +51,8 @@ pub struct PausedBatch {
     pub arrival: u64,
     /// Maximum bytes of its activations.
     pub bytes: u64,
+    /// Latent pixels of each picture that it decodes; 0 if it decodes none.
+    pub picture: usize,
     /// The sum of [`WaitingCall::holds`] over its runs.
     pub holds: usize,
 }
@@ -73,32 +77,45 @@ pub struct Pick {
     pub rows: usize,
 }
 
-/// Latent pixels of the pictures that are being decoded.
-#[derive(Clone, Copy, Debug, Default)]
-struct Decoding {
-    /// Latent pixels of pictures that are small enough to share the decoder, at most [`DECODING`] each.
-    small: usize,
-    /// Whether a larger picture is being decoded.
-    large: bool,
+/// Pictures of similar size. The pictures of a lane share its room, so that a picture never waits for the decoding of
+/// much larger ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    /// Pictures of at most a quarter of [`DECODING`].
+    Small,
+    /// Pictures of at most [`DECODING`].
+    Medium,
+    Large,
 }
 
-impl Decoding {
-    fn add(self, latent_pixels: usize) -> Decoding {
-        if latent_pixels > DECODING {
-            Decoding { large: true, ..self }
-        } else {
-            Decoding { small: self.small + latent_pixels, ..self }
+impl Lane {
+    fn of(picture: usize) -> Lane {
+        match picture {
+            ..=SMALL => Lane::Small,
+            ..=DECODING => Lane::Medium,
+            _ => Lane::Large,
         }
+    }
+}
+
+/// The most latent pixels of a picture in [`Lane::Small`].
+const SMALL: usize = DECODING / 4;
+
+/// Latent pixels of the pictures that are being decoded, for each lane.
+#[derive(Clone, Copy, Debug, Default)]
+struct Decoding([usize; 3]);
+
+impl Decoding {
+    fn add(mut self, picture: usize, latent_pixels: usize) -> Decoding {
+        self.0[Lane::of(picture) as usize] += latent_pixels;
+        self
     }
 
     /// Whether the run may continue. A decode that has begun may always continue. A decode that would begin needs room
-    /// for all of its rows: those of small pictures must fit next to the other small pictures, and a large picture must
-    /// be the only large one.
+    /// in its lane for all of its rows. A lane has room for [`DECODING`] latent pixels, or for one larger picture.
     fn admits(self, run: &WaitingCall) -> bool {
-        if run.begins > DECODING {
-            return !self.large;
-        }
-        run.begins == 0 || self.small == 0 || self.small + run.begins <= DECODING
+        let held = self.0[Lane::of(run.picture) as usize];
+        run.begins == 0 || held == 0 || held + run.begins <= DECODING
     }
 }
 
@@ -110,9 +127,9 @@ impl Decoding {
 /// waiting calls. So the run with the least service waits for at most one slice.
 ///
 /// Memory has two limits: the activations of the paused batches and a new long one fit `max_bytes`, and the pictures
-/// that are being decoded are limited in latent pixels. If the activations of the first run's call do not fit, the
-/// first paused batch gets the turn. If its pictures do not fit among those that are being decoded, the turn goes to
-/// the first paused batch or run whose pictures are in the way. The next runs that do not fit give their turns away as
+/// that are being decoded are limited in latent pixels, for each lane of similar sizes. If the activations of the first run's call do not fit, the
+/// first paused batch gets the turn. If its pictures do not fit among those of their lane that are being decoded, the
+/// turn goes to the first paused batch or run whose pictures are in the way. The next runs that do not fit give their turns away as
 /// well, so that batch or run ends soon. The run that gives its turn away is charged for the slice. Otherwise it would
 /// stay first and give away all turns until that batch or run ends, and the runs behind it would wait.
 pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimits) -> Next {
@@ -138,14 +155,15 @@ pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimi
         return Next::Continue { batch, charged: None };
     }
 
-    let held = waiting.iter().map(|run| run.holds).chain(paused.iter().map(|batch| batch.holds));
-    let mut decoding = held.filter(|holds| *holds > 0).fold(Decoding::default(), Decoding::add);
+    let held = waiting.iter().map(|run| (run.picture, run.holds));
+    let held = held.chain(paused.iter().map(|batch| (batch.picture, batch.holds)));
+    let mut decoding = held.fold(Decoding::default(), |decoding, (picture, holds)| decoding.add(picture, holds));
     let mut head = first;
     if !decoding.admits(&waiting[first]) {
-        let is_large = waiting[first].begins > DECODING;
-        let is_in_the_way = |holds: usize| holds > 0 && (holds > DECODING) == is_large;
-        let open = order.iter().copied().find(|&index| is_in_the_way(waiting[index].holds));
-        let paused = first_paused(&|batch| is_in_the_way(batch.holds));
+        let lane = Lane::of(waiting[first].picture);
+        let is_in_the_way = |picture: usize, holds: usize| holds > 0 && Lane::of(picture) == lane;
+        let open = order.iter().copied().find(|&index| is_in_the_way(waiting[index].picture, waiting[index].holds));
+        let paused = first_paused(&|batch| is_in_the_way(batch.picture, batch.holds));
         match (open, paused) {
             (None, Some((batch, _))) => return Next::Continue { batch, charged: Some(first) },
             (Some(open), paused) => match before(paused, open) {
@@ -182,7 +200,7 @@ pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimi
         if index != head && !decoding.admits(run) {
             continue;
         }
-        decoding = decoding.add(run.begins);
+        decoding = decoding.add(run.picture, run.begins);
         left.take(run, rows);
         picks.push(Pick { waiting: index, rows });
     }

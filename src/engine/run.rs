@@ -158,6 +158,12 @@ impl Active {
         refiner.unwrap_or(&self.model).clone()
     }
 
+    /// Latent pixels of each picture that the pending call decodes; 0 if it decodes none.
+    pub fn picture(&self) -> usize {
+        let stage = self.with_pending_call(|pending_call| pending_call.stage()).flatten();
+        stage.map_or(0, |stage| stage.latent_pixels)
+    }
+
     /// Latent pixels of this run's pictures that are being decoded. As soon as the first row enters the first stage,
     /// all rows count, because the others will follow.
     pub fn holds(&self) -> usize {

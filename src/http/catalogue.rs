@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{AppState, caller::Caller, error::ApiError, list::Collection, path::ModelName};
 use crate::{
-    generation::{Limits, ModelCard},
+    generation::{Limits, ModelCard, Priority},
     service::{AddOn, ModelView, Service},
 };
 
@@ -209,7 +209,10 @@ pub async fn queue(State(service): State<Service>, caller: Caller) -> Result<imp
         running: counts.running,
         max_queued: service.max_queued(),
         recent_run_seconds: pace.map(|pace| pace.run_seconds),
-        estimated_start_s: service.estimated_wait().await?.map(|wait| wait.as_secs_f64()),
+        estimated_start_s: service
+            .estimated_wait(&caller.tenant, Priority::Normal)
+            .await?
+            .map(|wait| wait.as_secs_f64()),
         own: Own { queued: own.queued, running: own.running },
         devices: service.devices().into_iter().map(|load| Device { id: load.name, running: load.running }).collect(),
     }))

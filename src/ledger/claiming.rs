@@ -25,9 +25,9 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
     /// generations that wait for the delay of a retry, whose `start_timeout_s` passed before their first claim, whose
     /// tenant has as many running as it may have, or whose model the worker does not have.
     ///
-    /// A generation that was running when a process ended runs alone: only an `idle` worker claims it, and claims
-    /// nothing else while it runs. While this generation heads the queue, workers that are not idle claim nothing, so
-    /// that they become idle. Once it is claimed, they go on with the queue.
+    /// A generation during which [`Claimant::alone_from`] processes ended runs exclusively: only an `idle` worker claims
+    /// it, and claims nothing else while it runs. While this generation heads the queue, workers that are not idle claim
+    /// nothing, so that they become idle. Once it is claimed, they go on with the queue.
     async fn claim(&self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>> {
         if limit == 0 {
             return Ok(Vec::new());
@@ -109,8 +109,8 @@ impl Change {
     async fn pick(&mut self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<GenerationId>> {
         let alone = "SELECT EXISTS (
              SELECT 1 FROM generations INDEXED BY generations_running
-             WHERE status = 'running' AND lease_owner = $1 AND crash_count > 0) AS is_alone";
-        if self.one(alone, values![&by.worker]).await?.get("is_alone")? {
+             WHERE status = 'running' AND lease_owner = $1 AND crash_count >= $2) AS is_alone";
+        if self.one(alone, values![&by.worker, by.alone_from]).await?.get("is_alone")? {
             return Ok(Vec::new());
         }
         let mut room = self.room_of_tenants().await?;
@@ -121,7 +121,8 @@ impl Change {
             if !idle && picked.is_empty() {
                 let (text, values) = candidates(by, &full, &[], 1, "");
                 let head = self.fetch(&text, values).await?.pop();
-                if head.map(|head| head.get::<u32>("crash_count")).transpose()? != Some(0) {
+                let crashes = head.map(|head| head.get::<u32>("crash_count")).transpose()?;
+                if crashes.is_none_or(|crashes| crashes >= by.alone_from) {
                     return Ok(picked);
                 }
             }
@@ -135,7 +136,7 @@ impl Change {
                 if left.as_ref().is_some_and(|left| **left <= 0) {
                     continue;
                 }
-                let alone = row.get::<u32>("crash_count")? > 0;
+                let alone = row.get::<u32>("crash_count")? >= by.alone_from;
                 if alone && (!idle || !picked.is_empty()) {
                     return Ok(picked);
                 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::jittered;
-use crate::generation::{GenerationId, Job, Record};
+use crate::generation::{GenerationId, Job, Priority, Record};
 
 /// SHA-256 of a request as its client has written it, before any default is filled in.
 pub type Fingerprint = [u8; 32];
@@ -43,6 +43,8 @@ pub struct Claimant {
     pub lease: Duration,
     /// The models that the worker can run.
     pub models: Vec<String>,
+    /// Number of crashes, at least 1, from which a generation runs exclusively; see [`Reaping::alone_from`].
+    pub alone_from: u32,
 }
 
 /// A lease that was renewed.
@@ -72,14 +74,34 @@ pub struct Reaped {
     pub ended: Vec<Record>,
 }
 
+/// What decides the place of a generation that would be accepted now.
+#[derive(Clone, Copy, Debug)]
+pub struct Newcomer<'a> {
+    pub tenant: &'a str,
+    pub priority: Priority,
+    /// See [`Acceptance::cost`].
+    pub cost: f64,
+}
+
+/// The workers, and what they have done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Crew<'a> {
+    /// Only workers count that have sent a heartbeat within this time.
+    pub lately: Duration,
+    /// How many generations each worker runs at a time.
+    pub slots: usize,
+    /// The finished share, 0 to 1, of running generations, as far as it is known.
+    pub done: &'a [(GenerationId, f64)],
+}
+
 /// Work in units of [`Acceptance::cost`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Workload {
-    /// Work that must be done before a generation that is accepted now can begin; 0 while a worker has a free slot.
+    /// Work that must be done before a generation can begin; 0 while a worker has a free slot.
     ///
-    /// With s slots of all workers and n queued and running generations, k = n + 1 − s of these must end first. Running
-    /// generations share the workers, so the k cheapest end first, and an expensive one delays no other. When the k-th,
-    /// of cost r, ends, the s − 1 others that run have each received work r too. Work done before is not subtracted.
+    /// With s slots of all workers and n generations that run or are ahead in the queue, k = n + 1 − s of them must end
+    /// first. Running generations share the workers, so those with the least work left end first, and an expensive one
+    /// delays no other. When the k-th, with r left, has ended, the s − 1 others that run have each received r too.
     pub cost: f64,
     /// Units per second of all workers that have measured their speed; 0 if none has.
     pub speed: f64,
@@ -88,13 +110,20 @@ pub struct Workload {
 /// The position of a queued generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct QueuePosition {
-    /// Number of generations before this one.
+    /// Number of queued generations before this one.
     pub position: usize,
-    /// The work of the generations before this one, in units of [`Acceptance::cost`].
+    /// See [`Workload::cost`].
     pub cost: f64,
 }
 
 impl Reaping {
+    /// The number of crashes from which a generation runs exclusively, if it is given up after `max_crashes`. Most
+    /// crashes have causes outside the generations that were running, so these run together once more. But a generation
+    /// always runs exclusively before it is given up, so that none dies of a crash that another one causes.
+    pub fn alone_from(max_crashes: u32) -> u32 {
+        max_crashes.saturating_sub(1).clamp(1, 2)
+    }
+
     /// Delay until a generation with this many crashes is claimed again. Up to a quarter is added at random, so that
     /// generations that were lost together do not come back together.
     pub fn delay(&self, crashes: u32) -> Duration {

@@ -1,12 +1,11 @@
 //! Reads generations, their events, and the state of the queue.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
+use serde_json::json;
 
 use super::{
-    Counts, Ledger, ListQuery, Page, QueuePosition, Result, Workload,
-    change::COLUMNS,
+    Counts, Crew, Ledger, ListQuery, Newcomer, Page, QueuePosition, Result, Workload,
+    change::{COLUMNS, hex},
     dialect::{Value, values},
     record::{event, readable, record},
     row::{Row, from_row},
@@ -92,36 +91,28 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().count("AND tenant_id = $1", values![tenant]).await
     }
 
-    /// The work before a generation that would be accepted now, and the speed of the workers that have sent a heartbeat
-    /// within `lately`. Each worker runs `slots` generations at a time.
-    async fn workload(&self, lately: Duration, slots: usize) -> Result<Workload> {
-        let text = "WITH open AS (SELECT cost FROM generations WHERE status IN ('queued', 'running')),
-             live AS (SELECT count(*) * $2 AS slots, coalesce(sum(speed), 0.0) AS speed FROM workers
-                      WHERE beaten_at > now() - $1),
-             first AS (SELECT cost FROM open ORDER BY cost
-                       LIMIT (SELECT greatest(0, (SELECT count(*) FROM open) + 1 - slots) FROM live))
-        SELECT (SELECT speed FROM live) AS speed,
-            coalesce(sum(cost), 0.0) + (SELECT greatest(0, slots - 1) FROM live) * coalesce(max(cost), 0.0) AS cost
-        FROM first";
-        let row = self.as_ref().read_one(text, values![lately, slots]).await?;
+    /// The work before a generation that would be accepted now, and the speed of the workers.
+    async fn workload(&self, newcomer: &Newcomer<'_>, crew: &Crew<'_>) -> Result<Workload> {
+        let Newcomer { tenant, priority, cost } = *newcomer;
+        // Its place in the queue as in `Change::take_place`.
+        let text = waiting(
+            "SELECT $4 AS id, $5 AS priority, greatest(v, coalesce(vft, v)) + $6 / coalesce(weight, 1.0) AS vft
+             FROM queue_clock LEFT JOIN tenants ON tenants.id = $7",
+        );
+        let mut values = crew.values()?;
+        values.extend(values![GenerationId::new(), priority.rank(), cost, tenant]);
+        let row = self.as_ref().read_one(&text, values).await?;
         Ok(from_row!(row => Workload { cost, speed }))
     }
 
-    /// All queued generations before this one in the order of the queue; `None` if this one is not queued.
-    async fn place(&self, id: GenerationId) -> Result<Option<QueuePosition>> {
-        // Two selects, because one with "or" could not start within the index.
-        let text = "WITH this AS (SELECT id, priority, vft FROM generations WHERE id = $1 AND status = 'queued'),
-             ahead AS (
-                 SELECT other.cost FROM this JOIN generations AS other INDEXED BY generations_claim
-                     ON other.status = 'queued' AND other.priority > this.priority
-                 UNION ALL
-                 SELECT other.cost FROM this JOIN generations AS other INDEXED BY generations_claim
-                     ON other.status = 'queued' AND other.priority = this.priority
-                        AND (other.vft, other.id) < (this.vft, this.id))
-        SELECT count(ahead.cost) AS position, coalesce(sum(ahead.cost), 0.0) AS cost
-        FROM this LEFT JOIN ahead ON true GROUP BY this.id";
-        let row = self.as_ref().read(text, values![id]).await?.pop();
-        row.map(|row| Ok(from_row!(row => QueuePosition { position, cost }))).transpose()
+    /// The place of a queued generation; `None` if this one is not queued.
+    async fn place(&self, id: GenerationId, crew: &Crew<'_>) -> Result<Option<QueuePosition>> {
+        let text = waiting("SELECT id, priority, vft FROM generations WHERE id = $4 AND status = 'queued'");
+        let mut values = crew.values()?;
+        values.extend(values![id]);
+        let row = self.as_ref().read_one(&text, values).await?;
+        let place = from_row!(row => QueuePosition { position, cost });
+        Ok(row.get::<bool>("is_there")?.then_some(place))
     }
 
     /// Checks that the store answers.
@@ -140,6 +131,44 @@ impl Ledger {
         let row = self.read_one(&text, values).await?;
         Ok(from_row!(row => Counts { queued, running }))
     }
+}
+
+impl Crew<'_> {
+    /// The first three parameters of [`waiting`].
+    fn values(&self) -> Result<Vec<Value>> {
+        let told: Vec<_> = self.done.iter().map(|(id, share)| json!({"told_id": hex(*id), "share": share})).collect();
+        Ok(values![self.lately, self.slots, Value::json(&told)?])
+    }
+}
+
+/// The statement that estimates the wait of the generation that `this` selects; see [`Workload::cost`].
+fn waiting(this: &str) -> String {
+    // Two selects of those ahead, because one with "or" could not start within the index.
+    format!(
+        "WITH this AS MATERIALIZED ({this}),
+             ahead AS MATERIALIZED (
+                 SELECT other.cost FROM this CROSS JOIN generations AS other INDEXED BY generations_claim
+                 WHERE other.status = 'queued' AND other.priority > this.priority
+                 UNION ALL
+                 SELECT other.cost FROM this CROSS JOIN generations AS other INDEXED BY generations_claim
+                 WHERE other.status = 'queued' AND other.priority = this.priority
+                     AND (other.vft, other.id) < (this.vft, this.id)),
+             open AS (
+                 SELECT cost FROM ahead
+                 UNION ALL
+                 SELECT cost * (1.0 - coalesce((
+                     SELECT share FROM jsonb_to_recordset($3) AS told (told_id uuid, share double precision)
+                     WHERE told_id = generations.id), 0.0))
+                 FROM generations WHERE status = 'running'),
+             live AS (SELECT count(*) * $2 AS slots, coalesce(sum(speed), 0.0) AS speed FROM workers
+                      WHERE beaten_at > now() - $1),
+             first AS (SELECT cost FROM open ORDER BY cost
+                       LIMIT (SELECT greatest(0, (SELECT count(*) FROM open) + 1 - slots) FROM live))
+        SELECT EXISTS (SELECT 1 FROM this) AS is_there, (SELECT count(*) FROM ahead) AS position,
+            (SELECT speed FROM live) AS speed,
+            coalesce(sum(cost), 0.0) + (SELECT greatest(0, slots - 1) FROM live) * coalesce(max(cost), 0.0) AS cost
+        FROM first"
+    )
 }
 
 /// The statement of a page, with only the filters that are set: "no filter, or equal" would use no index.

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     catalogue::Plan,
-    generation::{Draw, FieldError, GenerationId, Invalid, Job, Work, resolve},
-    ledger::{Acceptance, Accepted, Fingerprint, Hint, Refusal, StoreError},
+    generation::{Draw, FieldError, GenerationId, Invalid, Job, Priority, Work, resolve},
+    ledger::{Acceptance, Accepted, Fingerprint, Hint, Newcomer, Refusal, StoreError},
 };
 
 /// A valid request whose pictures are stored, or a repeated request. Dropping it erases the stored pictures.
@@ -97,7 +97,7 @@ impl Service {
         if !is_taken {
             self.check_limits(&caller, plan.cost).await?;
             self.check_run_timeout(&job, plan.cost)?;
-            self.admit(&job, plan).await?;
+            self.admit(&caller.tenant, &job, plan).await?;
             self.check_lora_numbers(&job).await?;
             job = self.warned(job).await;
         }
@@ -178,7 +178,7 @@ impl Service {
                 if has_files && is_refusal(&error) {
                     self.erase_blobs(id).await;
                 }
-                Err(self.refused(error).await)
+                Err(self.refused(error, &caller.tenant, job.priority).await)
             }
         }
     }
@@ -260,8 +260,8 @@ impl Service {
     }
 
     /// Refuses a generation with too long an estimated wait.
-    async fn admit(&self, job: &Job, plan: Plan) -> Result<(), ServiceError> {
-        let Some(wait) = self.estimated_wait_of(plan).await? else { return Ok(()) };
+    async fn admit(&self, tenant: &str, job: &Job, plan: Plan) -> Result<(), ServiceError> {
+        let Some(wait) = self.estimated_wait_of(tenant, job.priority, plan).await? else { return Ok(()) };
         let bound = self.0.accept_policy.max_wait.min(Duration::from_secs(job.start_timeout_s.into()));
         if wait <= bound {
             return Ok(());
@@ -270,16 +270,23 @@ impl Service {
         Err(ServiceError::Overloaded { wait_s, bound_s, retry_after_s: bounded_s(wait - bound) })
     }
 
-    /// The estimated wait of a generation that is accepted now, if it needed no memory: zero while a worker has a free
-    /// slot. `None` if no worker has shown its speed.
-    pub async fn estimated_wait(&self) -> Result<Option<Duration>, ServiceError> {
-        self.estimated_wait_of(Plan::default()).await
+    /// The estimated wait of a generation of this tenant that is accepted now, if it needed no memory: zero while a
+    /// worker has a free slot. `None` if no worker has shown its speed.
+    pub async fn estimated_wait(&self, tenant: &str, priority: Priority) -> Result<Option<Duration>, ServiceError> {
+        self.estimated_wait_of(tenant, priority, Plan::default()).await
     }
 
     /// The estimated wait of a generation with this plan: it waits for a slot and for memory. The memory of other
     /// processes is unknown.
-    async fn estimated_wait_of(&self, plan: Plan) -> Result<Option<Duration>, ServiceError> {
-        let load = self.query(self.0.store.workload(self.0.accept_policy.lately, self.0.accept_policy.slots)).await?;
+    async fn estimated_wait_of(
+        &self,
+        tenant: &str,
+        priority: Priority,
+        plan: Plan,
+    ) -> Result<Option<Duration>, ServiceError> {
+        let newcomer = Newcomer { tenant, priority, cost: plan.cost };
+        let done = self.0.live.done();
+        let load = self.query(self.0.store.workload(&newcomer, &self.crew(&done))).await?;
         // A generation waits for slot and memory at the same time, so the longer wait counts.
         let room = if self.0.store.is_shared() { 0.0 } else { self.0.memory.until_room(plan) };
         let cost = load.cost.max(room);
@@ -287,8 +294,8 @@ impl Service {
     }
 
     /// The error for a refusal of the store, with an estimate of when to retry.
-    async fn refused(&self, error: StoreError) -> ServiceError {
-        let after = async |queued| match self.estimated_wait().await {
+    async fn refused(&self, error: StoreError, tenant: &str, priority: Priority) -> ServiceError {
+        let after = async |queued| match self.estimated_wait(tenant, priority).await {
             Ok(Some(wait)) => bounded_s(wait),
             // No worker has shown its speed, so assume one second per queued generation.
             _ => bounded_s(Duration::from_secs(queued as u64)),

@@ -138,6 +138,13 @@ impl Live {
         self.0.entries.lock().get(&id).map(|entry| entry.state.borrow().clone())
     }
 
+    /// The finished share, 0 to 1, of each generation that this process runs.
+    pub(super) fn done(&self) -> Vec<(GenerationId, f64)> {
+        let entries = self.0.entries.lock();
+        let runs = entries.iter().filter(|(_, entry)| entry.run.is_some());
+        runs.filter_map(|(id, entry)| Some((*id, f64::from(entry.state.borrow().progress?.percent) / 100.0))).collect()
+    }
+
     /// Cancels the run before its next step, if this process runs the generation.
     pub fn cancel(&self, id: GenerationId, reason: Reason) {
         if let Some(entry) = self.0.entries.lock().get(&id) {

@@ -83,7 +83,7 @@ impl House {
             runs: TaskTracker::new(),
             slots: Slots::new(4),
             max_attempts: 3,
-            claimant: Claimant { worker: "one".to_owned(), lease: HOUR, models: Vec::new() },
+            claimant: Claimant { worker: "one".to_owned(), lease: HOUR, models: Vec::new(), alone_from: 2 },
             leases: Leases::new(None),
             heartbeat: HOUR,
             run_timeout: HOUR,

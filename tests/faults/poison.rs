@@ -41,7 +41,7 @@ async fn a_poisonous_generation_fails_and_fifty_others_succeed() {
             }
             let beside = running.iter().map(|generation| generation["id"].as_str().unwrap().to_owned());
             mates.extend(beside.filter(|id| id != poison));
-            assert!(kills == 0 || running.len() == 1, "after a crash it does not run alone: {running:?}");
+            assert!(kills <= 1 || running.len() == 1, "after two crashes it does not run alone: {running:?}");
             worker = worker.kill_and_restart().await;
             kills += 1;
         }

@@ -21,7 +21,12 @@ fn fox() -> Value {
 /// Creates a generation that has failed as dead after a crash of its worker; returns its id.
 async fn dead(api: &TestApi) -> String {
     let id = api.create(fox()).await;
-    let by = Claimant { worker: "w".to_owned(), lease: Duration::from_secs(600), models: vec!["emoji".to_owned()] };
+    let by = Claimant {
+        worker: "w".to_owned(),
+        lease: Duration::from_secs(600),
+        models: vec!["emoji".to_owned()],
+        alone_from: 2,
+    };
     api.store.claim(&by, 1, true).await.unwrap().pop().unwrap();
     let reaping = Reaping { all: true, max_crashes: 1, backoff: Duration::ZERO };
     assert_eq!(api.store.reap(&reaping).await.unwrap().ended.len(), 1);

@@ -180,6 +180,7 @@ impl TestApi {
             worker: "the test".to_owned(),
             lease: std::time::Duration::from_secs(600),
             models: vec!["emoji".to_owned()],
+            alone_from: 2,
         };
         let (_, lease) = self.store.claim(&by, 1, true).await.unwrap().pop().expect("a generation is queued");
         self.live.begin(lease.clone(), Cancel::default());

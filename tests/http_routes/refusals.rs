@@ -2,7 +2,11 @@
 //! fields.
 
 use futures::FutureExt;
-use latentd::{catalogue::Plan, ledger::Heartbeat};
+use latentd::{
+    catalogue::Plan,
+    generation::Priority,
+    ledger::{Crew, Heartbeat, Newcomer},
+};
 use serde_json::{Value, json};
 
 use crate::api::{TestApi, post};
@@ -27,6 +31,12 @@ async fn the_number_of_queued_generations_of_a_tenant_is_bounded() {
     }
 }
 
+/// The cost of all queued and running generations.
+async fn open_cost(api: &TestApi) -> f64 {
+    let last = Newcomer { tenant: "nobody", priority: Priority::Low, cost: 1e300 };
+    api.store.workload(&last, &Crew::default()).await.unwrap().cost
+}
+
 /// Reports a worker with this speed, in units of work per second.
 async fn beat(api: &TestApi, speed: f64) {
     let beat = Heartbeat {
@@ -43,7 +53,7 @@ async fn beat(api: &TestApi, speed: f64) {
 async fn a_request_that_would_wait_too_long_is_refused() {
     let api = TestApi::open(&[("queue.max_wait_s", "100"), ("engine.max_runs", "1")]).await;
     api.create(fox()).await;
-    let cost = api.store.workload(std::time::Duration::from_secs(60), 0).await.unwrap().cost;
+    let cost = open_cost(&api).await;
     assert!(cost > 0.0);
     // No worker has reported a speed, so the server cannot estimate the wait.
     api.create(fox()).await;
@@ -62,6 +72,21 @@ async fn a_request_that_would_wait_too_long_is_refused() {
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("overloaded")));
     assert!(refused.json()["detail"].as_str().unwrap().contains("59 s"));
     api.create(json!({"prompt": "a red fox", "start_timeout_s": 61})).await;
+}
+
+#[tokio::test]
+async fn a_request_that_would_be_first_is_not_refused_for_those_behind_it() {
+    let api = TestApi::open(&[("queue.max_wait_s", "100"), ("engine.max_runs", "1")]).await;
+    let low = json!({"prompt": "a red fox", "priority": "low"});
+    api.create(low.clone()).await;
+    beat(&api, open_cost(&api).await / 60.0).await;
+    let _lease = api.begin().await;
+    // It waits for the one that runs, which takes a minute; the next one would wait for both.
+    api.create(low.clone()).await;
+    assert_eq!(api.ask(post(&low, &[])).await.json()["code"].as_str(), Some("overloaded"));
+    api.create(fox()).await;
+    assert_eq!(api.ask(post(&fox(), &[])).await.json()["code"].as_str(), Some("overloaded"));
+    api.create(json!({"prompt": "a red fox", "priority": "high"})).await;
 }
 
 /// Slots are free, but another generation holds the memory.
@@ -98,7 +123,7 @@ async fn the_retry_time_of_a_full_queue_follows_from_the_workers_speed() {
     let api =
         TestApi::open(&[("queue.max_queued", "1"), ("queue.max_wait_s", "1000000"), ("engine.max_runs", "1")]).await;
     api.create(fox()).await;
-    let cost = api.store.workload(std::time::Duration::from_secs(60), 0).await.unwrap().cost;
+    let cost = open_cost(&api).await;
     beat(&api, cost / 100.0).await;
     let refused = api.ask(post(&fox(), &[])).await;
     assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("queue_full")));

@@ -17,10 +17,10 @@ use latentd::{
     },
     http::{operator_routes, public_routes},
     ledger::{
-        Acceptance, Accepted, Accepts, Claimant, ClaimedDelivery, Claims, Counts, DeliveryAnswer, DeliveryClaim,
-        Fingerprint, Fleet, Heartbeat, Hint, KeyQuery, KeyRecord, Keys, Lease, Ledger, ListQuery, NewEndpoint, Next,
-        Outcome, Page, QueuePosition, Reads, Reaped, Reaping, Renewed, Report, Snapshot, StoreError, StoredKey, Upkeep,
-        UsageOfDay, Usages, Webhooks, WorkerRecord, Workload,
+        Acceptance, Accepted, Accepts, Claimant, ClaimedDelivery, Claims, Counts, Crew, DeliveryAnswer, DeliveryClaim,
+        Fingerprint, Fleet, Heartbeat, Hint, KeyQuery, KeyRecord, Keys, Lease, Ledger, ListQuery, NewEndpoint,
+        Newcomer, Next, Outcome, Page, QueuePosition, Reads, Reaped, Reaping, Renewed, Report, Snapshot, StoreError,
+        StoredKey, Upkeep, UsageOfDay, Usages, Webhooks, WorkerRecord, Workload,
     },
 };
 use serde_json::{Value, json};
@@ -93,11 +93,11 @@ impl Reads for SilentStore {
         pending().await
     }
 
-    async fn workload(&self, _: Duration, _: usize) -> Result<Workload, StoreError> {
+    async fn workload(&self, _: &Newcomer<'_>, _: &Crew<'_>) -> Result<Workload, StoreError> {
         pending().await
     }
 
-    async fn place(&self, _: GenerationId) -> Result<Option<QueuePosition>, StoreError> {
+    async fn place(&self, _: GenerationId, _: &Crew<'_>) -> Result<Option<QueuePosition>, StoreError> {
         pending().await
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use futures::future::join_all;
 use latentd::generation::{EventKind, GenerationId, Status};
-use latentd::ledger::Outcome;
+use latentd::ledger::{Crew, Outcome};
 
 use crate::place::{
     Place, accept, accept_one, claim, claim_one, generation, get, history, ids, overdue, reap_all, running, seen,
@@ -144,12 +144,13 @@ pub async fn positions_count_older_generations(place: &dyn Place) {
     let ids = accept(&*store, 4).await;
     for (at, id) in ids.iter().enumerate() {
         let place = Some(latentd::ledger::QueuePosition { position: at, cost: at as f64 });
-        assert_eq!(store.place(*id).await.unwrap(), place);
+        assert_eq!(store.place(*id, &Crew::default()).await.unwrap(), place);
     }
     claim_one(&*store).await;
     store.cancel(ids[2]).await.unwrap();
-    let positions = join_all(ids.iter().map(|id| store.place(*id))).await;
+    let crew = Crew::default();
+    let positions = join_all(ids.iter().map(|id| store.place(*id, &crew))).await;
     let positions: Vec<_> = positions.into_iter().map(|place| place.unwrap().map(|place| place.position)).collect();
     assert_eq!(positions, [None, Some(0), None, Some(1)]);
-    assert_eq!(store.place(GenerationId::new()).await.unwrap().map(|place| place.position), None);
+    assert_eq!(store.place(GenerationId::new(), &Crew::default()).await.unwrap().map(|place| place.position), None);
 }

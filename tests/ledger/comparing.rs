@@ -4,12 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use latentd::generation::{GenerationId, Job, Priority, Status};
 use latentd::ledger::{
-    Acceptance, Accepted, Claimant, Counts, KeyRecord, Lease, ListQuery, Outcome, Reaping, Refusal, Store, StoreError,
+    Acceptance, Accepted, Claimant, Counts, Crew, KeyRecord, Lease, ListQuery, Outcome, Reaping, Refusal, Store,
+    StoreError,
 };
 use proptest::{prelude::*, sample::select, test_runner::TestRunner};
 
 use crate::model::{Answer, Ask, How, Model, Tenant};
-use crate::place::{HOUR, Place, artifact, generation, get, history, late_worker, overdue, problem, worker};
+use crate::place::{
+    HOUR, LAST, Place, artifact, crew, generation, get, history, late_worker, overdue, problem, worker,
+};
 
 const MAX_QUEUED: usize = 7;
 const TENANTS: [&str; 3] = ["default", "two", "free"];
@@ -334,7 +337,7 @@ impl Both {
             }
             assert_eq!(history(store, *id).await, row.history);
             assert_eq!(
-                store.place(*id).await.unwrap().map(|place| place.position),
+                store.place(*id, &Crew::default()).await.unwrap().map(|place| place.position),
                 queue.iter().position(|queued| queued == id)
             );
         }
@@ -347,7 +350,10 @@ impl Both {
         let [queued, running] = ["queued", "running"].map(|status| self.model.count(status, None));
         assert_eq!(store.counts().await.unwrap(), Counts { queued, running });
         let active = self.model.rows.values().filter(|row| ["queued", "running"].contains(&row.status));
-        assert_eq!(store.workload(HOUR, 0).await.unwrap().cost, active.map(|row| row.ask.cost).sum::<f64>());
+        assert_eq!(
+            store.workload(&LAST, &crew(HOUR, 0)).await.unwrap().cost,
+            active.map(|row| row.ask.cost).sum::<f64>()
+        );
     }
 
     async fn listed(&self, query: ListQuery) -> Vec<GenerationId> {

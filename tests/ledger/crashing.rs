@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use latentd::crash::Attempt;
 use latentd::generation::{EventKind, GenerationId, Job, Priority, Status};
-use latentd::ledger::{Lease, ListQuery, Outcome, Store};
+use latentd::ledger::{Lease, ListQuery, Outcome, Reaping, Store};
 
 use crate::place::{
-    HOUR, Place, accept, accept_one, artifact, claim, claim_one, generation, get, history, ids, late_worker, problem,
-    reap_all, reap_late, running, seen, worker,
+    ALONE_FROM, HOUR, Place, accept, accept_one, artifact, claim, claim_one, generation, get, history, ids,
+    late_worker, problem, reap_all, reap_late, running, seen, worker,
 };
 
 /// Accepts a generation and lets it crash `crashes` times.
@@ -21,15 +21,34 @@ async fn crashed(store: &dyn Store, crashes: u32) -> GenerationId {
     id
 }
 
+pub async fn a_generation_runs_with_others_after_one_crash(place: &dyn Place) {
+    let store = place.open().await;
+    let accepted = accept(&*store, 3).await;
+    assert_eq!(ids(&store.claim(&late_worker("victim"), 9, true).await.unwrap()), accepted);
+    reap_late(&*store, 3).await;
+    let other = accept_one(&*store, &Job { priority: Priority::High, ..generation() }).await;
+    assert_eq!(ids(&store.claim(&worker("one"), 1, true).await.unwrap()), [other]);
+    assert_eq!(ids(&store.claim(&worker("one"), 2, false).await.unwrap()), accepted[..2]);
+    let later = accept(&*store, 1).await[0];
+    assert_eq!(ids(&store.claim(&worker("one"), 9, false).await.unwrap()), [accepted[2], later]);
+}
+
+#[test]
+fn a_generation_always_runs_alone_before_it_is_given_up() {
+    for (max_crashes, alone_from) in [(1, 1), (2, 1), (3, 2), (4, 2), (1000, 2)] {
+        assert_eq!(Reaping::alone_from(max_crashes), alone_from);
+    }
+}
+
 pub async fn a_crashed_generation_runs_alone(place: &dyn Place) {
     let store = place.open().await;
-    let suspect = crashed(&*store, 1).await;
+    let suspect = crashed(&*store, ALONE_FROM).await;
     let others = accept(&*store, 2).await;
     // A busy worker claims nothing until it is idle.
     assert!(store.claim(&worker("busy"), 9, false).await.unwrap().is_empty());
     let mut claimed = store.claim(&worker("idle"), 9, true).await.unwrap();
     assert_eq!(ids(&claimed), [suspect]);
-    assert_eq!((claimed[0].0.crash_count, claimed[0].0.attempt), (1, 2));
+    assert_eq!((claimed[0].0.crash_count, claimed[0].0.attempt), (2, 3));
     for idle in [false, true] {
         assert!(store.claim(&worker("idle"), 9, idle).await.unwrap().is_empty(), "nothing runs at the same time");
     }
@@ -42,7 +61,7 @@ pub async fn a_crashed_generation_runs_alone(place: &dyn Place) {
 
 pub async fn a_claim_stops_before_a_crashed_generation(place: &dyn Place) {
     let store = place.open().await;
-    let suspect = crashed(&*store, 1).await;
+    let suspect = crashed(&*store, ALONE_FROM).await;
     let behind = accept(&*store, 1).await[0];
     let before = accept_one(&*store, &Job { priority: Priority::High, ..generation() }).await;
     assert_eq!(ids(&store.claim(&worker("one"), 9, true).await.unwrap()), [before]);
@@ -56,24 +75,28 @@ pub async fn a_crashed_generation_of_another_model_blocks_no_worker(place: &dyn 
     let other_model = Job { model: "large".to_owned(), ..generation() };
     let large = accept_one(&*store, &other_model).await;
     let claimant = latentd::ledger::Claimant { models: vec!["large".to_owned()], ..late_worker("large") };
-    assert_eq!(ids(&store.claim(&claimant, 1, true).await.unwrap()), [large]);
-    assert_eq!(reap_late(&*store, 9).await.queued, [large]);
+    for _ in 0..ALONE_FROM {
+        assert_eq!(ids(&store.claim(&claimant, 1, true).await.unwrap()), [large]);
+        assert_eq!(reap_late(&*store, 9).await.queued, [large]);
+    }
     let small = accept(&*store, 1).await[0];
     assert_eq!(ids(&store.claim(&worker("small"), 9, false).await.unwrap()), [small]);
 }
 
-pub async fn generations_that_crashed_together_are_claimed_one_by_one(place: &dyn Place) {
+pub async fn generations_that_crashed_together_again_are_claimed_one_by_one(place: &dyn Place) {
     let store = place.open().await;
     let accepted = accept(&*store, 3).await;
-    assert_eq!(ids(&store.claim(&late_worker("victim"), 9, true).await.unwrap()), accepted);
-    let mut queued = reap_late(&*store, 2).await.queued;
-    queued.sort();
-    assert_eq!(queued, accepted);
+    for _ in 0..ALONE_FROM {
+        assert_eq!(ids(&store.claim(&late_worker("victim"), 9, true).await.unwrap()), accepted);
+        let mut queued = reap_late(&*store, 3).await.queued;
+        queued.sort();
+        assert_eq!(queued, accepted);
+    }
     for id in accepted {
         let mut claimed = claim(&*store, 9).await;
         assert_eq!(ids(&claimed), [id]);
         let record = store.finish(claimed.remove(0).1, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
-        assert_eq!((record.attempt, record.crash_count, record.dead), (2, 1, false));
+        assert_eq!((record.attempt, record.crash_count, record.dead), (3, 2, false));
     }
 }
 
@@ -91,7 +114,7 @@ pub async fn crashes_and_attempts_are_counted_separately(place: &dyn Place) {
     // A release keeps the count of crashes.
     let (_, lease) = claim_one(&*store).await;
     store.finish(lease, Outcome::Released).await.unwrap().unwrap();
-    assert!(store.claim(&worker("busy"), 9, false).await.unwrap().is_empty());
+    assert_eq!(get(&*store, id).await.crash_count, 1);
 }
 
 /// The ids of dead generations, newest first.

@@ -14,7 +14,8 @@ use latentd::ledger::{Claims, Heartbeat, Ledger, ListQuery, Outcome, StoreError}
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::place::{
-    self, HOUR, Place, SqlitePlace, accept, accept_one, artifact, claim, claim_one, generation, get, history, reap_all,
+    self, HOUR, LAST, Place, SqlitePlace, accept, accept_one, artifact, claim, claim_one, crew, generation, get,
+    history, reap_all,
 };
 
 const CHILD_DIR: &str = "LATENTD_TEST_LEDGER_DIR";
@@ -189,7 +190,7 @@ async fn a_worker_without_a_heartbeat_for_an_hour_is_removed() {
     database.execute("UPDATE workers SET beaten_at = beaten_at - 3600001 WHERE id = 'gone'").await.unwrap();
     let workers = store.workers().await.unwrap();
     assert_eq!(workers.iter().map(|worker| worker.heartbeat.worker.as_str()).collect::<Vec<_>>(), ["here"]);
-    assert_eq!(store.workload(Duration::from_secs(60), 0).await.unwrap().speed, 1.0);
+    assert_eq!(store.workload(&LAST, &crew(Duration::from_secs(60), 0)).await.unwrap().speed, 1.0);
     store.purge().await.unwrap();
     let left: Vec<String> = sqlx::query_scalar("SELECT id FROM workers").fetch_all(&mut database).await.unwrap();
     assert_eq!(left, ["here"]);

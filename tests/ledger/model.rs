@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use latentd::generation::{EventKind, GenerationId};
 
+use crate::place::ALONE_FROM;
+
 /// The outcome of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum How {
@@ -142,7 +144,7 @@ impl Model {
     }
 
     pub fn claim(&mut self, worker: usize, is_late: bool, limit: usize, idle: bool) -> Vec<(GenerationId, i64)> {
-        let runs_alone = |row: &Row| row.lease.is_some_and(|(owner, _)| owner == worker) && row.crashes > 0;
+        let runs_alone = |row: &Row| row.lease.is_some_and(|(owner, _)| owner == worker) && row.crashes >= ALONE_FROM;
         if self.rows.values().any(runs_alone) {
             return Vec::new();
         }
@@ -156,7 +158,7 @@ impl Model {
             if row.ask.is_overdue || row.is_delayed || self.count("running", Some(row.ask.tenant)) >= most {
                 continue;
             }
-            let alone = row.crashes > 0;
+            let alone = row.crashes >= ALONE_FROM;
             if alone && (!idle || !claimed.is_empty()) {
                 break;
             }

@@ -8,7 +8,9 @@ use latentd::generation::{
     Artifact, Decoder, Draw, EventKind, Facts, Format, GenerationId, GuidanceInterval, Job, Levels, MetadataLevel,
     OnDisconnect, Output, Priority, Problem, Record, SchedulerChoice, SeedMode, Work,
 };
-use latentd::ledger::{Acceptance, Accepted, Claimant, KeyRecord, Lease, Ledger, Reaped, Reaping, Store, StoreError};
+use latentd::ledger::{
+    Acceptance, Accepted, Claimant, Crew, KeyRecord, Lease, Ledger, Newcomer, Reaped, Reaping, Store, StoreError,
+};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -106,6 +108,14 @@ impl Place for PgPlace {
     fn is_shared(&self) -> bool {
         true
     }
+}
+
+/// A generation behind all others.
+pub const LAST: Newcomer<'_> = Newcomer { tenant: "nobody", priority: Priority::Low, cost: 1e300 };
+
+/// Workers whose progress is unknown.
+pub fn crew(lately: Duration, slots: usize) -> Crew<'static> {
+    Crew { lately, slots, done: &[] }
 }
 
 pub fn draw() -> Draw {
@@ -221,9 +231,12 @@ pub async fn accept(store: &dyn Store, count: usize) -> Vec<GenerationId> {
     ids
 }
 
+/// Number of crashes from which a generation runs exclusively.
+pub const ALONE_FROM: u32 = 2;
+
 /// A worker with the model of [`generation`], whose leases outlast every test.
 pub fn worker(name: &str) -> Claimant {
-    Claimant { worker: name.to_owned(), lease: HOUR, models: vec!["tiny".to_owned()] }
+    Claimant { worker: name.to_owned(), lease: HOUR, models: vec!["tiny".to_owned()], alone_from: ALONE_FROM }
 }
 
 /// A worker whose leases end at the moment of the claim.

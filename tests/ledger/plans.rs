@@ -9,7 +9,7 @@ use std::{
 };
 
 use latentd::generation::GenerationId;
-use latentd::ledger::{Ledger, ListQuery, Outcome, Reaping, Store};
+use latentd::ledger::{Crew, Ledger, ListQuery, Outcome, Reaping, Store};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqliteConnection};
 use tracing::{
     Event, Subscriber,
@@ -17,7 +17,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, filter::Targets, layer::Context, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::place::{HOUR, PgPlace, accept, claim, running, worker};
+use crate::place::{HOUR, LAST, PgPlace, accept, claim, crew, running, worker};
 
 const CHILD: &str = "LATENTD_TEST_LEDGER_PLANS";
 
@@ -80,8 +80,8 @@ async fn use_all(store: &dyn Store) {
     store.claim_deliveries(1, HOUR, &["receiver".to_owned()]).await.unwrap();
     store.counts().await.unwrap();
     store.counts_of("default").await.unwrap();
-    store.workload(HOUR, 1).await.unwrap();
-    store.place(id).await.unwrap();
+    store.workload(&LAST, &crew(HOUR, 1)).await.unwrap();
+    store.place(id, &Crew::default()).await.unwrap();
     store.events_of("default", 0, 10).await.unwrap();
 }
 
@@ -108,7 +108,7 @@ async fn sqlite_uses_an_index_for_every_search() {
         ("FROM webhook_deliveries AS this", "SEARCH this USING INDEX webhook_deliveries_due"),
         ("FROM webhook_deliveries AS this", "webhook_deliveries_pending (generation_id=? AND seq<?)"),
         ("AS slots", "SEARCH generations USING COVERING INDEX generations_status"),
-        ("AS position", "SEARCH generations USING COVERING INDEX generations_status (status=? AND id=?)"),
+        ("(SELECT id, priority, vft ", "SEARCH generations USING INDEX sqlite_autoindex_generations_1 (id=?)"),
         ("tenant_seq > ", "generation_events USING INDEX generation_events_tenant (tenant_id=? AND tenant_seq>?)"),
     ] {
         for text in statements.with(words) {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use latentd::generation::{EventKind, GenerationId, Job};
-use latentd::ledger::{Acceptance, Accepted, Counts, Outcome, Refusal, Store, StoreError};
+use latentd::ledger::{Acceptance, Accepted, Counts, Crew, Outcome, Refusal, Store, StoreError};
 
 use crate::place::{
     HOUR, Place, accept, artifact, claim_one, generation, get, history, known_record, new_record, request, seen,
@@ -228,6 +228,6 @@ async fn check_one_new(store: &dyn Store, answers: Vec<Result<Accepted, StoreErr
     store.cancel(new[0]).await.unwrap();
     // The requests left nothing else in the queue.
     let id = accept(store, 1).await[0];
-    assert_eq!(store.place(id).await.unwrap().map(|place| place.position), Some(0));
+    assert_eq!(store.place(id, &Crew::default()).await.unwrap().map(|place| place.position), Some(0));
     store.cancel(id).await.unwrap();
 }

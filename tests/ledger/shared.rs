@@ -6,14 +6,14 @@ use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::BoxStream};
 use latentd::generation::{Format, GenerationId, Job, Phase, Preview, Progress, Status};
 use latentd::ledger::{
-    Acceptance, Fleet, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Refusal, Report, Store, StoreError,
+    Acceptance, Crew, Fleet, Hint, KeyRecord, Lease, ListQuery, Outcome, Reaping, Refusal, Report, Store, StoreError,
 };
 use sqlx::{Connection, Executor, PgConnection, Row};
 use tokio::time::timeout;
 
 use crate::place::{
-    PgPlace, Place, accept, accept_one, claim, claim_one, generation, get, ids, late_worker, new_record, overdue,
-    reap_late, request, running, worker,
+    ALONE_FROM, PgPlace, Place, accept, accept_one, claim, claim_one, generation, get, ids, late_worker, new_record,
+    overdue, reap_late, request, running, worker,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,7 +56,7 @@ async fn concurrent_sweeps_expire_and_age_each_generation_once() {
         aged.unwrap();
     }
     assert_eq!(
-        stores[0].place(before).await.unwrap().map(|place| place.position),
+        stores[0].place(before, &Crew::default()).await.unwrap().map(|place| place.position),
         Some(0),
         "nobody has waited for an hour"
     );
@@ -64,7 +64,7 @@ async fn concurrent_sweeps_expire_and_age_each_generation_once() {
         aged.unwrap();
     }
     assert_eq!(
-        stores[0].place(waiting[0]).await.unwrap().map(|place| place.position),
+        stores[0].place(waiting[0], &Crew::default()).await.unwrap().map(|place| place.position),
         Some(0),
         "its priority has risen to high, and it is older"
     );
@@ -124,8 +124,11 @@ async fn only_an_idle_worker_claims_a_crashed_generation() {
     let Some(place) = PgPlace::new().await else { return };
     let stores = place.open_many(5).await;
     for _ in 0..10 {
-        let (id, _) = running(&*stores[0]).await;
-        stores[0].reap(&Reaping { all: true, max_crashes: 9, backoff: Duration::ZERO }).await.unwrap();
+        let id = accept(&*stores[0], 1).await[0];
+        for _ in 0..ALONE_FROM {
+            assert_eq!(ids(&claim(&*stores[0], 1).await), [id]);
+            stores[0].reap(&Reaping { all: true, max_crashes: 9, backoff: Duration::ZERO }).await.unwrap();
+        }
         let busy = worker("busy");
         let looking = stores[1..].iter().map(|store| store.claim(&busy, 5, false));
         let (claimed, others) = tokio::join!(claim(&*stores[0], 5), join_all(looking));

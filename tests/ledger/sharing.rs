@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use futures::future::join_all;
 use latentd::generation::{GenerationId, Job, Priority, Status};
-use latentd::ledger::{Acceptance, Claimant, Counts, ListQuery, Outcome, Refusal, Store, StoreError};
+use latentd::ledger::{Acceptance, Claimant, Counts, Crew, ListQuery, Outcome, Refusal, Store, StoreError};
 
 use crate::place::{
     HOUR, Place, accept_of, accept_one, claim, claim_one, generation, get, ids, new_record, overdue, problem, request,
@@ -155,7 +155,7 @@ pub async fn one_request_does_not_wait_behind_all_requests_of_a_busy_tenant(plac
         accept_of(&*store, "greedy", 1.0).await;
     }
     let modest = accept_of(&*store, "modest", 1.0).await;
-    let position = store.place(modest).await.unwrap().map(|place| place.position).unwrap();
+    let position = store.place(modest, &Crew::default()).await.unwrap().map(|place| place.position).unwrap();
     assert!(position <= 1, "{position}");
 }
 
@@ -200,7 +200,11 @@ pub async fn waiting_raises_the_priority(place: &dyn Place) {
     let low = accept_one(&*store, &of(Priority::Low)).await;
     let behind = accept_one(&*store, &of(Priority::Normal)).await;
     store.age(HOUR).await.unwrap();
-    assert_eq!(store.place(low).await.unwrap().map(|place| place.position), Some(1), "nobody has waited for an hour");
+    assert_eq!(
+        store.place(low, &Crew::default()).await.unwrap().map(|place| place.position),
+        Some(1),
+        "nobody has waited for an hour"
+    );
     store.cancel(behind).await.unwrap();
 
     let before = get(&*store, low).await;
@@ -208,16 +212,16 @@ pub async fn waiting_raises_the_priority(place: &dyn Place) {
     let normal = accept_one(&*store, &of(Priority::Normal)).await;
     assert_eq!(
         (
-            store.place(low).await.unwrap().map(|place| place.position),
-            store.place(normal).await.unwrap().map(|place| place.position)
+            store.place(low, &Crew::default()).await.unwrap().map(|place| place.position),
+            store.place(normal, &Crew::default()).await.unwrap().map(|place| place.position)
         ),
         (Some(0), Some(1))
     );
     let high = accept_one(&*store, &of(Priority::High)).await;
-    assert_eq!(store.place(high).await.unwrap().map(|place| place.position), Some(0));
+    assert_eq!(store.place(high, &Crew::default()).await.unwrap().map(|place| place.position), Some(0));
     // The next hour starts when the priority was last raised.
     store.age(HOUR).await.unwrap();
-    assert_eq!(store.place(low).await.unwrap().map(|place| place.position), Some(1));
+    assert_eq!(store.place(low, &Crew::default()).await.unwrap().map(|place| place.position), Some(1));
     // Clients do not see the raised priority.
     assert_eq!(get(&*store, low).await.version, before.version);
     assert_eq!(get(&*store, low).await.job.priority, Priority::Low);
@@ -253,7 +257,7 @@ pub async fn positions_match_the_order_of_claims(place: &dyn Place) {
     while !waiting.is_empty() {
         let mut places = Vec::new();
         for id in &waiting {
-            places.push((store.place(*id).await.unwrap().map(|place| place.position).unwrap(), *id));
+            places.push((store.place(*id, &Crew::default()).await.unwrap().map(|place| place.position).unwrap(), *id));
         }
         places.sort();
         assert!(places.iter().enumerate().all(|(at, (position, _))| at == *position), "{places:?}");
@@ -277,7 +281,7 @@ pub async fn a_worker_claims_only_generations_of_its_models(place: &dyn Place) {
     assert_eq!(ids(&store.claim(&with(&["tiny"]), 9, true).await.unwrap()), [tiny]);
     let claimed = store.claim(&with(&["it's \"odd\"", "large"]), 2, true).await.unwrap();
     assert_eq!(ids(&claimed), [large, quoted]);
-    assert_eq!(store.place(last).await.unwrap().map(|place| place.position), Some(0));
+    assert_eq!(store.place(last, &Crew::default()).await.unwrap().map(|place| place.position), Some(0));
 }
 
 pub async fn delayed_and_overdue_generations_block_no_others(place: &dyn Place) {

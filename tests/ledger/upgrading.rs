@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use latentd::generation::{Artifact, EventKind, Facts, Format, GenerationId, KeyTerms, Status};
-use latentd::ledger::{Acceptance, Counts, KeyRecord, ListQuery, Outcome, Refusal, StoreError};
+use latentd::ledger::{Acceptance, Counts, Crew, KeyRecord, ListQuery, Outcome, Refusal, StoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::{
@@ -14,8 +14,8 @@ use sqlx::{
 };
 
 use crate::place::{
-    PgPlace, Place, SqlitePlace, accept, artifact, claim, claim_one, generation, get, history, ids, problem, reap_all,
-    reap_late, request, worker,
+    LAST, PgPlace, Place, SqlitePlace, accept, artifact, claim, claim_one, crew, generation, get, history, ids,
+    problem, reap_all, reap_late, request, worker,
 };
 
 /// A picture as stored by versions that had no other artifacts. Every picture was a PNG file.
@@ -156,7 +156,7 @@ async fn a_database_of_an_earlier_version_is_migrated() {
     assert_eq!(get(&*store, old["succeeded"]).await.status, Status::Succeeded { artifacts: artifacts() });
     assert_eq!(get(&*store, old["failed"]).await.status, Status::Failed { problem: problem() });
     assert_eq!(store.counts().await.unwrap(), Counts { queued: 2, running: 1 });
-    assert_eq!(store.workload(crate::place::HOUR, 0).await.unwrap().cost, 0.0);
+    assert_eq!(store.workload(&LAST, &crew(crate::place::HOUR, 0)).await.unwrap().cost, 0.0);
     let queued = ListQuery { limit: 9, status: Some("queued".to_owned()), ..ListQuery::default() };
     let page = store.list(&queued).await.unwrap();
     assert_eq!(page.records.iter().map(|record| record.id).collect::<Vec<_>>(), [last, old["queued"]]);
@@ -166,7 +166,7 @@ async fn a_database_of_an_earlier_version_is_migrated() {
     // Old queued generations are before new ones, in their order.
     let new = accept(&*store, 1).await[0];
     for (at, id) in [old["queued"], last, new].iter().enumerate() {
-        assert_eq!(store.place(*id).await.unwrap().map(|place| place.position), Some(at));
+        assert_eq!(store.place(*id, &Crew::default()).await.unwrap().map(|place| place.position), Some(at));
     }
     // The old running generation has no lease, so it is reaped as if its lease had ended.
     assert_eq!(reap_late(&*store, 9).await.queued, [old["running"]]);

@@ -134,7 +134,7 @@ impl Place {
     }
 
     async fn begin(&self) -> Lease {
-        let by = Claimant { worker: "one".to_owned(), lease: HOUR, models: vec!["tiny".to_owned()] };
+        let by = Claimant { worker: "one".to_owned(), lease: HOUR, models: vec!["tiny".to_owned()], alone_from: 2 };
         self.store.claim(&by, 1, true).await.unwrap().pop().expect("a generation is queued").1
     }
 

@@ -2,7 +2,7 @@
 
 mod simulation;
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use proptest::prelude::*;
 
@@ -31,8 +31,8 @@ fn limits(max_rows: usize) -> BatchLimits {
 /// A waiting call whose rows take almost no time and memory.
 fn run((key, latent_pixels): &Kind, rows: usize, service: f64) -> WaitingCall {
     let most_rows = DECODING.checked_div(*latent_pixels).map_or(usize::MAX, |rows| rows.max(1));
-    let begins = rows * latent_pixels;
-    WaitingCall { key: key.clone(), rows, most_rows, seconds: 0.001, bytes: 1, service, arrival: 0, holds: 0, begins }
+    let (picture, begins, seconds) = (*latent_pixels, rows * latent_pixels, 0.001);
+    WaitingCall { key: key.clone(), rows, most_rows, seconds, bytes: 1, service, arrival: 0, picture, holds: 0, begins }
 }
 
 /// Like [`run`], for a run that already holds `holds` latent pixels.
@@ -82,7 +82,7 @@ fn a_batch_takes_as_many_rows_as_fit_a_slice_and_the_memory() {
 #[test]
 fn a_paused_batch_has_its_turn_like_a_waiting_call() {
     let key = denoiser(8);
-    let paused = |service, arrival| PausedBatch { service, arrival, bytes: 1, holds: 0 };
+    let paused = |service, arrival| PausedBatch { service, arrival, bytes: 1, picture: 0, holds: 0 };
     assert_eq!(choose(&[], &[paused(3.0, 0), paused(1.0, 1)], limits(9)), go_on(1, None));
     assert_eq!(choose(&[run(&key, 1, 2.0)], &[paused(3.0, 0), paused(1.0, 1)], limits(9)), go_on(1, None));
     assert_eq!(choose(&[run(&key, 1, 2.0)], &[paused(3.0, 0), paused(2.5, 1)], limits(9)), begin(&[(0, 1)]));
@@ -92,7 +92,7 @@ fn a_paused_batch_has_its_turn_like_a_waiting_call() {
 #[test]
 fn a_long_call_that_finds_no_memory_gives_its_turn_away_and_a_short_one_needs_none() {
     let key = denoiser(64);
-    let paused = [PausedBatch { service: 9.0, arrival: 0, bytes: 700, holds: 0 }];
+    let paused = [PausedBatch { service: 9.0, arrival: 0, bytes: 700, picture: 0, holds: 0 }];
     let long = WaitingCall { seconds: 5.0, bytes: 400, ..run(&key, 2, 1.0) };
     assert_eq!(choose(std::slice::from_ref(&long), &paused, limits(9)), go_on(0, 0));
     let narrower = WaitingCall { bytes: 300, ..long.clone() };
@@ -115,7 +115,7 @@ fn a_decode_that_finds_no_room_gives_its_turn_to_the_one_in_progress() {
     assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(2, 1)], 0));
     assert_eq!(choose(&waiting[1..], &[], limits(16)), begin(&[(0, 1)]), "others go before as ever");
     assert_eq!(choose(&waiting[..2], &[], limits(16)), begin(&[(0, 1)]), "there is room again");
-    let paused = [PausedBatch { service: 8.0, arrival: 0, bytes: 1, holds: 64 * 64 }];
+    let paused = [PausedBatch { service: 8.0, arrival: 0, bytes: 1, picture: 64 * 64, holds: 64 * 64 }];
     assert_eq!(choose(&waiting[..2], &paused, limits(16)), go_on(0, 0), "it is in the middle of a stage");
 }
 
@@ -128,6 +128,22 @@ fn small_pictures_are_decoded_beside_a_large_one_and_large_ones_one_at_a_time() 
     let waiting = [run(&large, 1.0, 0), run(&in_progress, 9.0, 256 * 256)];
     assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(1, 1)], 0));
     let waiting = [run(&large, 1.0, 0), run(&other, 9.0, 64 * 64)];
+    assert_eq!(choose(&waiting, &[], limits(16)), begin(&[(0, 1)]));
+}
+
+#[test]
+fn a_small_picture_is_decoded_beside_those_of_middle_size_and_small_ones_share_their_room() {
+    let (small, medium, in_progress, paused) = (decoder(16, 0), decoder(48, 0), decoder(64, 2), decoder(32, 1));
+    let run = |kind, rows, service, holds| holding(kind, rows, service, holds);
+    let waiting = [run(&small, 4, 1.0, 0), run(&in_progress, 1, 9.0, 64 * 64)];
+    assert_eq!(choose(&waiting, &[], limits(16)), begin(&[(0, 4)]));
+    let batch = |side: usize, holds| PausedBatch { service: 8.0, arrival: 0, bytes: 1, picture: side * side, holds };
+    assert_eq!(choose(&waiting[..1], &[batch(64, 64 * 64)], limits(16)), begin(&[(0, 4)]), "it is in mid-stage");
+    assert_eq!(choose(&waiting[..1], &[batch(32, 3 * 32 * 32)], limits(16)), begin(&[(0, 4)]), "just enough room");
+    assert_eq!(choose(&waiting[..1], &[batch(32, 4 * 32 * 32)], limits(16)), go_on(0, 0));
+    let waiting = [run(&small, 1, 1.0, 0), run(&paused, 4, 7.0, 4 * 32 * 32), run(&in_progress, 1, 6.0, 64 * 64)];
+    assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(1, 4)], 0), "only those of its size are in the way");
+    let waiting = [run(&medium, 1, 1.0, 0), run(&paused, 4, 6.0, 4 * 32 * 32)];
     assert_eq!(choose(&waiting, &[], limits(16)), begin(&[(0, 1)]));
 }
 
@@ -176,12 +192,12 @@ proptest! {
     /// Runs that decode in three stages. All of them end, and the decodes stay within the limits.
     #[test]
     fn decodes_end_and_never_hold_more_than_their_bound(
-        runs in prop::collection::vec((0usize..5, 1usize..9, 0.0f64..9.0), 1..12),
+        runs in prop::collection::vec((0usize..6, 1usize..9, 0.0f64..9.0), 1..12),
         max in 1usize..20,
     ) {
         struct Decode { side: usize, rows: usize, stage: usize, answered: usize, service: f64 }
         let mut runs: Vec<Decode> = runs.into_iter().map(|(side, rows, service)| {
-            let side = [8, 32, 64, 96, 256][side];
+            let side = [8, 32, 40, 64, 96, 256][side];
             Decode { side, rows: rows.min((DECODING / (side * side)).max(1)), stage: 0, answered: 0, service }
         }).collect();
         for _ in 0..12 * 8 * 3 {
@@ -189,9 +205,15 @@ proptest! {
             let holds = |run: &Decode| {
                 if run.stage > 0 || run.answered > 0 { run.rows * run.side * run.side } else { 0 }
             };
-            let (large, small): (Vec<usize>, Vec<usize>) =
-                runs.iter().map(holds).filter(|held| *held > 0).partition(|held| *held > DECODING);
-            prop_assert!(large.len() <= 1 && small.iter().sum::<usize>() <= DECODING, "{:?} {:?}", large, small);
+            let held = |sides: RangeInclusive<usize>| -> Vec<usize> {
+                let runs = runs.iter().filter(|run| sides.contains(&run.side));
+                runs.map(holds).filter(|held| *held > 0).collect()
+            };
+            let (small, medium, large) = (held(0..=32), held(33..=64), held(65..=256));
+            prop_assert!(large.len() <= 1, "{:?}", large);
+            for shared in [small, medium] {
+                prop_assert!(shared.iter().sum::<usize>() <= DECODING, "{:?}", shared);
+            }
             let kinds: Vec<Kind> = runs.iter().map(|run| decoder(run.side, run.stage)).collect();
             let waiting: Vec<WaitingCall> = runs.iter().zip(&kinds).map(|(decode, kind)| {
                 holding(kind, decode.rows - decode.answered, decode.service, holds(decode))

@@ -10,9 +10,10 @@ use crate::{
     },
 };
 
-/// The engine decodes small pictures at the same time if they have at most this many latent pixels together. At most
-/// one larger picture is decoded beside them. Activations have as many pixels as the picture and many more channels, so
-/// the limit allows one picture of 512 × 512 pixels or several smaller ones.
+/// The engine decodes pictures of similar size at the same time if they have at most this many latent pixels together.
+/// Pictures of up to a quarter of it and those of up to all of it are counted apart, and at most one larger picture is
+/// decoded beside them. Activations have as many pixels as the picture and many more channels, so the limit allows one
+/// picture of 512 × 512 pixels, four of 256 × 256 beside it, and one that is larger.
 pub const DECODING: usize = 64 * 64;
 
 /// Runs one of the stages that [`Networks::decode_stages`](crate::pipelines::Networks::decode_stages) returns.

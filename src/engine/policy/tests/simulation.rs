@@ -51,6 +51,7 @@ fn simulate(runs: &mut [Simulated], watched: Option<usize>, limits: BatchLimits)
                 service: going.picks.iter().map(|pick| runs[pick.waiting].service).fold(f64::INFINITY, f64::min),
                 arrival: going.picks.iter().map(|pick| pick.waiting as u64).min().unwrap(),
                 bytes: going.bytes,
+                picture: 0,
                 holds: 0,
             })
             .collect();
