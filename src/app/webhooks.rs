@@ -12,9 +12,10 @@ use crate::{
     webhooks::{Deliverer, EndpointRegistry, Guard, Receivers, Resolver, RetrySchedule, Sender, SystemResolver},
 };
 
-/// `patience`: longest time for a call to the store; `None` without a limit.
+/// `most`: messages in flight that the limit of open files allows. `patience`: longest time for a call to the store; `None` without a limit.
 pub(super) fn webhooks(
     settings: &config::Webhooks,
+    most: usize,
     store: Arc<dyn Webhooks>,
     patience: Option<Duration>,
     metrics: &Metrics,
@@ -26,7 +27,7 @@ pub(super) fn webhooks(
         sender: sender.context("webhooks cannot be sent")?,
         retry_schedule: RetrySchedule::new(settings.waits()),
         secret: settings.secret.clone(),
-        max_in_flight: settings.max_in_flight.get(),
+        max_in_flight: most,
         timeout: settings.timeout_s.into(),
         metrics: metrics.clone(),
         tries: TaskTracker::new(),
