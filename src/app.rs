@@ -212,8 +212,20 @@ impl App {
     /// # Errors
     /// A listener failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let App { config, files, public, operator, state, catalogue, compute, sweeper, deliverer, bus, draining, tasks } =
-            self;
+        let App {
+            config,
+            files,
+            public,
+            operator,
+            state,
+            catalogue,
+            compute,
+            sweeper,
+            deliverer,
+            bus,
+            draining,
+            tasks,
+        } = self;
         let deadline: Duration = config.shutdown_timeout_s.into();
         let worker_stop = CancellationToken::new();
         let working = compute.map(|compute| compute.spawn(&worker_stop, &draining, &tasks)).transpose()?;

@@ -59,7 +59,9 @@ impl FileShares {
         let least = base + LEAST;
         if limit < least {
             let database = if is_postgres { ", with database.max_connections" } else { "" };
-            bail!("the limit of open files is {limit}, but the server needs at least {least}{database}; raise it (ulimit -n)");
+            bail!(
+                "the limit of open files is {limit}, but the server needs at least {least}{database}; raise it (ulimit -n)"
+            );
         }
         let shares = wanted.within(usize::try_from(limit - base).unwrap_or(usize::MAX));
         if shares.public < wanted.public {
