@@ -47,13 +47,13 @@ async fn finished_pictures_wait_for_file_descriptors() {
     let server = Server::start(data.path(), &[]).await;
     let mut ids = Vec::new();
     for seed in 0..4 {
-        ids.push(server.accept(&with(request("a red fox", seed), &json!({"steps": 60}))).await);
+        ids.push(server.accept(&with(request("a red fox", seed), &json!({"steps": 15}))).await);
     }
     server.until("they run", async |server: &Server| server.metric("latentd_steps_total", "").await > 8.0).await;
     let before = set_soft_limit(&server, 3);
     // The server answers on connections that were open before.
     server
-        .until("they are drawn", async |server: &Server| server.metric("latentd_steps_total", "").await >= 240.0)
+        .until("they are drawn", async |server: &Server| server.metric("latentd_steps_total", "").await >= 60.0)
         .await;
     // Longer than the pauses between three attempts at a generation.
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -62,7 +62,7 @@ async fn finished_pictures_wait_for_file_descriptors() {
         let ended = server.ended(id).await;
         assert_eq!((&ended["status"], &ended["attempt"]), (&json!("succeeded"), &json!(1)), "{ended}");
     }
-    assert!(server.metric("latentd_steps_total", "").await < 300.0, "a picture was drawn again");
+    assert!(server.metric("latentd_steps_total", "").await < 75.0, "a picture was drawn again");
 }
 
 #[test]
@@ -87,7 +87,7 @@ async fn the_least_limit_bears_idle_connections_to_both_listeners() {
     let data = tempfile::tempdir().unwrap();
     let launch = limited(&data, 64).set("LATENTD_HTTP__HEADER_TIMEOUT_S", "1000");
     let server = Server::start_ready(&launch).await;
-    let id = server.accept(&with(request("a red fox", 1), &json!({"steps": 20, "n": 4}))).await;
+    let id = server.accept(&with(request("a red fox", 1), &json!({"steps": 2}))).await;
     let mut held = Vec::new();
     for (listener, connections) in [(&server.operator, 6), (&server.public, 100)] {
         for _ in 0..connections {
