@@ -34,6 +34,7 @@ use crate::{
 };
 
 use computation::{Computation, worker_name};
+use open_files::FileShares;
 pub use operator_token::operator_token;
 use store::{announce, reaping, start_store};
 pub use store::{migrate, open_store, operator_beside};
@@ -42,6 +43,7 @@ use webhooks::webhooks;
 /// The parts of a server process. The listeners are bound, but do not serve yet.
 pub struct App {
     config: Config,
+    files: FileShares,
     /// `None` in a worker.
     public: Option<TcpListener>,
     operator: TcpListener,
@@ -57,14 +59,15 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the store, finds the models, and binds the listeners. In an unshared store, also queues the generations
-    /// again that an earlier process left running.
+    /// Divides the open files, opens the store, finds the models, and binds the listeners. In an unshared store, also
+    /// queues the generations again that an earlier process left running.
     ///
     /// # Errors
-    /// The data folder is in use or cannot be written, the database does not answer, the default model is unusable, or
-    /// an address is in use.
+    /// The limit of open files is too low, the data folder is in use or cannot be written, the database does not answer,
+    /// the default model is unusable, or an address is in use.
     pub async fn build(config: Config) -> Result<App> {
         let mut config = config;
+        let files = FileShares::of(open_files::raise_limit(), &config)?;
         if config.role.works() {
             config.engine.max_bytes = memory::bound(config.engine.max_bytes);
         }
@@ -76,8 +79,8 @@ impl App {
         let store = start_store(&config, &tasks, &draining).await?;
         operator_token::settle(&mut config)?;
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
-        let (webhooks, deliverer) = webhooks(&config.webhooks, store.clone(), patience, &metrics)?;
-        let blobs = Blobs::open(&config.blobs, &config.data_dir)?;
+        let (webhooks, deliverer) = webhooks(&config.webhooks, files.webhooks, store.clone(), patience, &metrics)?;
+        let blobs = Blobs::open(&config.blobs, &config.data_dir)?.at_most(files.blobs);
         blobs.check().await?;
 
         let (live, throughput, outbox) = (Live::default(), Throughput::default(), Outbox::default());
@@ -191,7 +194,7 @@ impl App {
         };
         let operator = bind(config.operator.bind, "operator.bind").await?;
         announce(&config, operator.local_addr()?)?;
-        Ok(App { config, public, operator, state, catalogue, compute, sweeper, deliverer, bus, draining, tasks })
+        Ok(App { config, files, public, operator, state, catalogue, compute, sweeper, deliverer, bus, draining, tasks })
     }
 
     /// The address of the public listener, with the port that the system chose if the settings say 0. `None` if the
@@ -210,8 +213,20 @@ impl App {
     /// # Errors
     /// A listener failed.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
-        let App { config, public, operator, state, catalogue, compute, sweeper, deliverer, bus, draining, tasks } =
-            self;
+        let App {
+            config,
+            files,
+            public,
+            operator,
+            state,
+            catalogue,
+            compute,
+            sweeper,
+            deliverer,
+            bus,
+            draining,
+            tasks,
+        } = self;
         let deadline: Duration = config.shutdown_timeout_s.into();
         let worker_stop = CancellationToken::new();
         let working = compute.map(|compute| compute.spawn(&worker_stop, &draining, &tasks)).transpose()?;
@@ -230,11 +245,9 @@ impl App {
 
         let listeners_stop = CancellationToken::new();
         let served = async {
-            let limit = open_files::raise_limit();
-            let public_connections = open_files::public_connections(config.http.max_connections, limit);
-            let http = &config::Http { max_connections: public_connections, ..config.http.clone() };
+            let http = &config::Http { max_connections: files.public, ..config.http.clone() };
             let operator_http = &config::Http {
-                max_connections: open_files::OPERATOR_CONNECTIONS,
+                max_connections: files.operator,
                 max_connections_per_address: 0,
                 ..config.http.clone()
             };

@@ -5,6 +5,7 @@ mod blocking;
 mod control_nets;
 mod embedded;
 mod entry;
+mod fault;
 mod fits;
 mod hub;
 mod listing;

@@ -11,7 +11,7 @@
 //!
 //! - Imports point down: `app` > `http` > `service`, `worker`, `webhooks` > `ledger`, `engine` > `catalogue` >
 //!   `families` > `pipelines` > `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging` > `generation`,
-//!   `config`, `crash`, `jitter`, `metrics`, `telemetry`.
+//!   `config`, `crash`, `jitter`, `metrics`, `telemetry`, `transient`.
 //! - `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging`, `pipelines`, `families` and `catalogue` do not
 //!   use tokio, axum, sqlx, clocks or environment variables.
 //! - Only `device` names candle's devices. Tensors are created on the device of their network.
@@ -48,6 +48,7 @@ pub mod models;
 pub mod pipelines;
 pub mod service;
 pub mod telemetry;
+pub mod transient;
 pub mod webhooks;
 pub mod weights;
 pub mod worker;

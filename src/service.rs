@@ -191,7 +191,7 @@ pub enum ServiceError {
     #[error("there is no such generation")]
     NotFound,
     /// The bytes of a picture cannot be read although its record exists, or cannot be stored.
-    #[error("a stored picture cannot be read: {0}")]
+    #[error("a picture cannot be stored or read: {0}")]
     Blob(String),
     #[error(transparent)]
     Store(StoreError),

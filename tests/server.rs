@@ -48,6 +48,8 @@ mod model_defaults;
 mod models;
 #[path = "server/old_folders.rs"]
 mod old_folders;
+#[path = "server/open_files.rs"]
+mod open_files;
 #[path = "server/operator.rs"]
 mod operator;
 #[path = "server/parity_over_http.rs"]

@@ -12,9 +12,11 @@ use crate::{
     webhooks::{Deliverer, EndpointRegistry, Guard, Receivers, Resolver, RetrySchedule, Sender, SystemResolver},
 };
 
-/// `patience` is the longest time that a call to the store may take; `None` means no limit.
+/// `most` is the number of messages in flight that the limit of open files allows. `patience` is the longest time that a
+/// call to the store may take; `None` means no limit.
 pub(super) fn webhooks(
     settings: &config::Webhooks,
+    most: usize,
     store: Arc<dyn Webhooks>,
     patience: Option<Duration>,
     metrics: &Metrics,
@@ -26,7 +28,7 @@ pub(super) fn webhooks(
         sender: sender.context("webhooks cannot be sent")?,
         retry_schedule: RetrySchedule::new(settings.waits()),
         secret: settings.secret.clone(),
-        max_in_flight: settings.max_in_flight.get(),
+        max_in_flight: most,
         timeout: settings.timeout_s.into(),
         metrics: metrics.clone(),
         tries: TaskTracker::new(),

@@ -128,19 +128,27 @@ impl Adapters {
         Ok(Adapters { loras, embeddings, word_index, max_bytes: self.max_bytes, read_loras, read_embeddings })
     }
 
-    /// The files except LoRAs whose numbers cannot be used.
+    /// The files except LoRAs whose numbers cannot be used, and files that could not be read.
     pub(super) fn without_failed_loads(&self) -> Adapters {
-        let sound = self.loras.files.iter().filter(|(_, file)| !file.has_bad_numbers());
-        let files = sound.map(|(name, file)| (name.clone(), file.clone())).collect();
-        let Folder { setting, dir, .. } = &self.loras;
+        let sound = |folder: &Folder| {
+            let mut sound = folder.clone();
+            sound.files.retain(|_, file| !file.has_bad_numbers() && !file.is_unread());
+            sound
+        };
         Adapters {
-            loras: Folder { setting, dir: dir.clone(), files },
-            embeddings: self.embeddings.clone(),
+            loras: sound(&self.loras),
+            embeddings: sound(&self.embeddings),
             word_index: WordIndex::default(),
             max_bytes: self.max_bytes,
             read_loras: self.read_loras.clone(),
             read_embeddings: self.read_embeddings.clone(),
         }
+    }
+
+    /// The names of the files that could not be read for a reason that says nothing about them, with the reason.
+    pub(super) fn unread(&self) -> impl Iterator<Item = (&str, &str)> {
+        let unread = self.loras.files.iter().chain(&self.embeddings.files).filter(|(_, file)| file.is_unread());
+        unread.filter_map(|(name, file)| Some((name.as_str(), file.fault()?)))
     }
 
     /// The keys of the files of LoRAs and of textual inversions, by name.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::{
     embedded,
+    fault::Fault,
     listing::{self, Source},
 };
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
         control_net::{ControlNet, ControlNetConfig},
         demand::Demand,
     },
-    weights::{LoadError, ModelFolder},
+    weights::ModelFolder,
 };
 
 /// The ControlNets by name. Configurations and file headers are read when ControlNets are listed, weights at first use.
@@ -36,7 +37,7 @@ pub struct ControlNets {
 struct Entry {
     /// The key of the files; empty for an embedded network.
     key: String,
-    usable: Result<Usable, String>,
+    usable: Result<Usable, Fault>,
     loaded: Mutex<Option<Arc<ControlNet>>>,
     /// Why the weights cannot be loaded, however often this is tried.
     unloadable: OnceLock<String>,
@@ -97,8 +98,15 @@ impl ControlNets {
     /// The networks except those whose weights could not be loaded.
     pub(super) fn without_failed_loads(&self) -> ControlNets {
         let mut others = self.clone();
-        others.entries.retain(|_, entry| entry.unloadable.get().is_none());
+        others.entries.retain(|_, entry| entry.unloadable.get().is_none() && !entry.is_unread());
         others
+    }
+
+    /// The names of the networks whose files could not be read for a reason that says nothing about them, with the
+    /// reason.
+    pub(super) fn unread(&self) -> impl Iterator<Item = (&str, &str)> {
+        let unread = self.entries.iter().filter(|(_, entry)| entry.is_unread());
+        unread.filter_map(|(name, entry)| Some((name.as_str(), entry.fault()?)))
     }
 
     fn found(&self) -> Result<listing::Found, ControlNetsError> {
@@ -209,44 +217,46 @@ impl ControlNets {
 impl Entry {
     /// Reads what was found in `dir`.
     fn of(key: String, source: &Source, dir: &Path) -> Entry {
-        let said = |error: LoadError| error.to_string();
         let part = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let folder = match source {
             Source::Folder(path) => {
                 let folder = ModelFolder::open_within(path.parent().unwrap_or(dir), &[dir, path]);
-                folder.map_err(said).map(|folder| (folder, part(path)))
+                folder.map_err(Fault::from).map(|folder| (folder, part(path)))
             }
             Source::SingleFile(path) => {
-                ModelFolder::single(path, &families::checkpoints()).map_err(said).and_then(|folder| {
+                ModelFolder::single(path, &families::checkpoints()).map_err(Fault::from).and_then(|folder| {
                     let is_model = folder.has(listing::MODEL);
                     let other = "it is a checkpoint, which belongs into the folder of models.dir";
-                    if is_model { Err(other.to_owned()) } else { Ok((folder, part(&path.with_extension("")))) }
+                    if is_model { Err(other.to_owned().into()) } else { Ok((folder, part(&path.with_extension("")))) }
                 })
             }
-            Source::Unusable(reason) => Err(reason.clone()),
+            Source::Unusable(fault) => Err(fault.clone()),
         };
         Entry::new(key, folder)
     }
 
     /// Reads the configuration and the file headers.
-    fn new(key: String, folder: Result<(ModelFolder, String), String>) -> Entry {
-        let look = || {
+    fn new(key: String, folder: Result<(ModelFolder, String), Fault>) -> Entry {
+        let look = || -> Result<Usable, Fault> {
             let (folder, part) = folder?;
-            let said = |error: LoadError| error.to_string();
-            let config = ControlNetConfig::of(&folder, &part).map_err(said)?;
-            ControlNet::check(&folder, &part).map_err(said)?;
+            let config = ControlNetConfig::of(&folder, &part)?;
+            ControlNet::check(&folder, &part)?;
             Ok(Usable { folder, part, config })
         };
         let usable = catch_unwind(AssertUnwindSafe(look));
-        let usable = usable.unwrap_or_else(|_| Err("its files made latentd panic; see the log".to_owned()));
+        let usable = usable.unwrap_or_else(|_| Err("its files made latentd panic; see the log".to_owned().into()));
         Entry { key, usable, loaded: Mutex::default(), unloadable: OnceLock::new() }
     }
 
     fn usable(&self) -> Result<&Usable, &str> {
         match self.unloadable.get() {
             Some(reason) => Err(reason),
-            None => self.usable.as_ref().map_err(String::as_str),
+            None => self.usable.as_ref().map_err(|fault| fault.reason.as_str()),
         }
+    }
+
+    fn is_unread(&self) -> bool {
+        self.usable.as_ref().is_err_and(|fault| fault.is_unread)
     }
 
     fn fault(&self) -> Option<&str> {

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     embedded,
+    fault::Fault,
     listing::{Source, stamp as listing_stamp},
 };
 use crate::{
@@ -23,7 +24,7 @@ pub(super) struct Entry {
     pub key: Arc<str>,
     files: Files,
     /// What was read from the files, or why the model cannot be used.
-    usable: Result<Usable, String>,
+    usable: Result<Usable, Fault>,
     /// Why the weights cannot be loaded, however often this is tried.
     unloadable: OnceLock<String>,
     /// The modules to which adapters can be added; read at the first request.
@@ -71,27 +72,28 @@ impl Entry {
     pub fn of(name: &str, source: &Source, dir: &Path) -> Entry {
         let files = Files::OnDisk { source: source.clone(), stamp: listing_stamp(source) };
         Entry::new(name, key(name, source), files, || match source {
-            Source::Folder(path) => ModelFolder::open_within(path, &[dir]).map_err(|error| error.to_string()),
+            Source::Folder(path) => ModelFolder::open_within(path, &[dir]).map_err(Fault::from),
             Source::SingleFile(path) => match ModelFolder::single(path, &families::checkpoints()) {
                 Ok(folder) if folder.has("model_index.json") => Ok(folder),
-                Ok(_) => Err("it is a ControlNet, which belongs into the folder of controlnets.dir".to_owned()),
-                Err(error) => Err(error.to_string()),
+                Ok(_) => Err("it is a ControlNet, which belongs into the folder of controlnets.dir".to_owned().into()),
+                Err(error) => Err(error.into()),
             },
-            Source::Unusable(reason) => Err(reason.clone()),
+            Source::Unusable(fault) => Err(fault.clone()),
         })
     }
 
-    fn new(name: &str, key: Arc<str>, files: Files, open: impl FnOnce() -> Result<ModelFolder, String>) -> Entry {
+    fn new(name: &str, key: Arc<str>, files: Files, open: impl FnOnce() -> Result<ModelFolder, Fault>) -> Entry {
         let look = || {
             let folder = open()?;
-            let family = families::of(&folder).map_err(|error| folder.told(&error))?;
-            let description = family.describe(name, &folder).map_err(|error| folder.told(&error))?;
+            let family = families::of(&folder).map_err(|error| Fault::of(&error, folder.told(&error)))?;
+            let description = family.describe(name, &folder);
+            let description = description.map_err(|error| Fault::of_card(&error, folder.told(&error)))?;
             let Description { card, bytes, notes, outline } = description;
             Ok(Usable { folder, family, card: Arc::new(card), bytes, notes, outline })
         };
         // A file that causes a panic must not prevent other models from being served.
         let usable = catch_unwind(AssertUnwindSafe(look));
-        let usable = usable.unwrap_or_else(|_| Err("its files made latentd panic; see the log".to_owned()));
+        let usable = usable.unwrap_or_else(|_| Err("its files made latentd panic; see the log".to_owned().into()));
         Entry {
             key,
             files,
@@ -106,7 +108,7 @@ impl Entry {
     pub fn usable(&self) -> Result<&Usable, &str> {
         match self.unloadable.get() {
             Some(reason) => Err(reason),
-            None => self.usable.as_ref().map_err(String::as_str),
+            None => self.usable.as_ref().map_err(|fault| fault.reason.as_str()),
         }
     }
 
@@ -118,6 +120,11 @@ impl Entry {
     /// Whether a load has failed in a way that [`Entry::cannot_be_loaded`] remembers.
     pub fn is_unloadable(&self) -> bool {
         self.unloadable.get().is_some()
+    }
+
+    /// Whether the files could not be read for a reason that says nothing about them.
+    pub fn is_unread(&self) -> bool {
+        self.usable.as_ref().is_err_and(|fault| fault.is_unread)
     }
 
     pub fn is_embedded(&self) -> bool {

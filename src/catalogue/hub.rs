@@ -1,9 +1,12 @@
 //! The layout of a Hugging Face cache: `models--ORG--NAME` with `refs/main`, `snapshots/HASH/…` and `blobs/…`.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
+
+use super::{fault::Fault, listing::entries};
+use crate::transient::is_transient;
 
 const PREFIX: &str = "models--";
 
@@ -30,19 +33,26 @@ pub(super) fn name_of_snapshot(path: &Path) -> Option<String> {
 ///
 /// # Errors
 /// No snapshot can be chosen; the error says what is missing and how to get it.
-pub(super) fn snapshot(repository: &Path) -> Result<PathBuf, String> {
+pub(super) fn snapshot(repository: &Path) -> Result<PathBuf, Fault> {
     let snapshots = repository.join("snapshots");
-    let main = fs::read_to_string(repository.join("refs/main")).unwrap_or_default();
+    let unread = |error: &io::Error| Fault { reason: error.to_string(), is_unread: true };
+    let main = match fs::read_to_string(repository.join("refs/main")) {
+        Err(error) if is_transient(&error) => return Err(unread(&error)),
+        main => main.unwrap_or_default(),
+    };
     let main = main.trim();
     let is_plain = !main.is_empty() && main.chars().all(|c| c.is_ascii_alphanumeric());
     if is_plain && snapshots.join(main).is_dir() {
         return Ok(snapshots.join(main));
     }
-    let folders = fs::read_dir(&snapshots).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut folders: Vec<PathBuf> = folders.filter(|path| path.is_dir()).collect();
+    let mut folders = match entries(&snapshots) {
+        Err(error) if is_transient(&error) => return Err(unread(&error)),
+        folders => folders.unwrap_or_default(),
+    };
+    folders.retain(|path| path.is_dir());
     match folders.len() {
         1 => Ok(folders.remove(0)),
-        0 => Err("the cache has no snapshot of it; `hf download` fetches one".to_owned()),
-        many => Err(format!("refs/main names none of its {many} snapshots; `hf download` sets it")),
+        0 => Err("the cache has no snapshot of it; `hf download` fetches one".to_owned().into()),
+        many => Err(format!("refs/main names none of its {many} snapshots; `hf download` sets it").into()),
     }
 }

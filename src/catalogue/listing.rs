@@ -7,9 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{embedded, hub};
+use super::{embedded, fault::Fault, hub};
 use crate::{
     families::PICKLED_CHECKPOINT,
+    transient::is_transient,
     weights::{fingerprint, unreadable},
 };
 
@@ -27,7 +28,7 @@ const MOST: usize = 10_000;
 pub(in crate::catalogue) enum Source {
     Folder(PathBuf),
     SingleFile(PathBuf),
-    Unusable(String),
+    Unusable(Fault),
 }
 
 /// The entries by name. If a folder and a file have the same name, the folder is listed under this name, and the file
@@ -70,8 +71,13 @@ pub(in crate::catalogue) fn stamp(source: &Source) -> String {
         Source::SingleFile(path) => {
             fingerprint::stamp_of_file(path) + &fingerprint::stamp_of_file(&path.with_extension("json"))
         }
-        Source::Unusable(reason) => reason.clone(),
+        Source::Unusable(fault) => fault.reason.clone(),
     }
+}
+
+/// The paths of what is in a folder.
+pub(in crate::catalogue) fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
 }
 
 struct Listing {
@@ -81,7 +87,7 @@ struct Listing {
 
 impl Listing {
     fn walk(&mut self, dir: &Path, group: &str, levels: usize) -> io::Result<()> {
-        let mut paths: Vec<PathBuf> = fs::read_dir(dir)?.flatten().map(|entry| entry.path()).collect();
+        let mut paths: Vec<PathBuf> = entries(dir)?;
         paths.sort_unstable();
         for path in paths {
             if self.found.len() >= MOST {
@@ -99,7 +105,7 @@ impl Listing {
         let name = |path: &Path| format!("{group}{}", shown(path));
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
-            Err(error) => return self.add_unusable(name(path), unreadable(path, &error)),
+            Err(error) => return self.add_unread(name(path), unreadable(path, &error), &error),
         };
         let is_safetensors = || path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
         if !metadata.is_dir() && !metadata.is_file() && is_safetensors() {
@@ -134,7 +140,7 @@ impl Listing {
             && !is_part(path)
             && let Err(error) = self.walk(path, &format!("{name}/"), levels - 1)
         {
-            return self.add_unusable(name, error.to_string());
+            return self.add_unread(name, error.to_string(), &error);
         }
         if self.found.len() == before {
             self.add_unusable(name, self.lacking(path));
@@ -147,7 +153,7 @@ impl Listing {
                 self.add(name.to_owned(), Source::Folder(snapshot));
             }
             Ok(snapshot) => self.add_unusable(name.to_owned(), self.lacking(&snapshot)),
-            Err(reason) => self.add_unusable(name.to_owned(), reason),
+            Err(fault) => self.add_faulty(name.to_owned(), fault),
         }
     }
 
@@ -192,10 +198,18 @@ impl Listing {
         self.add_unusable(format!("{name}.safetensors"), reason);
     }
 
+    fn add_unread(&mut self, name: String, reason: String, error: &io::Error) {
+        self.add_faulty(name, Fault { reason, is_unread: is_transient(error) });
+    }
+
     fn add_unusable(&mut self, name: String, reason: String) {
+        self.add_faulty(name, reason.into());
+    }
+
+    fn add_faulty(&mut self, name: String, fault: Fault) {
         // A file such as `emoji.ckpt` must not hide the embedded model.
         let name = if name == embedded::NAME { format!("{name} (in the folder)") } else { name };
-        self.found.entry(name).or_insert(Source::Unusable(reason));
+        self.found.entry(name).or_insert(Source::Unusable(fault));
     }
 }
 

@@ -1,6 +1,9 @@
 //! Lists the folders again while the server runs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -98,7 +101,8 @@ impl Catalogue {
     /// and file headers are read.
     ///
     /// # Errors
-    /// A folder cannot be read; then nothing changes.
+    /// A folder or a file cannot be read for a reason that says nothing about it, such as a lack of file descriptors;
+    /// then nothing changes.
     pub fn reload(&self) -> Result<Reloaded, CatalogueError> {
         let reloaded = self.list_again(Listed::without_failed_loads)?;
         self.shelf.forget_failures();
@@ -126,6 +130,10 @@ impl Catalogue {
         let once = before.gone.iter().chain(before.models.keys());
         let gone = once.filter(|name| !models.contains_key(*name)).cloned().collect();
         let now = Listed { models, gone, note, control_nets, adapters };
+        let unread_before: BTreeSet<&str> = before.unread().map(|(name, _)| name).collect();
+        if let Some((name, reason)) = now.unread().find(|(name, _)| !unread_before.contains(name)) {
+            return Err(other(&format!("{name:?} cannot be read, so nothing changes: {reason}")));
+        }
         self.shelf.keep(now.models.values().map(|entry| entry.key.clone()).collect());
         now.warn(Some(&before));
         let (old, new) = (Keys::of(&before), Keys::of(&now));
@@ -162,9 +170,16 @@ fn other(error: &impl ToString) -> CatalogueError {
 }
 
 impl Listed {
-    /// The lists without the files whose weights could not be loaded.
+    /// The names of what could not be read for a reason that says nothing about the files, with the reason.
+    fn unread(&self) -> impl Iterator<Item = (&str, &str)> {
+        let models = self.models.iter().filter(|(_, entry)| entry.is_unread());
+        let models = models.filter_map(|(name, entry)| Some((name.as_str(), entry.usable().err()?)));
+        models.chain(self.control_nets.unread()).chain(self.adapters.unread())
+    }
+
+    /// The lists without the files whose weights could not be loaded, and those that could not be read.
     fn without_failed_loads(&self) -> Listed {
-        let models = self.models.iter().filter(|(_, entry)| !entry.is_unloadable());
+        let models = self.models.iter().filter(|(_, entry)| !entry.is_unloadable() && !entry.is_unread());
         Listed {
             models: models.map(|(name, entry)| (name.clone(), entry.clone())).collect(),
             adapters: Arc::new(self.adapters.without_failed_loads()),

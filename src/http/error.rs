@@ -121,7 +121,7 @@ pub enum ApiError {
     CatalogueUnreadable(String),
     #[error("the server failed; its log has the cause under the request's id")]
     Internal { cause: String },
-    #[error("a stored picture cannot be read")]
+    #[error("a picture cannot be stored or read")]
     ObjectStore { cause: String },
     #[error(transparent)]
     LimitReached(Exceeded),

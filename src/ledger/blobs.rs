@@ -16,6 +16,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as ObjectPath};
+use tokio::sync::Semaphore;
 
 use crate::{config, generation::GenerationId};
 
@@ -23,19 +24,17 @@ pub use error::BlobError;
 use error::Result;
 pub(super) use error::is_full;
 pub use path::{fence_of, path_of, path_of_input, path_of_part};
-use patience::{Waiter, persist};
+use patience::{Kind, Waiter, persist};
 
 /// A handle to the store of artifacts, inputs and logs.
 #[derive(Clone)]
 pub struct Blobs {
     objects: Arc<dyn ObjectStore>,
-    place: Location,
-}
-
-#[derive(Clone)]
-enum Location {
-    Folder(PathBuf),
-    Bucket(config::Blobs),
+    settings: config::Blobs,
+    /// The folder; `None` for a bucket.
+    folder: Option<PathBuf>,
+    /// One permit for each operation at a time, because an operation has open files or connections.
+    room: Arc<Semaphore>,
 }
 
 impl Blobs {
@@ -44,26 +43,41 @@ impl Blobs {
     /// # Errors
     /// The folder cannot be created. A bucket is not contacted before [`Blobs::check`].
     pub fn open(settings: &config::Blobs, data_dir: &Path) -> Result<Blobs> {
-        let Some((name, prefix)) = settings.bucket() else { return Blobs::local(&data_dir.join("blobs")) };
-        let objects = bucket::open(settings, name, prefix).map_err(|error| error.at(&settings.url))?;
-        Ok(Blobs { objects: Arc::new(objects), place: Location::Bucket(settings.clone()) })
+        let (objects, folder): (Arc<dyn ObjectStore>, _) = match settings.bucket() {
+            Some((name, prefix)) => {
+                let objects = bucket::open(settings, name, prefix).map_err(|error| error.at(&settings.url))?;
+                (Arc::new(objects), None)
+            }
+            None => {
+                let dir = data_dir.join("blobs");
+                fs::create_dir_all(&dir)?;
+                // A row that names a blob is committed after the blob was put, so the blob must survive a power failure
+                // as the row does: file and folders are synced before `put` returns.
+                let objects = LocalFileSystem::new_with_prefix(&dir)?.with_fsync(true).with_automatic_cleanup(true);
+                (Arc::new(objects), Some(dir))
+            }
+        };
+        let room = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Ok(Blobs { objects, settings: settings.clone(), folder, room })
     }
 
-    /// Opens the folder `dir`, and creates it if it is missing.
-    pub fn local(dir: &Path) -> Result<Blobs> {
-        fs::create_dir_all(dir)?;
-        // A row that names a blob is committed after the blob was put, so the blob must survive a power failure as the
-        // row does: file and folders are synced before `put` returns.
-        let folder = LocalFileSystem::new_with_prefix(dir)?.with_fsync(true).with_automatic_cleanup(true);
-        Ok(Blobs { objects: Arc::new(folder), place: Location::Folder(dir.to_owned()) })
+    /// Limits the operations that run at the same time; more wait. An operation has at most about
+    /// [`Blobs::FILES`] open files or connections.
+    pub fn at_most(self, operations: usize) -> Blobs {
+        Blobs { room: Arc::new(Semaphore::new(operations.clamp(1, Semaphore::MAX_PERMITS))), ..self }
     }
+
+    /// Open files of an operation: a file and its folder, or a folder within another.
+    pub const FILES: usize = 2;
 
     /// Checks at the start of a process that a bucket can store, read and erase files.
     ///
     /// # Errors
     /// [`BlobError::Unusable`], which names the setting that is most likely wrong.
     pub async fn check(&self) -> Result<()> {
-        let Location::Bucket(settings) = &self.place else { return Ok(()) };
+        if self.folder.is_some() {
+            return Ok(());
+        }
         let (path, written) = (format!("check/{}", uuid::Uuid::now_v7()), Bytes::from_static(b"latentd was here"));
         let checked = async {
             self.put_promptly(&path, written.clone()).await?;
@@ -72,11 +86,12 @@ impl Blobs {
             let differs = || BlobError::Io(io::Error::other("it did not give back what was written"));
             if read == Some(written) { Ok(()) } else { Err(differs()) }
         };
-        checked.await.map_err(|error| error.at(&settings.url))
+        checked.await.map_err(|error| error.at(&self.settings.url))
     }
 
-    /// Stores a file. When this returns the file is durable; readers see all of it or nothing. A failing bucket is
-    /// tried again for `blobs.upload_timeout_s`, so a worker must renew its lease meanwhile.
+    /// Stores a file. When this returns the file is durable; readers see all of it or nothing. A failing bucket, or a
+    /// folder for which there are no file descriptors, is tried again for `blobs.upload_timeout_s`, so a worker must renew
+    /// its lease meanwhile.
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
         self.put_while(Waiter::Worker, path, bytes).await
     }
@@ -201,13 +216,17 @@ impl Blobs {
     }
 
     async fn delete_folder(&self, folder: &str) -> Result<()> {
-        if let Location::Folder(dir) = &self.place {
+        if let Some(dir) = &self.folder {
             let folder = dir.join(folder);
-            let erased = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await;
-            return match erased.map_err(io::Error::other)? {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-                _ => Ok(()),
+            let attempt = || async {
+                let folder = folder.clone();
+                let erased = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await;
+                match erased.map_err(io::Error::other)? {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+                    _ => Ok(()),
+                }
             };
+            return self.persist(Waiter::Client, attempt).await;
         }
         // Each request erases up to a thousand files.
         let folder = ObjectPath::parse(folder)?;
@@ -218,24 +237,29 @@ impl Blobs {
         self.persist(Waiter::Client, attempt).await
     }
 
-    /// Repeats an operation of a bucket. An error of a disk is final.
+    /// Repeats an operation that fails but may succeed later. Each attempt waits for its turn.
     async fn persist<T, F>(&self, waiting: Waiter, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        match &self.place {
-            Location::Folder(_) => attempt().await,
-            Location::Bucket(settings) => persist(settings, waiting, attempt).await,
-        }
+        let kind = if self.folder.is_some() { Kind::Folder } else { Kind::Bucket };
+        let in_turn = || {
+            let attempt = attempt();
+            async {
+                let _room = self.room.acquire().await.map_err(io::Error::other)?;
+                attempt.await
+            }
+        };
+        persist(&self.settings, kind, waiting, in_turn).await
     }
 }
 
 /// Shows the place only, without the keys of a bucket.
 impl std::fmt::Debug for Blobs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.place {
-            Location::Folder(dir) => f.debug_tuple("Blobs").field(dir).finish(),
-            Location::Bucket(settings) => f.debug_tuple("Blobs").field(&settings.url).finish(),
+        match &self.folder {
+            Some(dir) => f.debug_tuple("Blobs").field(dir).finish(),
+            None => f.debug_tuple("Blobs").field(&self.settings.url).finish(),
         }
     }
 }

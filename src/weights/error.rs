@@ -60,6 +60,11 @@ impl LoadError {
         !matches!(self, Absent { .. } | DeadLink { .. } | Device(_) | Read { .. })
     }
 
+    /// Whether a file could not be read for a reason that says nothing about the file, such as a lack of file descriptors.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, LoadError::Read { source, .. } if crate::transient::is_transient(source))
+    }
+
     /// Whether the error says that a file has changed since it was listed, so that a later attempt can succeed.
     pub fn is_change(&self) -> bool {
         matches!(self, LoadError::Read { source, .. } if super::file::is_change(source))

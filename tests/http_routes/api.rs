@@ -92,7 +92,7 @@ impl TestApi {
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
         let webhooks =
             EndpointRegistry::new(store.clone(), patience, guard, Arc::new(SystemResolver), &config.webhooks);
-        let blobs = Blobs::local(&data.path().join("blobs")).unwrap();
+        let blobs = Blobs::open(&config.blobs, data.path()).unwrap();
         let afterwork = TaskTracker::new();
         let (live, metrics, draining) = (Live::default(), Metrics::new(), CancellationToken::new());
         let (drain, throughput) = (Drain::default(), Throughput::default());

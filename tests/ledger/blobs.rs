@@ -187,17 +187,17 @@ fn paths_name_generation_fence_and_artifact() {
 
 #[tokio::test]
 async fn half_written_files_of_a_folder_are_deleted() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Blobs::local(dir.path()).unwrap();
+    let storage = Folder::new();
+    let (blobs, dir) = (storage.open(), storage.0.path().join("data/blobs"));
     let id = GenerationId::new();
     for fence in [1, 2] {
         blobs.put(&path_of(id, fence, 0), Bytes::from_static(b"png")).await.unwrap();
-        std::fs::write(dir.path().join(format!("{}#1", path_of(id, fence, 1))), "half").unwrap();
+        std::fs::write(dir.join(format!("{}#1", path_of(id, fence, 1))), "half").unwrap();
     }
     blobs.delete_losers(id, Some(2)).await.unwrap();
-    assert!(!dir.path().join(format!("img/{id}/1")).exists());
+    assert!(!dir.join(format!("img/{id}/1")).exists());
     blobs.delete_generation(id).await.unwrap();
-    assert!(!dir.path().join(format!("img/{id}")).exists());
+    assert!(!dir.join(format!("img/{id}")).exists());
 }
 
 /// Short timeouts, so tests are fast, and an upload timeout that no test reaches.

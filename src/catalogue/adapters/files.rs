@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -12,7 +12,9 @@ use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use crate::{
+    catalogue::{fault::Fault, listing},
     generation::LoraUse,
+    transient::is_transient,
     weights::{FileContent, LoadError, Stamp, check_header, fingerprint, lora::Lora, unreadable},
 };
 
@@ -27,7 +29,7 @@ pub struct File {
     pub bytes: u64,
     content: Content,
     /// Why no model can use the file, judged by its name and header.
-    fault: Option<String>,
+    fault: Option<Fault>,
     numbers: Numbers,
 }
 
@@ -64,7 +66,7 @@ pub(super) struct Seen {
     path: PathBuf,
     stamp: Option<Stamp>,
     /// Why the file is not even opened.
-    refused: Option<String>,
+    refused: Option<Fault>,
 }
 
 impl Seen {
@@ -88,14 +90,19 @@ impl File {
         let file = File { bytes, content: Content::Disk(seen), fault: None, numbers: Numbers::default() };
         let fault = refused.or_else(|| {
             let checked = file.open(name).and_then(|content| check_header(name, &content));
-            checked.err().map(|error| error.to_string())
+            checked.err().map(Fault::from)
         });
         File { fault, ..file }
     }
 
     /// Why no model can use the file.
     pub fn fault(&self) -> Option<&str> {
-        self.fault.as_deref().or_else(|| self.numbers.0.fault.get()?.as_deref())
+        self.fault.as_ref().map(|fault| fault.reason.as_str()).or_else(|| self.numbers.0.fault.get()?.as_deref())
+    }
+
+    /// Whether the file could not be read for a reason that says nothing about it.
+    pub(super) fn is_unread(&self) -> bool {
+        self.fault.as_ref().is_some_and(|fault| fault.is_unread)
     }
 
     /// Whether the numbers of a LoRA were checked and cannot be used.
@@ -200,7 +207,7 @@ pub(super) fn look(dir: &Path) -> io::Result<BTreeMap<String, Seen>> {
 }
 
 fn walk(dir: &Path, group: &str, levels: usize, found: &mut BTreeMap<String, Seen>) -> io::Result<()> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(dir)?.flatten().map(|entry| entry.path()).collect();
+    let mut paths: Vec<PathBuf> = listing::entries(dir)?;
     paths.sort_unstable();
     for path in paths {
         let last = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -209,22 +216,26 @@ fn walk(dir: &Path, group: &str, levels: usize, found: &mut BTreeMap<String, See
         }
         if path.is_dir() {
             // A subfolder that cannot be read does not hide the other files.
-            if levels > 1 && walk(&path, &format!("{group}{last}/"), levels - 1, found).is_err() {
-                tracing::warn!(path = %path.display(), "cannot be read");
+            let walked = if levels > 1 { walk(&path, &format!("{group}{last}/"), levels - 1, found) } else { Ok(()) };
+            match walked {
+                Err(error) if is_transient(&error) => return Err(error),
+                Err(_) => tracing::warn!(path = %path.display(), "cannot be read"),
+                Ok(()) => {}
             }
             continue;
         }
         let Some((stem, ending)) = last.rsplit_once('.') else { continue };
         let refused = match ending.to_ascii_lowercase().as_str() {
             "safetensors" => None,
-            "pt" | "pth" | "ckpt" | "bin" => Some(PICKLE.to_owned()),
+            "pt" | "pth" | "ckpt" | "bin" => Some(PICKLE.to_owned().into()),
             _ => continue,
         };
-        let stamp = Stamp::at(&path).map_err(|error| unreadable(&path, &error));
+        let stamp = Stamp::at(&path)
+            .map_err(|error| Fault { reason: unreadable(&path, &error), is_unread: is_transient(&error) });
         let name = format!("{group}{stem}");
         let (name, refused) = match is_name(&name) {
             true => (name, refused),
-            false => (name.escape_default().take(LoraUse::MAX_NAME_CHARS).collect(), Some(NAMES.to_owned())),
+            false => (name.escape_default().take(LoraUse::MAX_NAME_CHARS).collect(), Some(NAMES.to_owned().into())),
         };
         let seen = Seen { path, refused: refused.or(stamp.as_ref().err().cloned()), stamp: stamp.ok() };
         // A usable file takes precedence over an unusable one of the same name.

@@ -4,6 +4,8 @@ use std::{error::Error, io, time::Duration};
 
 use object_store::Error as E;
 
+use crate::transient::is_transient;
+
 pub(super) type Result<T> = std::result::Result<T, BlobError>;
 
 /// A file could not be stored, read or erased.
@@ -46,6 +48,15 @@ impl BlobError {
                 let is_refusal = client.is_some_and(|status| !status.starts_with("408") && !status.starts_with("429"));
                 !is_refusal && !text.contains("without LOCATION")
             }
+        }
+    }
+
+    /// Whether the file system failed in a way that says nothing about the file, such as a lack of file descriptors.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            BlobError::Io(error) => is_transient(error),
+            BlobError::ObjectStore(error) => causes(error).any(|cause| cause.downcast_ref().is_some_and(is_transient)),
+            _ => false,
         }
     }
 

@@ -18,8 +18,24 @@ pub(super) enum Waiter {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Repeats `attempt` until it succeeds or fails permanently, or until the time is over, even during an attempt.
-pub async fn persist<T, F>(settings: &config::Blobs, waiting: Waiter, mut attempt: impl FnMut() -> F) -> Result<T>
+/// The kind of a store, which decides which failures pass and whether an attempt can be interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Only failures that say nothing about the file pass. An attempt has no time limit, because its system calls go on
+    /// after an interruption.
+    Folder,
+    /// Every failure passes, except refusals.
+    Bucket,
+}
+
+/// Repeats `attempt` until it succeeds, fails permanently, or the time is over. The end of the time also interrupts an
+/// attempt of a bucket.
+pub async fn persist<T, F>(
+    settings: &config::Blobs,
+    kind: Kind,
+    waiting: Waiter,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
@@ -28,12 +44,20 @@ where
         Waiter::Worker => settings.upload_timeout_s.into(),
     };
     let longest_pause: Duration = settings.retry_pause_max_s.into();
+    let may_pass = |error: &BlobError| match kind {
+        Kind::Folder => error.is_transient(),
+        Kind::Bucket => error.may_pass(),
+    };
     let deadline = Instant::now() + within;
     let mut pause = FIRST_PAUSE.min(longest_pause);
     let mut last = None;
     loop {
-        let error = match timeout_at(deadline, attempt()).await {
-            Ok(Err(error)) if error.may_pass() => error,
+        let attempted = match kind {
+            Kind::Folder => Ok(attempt().await),
+            Kind::Bucket => timeout_at(deadline, attempt()).await,
+        };
+        let error = match attempted {
+            Ok(Err(error)) if may_pass(&error) => error,
             Ok(done) => return done,
             // An earlier error says more than the timeout.
             Err(_) => return Err(last.unwrap_or(BlobError::NoAnswer { within })),
