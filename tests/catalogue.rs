@@ -644,6 +644,25 @@ fn cache(from: &Path, blobs: &Path, to: &Path) {
     }
 }
 
+/// Turns a model into a latent consistency model, whose U-Net has the guidance scale as an input.
+fn distill(model: &Path) {
+    let unet = model.join("unet");
+    let config = unet.join("config.json");
+    let mut keys: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    keys["time_cond_proj_dim"] = json!(32);
+    std::fs::write(&config, keys.to_string()).unwrap();
+    let weights = unet.join("diffusion_pytorch_model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
+    let projection = Tensor::zeros((8, 32), DType::F32, &Device::Cpu).unwrap();
+    tensors.insert("time_embedding.cond_proj.weight".to_owned(), projection);
+    candle_core::safetensors::save(&tensors, &weights).unwrap();
+    std::fs::write(
+        model.join("scheduler/scheduler_config.json"),
+        r#"{"_class_name": "LCMScheduler", "beta_schedule": "scaled_linear"}"#,
+    )
+    .unwrap();
+}
+
 /// The default guidance scale is that of `__call__` in each pipeline of diffusers 0.42.1.
 #[test]
 fn default_guidance_equals_that_of_diffusers() {
@@ -656,17 +675,8 @@ fn default_guidance_equals_that_of_diffusers() {
     for name in ["sd1", "sd2", "sd1-inpaint", "ip2p", "sdxl"] {
         copied(name, name);
     }
-    // A latent consistency model has the guidance scale as an input.
-    let unet = copied("sd1", "lcm").join("unet");
-    let config = unet.join("config.json");
-    let mut keys: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
-    keys["time_cond_proj_dim"] = json!(32);
-    std::fs::write(&config, keys.to_string()).unwrap();
-    let weights = unet.join("diffusion_pytorch_model.safetensors");
-    let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
-    let projection = Tensor::zeros((8, 32), DType::F32, &Device::Cpu).unwrap();
-    tensors.insert("time_embedding.cond_proj.weight".to_owned(), projection);
-    candle_core::safetensors::save(&tensors, &weights).unwrap();
+    copied("sd1", "lcm");
+    distill(&models.path().join("lcm"));
     std::fs::write(copied("sdxl", "own").join("latentd.json"), r#"{"guidance_scale": 0, "steps": 2}"#).unwrap();
 
     let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
@@ -701,8 +711,12 @@ fn default_guidance_equals_that_of_diffusers() {
 /// a share of the steps.
 #[test]
 fn the_plan_counts_the_calls_that_the_strength_leaves() {
-    let pipelines = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/parity/pipelines");
-    let catalogue = Catalogue::open(Path::new(pipelines), "sd1").unwrap();
+    let models = tempfile::tempdir().unwrap();
+    for name in ["sd1", "lcm"] {
+        copy(&fixtures().join("sd1"), &models.path().join(name));
+    }
+    distill(&models.path().join("lcm"));
+    let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
     let limits =
         Limits { max_side_pixels: 512, max_pixels: 1 << 18, max_images: 1, max_steps: 100, max_prompt_chars: 100 };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
