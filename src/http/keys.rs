@@ -93,7 +93,7 @@ pub async fn create(State(service): State<Service>, fields: Fields) -> Result<Re
 
 /// `GET /admin/keys`: lists keys of all tenants or of one, also those that were revoked.
 pub async fn list(State(service): State<Service>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
-    let query = read(query.unwrap_or_default().as_bytes())?;
+    let query = read(query.as_deref())?;
     let page = service.list_keys(&query).await?;
     let ids: Vec<&str> = page.records.iter().map(|key| &*key.record.id).collect();
     let next = ids.last().filter(|_| page.has_more).map(|last| {
@@ -105,8 +105,8 @@ pub async fn list(State(service): State<Service>, RawQuery(query): RawQuery) -> 
     Ok((AppendHeaders(next), NO_STORE, list).into_response())
 }
 
-fn read(query: &[u8]) -> Result<KeyQuery, ApiError> {
-    let mut fields = Fields::from_form(urlencoded::pairs(query)?);
+fn read(query: Option<&str>) -> Result<KeyQuery, ApiError> {
+    let mut fields = urlencoded::query(query)?;
     let limit = fields.integer("limit", 1, 1000).and_then(|limit| usize::try_from(limit).ok()).unwrap_or(100);
     let query = KeyQuery { tenant: fields.text("tenant", 64), after: fields.text("after", 64), limit };
     match fields.finish() {

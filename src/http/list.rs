@@ -140,7 +140,7 @@ mod tests {
         let mut named = read("limit=0&status=done&after=x&colour=red").1;
         named.sort();
         assert_eq!(named, ["/after", "/colour", "/limit", "/status"]);
-        for limit in ["limit=101", "limit=null"] {
+        for limit in ["limit=101", "limit=null", "limit="] {
             assert_eq!(read(limit).1, ["/limit"]);
         }
         let id = GenerationId::new();

@@ -45,15 +45,15 @@ impl Fields {
         fields
     }
 
-    /// Reads the parameters of a query: as the fields of a form, except that the text `null` stays a text. No parameter
-    /// can be null, and `?limit=null` is a mistake of the client.
+    /// Reads the parameters of a query: as the fields of a form, except that an empty text and the text `null` stay
+    /// texts. No parameter can be null, and `?limit=` and `?limit=null` are mistakes of the client.
     pub fn from_query(pairs: Vec<(String, String)>) -> Fields {
-        let texts: Vec<String> =
-            pairs.iter().filter(|(_, text)| text.trim() == "null").map(|(name, _)| name.clone()).collect();
+        let is_null = |(_, text): &&(String, String)| matches!(text.trim(), "" | "null");
+        let texts: Vec<(String, String)> = pairs.iter().filter(is_null).cloned().collect();
         let mut fields = Fields::from_form(pairs);
-        for name in texts {
+        for (name, text) in texts {
             if let Some(value) = fields.map.get_mut(&name) {
-                *value = "null".into();
+                *value = text.trim().into();
             }
         }
         fields
