@@ -176,7 +176,8 @@ async fn limits_of_keys_hold_across_replicas() {
 
     let rated = create(json!({"tenant": "studio", "rate_limit": 11, "rate_window_s": 3600})).await;
     assert_eq!(send(&text(&rated)).await, (11, 19, 0));
-    let bounded = create(json!({"tenant": "studio", "max_cost_per_day": (7.5 * cost) as u64})).await;
+    assert!(cost > 1.0, "{cost}: a bound in whole units could not separate 7 generations from 8");
+    let bounded = create(json!({"tenant": "studio", "max_cost_per_day": (7.0 * cost).ceil() as u64})).await;
     assert_eq!(send(&text(&bounded)).await, (7, 0, 23));
     for replica in &replicas {
         let day = usage(replica, &text(&bounded)).await["data"][0].clone();

@@ -19,7 +19,9 @@ fn links(answer: &Answer) -> Vec<String> {
     let links = object["links"]
         .as_object()
         .unwrap()
-        .values()
+        .iter()
+        .filter(|(name, _)| *name != "events_expires_at")
+        .map(|(_, link)| link)
         .chain(object["images"].as_array().unwrap().iter().map(|image| &image["url"]));
     let links = links.map(|link| link.as_str().unwrap().to_owned());
     let location = Some(answer.header("location").to_owned()).filter(|location| !location.is_empty());
