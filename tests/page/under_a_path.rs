@@ -29,7 +29,7 @@ async fn the_whole_page_works_under_a_path() {
     browser.until("the large picture is there", "document.getElementById('large-image').naturalWidth === 128");
 
     // All links and commands point below the path.
-    for link in ["#large-download", ".quiet-link", ".card .actions a"] {
+    for link in ["#large-download", "a.quiet-link", ".card .actions a"] {
         let (link, base) = (json!(link), json!(proxy.url));
         let found = browser.value(&format!(
             "fetch(document.querySelector({link}).href).then(answer => [answer.status, answer.url.startsWith({base})])"
