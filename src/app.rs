@@ -1,4 +1,4 @@
-//! Builds a server from the settings, runs it, and stops it in order. The only module that spawns the server's tasks.
+//! Builds a server from the settings, runs it, and stops it in order. The only module that starts its long tasks.
 
 mod computation;
 mod crashes;

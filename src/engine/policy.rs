@@ -91,8 +91,8 @@ enum Lane {
 impl Lane {
     fn of(picture: usize) -> Lane {
         match picture {
-            ..=SMALL => Lane::Small,
-            ..=DECODING => Lane::Medium,
+            0..=SMALL => Lane::Small,
+            _ if picture <= DECODING => Lane::Medium,
             _ => Lane::Large,
         }
     }

@@ -34,7 +34,7 @@ pub struct Job {
     pub webhook: Option<Webhook>,
     /// The client's own labels.
     pub metadata: BTreeMap<String, String>,
-    /// What may surprise the client about the pictures. It does not change them.
+    /// Warnings to the client about the pictures. They have no effect on how the pictures are drawn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
 }

@@ -50,7 +50,7 @@ pub trait Rules {
     /// Checks whether the model can use the textual inversions in a prompt. Each error is a code and a description.
     fn check_words(&self, card: &ModelCard, syntax: PromptSyntax, text: &str) -> Vec<(&'static str, String)>;
     /// Checks whether the model and the refiner can each run the steps that fall to them. The error is the path of a
-    /// field and a description. The field is one that leaves no step, or one that requires what a scheduler cannot do.
+    /// field and a description: the field leaves one of the two no step, or asks for what its scheduler cannot do.
     fn check_stages(&self, card: &ModelCard, draw: &Draw) -> Result<(), (Vec<&'static str>, String)>;
     /// The seed of a request that names none, in 0..2^32.
     fn random_seed(&self) -> u64;
@@ -134,7 +134,8 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
     let levels = Levels::read(fields, limits);
     let steps = steps(fields, on, levels.as_ref());
     let (scheduler, steps) = scheduler(fields, card, rules, steps, levels.as_ref());
-    // The refiner is read before `denoising_end` is taken: the two exclude each other, and this check needs both.
+    // Reports the conflict of `refiner` with `denoising_end`, so it must run before `MicroConditioning::read` takes the
+    // latter.
     let refiner = Refiner::read(fields, on, rules);
     if let (Some(levels), Some(_)) = (&levels, &refiner) {
         fields.error(levels.name(), "conflict", "excludes refiner, whose model has a scheduler of its own");
@@ -181,7 +182,8 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
     draw
 }
 
-/// Adds errors for textual inversions that the model cannot use, and for prompts with more parts than are read.
+/// Adds errors for textual inversions that the model cannot use, and for weighted prompts with more than
+/// `MAX_CHUNKS` parts between `BREAK`s.
 fn check_prompts(fields: &mut Fields, draw: &Draw, card: &ModelCard, rules: &dyn Rules) {
     let Draw { prompt, negative_prompt, micro_conditioning, prompt_syntax, .. } = draw;
     let second = |text: fn(&MicroConditioning) -> &Option<String>| {

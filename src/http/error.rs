@@ -321,8 +321,8 @@ fn is_change(errors: &[FieldError]) -> bool {
     !errors.is_empty() && errors.iter().all(|error| error.code == FILE_CHANGED)
 }
 
-/// The code of an invalid request, so that clients need not search its list of errors: an unknown or unavailable model
-/// decides alone; another specific code counts if every error has it.
+/// The code of an invalid request, so that clients need not search its list of errors. One error `unknown_model` or
+/// `model_unavailable` is enough to become the code; the other codes below must be those of all errors.
 fn invalid_code(errors: &[FieldError]) -> &'static str {
     let all = |code| errors.iter().all(|error| error.code == code || error.code == FieldError::MORE);
     if errors.iter().any(|error| error.code == "unknown_model") {

@@ -54,8 +54,8 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().read(text, values![id, after]).await?.iter().map(|row| event(id, row)).collect()
     }
 
-    /// At most `limit` events of this tenant's generations, in the order of their numbers among the tenant's events,
-    /// which are greater than `after`. Events of erased generations are gone.
+    /// Events of this tenant whose number (`tenant_seq`) is greater than `after`, in the order of these numbers, at most
+    /// `limit`. Events of erased generations are gone.
     async fn events_of(&self, tenant: &str, after: i64, limit: usize) -> Result<Vec<TenantEvent>> {
         let text = "SELECT tenant_seq, generation_id, seq, kind, data FROM generation_events
              WHERE tenant_id = $1 AND tenant_seq > $2 ORDER BY tenant_seq LIMIT $3";
@@ -143,7 +143,7 @@ impl Crew<'_> {
 
 /// The statement that estimates the wait of the generation that `this` selects; see [`Workload::cost`].
 fn waiting(this: &str) -> String {
-    // Two selects of those ahead, because one with "or" could not start within the index.
+    // Two selects find the generations ahead, because a select with OR could not seek to a place in the index.
     format!(
         "WITH this AS MATERIALIZED ({this}),
              ahead AS MATERIALIZED (

@@ -85,7 +85,7 @@ fn terms(fields: &mut Fields) -> KeyTerms {
     if name.chars().any(char::is_control) {
         fields.error("name", "invalid_value", "must not contain control characters");
     }
-    let scopes = list(fields, "scopes", 3, "generate, read or admin", |scope| word(scope));
+    let scopes = list(fields, "scopes", 3, "generate, read or admin", word);
     let named = |model: &str| (1..=MODEL_CHARS).contains(&model.chars().count()).then(|| model.to_owned());
     let models = list(fields, "models", MODELS, &format!("a name of 1 to {MODEL_CHARS} characters"), named);
     let max_priority = fields.choice::<Priority>("max_priority", &["low", "normal", "high"]);

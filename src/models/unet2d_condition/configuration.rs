@@ -88,7 +88,7 @@ impl Default for UNet2DConditionConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdditionEmbedType {
-    /// The embedding of the vector of the whole prompt and of numbers about the picture's sizes.
+    /// Embeds two inputs together: the vector of the whole prompt, and numbers such as the picture's sizes.
     TextTime,
 }
 
