@@ -4,6 +4,7 @@ mod adapters;
 mod blocking;
 mod control_nets;
 mod embedded;
+mod entries;
 mod entry;
 mod fault;
 mod fits;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{fault::Fault, listing::entries};
+use super::{entries::entries, fault::Fault};
 use crate::transient::is_transient;
 
 const PREFIX: &str = "models--";

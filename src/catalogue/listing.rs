@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{embedded, fault::Fault, hub};
+use super::{embedded, entries::entries, fault::Fault, hub};
 use crate::{
     families::PICKLED_CHECKPOINT,
     transient::is_transient,
@@ -73,11 +73,6 @@ pub(in crate::catalogue) fn stamp(source: &Source) -> String {
         }
         Source::Unusable(fault) => fault.reason.clone(),
     }
-}
-
-/// The paths of what is in a folder.
-pub(in crate::catalogue) fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
 }
 
 struct Listing {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use crate::{
-    catalogue::{fault::Fault, listing},
+    catalogue::{entries::entries, fault::Fault},
     generation::LoraUse,
     transient::is_transient,
     weights::{FileContent, LoadError, Stamp, check_header, fingerprint, lora::Lora, unreadable},
@@ -207,7 +207,7 @@ pub(super) fn look(dir: &Path) -> io::Result<BTreeMap<String, Seen>> {
 }
 
 fn walk(dir: &Path, group: &str, levels: usize, found: &mut BTreeMap<String, Seen>) -> io::Result<()> {
-    let mut paths: Vec<PathBuf> = listing::entries(dir)?;
+    let mut paths: Vec<PathBuf> = entries(dir)?;
     paths.sort_unstable();
     for path in paths {
         let last = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

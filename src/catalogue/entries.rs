@@ -1,0 +1,11 @@
+//! Reads which files and folders are in a folder.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// The paths of what is in a folder.
+pub(in crate::catalogue) fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect()
+}
