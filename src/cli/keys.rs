@@ -209,8 +209,7 @@ impl List {
             return Ok(());
         }
         let head = ["ID", "TENANT", "NAME", "SCOPES", "MODELS", "LIMITS", "CREATED", "LAST USED", "STATE"];
-        let rows: Vec<[String; 9]> =
-            std::iter::once(head.map(str::to_owned)).chain(keys.iter().map(row)).collect();
+        let rows: Vec<[String; 9]> = std::iter::once(head.map(str::to_owned)).chain(keys.iter().map(row)).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
         let widths: [usize; 9] = std::array::from_fn(width);
         for row in &rows {
