@@ -15,7 +15,7 @@ use sqlx::{
 
 use crate::place::{
     LAST, PgPlace, Place, SqlitePlace, accept, artifact, claim, claim_one, crew, generation, get, history, ids,
-    problem, reap_all, reap_late, request, worker,
+    problem, reap_all, reap_late, request,
 };
 
 /// A picture as stored by versions that had no other artifacts. Every picture was a PNG file.
