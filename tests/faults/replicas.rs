@@ -133,7 +133,8 @@ async fn one_key(site: Site, servers: &[&Server]) {
     .await;
     let accepted: Vec<(usize, String)> = answers
         .iter()
-        .filter(|(_, (status, _))| *status == StatusCode::ACCEPTED)
+        // 200 if the generation had ended already.
+        .filter(|(_, (status, _))| matches!(*status, StatusCode::ACCEPTED | StatusCode::OK))
         .map(|(body, (_, text))| {
             (*body, serde_json::from_str::<Value>(text).unwrap()["id"].as_str().unwrap().to_owned())
         })

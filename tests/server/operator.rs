@@ -1,5 +1,7 @@
 //! Tests of the operator's actions, of start timeouts and priorities, and of the operator's listener under load.
 
+use std::time::Duration;
+
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -142,9 +144,14 @@ async fn the_operator_is_answered_despite_many_public_connections() {
     }
     let address = server.public.trim_start_matches("http://").to_owned();
     let mut held = Vec::new();
-    for _ in 0..210 {
-        held.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    // Until the queue of connections that the server has not accepted is full.
+    while held.len() < 210
+        && let Ok(connected) =
+            tokio::time::timeout(Duration::from_millis(500), tokio::net::TcpStream::connect(&address)).await
+    {
+        held.push(connected.unwrap());
     }
+    assert!(held.len() > 100, "only {} connections", held.len());
     for path in ["/livez", "/readyz", "/metrics"] {
         let asked = server.client.get(format!("{}{path}", server.operator)).header("connection", "close");
         assert_eq!(asked.send().await.unwrap().status(), StatusCode::OK, "{path}");
