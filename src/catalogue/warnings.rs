@@ -91,7 +91,7 @@ impl Catalogue {
         let read = || {
             let usable = entry.usable()?;
             let tokenizers = usable.family.tokenizers(&usable.folder).map_err(|error| error.to_string())?;
-            tokenizers.map(Arc::new).ok_or_else(|| "there are none".to_owned())
+            tokenizers.map(Arc::new).ok_or_else(|| "the model has no tokenizers".to_owned())
         };
         self.tokenizers.get(&entry.key, "", read).ok()
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     generation::{Artifact, MediaType, Record},
-    service::{Access, Service},
+    service::Service,
 };
 
 /// `GET /v1/images/{id}/content/{n}`: the file of an artifact, or a range of the file.
@@ -33,9 +33,8 @@ pub async fn content(
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Result<Response, ApiError> {
-    let sender = signer.sender(&url::artifact(&id, index), query.as_deref(), caller)?;
-    let access = sender.as_ref().map_or(Access::Full, Caller::access);
-    let (record, artifact) = service.artifact(access, id, index).await?;
+    let reader = signer.reader(&url::artifact(&id, index), query.as_deref(), caller)?;
+    let (record, artifact) = service.artifact(reader.access(), id, index).await?;
     if extension.is_some() && extension.as_deref() != artifact.extension() {
         return Err(ApiError::NotFound("image"));
     }

@@ -21,6 +21,7 @@ use super::{
     generation,
     path::Id,
     presence::Presence,
+    signed::Reader,
     sse,
     sse::Frame,
     url, urlencoded,
@@ -39,25 +40,26 @@ const MAX_PREVIEW_BYTES: usize = 64 << 10;
 
 /// The event stream of a generation, from the event after the reader's last one. 204 if no event is left.
 pub async fn events(
-    State(state): State<AppState>,
+    State(mut state): State<AppState>,
     caller: Result<Caller, ApiError>,
     base: Base,
     Id(id): Id,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let sender = state.signer.sender(&url::events(&id), query.as_deref(), caller).map_err(|error| match error {
+    let reader = state.signer.reader(&url::events(&id), query.as_deref(), caller).map_err(|error| match error {
         ApiError::ImageExpired => ApiError::UrlExpired,
         error => error,
     })?;
     let after = resume_point(&headers, query.as_deref())?.unwrap_or(0);
-    let record = state.service.find(sender.as_ref().map_or(Access::Full, Caller::access), id).await?;
+    let record = state.service.find(reader.access(), id).await?;
+    state.signer = state.signer.for_reader(&reader);
     let mut watched = Box::pin(state.service.watch(&record, after).peekable());
     // 204 tells a browser to stop reconnecting.
     if record.status.is_terminal() && watched.as_mut().peek().await.is_none() {
         return Ok(success::NO_CONTENT.into_response());
     }
-    Ok(respond(Feed::new((state, base), id, after, watched, Presence::indifferent())))
+    Ok(respond(Feed { reader: Some(reader), ..Feed::new((state, base), id, after, watched, Presence::indifferent()) }))
 }
 
 /// The event stream of a generation that the same request created.
@@ -92,6 +94,16 @@ pub(super) fn pings(state: &AppState) -> Interval {
     ping
 }
 
+/// The event that shows that the stream is alive; `None` if the reader may no longer read, because its key was revoked
+/// or its URL has expired.
+pub(super) async fn pong(state: &AppState, reader: Option<&Reader>) -> Result<Option<Frame>, ServiceError> {
+    let may_go_on = match reader {
+        Some(reader) => reader.may_go_on(&state.service).await?,
+        None => true,
+    };
+    Ok(may_go_on.then(|| Frame::ephemeral("ping", &json!({}))))
+}
+
 fn respond(feed: Feed) -> Response {
     let prime = stream::iter([Ok(Frame::prime(RETRY_MS, feed.after).encode())]);
     let frames = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
@@ -108,6 +120,8 @@ struct Feed {
     after: i64,
     watched: WatchedStream,
     presence: Presence,
+    /// `None` if the request that made the generation reads.
+    reader: Option<Reader>,
     ping: Interval,
     /// The newest progress, held back until the pause is over.
     held: Option<Progress>,
@@ -124,7 +138,8 @@ impl Feed {
         presence: Presence,
     ) -> Feed {
         let ping = pings(&state);
-        Feed { state, base, id, after, watched, presence, ping, held: None, paused_until: Instant::now(), ended: false }
+        let (held, paused_until) = (None, Instant::now());
+        Feed { state, base, id, after, watched, presence, reader: None, ping, held, paused_until, ended: false }
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, ServiceError>> {
@@ -145,7 +160,10 @@ impl Feed {
                 // Comes after `watched`, so that all known events are sent first.
                 () = self.state.service.stands_still(self.id, self.after) => Ok(Some(self.drain())),
                 () = sleep_until(self.paused_until), if self.held.is_some() => Ok(self.progress()),
-                _ = self.ping.tick() => Ok(Some(Frame::ephemeral("ping", &json!({})))),
+                _ = self.ping.tick() => match pong(&self.state, self.reader.as_ref()).await {
+                    Ok(None) => return self.end(),
+                    frame => frame,
+                },
             };
             match frame {
                 Ok(Some(frame)) => return Some(Ok(frame.encode())),
@@ -189,7 +207,7 @@ impl Feed {
         self.after = event.seq;
         // The held progress is older than this event.
         self.held = None;
-        let data = data(&self.state, &self.base, self.id, event).await?;
+        let data = data(&self.state, &self.base, (Access::Full, self.id), event).await?;
         if event.kind.is_terminal() {
             self.presence.keep();
         }
@@ -197,18 +215,18 @@ impl Feed {
     }
 }
 
-/// The data of a durable event.
+/// The data of a durable event of a generation, for a reader with this access.
 pub(super) async fn data(
     state: &AppState,
     base: &Base,
-    id: GenerationId,
+    (access, id): (Access<'_>, GenerationId),
     event: &Event,
 ) -> Result<Value, ServiceError> {
     match event.kind {
         EventKind::Started | EventKind::Retrying => Ok(with_id(&id, event.data.clone())),
-        EventKind::Queued => generation_data(state, base, id, as_queued).await,
+        EventKind::Queued => generation_data(state, base, (access, id), as_queued).await,
         EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => {
-            generation_data(state, base, id, |view| view).await
+            generation_data(state, base, (access, id), |view| view).await
         }
     }
 }
@@ -217,10 +235,10 @@ pub(super) async fn data(
 async fn generation_data(
     state: &AppState,
     base: &Base,
-    id: GenerationId,
+    (access, id): (Access<'_>, GenerationId),
     seen: fn(View) -> View,
 ) -> Result<Value, ServiceError> {
-    let view = seen(state.service.get(Access::Full, id).await?);
+    let view = seen(state.service.get(access, id).await?);
     Ok(json!({ "generation": generation::object(&view, state.service.pace(), &state.signer, base) }))
 }
 

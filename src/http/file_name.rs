@@ -22,7 +22,7 @@ pub fn disposition(record: &Record, artifact: &Artifact) -> [(HeaderName, Header
     [(header::CONTENT_DISPOSITION, value)]
 }
 
-/// The beginning of a picture's name: the words of the prompt (`picture` if there are none), or the id if the file must
+/// The beginning of a picture's name: the words of the prompt (`picture` if it has none), or the id if the file must
 /// not contain the prompt.
 fn stem(job: &Job, id: impl FnOnce() -> String) -> String {
     let Work::Draw(draw) = &job.work;

@@ -9,7 +9,10 @@ use sha2::Sha256;
 use time::OffsetDateTime;
 
 use super::{caller::Caller, error::ApiError, urlencoded};
-use crate::config::Http;
+use crate::{
+    config::Http,
+    service::{Access, Service, ServiceError},
+};
 
 /// The current time in seconds since 1970.
 pub fn now() -> i64 {
@@ -21,6 +24,37 @@ pub fn now() -> i64 {
 pub struct Signer {
     key: Option<Hmac<Sha256>>,
     lifetime_s: i64,
+    /// No URL that it signs expires later, in seconds since 1970.
+    latest: i64,
+}
+
+/// Who reads: a caller, or the holder of a signed URL.
+#[derive(Clone, Debug)]
+pub enum Reader {
+    Caller(Caller),
+    /// Expires at this time, in seconds since 1970.
+    Signed(i64),
+}
+
+impl Reader {
+    /// A signed URL grants access by itself.
+    pub fn access(&self) -> Access<'_> {
+        match self {
+            Reader::Caller(caller) => caller.access(),
+            Reader::Signed(_) => Access::Full,
+        }
+    }
+
+    /// Whether the reader of an open stream may still read.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn may_go_on(&self, service: &Service) -> Result<bool, ServiceError> {
+        match self {
+            Reader::Caller(caller) => service.may_still_read(caller).await,
+            Reader::Signed(expiry) => Ok(now() < *expiry),
+        }
+    }
 }
 
 impl Signer {
@@ -30,7 +64,7 @@ impl Signer {
         // HMAC accepts keys of any length.
         let key = (!secret.is_empty()).then(|| Hmac::new_from_slice(secret).ok()).flatten();
         let lifetime = Duration::from(settings.url_expiry_s).as_secs_f64().ceil();
-        Signer { key, lifetime_s: lifetime as i64 }
+        Signer { key, lifetime_s: lifetime as i64, latest: i64::MAX }
     }
 
     /// When a URL that is signed at `now` expires, in seconds since 1970; `None` without a secret. The URL is valid for
@@ -39,7 +73,15 @@ impl Signer {
         self.key.as_ref()?;
         let quarter = (self.lifetime_s / 4).max(1);
         let least = now + self.lifetime_s;
-        Some(least + (-least).rem_euclid(quarter))
+        Some((least + (-least).rem_euclid(quarter)).min(self.latest))
+    }
+
+    /// A signer for answers to this reader. The holder of a signed URL gets only URLs that expire with that URL.
+    pub fn for_reader(self, reader: &Reader) -> Signer {
+        match reader {
+            Reader::Caller(_) => self,
+            Reader::Signed(expiry) => Signer { latest: *expiry, ..self },
+        }
     }
 
     /// The path with its signature; without a secret the path alone.
@@ -53,11 +95,11 @@ impl Signer {
         }
     }
 
-    /// Whether the query contains a signature that allows access to `path`; `false` if it contains no signature.
+    /// When the signature of the query expires, which allows access to `path`; `None` if the query contains none.
     ///
     /// # Errors
     /// The signature is not valid for this path, or it has expired.
-    pub fn verify(&self, path: &str, query: &str, now: i64) -> Result<bool, ApiError> {
+    pub fn verify(&self, path: &str, query: &str, now: i64) -> Result<Option<i64>, ApiError> {
         let (mut expiry, mut signature) = (None, None);
         for (name, value) in urlencoded::pairs(query.as_bytes())? {
             let place = match &*name {
@@ -70,7 +112,7 @@ impl Signer {
             }
         }
         if expiry.is_none() && signature.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         let holds = |expiry: &str, signature: &str| {
             let mac = self.mac(path, expiry)?;
@@ -80,23 +122,24 @@ impl Signer {
         match expiry.zip(signature).and_then(|(expiry, signature)| holds(&expiry, &signature)) {
             None => Err(ApiError::SignatureInvalid),
             Some(expiry) if expiry <= now => Err(ApiError::ImageExpired),
-            Some(_) => Ok(true),
+            Some(expiry) => Ok(Some(expiry)),
         }
     }
 
-    /// The sender of a request for `path`; `None` if the query contains a signature, which grants access by itself and
-    /// needs no key.
+    /// The reader of `path`: the holder of a signed URL, who needs no key, otherwise the caller.
     ///
     /// # Errors
-    /// Those of [`Signer::verify`], or that of the sender.
-    pub fn sender(
+    /// Those of [`Signer::verify`], or that of the caller.
+    pub fn reader(
         &self,
         path: &str,
         query: Option<&str>,
         caller: Result<Caller, ApiError>,
-    ) -> Result<Option<Caller>, ApiError> {
-        let is_signed = self.verify(path, query.unwrap_or_default(), now())?;
-        if is_signed { Ok(None) } else { caller.map(Some) }
+    ) -> Result<Reader, ApiError> {
+        match self.verify(path, query.unwrap_or_default(), now())? {
+            Some(expiry) => Ok(Reader::Signed(expiry)),
+            None => caller.map(Reader::Caller),
+        }
     }
 
     fn mac(&self, path: &str, expiry: &str) -> Option<Hmac<Sha256>> {
@@ -143,8 +186,8 @@ mod tests {
     fn a_signature_holds_for_its_path_until_it_expires() {
         let (query, expiry) = signed(&ours());
         assert!((3600..=4500).contains(&(expiry - NOW)), "{}", expiry - NOW);
-        assert!(ours().verify(PATH, &query, NOW).unwrap());
-        assert!(ours().verify(PATH, &format!("download=1&{query}"), expiry - 1).unwrap());
+        assert_eq!(ours().verify(PATH, &query, NOW).unwrap(), Some(expiry));
+        assert!(ours().verify(PATH, &format!("download=1&{query}"), expiry - 1).unwrap().is_some());
         assert!(matches!(ours().verify(PATH, &query, expiry), Err(ApiError::ImageExpired)));
         for path in [PATH.replace("/0", "/1"), PATH.replace("r1s", "r1t"), format!("{PATH}0")] {
             assert!(matches!(ours().verify(&path, &query, NOW), Err(ApiError::SignatureInvalid)), "{path}");
@@ -169,14 +212,14 @@ mod tests {
         ] {
             assert!(matches!(ours().verify(PATH, &bad, NOW), Err(ApiError::SignatureInvalid)), "{bad}");
         }
-        assert!(!ours().verify(PATH, "after=1", NOW).unwrap());
+        assert!(ours().verify(PATH, "after=1", NOW).unwrap().is_none());
     }
 
     #[test]
     fn without_a_secret_nothing_is_signed_and_no_signature_holds() {
         let silent = signer("", "3600");
         assert_eq!((silent.expiry(NOW), &*silent.sign(PATH, NOW)), (None, PATH));
-        assert!(!silent.verify(PATH, "", NOW).unwrap());
+        assert!(silent.verify(PATH, "", NOW).unwrap().is_none());
         let (query, _) = signed(&ours());
         assert!(matches!(silent.verify(PATH, &query, NOW), Err(ApiError::SignatureInvalid)));
     }

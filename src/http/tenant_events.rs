@@ -19,6 +19,7 @@ use super::{
     caller::Caller,
     error::ApiError,
     events::{self, RETRY_MS, pings, resume_point},
+    signed::Reader,
     sse,
     sse::Frame,
 };
@@ -33,9 +34,10 @@ pub async fn events(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let after = resume_point(&headers, query.as_deref())?;
-    let (after, watched) = state.service.watch_tenant(caller.tenant, after).await?;
+    let (after, watched) = state.service.watch_tenant(caller.tenant.clone(), after).await?;
     let prime = stream::iter([Ok(Frame::prime(RETRY_MS, after).encode())]);
-    let feed = Feed { ping: pings(&state), state, base, watched: Box::pin(watched), ended: false };
+    let reader = Reader::Caller(caller);
+    let feed = Feed { ping: pings(&state), state, base, reader, watched: Box::pin(watched), ended: false };
     let frames = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
     Ok(sse::respond(prime.chain(frames)))
 }
@@ -44,6 +46,7 @@ pub async fn events(
 struct Feed {
     state: AppState,
     base: Base,
+    reader: Reader,
     watched: Pin<Box<dyn Stream<Item = Result<TenantWatched, ServiceError>> + Send>>,
     ping: Interval,
     ended: bool,
@@ -59,10 +62,13 @@ impl Feed {
                     Ok(Some(Frame::ephemeral("server.draining", &json!({ "retry_ms": RETRY_MS }))))
                 }
                 watched = self.watched.next() => match watched? {
-                    Ok(watched) => frame(&self.state, &self.base, watched).await,
+                    Ok(watched) => frame(&self.state, &self.base, &self.reader, watched).await,
                     Err(error) => Err(error),
                 },
-                _ = self.ping.tick() => Ok(Some(Frame::ephemeral("ping", &json!({})))),
+                _ = self.ping.tick() => match events::pong(&self.state, Some(&self.reader)).await {
+                    Ok(None) => return None,
+                    frame => frame,
+                },
             };
             match frame {
                 Ok(Some(frame)) => return Some(Ok(frame.encode())),
@@ -83,12 +89,13 @@ impl Feed {
 async fn frame(
     state: &AppState,
     base: &Base,
+    reader: &Reader,
     TenantWatched { id, number, watched }: TenantWatched,
 ) -> Result<Option<Frame>, ServiceError> {
     Ok(match watched {
         Watched::Progress(progress) => Some(events::progress_frame(&id, progress)),
         Watched::Preview(preview) => events::preview_frame(&id, &preview),
-        Watched::Event(event) => match events::data(state, base, id, &event).await {
+        Watched::Event(event) => match events::data(state, base, (reader.access(), id), &event).await {
             Ok(data) => number.map(|number| Frame::durable(number, event.kind.as_str(), &data)),
             Err(ServiceError::NotFound) => None,
             Err(error) => return Err(error),

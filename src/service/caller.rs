@@ -13,6 +13,8 @@ pub struct Caller {
     pub tenant: Arc<str>,
     /// `None` for a request without a key, which may do everything that clients do.
     pub key: Option<Arc<CallerKey>>,
+    /// The SHA-256 of the key's secret, as the request presented it.
+    pub digest: Option<[u8; 32]>,
     pub allowances: Allowances,
 }
 
@@ -41,7 +43,7 @@ impl Allowances {
 impl Caller {
     /// A sender without a key.
     pub fn anonymous() -> Caller {
-        Caller { tenant: ANONYMOUS.into(), key: None, allowances: Allowances::default() }
+        Caller { tenant: ANONYMOUS.into(), key: None, digest: None, allowances: Allowances::default() }
     }
 
     /// The access of this tenant to generations.

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::{Allowances, Caller, CallerKey, KeyRing, Service, ServiceError, api_key::ApiKey};
 use crate::{
-    generation::Fields,
+    generation::{Fields, Scope},
     ledger::{KeyQuery, Page, StoredKey, UsageOfDay},
 };
 
@@ -62,11 +62,12 @@ impl Known {
         same(&self.sha256, sha256) || is_old
     }
 
-    fn caller(self, now: OffsetDateTime) -> Result<Caller, ServiceError> {
+    /// The sender who has presented a key with this digest.
+    fn caller(self, digest: Option<[u8; 32]>, now: OffsetDateTime) -> Result<Caller, ServiceError> {
         if self.expires_at.is_some_and(|at| at <= now) {
             return Err(ServiceError::KeyExpired);
         }
-        Ok(Caller { tenant: self.tenant, key: Some(self.key), allowances: Allowances::default() })
+        Ok(Caller { tenant: self.tenant, key: Some(self.key), digest, allowances: Allowances::default() })
     }
 }
 
@@ -132,14 +133,37 @@ impl Service {
         let (sha256, now) = (key.sha256(), OffsetDateTime::now_utc());
         // If the secret differs from the cached one, another process may have rotated the key: the store decides.
         if let Some(known) = self.0.keys.find(&key.id).filter(|known| known.is(&sha256, now)) {
-            return known.caller(now);
+            return known.caller(Some(sha256), now);
         }
         let clears = self.0.keys.clears();
         let found = self.query(self.0.store.find_key(&key.id)).await?.and_then(Known::of);
         let known = found.filter(|known| known.is(&sha256, now)).ok_or(ServiceError::InvalidKey)?;
         self.0.keys.keep(known.clone(), clears);
         self.mark_used(key.id);
-        known.caller(now)
+        known.caller(Some(sha256), now)
+    }
+
+    /// Whether the sender of an open stream may still read: its key has not been revoked, rotated or expired since.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn may_still_read(&self, caller: &Caller) -> Result<bool, ServiceError> {
+        let Some(CallerKey { id, .. }) = caller.key.as_deref() else { return Ok(true) };
+        let known = match self.0.keys.find(id) {
+            Some(known) => Some(known),
+            None => {
+                let clears = self.0.keys.clears();
+                let found = self.query(self.0.store.find_key(id)).await?.and_then(Known::of);
+                if let Some(known) = &found {
+                    self.0.keys.keep(known.clone(), clears);
+                }
+                found
+            }
+        };
+        let now = OffsetDateTime::now_utc();
+        let known = known.filter(|known| caller.digest.is_some_and(|digest| known.is(&digest, now)));
+        let caller = known.and_then(|known| known.caller(caller.digest, now).ok());
+        Ok(caller.is_some_and(|caller| caller.require(Scope::Read).is_ok()))
     }
 
     /// Notes the use of a key without delaying the request. A key in use is marked whenever its cache entry is renewed.

@@ -1,5 +1,7 @@
 //! Tests of API keys: what each may do and how much, and how the operator manages them.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     http::{Method, Request},
@@ -364,6 +366,12 @@ async fn a_signed_url_of_events_needs_no_key() {
 
     let signer = latentd::http::signed::Signer::new(&crate::api::config(&flags).http);
     refused(&api.get(&signer.sign(path, 1_700_000_000)).await, 410, "url_expired");
+    // Whoever has only this URL gets no URL that is valid for longer.
+    let expiry = latentd::http::signed::now() + 100;
+    let events = api.get(&signer.sign(path, expiry)).await.text();
+    let signed: Vec<&str> = events.match_indices("?exp=").map(|(at, _)| &events[at..]).collect();
+    assert!(signed.len() >= 3, "{events}");
+    assert!(signed.iter().all(|url| url.starts_with(&format!("?exp={expiry}&"))), "{events}");
     // Without a secret, the link is the plain path.
     let plain = TestApi::open(&[]).await;
     let id = plain.create(fox()).await;
@@ -372,6 +380,29 @@ async fn a_signed_url_of_events_needs_no_key() {
         (&links["events"], &links["events_expires_at"]),
         (&json!(format!("/v1/images/{id}/events")), &json!(null))
     );
+}
+
+#[tokio::test]
+async fn open_streams_end_when_their_key_is_revoked_or_rotated() {
+    let api = TestApi::open(&[("auth.required", "true"), ("http.ping_interval_s", "1")]).await;
+    for change in ["revoke", "rotate"] {
+        let (id, key) = create(&api, json!({})).await;
+        let (_, other) = create(&api, json!({})).await;
+        let created = draw(&api, &fox(), &key).await.json();
+        let own = created["links"]["events"].as_str().unwrap().to_owned();
+        let changed = async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            let answer = api.operate(POST, &format!("/admin/keys/{id}/{change}"), json!({})).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        };
+        let ended = async { tokio::join!(ask(&api, GET, "/v1/events", &key), ask(&api, GET, &own, &key), changed) };
+        let (all, one, ()) = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("the streams end");
+        for stream in [all, one] {
+            assert!(stream.status == 200 && stream.text().contains("event: ping"), "{}", stream.text());
+        }
+        let goes_on = tokio::time::timeout(Duration::from_millis(2500), ask(&api, GET, "/v1/events", &other));
+        assert!(goes_on.await.is_err(), "the stream of a valid key does not end");
+    }
 }
 
 /// Claims in the order of the queue, as one worker does that is never idle.
