@@ -12,6 +12,7 @@ mod png_info;
 mod pointers;
 mod progress;
 mod request;
+mod unused;
 
 use axum::{
     http::Method,

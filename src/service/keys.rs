@@ -280,8 +280,8 @@ mod tests {
         assert!(rotated.is(&[7; 32], now) && rotated.is(&[7; 32], before) && rotated.is(&[8; 32], before));
         assert!(!rotated.is(&[8; 32], now) && !rotated.is(&[9; 32], before));
         let ends = Known { expires_at: Some(now), ..known("a") };
-        assert!(ends.clone().caller(before).is_ok());
-        assert!(matches!(ends.caller(now), Err(ServiceError::KeyExpired)));
+        assert!(ends.clone().caller(None, before).is_ok());
+        assert!(matches!(ends.caller(None, now), Err(ServiceError::KeyExpired)));
     }
 
     #[test]

@@ -368,7 +368,7 @@ async fn a_signed_url_of_events_needs_no_key() {
     refused(&api.get(&signer.sign(path, 1_700_000_000)).await, 410, "url_expired");
     // Whoever has only this URL gets no URL that is valid for longer.
     let expiry = latentd::http::signed::now() + 100;
-    let events = api.get(&signer.sign(path, expiry)).await.text();
+    let events = api.get(&signer.sign(path, expiry)).await.text().to_owned();
     let signed: Vec<&str> = events.match_indices("?exp=").map(|(at, _)| &events[at..]).collect();
     assert!(signed.len() >= 3, "{events}");
     assert!(signed.iter().all(|url| url.starts_with(&format!("?exp={expiry}&"))), "{events}");

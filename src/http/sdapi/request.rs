@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{LABEL, control_net, control_net::Units, idle, pointers};
+use super::{LABEL, control_net, control_net::Units, idle, pointers, unused};
 use crate::{
     diffusion::{SCHEDULE_TYPES, UnknownLabel, labelled, sampler_labels},
     generation::{Fields, Invalid, ModelCard, Task},
@@ -341,8 +341,13 @@ impl Reader<'_> {
         places
     }
 
-    /// Notes about the fields that are left.
+    /// Notes about the fields that are left, or errors if their types are wrong.
     fn rest(&mut self) {
+        for (name, value) in &self.body {
+            if let Some(expected) = unused::mistyped(name, value) {
+                self.fields.wrong_type::<()>(name, expected, value);
+            }
+        }
         let note = |(name, value): (&String, &Value)| match READ.contains(&name.as_str()) {
             true => Some(format!("{name} is ignored: this operation does not use it")),
             false => idle::note(name, value),
