@@ -14,9 +14,8 @@ ALTER TABLE api_keys ADD COLUMN window_used      bigint      NOT NULL DEFAULT 0;
 
 -- What was accepted on one day (UTC) with one key; the key '' stands for requests without a key.
 CREATE TABLE daily_usage (
-    -- In the collation of api_keys, so that searches by its columns use the indexes.
-    tenant_id   text COLLATE "C" NOT NULL,
-    key_id      text COLLATE "C" NOT NULL,
+    tenant_id   text             NOT NULL,
+    key_id      text             NOT NULL,
     -- Such as 2026-11-29.
     day         text             NOT NULL,
     generations bigint           NOT NULL,

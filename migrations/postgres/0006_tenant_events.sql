@@ -11,14 +11,8 @@ CREATE UNIQUE INDEX generation_events_tenant ON generation_events (tenant_id, te
 -- A trigger, so that processes of the version before, which do not know the columns, number their events too. The update
 -- holds the row of the tenant until the commit. So the next number is given only when this event can be read, and a
 -- reader that has seen a number misses none before it.
---
--- Requests lock the clock of the queue and then the tenant. Claims of the version before write the event and then lock the
--- clock, so the trigger locks the clock for them.
 CREATE FUNCTION generation_events_number() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.kind = 'started' THEN
-        PERFORM 1 FROM queue_clock FOR UPDATE;
-    END IF;
     UPDATE tenants SET last_event = last_event + 1
     WHERE id = (SELECT generations.tenant_id FROM generations WHERE generations.id = NEW.generation_id)
     RETURNING id, last_event INTO NEW.tenant_id, NEW.tenant_seq;

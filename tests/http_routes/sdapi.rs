@@ -230,6 +230,8 @@ async fn errors_name_the_fields_of_the_request() {
             "scheduler must be one of Automatic, Uniform",
         ),
         (TXT2IMG, json!({"seed": -2}), "/seed", "seed must be"),
+        (TXT2IMG, json!({"eta": {}}), "/eta", "eta must be a number, not {}"),
+        (TXT2IMG, json!({"mask": 1}), "/mask", "mask must be a string, not 1"),
         (TXT2IMG, json!({"prompt": "<lora:none:1>"}), "/prompt", "prompt names a LoRA"),
         (
             TXT2IMG,

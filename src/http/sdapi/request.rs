@@ -117,8 +117,8 @@ impl Reader<'_> {
         let (prompt, negative) = (self.body.remove("prompt"), self.body.remove("negative_prompt"));
         if self.card.is_some_and(|card| !card.takes_prompt) {
             for (name, value) in [("prompt", prompt), ("negative_prompt", negative)] {
-                if value.is_some_and(|value| value != "") {
-                    self.note(name, "this model takes no text");
+                if let Some(value) = value.filter(|value| value != "") {
+                    self.ignore(name, &value, "this model takes no text");
                 }
             }
             return;
@@ -136,8 +136,8 @@ impl Reader<'_> {
         self.side("width");
         self.side("height");
         if self.card.is_some_and(|card| !card.takes_prompt && card.default_guidance_scale == 1.0) {
-            if self.body.remove("cfg_scale").is_some_and(|scale| !matches!(scale.as_f64(), Some(1.0 | 7.0))) {
-                self.note("cfg_scale", "this model takes no text");
+            if let Some(scale) = self.body.remove("cfg_scale").filter(|scale| !matches!(scale.as_f64(), Some(1.0 | 7.0))) {
+                self.ignore("cfg_scale", &scale, "this model takes no text");
             }
         } else {
             self.pass("cfg_scale", "guidance_scale");
@@ -215,8 +215,8 @@ impl Reader<'_> {
     /// Notes that `eta` is ignored, unless it is 1: clients send this default of the samplers that always add noise for
     /// every sampler.
     fn eta_without_effect(&mut self, eta: Option<&Value>) {
-        if eta.is_some_and(|eta| eta.as_f64() != Some(1.0)) {
-            self.note("eta", "this sampler does not use it");
+        if let Some(eta) = eta.filter(|eta| eta.as_f64() != Some(1.0)) {
+            self.ignore("eta", eta, "this sampler does not use it");
         }
     }
 
@@ -283,8 +283,9 @@ impl Reader<'_> {
         }
         if self.card.is_some_and(|card| card.tasks.contains(&Task::InstructPix2Pix)) {
             self.pass("image_cfg_scale", "image_guidance_scale");
-            if self.body.remove("denoising_strength").is_some_and(|strength| strength.as_f64() != Some(0.75)) {
-                self.note("denoising_strength", "this model edits by an instruction");
+            let strength = self.body.remove("denoising_strength");
+            if let Some(strength) = strength.filter(|strength| strength.as_f64() != Some(0.75)) {
+                self.ignore("denoising_strength", &strength, "this model edits by an instruction");
             }
         } else {
             let strength = self.body.remove("denoising_strength").unwrap_or_else(|| 0.75.into());
@@ -364,6 +365,14 @@ impl Reader<'_> {
     fn pass(&mut self, theirs: &str, ours: &str) {
         if let Some(value) = self.body.remove(theirs) {
             self.fields.put_back(ours, value);
+        }
+    }
+
+    /// Notes that a field is ignored; if its type is wrong, that is an error all the same.
+    fn ignore(&mut self, name: &str, value: &Value, why: &str) {
+        match unused::mistyped(name, value) {
+            Some(expected) => _ = self.fields.wrong_type::<()>(name, expected, value),
+            None => self.note(name, why),
         }
     }
 
