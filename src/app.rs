@@ -79,7 +79,8 @@ impl App {
         let store = start_store(&config, &tasks, &draining).await?;
         operator_token::settle(&mut config)?;
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
-        let (webhooks, deliverer) = webhooks(&config.webhooks, files.webhooks, store.clone(), patience, &metrics)?;
+        let (webhooks, deliverer) =
+            webhooks(&config.webhooks, &config.http.public_url, files.webhooks, store.clone(), patience, &metrics)?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?.at_most(files.blobs);
         blobs.check().await?;
 

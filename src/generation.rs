@@ -71,7 +71,7 @@ pub use limits::Limits;
 pub use lora::LoraUse;
 pub use media_type::{InvalidMediaType, MediaType};
 pub use micro_conditioning::MicroConditioning;
-pub use notice::{notice, rfc3339};
+pub use notice::{linked, notice, rfc3339};
 pub use output::{Encoding, Format, MetadataLevel, Output};
 pub use phase::Phase;
 pub use priority::Priority;

@@ -12,10 +12,11 @@ use crate::{
     webhooks::{Deliverer, EndpointRegistry, Guard, Receivers, Resolver, RetrySchedule, Sender, SystemResolver},
 };
 
-/// `most` is the number of messages in flight that the limit of open files allows. `patience` is the longest time that a
+/// `public_url` is the beginning of the links in messages. `most` is the number of messages in flight that the limit of open files allows. `patience` is the longest time that a
 /// call to the store may take; `None` means no limit.
 pub(super) fn webhooks(
     settings: &config::Webhooks,
+    public_url: &str,
     most: usize,
     store: Arc<dyn Webhooks>,
     patience: Option<Duration>,
@@ -30,6 +31,7 @@ pub(super) fn webhooks(
         secret: settings.secret.clone(),
         max_in_flight: most,
         timeout: settings.timeout_s.into(),
+        public_url: public_url.to_owned(),
         metrics: metrics.clone(),
         tries: TaskTracker::new(),
         receivers: Receivers::default(),

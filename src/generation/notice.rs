@@ -38,6 +38,24 @@ pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
     })
 }
 
+/// The body with links that begin with `public_url`, such as `https://example.com/ai`. If it is empty, links stay paths.
+pub fn linked(body: String, public_url: &str) -> String {
+    if public_url.is_empty() {
+        return body;
+    }
+    let Ok(mut notice) = serde_json::from_str::<Value>(&body) else { return body };
+    let Some(links) = notice.pointer_mut("/data/links").and_then(Value::as_object_mut) else { return body };
+    for link in links.values_mut().flat_map(|link| match link {
+        Value::Array(links) => links.iter_mut().collect(),
+        link => vec![link],
+    }) {
+        if let Value::String(path) = link {
+            path.insert_str(0, public_url.trim_end_matches('/'));
+        }
+    }
+    notice.to_string()
+}
+
 /// Formats a time in UTC with milliseconds, such as `2026-08-21T09:30:00.000Z`.
 pub fn rfc3339(at: OffsetDateTime) -> String {
     const FORMAT: &[BorrowedFormatItem<'static>] =
@@ -50,6 +68,17 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+
+    #[test]
+    fn links_begin_with_the_public_url() {
+        let body = |base: &str| {
+            let links = json!({"self": format!("{base}/a"), "images": [format!("{base}/a/0"), format!("{base}/a/1")]});
+            json!({"type": "generation.succeeded", "data": {"id": "/a", "links": links}}).to_string()
+        };
+        assert_eq!(linked(body(""), "https://example.com/ai/"), body("https://example.com/ai"));
+        assert_eq!(linked(body(""), ""), body(""));
+        assert_eq!(linked("{}".to_owned(), "https://example.com"), "{}");
+    }
 
     #[test]
     fn times_are_utc_with_milliseconds() {

@@ -64,9 +64,10 @@ impl Model {
     }
 }
 
-/// `GET /v1/models`.
-pub async fn models(State(state): State<AppState>, _: Caller) -> impl IntoResponse {
-    Collection::of(state.service.models().into_iter().map(|model| Model::of(&state, model)))
+/// `GET /v1/models`: the models that the caller may use.
+pub async fn models(State(state): State<AppState>, caller: Caller) -> impl IntoResponse {
+    let models = state.service.models().into_iter().filter(|model| caller.may_use(&model.name));
+    Collection::of(models.map(|model| Model::of(&state, model)))
 }
 
 /// `GET /v1/models/{id}`: a model; or, for `NAME/schema`, the JSON Schema of its requests, unless a model has that

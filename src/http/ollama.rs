@@ -36,6 +36,7 @@ pub fn routes() -> Vec<Route> {
     vec![
         endpoint(Method::POST, "/api/generate", post(generate)),
         endpoint(Method::GET, "/api/tags", get(models::tags)),
+        endpoint(Method::POST, "/api/show", post(models::show)),
         endpoint(Method::GET, "/api/version", get(models::version)),
     ]
 }

@@ -60,6 +60,11 @@ impl Caller {
         }
     }
 
+    /// Whether the key may use this model.
+    pub fn may_use(&self, model: &str) -> bool {
+        self.key.as_ref().is_none_or(|key| key.terms.may_use(model))
+    }
+
     /// Checks that the key may use the models of a job, and lowers the job's priority to at most the key's highest.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use super::{
     signing,
 };
 use crate::{
-    generation::SigningSecret,
+    generation::{SigningSecret, linked},
     jitter,
     ledger::{ClaimedDelivery, Next, StoreError, Webhooks},
     metrics::Metrics,
@@ -29,6 +29,8 @@ pub struct Deliverer {
     pub max_in_flight: usize,
     /// Longest duration of one try.
     pub timeout: Duration,
+    /// `http.public_url`: the beginning of the links in messages.
+    pub public_url: String,
     pub metrics: Metrics,
     /// Runs the tries.
     pub tries: TaskTracker,
@@ -105,6 +107,7 @@ impl Deliverer {
     async fn deliver(&self, claimed: ClaimedDelivery, give_up: &CancellationToken) {
         let ClaimedDelivery { claim, generation, url, secrets, body, attempts, .. } = claimed;
         let secrets = if secrets.is_empty() { self.secret.iter().cloned().collect() } else { secrets };
+        let body = linked(body, &self.public_url);
         let headers = signing::headers(&secrets, claim.id(), time::OffsetDateTime::now_utc().unix_timestamp(), &body);
         let sent = tokio::select! {
             biased;

@@ -186,6 +186,10 @@ async fn a_key_uses_only_its_models_and_priorities() {
         refused(&answer, 403, "model_forbidden");
         assert!(answer.json()["detail"].as_str().unwrap().contains("large, org/huge"), "{}", answer.text());
     }
+    for (path, list) in [("/v1/models", "/data"), ("/sdapi/v1/sd-models", ""), ("/api/tags", "/models")] {
+        let models = ask(&api, GET, path, &other).await.json();
+        assert_eq!(models.pointer(list).unwrap(), &json!([]), "{path}: emoji is not among the key's models");
+    }
     let (_, low) = create(&api, json!({"models": ["emoji"], "max_priority": "low"})).await;
     let (_, normal) = create(&api, json!({"max_priority": "normal"})).await;
     for (key, asked, got) in

@@ -14,9 +14,13 @@ use crate::{
 };
 
 /// As `curl -d` sends it: JSON with the media type of a form.
-fn post(body: &Value) -> Request<Body> {
-    let request = Request::post("/api/generate").header("content-type", "application/x-www-form-urlencoded");
+fn post_to(path: &str, body: &Value) -> Request<Body> {
+    let request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
     request.body(Body::from(body.to_string())).unwrap()
+}
+
+fn post(body: &Value) -> Request<Body> {
+    post_to("/api/generate", body)
 }
 
 fn lines(answer: &Answer) -> Vec<Value> {
@@ -117,6 +121,14 @@ async fn clients_list_the_models_and_read_the_version() {
         (&json!("emoji:latest"), &json!(["image"]))
     );
     assert!(models["models"][0]["size"].as_u64().unwrap() > 0);
+    for body in [json!({"model": "emoji"}), json!({"name": "emoji:latest", "verbose": true})] {
+        let shown = api.ask(post_to("/api/show", &body)).await;
+        assert_eq!((shown.status, &shown.json()["capabilities"]), (200, &json!(["image"])), "{}", shown.text());
+    }
+    for (body, status) in [(json!({}), 400), (json!({"model": 7}), 400), (json!({"model": "none"}), 404)] {
+        let answer = api.ask(post_to("/api/show", &body)).await;
+        assert!(answer.status == status && answer.json()["error"].is_string(), "{}", answer.text());
+    }
     assert_eq!(api.get("/api/version").await.json()["version"], env!("CARGO_PKG_VERSION"));
     let required = TestApi::open(&[("auth.required", "true")]).await;
     for path in ["/api/tags", "/api/version"] {

@@ -95,7 +95,9 @@ async fn a_receiver_gets_the_message_after_all_kinds_of_failures() {
     let data = tempfile::tempdir().unwrap();
     // Timestamps count seconds, so two tries must be more than a second apart to differ.
     let schedule = "0,1.2,1.2,1.2,1.2,1.2,1.2,1.2,1.2";
-    let server = start(data.path(), &receiver, schedule, &[("LATENTD_WEBHOOKS__TIMEOUT_S", "1")]).await;
+    let public_url = "https://images.example.com/ai";
+    let settings = [("LATENTD_WEBHOOKS__TIMEOUT_S", "1"), ("LATENTD_HTTP__PUBLIC_URL", public_url)];
+    let server = start(data.path(), &receiver, schedule, &settings).await;
     let (endpoint, secret) = register(&server, &receiver, &["completed"]).await;
     let id = server.accept(&request_for(&endpoint)).await;
     assert_eq!(server.ended(&id).await["status"], "succeeded");
@@ -113,7 +115,8 @@ async fn a_receiver_gets_the_message_after_all_kinds_of_failures() {
     assert!(!messages[0].body.contains("red fox"), "messages contain no prompt: {sent}");
     // The links lead to the generation and its image.
     for link in [&sent["data"]["links"]["self"], &sent["data"]["links"]["images"][0]] {
-        assert_eq!(server.get(link.as_str().unwrap()).await.status(), 200, "{link}");
+        let path = link.as_str().unwrap().strip_prefix(public_url).unwrap();
+        assert_eq!(server.get(path).await.status(), 200, "{link}");
     }
     let schema = json!({"$ref": "#/components/schemas/WebhookMessage"});
     assert_eq!(crate::conforms::complaints(&schema, &sent), Vec::<String>::new());

@@ -9,9 +9,10 @@ use crate::{
     service::Service,
 };
 
-/// `GET /sdapi/v1/sd-models`: the models that can be used. Their titles are their names, without hashes.
-pub(super) async fn models(State(service): State<Service>, _: Caller) -> Json<Value> {
-    let usable = service.models().into_iter().filter(|model| model.card.is_some()).map(|model| model.name);
+/// `GET /sdapi/v1/sd-models`: the models that the caller can use. Their titles are their names, without hashes.
+pub(super) async fn models(State(service): State<Service>, caller: Caller) -> Json<Value> {
+    let usable = service.models().into_iter().filter(|model| model.card.is_some() && caller.may_use(&model.name));
+    let usable = usable.map(|model| model.name);
     let model = |name: String| {
         json!({
             "title": name, "model_name": name, "hash": null, "sha256": null, "filename": name, "config": null,

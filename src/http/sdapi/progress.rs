@@ -24,7 +24,8 @@ pub(super) async fn progress(
     RawQuery(query): RawQuery,
 ) -> Result<impl IntoResponse, ApiError> {
     let skips_picture = skips_picture(urlencoded::query(query.as_deref())?)?;
-    let active = active(&state, &caller).await?;
+    // One page is enough for the newest one; `job_count` ends at two pages.
+    let active = active(&state, &caller, 1).await?;
     let Some(newest) = active.first() else { return Ok(answer(idle())) };
     let view = state.service.get(caller.access(), *newest).await?;
     let preview = if skips_picture { None } else { state.service.preview(caller.access(), *newest).await? };
@@ -53,15 +54,15 @@ fn answer(object: Value) -> impl IntoResponse {
 
 /// Cancels all running and queued generations that the caller made through this face.
 pub(super) async fn interrupt(State(state): State<AppState>, caller: Caller) -> Result<impl IntoResponse, ApiError> {
-    for id in active(&state, &caller).await? {
+    for id in active(&state, &caller, usize::MAX).await? {
         state.service.cancel(caller.access(), id).await?;
     }
     Ok(Json(json!({})))
 }
 
 /// The caller's generations of this face that have yet to end: the running ones and then the queued ones, each the
-/// newest first.
-async fn active(state: &AppState, caller: &Caller) -> Result<Vec<GenerationId>, ApiError> {
+/// newest first. Reads at most `pages` pages of each.
+async fn active(state: &AppState, caller: &Caller, pages: usize) -> Result<Vec<GenerationId>, ApiError> {
     let mut found = Vec::new();
     for status in ["running", "queued"] {
         let mut query = ListQuery {
@@ -70,7 +71,7 @@ async fn active(state: &AppState, caller: &Caller) -> Result<Vec<GenerationId>, 
             tenant: Some(caller.tenant.to_string()),
             ..ListQuery::default()
         };
-        loop {
+        for _ in 0..pages {
             let page = state.service.list(&query).await?;
             query.after = page.views.last().map(|view| view.record.id);
             found.extend(page.views.iter().filter(|view| is_own(&view.record)).map(|view| view.record.id));

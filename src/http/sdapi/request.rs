@@ -136,7 +136,9 @@ impl Reader<'_> {
         self.side("width");
         self.side("height");
         if self.card.is_some_and(|card| !card.takes_prompt && card.default_guidance_scale == 1.0) {
-            if let Some(scale) = self.body.remove("cfg_scale").filter(|scale| !matches!(scale.as_f64(), Some(1.0 | 7.0))) {
+            if let Some(scale) =
+                self.body.remove("cfg_scale").filter(|scale| !matches!(scale.as_f64(), Some(1.0 | 7.0)))
+            {
                 self.ignore("cfg_scale", &scale, "this model takes no text");
             }
         } else {

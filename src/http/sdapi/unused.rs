@@ -8,7 +8,9 @@ pub(super) fn mistyped(name: &str, value: &Value) -> Option<&'static str> {
     let is_flag = |value: &Value| value.is_boolean() || matches!(value.as_u64(), Some(0 | 1));
     let is_list = |value: &Value| value.as_array().is_some_and(|items| items.iter().all(Value::is_string));
     let (expected, fits) = match name {
-        "cfg_scale" | "denoising_strength" | "eta" | "image_cfg_scale" | "refiner_switch_at" => ("a number", value.is_number()),
+        "cfg_scale" | "denoising_strength" | "eta" | "image_cfg_scale" | "refiner_switch_at" => {
+            ("a number", value.is_number())
+        }
         "mask_blur" | "inpaint_full_res_padding" => ("an integer", is_whole(value)),
         "inpainting_fill" => ("0, 1, 2 or 3", value.as_u64().is_some_and(|fill| fill <= 3)),
         "inpaint_full_res" | "inpainting_mask_invert" => ("true or false", is_flag(value)),
