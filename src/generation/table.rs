@@ -115,7 +115,7 @@ pub static TIMESTEPS: Field =
 pub static GUIDANCE_SCALE: Field = Field::new(
     "guidance_scale",
     Kind::number(0.0, 30.0),
-    "How closely the picture follows the prompt: uncond + s · (cond − uncond). 1 switches guidance off.",
+    "How closely the picture follows the prompt: uncond + s · (cond − uncond). 1 or less switches guidance off.",
 )
 .default(|on| on.card.inpaint_guidance_scale.is_none().then(|| on.card.default_guidance_scale.into()))
 .only(is_guided, NO_PROMPT);

@@ -114,10 +114,9 @@ fn word(fields: &mut Fields, words: &Words) -> Option<&'static str> {
     if let Some(word) = find(taken) {
         return Some(word);
     }
-    let all = taken.join(", ");
     match find(refused) {
-        Some(word) => fields.error(name, UNSUPPORTED, format!("must be one of {all}, not {word}: {why}")),
-        None => fields.error(name, "invalid_value", format!("must be one of {all}")),
+        Some(word) => fields.error(name, UNSUPPORTED, format!("must be {}, not {word}; {why}", taken.join(" or "))),
+        None => fields.error(name, "invalid_value", format!("must be one of {}", taken.join(", "))),
     }
     None
 }
