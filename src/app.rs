@@ -49,7 +49,7 @@ pub struct App {
     operator: TcpListener,
     state: AppState,
     catalogue: Arc<Catalogue>,
-    /// `None` in a process that only serves.
+    /// `None` in a process without a worker.
     compute: Option<Computation>,
     sweeper: Sweeper,
     deliverer: Deliverer,
@@ -63,8 +63,8 @@ impl App {
     /// queues the generations again that an earlier process left running.
     ///
     /// # Errors
-    /// The limit of open files is too low, the data folder is in use or cannot be written, the database does not answer,
-    /// the default model is unusable, or an address is in use.
+    /// The limit of open files is too low, the data folder is in use or cannot be written, the database does not
+    /// answer, the default model is unusable, or an address is in use.
     pub async fn build(config: Config) -> Result<App> {
         let mut config = config;
         let files = FileShares::of(open_files::raise_limit(), &config)?;

@@ -84,7 +84,8 @@ pub enum RunError {
     Canceled(Reason),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    /// Numbers became infinite or undefined in this step, or after the last one. `what` has them.
+    /// `what`, such as the output of a network, has numbers that are infinite or undefined. `step` counts from 1. Step
+    /// 1 includes what precedes it, the last step what follows it.
     #[error("{what} is not finite in step {step} of {steps}")]
     NotFinite { what: String, step: u32, steps: u32 },
     #[error("the pipeline panicked")]
@@ -158,9 +159,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Maximum bytes of activations, as a part of `max_bytes`, of one batch, or of a batch longer than a slice together
-    /// with all paused batches. A single row may exceed it while no batch is paused. The rest of the memory is left to
-    /// what runs hold during their whole life.
+    /// The part of `max_bytes` for activations: for one batch, and for a batch longer than a slice together with all
+    /// paused ones. A batch of a single row may exceed it; if it is longer than a slice, only while no batch is paused.
+    /// The rest of `max_bytes` is for what runs hold during their whole life.
     pub fn call_bytes(max_bytes: u64) -> u64 {
         max_bytes / 8
     }

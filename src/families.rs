@@ -1,7 +1,7 @@
 //! The families of models: what each one can do, how its files are read, and which recipe draws with it.
 //!
 //! Only this module and [`models`](crate::models) name families. A new family is one file here, its networks in
-//! `models`, and a row of the table below.
+//! `models`, and an entry of the list below.
 
 mod card;
 mod classifier_guidance;
@@ -40,7 +40,7 @@ use crate::{
     weights::{Checkpoint, LoadError, ModelFolder},
 };
 
-/// The table of families, one row per family. Expands to `FAMILIES` and `draw`.
+/// The list of families. Expands to `FAMILIES` and `draw`.
 macro_rules! families {
     ($($family:expr),+ $(,)?) => {
         /// All families, in the order in which they are tried.

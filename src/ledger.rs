@@ -147,8 +147,8 @@ fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(crate::jitter::between(0.5, 1.0))
 }
 
-/// The right to write the outcome of one attempt while the lease is renewed; [`Claims::finish`] uses it up. A clone is
-/// for a retry if the store did not answer: because of the fence, only one of the two takes effect.
+/// The right to write the outcome of one attempt while the lease is renewed; [`Claims::finish`] uses it up. Clone it to
+/// call `finish` again if the store did not answer: at most one of the two calls takes effect.
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub(in crate::ledger) id: GenerationId,
@@ -160,7 +160,7 @@ impl Lease {
         self.id
     }
 
-    /// Number of this attempt. Blob paths contain it, so that attempts never overwrite each other's artifacts.
+    /// Grows with each claim, never falls. Blob paths contain it, so that attempts never overwrite each other's files.
     pub fn fence(&self) -> i64 {
         self.fence
     }
@@ -188,7 +188,7 @@ pub struct ListQuery {
     pub limit: usize,
     /// Only generations older than this one.
     pub after: Option<GenerationId>,
-    /// Only generations newer than this one; without `after`, the `limit` closest to it, still newest first.
+    /// Only generations newer than this one. Without `after`, the page has the `limit` ones next to it, newest first.
     pub before: Option<GenerationId>,
     /// Only this status, a word of [`Status::as_str`](crate::generation::Status::as_str).
     pub status: Option<String>,
@@ -214,7 +214,7 @@ pub struct Counts {
     pub running: usize,
 }
 
-/// Why the store refuses a change. Nothing has changed, and the store would refuse the same change again.
+/// Why the store refuses a change; nothing has changed. Some refusals pass later, such as [`Refusal::QueueFull`].
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
     #[error("{queued} generations wait already")]

@@ -9,24 +9,26 @@
 //!
 //! Invariants (`tests/layering.rs` checks those that can be seen in the source):
 //!
-//! - Imports point down: `app` > `http` > `service`, `worker`, `webhooks` > `ledger`, `engine` > `catalogue` >
-//!   `families` > `pipelines` > `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging` > `generation`,
-//!   `config`, `crash`, `jitter`, `metrics`, `telemetry`, `transient`.
+//! - A module imports only from modules of its own group and of the groups to the right: `app` > `http` > `service`,
+//!   `worker`, `webhooks` > `ledger`, `engine` > `catalogue` > `families` > `pipelines` > `diffusion`, `device`,
+//!   `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `crash`, `jitter`, `metrics`, `telemetry`,
+//!   `transient`.
 //! - `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging`, `pipelines`, `families` and `catalogue` do not
 //!   use tokio, axum, sqlx, clocks or environment variables.
 //! - Only `device` names candle's devices. Tensors are created on the device of their network.
-//! - Modules above `pipelines` do not access pixels: results are frames until they are encoded, then artifacts.
+//! - Modules above `pipelines` do not compute with pixels: results are frames until `imaging` encodes them, then
+//!   artifacts.
 //! - Only a sampler's own file names its scheduler class.
 //! - Only `families` and `models` name a family of models. No two files import each other, except parent and child.
 //! - `http` does not use candle. Only `http/error.rs` chooses the status codes of errors.
 //! - Only `config` reads settings files and the environment.
-//! - Only `app` and the command line start threads and tasks. Other modules use task trackers that `app` provides and
-//!   waits for.
+//! - Only `app` and the command line start threads, and tasks outside of a task tracker. Other modules start tasks with
+//!   task trackers that are waited for, and run blocking work with `spawn_blocking`.
 //! - A picture depends only on its request, not on load, batch, retries or the number of threads.
 //! - The ledger is the truth: losing everything in memory loses no generation.
 //! - Every queue, channel, cache and body has a bound.
-//! - Behind `generation`, no default is missing, and only what may have changed with the files of models is checked
-//!   again (in `catalogue`).
+//! - After `generation` has parsed a request, every default is filled in. Later code checks again only what may have
+//!   changed with the files of models (in `catalogue`).
 
 pub mod app;
 pub mod catalogue;

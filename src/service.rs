@@ -176,8 +176,8 @@ pub enum ServiceError {
     NoSuchKey,
     #[error("the key was revoked")]
     KeyRevoked,
-    /// The store refused the request. `retry_after_s` is exact for limits of a key, an estimate if the queue is full, and
-    /// otherwise 10.
+    /// The store refused the request. `retry_after_s` is exact for limits of a key, an estimate if the queue is full,
+    /// and otherwise 10.
     #[error("{refusal}")]
     Refused { refusal: Refusal, retry_after_s: u64 },
     #[error("a generation would wait about {wait_s} s, more than {bound_s} s")]
@@ -361,9 +361,9 @@ impl Service {
         watch::watch(self.0.store.clone(), self.0.live.clone(), self.0.tasks.clone(), record.id, after)
     }
 
-    /// The durable events of all generations of this tenant after the event with the number `after`, and everything that
-    /// happens from then on. The stream has no end. Without `after`, or with a number that no event has yet, it begins
-    /// with the next event. Also returns the number after which the stream begins.
+    /// The durable events of all generations of this tenant after the event with the number `after`, and everything
+    /// that happens from then on. The stream has no end. Without `after`, or with a number that no event has yet, it
+    /// begins with the next event. Also returns the number after which the stream begins.
     pub async fn watch_tenant(
         &self,
         tenant: Arc<str>,

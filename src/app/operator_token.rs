@@ -15,8 +15,8 @@ use crate::config::{Config, Secret};
 const FILE: &str = "operator.token";
 
 /// If the settings have no token and other machines may reach the operator listener, sets the token to that of the
-/// file. The first start makes the file. If the file cannot be read, or is missing and cannot be made, as in a read-only
-/// container, the token is a random one that nobody knows, so that the routes are closed.
+/// file. The first start makes the file. If the file cannot be read, or is missing and cannot be made, as in a
+/// read-only container, the token is a random one that nobody knows, so that the routes are closed.
 ///
 /// # Errors
 /// The file is empty, or the system has no random bytes.

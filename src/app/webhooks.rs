@@ -12,8 +12,8 @@ use crate::{
     webhooks::{Deliverer, EndpointRegistry, Guard, Receivers, Resolver, RetrySchedule, Sender, SystemResolver},
 };
 
-/// `public_url` is the beginning of the links in messages. `most` is the number of messages in flight that the limit of open files allows. `patience` is the longest time that a
-/// call to the store may take; `None` means no limit.
+/// `public_url` is the beginning of the links in messages. `most` is the number of messages in flight that the limit of
+/// open files allows. `patience` is the longest time that a call to the store may take; `None` means no limit.
 pub(super) fn webhooks(
     settings: &config::Webhooks,
     public_url: &str,

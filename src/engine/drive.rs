@@ -110,9 +110,9 @@ struct ActiveRuns {
 }
 
 impl ActiveRuns {
-    /// Admits a run. The policy gives the turn to the run with the least service (the work it was charged for), so a
-    /// new run starts with the least service of the active runs: it neither gets many turns in a row nor waits for
-    /// many.
+    /// Admits a run. The policy gives the turn to the run with the least service, to which the work that a run is
+    /// charged for is added. So a new run starts with the least service of the active runs: it neither gets many turns
+    /// in a row nor waits for many.
     fn enter(&mut self, mut run: Run) {
         let least = self.runs.iter().map(|run| run.service).reduce(f64::min).unwrap_or(0.0);
         let (known, replayed) = (std::mem::take(&mut run.replay), self.metrics.replayed_steps.clone());

@@ -30,7 +30,8 @@ pub struct WaitingCall {
     pub seconds: f64,
     /// Maximum bytes of activations per row.
     pub bytes: u64,
-    /// The work that the run has received, in multiplications, plus the service with which it started.
+    /// The work that the run was charged for, in multiplications, plus the service with which it started. The work of a
+    /// slice is charged to the runs of its batch, or to the run that gave its turn to the batch.
     pub service: f64,
     /// The run's number in the order of arrival.
     pub arrival: u64,
@@ -77,8 +78,8 @@ pub struct Pick {
     pub rows: usize,
 }
 
-/// Pictures of similar size. The pictures of a lane share its room, so that a picture never waits for the decoding of
-/// much larger ones.
+/// A group of pictures of similar size. The pictures of a lane share its room, so that a picture never waits for the
+/// decoding of much larger ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
     /// Pictures of at most a quarter of [`DECODING`].
@@ -126,12 +127,14 @@ impl Decoding {
 /// A batch takes at most one slice of time. A long batch pauses after each slice and waits for its next turn like the
 /// waiting calls. So the run with the least service waits for at most one slice.
 ///
-/// Memory has two limits: the activations of the paused batches and a new long one fit `max_bytes`, and the pictures
-/// that are being decoded are limited in latent pixels, for each lane of similar sizes. If the activations of the first run's call do not fit, the
-/// first paused batch gets the turn. If its pictures do not fit among those of their lane that are being decoded, the
-/// turn goes to the first paused batch or run whose pictures are in the way. The next runs that do not fit give their turns away as
-/// well, so that batch or run ends soon. The run that gives its turn away is charged for the slice. Otherwise it would
-/// stay first and give away all turns until that batch or run ends, and the runs behind it would wait.
+/// Memory has two limits. The activations of the paused batches and of a new long one together fit `max_bytes`; if
+/// those of the first run's call do not fit, the first paused batch gets the turn. The pictures that are being decoded
+/// have a limit of latent pixels for each `Lane`; if the first run's call begins to decode pictures for which its
+/// lane has no room, the turn goes to the first paused batch or run that is decoding pictures of that lane. In later
+/// decisions, other runs that do not fit also give their turns away, so the batch or run that got the turn ends soon.
+///
+/// The run that gives its turn away is charged for the slice. Otherwise it would stay first and give away all turns
+/// until that batch or run ends, and the runs behind it would wait.
 pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimits) -> Next {
     let by_turn =
         |(a, a_arrival): (f64, u64), (b, b_arrival): (f64, u64)| a.total_cmp(&b).then(a_arrival.cmp(&b_arrival));

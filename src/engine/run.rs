@@ -1,4 +1,5 @@
-//! A run on the engine's thread: its future, its slot and its service, which is the work that it was charged for.
+//! A run on the engine's thread: its future, its slot and its service, the account by which the policy chooses among
+//! runs.
 
 use std::{
     cell::RefCell,
@@ -39,8 +40,9 @@ pub(super) struct Active {
     refiner: Option<Arc<Model>>,
     /// The run's number in the order of arrival.
     pub arrival: u64,
-    /// The run's account in fair queueing: its charged work in multiplications, plus the least account of the active runs
-    /// when it was admitted.
+    /// The run's account in fair queueing: the work that it was charged for, in multiplications, plus the least account
+    /// of the active runs when it was admitted. The work of a slice is charged to the runs of its batch, or to the run
+    /// that gave its turn to the batch.
     pub service: f64,
     /// Rows of denoiser calls that were computed for this run.
     pub steps: u64,
@@ -82,7 +84,7 @@ impl Active {
         }
     }
 
-    /// The error of the run, with the step in which the numbers were lost.
+    /// The error of the run. If numbers are not finite, it names the step in which this was found.
     fn ended_by(&self, error: PipelineError) -> RunError {
         let (step, steps) = self.slot.borrow().step;
         match error {

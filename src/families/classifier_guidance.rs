@@ -46,8 +46,8 @@ impl Sizes {
         Ok(sizes)
     }
 
-    /// Checks that both networks take pictures of the same size and channels, and that a U-Net with classes has at least
-    /// those of the classifier.
+    /// Checks that both networks take pictures of the same size and channels, and that a U-Net with classes has at
+    /// least those of the classifier.
     fn check(&self, unet: &str, classifier: &str) -> Result<(), LoadError> {
         let refused = |path: &str, key: &str, value: Value, supported: String| {
             Err(LoadError::UnsupportedKey { path: path.into(), key: key.into(), value, supported })

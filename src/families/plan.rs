@@ -74,8 +74,8 @@ impl Plan {
     }
 }
 
-/// Bytes of the original picture that stays in memory if only a part of it is drawn: the original, the part and its mask
-/// of at most the same size, and the result.
+/// Bytes of the original picture that stays in memory if only a part of it is drawn: the original, the part and its
+/// mask of at most the same size, and the result.
 fn original(draw: &Draw) -> u64 {
     let source = draw.source.as_ref();
     let has_part = |source: &&Source| source.mask.as_ref().is_some_and(|mask| mask.padding_mask_crop.is_some());

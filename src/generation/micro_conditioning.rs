@@ -24,7 +24,8 @@ pub struct MicroConditioning {
     /// How pleasing the picture is, 0 to 10. Models with 5 time ids receive it instead of the target size.
     pub aesthetic_score: f64,
     pub negative_aesthetic_score: f64,
-    /// The share of the training timesteps after which the run ends, between 0 and 1. The remaining noise stays in the picture.
+    /// The share of the training timesteps, from the noisiest, after which the run ends, between 0 and 1. The remaining
+    /// noise stays in the picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denoising_end: Option<f64>,
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Something in a request that may make its picture other than its client expects. The generation is drawn all the same.
+/// Something in an accepted request that may make its picture different from what the client expects. The generation
+/// runs all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
     /// A word that programs can compare, such as `prompt_cut`.

@@ -1,4 +1,5 @@
-//! The address of this server in the links of answers: `http.public_url`, otherwise what proxies say about the request.
+//! The address of this server in the links of answers: `http.public_url`, otherwise what the headers of the request
+//! state.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -15,10 +16,11 @@ use crate::config::Http;
 /// The address under which the client of a request knows this server.
 #[derive(Clone, Debug, Default)]
 pub struct Base {
-    /// The beginning of links: an address such as `https://example.com/ai`. Empty without a proxy and
-    /// `http.public_url`; links are then paths, which clients resolve themselves.
+    /// The beginning of links: an address such as `https://example.com/ai`. Empty if `http.public_url` is not set and
+    /// no trusted proxy states both scheme and host; links are then paths, which clients resolve themselves.
     links: Arc<str>,
-    /// As `links`, but without a proxy the address in `Host`. Empty if the request has no usable name, and on the
+    /// The beginning of absolute URLs, for clients that do not resolve paths. If `http.public_url` is not set, `http`
+    /// and the name in `Host` replace what no trusted proxy states. Empty if the request has no usable name, and on the
     /// operator's listener without `http.public_url`.
     server: Arc<str>,
 }
@@ -102,11 +104,12 @@ fn complete(headers: &mut HeaderMap, name: HeaderName, start: &str, base: &Base)
     }
 }
 
-/// What the proxy closest to the client says about the request: `Forwarded` (RFC 7239), otherwise `X-Forwarded-Host`,
-/// `X-Forwarded-Proto` and `X-Forwarded-Prefix`.
+/// What the proxy closest to the client states about the request. Scheme and host are those of `Forwarded` (RFC 7239);
+/// if it lacks one of them, `X-Forwarded-Proto` or `X-Forwarded-Host` has it. The prefix is always that of
+/// `X-Forwarded-Prefix`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Forwarded {
-    /// Whether the headers give the whole address. Otherwise links stay paths, which are right in any case.
+    /// Whether the headers state both scheme and host. Otherwise links stay paths, which are right in any case.
     is_whole: bool,
     scheme: Option<&'static str>,
     host: Option<String>,

@@ -70,8 +70,8 @@ impl Bodies {
     }
 }
 
-/// The right to keep a body in memory. Dropping the last room returns memory to the system; otherwise the allocator
-/// would keep the memory of large bodies.
+/// The right to keep a body in memory. When no `BodyRoom` is left, the memory of large bodies is returned to the
+/// system, because the allocator would keep it.
 #[derive(Debug)]
 pub struct BodyRoom {
     room: Arc<Semaphore>,

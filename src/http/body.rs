@@ -153,8 +153,8 @@ impl Arriving {
         Ok(false)
     }
 
-    /// Reads and discards up to [`MAX_DISCARDED`] more bytes while the answer is sent. Otherwise a client that sends its
-    /// whole body before it reads would see a broken connection instead of the answer.
+    /// Reads and discards up to [`MAX_DISCARDED`] more bytes while the answer is sent. Otherwise a client that sends
+    /// its whole body before it reads would see a broken connection instead of the answer.
     fn discard(self, bodies: &Bodies) {
         let Arriving { mut chunks, length, .. } = self;
         let rest = async move {

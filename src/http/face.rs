@@ -1,4 +1,4 @@
-//! The form of a protocol's errors. Accepting, waiting and files are the same for all protocols.
+//! How a protocol writes its errors. Accepting, waiting and files are the same for all protocols.
 
 use axum::{
     body::Body,

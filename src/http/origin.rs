@@ -3,8 +3,8 @@
 //! A browser sends what any page asks it to send, also to this machine and its neighbors. Two things expose such a
 //! request. `Host`: if a page points its own name at this server (DNS rebinding), the browser takes the server for the
 //! page's origin, but the name is not the server's. `Sec-Fetch-Site` and `Origin`: browsers state where a request comes
-//! from, and no page can change that. Programs other than browsers usually send neither of these two headers; for them,
-//! only the check of `Host` applies.
+//! from, and no page can change that. Programs other than browsers, such as curl and SDKs, usually send neither
+//! `Sec-Fetch-Site` nor `Origin`; for them, only the check of `Host` applies.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub struct Origins {
     allowed: Arc<[HostPattern]>,
     /// Name of the setting that lists the host names.
     setting: &'static str,
-    /// Whether changes require JSON, as on the operator's listener: other sites cannot send JSON without a preflight.
+    /// Whether changes below `/admin/` require JSON, which other sites cannot send without a preflight.
     json_only: bool,
     /// The origins of other sites whose pages may use the listener.
     cors: Cors,
@@ -103,9 +103,9 @@ impl Origins {
         }
     }
 
-    /// Whether a name in `Host` is this listener's. A page of the internet has a name with a dot, which can point to
-    /// any address. Its name cannot be an address, a name without a dot, `localhost`, or a name below `localhost` (RFC
-    /// 6761), so these are always accepted.
+    /// Whether a name in `Host` is this listener's. With DNS rebinding, a page's host is a domain name with a dot,
+    /// which its owner points to another address. An address, a name without a dot, `localhost` and names below it (RFC
+    /// 6761) cannot be rebound in this way, so they are always accepted.
     fn serves(&self, HostPort { host, is_address, .. }: &HostPort) -> bool {
         let is_near = !host.contains('.') || host.ends_with(".localhost");
         *is_address || is_near || self.allowed.iter().any(|pattern| pattern.matches(host))

@@ -24,7 +24,7 @@ pub fn now() -> i64 {
 pub struct Signer {
     key: Option<Hmac<Sha256>>,
     lifetime_s: i64,
-    /// No URL that it signs expires later, in seconds since 1970.
+    /// The latest expiry that [`Signer::expiry`] returns, in seconds since 1970.
     latest: i64,
 }
 
@@ -68,7 +68,8 @@ impl Signer {
     }
 
     /// When a URL that is signed at `now` expires, in seconds since 1970; `None` without a secret. The URL is valid for
-    /// the lifetime and up to a quarter longer, so that repeated requests soon get the same URL, which caches know.
+    /// the lifetime and up to a quarter longer, so that requests that are repeated within a short time usually get the
+    /// same URL, which caches know.
     pub fn expiry(&self, now: i64) -> Option<i64> {
         self.key.as_ref()?;
         let quarter = (self.lifetime_s / 4).max(1);
@@ -95,7 +96,8 @@ impl Signer {
         }
     }
 
-    /// When the signature of the query expires, which allows access to `path`; `None` if the query contains none.
+    /// Checks that the signature in the query allows access to `path`, and returns when the signature expires; `None`
+    /// if the query has no signature.
     ///
     /// # Errors
     /// The signature is not valid for this path, or it has expired.

@@ -20,7 +20,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
     ///
     /// A request is a repetition if its idempotency key, or otherwise its id, belongs to an earlier equal request. The
     /// answer is then the generation of that request, in its present state. Erasing a generation frees its id and its
-    /// key; an expired key is free too. [`Accepted::Again`] writes nothing.
+    /// idempotency key; an expired idempotency key is free too. [`Accepted::Again`] writes nothing.
     ///
     /// The tenant's queue share and usage and the API key's limits are charged now, whatever happens later.
     ///
@@ -52,7 +52,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
                 change.fetch(text, values![&input.upload, *id]).await?;
             }
             if let Some((key, kept)) = acceptance.key {
-                // An expired key is overwritten.
+                // An expired idempotency key is overwritten.
                 let text = "INSERT INTO idempotency (tenant_id, key, fingerprint, generation_id, expires_at)
                      VALUES ($1, $2, $3, $4, now() + $5)
                      ON CONFLICT (tenant_id, key) DO UPDATE
@@ -91,9 +91,9 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Queues a dead generation again as if it had never run, at its old place, even if the queue is full. Its fence and
-    /// its event numbers continue; only in this case do events follow a final event. `None` if there is no such dead
-    /// generation.
+    /// Queues a dead generation (one that was given up after crashes) again as if it had never run, at its old place,
+    /// even if the queue is full. Its fence and its event numbers continue; only in this case do events follow a final
+    /// event. `None` if no dead generation has this id.
     async fn revive(&self, id: GenerationId) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let text = format!(
@@ -136,7 +136,7 @@ impl Change {
         self.one(&text, values![id, versions]).await
     }
 
-    /// The generation that the same request made before; an error if another request has used its key or its id.
+    /// The generation that the same request made before; an error if another one has used its idempotency key or id.
     async fn accepted_before(&mut self, acceptance: &Acceptance<'_>) -> Result<Option<Record>> {
         if let Some((key, _)) = acceptance.key {
             let text = format!(

@@ -90,8 +90,8 @@ impl Blobs {
     }
 
     /// Stores a file. When this returns the file is durable; readers see all of it or nothing. A failing bucket, or a
-    /// folder for which there are no file descriptors, is tried again for `blobs.upload_timeout_s`, so a worker must renew
-    /// its lease meanwhile.
+    /// folder for which there are no file descriptors, is tried again for `blobs.upload_timeout_s`, so a worker must
+    /// renew its lease meanwhile.
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
         self.put_while(Waiter::Worker, path, bytes).await
     }

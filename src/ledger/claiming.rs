@@ -25,9 +25,9 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
     /// generations that wait for the delay of a retry, whose `start_timeout_s` passed before their first claim, whose
     /// tenant has as many running as it may have, or whose model the worker does not have.
     ///
-    /// A generation during which [`Claimant::alone_from`] processes ended runs exclusively: only an `idle` worker claims
-    /// it, and claims nothing else while it runs. While this generation heads the queue, workers that are not idle claim
-    /// nothing, so that they become idle. Once it is claimed, they go on with the queue.
+    /// A generation whose number of crashes has reached [`Claimant::alone_from`] runs exclusively: only an `idle`
+    /// worker claims it, and claims nothing else while it runs. While it heads the queue, workers that are not idle
+    /// claim nothing, so that they become idle. Once it is claimed, they go on with the queue.
     async fn claim(&self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>> {
         if limit == 0 {
             return Ok(Vec::new());

@@ -99,9 +99,9 @@ pub struct Crew<'a> {
 pub struct Workload {
     /// Work that must be done before a generation can begin; 0 while a worker has a free slot.
     ///
-    /// With s slots of all workers and n generations that run or are ahead in the queue, k = n + 1 − s of them must end
-    /// first. Running generations share the workers, so those with the least work left end first, and an expensive one
-    /// delays no other. When the k-th, with r left, has ended, the s − 1 others that run have each received r too.
+    /// If n generations run or are ahead in the queue, and all workers have s slots, k = n + 1 − s must end first.
+    /// Running ones share the workers equally, so the k with the least work left end first. If the last of these had r
+    /// left, the s − 1 that still run also received r each. The estimate is the work left of the k, plus (s − 1) · r.
     pub cost: f64,
     /// Units per second of all workers that have measured their speed; 0 if none has.
     pub speed: f64,
@@ -118,14 +118,14 @@ pub struct QueuePosition {
 
 impl Reaping {
     /// The number of crashes from which a generation runs exclusively, if it is given up after `max_crashes`. Most
-    /// crashes have causes outside the generations that were running, so these run together once more. But a generation
-    /// always runs exclusively before it is given up, so that none dies of a crash that another one causes.
+    /// crashes are not caused by a generation, so with `max_crashes` ≥ 3 it may run beside others after its first
+    /// crash. With `max_crashes` ≥ 2 its last try is exclusive, so that crashes caused by others do not end it.
     pub fn alone_from(max_crashes: u32) -> u32 {
         max_crashes.saturating_sub(1).clamp(1, 2)
     }
 
-    /// Delay until a generation with this many crashes is claimed again. Up to a quarter is added at random, so that
-    /// generations that were lost together do not come back together.
+    /// Delay until a generation with this many crashes is claimed again, at most 75 s: an eighth to a quarter is added
+    /// at random, so that generations that were lost together do not come back together.
     pub fn delay(&self, crashes: u32) -> Duration {
         const LONGEST: Duration = Duration::from_secs(60);
         let delay = self.backoff.saturating_mul(1 << crashes.saturating_sub(1).min(16)).min(LONGEST);

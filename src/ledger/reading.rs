@@ -26,7 +26,7 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         if query.model.as_ref().is_some_and(|model| model.contains('\0')) {
             return Ok(Page { records: Vec::new(), has_more: false });
         }
-        // With `before` alone, the page closest to that generation is wanted, so rows are read in ascending order.
+        // With `before` alone, the page next to that generation is wanted, so rows are read in ascending order.
         let ascending = query.before.is_some() && query.after.is_none();
         let (mut query, mut records) = (query.clone(), Vec::new());
         // Unreadable rows are skipped, so it may take several reads.
@@ -54,8 +54,8 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().read(text, values![id, after]).await?.iter().map(|row| event(id, row)).collect()
     }
 
-    /// Events of this tenant whose number (`tenant_seq`) is greater than `after`, in the order of these numbers, at most
-    /// `limit`. Events of erased generations are gone.
+    /// Events of this tenant whose number (`tenant_seq`) is greater than `after`, in the order of these numbers, at
+    /// most `limit`. Events of erased generations are gone.
     async fn events_of(&self, tenant: &str, after: i64, limit: usize) -> Result<Vec<TenantEvent>> {
         let text = "SELECT tenant_seq, generation_id, seq, kind, data FROM generation_events
              WHERE tenant_id = $1 AND tenant_seq > $2 ORDER BY tenant_seq LIMIT $3";

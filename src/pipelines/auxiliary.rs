@@ -1,4 +1,4 @@
-//! What a generation uses in addition to its model: LoRAs, learned tokens, ControlNets and a refiner.
+//! What a generation uses in addition to its model: LoRAs, textual inversions, ControlNets and a refiner.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
 pub struct Auxiliary {
     /// LoRA weights that apply to the layers of the model.
     pub adapters: AdapterSet,
-    /// The learned tokens that the prompts may contain.
+    /// The textual inversions whose words the prompts contain.
     pub learned: LearnedTokens,
     /// One ControlNet per item of the generation's `controls`, in the same order.
     pub control_nets: Vec<Arc<ControlNet>>,

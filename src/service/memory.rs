@@ -84,7 +84,7 @@ impl Memory {
     }
 
     /// The work in units of [`Plan::cost`] that is done before a generation with this plan, arriving now, has memory; 0
-    /// if it fits at once. Finished parts of running generations are not subtracted. In a process that only serves, the
+    /// if it fits at once. Finished parts of running generations are not subtracted. In a process without a worker, the
     /// result is 0.
     ///
     /// The estimate assumes that running generations share the engines equally until the cheapest ends; then waiting
@@ -115,7 +115,7 @@ impl Memory {
         (0..self.0.devices).map(on).fold(f64::INFINITY, f64::min)
     }
 
-    /// The bytes that running generations hold, plus those of one call of each; and the bound.
+    /// The bytes that running generations hold, plus those of one call of each generation; and the bound.
     pub fn taken(&self) -> (u64, u64) {
         let of = |(.., plan): &(u64, usize, Plan)| plan.held.saturating_add(plan.call);
         let taken = self.state().computing.iter().map(of).fold(0, u64::saturating_add);

@@ -1,4 +1,4 @@
-//! The sweeper: expires generations that waited too long, takes back those of dead workers, and deletes those that were
+//! The sweeper: expires generations that waited too long, takes back those of lost workers, and deletes those that were
 //! kept long enough.
 
 use std::{sync::Arc, time::Duration};
@@ -24,9 +24,9 @@ pub struct Sweeper {
     /// Time between two searches for files that no row refers to. Such files are deleted only if they are older than
     /// this.
     pub orphan_age: Duration,
-    /// How generations of dead workers are taken back.
+    /// How generations of lost workers are taken back.
     pub reaping: Reaping,
-    /// Mean time between two searches for generations of dead workers.
+    /// Mean time between two searches for generations of lost workers.
     pub reap_interval: Duration,
     /// Waiting time that raises a generation's priority by one.
     pub ageing: Duration,
@@ -76,13 +76,13 @@ impl Sweeper {
         }
     }
 
-    /// When to search for dead workers next. The interval varies by up to a fifth, so that replicas that started
+    /// When to search for lost workers next. The interval varies by up to a fifth, so that replicas that started
     /// together do not search at the same time.
     fn next_reaping(&self) -> Instant {
         Instant::now() + self.reap_interval.mul_f64(jitter::between(0.8, 1.2))
     }
 
-    /// Takes back generations of dead workers.
+    /// Takes back generations of lost workers.
     async fn reap(&self) -> Result<(), StoreError> {
         let reaped = self.store.reap(&self.reaping).await?;
         self.metrics.reaped.inc_by((reaped.queued.len() + reaped.ended.len()) as u64);

@@ -37,7 +37,7 @@ impl Patience {
 pub enum Verdict {
     /// The connection goes on. Ask again at this time.
     Until(Instant),
-    /// The connection takes no more requests; open ones may end.
+    /// The connection takes no more requests. Its open requests are still answered, within [`Patience::unread`].
     End,
     /// The connection is closed at once, because no request has arrived.
     Close,

@@ -28,8 +28,8 @@ impl ChosenModels {
     }
 }
 
-/// The model for a request of this tenant: the one in `override_settings`, otherwise the one that the tenant has chosen,
-/// otherwise the default model. An unknown name is returned as it is.
+/// The model for a request of this tenant: the one in `override_settings`, otherwise the one that the tenant has
+/// chosen, otherwise the default model. An unknown name is returned as it is.
 pub(super) fn model_of(state: &AppState, tenant: &str, settings: Option<&Value>) -> String {
     let named = settings.and_then(|settings| settings.get("sd_model_checkpoint")).and_then(Value::as_str);
     match named.filter(|name| !name.is_empty()) {

@@ -1,4 +1,5 @@
-//! The types of fields that an operation or a model does not use. Such a field is ignored, but a wrong type is an error.
+//! The types of fields that an operation or a model does not use. Such fields are ignored, but a wrong type is an
+//! error.
 
 use serde_json::Value;
 

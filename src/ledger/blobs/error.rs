@@ -51,7 +51,7 @@ impl BlobError {
         }
     }
 
-    /// Whether the file system failed in a way that says nothing about the file, such as a lack of file descriptors.
+    /// Whether the file system failed for a transient reason, such as a lack of file descriptors.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             BlobError::Io(error) => is_transient(error),

@@ -18,13 +18,13 @@ pub(super) enum Waiter {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The kind of a store, which decides which failures pass and whether an attempt can be interrupted.
+/// The kind of a store, which decides which failures are retried and whether an attempt can be interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Only failures that say nothing about the file pass. An attempt has no time limit, because its system calls go on
-    /// after an interruption.
+    /// Only failures of the file system for a transient reason are retried. An attempt has no time limit, because its
+    /// system calls continue after an interruption.
     Folder,
-    /// Every failure passes, except refusals.
+    /// Every failure is retried, except refusals.
     Bucket,
 }
 

@@ -10,10 +10,11 @@ use crate::{
     },
 };
 
-/// The engine decodes pictures of similar size at the same time if they have at most this many latent pixels together.
-/// Pictures of up to a quarter of it and those of up to all of it are counted apart, and at most one larger picture is
-/// decoded beside them. Activations have as many pixels as the picture and many more channels, so the limit allows one
-/// picture of 512 × 512 pixels, four of 256 × 256 beside it, and one that is larger.
+/// The engine decodes pictures in three lanes, which do not wait for each other. The first lane is for pictures of at
+/// most a quarter of this number of latent pixels, the second for larger ones of at most this number, the third for all
+/// larger ones. The pictures that the first or the second lane decodes at the same time have at most this number of
+/// latent pixels together; the third decodes one picture at a time. Activations have as many pixels as the picture and
+/// many more channels, so the limit is four pictures of 256 × 256 pixels, one of 512 × 512, and one that is larger.
 pub const DECODING: usize = 64 * 64;
 
 /// Runs one of the stages that [`Networks::decode_stages`](crate::pipelines::Networks::decode_stages) returns.

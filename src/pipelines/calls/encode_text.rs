@@ -38,7 +38,7 @@ impl Call for EncodeText {
         LatentDiffusion::of(model)?.encode_text(rows, self.clip_skip).await
     }
 
-    /// The embedding of a prompt with adapters, learned tokens or weights is not cached, because the key has only ids.
+    /// The embedding of a prompt with adapters, textual inversions or weights is not cached: the key has only ids.
     fn memo(&self, prompt: &Tokens) -> Option<Memo> {
         prompt.is_plain().then(|| prompt.ids.clone())
     }
