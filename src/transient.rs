@@ -1,4 +1,4 @@
-//! Tells errors of the system that say nothing about the file, and may pass, from errors of the file itself.
+//! Tells transient errors of file operations, such as a lack of file descriptors, from errors of the file itself.
 
 use std::io;
 

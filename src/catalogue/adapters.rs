@@ -145,7 +145,7 @@ impl Adapters {
         }
     }
 
-    /// The names of the files that could not be read for a reason that says nothing about them, with the reason.
+    /// The names of the files that could not be read for a transient reason, with the reason.
     pub(super) fn unread(&self) -> impl Iterator<Item = (&str, &str)> {
         let unread = self.loras.files.iter().chain(&self.embeddings.files).filter(|(_, file)| file.is_unread());
         unread.filter_map(|(name, file)| Some((name.as_str(), file.fault()?)))
@@ -213,8 +213,9 @@ impl Adapters {
         draw.loras.iter().map(load).collect::<Result<_, String>>().map(AdapterSet::new)
     }
 
-    /// Loads the learned words in the generation's prompts for its model. `<NAME>` in any letter case is the word of
-    /// `NAME.safetensors`. Blocks while files are read; a file is read completely only if it is a textual inversion.
+    /// Loads the textual inversions whose words are in the generation's prompts, for its model. `<NAME>` in any letter
+    /// case is the word of `NAME.safetensors`. Blocks while files are read; a file is read completely only if it is a
+    /// textual inversion.
     ///
     /// # Errors
     /// A file is damaged or does not fit the model. A later call tries again.

@@ -13,7 +13,8 @@ pub(super) const NAME: &str = "emoji";
 #[folder = "models/emoji"]
 struct Files;
 
-/// LoRAs, words and networks that were trained for the embedded model; see `models/emoji-companions/README.md`.
+/// Files that were trained for the embedded model: LoRAs, a textual inversion, a ControlNet and a tiny decoder; see
+/// `models/emoji-companions/README.md`.
 #[derive(RustEmbed)]
 #[folder = "models/emoji-companions"]
 struct AddOns;
@@ -22,7 +23,7 @@ struct AddOns;
 const LORAS: [(&str, &str); 3] =
     [("emoji-flat", "flat-lora"), ("emoji-lcm", "lcm-lora"), ("emoji-pixel", "pixel-lora")];
 
-/// Learned words by name, each with its folder.
+/// Textual inversions by name, each with its folder.
 const EMBEDDINGS: [(&str, &str); 1] = [("teal", "teal-embedding")];
 
 /// ControlNets by name, each with its folder.
@@ -43,7 +44,7 @@ pub(super) fn loras() -> impl Iterator<Item = (&'static str, Cow<'static, [u8]>)
     files(&LORAS, "pytorch_lora_weights.safetensors")
 }
 
-/// The embedded learned words: name and file.
+/// The embedded textual inversions: name and file.
 pub(super) fn embeddings() -> impl Iterator<Item = (&'static str, Cow<'static, [u8]>)> {
     files(&EMBEDDINGS, "learned_embeds.safetensors")
 }

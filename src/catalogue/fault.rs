@@ -6,8 +6,7 @@ use crate::{families::CardError, weights::LoadError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::catalogue) struct Fault {
     pub reason: String,
-    /// Whether the files could not be read for a reason that says nothing about them, such as a lack of file
-    /// descriptors.
+    /// Whether the files could not be read for a transient reason, such as a lack of file descriptors.
     pub is_unread: bool,
 }
 

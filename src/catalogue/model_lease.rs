@@ -81,8 +81,8 @@ impl Ticket {
     fn load(&self) -> Result<Arc<Model>, String> {
         let Ticket { name, entry, device, .. } = self;
         entry.check_unchanged()?;
-        // Computes the fingerprint now, between two checks that the files are those that are loaded. The entry keeps it
-        // for the logs of runs.
+        // Computes the fingerprint now, between two checks that the files are unchanged, so that it belongs to the
+        // files that are loaded. The entry keeps it for the logs of runs.
         entry.fingerprint();
         let Usable { family, folder, .. } = entry.usable()?;
         let loaded = family.load(folder, device);

@@ -101,8 +101,8 @@ impl Catalogue {
     /// and file headers are read.
     ///
     /// # Errors
-    /// A folder or a file cannot be read for a reason that says nothing about it, such as a lack of file descriptors;
-    /// then nothing changes.
+    /// A folder cannot be read; or a file cannot be read for a transient reason, such as a lack of file descriptors,
+    /// and was not already listed as such. Then nothing changes.
     pub fn reload(&self) -> Result<Reloaded, CatalogueError> {
         let reloaded = self.list_again(Listed::without_failed_loads)?;
         self.shelf.forget_failures();
@@ -170,14 +170,15 @@ fn other(error: &impl ToString) -> CatalogueError {
 }
 
 impl Listed {
-    /// The names of what could not be read for a reason that says nothing about the files, with the reason.
+    /// The names of models, ControlNets, LoRAs and textual inversions that could not be read for a transient reason,
+    /// with the reasons.
     fn unread(&self) -> impl Iterator<Item = (&str, &str)> {
         let models = self.models.iter().filter(|(_, entry)| entry.is_unread());
         let models = models.filter_map(|(name, entry)| Some((name.as_str(), entry.usable().err()?)));
         models.chain(self.control_nets.unread()).chain(self.adapters.unread())
     }
 
-    /// The lists without the files whose weights could not be loaded, and those that could not be read.
+    /// The lists without the files that could not be read or whose weights could not be loaded.
     fn without_failed_loads(&self) -> Listed {
         let models = self.models.iter().filter(|(_, entry)| !entry.is_unloadable() && !entry.is_unread());
         Listed {

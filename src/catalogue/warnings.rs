@@ -41,7 +41,7 @@ impl Catalogue {
         warnings
     }
 
-    /// Whether [`Catalogue::warnings`] may read files of the model or of learned words.
+    /// Whether [`Catalogue::warnings`] may read files of the model or of textual inversions.
     pub fn reads_for_warnings(&self, job: &Job) -> bool {
         let Work::Draw(draw) = &job.work;
         self.card(&job.model).is_some_and(|card| texts(draw, &card).iter().any(|text| may_be_cut(text.text, &card)))
@@ -115,8 +115,8 @@ fn texts<'a>(draw: &'a Draw, card: &ModelCard) -> Vec<Text<'a>> {
     all.into_iter().filter_map(text).collect()
 }
 
-/// Whether a text may have more tokens than the model reads: a token has at least one byte, a learned word any number
-/// of tokens.
+/// Whether a text may have more tokens than the model reads: a token has at least one byte, the word of a textual
+/// inversion any number of tokens.
 fn may_be_cut(text: &str, card: &ModelCard) -> bool {
     text.contains('<') || text.len() > card.context_length.saturating_sub(2)
 }

@@ -84,7 +84,7 @@ pub fn sampler_labels() -> Vec<&'static str> {
 
 /// Finds the scheduler for a sampler, such as `DPM++ 2M`, and a schedule type, such as `Karras` or `karras`. The name
 /// of the sampler may end with a schedule type (`DPM++ 2M Karras`), which applies if `schedule_type` is automatic or
-/// absent. Letter case does not matter. Names of `GET /v1/schedulers` are accepted too, in lower case only.
+/// absent. Names of `GET /v1/schedulers` are accepted too. Letter case does not matter.
 ///
 /// # Errors
 /// One of the two names is unknown.

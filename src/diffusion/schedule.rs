@@ -79,9 +79,10 @@ impl Schedule {
         Schedule { points, run, init_noise_sigma, config: config.clone(), stride: config.stride(steps) }.checked()
     }
 
-    /// For a picture of this `strength`, in (0, 1]: a schedule of `steps` steps within the last part of the levels of a
-    /// distilled model (Luo et al. 2023, arXiv:2310.04378, in the form of diffusers). Other classes keep the last
-    /// steps, as [`Schedule::for_strength`] does.
+    /// The schedule of a run that starts from a picture with noise added; `strength` is in (0, 1]. If the class is that
+    /// of distilled models (Luo et al. 2023, arXiv:2310.04378, in the form of diffusers), the run has `steps` steps,
+    /// all within the last part of the levels. Otherwise, it has the last of `steps` steps, as
+    /// [`Schedule::for_strength`] chooses them.
     ///
     /// # Errors
     /// No step is left, or the schedule is not valid.
@@ -110,8 +111,8 @@ impl Schedule {
         Ok(Schedule { run: steps - kept..steps, ..self })
     }
 
-    /// Keeps the first steps: those that begin before the share `end`, in (0, 1), of the training timesteps, counted
-    /// from the noisiest, has passed.
+    /// Keeps the steps that begin at timestep `(1 − end)·T`, rounded, or above. T is the number of training timesteps;
+    /// `end` is in (0, 1).
     ///
     /// # Errors
     /// No step is left, or too few for Runge-Kutta steps.
@@ -132,7 +133,7 @@ impl Schedule {
         Ok(Schedule { run, ..self })
     }
 
-    /// Keeps the steps that [`Schedule::until`] leaves out.
+    /// Keeps the steps that [`Schedule::until`] with `start` in place of `end` leaves out.
     ///
     /// # Errors
     /// No step is left, or the run would start after Runge-Kutta steps.
@@ -149,13 +150,13 @@ impl Schedule {
         Ok(Schedule { run, ..self })
     }
 
-    /// The timestep at which the share `end` of the training timesteps has passed.
+    /// The timestep `(1 − end)·T`, rounded.
     fn cutoff(&self, end: f64) -> f64 {
         let all = self.config.num_train_timesteps() as f64;
         (all - end * all).round_ties_even()
     }
 
-    /// The share of the training timesteps that has passed at timestep `t`.
+    /// The share whose `cutoff` is timestep `t`, rounded down.
     fn share_at(&self, t: f64) -> f64 {
         let all = self.config.num_train_timesteps() as f64;
         (all - t.floor()) / all
@@ -190,8 +191,8 @@ impl Schedule {
         self.points.len() - 1
     }
 
-    /// The point of every network call of the run, in order: diffusers' `timesteps`, where a second-order sampler calls
-    /// the network twice per step. A run that starts from a picture starts at the first of these points.
+    /// The point of every network call of the run, in order. These are diffusers' `timesteps`, which list both calls of
+    /// each step of a second-order sampler. A run that starts from a picture starts at the first of these points.
     pub fn timeline(&self) -> Vec<Point> {
         let Schedule { config, points, run, stride, .. } = self;
         config.sampler.timeline(&RunPoints { config, points, run: run.clone(), stride: *stride })

@@ -61,7 +61,7 @@ impl SchedulerConfig {
 
     /// diffusers' `Cls.from_config(model, **request)`: the request's keys override the model's keys, and the class
     /// gives the remaining defaults. Only the request's keys must be known to the class. Unlike in diffusers, the class
-    /// uses its default if the model's value of the key in `exclusive_values` is a word of another class.
+    /// uses its default if it does not know the model's value of the key in `exclusive_values`.
     ///
     /// # Errors
     /// A name, key, class or value is unknown or invalid, or the keys conflict.

@@ -138,8 +138,8 @@ struct Op<'a> {
     epilogue: Epilogue<'a>,
 }
 
-/// The most floats of one pixel's patch that are copied at a time. A tap (the input channels of one pixel) that has
-/// more floats is copied whole.
+/// The most floats of one pixel's patch that are copied at a time. If the input channels of one tap (one position of
+/// the kernel) are more floats, they are copied whole.
 const PATCH: usize = 1 << 10;
 
 impl CustomOp1 for Op<'_> {

@@ -26,11 +26,11 @@ pub struct Adapter {
     layers: HashMap<String, LowRank>,
 }
 
-/// The change of one layer, y + s·(x·A)·B, of rank r.
+/// The change of one layer, y + s·(x·down)·up, of rank r.
 #[derive(Debug)]
 pub struct LowRank {
     down: Down,
-    /// B, (r, out)
+    /// (r, out)
     up: Matrix,
     /// s
     scale: f64,
@@ -38,14 +38,14 @@ pub struct LowRank {
 
 #[derive(Debug)]
 enum Down {
-    /// A, (in, r)
+    /// (in, r)
     Matrix(Matrix),
-    /// A as the weight of a convolution, (kh·kw·in, r). The first layer that uses it determines the geometry.
+    /// The weight of a convolution, (kh·kw·in, r). The first layer that uses it determines the geometry.
     Conv { weight: Tensor, kernel: (usize, usize), kernels: Kernels, conv: OnceLock<Conv2d> },
 }
 
 impl LowRank {
-    /// The change of a linear layer: A (in, r), B (r, out) and s.
+    /// The change of a linear layer: `down` (in, r), `up` (r, out), and `scale` s.
     ///
     /// # Errors
     /// The shapes do not fit.
@@ -54,7 +54,7 @@ impl LowRank {
         Ok(LowRank { down: Down::Matrix(matrix(down)?), up: matrix(up)?, scale })
     }
 
-    /// The change of a convolution: A as a weight (kh·kw·in, r), B (r, out) and s.
+    /// The change of a convolution: `down` as a weight (kh·kw·in, r), `up` (r, out), and `scale` s.
     ///
     /// # Errors
     /// The shapes do not fit.
@@ -63,7 +63,7 @@ impl LowRank {
         Ok(LowRank { down, up: Matrix::new(up, None, kernels)?, scale })
     }
 
-    /// x (B, …, in), y (B, …, out) → y + scale·s·(x·A)·B, (B, …, out). `geometry` is that of a convolutional layer.
+    /// x (B, …, in), y (B, …, out) → y + scale·s·(x·down)·up, (B, …, out). `geometry` is that of a convolutional layer.
     pub(super) fn epilogue(&self, x: &Tensor, y: &Tensor, geometry: Option<Geometry>, scale: f64) -> Result<Tensor> {
         let down = match (&self.down, geometry) {
             (Down::Matrix(down), _) => down.times(x)?,
@@ -91,7 +91,7 @@ impl Adapter {
         Adapter { layers }
     }
 
-    /// Converts a LoRA file that was read to the layout of the device.
+    /// Converts the LoRA `read` to tensors in the layout of the device's kernels.
     pub(super) fn of(read: Lora, device: &Device) -> Result<Adapter> {
         let (kernels, device) = (device.kernels(), device.candle());
         let layer = |(site, low): (String, lora::LowRank)| {
@@ -108,7 +108,7 @@ impl Adapter {
                 let down = down.contiguous()?.reshape((kh * kw * inputs, rank))?;
                 LowRank::conv(&down, low.kernel, &up, scale, kernels)?
             };
-            // The paths of layers omit `text_model`, which some files have between encoder and module.
+            // The sites of text encoders have `text_model` between encoder and module; the paths of layers omit it.
             Ok((site.replacen(".text_model.", ".", 1), change))
         };
         Ok(Adapter { layers: read.sites.into_iter().map(layer).collect::<Result<_>>()? })

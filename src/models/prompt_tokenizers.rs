@@ -17,7 +17,7 @@ pub struct Cut {
 
 impl PromptTokenizers {
     /// Whether a text of `prompt` or `negative_prompt` (`is_second` false), or of their second forms, is too long.
-    /// `words` are the learned words with their numbers of vectors.
+    /// `words` are the words of textual inversions in the text, with their numbers of vectors.
     pub fn cut(&self, text: &str, is_second: bool, syntax: PromptSyntax, words: &[(String, usize)]) -> Option<Cut> {
         let tokenizer = if is_second { self.0.last() } else { self.0.first() }?;
         let ids = words.iter().map(|(trigger, vectors)| (trigger.as_str(), vec![0; *vectors]));

@@ -46,7 +46,7 @@ pub struct Tokens {
     pub ids: Vec<Vec<u32>>,
     /// For each encoder, the weight of each state; empty for prompts in plain syntax, which have no weights.
     pub weights: Vec<Vec<f32>>,
-    /// The words that the ids beyond the vocabulary stand for.
+    /// The textual inversions whose vectors the ids beyond the vocabulary stand for.
     pub learned: LearnedTokens,
     /// Adapters that change the encoders for this prompt.
     pub adapters: AdapterSet,
@@ -61,12 +61,12 @@ impl Tokens {
     }
 }
 
-/// Triggers in prompts that stand for learned vectors (textual inversion: Gal et al. 2022, arXiv:2208.01618). Cheap to
+/// Textual inversions (Gal et al. 2022, arXiv:2208.01618): triggers in prompts that stand for learned vectors. Cheap to
 /// clone. Two lists are equal if both are empty or both share the same memory.
 #[derive(Clone, Debug, Default)]
 pub struct LearnedTokens(Option<Arc<[LearnedToken]>>);
 
-/// A trigger and its learned vectors.
+/// A textual inversion: a trigger and its learned vectors.
 #[derive(Clone, Debug)]
 pub struct LearnedToken {
     /// The text of the trigger in a prompt, such as `<cat>`.

@@ -41,7 +41,7 @@ pub struct ClipTokenizer {
 
 impl ClipTokenizer {
     /// Reads `tokenizer.json`, or otherwise `vocab.json` and `merges.txt`, from the subfolder `part`. Also reads the
-    /// tokens beyond that vocabulary, as saved by pipelines with learned words: `added_tokens_decoder` of
+    /// tokens beyond that vocabulary, which pipelines with textual inversions save: `added_tokens_decoder` of
     /// `tokenizer_config.json`, and `added_tokens.json`.
     ///
     /// Prompts are padded to the `model_max_length` of `tokenizer_config.json`, at most `positions`. The padding token

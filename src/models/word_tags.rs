@@ -1,4 +1,4 @@
-//! Finds learned words in prompts, which are written as tags: `<name>`.
+//! Finds tags in prompts: `<name>`, the form of the words of textual inversions.
 
 use std::{ops::Range, sync::LazyLock};
 

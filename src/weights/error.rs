@@ -60,7 +60,7 @@ impl LoadError {
         !matches!(self, Absent { .. } | DeadLink { .. } | Device(_) | Read { .. })
     }
 
-    /// Whether a file could not be read for a reason that says nothing about the file, such as a lack of file descriptors.
+    /// Whether a file could not be read for a transient reason, such as a lack of file descriptors.
     pub fn is_transient(&self) -> bool {
         matches!(self, LoadError::Read { source, .. } if crate::transient::is_transient(source))
     }

@@ -178,8 +178,8 @@ pub fn unreadable(path: &Path, error: &io::Error) -> String {
 /// The error that a file is no longer the one that was listed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "has changed on disk since it was listed; try again later: it is listed again within two of models.poll_interval_s, at \
-     SIGHUP and by POST /admin/reload"
+    "has changed on disk since it was listed; try again later: it is listed again within two intervals of \
+     models.poll_interval_s seconds, at SIGHUP and by POST /admin/reload"
 )]
 struct Changed;
 

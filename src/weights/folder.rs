@@ -60,9 +60,9 @@ impl ModelFolder {
         Self(Location::Embedded { name: name.into(), files: files.into_iter().collect(), read })
     }
 
-    /// Presents a single safetensors file as a folder. The file is a ControlNet, with the first authors' or diffusers'
-    /// tensor names, or a checkpoint of one of the `known` kinds, with the first authors' names. Only the file's header
-    /// is read; `NAME.json` next to the file can correct the configurations.
+    /// Presents a single safetensors file as a folder. The file is a ControlNet, with the tensor names of the original
+    /// code or of diffusers, or a checkpoint of one of the `known` kinds, with the tensor names of the original code.
+    /// Only the file's header is read; `NAME.json` next to the file can correct the configurations.
     ///
     /// # Errors
     /// The file is broken, is of none of these kinds, or has tensors that fit no part of its kind.

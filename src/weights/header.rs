@@ -86,8 +86,8 @@ pub fn check(path: &str, file: &FileContent) -> Result<(), LoadError> {
 /// How many bytes at the start of a file tell what it is.
 const FIRST: usize = 64;
 
-/// The first lines of Git LFS pointers, small texts that replace files whose content was not fetched: of Git LFS, and of
-/// its earlier versions under other names.
+/// The first lines of Git LFS pointers, small texts that replace files whose content was not fetched: of Git LFS, and
+/// of its earlier versions under other names.
 const POINTERS: [&[u8]; 3] = [
     b"version https://git-lfs.github.com/spec/",
     b"version https://hawser.github.com/spec/",

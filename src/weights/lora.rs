@@ -86,9 +86,9 @@ impl Lora {
     ///
     /// # Errors
     /// The file is broken or has no tensors; or it has unknown keys (other kinds of adapters, biases), modules that the
-    /// model does not have, halves of pairs, shapes of another model's modules, types other than floats
-    /// (integers for α are allowed), notes that cannot be followed, a rank above [`LARGEST_RANK`], or an α that is not
-    /// finite or too large. The error names all of these.
+    /// model does not have, halves of pairs, shapes of another model's modules, types other than floats (integers for α
+    /// are allowed), PEFT settings in its metadata that cannot be applied, a rank above [`LARGEST_RANK`], or an α that
+    /// is not finite or too large. The error names all of these.
     pub fn check(path: &str, file: &FileContent, modules: &Modules) -> Result<(), LoadError> {
         let header = Header::read(path, file)?;
         let mut mismatch = LoraMismatch::of(path);
@@ -107,7 +107,7 @@ impl Lora {
     /// most a few MiB of the file are in memory at a time, whatever its size.
     ///
     /// # Errors
-    /// A tensor has other numbers, and the error names this tensor; or the file is broken.
+    /// A tensor has numbers that are not finite or too large, and the error names this tensor; or the file is broken.
     pub fn check_numbers(path: &str, file: &FileContent) -> Result<(), LoadError> {
         let header = Header::read(path, file)?;
         let weights = header.tensors.iter().filter(|(key, _)| !key.ends_with("alpha"));

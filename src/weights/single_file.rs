@@ -1,4 +1,4 @@
-//! A checkpoint in one file with its first authors' tensor names, presented as a folder in diffusers' layout.
+//! A checkpoint in one file with the tensor names of the original code, presented as a folder in diffusers' layout.
 //!
 //! A checkpoint has tensors `model.diffusion_model.…`, `first_stage_model.…` and those of text encoders. The names of
 //! the text encoders' tensors identify the checkpoint's kind. The families define the kinds (see [`Checkpoint`]). A
@@ -6,7 +6,7 @@
 //!
 //! Each of the folder's tensors is a part of the one file. Configurations follow from the tensors' shapes and from what
 //! all published models of a kind have in common. `NAME.json` next to `NAME.safetensors` can add what a file does not
-//! contain, above all whether some models predict noise or velocity (see [`sidecar`]).
+//! contain, for example whether the model predicts noise or velocity, which some files do not tell (see [`sidecar`]).
 
 mod checkpoint;
 mod configs;
@@ -139,8 +139,9 @@ impl SingleFile {
         configs.chain(self.tokenizers.iter().flat_map(of_tokenizer))
     }
 
-    /// The text of one of the folder's files. The configuration of a ControlNet, which is the only file of its folder,
-    /// is found in a folder of any name too, because the catalogue of ControlNets looks from the parent folder.
+    /// The text of one of the folder's files. The configuration of a ControlNet, the only file of its folder, is found
+    /// as `config.json` and as `ANY/config.json`, because the catalogue names the files of a ControlNet with the
+    /// folder's name.
     pub fn text(&self, path: &str) -> Option<String> {
         let config = self.configs.get(path).or_else(|| match path.split_once('/') {
             Some((_, file)) if self.parts.is_control_net() => self.configs.get(file),

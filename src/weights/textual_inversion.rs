@@ -64,7 +64,7 @@ impl TextualInversion {
         Ok(read)
     }
 
-    /// Checks that [`TextualInversion::read`] reads the file. Only the header is read, and the vectors if the header is
+    /// Checks that [`TextualInversion::read`] would succeed. Reads the header, and the vectors only if the header is
     /// sound and has these widths.
     ///
     /// # Errors
@@ -88,9 +88,9 @@ fn bad(path: &str) -> impl Fn(Fault) -> LoadError + Copy {
     move |(key, reason)| LoadError::BadKey { path: path.into(), key, reason }
 }
 
-/// The content of the header of a file with a learned word. The file has one tensor, named by the word itself or
-/// `emb_params`; or it has one tensor for each encoder of Stable Diffusion XL, `clip_l` and `clip_g`, which pivotal
-/// tuning calls `text_encoders_0` and `text_encoders_1`.
+/// The content of the header of a textual inversion. The file has one tensor, named by the word itself or `emb_params`;
+/// or it has a tensor for one or both text encoders of Stable Diffusion XL: `clip_l` or `text_encoders_0` for the
+/// first, `clip_g` or `text_encoders_1` (the names of pivotal tuning) for the second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbeddingOutline {
     /// The word, if the file has it.

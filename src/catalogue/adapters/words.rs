@@ -1,4 +1,4 @@
-//! Finds the learned words of a prompt, and checks whether a model can use them.
+//! Finds the words of textual inversions in prompts, and checks whether a model can use them.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -10,8 +10,8 @@ use crate::{
     weights::textual_inversion::{EmbeddingOutline, TextualInversion},
 };
 
-/// Maximum number of different learned words in a prompt. Each takes memory while the generation runs; a prompt has
-/// room for far fewer.
+/// Maximum number of different textual inversions in a prompt. Each takes memory while the generation runs; a prompt
+/// has room for far fewer.
 const MOST_WORDS: usize = 32;
 
 /// The file of each word. Words are compared in lower case (see [`folded`]), so files whose names differ only in letter
@@ -71,8 +71,8 @@ fn is_word(name: &str, file: &File) -> bool {
 }
 
 impl Adapters {
-    /// The learned words in a text, by file name, that the model `model` may use. `<NAME>` in any letter case is the
-    /// word of `NAME.safetensors`.
+    /// The textual inversions, by file name, whose words are in a text and that the model `model` may use. `<NAME>` in
+    /// any letter case is the word of `NAME.safetensors`.
     fn words(&self, model: &str, syntax: PromptSyntax, text: &str) -> BTreeMap<&str, &File> {
         let mut found = BTreeMap::new();
         for span in spans(syntax, text) {
@@ -86,7 +86,8 @@ impl Adapters {
         found
     }
 
-    /// The learned words in a text with their numbers of vectors. Words whose files cannot be read are left out.
+    /// The words of textual inversions in a text, with their numbers of vectors. Words whose files cannot be read are
+    /// left out.
     pub(in crate::catalogue) fn vectors_of(
         &self,
         model: &str,
@@ -100,8 +101,9 @@ impl Adapters {
         self.words(model, syntax, text).into_iter().filter_map(vectors).collect()
     }
 
-    /// The tags in a text that look like learned words of which this model has none, as they are spelled, each with the
-    /// most similar word. `is_token` says whether a tag is a token of the model's own vocabulary.
+    /// The tags in a text that look like words of textual inversions, but are no word that the model `model` may use.
+    /// They are returned as they are spelled, each with the most similar word. `is_token` says whether a tag is a token
+    /// of the model's own vocabulary.
     pub(in crate::catalogue) fn unknown_words(
         &self,
         model: &str,
@@ -122,7 +124,7 @@ impl Adapters {
         unknown
     }
 
-    /// The words that the model `model` may use, with their brackets.
+    /// The words of the textual inversions that the model `model` may use, with their brackets.
     fn usable_words(&self, model: &str) -> impl Iterator<Item = &String> {
         let usable = move |name: &String| {
             self.embeddings.files.get(name).is_some_and(|file| !file.is_embedded() || model == embedded::NAME)
@@ -130,13 +132,13 @@ impl Adapters {
         self.word_index.files.iter().filter(move |(_, name)| usable(name)).map(|(word, _)| word)
     }
 
-    /// The learned words in all prompts of a generation.
+    /// The textual inversions, by file name, whose words are in the prompts of a generation.
     pub(super) fn words_of(&self, model: &str, draw: &Draw) -> BTreeMap<&str, &File> {
         draw.texts().flat_map(|text| self.words(model, draw.prompt_syntax, text)).collect()
     }
 
-    /// Checks whether the model can use the learned words of a prompt; reads their files. The errors are codes and
-    /// reasons.
+    /// Checks whether the model can use the textual inversions whose words are in a prompt; reads their files. The
+    /// errors are codes and reasons.
     pub fn check_words(&self, card: &ModelCard, syntax: PromptSyntax, text: &str) -> Vec<(&'static str, String)> {
         let words = self.words(&card.name, syntax, text);
         if words.len() > MOST_WORDS {
@@ -172,7 +174,7 @@ impl Adapters {
     }
 }
 
-/// Whether a tag has the form of a learned word, unlike those of other syntaxes, such as `<lora:ink:1>`.
+/// Whether a tag has the form of a textual inversion's word, unlike tags of other syntaxes, such as `<lora:ink:1>`.
 fn looks_learned(folded: &str) -> bool {
     let name = folded.trim_start_matches('<').trim_end_matches('>');
     let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ' | '/');

@@ -38,7 +38,7 @@ pub(super) struct Deis {
 }
 
 fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
-    // The other words belong to other classes; diffusers treats them as `logrho` and `deis`.
+    // The other values belong to other classes; diffusers treats them as `logrho` and `deis`.
     let words = ["logrho", "midpoint", "heun", "bh1", "bh2"].map(|word| (word, ()));
     keys.word("solver_type", "logrho", &words)?;
     keys.word("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"].map(|word| (word, ())))?;

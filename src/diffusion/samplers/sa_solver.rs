@@ -42,7 +42,7 @@ pub(super) struct SaSolver {
     lower_order_final: bool,
 }
 
-/// diffusers' words of `prediction_type`.
+/// diffusers' values of `prediction_type`.
 const PREDICTIONS: [(&str, &str); 4] = [
     ("epsilon", "epsilon"),
     ("v_prediction", "v_prediction"),

@@ -54,7 +54,7 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
         return Err(refused("solver_p", value, "null".to_owned()));
     }
     let end = keys.final_sigma()?;
-    // The last three words belong to other classes; diffusers treats them as bh2.
+    // The last three values belong to other classes; diffusers treats them as bh2.
     let types = [("bh1", true), ("bh2", false), ("midpoint", false), ("heun", false), ("logrho", false)];
     let bh1 = keys.word("solver_type", "bh2", &types)?;
     if bh1 && end == FinalSigma::Zero {

@@ -36,8 +36,8 @@ pub(in crate::diffusion) struct Class {
     pub flow: FlowKeys,
     /// Whether karras levels always span the ends of the schedule, regardless of `sigma_min` and `sigma_max`.
     pub keeps_karras_ends: bool,
-    /// A key that other classes share with other words, and the words of this class. If a model's file has a word of
-    /// another class, the word belongs to the model's own scheduler, and this class uses its default.
+    /// A key that other classes have too, but with other values; and the values that this class knows. If a model's
+    /// file has another value, which belongs to the model's own scheduler, this class uses its default.
     pub exclusive_values: Option<(&'static str, &'static [&'static str])>,
     /// Whether a run may start at a level without signal.
     pub zero_signal: ZeroSignal,

@@ -58,7 +58,7 @@ impl Keys<'_> {
             ("sde-dpmsolver", (false, true)),
             ("deis", (true, false)),
         ];
-        // The last three words belong to other classes; diffusers treats them as midpoint.
+        // The last three values belong to other classes; diffusers treats them as midpoint.
         let types = [("midpoint", false), ("heun", true), ("logrho", false), ("bh1", false), ("bh2", false)];
         let (plus_plus, sde) = self.word("algorithm_type", "dpmsolver++", &algorithms)?;
         let order = self.integer("solver_order", 2, 1, 3)?;

@@ -15,7 +15,8 @@ pub(super) struct Block {
     pub attentions: Vec<SpatialAttentionKind>,
     /// The layers at the end of the block that change the size of the map.
     pub resampler: Option<Resampler>,
-    /// Whether the block also has a skip image: a second picture, resampled without weights, which runs parallel to the map.
+    /// Whether the block also has a skip image: a second picture, resampled without weights, which runs parallel to the
+    /// map.
     pub has_skip_image: bool,
 }
 

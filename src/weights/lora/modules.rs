@@ -45,7 +45,8 @@ impl Modules {
         self.shapes.keys().map(String::as_str)
     }
 
-    /// The site of a flattened module name in a component. The name is diffusers' or that of the U-Net's first authors.
+    /// The site of a flattened module name in a component. The name is that of diffusers or that of the U-Net's
+    /// original code.
     pub(super) fn flattened(&self, component: &str, module: &str) -> Option<&str> {
         let known = |module: &str| self.flat.get(&format!("{component}.{module}")).map(String::as_str);
         known(module).or_else(|| match component {

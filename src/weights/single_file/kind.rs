@@ -7,7 +7,7 @@ use crate::weights::{clip_vocabulary::PADS, header::Header};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     Checkpoint(&'static Checkpoint),
-    /// A ControlNet with the first authors' names, which follow the prefix.
+    /// A ControlNet with the tensor names of the original code, which follow the prefix.
     ControlNet {
         prefix: &'static str,
     },
