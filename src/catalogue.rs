@@ -250,7 +250,7 @@ impl Catalogue {
         let adapters = self.adapters();
         let file = adapters.find_lora(lora)?;
         let entry = self.entry(model).ok_or_else(|| unusable(format!("there is no model {model:?}")))?;
-        let modules = entry.modules().map_err(|reason| unusable(reason.to_owned()))?;
+        let modules = entry.modules().map_err(|fault| unusable(fault.reason))?;
         let unfit = |(code, error)| (code, format!("cannot be used with this model: {error}"));
         adapters.check_lora(lora, file, modules).map_err(unfit)
     }

@@ -13,7 +13,7 @@ const STATES = {
 const DOWNLOADS = [
   {
     name: 'Stable Diffusion 1.5', size: '4.3 GB',
-    command: "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir sd15 --exclude '*.bin' '*.ckpt' '*fp16*'",
+    command: "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir sd15 --exclude '*.bin' --exclude '*.ckpt' --exclude '*fp16*'",
   },
   {
     name: 'LCM LoRA for Stable Diffusion 1.5, for pictures in four steps', size: '135 MB',
@@ -21,7 +21,7 @@ const DOWNLOADS = [
   },
   {
     name: 'Stable Diffusion XL', size: '13.9 GB',
-    command: "hf download stabilityai/stable-diffusion-xl-base-1.0 --local-dir sdxl --exclude '*.bin' '*.onnx*' '*.msgpack' '*fp16*'",
+    command: "hf download stabilityai/stable-diffusion-xl-base-1.0 --local-dir sdxl --exclude '*.bin' --exclude '*.onnx*' --exclude '*.msgpack' --exclude '*fp16*'",
   },
 ];
 

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::{
     embedded,
+    entry::CHANGED,
     fault::Fault,
     listing::{self, Source},
 };
@@ -37,6 +38,8 @@ pub struct ControlNets {
 struct Entry {
     /// The key of the files; empty for an embedded network.
     key: String,
+    /// `None` for an embedded network.
+    source: Option<Source>,
     usable: Result<Usable, Fault>,
     loaded: Mutex<Option<Arc<ControlNet>>>,
     /// Why the weights cannot be loaded, however often this is tried.
@@ -83,8 +86,8 @@ impl ControlNets {
         let known = |name: &str, key: &str| self.entries.get(name).filter(|entry| entry.key == key).cloned();
         let mut entries = BTreeMap::new();
         for (name, part, folder) in embedded::control_nets() {
-            let entry =
-                known(name, "").unwrap_or_else(|| Arc::new(Entry::new(String::new(), Ok((folder, part.to_owned())))));
+            let entry = known(name, "")
+                .unwrap_or_else(|| Arc::new(Entry::new(String::new(), None, Ok((folder, part.to_owned())))));
             entries.insert(name.to_owned(), entry);
         }
         for (name, source) in self.found()? {
@@ -95,15 +98,14 @@ impl ControlNets {
         Ok(ControlNets { dir: self.dir.clone(), entries, device: self.device.clone() })
     }
 
-    /// The networks except those whose weights could not be loaded.
+    /// The networks except those whose files could not be read or whose weights could not be loaded.
     pub(super) fn without_failed_loads(&self) -> ControlNets {
         let mut others = self.clone();
         others.entries.retain(|_, entry| entry.unloadable.get().is_none() && !entry.is_unread());
         others
     }
 
-    /// The names of the networks whose files could not be read for a reason that says nothing about them, with the
-    /// reason.
+    /// The names of the networks whose files could not be read for a transient reason, with the reason.
     pub(super) fn unread(&self) -> impl Iterator<Item = (&str, &str)> {
         let unread = self.entries.iter().filter(|(_, entry)| entry.is_unread());
         unread.filter_map(|(name, entry)| Some((name.as_str(), entry.fault()?)))
@@ -201,6 +203,7 @@ impl ControlNets {
         }
         let failed = |reason: &str| format!("the ControlNet {name:?} cannot be loaded: {reason}");
         let Usable { folder, part, .. } = entry.usable().map_err(failed)?;
+        entry.check_unchanged().map_err(failed)?;
         let net = ControlNet::load(folder, part, &self.device).map_err(|error| {
             let reason = error.to_string();
             if error.is_lasting() {
@@ -232,11 +235,11 @@ impl Entry {
             }
             Source::Unusable(fault) => Err(fault.clone()),
         };
-        Entry::new(key, folder)
+        Entry::new(key, Some(source.clone()), folder)
     }
 
     /// Reads the configuration and the file headers.
-    fn new(key: String, folder: Result<(ModelFolder, String), Fault>) -> Entry {
+    fn new(key: String, source: Option<Source>, folder: Result<(ModelFolder, String), Fault>) -> Entry {
         let look = || -> Result<Usable, Fault> {
             let (folder, part) = folder?;
             let config = ControlNetConfig::of(&folder, &part)?;
@@ -245,7 +248,7 @@ impl Entry {
         };
         let usable = catch_unwind(AssertUnwindSafe(look));
         let usable = usable.unwrap_or_else(|_| Err("its files made latentd panic; see the log".to_owned().into()));
-        Entry { key, usable, loaded: Mutex::default(), unloadable: OnceLock::new() }
+        Entry { key, source, usable, loaded: Mutex::default(), unloadable: OnceLock::new() }
     }
 
     fn usable(&self) -> Result<&Usable, &str> {
@@ -253,6 +256,13 @@ impl Entry {
             Some(reason) => Err(reason),
             None => self.usable.as_ref().map_err(|fault| fault.reason.as_str()),
         }
+    }
+
+    /// # Errors
+    /// The files have changed since they were listed.
+    fn check_unchanged(&self) -> Result<(), &'static str> {
+        let changed = self.source.as_ref().is_some_and(|source| listing::stamp(source) != self.key);
+        if changed { Err(CHANGED) } else { Ok(()) }
     }
 
     fn is_unread(&self) -> bool {

@@ -28,7 +28,7 @@ pub(super) struct Entry {
     /// Why the weights cannot be loaded, however often this is tried.
     unloadable: OnceLock<String>,
     /// The modules to which adapters can be added; read at the first request.
-    modules: OnceLock<Result<Modules, String>>,
+    modules: OnceLock<Modules>,
     /// The fingerprint of the files when it was first requested.
     fingerprint: OnceLock<String>,
 }
@@ -122,7 +122,7 @@ impl Entry {
         self.unloadable.get().is_some()
     }
 
-    /// Whether the files could not be read for a reason that says nothing about them.
+    /// Whether the files could not be read for a transient reason, such as a lack of file descriptors.
     pub fn is_unread(&self) -> bool {
         self.usable.as_ref().is_err_and(|fault| fault.is_unread)
     }
@@ -156,13 +156,14 @@ impl Entry {
         self.fingerprint.get_or_init(of_folder)
     }
 
-    /// The modules to which adapters can be added.
-    pub fn modules(&self) -> Result<&Modules, &str> {
-        let modules = || {
-            let Usable { family, folder, .. } = self.usable()?;
-            family.modules(folder).map_err(|error| error.to_string())
-        };
-        self.modules.get_or_init(modules).as_ref().map_err(String::as_str)
+    /// The modules to which adapters can be added. Faults are not remembered.
+    pub fn modules(&self) -> Result<&Modules, Fault> {
+        let Usable { family, folder, .. } = self.usable().map_err(|reason| Fault::from(reason.to_owned()))?;
+        if let Some(modules) = self.modules.get() {
+            return Ok(modules);
+        }
+        let modules = family.modules(folder)?;
+        Ok(self.modules.get_or_init(|| modules))
     }
 }
 
@@ -190,5 +191,5 @@ pub(super) fn name_of(key: &str) -> &str {
     key.split(SEPARATOR).next().unwrap_or(key)
 }
 
-const CHANGED: &str = "its files have changed since they were listed; they are listed again within two of \
-                       models.poll_interval_s, at SIGHUP and by POST /admin/reload";
+pub(super) const CHANGED: &str = "its files have changed since they were listed; they are listed again within two \
+                       intervals of models.poll_interval_s seconds, at SIGHUP and by POST /admin/reload";

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Catalogue, Entry};
+use super::{Catalogue, Entry, fault::Fault};
 use crate::generation::{ModelCard, cut};
 
 /// Maximum number of cached answers. The cache is emptied when it is full.
@@ -44,8 +44,8 @@ impl Catalogue {
             return CompatibleModels::none(fault.to_owned());
         }
         self.users(&format!("lora {name} {}", file.key()), |entry| {
-            let checked = adapters.check_lora(name, file, entry.modules().map_err(str::to_owned)?);
-            checked.map_err(|(_, reason)| reason)
+            let checked = adapters.check_lora(name, file, entry.modules()?);
+            checked.map_err(|(_, reason)| reason.into())
         })
     }
 
@@ -58,7 +58,7 @@ impl Catalogue {
         }
         self.users(&format!("embedding {name} {}", file.key()), |entry| {
             let widths = entry.usable().map_err(str::to_owned)?.card.text_widths;
-            adapters.check_word(name, file, widths).map_err(|(_, reason)| reason)
+            adapters.check_word(name, file, widths).map_err(|(_, reason)| reason.into())
         })
     }
 
@@ -71,11 +71,11 @@ impl Catalogue {
         }
         self.users(&format!("controlnet {name} {key}"), |entry| {
             let card = &entry.usable().map_err(str::to_owned)?.card;
-            control_nets.check(card, name).map_err(|(_, reason)| reason)
+            control_nets.check(card, name).map_err(|(_, reason)| reason.into())
         })
     }
 
-    fn users(&self, file: &str, check: impl Fn(&Entry) -> Result<(), String>) -> CompatibleModels {
+    fn users(&self, file: &str, check: impl Fn(&Entry) -> Result<(), Fault>) -> CompatibleModels {
         let mut of_kind: BTreeMap<String, Fit> = BTreeMap::new();
         let (mut models, mut reasons) = (Vec::new(), Vec::new());
         for (name, entry, card) in self.models_of_text() {
@@ -99,11 +99,16 @@ impl Catalogue {
         CompatibleModels { models, error }
     }
 
-    /// The answer for a file and a kind of model, computed once.
-    fn known(&self, key: (String, String), check: impl FnOnce() -> Result<(), String>) -> Fit {
+    /// The answer for a file and a kind of model, computed once. A transient fault is not remembered.
+    fn known(&self, key: (String, String), check: impl FnOnce() -> Result<(), Fault>) -> Fit {
         let known = self.fits.lock().get(&key).cloned();
         known.unwrap_or_else(|| {
-            let answer = check().map_err(|reason| cut(&reason, REASON_CHARS).into());
+            let checked = check();
+            let is_lasting = !checked.as_ref().is_err_and(|fault| fault.is_unread);
+            let answer = checked.map_err(|fault| cut(&fault.reason, REASON_CHARS).into());
+            if !is_lasting {
+                return answer;
+            }
             let mut known = self.fits.lock();
             if known.len() >= MOST {
                 known.clear();

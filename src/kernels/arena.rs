@@ -108,8 +108,10 @@ struct Arena {
 struct Free {
     /// Begin and end of each part.
     parts: BTreeMap<usize, usize>,
-    /// No byte at or behind this offset has been in use since the last [`release`].
+    /// No byte at this offset or above has been in use since the last [`release`].
     touched: usize,
+    /// The length of the arena.
+    end: usize,
 }
 
 static ARENA: OnceLock<Option<Arena>> = OnceLock::new();
@@ -135,7 +137,7 @@ impl Arena {
             tracing::debug!(%error, "activations are not held in huge pages");
         }
         BEGIN.store(memory.as_ptr() as usize, Ordering::Release);
-        Some(Arena { memory, free: Mutex::new(Free { parts: BTreeMap::from([(0, RESERVED)]), touched: 0 }) })
+        Some(Arena { memory, free: Mutex::new(Free::new(RESERVED)) })
     }
 
     /// The standard library's mutex, because the lock of an allocator must not allocate.
@@ -145,6 +147,10 @@ impl Arena {
 }
 
 impl Free {
+    fn new(end: usize) -> Free {
+        Free { parts: BTreeMap::from([(0, end)]), touched: 0, end }
+    }
+
     /// Takes `size` bytes from the lowest free part that is large enough, so that the used part of the arena stays
     /// short.
     fn take(&mut self, size: usize) -> Option<usize> {
@@ -155,6 +161,12 @@ impl Free {
         }
         self.touched = self.touched.max(begin + size);
         Some(begin)
+    }
+
+    /// No byte at this offset or above is in use: the begin of the free part at the end of the arena, if there is one.
+    fn used(&self) -> usize {
+        let last = self.parts.last_key_value().filter(|(_, end)| **end == self.end);
+        last.map_or(self.end, |(begin, _)| *begin)
     }
 
     fn give_back(&mut self, Range { mut start, mut end }: Range<usize>) {
@@ -203,7 +215,6 @@ pub fn release() {
     let Some(arena) = ARENA.get().and_then(Option::as_ref) else { return };
     let mut free = arena.free();
     let touched = std::mem::take(&mut free.touched);
-    let mut last = 0;
     for (&begin, &end) in &free.parts {
         let end = end.min(touched);
         if begin < end {
@@ -213,16 +224,15 @@ pub fn release() {
                 tracing::debug!(%error, "the arena keeps its memory");
             }
         }
-        last = begin;
     }
-    // From the last free part on, nothing is in use. Bytes before that part may be in use.
-    free.touched = last;
+    free.touched = free.used().min(touched);
 }
 
 /// Makes glibc return freed blocks of at least 4 MiB to the system at once. Call it when a server process starts.
 ///
-/// Without this call, glibc raises the threshold up to 32 MiB as larger blocks are freed. It then keeps up to twice the
-/// threshold in free memory at the end of each thread's heap, which [`trim`] does not return.
+/// Larger blocks than glibc's mmap threshold are mapped one by one, and unmapped when they are freed. Without this
+/// call, the threshold grows up to 32 MiB as larger blocks are freed, and glibc keeps up to twice the threshold in free
+/// memory at the end of each thread's heap, which [`trim`] does not return.
 pub fn give_large_blocks_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -256,7 +266,7 @@ mod tests {
     proptest! {
         #[test]
         fn parts_do_not_overlap_and_grow_together_again(sizes in prop::collection::vec(1usize..9, 1..40), drops: Vec<u8>) {
-            let mut free = Free { parts: BTreeMap::from([(0, 400)]), touched: 0 };
+            let mut free = Free::new(400);
             let mut held: Vec<Range<usize>> = Vec::new();
             let mut drops = drops.into_iter();
             for size in sizes {
@@ -266,6 +276,7 @@ mod tests {
                 let start = free.take(size).unwrap();
                 prop_assert!(held.iter().all(|part| part.end <= start || start + size <= part.start));
                 held.push(start..start + size);
+                prop_assert_eq!(free.used(), held.iter().map(|part| part.end).max().unwrap_or(0));
             }
             held.into_iter().for_each(|part| free.give_back(part));
             prop_assert_eq!(free.parts, BTreeMap::from([(0, 400)]));

@@ -143,7 +143,8 @@ impl Service {
         known.caller(Some(sha256), now)
     }
 
-    /// Whether the sender of an open stream may still read: its key has not been revoked, rotated or expired since.
+    /// Whether the sender of an open stream may still read: its key is valid and may read. A secret from before a
+    /// rotation is valid during `grace_s`.
     ///
     /// # Errors
     /// The store does not answer.
@@ -156,6 +157,7 @@ impl Service {
                 let found = self.query(self.0.store.find_key(id)).await?.and_then(Known::of);
                 if let Some(known) = &found {
                     self.0.keys.keep(known.clone(), clears);
+                    self.mark_used(id.clone());
                 }
                 found
             }

@@ -1,8 +1,8 @@
-//! Watches all generations of a tenant: their durable events in one order, and the latest progress and previews of those
-//! that run.
+//! Watches all generations of a tenant: their durable events in one order, and the latest progress and previews of
+//! those that run.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -25,6 +25,8 @@ const PAGE: usize = 100;
 /// Maximum number of running generations whose progress and previews a watcher receives. Durable events come from all
 /// generations.
 const MOST_RUNNING: usize = 64;
+/// Maximum number of further running generations that a watcher remembers, to follow them when others end.
+const MOST_LATER: usize = 10_000;
 /// Pause between two looks at the progress, so that a watcher gets the progress of each generation at most four times
 /// per second.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
@@ -76,6 +78,7 @@ pub(super) async fn watch(
         poll,
         looks,
         running: BTreeMap::new(),
+        later: BTreeSet::new(),
         due: VecDeque::new(),
     };
     running.iter().for_each(|record| watcher.follow(record.id));
@@ -97,6 +100,8 @@ struct Watcher {
     poll: Interval,
     looks: Interval,
     running: BTreeMap<GenerationId, Running>,
+    /// Running generations beyond [`MOST_RUNNING`], which are followed when others end.
+    later: BTreeSet<GenerationId>,
     due: VecDeque<TenantWatched>,
 }
 
@@ -166,12 +171,18 @@ impl Watcher {
         if self.running.len() < MOST_RUNNING {
             let receiver = self.live.subscribe(id);
             self.running.insert(id, Running { receiver, progress: None, previews: Vec::new() });
+        } else if self.later.len() < MOST_LATER {
+            self.later.insert(id);
         }
     }
 
     fn leave(&mut self, id: GenerationId) {
+        self.later.remove(&id);
         if self.running.remove(&id).is_some() {
             self.live.release(id);
+            if let Some(next) = self.later.pop_first() {
+                self.follow(next);
+            }
         }
     }
 

@@ -100,7 +100,7 @@ impl File {
         self.fault.as_ref().map(|fault| fault.reason.as_str()).or_else(|| self.numbers.0.fault.get()?.as_deref())
     }
 
-    /// Whether the file could not be read for a reason that says nothing about it.
+    /// Whether the file could not be read for a transient reason, such as a lack of file descriptors.
     pub(super) fn is_unread(&self) -> bool {
         self.fault.as_ref().is_some_and(|fault| fault.is_unread)
     }
@@ -110,7 +110,7 @@ impl File {
         matches!(self.numbers.0.fault.get(), Some(Some(_)))
     }
 
-    /// Whether the numbers of a LoRA were already checked.
+    /// Whether the numbers of a LoRA were checked already, or need no check because the file is embedded.
     pub fn has_known_numbers(&self) -> bool {
         self.is_embedded() || self.numbers.0.fault.get().is_some()
     }
@@ -125,7 +125,7 @@ impl File {
             return Ok(());
         }
         let checked = Lora::check_numbers(name, &self.open(name)?);
-        // A read error says nothing about the content, so it is not remembered.
+        // A later read may succeed, so an error of reading is not remembered.
         if !matches!(checked, Err(LoadError::Read { .. })) {
             self.numbers.0.fault.get_or_init(|| checked.as_ref().err().map(LoadError::to_string));
         }
@@ -211,8 +211,12 @@ fn walk(dir: &Path, group: &str, levels: usize, found: &mut BTreeMap<String, See
     paths.sort_unstable();
     for path in paths {
         let last = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if last.starts_with('.') || found.len() >= MOST {
+        if last.starts_with('.') {
             continue;
+        }
+        if found.len() >= MOST {
+            tracing::warn!(path = %dir.display(), "more than {MOST} files: the others are not listed");
+            break;
         }
         if path.is_dir() {
             // A subfolder that cannot be read does not hide the other files.
