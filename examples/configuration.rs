@@ -22,8 +22,8 @@ Later sources override earlier ones:
    `LATENTD_HTTP__BIND`. List items are separated by commas;
 4. command-line flags.
 
-Unknown settings are errors. `latentd config check` reports errors, and `latentd config print` prints the effective settings
-without secrets.
+Unknown settings are errors. `latentd config check` reports errors, and `latentd config print` prints the effective
+settings without secrets.
 ";
 
 /// One comment of the file and the settings that it describes.
