@@ -132,6 +132,6 @@ fn the_readme_has_at_most_120_lines() {
 #[test]
 fn the_reference_of_the_settings_matches_the_defaults() {
     let page = configuration::page();
-    assert!(page.contains("| `engine.slice_ms` | `50` | Milliseconds"), "the table has every setting");
+    assert!(page.contains("| `engine.slice_ms` | `40` | Milliseconds"), "the table has every setting");
     assert!(page == read("docs/configuration.md"), "run `cargo run --example configuration`");
 }
