@@ -24,9 +24,16 @@ pub fn fields(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
 /// Largest head of a part, in bytes. Reading copies a head several times, but not the content of a part.
 const LONGEST_HEAD: usize = 8 << 10;
 
+/// Checks the number of parts and the length of their heads. A delimiter begins a line.
 fn check_heads(boundary: &str, body: &[u8]) -> Result<(), ApiError> {
     let delimiter = format!("--{boundary}");
-    for at in memmem::find_iter(body, delimiter.as_bytes()) {
+    let found = memmem::find_iter(body, delimiter.as_bytes());
+    let begins_line = |at: &usize| *at == 0 || body[..*at].ends_with(b"\r\n");
+    // The last delimiter begins no part.
+    for (count, at) in found.filter(begins_line).enumerate() {
+        if count > Fields::MOST_IN_FORM {
+            return Err(too_many());
+        }
         let rest = &body[at + delimiter.len()..];
         if rest.get(..LONGEST_HEAD).is_some_and(|head| memmem::find(head, b"\r\n\r\n").is_none()) {
             return Err(malformed(format!("the head of a part is longer than {LONGEST_HEAD} bytes")));
@@ -36,14 +43,13 @@ fn check_heads(boundary: &str, body: &[u8]) -> Result<(), ApiError> {
 }
 
 async fn read(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
-    const MOST: usize = Fields::MOST_IN_FORM;
     let whole = futures::stream::once(async move { Ok::<_, std::convert::Infallible>(body) });
     let mut parts = Multipart::with_constraints(whole, boundary, Constraints::new());
     let (mut texts, mut files, mut count) = (Vec::new(), Vec::new(), 0);
     while let Some(part) = parts.next_field().await.map_err(|error| malformed(error.to_string()))? {
         count += 1;
-        if count > MOST {
-            return Err(malformed(format!("the body has more than {MOST} parts")));
+        if count > Fields::MOST_IN_FORM {
+            return Err(too_many());
         }
         let Disposition { name, filename } = Disposition::of(part.headers());
         let Some(name) = name else {
@@ -64,6 +70,10 @@ async fn read(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
         }
     }
     Ok(Fields::from_multipart(texts, files))
+}
+
+fn too_many() -> ApiError {
+    malformed(format!("the body has more than {} parts", Fields::MOST_IN_FORM))
 }
 
 fn malformed(detail: String) -> ApiError {

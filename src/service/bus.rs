@@ -130,6 +130,7 @@ impl Bus {
             return Ok(());
         }
         self.store.report(&reports).await?;
+        self.live.reported(&reports);
         reports.iter().for_each(|report| self.outbox.tell(Hint::Changed(report.lease.id())));
         Ok(())
     }

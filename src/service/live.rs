@@ -104,11 +104,16 @@ impl Live {
         self.announce();
     }
 
-    /// Removes the run, but keeps the watchers: this process or another one will run the generation again.
-    pub fn pause(&self, id: GenerationId) {
+    /// Removes the run of this lease, but keeps the watchers: this process or another one will run the generation again.
+    /// A run that this process has begun meanwhile with a newer lease stays.
+    pub fn pause(&self, lease: &Lease) {
         self.announce();
+        let id = lease.id();
         let mut entries = self.0.entries.lock();
         let Some(entry) = entries.get_mut(&id) else { return };
+        if entry.run.as_ref().is_some_and(|run| run.lease.fence() != lease.fence()) {
+            return;
+        }
         entry.run = None;
         entry.state.send_modify(|state| *state = State { events: state.events + 1, ..State::default() });
         if entry.state.receiver_count() == 0 {
@@ -168,7 +173,17 @@ impl Live {
 
     /// The changes of this process's runs since the last call.
     pub(super) fn reports(&self) -> Vec<Report> {
-        self.0.entries.lock().values_mut().filter_map(Entry::report).collect()
+        self.0.entries.lock().values().filter_map(Entry::report).collect()
+    }
+
+    /// Notes that other processes can read these reports.
+    pub(super) fn reported(&self, reports: &[Report]) {
+        let mut entries = self.0.entries.lock();
+        for report in reports {
+            if let Some(entry) = entries.get_mut(&report.lease.id()) {
+                entry.reported(report);
+            }
+        }
     }
 
     /// The generations that this process watches and does not run. Also drops entries without a run and without
@@ -221,17 +236,25 @@ impl Entry {
         }
     }
 
-    fn report(&mut self) -> Option<Report> {
-        let (run, state) = (self.run.as_mut()?, self.state.borrow());
-        let (progress, previews) = &mut run.reported;
+    fn report(&self) -> Option<Report> {
+        let (run, state) = (self.run.as_ref()?, self.state.borrow());
+        let (progress, previews) = &run.reported;
         let at = |preview: &Preview| (preview.index, preview.step);
         let new: Vec<Preview> =
             state.previews.iter().filter(|preview| !previews.contains(&at(preview))).cloned().collect();
         if new.is_empty() && *progress == state.progress {
             return None;
         }
-        *progress = state.progress;
-        *previews = state.previews.iter().map(at).collect();
         Some(Report { lease: run.lease.clone(), progress: state.progress, previews: new })
+    }
+
+    fn reported(&mut self, report: &Report) {
+        let Some(run) = self.run.as_mut().filter(|run| run.lease.fence() == report.lease.fence()) else { return };
+        let (progress, previews) = &mut run.reported;
+        *progress = report.progress;
+        for Preview { index, step, .. } in &report.previews {
+            previews.retain(|(of, _)| of != index);
+            previews.push((*index, *step));
+        }
     }
 }

@@ -8,6 +8,16 @@ use crate::{
     ledger::{Hint, Lease, Outcome, StoreError},
 };
 
+/// What became of an outcome.
+enum Written {
+    /// The outcome is in the ledger; this is the generation now.
+    Record(Record),
+    /// The lease is lost.
+    Fenced,
+    /// The stored generation is corrupt.
+    Nothing,
+}
+
 impl Worker {
     /// Writes the outcome, retrying as long as the lease allows, because the ledger lists the generation as running
     /// until then. Then notifies the watchers and deletes the files that are no longer needed.
@@ -16,20 +26,21 @@ impl Worker {
         self.leases.release(&lease);
         self.outbox.tell(Hint::Changed(id));
         match written {
-            None => {
+            Written::Nothing => self.live.pause(&lease),
+            Written::Fenced => {
                 self.metrics.fenced_writes.inc();
                 tracing::warn!(%id, fence = lease.fence(), "an outcome is thrown away, since the lease is another's");
-                self.live.pause(id);
+                self.live.pause(&lease);
             }
-            Some(record) if record.status.is_terminal() => {
+            Written::Record(record) if record.status.is_terminal() => {
                 self.note_end(&record, begun);
                 self.live.close(id);
                 self.erase_leftovers(&lease, &record).await;
             }
-            Some(_) => {
+            Written::Record(_) => {
                 tracing::info!(%id, "generation goes back to the queue");
                 self.outbox.tell(Hint::Queued);
-                self.live.pause(id);
+                self.live.pause(&lease);
             }
         }
     }
@@ -65,9 +76,8 @@ impl Worker {
         }
     }
 
-    /// Tries to write the outcome until the store answers. `None` if the lease is lost or the stored generation is
-    /// corrupt.
-    async fn write(&self, lease: &Lease, outcome: Outcome) -> Option<Record> {
+    /// Tries to write the outcome until the store answers.
+    async fn write(&self, lease: &Lease, outcome: Outcome) -> Written {
         let (id, begun) = (lease.id(), Instant::now());
         let mut delay = Duration::from_millis(100);
         loop {
@@ -76,14 +86,17 @@ impl Worker {
             let is_sure = self.leases.allows(lease);
             let outcome = if is_sure { outcome.clone() } else { Outcome::Released };
             match tokio::time::timeout(self.patience(), self.store.finish(lease.clone(), outcome)).await {
-                Ok(Ok(finished)) => return finished,
-                Ok(Err(StoreError::Corrupt { .. })) => return None,
+                Ok(Ok(finished)) => return finished.map_or(Written::Fenced, Written::Record),
+                Ok(Err(error @ StoreError::Corrupt { .. })) => {
+                    tracing::error!(%id, %error, "the outcome of a generation cannot be written");
+                    return Written::Nothing;
+                }
                 Ok(Err(error)) => tracing::error!(%id, %error, "the outcome of a generation cannot be written yet"),
                 Err(_) => tracing::error!(%id, "the outcome of a generation cannot be written yet: no answer"),
             }
             // By now, another worker has had the time to take the generation back.
             if !is_sure && begun.elapsed() > self.claimant.lease {
-                return None;
+                return Written::Fenced;
             }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(Duration::from_secs(10)).min(self.claimant.lease);

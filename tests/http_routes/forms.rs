@@ -9,14 +9,19 @@ use crate::api::{Answer, TestApi};
 type Part<'a> = (&'a str, &'a [u8]);
 
 async fn send(api: &TestApi, parts: &[Part<'_>]) -> Answer {
+    send_with(api, "frontier", parts).await
+}
+
+async fn send_with(api: &TestApi, boundary: &str, parts: &[Part<'_>]) -> Answer {
     let mut body = Vec::new();
     for (head, content) in parts {
-        body.extend(format!("--frontier\r\n{head}\r\n\r\n").bytes());
+        body.extend(format!("--{boundary}\r\n{head}\r\n\r\n").bytes());
         body.extend(*content);
         body.extend(b"\r\n");
     }
-    body.extend(b"--frontier--\r\n");
-    let request = Request::post("/v1/images").header("content-type", "multipart/form-data; boundary=frontier");
+    body.extend(format!("--{boundary}--\r\n").bytes());
+    let kind = format!("multipart/form-data; boundary={boundary}");
+    let request = Request::post("/v1/images").header("content-type", kind);
     api.ask(request.body(Body::from(body)).unwrap()).await
 }
 
@@ -53,6 +58,28 @@ async fn a_picture_is_accepted_with_every_form_of_its_part_headers() {
         let answer = send(&api, &[PROMPT, (head, &file)]).await;
         assert_eq!(answer.status, 202, "{head}: {}", answer.text());
         assert_eq!(answer.json()["params"]["image"]["width"], 64, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_boundary_within_a_file_ends_nothing() {
+    let api = TestApi::open(&[]).await;
+    let mut file = picture();
+    // Data after the end of the picture, which contain the boundary but no end of a head for a long time.
+    file.extend(b"--x--x--x");
+    file.extend([b'.'; 20_000]);
+    let head = "Content-Disposition: form-data; name=\"image\"; filename=\"a.png\"";
+    let answer = send_with(&api, "x", &[PROMPT, (head, &file)]).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn too_many_parts_are_an_error() {
+    let api = TestApi::open(&[]).await;
+    for count in [101, 5000] {
+        let answer = send(&api, &vec![PROMPT; count]).await;
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some("malformed_form")));
+        assert!(answer.text().contains("more than 100 parts"), "{}", answer.text());
     }
 }
 

@@ -66,6 +66,9 @@ fn control(
     if let Some(model) = unit.remove("model").as_ref().and_then(Value::as_str) {
         control.insert("model".to_owned(), without_hash(model).into());
     }
+    let has_mask = ["image", "input_image"]
+        .iter()
+        .any(|name| unit.get(*name).and_then(|image| image.get("mask")).is_some_and(is_given));
     let given = picture(unit.remove("image")).or(picture(unit.remove("input_image"))).or(source.cloned());
     if let Some(given) = given {
         control.insert("image".to_owned(), given);
@@ -78,7 +81,9 @@ fn control(
     let mode = unit.remove("control_mode").unwrap_or_default();
     match control_mode(&mode) {
         Some(ControlMode::Balanced) => {}
-        Some(ControlMode::Prompt) => notes.push(note(place, "control_mode", "My prompt is more important is Balanced")),
+        Some(ControlMode::Prompt) => {
+            notes.push(note(place, "control_mode", "My prompt is more important counts as Balanced"))
+        }
         Some(ControlMode::ControlNet) => {
             control.insert("guess_mode".to_owned(), true.into());
         }
@@ -87,9 +92,11 @@ fn control(
             error(fields, place, Some("control_mode"), "invalid_value", detail);
         }
     }
-    match unit.remove("module").as_ref().and_then(Value::as_str).unwrap_or("none").to_ascii_lowercase().as_str() {
-        "none" => {}
-        "canny" => {
+    let module = unit.remove("module").unwrap_or_default();
+    match module.as_str().map(str::to_ascii_lowercase).as_deref() {
+        None if module.is_null() => {}
+        Some("none") => {}
+        Some("canny") => {
             control.insert("preprocess".to_owned(), "canny".into());
             let thresholds = [("threshold_a", 100.0), ("threshold_b", 200.0)];
             if thresholds.iter().any(|(name, used)| unit.get(*name).is_some_and(|value| value.as_f64() != Some(*used)))
@@ -103,10 +110,14 @@ fn control(
     if resized.is_some_and(|mode| !mode.is_null()) {
         notes.push(note(place, "resize_mode", "the picture is resized without cropping or filling"));
     }
-    if unit.get("mask").is_some_and(|mask| !mask.is_null()) {
+    if has_mask || unit.get("mask").is_some_and(is_given) {
         notes.push(note(place, "mask", "this server does not support it"));
     }
     control
+}
+
+fn is_given(value: &Value) -> bool {
+    !value.is_null() && *value != json!("")
 }
 
 /// A picture as base64 or data URL, or in an object with a mask.
