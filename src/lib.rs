@@ -22,8 +22,9 @@
 //! - Only `families` and `models` name a family of models. No two files import each other, except parent and child.
 //! - `http` does not use candle. Only `http/error.rs` chooses the status codes of errors.
 //! - Only `config` reads settings files and the environment.
-//! - Only `app` and the command line start threads, and tasks outside of a task tracker. Other modules start tasks with
-//!   task trackers that are waited for, and run blocking work with `spawn_blocking`.
+//! - Only `app` and the command line start single threads, or tasks without a task tracker. (`device` builds the thread
+//!   pool of a device.) Other modules start tasks in task trackers, which are waited for, and run blocking work with
+//!   `spawn_blocking`.
 //! - A picture depends only on its request, not on load, batch, retries or the number of threads.
 //! - The ledger is the truth: losing everything in memory loses no generation.
 //! - Every queue, channel, cache and body has a bound.

@@ -11,7 +11,7 @@ use crate::{
 
 /// Tokenizers in memory. One of a large vocabulary takes some 20 MB.
 pub(super) const MOST_TOKENIZERS: usize = 4;
-/// Unknown words that are listed, because a prompt may consist of them.
+/// Maximum number of unknown words that are listed per text, because a text may consist of nothing else.
 const MOST_WORDS: usize = 8;
 
 /// One text of a request.

@@ -45,7 +45,8 @@ fn class_of(map: &Map<String, Value>) -> Result<&'static Class, InvalidScheduler
 }
 
 impl SchedulerConfig {
-    /// The name that changes nothing if a request uses it for a model of this class; `None` if the class has no name.
+    /// The name with which a request gets this scheduler from a model that has it, as without a name; `None` if the
+    /// class has no name.
     pub fn name(&self) -> Option<&'static str> {
         self.class.names.first().map(|named| named.name)
     }

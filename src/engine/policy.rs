@@ -30,8 +30,8 @@ pub struct WaitingCall {
     pub seconds: f64,
     /// Maximum bytes of activations per row.
     pub bytes: u64,
-    /// The work that the run was charged for, in multiplications, plus the service with which it started. The work of a
-    /// slice is charged to the runs of its batch, or to the run that gave its turn to the batch.
+    /// The work that the run was charged for, in multiplications, plus the service with which it started. A slice is
+    /// charged to the runs of its batch; if a run gave its turn to the batch, to that run alone.
     pub service: f64,
     /// The run's number in the order of arrival.
     pub arrival: u64,

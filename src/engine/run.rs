@@ -41,8 +41,8 @@ pub(super) struct Active {
     /// The run's number in the order of arrival.
     pub arrival: u64,
     /// The run's account in fair queueing: the work that it was charged for, in multiplications, plus the least account
-    /// of the active runs when it was admitted. The work of a slice is charged to the runs of its batch, or to the run
-    /// that gave its turn to the batch.
+    /// of the active runs when it was admitted. A slice is charged to the runs of its batch; if a run gave its turn to
+    /// the batch, to that run alone.
     pub service: f64,
     /// Rows of denoiser calls that were computed for this run.
     pub steps: u64,

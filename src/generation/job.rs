@@ -40,7 +40,7 @@ pub struct Job {
 }
 
 /// What a job computes. The enum is matched exhaustively or with irrefutable patterns, so that the compiler lists every
-/// place that a new kind of work affects.
+/// place that must handle a new kind of work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Work {

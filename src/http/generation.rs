@@ -166,8 +166,8 @@ pub fn retry_after_s(view: &View, pace: Option<Pace>) -> u64 {
     left.ceil().clamp(1.0, 60.0) as u64
 }
 
-/// The `ETag` of the object. It changes with the record; while the record stays the same, it changes with the queue
-/// position, the progress, or the signatures of the URLs.
+/// The `ETag` of the object. It changes with the record. While the record stays the same, it changes with the queue
+/// position, with the phase and the step of the progress, and with the expiry of signed URLs.
 pub fn etag(view: &View, signer: &Signer) -> String {
     let version = view.record.version;
     let expiry = signer.expiry(now()).map(|expiry| format!("-{expiry}")).unwrap_or_default();

@@ -17,9 +17,12 @@ const NAME: &str = "idempotency-key";
 const MOST: usize = 255;
 
 impl IdempotencyKey {
+    /// Reads the header. A value that begins with a quote must be a string of RFC 8941, which contains the key. Any
+    /// other value is the key itself, without the spaces around it.
+    ///
     /// # Errors
-    /// `idempotency_key_invalid` if the header is neither a string of RFC 8941 nor a bare word, is too long, or is
-    /// given twice.
+    /// `idempotency_key_invalid` if the header is given twice, if its value begins with a quote but is no such string,
+    /// or if the key does not have 1 to 255 printable ASCII characters.
     fn of(headers: &HeaderMap) -> Result<IdempotencyKey, ApiError> {
         let mut values = headers.get_all(NAME).iter();
         let value = match (values.next(), values.next()) {
@@ -78,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_a_string_or_a_bare_word() {
+    fn a_key_is_given_with_or_without_quotes() {
         let (long, longer) = ("x".repeat(255), "x".repeat(256));
         let quoted = format!("\"{long}\"");
         let cases: [(&str, Option<&str>); 16] = [

@@ -21,7 +21,8 @@ pub fn fields(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
     read(boundary, body).now_or_never().unwrap_or_else(|| Err(malformed("the body does not end".into())))
 }
 
-/// Largest head of a part, in bytes. Reading copies a head several times, but not the content of a part.
+/// Largest head of a part, in bytes. The bound exists because the reader copies each head several times. It copies the
+/// content of a part only once, together with the whole body.
 const LONGEST_HEAD: usize = 8 << 10;
 
 /// Checks the number of parts and the length of their heads. A delimiter begins a line.
@@ -80,7 +81,8 @@ fn malformed(detail: String) -> ApiError {
     ApiError::MalformedForm(detail)
 }
 
-/// All bytes of a part. They come in one piece, as the body did, so nothing is copied.
+/// All bytes of a part. The reader has copied the whole body into one buffer. The content of a part comes as one piece
+/// of this buffer, so it is not copied again.
 async fn content(mut part: Field<'_>) -> Result<Bytes, multer::Error> {
     let mut whole = Bytes::new();
     while let Some(piece) = part.chunk().await? {

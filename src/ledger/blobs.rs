@@ -33,7 +33,7 @@ pub struct Blobs {
     settings: config::Blobs,
     /// The folder; `None` for a bucket.
     folder: Option<PathBuf>,
-    /// One permit for each operation at a time, because an operation has open files or connections.
+    /// Each running operation holds one permit, so that the number of open files and connections is bounded.
     room: Arc<Semaphore>,
 }
 
@@ -61,8 +61,7 @@ impl Blobs {
         Ok(Blobs { objects, settings: settings.clone(), folder, room })
     }
 
-    /// Limits the operations that run at the same time; more wait. An operation has at most about
-    /// [`Blobs::FILES`] open files or connections.
+    /// Limits how many operations run at a time. Each has at most about [`Blobs::FILES`] open files or connections.
     pub fn at_most(self, operations: usize) -> Blobs {
         Blobs { room: Arc::new(Semaphore::new(operations.clamp(1, Semaphore::MAX_PERMITS))), ..self }
     }

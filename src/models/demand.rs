@@ -47,8 +47,10 @@ pub(super) fn resnet(places: usize, inputs: usize, outputs: usize) -> Demand {
 }
 
 /// `Transformer2DModel` of `layers` blocks on a map with `places` and `channels`, and a text of `tokens` that have
-/// `width` values each. Memory peaks in the feed-forward layer, which is four times as wide as the map; residual, input
-/// and state are in memory too.
+/// `width` values each. Memory is counted as eleven maps, for the feed-forward layer: the transformer's input, the
+/// block's state and its norm, and the values and the gates of GEGLU, four maps each. The packed kernel
+/// (`kernels/geglu.rs`) stores only their product, four maps; the other four leave room for the output and for scratch
+/// memory.
 pub(super) fn transformer(places: usize, channels: usize, layers: usize, [tokens, width]: [usize; 2]) -> Demand {
     let (n, c) = (places as f64, channels as f64);
     let to_itself = 4.0 * c * c * n + 2.0 * n * n * c;

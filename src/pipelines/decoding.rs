@@ -58,8 +58,9 @@ impl Activation {
     }
 }
 
-/// Decodes latents (B, C, h, w) stage by stage, and tile by tile if they are large. `run` makes the calls. Pictures
-/// share a call if they have at most `most` latent pixels together, which limits the memory of the call.
+/// Decodes latents (B, C, h, w) stage by stage, and tile by tile if they are large. `run` makes the calls.
+/// Several pictures share a call if their largest tiles have at most `most` latent pixels together, which limits the
+/// memory of the call. A picture that is not divided is one tile.
 ///
 /// # Errors
 /// `run` failed, or its answers are not pictures.

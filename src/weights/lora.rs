@@ -37,8 +37,9 @@ const PORTION: usize = 4 << 20;
 /// The changes that an adapter makes to a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
-    /// The changes by site. A site is a component and one of its modules. Sites are named like the model's own tensors
-    /// without `.weight`: `unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q`,
+    /// The changes by site. A site is a module of the model, named by its component and its path in that component,
+    /// like the model's own tensors without `.weight`:
+    /// `unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q`,
     /// `text_encoder.text_model.encoder.layers.0.self_attn.q_proj` (always with `text_model`, as in published weights).
     pub sites: BTreeMap<String, LowRank>,
 }

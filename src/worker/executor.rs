@@ -18,7 +18,7 @@ pub trait Executor: Send + Sync {
     /// Whether this executor computes work of this kind.
     fn takes(&self, work: &Work) -> bool;
 
-    /// Computes a generation. The files of the artifacts are stored when it returns. It returns soon after the run is
+    /// Computes a generation, and stores the files of its artifacts before it returns. Returns soon after the run is
     /// canceled; see [`RunReporter::until_canceled`].
     ///
     /// # Errors

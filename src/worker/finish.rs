@@ -19,8 +19,11 @@ enum Written {
 }
 
 impl Worker {
-    /// Writes the outcome, retrying as long as the lease allows, because the ledger lists the generation as running
-    /// until then. Then notifies the watchers and deletes the files that are no longer needed.
+    /// Writes the outcome, with retries, because the ledger lists the generation as running until the outcome is
+    /// written. Once the lease is not trusted any more, tries to release the generation instead, and gives up when more
+    /// than one lease time has passed since the first attempt. (With SQLite, leases are always trusted, so it retries
+    /// until the store answers.) Then notifies the watchers, and if the generation has ended, deletes the files that
+    /// are no longer needed.
     pub(super) async fn finish(&self, lease: Lease, outcome: Outcome, begun: Instant) {
         let (id, written) = (lease.id(), self.write(&lease, outcome).await);
         self.leases.release(&lease);

@@ -10,8 +10,7 @@ use crate::{
     weights::textual_inversion::{EmbeddingOutline, TextualInversion},
 };
 
-/// Maximum number of different textual inversions in a prompt. Each takes memory while the generation runs; a prompt
-/// has room for far fewer.
+/// Maximum number of different textual inversions in a prompt, because each takes memory while the generation runs.
 const MOST_WORDS: usize = 32;
 
 /// The file of each word. Words are compared in lower case (see [`folded`]), so files whose names differ only in letter

@@ -20,7 +20,8 @@ pub(in crate::diffusion) struct Class {
     pub name: &'static str,
     /// diffusers' names of other classes with the same keys and the same steps.
     pub aliases: &'static [&'static str],
-    /// Names that a request may use. The first one changes nothing if the model has a scheduler of this class.
+    /// Names that a request may use. If the model's scheduler is of this class, a request with the first name gets the
+    /// same scheduler as a request without a name.
     pub names: &'static [Name],
     /// Lists of the keys of the class: those of diffusers, and those that only this program has.
     pub keys: &'static [&'static [&'static str]],

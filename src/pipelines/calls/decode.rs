@@ -13,8 +13,12 @@ use crate::{
 /// The engine decodes pictures in three lanes, which do not wait for each other. The first lane is for pictures of at
 /// most a quarter of this number of latent pixels, the second for larger ones of at most this number, the third for all
 /// larger ones. The pictures that the first or the second lane decodes at the same time have at most this number of
-/// latent pixels together; the third decodes one picture at a time. Activations have as many pixels as the picture and
-/// many more channels, so the limit is four pictures of 256 × 256 pixels, one of 512 × 512, and one that is larger.
+/// latent pixels together; the third decodes one picture at a time. A tile of a large picture counts as a picture of
+/// its size.
+///
+/// The limit exists because activations have as many pixels as the picture and many more channels. With 8 × 8 pixels
+/// per latent pixel, at most four pictures of 256 × 256 pixels in the first lane, one of 512 × 512 in the second, and
+/// one larger picture in the third are decoded at the same time.
 pub const DECODING: usize = 64 * 64;
 
 /// Runs one of the stages that [`Networks::decode_stages`](crate::pipelines::Networks::decode_stages) returns.
@@ -54,7 +58,8 @@ impl Call for Decode {
         LatentDiffusion::of(model)?.decode(self.shape, self.stage, rows).await
     }
 
-    /// Looks only at pixels, which are few. What is not finite before stays so.
+    /// Checks only the pixels of the last stage, which are fewer numbers than the activations of the other stages. A
+    /// number that is not finite in an earlier stage leads to pixels that are not finite.
     fn is_finite(&self, activation: &Activation) -> bool {
         !self.is_last || activation.is_finite()
     }
