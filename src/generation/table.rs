@@ -158,14 +158,14 @@ pub static SEED_MODE: Field = Field::new(
 .default(|_| Some("per_image".into()));
 
 pub static IMAGE: Field = Field::new("image", Kind::Picture, "The input picture.")
-    .only(|card| card.tasks.iter().any(|task| task.begins_with_picture()), None)
+    .only(takes_picture, None)
     .required(|card| card.tasks.iter().all(|task| task.begins_with_picture()));
 pub static STRENGTH: Field = Field::new(
     "strength",
     Kind::Number(Numbers { min: 0.0, max: 1.0, min_is_open: true, max_is_open: false }),
     "How much of image is redrawn; 1 ignores image. The default is 0.75, with a mask 1.",
 )
-.only(|card| !edits(card), None)
+.only(|card| takes_picture(card) && !edits(card), None)
 .needs("image");
 pub static IMAGE_GUIDANCE_SCALE: Field =
     Field::new("image_guidance_scale", Kind::number(1.0, 10.0), "How closely the picture follows image.")
@@ -415,6 +415,10 @@ fn some_name(name: &str) -> Option<Value> {
 }
 
 /// Whether the model edits pictures by an instruction.
+fn takes_picture(card: &ModelCard) -> bool {
+    card.tasks.iter().any(|task| task.begins_with_picture())
+}
+
 fn edits(card: &ModelCard) -> bool {
     card.tasks.contains(&Task::InstructPix2Pix)
 }
