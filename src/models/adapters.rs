@@ -136,6 +136,10 @@ impl AdapterSet {
     pub fn new(adapters: Vec<(Arc<Adapter>, f32)>) -> AdapterSet {
         AdapterSet((!adapters.is_empty()).then(|| adapters.into()))
     }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 impl PartialEq for AdapterSet {

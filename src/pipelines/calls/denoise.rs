@@ -56,7 +56,9 @@ impl Call for DenoiseCall {
         let part = Part::Denoise { size: self.size(), tokens: self.context[0], shallow: self.depth == Depth::Shallow };
         let controls = rows.iter().map(|row| self.control_demand(&row.controls));
         let controls = controls.max_by(|a, b| a.work.total_cmp(&b.work)).unwrap_or_default();
-        LatentDiffusion::demand(model, part).and(controls)
+        let demand = LatentDiffusion::demand(model, part);
+        let is_adapted = rows.iter().any(|row| !row.adapters.is_empty());
+        if is_adapted { demand.adapted() } else { demand }.and(controls)
     }
 
     async fn run(&self, model: &Model, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {
