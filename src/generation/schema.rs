@@ -8,8 +8,9 @@ use super::{
     table,
 };
 
-/// The schema of a request for the model of this card. A request that does not match the schema is refused. A matching
-/// request can still be refused for reasons that a schema cannot express: names in the catalogue, limits of a
+/// The schema of a request for the model of this card. A request that does not match the schema is refused,
+/// except that null counts as a missing field, and that models without prompts accept values which change nothing. A
+/// matching request can still be refused for reasons that a schema cannot express: names in the catalogue, limits of a
 /// scheduler, the number of pixels.
 pub fn request_schema(on: &Bounds<'_>, is_default_model: bool) -> Value {
     let mut schema = object(table::FIELDS, on);
