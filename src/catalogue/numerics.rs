@@ -10,8 +10,8 @@ use crate::{
 };
 
 /// If two digests are equal, the same generation gets bit-identical network outputs. The digest covers the version of
-/// the build, the vector unit, the hardware of the device, the kernels and their settings, and the files of the model and of
-/// everything else that the request names.
+/// the build, the vector unit, the hardware of the device, the kernels and their settings, and the files of the model and
+/// of everything else that the request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics([u8; 32]);
 

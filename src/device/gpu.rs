@@ -36,7 +36,7 @@ pub struct GpuMemory {
 
 /// The driver of a kind of GPU does not answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the driver of {} GPUs cannot be used: {reason}", kind.name())]
+#[error("the driver of {} GPUs cannot be used: {reason}", .kind.name())]
 pub struct DriverError {
     kind: GpuKind,
     reason: String,
