@@ -2,6 +2,7 @@
 
 mod computation;
 mod crashes;
+mod devices;
 mod memory;
 mod open_files;
 mod operator_token;
@@ -27,7 +28,6 @@ use crate::{
     device::Device,
     engine,
     http::{self, AppState},
-    kernels::{Kernels, winograd},
     ledger::{Blobs, Claimant, Reaping},
     metrics::Metrics,
     service::{AcceptPolicy, Bus, Devices, Drain, Live, Memory, Outbox, Parts, Service, Throughput},
@@ -36,6 +36,8 @@ use crate::{
 };
 
 use computation::{Computation, worker_name};
+pub use devices::devices;
+pub use memory::HostMemory;
 use open_files::FileShares;
 pub use operator_token::operator_token;
 use store::{announce, reaping, start_store};
@@ -133,7 +135,7 @@ impl App {
             keys: service.key_cache(),
         };
         let compute = config.role.works().then(|| {
-            let settings = engine_settings(&config.engine);
+            let settings = engine_settings(&config.engine, opened.len());
             let one = |device: &Device| engine::engine(device.clone(), settings.clone(), metrics.clone());
             let (engines, engine_threads) = opened.iter().map(one).unzip();
             // In an unshared store, leases last as long as the process.
@@ -304,19 +306,6 @@ impl std::fmt::Debug for App {
     }
 }
 
-/// Opens the devices in the settings, with their threads.
-///
-/// # Errors
-/// A core in the settings is not available to this process.
-pub fn devices(config: &Config) -> Result<Vec<Device>> {
-    let (engine, kernels) = (&config.engine, kernels(config));
-    let open = |name: &config::DeviceName| {
-        let device = Device::cpu(&name.to_string(), name.cores.clone(), engine.threads);
-        device.map(|device| device.with_kernels(kernels)).context("engine.devices")
-    };
-    engine.devices.iter().map(open).collect()
-}
-
 /// Opens the catalogue of the settings, for these devices.
 pub fn catalogue(config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
     let models = &config.models;
@@ -330,25 +319,12 @@ pub fn catalogue(config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
     Ok(catalogue.on(devices))
 }
 
-/// The kernels that networks are built of.
-fn kernels(config: &Config) -> Kernels {
-    let winograd = match config.kernels.winograd {
-        config::Winograd::Auto => winograd::Use::Auto,
-        config::Winograd::Off => winograd::Use::Off,
-        config::Winograd::Force => winograd::Use::Always(winograd::TileSize::Four),
-    };
-    match config.engine.kernels {
-        config::KernelSet::Packed => Kernels::Packed(winograd),
-        config::KernelSet::Reference => Kernels::Reference,
-    }
-}
-
-/// The settings of each device's engine. The devices share the memory equally.
-pub fn engine_settings(config: &config::Engine) -> engine::Settings {
+/// The settings of the engine of each of `devices` devices, which share the memory equally.
+pub fn engine_settings(config: &config::Engine, devices: usize) -> engine::Settings {
     engine::Settings {
         max_rows: config.max_rows,
         slice: Duration::from_millis(config.slice_ms),
-        max_bytes: memory::bound(config.max_bytes) / config.devices.len().max(1) as u64,
+        max_bytes: memory::bound(config.max_bytes) / devices.max(1) as u64,
         max_runs: config.max_runs,
         text_cache_entries: config.text_cache_entries,
         checkpoint_interval: (config.checkpoint_interval_ms > 0)

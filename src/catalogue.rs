@@ -236,7 +236,6 @@ impl Catalogue {
 
     /// Adds ControlNets.
     pub fn with_control_nets(self, control_nets: ControlNets) -> Catalogue {
-        let control_nets = control_nets.on(self.first_device());
         self.relisted(|listed| listed.control_nets = Arc::new(control_nets))
     }
 
@@ -271,13 +270,13 @@ impl Catalogue {
         Catalogue { listed: RwLock::new(Arc::new(listed)), ..self }
     }
 
-    /// Sets the devices on which models and ControlNets compute: at least one, all of one kind.
+    /// Sets the devices on which models compute: at least one, all of one kind. ControlNets and adapters follow their
+    /// models.
     pub fn on(self, devices: Vec<Device>) -> Catalogue {
-        let control_nets = ControlNets::clone(&self.control_nets());
-        Catalogue { devices, ..self }.with_control_nets(control_nets)
+        Catalogue { devices, ..self }
     }
 
-    /// The device that holds ControlNets and adapters. They are small, and devices that share memory share them.
+    /// The device of callers that choose none.
     fn first_device(&self) -> Device {
         self.devices.first().cloned().unwrap_or_default()
     }

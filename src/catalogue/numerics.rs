@@ -4,25 +4,26 @@ use sha2::{Digest, Sha256};
 
 use super::Catalogue;
 use crate::{
+    device::Device,
     generation::{Job, Work},
     kernels,
 };
 
 /// If two digests are equal, the same generation gets bit-identical network outputs. The digest covers the version of
-/// the build, the vector unit, the kind of device, the kernels and their settings, and the files of the model and of
-/// everything else that the request names.
+/// the build, the vector unit, the hardware of the device, the kernels and their settings, and the files of the model and
+/// of everything else that the request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics([u8; 32]);
 
 impl Numerics {
-    /// The digest of this process for a generation whose models are in memory.
-    pub fn of(job: &Job, catalogue: &Catalogue) -> Numerics {
+    /// The digest of this process for a generation whose models are in the memory of `device`.
+    pub fn of(job: &Job, catalogue: &Catalogue, device: &Device) -> Numerics {
         let Work::Draw(draw) = &job.work;
         let mut parts = vec![
             env!("CARGO_PKG_VERSION").to_owned(),
             kernels::isa().to_owned(),
-            catalogue.first_device().kind().to_owned(),
-            format!("{:?}", catalogue.first_device().kernels()),
+            device.hardware(),
+            format!("{:?}", device.kernels()),
             catalogue.fingerprint(&job.model),
         ];
         parts.extend(draw.refiner.as_ref().map(|refiner| catalogue.fingerprint(&refiner.model)));

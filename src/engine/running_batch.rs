@@ -106,7 +106,12 @@ impl RunningBatch {
                 }
             }
         };
-        let answers = device.install(compute);
+        let mut answers = device.install(compute);
+        // A GPU may still be computing. Its time and its errors belong to this batch, so the engine waits for it.
+        if let Some(Ok(_)) = &answers {
+            let computed = device.synchronize();
+            answers = computed.err().map(|e| Err(NetworkError { network, detail: e.to_string() })).or(answers);
+        }
         self.spent += begun.elapsed();
         answers
     }

@@ -4,6 +4,7 @@ use std::{any::Any, sync::Arc};
 
 use super::{Frame, NetworkError};
 use crate::{
+    device::Device,
     models::{adapters::Adapter, text_encoders::LearnedToken},
     weights::LoadError,
 };
@@ -15,6 +16,8 @@ pub struct Model {
     pub key: Arc<str>,
     /// The family whose recipe draws with the model.
     pub family: &'static str,
+    /// The device that holds the networks.
+    pub device: Device,
     pub networks: Box<dyn Loaded>,
 }
 

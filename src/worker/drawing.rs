@@ -94,7 +94,7 @@ impl Drawing {
         let (portions, mut recorded) = mpsc::channel(4);
         let (ended, mut outcome) = oneshot::channel();
         let observer = Box::new(ReportingObserver::new(tell.clone(), preview_frames, portions, ended));
-        let mut log = self.open_log(claimed).await?;
+        let mut log = self.open_log(claimed, prepared.model.device.clone()).await?;
         let replay = log.load().await;
         let run = Run { prepared, replay, observer, cancel: claimed.cancel.clone(), attempt };
         let engine = self

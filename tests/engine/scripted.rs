@@ -66,7 +66,13 @@ impl Scripted {
         let latent_rgb = LatentRgb { weight: vec![[0.1; 3]; 4], bias: [0.0; 3] };
         let networks = Box::new(LatentDiffusion { networks: Box::new(Scripted { fault, unlucky, calls }), latent_rgb });
         let family = StableDiffusion::NAME;
-        Model { name: "scripted".to_owned(), key: "scripted".into(), family, networks }
+        Model {
+            name: "scripted".to_owned(),
+            key: "scripted".into(),
+            family,
+            device: latentd::device::Device::host(),
+            networks,
+        }
     }
 
     fn begin(&self, call: Call) {
