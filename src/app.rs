@@ -223,8 +223,9 @@ impl App {
         Ok(self.operator.local_addr()?)
     }
 
-    /// Serves until `stop` or until all devices have failed, then ends within `shutdown_timeout_s`: the server takes no new work; open requests are
-    /// answered or told to retry; running generations store their logs and return to the queue; the engines end.
+    /// Serves until `stop` or until all devices have failed, then ends within `shutdown_timeout_s`: the server takes no
+    /// new work; open requests are answered or told to retry; running generations store their logs and return to the
+    /// queue; the engines end.
     ///
     /// # Errors
     /// A listener failed, or all devices have failed. A supervisor should then start the process again.

@@ -39,17 +39,13 @@ impl TextEmbedding {
     /// chunk. Fails if the widths differ.
     pub fn joined(chunks: Vec<TextEmbedding>) -> Result<TextEmbedding, NetworkError> {
         let hidden: Vec<&Tensor> = chunks.iter().map(|chunk| &chunk.hidden).collect();
-        let hidden = Tensor::cat(&hidden, 0)
-            .map_err(NetworkError::of("text_encoder"))?;
+        let hidden = Tensor::cat(&hidden, 0).map_err(NetworkError::of("text_encoder"))?;
         Ok(TextEmbedding { hidden, pooled: chunks.into_iter().next().and_then(|first| first.pooled) })
     }
 
     /// An embedding of zeros with the model's sizes, which means "no prompt".
     pub fn zeros(spec: &Spec) -> Result<TextEmbedding, NetworkError> {
-        let zeros = |shape: &[usize]| {
-            Tensor::zeros(shape, DType::F32, &HOST)
-                .map_err(NetworkError::of("text_encoder"))
-        };
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &HOST).map_err(NetworkError::of("text_encoder"));
         let pooled = spec.pooled_width.map(|width| zeros(&[width])).transpose()?;
         Ok(TextEmbedding { hidden: zeros(&[spec.context_length, spec.context_width])?, pooled })
     }

@@ -118,9 +118,7 @@ impl PlainUNet {
     pub async fn decode(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
         match &self.output {
             Output::Codes(codes) => codes.decode(shape, rows, &self.device).await,
-            Output::Signed | Output::Unit => {
-                Err(NetworkError::new("vqvae", "the samples of this model are pictures"))
-            }
+            Output::Signed | Output::Unit => Err(NetworkError::new("vqvae", "the samples of this model are pictures")),
         }
     }
 }

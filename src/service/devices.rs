@@ -133,15 +133,16 @@ impl Drop for Placed {
 
 /// Chooses the device for a generation among those that have not failed, in this order: an idle device that has the
 /// model; an idle device with room for the model, so that a frequent model is loaded on several devices; an idle device
-/// without room, if the queues of all devices that have the model are long; the least busy device that has the model, so
-/// that no model is unloaded for a copy of another one; the least busy device.
+/// without room, if the queues of all devices that have the model are long; the least busy device that has the model,
+/// so that no model is unloaded for a copy of another one; the least busy device.
 fn choose(loads: &[Load], of: impl Fn(usize) -> Candidate) -> Option<usize> {
     let usable: Vec<(usize, Candidate)> =
         (0..loads.len()).filter(|&device| !loads[device].failed).map(|device| (device, of(device))).collect();
     let shortest = usable.iter().filter(|(_, of)| of.is_there).map(|(device, _)| loads[*device].running).min();
     let is_long = shortest.is_some_and(|running| running >= LONG_QUEUE);
     let rank = |device: usize, Candidate { is_there, has_room }: Candidate| {
-        match (loads[device].running == 0, is_there, has_room) {
+        let is_idle = loads[device].running == 0;
+        match (is_idle, is_there, has_room) {
             (true, true, _) => 0,
             (true, false, true) => 1,
             (true, false, false) if is_long => 2,

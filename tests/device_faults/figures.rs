@@ -21,7 +21,9 @@ impl Figures {
             self.runs += 1;
             let generation = process.ended(id).await;
             match generation["status"].as_str() {
-                Some("succeeded") => assert!(process.pictures(&generation).await == *expected, "other bytes: {generation}"),
+                Some("succeeded") => {
+                    assert!(process.pictures(&generation).await == *expected, "other bytes: {generation}")
+                }
                 Some("failed") => {
                     println!("{generation}");
                     self.neighbors_failed += 1;
@@ -42,7 +44,9 @@ impl Figures {
     pub fn verdict(&self, name: &str) {
         let Figures { runs, lost, neighbors_failed, splits, notes } = self;
         let notes: String = notes.iter().map(|note| format!(", {note}")).collect();
-        println!("{name}: {runs} runs, {lost} lost, {neighbors_failed} neighbors failed, {splits} batches split{notes}");
+        println!(
+            "{name}: {runs} runs, {lost} lost, {neighbors_failed} neighbors failed, {splits} batches split{notes}"
+        );
         assert_eq!((*lost, *neighbors_failed), (0, 0), "{name}");
     }
 }

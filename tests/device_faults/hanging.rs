@@ -35,7 +35,8 @@ async fn a_process_whose_device_hangs_is_replaced_and_loses_nothing() {
         assert!(said.contains("scripted:0") && said.contains("engine.watchdog_s"), "{said}");
 
         let next = Process::start(&site, &[Scripted::new()]).await;
-        let ids: Vec<String> = std::fs::read_to_string(site.folder.join("ids")).unwrap().lines().map(str::to_owned).collect();
+        let ids: Vec<String> =
+            std::fs::read_to_string(site.folder.join("ids")).unwrap().lines().map(str::to_owned).collect();
         assert_eq!(ids.len(), requests.len());
         let mut figures = Figures::default();
         let generations = figures.judge(&next, &ids, &expected).await;

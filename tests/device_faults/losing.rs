@@ -38,18 +38,23 @@ async fn generations_of_a_lost_device_resume_on_the_others() {
         let queue = process.json("/v1/queue").await;
         for (i, is_lost) in lost.iter().enumerate() {
             let device = &queue["devices"][i];
-            assert_eq!((&device["id"], &device["failed"]), (&json!(format!("scripted:{i}")), &json!(is_lost)), "{queue}");
+            assert_eq!(
+                (&device["id"], &device["failed"]),
+                (&json!(format!("scripted:{i}")), &json!(is_lost)),
+                "{queue}"
+            );
             let label = format!("device=\"scripted:{i}\"");
             assert_eq!(process.metric("latentd_device_failed", &label).await, f64::from(u8::from(*is_lost)));
             assert_eq!(process.metric("latentd_device_runs", &label).await, 0.0);
             assert_eq!(scripts[i].after_loss.load(SeqCst), 0, "a lost device gets no more work");
         }
-        let ready = process.json("/v1/models").await;
-        assert!(ready["data"].is_array(), "the process goes on");
+        let lost_count = lost.iter().filter(|lost| **lost).count();
+        let unloads = process.metric("latentd_model_unloads_total", "model=\"sd1\"").await;
+        assert_eq!(unloads, lost_count as f64, "the models of lost devices are unloaded");
         let again = process.accept_all(&requests[..8]).await;
         figures.judge(&process, &again, &expected[..8]).await;
         assert!(scripts.iter().all(|script| script.after_loss.load(SeqCst) == 0));
-        figures.note(format!("{} devices lost", lost.iter().filter(|lost| **lost).count()));
+        figures.note(format!("{lost_count} devices lost"));
         figures.note(format!("{} rows replayed", process.metric("latentd_replayed_steps_total", "").await));
         figures.verdict(&format!("devices lost in mid-batch, 4 devices, {store}"));
         process.stop().await.unwrap();

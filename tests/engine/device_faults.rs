@@ -70,7 +70,10 @@ impl Experiment {
         let mut figures = self.figures.borrow_mut();
         figures.splits = self.splits();
         let Figures { runs, lost, neighbors_failed, splits } = &*figures;
-        println!("{}: {runs} runs, {lost} lost, {neighbors_failed} neighbors failed, {splits} batches split", self.name);
+        println!(
+            "{}: {runs} runs, {lost} lost, {neighbors_failed} neighbors failed, {splits} batches split",
+            self.name
+        );
         assert_eq!((*lost, *neighbors_failed), (0, 0), "{}", self.name);
     }
 }

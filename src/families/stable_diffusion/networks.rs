@@ -49,9 +49,7 @@ impl Networks for StableDiffusion {
             };
             (0..prompts.len()).map(row).collect::<candle_core::Result<Vec<TextEmbedding>>>()
         };
-        encode
-            .await
-            .map_err(NetworkError::of("text_encoder"))
+        encode.await.map_err(NetworkError::of("text_encoder"))
     }
 
     async fn denoise(
@@ -106,9 +104,7 @@ impl Networks for StableDiffusion {
             };
             Ok(rows_of(&mean)?.into_iter().zip(rows_of(&logvar)?).map(posterior).collect())
         };
-        encode
-            .await
-            .map_err(NetworkError::of("vae_encoder"))
+        encode.await.map_err(NetworkError::of("vae_encoder"))
     }
 
     fn demand(&self, part: Part) -> Demand {
@@ -151,9 +147,7 @@ impl Networks for StableDiffusion {
             let frame = |levels: Vec<f32>| Frame::picture(width, height, levels.into_iter().map(byte).collect());
             Ok(rows_of(&pictures)?.into_iter().map(frame).collect())
         };
-        decode
-            .await
-            .map_err(NetworkError::of("vae_tiny"))
+        decode.await.map_err(NetworkError::of("vae_tiny"))
     }
 }
 
