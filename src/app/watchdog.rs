@@ -49,8 +49,8 @@ struct Watch {
 }
 
 impl Watch {
-    /// Seconds, at least, for which the engine has computed the layer `now`. Counts ticks instead of reading a clock, so
-    /// that a process that was stopped for a while, such as with `docker pause`, does not end when it continues.
+    /// Seconds, at least, for which the engine has computed the layer `now`. Counts ticks instead of reading a clock,
+    /// so that a process that was stopped for a while, such as with `docker pause`, does not end when it continues.
     fn tick(&mut self, now: Option<(u64, &'static str)>) -> u32 {
         self.ticks = if now.is_some() && now == self.seen { self.ticks + 1 } else { 0 };
         self.seen = now;

@@ -46,8 +46,8 @@ const LOST: [&str; 17] = [
 ];
 
 impl Fault {
-    /// The fault that an error of candle tells. Its errors of drivers are boxed and may be wrapped in others, but all of
-    /// them contain the name or the text of the driver's error.
+    /// The fault that an error of candle tells. Its errors of drivers are boxed and may be wrapped in others, but all
+    /// contain the name or the text of the driver's error.
     pub fn of(error: &candle_core::Error) -> Fault {
         Fault::of_text(&error.to_string())
     }
