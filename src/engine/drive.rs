@@ -227,14 +227,13 @@ impl ActiveRuns {
     /// The pending call of a run, in the form that the policy needs. `None` if no rows are open or some are in a batch.
     fn waiting(&self, run: &Active) -> Option<WaitingCall> {
         let holds = run.holds();
-        let most_rows = |of_call: usize, key| of_call.min(self.row_limits.most(key));
         run.with_open(|pending_call| {
             let (key, rows, demand) = (pending_call.key().clone(), pending_call.open_rows(), pending_call.demand());
             let picture = pending_call.stage().map_or(0, |stage| stage.latent_pixels);
             let begins = if holds == 0 { rows * picture } else { 0 };
             let seconds = self.pace.seconds(&key, demand.work);
-            let (most_rows, bytes, service, arrival) =
-                (most_rows(pending_call.most_rows(), &key), demand.bytes, run.service, run.arrival);
+            let most_rows = pending_call.most_rows().min(self.row_limits.most(&key));
+            let (bytes, service, arrival) = (demand.bytes, run.service, run.arrival);
             WaitingCall { key, rows, most_rows, seconds, bytes, service, arrival, picture, holds, begins }
         })
     }
