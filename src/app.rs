@@ -10,6 +10,7 @@ mod reload;
 mod secret_file;
 mod store;
 mod url_secret;
+mod watchdog;
 mod webhooks;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::{net::TcpListener, sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -35,7 +36,7 @@ use crate::{
     worker::{Drawing, Leases, Preload, Slots, Sweeper, Worker},
 };
 
-use computation::{Computation, worker_name};
+use computation::{Computation, device_lost, worker_name};
 pub use devices::devices;
 pub use memory::HostMemory;
 use open_files::FileShares;
@@ -70,13 +71,21 @@ impl App {
     /// The limit of open files is too low, the data folder is in use or cannot be written, the database does not
     /// answer, the default model is unusable, or an address is in use.
     pub async fn build(config: Config) -> Result<App> {
+        let opened = if config.role.works() { devices(&config)? } else { vec![Device::host()] };
+        App::build_on(config, opened).await
+    }
+
+    /// Like [`App::build`], with these devices instead of those in the settings: at least one, all of one kind.
+    ///
+    /// # Errors
+    /// Those of [`App::build`].
+    pub async fn build_on(config: Config, opened: Vec<Device>) -> Result<App> {
         let mut config = config;
         let files = FileShares::of(open_files::raise_limit(), &config)?;
         if config.role.works() {
             config.engine.max_bytes = memory::bound(config.engine.max_bytes);
         }
         let metrics = Metrics::new();
-        let opened = if config.role.works() { devices(&config)? } else { vec![Device::host()] };
         let catalogue = Arc::new(catalogue(&config, opened.clone())?.counted_in(metrics.clone()));
         catalogue.warn();
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -136,8 +145,12 @@ impl App {
         };
         let compute = config.role.works().then(|| {
             let settings = engine_settings(&config.engine, opened.len());
-            let one = |device: &Device| engine::engine(device.clone(), settings.clone(), metrics.clone());
-            let (engines, engine_threads) = opened.iter().map(one).unzip();
+            let one = |(index, device): (usize, &Device)| {
+                let (engine, thread) = engine::engine(device.clone(), settings.clone(), metrics.clone());
+                let (devices, catalogue) = (devices.clone(), catalogue.clone());
+                (engine, thread.when_lost(move |_| device_lost(&devices, &catalogue, index)))
+            };
+            let (engines, engine_threads) = opened.iter().enumerate().map(one).unzip();
             // In an unshared store, leases last as long as the process.
             let leases = Leases::new(store.is_shared().then(|| config.worker.self_fence_s.into()));
             let slots = Slots::new(config.engine.max_runs.get());
@@ -145,7 +158,7 @@ impl App {
                 blobs: blobs.clone(),
                 catalogue: catalogue.clone(),
                 engines,
-                devices,
+                devices: devices.clone(),
                 metrics: metrics.clone(),
                 slots: slots.clone(),
                 memory,
@@ -181,6 +194,8 @@ impl App {
                 preload: Preload { catalogue: catalogue.clone(), metrics: metrics.clone() },
                 worker,
                 engine_threads,
+                devices,
+                watchdog_s: config.engine.watchdog_s,
             }
         });
         let state = AppState::new(
@@ -213,11 +228,12 @@ impl App {
         Ok(self.operator.local_addr()?)
     }
 
-    /// Serves until `stop`, then ends within `shutdown_timeout_s`: the server takes no new work; open requests are
-    /// answered or told to retry; running generations store their logs and return to the queue; the engines end.
+    /// Serves until `stop` or until all devices have failed, then ends within `shutdown_timeout_s`: the server takes no
+    /// new work; open requests are answered or told to retry; running generations store their logs and return to the
+    /// queue; the engines end.
     ///
     /// # Errors
-    /// A listener failed.
+    /// A listener failed, or all devices have failed. A supervisor should then start the process again.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let App {
             config,
@@ -235,6 +251,14 @@ impl App {
         } = self;
         let deadline: Duration = config.shutdown_timeout_s.into();
         let worker_stop = CancellationToken::new();
+        let devices = compute.as_ref().map(|compute| compute.devices.clone()).unwrap_or_default();
+        let (none_left, stop_without) = (devices.clone(), stop.clone());
+        let until_none_left = async move {
+            none_left.until_none_left().await;
+            stop_without.cancel();
+        };
+        let stopped = draining.clone();
+        tasks.spawn(async move { stopped.run_until_cancelled(until_none_left).await });
         let working = compute.map(|compute| compute.spawn(&worker_stop, &draining, &tasks)).transpose()?;
         let interval = config.models.poll_interval_s;
         let reloading = reload::reloading(catalogue, (interval > 0).then(|| Duration::from_secs(interval.into())));
@@ -296,6 +320,10 @@ impl App {
             tracing::warn!("a part of the server did not end in time");
         }
         served.context("a listener failed")?;
+        if devices.is_none_left() {
+            let names: Vec<String> = devices.loads().into_iter().map(|load| load.name).collect();
+            bail!("all devices have failed ({}); another process may open them again", names.join(", "));
+        }
         Ok(())
     }
 }

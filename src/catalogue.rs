@@ -162,6 +162,13 @@ impl Catalogue {
         Some(OnDevice { is_there, has_room: is_there || self.shelf.has_room(bytes) })
     }
 
+    /// Unloads the models of the device with this index, which is lost, as soon as they are not in use.
+    pub fn unload_from(&self, device: usize) {
+        if let Some(device) = self.devices.get(device) {
+            self.shelf.lose(device.name());
+        }
+    }
+
     pub fn default_name(&self) -> &str {
         &self.default
     }

@@ -2,14 +2,19 @@
 
 #[allow(unsafe_code, reason = "the system's calls that tie threads to cores take pointers; each has its proof")]
 mod affinity;
+mod fault;
 mod gpu;
+mod script;
 
 use std::{ops::RangeInclusive, sync::Arc};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::kernels::Kernels;
+pub use fault::{Fault, FaultError};
 pub use gpu::{DriverError, Gpu, GpuKind, GpuMemory};
+pub use script::{Layer, Script};
+
+use crate::kernels::{Kernels, arena};
 
 /// The device of latents, pictures and all other data outside networks: the memory of the process.
 pub const HOST: candle_core::Device = candle_core::Device::Cpu;
@@ -30,6 +35,8 @@ pub struct Device {
     cores: Option<Arc<[usize]>>,
     /// The threads of the device; `None`: rayon's current pool computes.
     pool: Option<Arc<ThreadPool>>,
+    /// What a test lets happen on the device.
+    script: Option<Arc<dyn Script>>,
 }
 
 /// Why a device cannot be used.
@@ -62,7 +69,8 @@ impl Default for Device {
 impl Device {
     /// The CPU, with rayon's current thread pool.
     pub fn host() -> Device {
-        Device { name: "cpu".into(), candle: HOST, kernels: Kernels::default(), gpu: None, cores: None, pool: None }
+        let (gpu, cores, pool, script) = (None, None, None, None);
+        Device { name: "cpu".into(), candle: HOST, kernels: Kernels::default(), gpu, cores, pool, script }
     }
 
     /// The CPU with a thread pool of its own, on all cores or pinned to `cores`. `threads` is the number of threads; 0
@@ -115,6 +123,11 @@ impl Device {
         Device { kernels, ..self }
     }
 
+    /// The same device under the control of a test: `script` decides before each layer whether the device computes it.
+    pub fn with_script(self, script: Arc<dyn Script>) -> Device {
+        Device { script: Some(script), ..self }
+    }
+
     /// The device's name in the settings: `cpu`, `cpu:0`, `cpu:0-7`, `cuda:0`, `metal`.
     pub fn name(&self) -> &str {
         &self.name
@@ -157,6 +170,19 @@ impl Device {
     /// Work of the device has failed.
     pub fn synchronize(&self) -> candle_core::Result<()> {
         self.candle.synchronize()
+    }
+
+    /// Called before the device computes a layer.
+    ///
+    /// # Errors
+    /// The fault in the script of a test. Devices without a script have none here.
+    pub fn before(&self, layer: Layer) -> Result<(), FaultError> {
+        self.script.as_ref().map_or(Ok(()), |script| script.before(layer))
+    }
+
+    /// Returns memory that the device keeps for later calls to the system, or makes it available to larger calls.
+    pub fn release_memory(&self) {
+        arena::release();
     }
 
     /// Pins the calling thread to the cores of the device, if the device has cores of its own.

@@ -58,9 +58,9 @@ impl Model {
     /// The networks have another type, because a recipe called a network that this model does not have.
     pub fn networks<T: Loaded>(&self) -> Result<&T, NetworkError> {
         let networks: &dyn Any = self.networks.as_ref();
-        networks.downcast_ref().ok_or_else(|| NetworkError {
-            network: "model",
-            detail: format!("the model {:?} ({}) does not have the networks of this call", self.name, self.family),
+        networks.downcast_ref().ok_or_else(|| {
+            let Model { name, family, .. } = self;
+            NetworkError::new("model", format!("the model {name:?} ({family}) does not have the networks of this call"))
         })
     }
 }

@@ -48,9 +48,7 @@ impl Networks for StableDiffusion {
             };
             (0..prompts.len()).map(row).collect::<candle_core::Result<Vec<TextEmbedding>>>()
         };
-        encode
-            .await
-            .map_err(|error: candle_core::Error| NetworkError { network: "text_encoder", detail: error.to_string() })
+        encode.await.map_err(NetworkError::of("text_encoder"))
     }
 
     async fn denoise(
@@ -91,7 +89,7 @@ impl Networks for StableDiffusion {
             let answers = rows_of(&predictions)?.into_iter().enumerate().map(answer);
             answers.collect::<candle_core::Result<Vec<Denoised>>>()
         };
-        denoise.await.map_err(|error: candle_core::Error| NetworkError { network: "unet", detail: error.to_string() })
+        denoise.await.map_err(NetworkError::of("unet"))
     }
 
     async fn encode(&self, [height, width]: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
@@ -106,9 +104,7 @@ impl Networks for StableDiffusion {
             };
             Ok(rows_of(&mean)?.into_iter().zip(rows_of(&logvar)?).map(posterior).collect())
         };
-        encode
-            .await
-            .map_err(|error: candle_core::Error| NetworkError { network: "vae_encoder", detail: error.to_string() })
+        encode.await.map_err(NetworkError::of("vae_encoder"))
     }
 
     fn demand(&self, part: Part) -> Demand {
@@ -132,7 +128,7 @@ impl Networks for StableDiffusion {
         let stages = StableDiffusion::decode_stages(self, h, w);
         let of = stages::at(&stages, stage)?;
         let decode = async { Activation::split(self.decode_stage(of, &Activation::join(rows)?).await?) };
-        decode.await.map_err(|error: candle_core::Error| stages::failed(error.to_string()))
+        decode.await.map_err(NetworkError::of("vae"))
     }
 
     fn adapter(&self, path: &str, file: &[u8]) -> Result<Adapter, LoadError> {
@@ -151,9 +147,7 @@ impl Networks for StableDiffusion {
             let frame = |levels: Vec<f32>| Frame::picture(width, height, levels.into_iter().map(byte).collect());
             Ok(rows_of(&pictures)?.into_iter().map(frame).collect())
         };
-        decode
-            .await
-            .map_err(|error: candle_core::Error| NetworkError { network: "vae_tiny", detail: error.to_string() })
+        decode.await.map_err(NetworkError::of("vae_tiny"))
     }
 }
 
