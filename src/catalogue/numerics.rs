@@ -1,6 +1,10 @@
 //! A digest of everything besides the request that determines the bits of a generation's network outputs.
 
-use std::{fs::File, io, sync::LazyLock};
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    sync::LazyLock,
+};
 
 use sha2::{Digest, Sha256};
 
@@ -11,8 +15,9 @@ use crate::{
     kernels,
 };
 
-/// If two digests are equal, the same generation gets bit-identical network outputs. The digest covers the build, the vector unit, the hardware of the device, the kernels and their settings, and the files of the model and
-/// of everything else that the request names.
+/// If two digests are equal, the same generation gets bit-identical network outputs. The digest covers the build, the
+/// vector unit, the hardware of the device, the kernels and their settings, and the files of the model and of everything
+/// else that the request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics([u8; 32]);
 
@@ -20,9 +25,13 @@ pub struct Numerics([u8; 32]);
 /// read, the version.
 static BUILD: LazyLock<String> = LazyLock::new(|| {
     let digest = || {
-        let mut digest = Sha256::new();
-        io::copy(&mut File::open(std::env::current_exe()?)?, &mut digest)?;
-        io::Result::Ok(format!("{:x}", digest.finalize()))
+        let (mut digest, mut file) = (Sha256::new(), BufReader::new(File::open(std::env::current_exe()?)?));
+        while let part @ [_, ..] = file.fill_buf()? {
+            digest.update(part);
+            let read = part.len();
+            file.consume(read);
+        }
+        io::Result::Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     };
     digest().unwrap_or_else(|error| {
         tracing::warn!(%error, "the executable cannot be read: logs of other builds of this version are continued");
