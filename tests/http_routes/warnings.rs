@@ -94,7 +94,7 @@ async fn an_answer_that_is_a_picture_has_its_warnings_in_a_header() {
         (json!({"prompt": "a fox", "size": "192x128"}), r#""size_not_native";pointer="/width""#),
         (
             json!({"prompt": "fox ".repeat(37), "size": "192x128"}),
-            r#""prompt_cut";pointer="/prompt", "size_not_native";pointer="/width""#,
+            r#""size_not_native";pointer="/width", "prompt_cut";pointer="/prompt""#,
         ),
     ] {
         let work = async { api.succeed(api.begin_next().await, PNG).await };
