@@ -129,10 +129,10 @@ mod tests {
         };
         for (comment, expected) in [
             (&b"UNICODE\0\0a\x72\xd0"[..], Some("a\u{72d0}")),
-            (b"ASCII\0\0\0a fox\0", Some("a fox")),
-            (b"\0\0\0\0\0\0\0\0a fox", Some("a fox")),
-            (b"JIS\0\0\0\0\0a fox", None),
-            (b"short", None),
+            (&b"ASCII\0\0\0a fox\0"[..], Some("a fox")),
+            (&b"\0\0\0\0\0\0\0\0a fox"[..], Some("a fox")),
+            (&b"JIS\0\0\0\0\0a fox"[..], None),
+            (&b"short"[..], None),
         ] {
             assert_eq!(user_comment(&file(u32::to_be_bytes, comment)).as_deref(), expected);
         }
