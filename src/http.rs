@@ -52,15 +52,16 @@ mod uploads;
 mod url;
 mod urlencoded;
 mod usage;
+mod warnings;
 mod webhooks;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Router,
-    extract::FromRef,
+    extract::{FromRef, Request},
     http::{HeaderMap, StatusCode, Version, header},
-    middleware,
+    middleware::{self, Next},
     response::Response,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -148,6 +149,7 @@ impl std::fmt::Debug for AppState {
 /// The router of the public listener: the API and the web page.
 pub fn public_router(state: AppState) -> Router {
     let router = assemble(public_routes()).layer(middleware::from_fn(rate_limit::show)).fallback(page::asset);
+    let router = router.layer(middleware::from_fn(choose_face));
     let (origins, bases) = (Origins::public(&state.http), Bases::new(&state.http, true));
     finish(guarded(router.with_state(state.clone()), origins, bases), state.metrics)
 }
@@ -180,6 +182,14 @@ fn assemble<S: Clone + Send + Sync + 'static>(endpoints: Vec<Route<S>>) -> Route
 
 async fn attach_face(mut response: Response, face: ResponseFace) -> Response {
     response.extensions_mut().insert(face);
+    response
+}
+
+/// Chooses the face of an answer from the path if it came from no route.
+async fn choose_face(request: Request, next: Next) -> Response {
+    let face = ResponseFace(routes::face_of(request.uri().path()));
+    let mut response = next.run(request).await;
+    response.extensions_mut().get_or_insert(face);
     response
 }
 

@@ -3,6 +3,7 @@
 
 mod canny;
 mod encode;
+mod exif;
 mod infotext;
 mod input;
 mod jpeg;

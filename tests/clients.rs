@@ -10,6 +10,8 @@ mod server;
 
 #[path = "clients/contract.rs"]
 mod contract;
+#[path = "clients/ollama.rs"]
+mod ollama;
 #[path = "clients/openai.rs"]
 mod openai;
 #[path = "clients/webui.rs"]

@@ -58,6 +58,8 @@ mod tenant_events;
 mod tenants;
 #[path = "http_routes/warnings.rs"]
 mod warnings;
+#[path = "http_routes/web_interface.rs"]
+mod web_interface;
 #[path = "http_routes/without_prompt.rs"]
 mod without_prompt;
 

@@ -55,7 +55,7 @@ pub(super) struct Generate {
     /// Quality of a JPEG, 1 to 100 [default: 90].
     #[arg(long)]
     quality: Option<u32>,
-    /// Number of images, 1 to limits.max_images (by default 8).
+    /// Number of images, 1 to limits.max_images (by default 10).
     #[arg(short, default_value_t = 1)]
     n: u32,
     #[command(flatten)]

@@ -21,4 +21,4 @@ pub struct Limits {
 /// Limits for tests.
 #[cfg(test)]
 pub(super) const LIMITS: Limits =
-    Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
+    Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 10, max_steps: 1000, max_prompt_chars: 10_000 };

@@ -19,7 +19,7 @@ use super::{
     path::ClientChosenId,
     presence::{Presence, Waits},
     tries::Request,
-    url,
+    url, warnings,
 };
 use crate::{
     generation::{Artifact, Facts, Fields, Format, GenerationId, Record, Status},
@@ -159,9 +159,11 @@ async fn picture(
     let bytes = state.service.file(&artifact).await?;
     let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];
     let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
+    let warned = AppendHeaders(warnings::header(&record.job.warnings));
     // An answer with a picture always waits.
     let prefer = Prefer { respond_async: false, ..prefer };
-    Ok((headers(id), applied(&prefer), where_from, seed, content::file(&record, &artifact, bytes)).into_response())
+    Ok((headers(id), applied(&prefer), where_from, seed, warned, content::file(&record, &artifact, bytes))
+        .into_response())
 }
 
 /// Whether `n` asks for more pictures than one answer holds. The resolver reports an invalid `n`.

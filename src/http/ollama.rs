@@ -47,7 +47,7 @@ fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>)
 
 /// The protocol of `/api`.
 #[derive(Clone, Copy, Debug)]
-struct Ollama;
+pub(super) struct Ollama;
 
 impl Face for Ollama {
     fn render_error(&self, problem: &ProblemDocument) -> Document {

@@ -6,8 +6,11 @@ use axum::{
 };
 
 use super::{
-    AppState, admin, catalogue, content, create, events, face::Native, health, images, keys, ollama, openai, page,
-    route::Route, sdapi, spec, tenant_events, uploads, usage, webhooks,
+    AppState, admin, catalogue, content, create, events,
+    face::{Face, Native},
+    health, images, keys, ollama, openai, page,
+    route::Route,
+    sdapi, spec, tenant_events, uploads, usage, webhooks,
 };
 use crate::generation::Format;
 
@@ -17,6 +20,16 @@ pub fn public_routes() -> Vec<Route> {
     routes.extend(sdapi::routes());
     routes.extend(ollama::routes());
     routes
+}
+
+/// The face of a path of the public listener that has no route, and of methods that a path does not support.
+pub(super) fn face_of(path: &str) -> &'static dyn Face {
+    let is_below = |roots: &[&str]| roots.iter().any(|root| path.starts_with(root));
+    match path {
+        _ if is_below(&["/sdapi/", "/controlnet/", "/internal/"]) => &sdapi::Sdapi,
+        _ if is_below(&["/api/"]) => &ollama::Ollama,
+        _ => &Native,
+    }
 }
 
 /// The operations of the public listener, without those of the A1111 and the Ollama face.

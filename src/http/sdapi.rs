@@ -45,7 +45,19 @@ pub fn routes() -> Vec<Route> {
         endpoint(Method::GET, "/sdapi/v1/schedulers", get(lists::schedule_types)),
         endpoint(Method::GET, "/sdapi/v1/loras", get(lists::loras)),
         endpoint(Method::GET, "/sdapi/v1/embeddings", get(lists::embeddings)),
-        endpoint(Method::GET, "/sdapi/v1/upscalers", get(lists::upscalers)),
+        endpoint(Method::GET, "/sdapi/v1/upscalers", get(lists::none)),
+        endpoint(Method::GET, "/sdapi/v1/latent-upscale-modes", get(lists::none)),
+        endpoint(Method::GET, "/sdapi/v1/sd-vae", get(lists::none)),
+        endpoint(Method::GET, "/sdapi/v1/hypernetworks", get(lists::none)),
+        endpoint(Method::GET, "/sdapi/v1/face-restorers", get(lists::none)),
+        endpoint(Method::GET, "/sdapi/v1/realesrgan-models", get(lists::none)),
+        endpoint(Method::GET, "/sdapi/v1/prompt-styles", get(lists::none)),
+        endpoint(Method::POST, "/sdapi/v1/refresh-checkpoints", post(machine::unchanged)),
+        endpoint(Method::POST, "/sdapi/v1/refresh-loras", post(machine::unchanged)),
+        endpoint(Method::POST, "/sdapi/v1/refresh-embeddings", post(machine::unchanged)),
+        endpoint(Method::POST, "/sdapi/v1/refresh-vae", post(machine::unchanged)),
+        endpoint(Method::POST, "/sdapi/v1/unload-checkpoint", post(machine::unchanged)),
+        endpoint(Method::POST, "/sdapi/v1/reload-checkpoint", post(machine::unchanged)),
         endpoint(Method::GET, "/sdapi/v1/scripts", get(lists::scripts)),
         endpoint(Method::GET, "/sdapi/v1/script-info", get(lists::script_info)),
         endpoint(Method::POST, "/sdapi/v1/png-info", post(png_info::png_info)),
@@ -54,6 +66,9 @@ pub fn routes() -> Vec<Route> {
         endpoint(Method::GET, "/controlnet/version", get(lists::control_net_version)),
         endpoint(Method::GET, "/controlnet/model_list", get(lists::control_nets)),
         endpoint(Method::GET, "/controlnet/module_list", get(lists::control_net_modules)),
+        endpoint(Method::GET, "/controlnet/control_types", get(lists::control_types)),
+        endpoint(Method::GET, "/controlnet/settings", get(lists::control_net_settings)),
+        endpoint(Method::GET, "/internal/ping", get(machine::ping)),
     ]
 }
 
@@ -71,7 +86,7 @@ fn is_own(record: &Record) -> bool {
 
 /// The protocol of `/sdapi/v1`.
 #[derive(Clone, Copy, Debug)]
-struct Sdapi;
+pub(super) struct Sdapi;
 
 impl Face for Sdapi {
     fn render_error(&self, problem: &ProblemDocument) -> Document {

@@ -1,13 +1,11 @@
 //! The orientation of a picture, as its file states it.
 
-mod exif;
-
 use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 use image::{ImageDecoder, ImageFormat, metadata::Orientation};
 
-use super::jpeg;
+use super::{exif, jpeg};
 
 /// Reads the orientation like Pillow's `exif_transpose`, and therefore like diffusers' `load_image`: from EXIF, or from
 /// XMP if EXIF has no orientation. A PNG can store EXIF and XMP before or after its pixels, and EXIF also as a text of

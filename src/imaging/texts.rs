@@ -2,14 +2,32 @@
 
 use std::io::Cursor;
 
+use image_webp::WebPDecoder;
 use png::{Decoder, Limits};
+
+use super::{exif, jpeg};
 
 /// The most bytes that the texts of a file may take in memory.
 const MOST_BYTES: usize = 4 << 20;
 
-/// The text `parameters` of a PNG file, from its chunks before the pixels. `None` if there is none, or if the file is
-/// no PNG.
+/// The settings in a picture file: the text `parameters` of a PNG, the user comment in the EXIF of a JPEG or WebP.
+/// `None` if there is none, or if the file has another format.
 pub fn infotext_of(file: &[u8]) -> Option<String> {
+    match file {
+        [0xff, 0xd8, ..] => exif::user_comment(jpeg::exif(file)?),
+        [b'R', b'I', b'F', b'F', ..] => of_webp(file),
+        _ => of_png(file),
+    }
+}
+
+fn of_webp(file: &[u8]) -> Option<String> {
+    let mut decoder = WebPDecoder::new(Cursor::new(file)).ok()?;
+    decoder.set_memory_limit(MOST_BYTES);
+    exif::user_comment(&decoder.exif_metadata().ok()??)
+}
+
+/// The text `parameters` in the chunks before the pixels.
+fn of_png(file: &[u8]) -> Option<String> {
     const KEYWORD: &str = "parameters";
     let reader = Decoder::new_with_limits(Cursor::new(file), Limits { bytes: MOST_BYTES }).read_info().ok()?;
     let info = reader.info();
@@ -22,6 +40,25 @@ pub fn infotext_of(file: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        generation::Encoding,
+        imaging::{Metadata, RgbImage, encode},
+    };
+
+    #[test]
+    fn the_settings_are_read_from_every_format_that_this_program_writes() {
+        let image = RgbImage { width: 2, height: 1, pixels: vec![90; 6] };
+        let parameters = "a fox, 狐 🦊\nNegative prompt: rain\nSteps: 4".to_owned();
+        let full = Metadata::Full { parameters: parameters.clone(), request: "{}".to_owned() };
+        for encoding in [Encoding::Png, Encoding::Jpeg { quality: 90 }, Encoding::Webp] {
+            let read = |metadata: &Metadata| infotext_of(&encode(&image, encoding, metadata).unwrap());
+            assert_eq!(read(&full).as_ref(), Some(&parameters), "{encoding:?}");
+            assert_eq!(read(&Metadata::None), None, "{encoding:?}");
+            assert_eq!(read(&Metadata::Seed("7".to_owned())), None, "{encoding:?}");
+            let file = encode(&image, encoding, &full).unwrap();
+            (0..file.len()).for_each(|length| drop(infotext_of(&file[..length])));
+        }
+    }
 
     fn file(add: impl FnOnce(&mut png::Encoder<'_, &mut Vec<u8>>)) -> Vec<u8> {
         let mut file = Vec::new();

@@ -24,6 +24,8 @@ const assertPictures = (result, count) => {
 for (const model of ["emoji", "gpt-image-1", "dall-e-2"]) {
   assertPictures(await generateImage({ model: openai.image(model), prompt: "a red fox", size: "64x64", n: 2 }), 2);
 }
+const ten = { prompt: "a red fox", size: "64x64", n: 10, providerOptions: { openai: { quality: "low" } } };
+assertPictures(await generateImage({ model: openai.image("dall-e-2"), ...ten }), 10);
 const drawn = await generateImage({
   model: compatible.imageModel("emoji"),
   prompt: "a red fox",

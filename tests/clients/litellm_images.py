@@ -17,6 +17,9 @@ for image in (io.BytesIO(file), [io.BytesIO(file)]):
     edited = litellm.image_edit(image=image, prompt="a green fox", size="64x64", **SHARED)
     assert base64.b64decode(edited.data[0].b64_json).startswith(b"\x89PNG"), edited
 
+varied = litellm.image_variation(image=io.BytesIO(file), n=1, size="64x64", **SHARED)
+assert len(varied.data) == 1 and (varied.data[0].url or varied.data[0].b64_json), varied
+
 try:
     litellm.image_generation("a red fox", size="1x1", **SHARED)
 except litellm.BadRequestError as error:

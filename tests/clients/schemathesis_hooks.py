@@ -1,6 +1,7 @@
 """What schemathesis must know to test this server quickly and to read all of its answers."""
 
 import itertools
+import json
 
 import schemathesis
 
@@ -10,7 +11,7 @@ MOST_STEPS = 30
 OTHER_STEPS = {"num_inference_steps", "sigmas", "timesteps"}
 DRAWING = {
     "createImage", "createImagePng", "createImageJpg", "createImageWebp", "putImage",
-    "openaiGenerate", "openaiEdit", "openaiVary", "sdapiTxt2img", "sdapiImg2img",
+    "openaiGenerate", "openaiEdit", "openaiVary", "sdapiTxt2img", "sdapiImg2img", "ollamaGenerate",
 }
 fresh = itertools.count()
 
@@ -30,6 +31,14 @@ def before_load_schema(context, raw_schema):
                 fields["data"] = {
                     "type": "string", "contentMediaType": "application/json", "contentSchema": fields["data"],
                 }
+    # `lines` reads such an answer as a list.
+    for path in raw_schema["paths"].values():
+        for operation in path.values():
+            if isinstance(operation, dict):
+                for response in operation.get("responses", {}).values():
+                    line = response.get("content", {}).get("application/x-ndjson")
+                    if line:
+                        line["schema"] = {"type": "array", "minItems": 1, "items": line["schema"]}
 
 
 @schemathesis.hook
@@ -50,3 +59,9 @@ def before_call(context, case, kwargs):
 def picture(context, response):
     """A picture is checked as a text, as openapi.yaml describes it."""
     return response.content.decode("latin-1")
+
+
+@schemathesis.deserializer("application/x-ndjson")
+def lines(context, response):
+    """Lines of JSON are checked as the list of their objects."""
+    return [json.loads(line) for line in response.content.splitlines()]

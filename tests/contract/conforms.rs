@@ -50,14 +50,20 @@ pub fn operation(method: &str, path: &str) -> Option<&'static Value> {
 
 /// Panics unless the contract allows this answer: the operation lists the status, and the body has one of the media
 /// types of the status and is valid for its schema. For a path or method outside the contract, the status must be 404
-/// or 405 and the body a problem document.
+/// or 405 and the body an error of the protocol that the path belongs to.
 pub fn assert_conforms(method: &str, path: &str, status: u16, body: &[u8]) {
     let Some(operation) = operation(method, path) else {
         assert!(
             status == 404 || status == 405,
             "{method} {path} is not in the contract but was answered with {status}"
         );
-        return assert_valid(&json!({"$ref": "#/components/schemas/Problem"}), &json_of(body), method, path, status);
+        let schema = match path.split('/').nth(1) {
+            Some("sdapi" | "controlnet" | "internal") => "SdapiError",
+            Some("api") => "OllamaError",
+            _ => "Problem",
+        };
+        let schema = json!({"$ref": format!("#/components/schemas/{schema}")});
+        return assert_valid(&schema, &json_of(body), method, path, status);
     };
     let response = operation["responses"].get(status.to_string());
     let response =

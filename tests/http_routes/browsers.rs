@@ -106,7 +106,9 @@ async fn pages_of_listed_origins_use_the_api_and_read_its_answers() {
     let vary: Vec<_> = answer.headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
     assert!(vary.join(",").contains("Origin") && vary.join(",").contains("Accept"), "{vary:?}");
     let exposed = answer.header("access-control-expose-headers").to_ascii_lowercase();
-    for name in ["location", "retry-after", "etag", "latentd-generation-id", "latentd-seed", "x-request-id"] {
+    for name in
+        ["location", "retry-after", "etag", "latentd-generation-id", "latentd-seed", "latentd-warnings", "x-request-id"]
+    {
         assert!(exposed.split(", ").any(|exposed| exposed == name), "{name} of {exposed}");
     }
     // Errors can be read, too.

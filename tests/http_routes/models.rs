@@ -30,6 +30,21 @@ async fn api(models: &Path, more: &[(&str, &str)]) -> TestApi {
 }
 
 #[tokio::test]
+async fn the_web_interface_of_a_key_begins_with_a_model_that_the_key_may_use() {
+    let models = tempfile::tempdir().unwrap();
+    copy(&fixtures().join("pipelines/sd1"), &models.path().join("tiny"));
+    let api = api(models.path(), &[]).await;
+    for (terms, expected) in
+        [(json!(["tiny"]), "tiny"), (json!(["tiny", "emoji"]), "emoji"), (json!(["none"]), "emoji")]
+    {
+        let made = api.operate(Method::POST, "/admin/keys", json!({"tenant": "studio", "models": terms})).await;
+        let key = format!("Bearer {}", made.json()["key"].as_str().unwrap());
+        let request = Request::get("/sdapi/v1/options").header("authorization", key).body(Body::empty()).unwrap();
+        assert_eq!(api.ask(request).await.json()["sd_model_checkpoint"], expected, "{terms}");
+    }
+}
+
+#[tokio::test]
 async fn names_of_models_may_have_slashes_and_spaces() {
     let models = tempfile::tempdir().unwrap();
     for name in ["org/tiny", "My Model v1"] {

@@ -56,7 +56,7 @@ async fn the_schema_and_the_server_agree_on_requests_for_any_model() {
         (json!({"colour": "red"}), false),
         (json!({"model": "another"}), false),
         (json!({"n": 8, "steps": 999, "seed": i64::MAX, "guidance_scale": 30, "clip_skip": 0}), true),
-        (json!({"n": 9}), false),
+        (json!({"n": 11}), false),
         (json!({"n": 1.5}), false),
         (json!({"n": 2.0}), true),
         (json!({"steps": 0}), false),

@@ -6,7 +6,8 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use latentd::{
-    generation::{MediaType, Phase, Preview, Progress},
+    generation::{Encoding, MediaType, Phase, Preview, Progress},
+    imaging::{Metadata, RgbImage, encode},
     ledger::Outcome,
 };
 use serde_json::{Value, json};
@@ -318,7 +319,7 @@ async fn control_net_units_are_read_as_webuiapi_sends_them() {
         assert_eq!(control[field], expected, "{field}");
     }
     let notes = notes(&answer);
-    assert!(notes.len() == 2 && notes.iter().all(|note| note.starts_with("ControlNet unit 1: ")), "{notes:?}");
+    assert_eq!(notes, ["ControlNet unit 1: threshold_a and threshold_b is ignored: canny uses 100 and 200"]);
 
     // Without a picture of its own, a unit of img2img uses the picture of the request.
     let scripts = json!({"alwayson_scripts": {"controlnet": {"args": [{"model": "emoji-canny", "image": ""}]}}});
@@ -332,6 +333,82 @@ async fn control_net_units_are_read_as_webuiapi_sends_them() {
         let error = refused(&api, TXT2IMG, &txt2img(scripts)).await;
         assert_eq!(error["fields"][0]["pointer"], format!("/alwayson_scripts/ControlNet/args/0/{key}"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_a_control_net_unit_asks_for_in_vain_is_noted() {
+    let api = TestApi::open(&[]).await;
+    // What webuiapi sends for a map, and values that have no effect without a preprocessor.
+    let idle = json!({
+        "image": picture(40), "mask": null, "module": "none", "model": "emoji-canny", "weight": 1.0,
+        "resize_mode": "Resize and Fill", "low_vram": false, "processor_res": 512, "threshold_a": 64, "threshold_b": 64,
+        "guidance_start": 0.0, "guidance_end": 1.0, "control_mode": "Balanced", "pixel_perfect": false,
+        "hr_option": "Both", "enabled": true, "guessmode": null, "save_detected_map": false, "input_mode": "simple",
+    });
+    let request = |unit: Value| {
+        let script = json!({"ControlNet": {"args": [unit]}});
+        txt2img(json!({"alwayson_scripts": script, "override_settings_restore_afterwards": false}))
+    };
+    assert_eq!(notes(&drawn(&api, TXT2IMG, &request(idle.clone())).await.0), [""; 0]);
+    let busy = json!({
+        "module": "canny", "foo": 1, "guessmode": true, "processor_res": 256, "save_detected_map": true,
+        "low_vram": true, "threshold_a": -1, "threshold_b": 200, "mask": "x",
+    });
+    let wide = with(request(with(idle.clone(), busy)), json!({"width": 128}));
+    let mut found = notes(&drawn(&api, TXT2IMG, &wide).await.0);
+    found.sort();
+    let expected = ["foo", "guessmode", "low_vram", "mask", "processor_res", "resize_mode", "save_detected_map"];
+    let names: Vec<_> = found.iter().map(|note| note.split(' ').nth(3).unwrap()).collect();
+    assert_eq!(names, expected, "{found:?}");
+    assert!(found.iter().all(|note| note.starts_with("ControlNet unit 0: ")), "{found:?}");
+    let many: serde_json::Map<String, Value> = (0..200).map(|at| (format!("foo{at}"), at.into())).collect();
+    let found = notes(&drawn(&api, TXT2IMG, &request(with(idle, Value::Object(many)))).await.0);
+    assert_eq!((found.len(), &*found[50]), (51, "150 more fields are ignored"));
+}
+
+#[tokio::test]
+async fn settings_that_are_not_restored_and_repeated_pictures_are_noted() {
+    let api = TestApi::open(&[]).await;
+    let body = img2img(json!({
+        "include_init_images": true, "override_settings": {"CLIP_stop_at_last_layers": 2},
+        "override_settings_restore_afterwards": false,
+    }));
+    let mut found = notes(&drawn(&api, IMG2IMG, &body).await.0);
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "include_init_images is ignored: this server does not support it",
+            "override_settings_restore_afterwards is ignored: this server does not support it",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_settings_in_a_picture_are_read_from_every_format() {
+    let api = TestApi::open(&[]).await;
+    let parameters = "a fox\nSteps: 4, Sampler: DPM++ 2M, Size: 64x64".to_owned();
+    let metadata = Metadata::Full { parameters: parameters.clone(), request: "{}".to_owned() };
+    let image = RgbImage { width: 64, height: 64, pixels: vec![90; 64 * 64 * 3] };
+    for (format, encoding, extension) in [
+        ("png", Encoding::Png, "png"),
+        ("jpg", Encoding::Jpeg { quality: 90 }, "jpg"),
+        ("webp", Encoding::Webp, "webp"),
+    ] {
+        let file = encode(&image, encoding, &metadata).unwrap();
+        let media_type = encoding.format().media_type();
+        let work =
+            async { api.succeed_with_files(api.begin_next().await, &[(media_type, extension, file.as_slice())]).await };
+        let body = txt2img(json!({"override_settings": {"samples_format": format}}));
+        let (answer, ()) = tokio::join!(api.ask(post(TXT2IMG, &body, None)), work);
+        let info = info(&answer);
+        assert_eq!((&info["infotexts"], &info["sampler_name"]), (&json!([parameters]), &json!("DPM++ 2M")), "{format}");
+        let body = json!({"image": answer.json()["images"][0]});
+        let read = api.ask(post("/sdapi/v1/png-info", &body, None)).await.json();
+        assert_eq!((&read["info"], &read["parameters"]["Size"]), (&json!(parameters), &json!("64x64")), "{format}");
+    }
+    let answer = api.ask(post("/sdapi/v1/png-info", &json!({"image": picture(1)}), None)).await;
+    assert_eq!(answer.json()["info"], "", "a picture without settings");
 }
 
 #[tokio::test]

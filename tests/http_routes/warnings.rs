@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::api::{TestApi, post};
+use crate::{
+    PNG,
+    api::{TestApi, post},
+};
 
 /// Code, pointer and detail of each warning of the request.
 async fn warnings(api: &TestApi, body: Value) -> Vec<(String, String, String)> {
@@ -81,4 +84,21 @@ async fn a_size_that_is_not_the_models_own_is_named() {
     assert_eq!((&*wide[0].0, &*wide[0].1, wide.len()), ("size_not_native", "/width", 1));
     assert!(wide[0].2.contains("made for 128x128") && wide[0].2.contains("is 192x128"), "{wide:?}");
     assert_eq!(codes(&api, json!({"prompt": "a fox", "height": 192})).await, [pair("size_not_native", "/height")]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_a_picture_has_its_warnings_in_a_header() {
+    let api = TestApi::open(&[]).await;
+    for (body, expected) in [
+        (json!({"prompt": "a fox", "size": "128x128"}), ""),
+        (json!({"prompt": "a fox", "size": "192x128"}), r#""size_not_native";pointer="/width""#),
+        (
+            json!({"prompt": "fox ".repeat(37), "size": "192x128"}),
+            r#""size_not_native";pointer="/width", "prompt_cut";pointer="/prompt""#,
+        ),
+    ] {
+        let work = async { api.succeed(api.begin_next().await, PNG).await };
+        let (answer, ()) = tokio::join!(api.ask(post(&body, &[("accept", "image/png")])), work);
+        assert_eq!((answer.status, answer.header("latentd-warnings")), (200, expected), "{body}");
+    }
 }

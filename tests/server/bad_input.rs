@@ -125,7 +125,7 @@ fn cases() -> Vec<Bad> {
         field("an empty interval", json_body!({"prompt": "a", "guidance_interval": [0.5, 0.5]}), "/guidance_interval"),
         field("eta below 0", json_body!({"prompt": "a", "eta": -0.1}), "/eta"),
         field("no images", json_body!({"prompt": "a", "n": 0}), "/n"),
-        field("too many images", json_body!({"prompt": "a", "n": 9}), "/n"),
+        field("too many images", json_body!({"prompt": "a", "n": 11}), "/n"),
         field("negative seed", json_body!({"prompt": "a", "seed": -1}), "/seed"),
         field("seed past 63 bits", raw_json!(r#"{"prompt": "a", "seed": 18446744073709551616}"#), "/seed"),
         field("unknown scheduler", json_body!({"prompt": "a", "scheduler": "magic"}), "/scheduler"),

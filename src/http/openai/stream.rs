@@ -109,6 +109,9 @@ impl Feed {
             data.extend(picture);
         }
         data["image_index"] = artifact.index.into();
+        if !record.job.warnings.is_empty() {
+            data["warnings"] = json!(record.job.warnings);
+        }
         data["usage"] = json!(Usage::of(&record.job, std::slice::from_ref(artifact)));
         Ok(Frame::ephemeral(name, &data))
     }

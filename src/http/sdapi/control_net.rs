@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::generation::Fields;
+use super::idle;
+use crate::generation::{Draw, Fields};
 
 /// The path of the units in a request.
 pub(super) const UNITS: [&str; 3] = ["alwayson_scripts", "ControlNet", "args"];
@@ -14,6 +15,8 @@ pub(super) struct Units {
     pub controls: Vec<Value>,
     /// The index of the unit that each entry of `controls` comes from.
     pub places: Vec<usize>,
+    /// The indices in `controls` whose pictures would be cropped or filled, if their shape is not that of the request.
+    pub fitted: Vec<usize>,
     pub notes: Vec<String>,
 }
 
@@ -39,6 +42,9 @@ pub(super) fn units(script: Value, source: Option<&Value>, fields: &mut Fields) 
             // The web interface's own page sends true or false before the units of some scripts.
             Value::Bool(_) | Value::Null => {}
             Value::Object(unit) => {
+                if is_fitted(&unit) {
+                    units.fitted.push(units.controls.len());
+                }
                 let control = control(unit, place, source, &mut units.notes, fields);
                 units.controls.push(Value::Object(control));
                 units.places.push(place);
@@ -98,22 +104,39 @@ fn control(
         Some("none") => {}
         Some("canny") => {
             control.insert("preprocess".to_owned(), "canny".into());
-            let thresholds = [("threshold_a", 100.0), ("threshold_b", 200.0)];
-            if thresholds.iter().any(|(name, used)| unit.get(*name).is_some_and(|value| value.as_f64() != Some(*used)))
-            {
+            // -1 stands for the default of the preprocessor.
+            let mut is_other = |name: &str, used: f64| {
+                let value = unit.remove(name).filter(|value| !value.is_null());
+                value.is_some_and(|value| ![Some(used), Some(-1.0)].contains(&value.as_f64()))
+            };
+            if [is_other("threshold_a", 100.0), is_other("threshold_b", 200.0)].contains(&true) {
                 notes.push(note(place, "threshold_a and threshold_b", "canny uses 100 and 200"));
             }
         }
         _ => error(fields, place, Some("module"), "invalid_value", "must be none or canny"),
     }
-    let resized = unit.get("resize_mode").filter(|mode| **mode != json!("Just Resize") && **mode != json!(0));
-    if resized.is_some_and(|mode| !mode.is_null()) {
-        notes.push(note(place, "resize_mode", "the picture is resized without cropping or filling"));
+    if !control.contains_key("preprocess") {
+        // These settings of preprocessors have no effect without one.
+        ["processor_res", "threshold_a", "threshold_b"].iter().for_each(|name| drop(unit.remove(*name)));
     }
-    if has_mask || unit.get("mask").is_some_and(is_given) {
+    if unit.remove("mask").as_ref().is_some_and(is_given) || has_mask {
         notes.push(note(place, "mask", "this server does not support it"));
     }
+    notes.extend(unit.iter().filter_map(|(name, value)| idle::unit_note(name, value)).map(|why| about(place, &why)));
     control
+}
+
+/// Whether the unit wants its picture cropped or filled.
+fn is_fitted(unit: &Map<String, Value>) -> bool {
+    unit.get("resize_mode").is_some_and(|mode| !mode.is_null() && *mode != json!("Just Resize") && *mode != json!(0))
+}
+
+/// The note about the ControlNet at this index, which comes from the unit `place`, if its picture was stretched although
+/// the unit wants it cropped or filled.
+pub(super) fn stretched(draw: &Draw, index: usize, place: usize) -> Option<String> {
+    let image = &draw.controls.get(index)?.image;
+    let has_shape = u64::from(image.width) * u64::from(draw.height) == u64::from(image.height) * u64::from(draw.width);
+    (!has_shape).then(|| note(place, "resize_mode", "the picture is resized without cropping or filling"))
 }
 
 fn is_given(value: &Value) -> bool {
@@ -155,7 +178,11 @@ fn control_mode(value: &Value) -> Option<ControlMode> {
 }
 
 fn note(place: usize, field: &str, why: &str) -> String {
-    format!("ControlNet unit {place}: {field} is ignored: {why}")
+    about(place, &format!("{field} is ignored: {why}"))
+}
+
+fn about(place: usize, why: &str) -> String {
+    format!("ControlNet unit {place}: {why}")
 }
 
 fn error(fields: &mut Fields, place: usize, key: Option<&str>, code: &'static str, detail: &str) {

@@ -18,7 +18,7 @@ use super::{
     request::{self, Kind},
 };
 use crate::{
-    generation::{Fields, Status},
+    generation::{Fields, Status, Work},
     http::{
         AppState, caller::Caller, error::ApiError, face::Document, idempotency::IdempotencyKey, listener::AnswerRoom,
         presence::Waits,
@@ -57,7 +57,7 @@ async fn draw(
     kind: Kind,
 ) -> Result<Response, ApiError> {
     let settings = fields.take("override_settings");
-    let model = model_of(&state, &caller.tenant, settings.as_ref());
+    let model = model_of(&state, &caller, settings.as_ref());
     if let Some(settings) = settings {
         fields.put_back("override_settings", settings);
     }
@@ -72,6 +72,8 @@ async fn draw(
     let create = CreateRequest { caller, fields, repeatable, format: None };
     let accepted = state.accept(create, Waits::ForResult).await;
     let (view, _, mut presence) = accepted.map_err(|error| request.renamed(error))?;
+    let Work::Draw(draw) = &view.record.job.work;
+    request.note_sizes(draw);
     let waited = state.wait(&view.record, longest(&view)).await;
     presence.keep();
     let view = waited?.view;

@@ -28,7 +28,7 @@ const FIELDS: [IdleField; 51] = [
     ("hr_second_pass_steps", &["*"]),
     ("hr_upscaler", &["*"]),
     ("image_cfg_scale", &["*"]),
-    ("include_init_images", &["*"]),
+    ("include_init_images", &["false"]),
     ("infotext", &["\"\""]),
     ("initial_noise_multiplier", &["1"]),
     ("inpaint_full_res", &["*"]),
@@ -40,7 +40,7 @@ const FIELDS: [IdleField; 51] = [
     ("mask_blur_x", &["4"]),
     ("mask_blur_y", &["4"]),
     ("mask_round", &["true"]),
-    ("override_settings_restore_afterwards", &["*"]),
+    ("override_settings_restore_afterwards", &["true"]),
     ("resize_mode", &["0"]),
     ("restore_faces", &["false"]),
     ("refiner_switch_at", &["*"]),
@@ -61,6 +61,44 @@ const FIELDS: [IdleField; 51] = [
     ("denoising_strength", &["*"]),
 ];
 
+/// The fields of a unit of ControlNet that have no effect here. [`control_net`](super::control_net) reads the others.
+const UNIT_FIELDS: [IdleField; 32] = [
+    ("advanced_weighting", &[]),
+    ("animatediff_batch", &["false"]),
+    ("batch_image_dir", &["\"\""]),
+    ("batch_image_files", &["[]"]),
+    ("batch_images", &["\"\"", "[]"]),
+    ("batch_keyframe_idx", &["\"\"", "[]"]),
+    ("batch_mask_dir", &["\"\""]),
+    ("batch_modifiers", &["[]"]),
+    ("effective_region_mask", &["\"\""]),
+    ("enabled", &["*"]),
+    ("generated_image", &["*"]),
+    ("guess_mode", &["false"]),
+    ("guessmode", &["false"]),
+    // The second pass, of which these speak, does not exist here.
+    ("hr_option", &["*"]),
+    ("inpaint_crop_input_image", &["*"]),
+    ("input_mode", &["\"simple\"", "\"SIMPLE\"", "0"]),
+    ("ipadapter_input", &["[]"]),
+    ("is_ui", &["*"]),
+    ("loopback", &["false"]),
+    ("low_vram", &["false"]),
+    ("lowvram", &["false"]),
+    ("mask_image", &["\"\""]),
+    ("output_dir", &["\"\""]),
+    // Edges are found in the picture at its size in the generation, which is what this asks for.
+    ("pixel_perfect", &["*"]),
+    ("processor_res", &["512", "-1"]),
+    ("pulid_mode", &["*"]),
+    ("resize_mode", &["*"]),
+    ("save_detected_map", &["false"]),
+    ("threshold_a", &[]),
+    ("threshold_b", &[]),
+    ("union_control_type", &["\"Unknown\""]),
+    ("use_preview_as_input", &["false"]),
+];
+
 /// Whether the field is one of the web interface.
 pub(super) fn is_known(name: &str) -> bool {
     FIELDS.iter().any(|(known, _)| *known == name)
@@ -68,8 +106,17 @@ pub(super) fn is_known(name: &str) -> bool {
 
 /// The note about a field that was not read; `None` if it would have no effect in the web interface either.
 pub(super) fn note(name: &str, value: &Value) -> Option<String> {
+    note_of(&FIELDS, name, value)
+}
+
+/// As [`note`], for a field of a unit of ControlNet.
+pub(super) fn unit_note(name: &str, value: &Value) -> Option<String> {
+    note_of(&UNIT_FIELDS, name, value)
+}
+
+fn note_of(fields: &[IdleField], name: &str, value: &Value) -> Option<String> {
     let shown: String = name.chars().take(64).collect();
-    match FIELDS.iter().find(|(known, _)| *known == name) {
+    match fields.iter().find(|(known, _)| *known == name) {
         _ if value.is_null() => None,
         None => Some(format!("{shown} is ignored: this server does not know the field")),
         Some((_, idle)) if idle.iter().any(|idle| is(value, idle)) => None,
@@ -113,7 +160,7 @@ mod tests {
 
     #[test]
     fn every_value_of_the_table_is_json() {
-        for text in FIELDS.iter().flat_map(|(_, idle)| *idle).filter(|text| **text != "*") {
+        for text in FIELDS.iter().chain(&UNIT_FIELDS).flat_map(|(_, idle)| *idle).filter(|text| **text != "*") {
             assert!(serde_json::from_str::<Value>(text).is_ok(), "{text}");
         }
     }

@@ -55,8 +55,8 @@ pub(super) async fn embeddings(State(service): State<Service>, _: Caller) -> Res
     Ok(Json(json!({"loaded": loaded, "skipped": skipped})))
 }
 
-/// `GET /sdapi/v1/upscalers`: none.
-pub(super) async fn upscalers(_: Caller) -> Json<Value> {
+/// The list of a kind of thing that this server does not have, such as upscalers.
+pub(super) async fn none(_: Caller) -> Json<Value> {
     Json(json!([]))
 }
 
@@ -79,12 +79,33 @@ pub(super) async fn control_net_version(_: Caller) -> Json<Value> {
 
 /// `GET /controlnet/model_list`.
 pub(super) async fn control_nets(State(service): State<Service>, _: Caller) -> Json<Value> {
-    let usable = service.control_nets().into_iter().filter(|control_net| control_net.error.is_none());
-    let names: Vec<String> = usable.map(|control_net| control_net.name).collect();
-    Json(json!({ "model_list": names }))
+    Json(json!({ "model_list": control_net_names(&service) }))
 }
 
-/// `GET /controlnet/module_list`: the preprocessors.
+fn control_net_names(service: &Service) -> Vec<String> {
+    let usable = service.control_nets().into_iter().filter(|control_net| control_net.error.is_none());
+    usable.map(|control_net| control_net.name).collect()
+}
+
+/// The preprocessors.
+const MODULES: [&str; 2] = ["none", "canny"];
+
+/// `GET /controlnet/module_list`.
 pub(super) async fn control_net_modules(_: Caller) -> Json<Value> {
-    Json(json!({"module_list": ["none", "canny"]}))
+    Json(json!({ "module_list": MODULES }))
+}
+
+/// `GET /controlnet/control_types`: one type with all preprocessors and all ControlNets, whose names need not say what
+/// they are for.
+pub(super) async fn control_types(State(service): State<Service>, _: Caller) -> Json<Value> {
+    let names = [vec!["None".to_owned()], control_net_names(&service)].concat();
+    let all = json!({
+        "module_list": MODULES, "model_list": names, "default_option": "none", "default_model": "None",
+    });
+    Json(json!({"control_types": {"All": all}}))
+}
+
+/// `GET /controlnet/settings`: the most units of a request.
+pub(super) async fn control_net_settings(_: Caller) -> Json<Value> {
+    Json(json!({"control_net_unit_count": 4}))
 }

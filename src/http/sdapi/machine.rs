@@ -1,4 +1,4 @@
-//! `GET /sdapi/v1/memory` and `GET /sdapi/v1/cmd-flags`.
+//! The operations about the server itself: its memory, its flags, and what it does by itself.
 
 use axum::{extract::State, response::Json};
 use serde_json::{Value, json};
@@ -15,4 +15,15 @@ pub(super) async fn memory(State(service): State<Service>, _: Caller) -> Json<Va
 /// The flags of the web interface that describe this server.
 pub(super) async fn flags(_: Caller) -> Json<Value> {
     Json(json!({"api": true, "nowebui": true}))
+}
+
+/// Answers requests to read the folders of models again, or to load or unload a model. The server does so by itself, and
+/// no tenant decides it for the others.
+pub(super) async fn unchanged(_: Caller) -> Json<Value> {
+    Json(json!({}))
+}
+
+/// `GET /internal/ping`, by which a client finds out whether the server runs. Needs no key, as in the web interface.
+pub(super) async fn ping() -> Json<Value> {
+    Json(json!({}))
 }

@@ -28,19 +28,25 @@ impl ChosenModels {
     }
 }
 
-/// The model for a request of this tenant: the one in `override_settings`, otherwise the one that the tenant has
-/// chosen, otherwise the default model. An unknown name is returned as it is.
-pub(super) fn model_of(state: &AppState, tenant: &str, settings: Option<&Value>) -> String {
+/// The model for a request of this caller: the one in `override_settings`, otherwise the one that the tenant has
+/// chosen, otherwise the default model, or the first model that the caller may use. An unknown name is returned as it
+/// is.
+pub(super) fn model_of(state: &AppState, caller: &Caller, settings: Option<&Value>) -> String {
     let named = settings.and_then(|settings| settings.get("sd_model_checkpoint")).and_then(Value::as_str);
     match named.filter(|name| !name.is_empty()) {
         Some(name) => known(&state.service, name).unwrap_or_else(|| name.to_owned()),
-        None => chosen(state, tenant),
+        None => chosen(state, caller),
     }
 }
 
-fn chosen(state: &AppState, tenant: &str) -> String {
-    let chosen = state.sdapi_models.of(tenant).filter(|name| state.service.model(name).is_some());
-    chosen.unwrap_or_else(|| state.service.default_model().to_owned())
+fn chosen(state: &AppState, caller: &Caller) -> String {
+    let chosen = state.sdapi_models.of(&caller.tenant).filter(|name| state.service.model(name).is_some());
+    let preferred = chosen.unwrap_or_else(|| state.service.default_model().to_owned());
+    if caller.may_use(&preferred) {
+        return preferred;
+    }
+    let usable = state.service.models().into_iter().find(|model| model.card.is_some() && caller.may_use(&model.name));
+    usable.map_or(preferred, |model| model.name)
 }
 
 /// The model of this title: its name, with or without a hash in brackets, an extension of a weight file, or other case.
@@ -55,7 +61,7 @@ fn known(service: &Service, title: &str) -> Option<String> {
 /// `GET /sdapi/v1/options`.
 pub(super) async fn get(State(state): State<AppState>, caller: Caller) -> Json<Value> {
     Json(json!({
-        "sd_model_checkpoint": chosen(&state, &caller.tenant),
+        "sd_model_checkpoint": chosen(&state, &caller),
         "sd_checkpoint_hash": null,
         "sd_vae": "Automatic",
         "CLIP_stop_at_last_layers": 1,

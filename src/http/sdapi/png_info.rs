@@ -10,10 +10,10 @@ use crate::{
     service::offload,
 };
 
-/// Reads the text `parameters` of a PNG file.
+/// Reads the settings in a PNG, JPEG or WebP file.
 pub(super) async fn png_info(_: Caller, mut fields: Fields) -> Result<Json<Value>, ApiError> {
     if !fields.has("image") {
-        fields.error("image", "required", "is required: a PNG file in base64");
+        fields.error("image", "required", "is required: a PNG, JPEG or WebP file in base64");
     }
     let bytes = fields.body_bytes();
     let answer = offload(bytes, move || {
@@ -22,7 +22,7 @@ pub(super) async fn png_info(_: Caller, mut fields: Fields) -> Result<Json<Value
             Some((_, ImageSource::File(file, _))) if !fields.has_errors() => Ok(about(infotext_of(&file))),
             _ => {
                 if !fields.has_errors() {
-                    fields.error("image", "invalid_value", "must be a PNG file in base64");
+                    fields.error("image", "invalid_value", "must be a PNG, JPEG or WebP file in base64");
                 }
                 fields.take_all();
                 Err(ApiError::Invalid(Invalid { errors: fields.finish() }))

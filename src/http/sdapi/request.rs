@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{LABEL, control_net, control_net::Units, idle, pointers, unused};
 use crate::{
     diffusion::{SCHEDULE_TYPES, UnknownLabel, labelled, sampler_labels},
-    generation::{Fields, Invalid, ModelCard, Task},
+    generation::{Draw, Fields, Invalid, ModelCard, Task},
     http::error::ApiError,
 };
 
@@ -29,8 +29,8 @@ pub(super) struct Request {
     pub sends_images: bool,
     /// The client's name for the request.
     pub task_id: Option<String>,
-    /// The indices of the request's units from which the ControlNets come.
-    units: Vec<usize>,
+    /// The units of ControlNet in the request.
+    units: Units,
 }
 
 /// How many previews a generation makes for `GET /sdapi/v1/progress`.
@@ -67,7 +67,13 @@ impl Request {
 
     /// Names the fields of this request in an error about the fields of the generation.
     pub fn renamed(&self, error: impl Into<ApiError>) -> ApiError {
-        pointers::renamed(error.into(), &self.units)
+        pointers::renamed(error.into(), &self.units.places)
+    }
+
+    /// Adds the notes that need the sizes of the accepted pictures.
+    pub fn note_sizes(&mut self, draw: &Draw) {
+        let Units { fitted, places, .. } = &self.units;
+        self.notes.extend(fitted.iter().filter_map(|index| control_net::stretched(draw, *index, *places.get(*index)?)));
     }
 }
 
@@ -230,9 +236,13 @@ impl Reader<'_> {
         }
         let settings = match self.body.remove("override_settings") {
             Some(Value::Object(settings)) => settings,
-            None => return,
+            None => Map::new(),
             Some(_) => return self.fields.error("override_settings", "wrong_type", "must be an object"),
         };
+        if settings.is_empty() {
+            // Then there is nothing to restore.
+            self.body.remove("override_settings_restore_afterwards");
+        }
         for (name, value) in settings {
             match (name.as_str(), &value) {
                 // The handler has read it.
@@ -312,36 +322,35 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the ControlNets; returns the indices of their units.
-    fn scripts(&mut self) -> Vec<usize> {
+    /// Reads the units of ControlNet.
+    fn scripts(&mut self) -> Units {
         let scripts = match self.body.remove("alwayson_scripts") {
-            None => return Vec::new(),
+            None => return Units::default(),
             Some(Value::Object(scripts)) => scripts,
             Some(_) => {
                 self.fields.error("alwayson_scripts", "wrong_type", "must be an object");
-                return Vec::new();
+                return Units::default();
             }
         };
-        let mut places = Vec::new();
+        let mut units = Units::default();
         for (name, script) in scripts {
             if name.eq_ignore_ascii_case("controlnet") {
                 let source = self.fields.take("image");
-                let read = control_net::units(script, source.as_ref(), &mut self.fields);
+                let mut read = control_net::units(script, source.as_ref(), &mut self.fields);
                 if let Some(source) = source {
                     self.fields.put_back("image", source);
                 }
-                let Units { controls, places: found, notes } = read;
-                self.notes.extend(notes);
-                if !controls.is_empty() {
-                    self.fields.put_back("controls", controls.into());
-                    places = found;
+                self.notes.append(&mut read.notes);
+                if !read.controls.is_empty() {
+                    self.fields.put_back("controls", std::mem::take(&mut read.controls).into());
+                    units = read;
                 }
             } else if does_something(&script) {
                 let shown: String = name.chars().take(64).collect();
                 self.note(&format!("alwayson_scripts.{shown}"), "this server does not have the script");
             }
         }
-        places
+        units
     }
 
     /// Notes about the fields that are left, or errors if their types are wrong.
@@ -355,13 +364,12 @@ impl Reader<'_> {
             true => Some(format!("{name} is ignored: this operation does not use it")),
             false => idle::note(name, value),
         };
-        let mut notes: Vec<String> = self.body.iter().filter_map(note).collect();
-        if notes.len() > Request::MOST_NOTES {
-            let more = notes.len() - Request::MOST_NOTES;
-            notes.truncate(Request::MOST_NOTES);
-            notes.push(format!("{more} more fields are ignored"));
+        self.notes.extend(self.body.iter().filter_map(note));
+        if self.notes.len() > Request::MOST_NOTES {
+            let more = self.notes.len() - Request::MOST_NOTES;
+            self.notes.truncate(Request::MOST_NOTES);
+            self.notes.push(format!("{more} more fields are ignored"));
         }
-        self.notes.append(&mut notes);
     }
 
     fn pass(&mut self, theirs: &str, ours: &str) {

@@ -68,6 +68,22 @@ async fn every_picture_of_a_stream_is_an_event() {
 }
 
 #[tokio::test]
+async fn the_finished_picture_of_a_stream_has_the_warnings() {
+    let api = TestApi::open(&[]).await;
+    for (size, expected) in [("128x128", Value::Null), ("192x128", json!("size_not_native"))] {
+        let body = json!({"prompt": "a fox", "size": size, "stream": true});
+        let worker = async { api.succeed(api.begin_next().await, PNG).await };
+        let (answer, ()) = tokio::join!(api.ask(sdk(GENERATIONS, &body, &[])), worker);
+        let events = events(answer.text());
+        let last = events.last().unwrap();
+        assert_eq!(
+            (&last["event"], &last["data"]["warnings"][0]["code"]),
+            (&json!("image_generation.completed"), &expected)
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_error_ends_the_stream() {
     let api = TestApi::open(&[]).await;
     let request = || sdk(GENERATIONS, &json!({"prompt": "a", "stream": true}), &[]);
