@@ -1,9 +1,10 @@
 // The scenes of the walk: each uses one part of the page, with a server of its own.
 
 import { comparing, zoom } from "./scenes/comparing.mjs";
+import { deleted } from "./scenes/deleted.mjs";
 import { code, models, reference } from "./scenes/dialogs.mjs";
 import { bulk, failures, history, stars, tabs } from "./scenes/history.mjs";
-import { keyEntry, signedKey } from "./scenes/keys.mjs";
+import { keyEntry, optionalKey, signedKey } from "./scenes/keys.mjs";
 import { known } from "./scenes/known.mjs";
 import { live } from "./scenes/live.mjs";
 import { restart } from "./scenes/restart.mjs";
@@ -11,6 +12,6 @@ import { fields, mask, reuse } from "./scenes/sources.mjs";
 import { keyboard, variations } from "./scenes/variations.mjs";
 
 export const scenes = {
-  variations, keyboard, comparing, zoom, history, stars, bulk, failures, tabs, live, known, code, models, reference, keyEntry, signedKey, restart,
+  variations, keyboard, comparing, zoom, history, stars, bulk, failures, tabs, deleted, live, known, code, models, reference, keyEntry, optionalKey, signedKey, restart,
   mask, reuse, fields,
 };
