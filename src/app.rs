@@ -6,7 +6,9 @@ mod memory;
 mod open_files;
 mod operator_token;
 mod reload;
+mod secret_file;
 mod store;
+mod url_secret;
 mod webhooks;
 
 use std::{
@@ -78,6 +80,7 @@ impl App {
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
         let store = start_store(&config, &tasks, &draining).await?;
         operator_token::settle(&mut config)?;
+        url_secret::settle(&mut config)?;
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
         let (webhooks, deliverer) =
             webhooks(&config.webhooks, &config.http.public_url, files.webhooks, store.clone(), patience, &metrics)?;

@@ -302,8 +302,13 @@ impl Service {
 
     /// Erases a finished generation and its artifacts.
     pub async fn delete(&self, access: Access<'_>, id: GenerationId) -> Result<(), ServiceError> {
-        self.find(access, id).await?;
+        let tenant = live::tenant_number(&self.find(access, id).await?.tenant);
         self.query(self.0.store.delete(id)).await?.ok_or(ServiceError::NotFound)?;
+        match self.0.store.is_shared() {
+            // This process hears the hint, too.
+            true => self.0.outbox.tell(Hint::Erased(id, tenant)),
+            false => self.0.live.erased(tenant, id),
+        }
         self.erase_blobs(id).await;
         Ok(())
     }

@@ -527,7 +527,8 @@ fn everything_in_the_folder_is_listed_with_its_fault() {
     let models = tempfile::tempdir().unwrap();
     let at = |path: &str| models.path().join(path);
     let sd1 = fixtures().join("sd1");
-    for name in ["My Model v1", "noindex", "lfs", "lfsjson", "cut", "binonly", "nested/sd1", "sd1.5 (héllo)"] {
+    for name in ["My Model v1", "noindex", "lfs", "lfsjson", "cut", "binonly", "bintext", "nested/sd1", "sd1.5 (héllo)"]
+    {
         copy(&sd1, &at(name));
     }
     let unet = "unet/diffusion_pytorch_model";
@@ -538,6 +539,9 @@ fn everything_in_the_folder_is_listed_with_its_fault() {
     std::fs::write(at("lfsjson/scheduler/scheduler_config.json"), &pointer).unwrap();
     std::fs::write(at(&format!("cut/{unet}.safetensors")), &whole[..whole.len() / 2]).unwrap();
     std::fs::rename(at(&format!("binonly/{unet}.safetensors")), at(&format!("binonly/{unet}.bin"))).unwrap();
+    // The name that transformers gives to its pickles.
+    let text = "bintext/text_encoder";
+    std::fs::rename(at(&format!("{text}/model.safetensors")), at(&format!("{text}/pytorch_model.bin"))).unwrap();
     std::fs::write(at("broken.safetensors"), &whole[..1000]).unwrap();
     std::fs::write(at("old.ckpt"), b"PK").unwrap();
     std::fs::write(at("emoji.ckpt"), b"PK").unwrap();
@@ -554,6 +558,7 @@ fn everything_in_the_folder_is_listed_with_its_fault() {
         ("lfsjson", "scheduler/scheduler_config.json: a Git LFS pointer"),
         ("cut", "incomplete"),
         ("binonly", "unet/diffusion_pytorch_model.bin: a pickle"),
+        ("bintext", "text_encoder/pytorch_model.bin: a pickle"),
         ("broken", "incomplete"),
         ("old", "pickle"),
         ("emoji (in the folder)", "pickle"),
@@ -564,7 +569,7 @@ fn everything_in_the_folder_is_listed_with_its_fault() {
         assert!(fault.contains(reason), "{name}: {fault}");
         assert_eq!((catalogue.bytes(name), catalogue.state(name)), (None, ("failed", Some(fault))));
     }
-    assert_eq!(catalogue.names().len(), usable.len() + 10);
+    assert_eq!(catalogue.names().len(), usable.len() + 11);
 
     // The named folder can itself be a model.
     let catalogue = Catalogue::open(&sd1, "sd1").unwrap();

@@ -1,14 +1,10 @@
 //! The token that the operator's routes require: from the settings, otherwise from a file in the data folder.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::fs;
 
 use anyhow::{Result, bail};
 
+use super::secret_file::{random, read, read_or_make};
 use crate::config::{Config, Secret};
 
 /// The file in the data folder.
@@ -46,45 +42,9 @@ pub fn operator_token(config: &Config) -> Secret {
     }
 }
 
-/// Reads the token, or makes it. The file appears complete under its name, and of several processes that make it at the
-/// same time one succeeds, whose token the others read.
-fn read_or_make(path: &Path) -> io::Result<Secret> {
-    match read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        token => return token,
-    }
-    let token = random()?;
-    let draft = path.with_extension(format!("token.{}", uuid::Uuid::new_v4().simple()));
-    let linked = write(&draft, &token).and_then(|()| fs::hard_link(&draft, path));
-    let removed = fs::remove_file(&draft);
-    match linked {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return read(path),
-        linked => linked.and(removed)?,
-    }
-    tracing::info!(path = %path.display(), "the operator's token is made");
-    Ok(token)
-}
-
-/// Writes a new file with its final mode, so that other users cannot read it even for a moment.
-fn write(path: &Path, token: &Secret) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(token.expose().as_bytes())?;
-    file.sync_all()
-}
-
-fn random() -> io::Result<Secret> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
-}
-
-fn read(path: &Path) -> io::Result<Secret> {
-    fs::read_to_string(path).map(|text| Secret::new(text.trim()))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{os::unix::fs::PermissionsExt, path::Path};
 
     use super::*;
     use crate::config::Sources;

@@ -92,6 +92,9 @@ async fn frame(
     reader: &Reader,
     TenantWatched { id, number, watched }: TenantWatched,
 ) -> Result<Option<Frame>, ServiceError> {
+    let Some(watched) = watched else {
+        return Ok(Some(Frame::ephemeral("generation.deleted", &json!({ "id": id }))));
+    };
     Ok(match watched {
         Watched::Progress(progress) => Some(events::progress_frame(&id, progress)),
         Watched::Preview(preview) => events::preview_frame(&id, &preview),

@@ -41,6 +41,8 @@ pub enum Hint {
     Changed(GenerationId),
     /// A running generation is to be canceled.
     Canceled(GenerationId),
+    /// A client has erased a generation of the tenant that the number stands for.
+    Erased(GenerationId, u64),
 }
 
 /// A worker's heartbeat.

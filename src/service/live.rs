@@ -4,7 +4,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use sha2::{Digest, Sha256};
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,6 +35,26 @@ struct Shared {
     entries: Mutex<HashMap<GenerationId, Entry>>,
     /// Changes whenever a durable event of any generation may have been written.
     events: watch::Sender<()>,
+    erasures: Erasures,
+}
+
+/// Tells which generations clients have erased, with the number of their tenant.
+#[derive(Debug)]
+struct Erasures(broadcast::Sender<(u64, GenerationId)>);
+
+impl Default for Erasures {
+    fn default() -> Erasures {
+        Erasures(broadcast::channel(MOST_ERASED).0)
+    }
+}
+
+/// Maximum number of erased generations that wait for a watcher. A slower watcher misses some.
+const MOST_ERASED: usize = 1000;
+
+/// A number that stands for a tenant in messages between processes: the first bytes of the SHA-256 of its id.
+pub fn tenant_number(tenant: &str) -> u64 {
+    let digest: [u8; 32] = Sha256::digest(tenant).into();
+    digest[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 #[derive(Debug)]
@@ -78,6 +99,17 @@ impl Live {
     /// A channel that changes whenever a durable event of any generation may have been written.
     pub(super) fn all_events(&self) -> watch::Receiver<()> {
         self.0.events.subscribe()
+    }
+
+    /// Tells the watchers of a tenant, by its [`tenant_number`], that a client has erased a generation.
+    pub fn erased(&self, tenant: u64, id: GenerationId) {
+        // An error says that nobody watches.
+        let _ = self.0.erasures.0.send((tenant, id));
+    }
+
+    /// The generations of all tenants that are erased from now on.
+    pub(super) fn erasures(&self) -> broadcast::Receiver<(u64, GenerationId)> {
+        self.0.erasures.0.subscribe()
     }
 
     /// Tells the watchers of all generations that a durable event may have been written.

@@ -9,12 +9,15 @@ use std::{
 
 use futures::{Stream, stream};
 use tokio::{
-    sync::watch::Receiver,
+    sync::{broadcast, watch::Receiver},
     time::{Interval, MissedTickBehavior, interval},
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Live, ServiceError, Watched, live::State};
+use super::{
+    Live, ServiceError, Watched,
+    live::{State, tenant_number},
+};
 use crate::{
     generation::{EventKind, GenerationId, TenantEvent},
     ledger::{ListQuery, Reads, StoreError},
@@ -42,7 +45,8 @@ pub struct TenantWatched {
     pub id: GenerationId,
     /// The number of a durable event among the tenant's events; a watcher can resume after it.
     pub number: Option<i64>,
-    pub watched: Watched,
+    /// `None`: a client has erased the generation.
+    pub watched: Option<Watched>,
 }
 
 /// See [`Service::watch_tenant`](super::Service::watch_tenant).
@@ -54,7 +58,7 @@ pub(super) async fn watch(
     after: i64,
 ) -> Result<impl Stream<Item = Result<TenantWatched, ServiceError>> + Send + use<>, ServiceError> {
     // The subscription precedes the first read, so that no event is missed between the two.
-    let events = live.all_events();
+    let (events, erasures) = (live.all_events(), live.erasures());
     let query = ListQuery {
         limit: MOST_RUNNING,
         tenant: Some(tenant.to_string()),
@@ -74,6 +78,7 @@ pub(super) async fn watch(
         tenant,
         after,
         events,
+        erasures,
         has_all: false,
         poll,
         looks,
@@ -95,6 +100,7 @@ struct Watcher {
     /// Number of the last durable event that was read.
     after: i64,
     events: Receiver<()>,
+    erasures: broadcast::Receiver<(u64, GenerationId)>,
     /// Whether there were no more events at the last read.
     has_all: bool,
     poll: Interval,
@@ -138,6 +144,14 @@ impl Watcher {
                 self.events.mark_unchanged();
                 self.has_all = false;
             }
+            erased = self.erasures.recv() => match erased {
+                Ok((tenant, id)) if tenant == tenant_number(&self.tenant) => {
+                    self.leave(id);
+                    self.due.push_back(TenantWatched { id, number: None, watched: None });
+                }
+                // Another tenant's, or some were missed.
+                _ => {}
+            },
             _ = self.poll.tick() => self.has_all = false,
             _ = self.looks.tick(), if !self.running.is_empty() => self.look(),
         }
@@ -163,7 +177,7 @@ impl Watcher {
                 | EventKind::Canceled
                 | EventKind::Expired => self.leave(id),
             }
-            self.due.push_back(TenantWatched { id, number: Some(number), watched: Watched::Event(event) });
+            self.due.push_back(TenantWatched { id, number: Some(number), watched: Some(Watched::Event(event)) });
         }
     }
 
@@ -198,14 +212,22 @@ impl Watcher {
             if state.progress != running.progress {
                 running.progress = state.progress;
                 let progress = state.progress.map(Watched::Progress);
-                self.due.extend(progress.map(|watched| TenantWatched { id: *id, number: None, watched }));
+                self.due.extend(progress.map(|watched| TenantWatched {
+                    id: *id,
+                    number: None,
+                    watched: Some(watched),
+                }));
             }
             for preview in state.previews {
                 let step = (preview.index, preview.step);
                 if !running.previews.contains(&step) {
                     running.previews.retain(|(index, _)| *index != preview.index);
                     running.previews.push(step);
-                    self.due.push_back(TenantWatched { id: *id, number: None, watched: Watched::Preview(preview) });
+                    self.due.push_back(TenantWatched {
+                        id: *id,
+                        number: None,
+                        watched: Some(Watched::Preview(preview)),
+                    });
                 }
             }
         }

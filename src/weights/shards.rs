@@ -33,9 +33,11 @@ pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<
             return Ok(Found::alone(shards));
         }
     }
-    let pickles = [format!("{component}/{stem}.bin"), format!("{component}/{stem}.fp16.bin")];
-    match pickles.into_iter().find(|pickle| folder.has(pickle)) {
-        Some(path) => Err(LoadError::Pickle { path }),
+    // transformers calls its pickles `pytorch_model`, whatever its safetensors files are called.
+    let is_pickle =
+        |name: &String| [stem, "pytorch_model"].iter().any(|stem| name.starts_with(stem)) && name.ends_with(".bin");
+    match folder.names(component).unwrap_or_default().into_iter().find(is_pickle) {
+        Some(name) => Err(LoadError::Pickle { path: format!("{component}/{name}") }),
         None => Err(lacking(folder, component, stem)),
     }
 }

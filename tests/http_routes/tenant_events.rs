@@ -152,3 +152,27 @@ async fn tenants_see_only_their_own_events() {
     assert_eq!(numbered(&theirs.until_named("generation.queued").await), [(1, "generation.queued", &*of_studio)]);
     assert_eq!(numbered(&anonymous.until_named("generation.queued").await), [(1, "generation.queued", &*own)]);
 }
+
+#[tokio::test]
+async fn a_deletion_is_told_to_the_tenant_alone() {
+    let api = TestApi::open(&[]).await;
+    let other = api.key("other", 5).await;
+    let mut own = Reader::open(&api, "/v1/events", &[]).await;
+    let mut others = Reader::open(&api, "/v1/events", &[("authorization", &other)]).await;
+    own.until(|event| event.get("retry").is_some()).await;
+    others.until(|event| event.get("retry").is_some()).await;
+    let id = api.create(json!({"prompt": "first"})).await;
+    own.until_named("generation.queued").await;
+    let lease = api.begin_next().await;
+    api.succeed(lease, PNG).await;
+    assert_eq!(api.act(axum::http::Method::DELETE, &format!("/v1/images/{id}")).await.status, 204);
+    let seen = own.until_named("generation.deleted").await;
+    let deleted = seen.last().unwrap();
+    assert_eq!((&deleted["data"], deleted.get("id")), (&json!({"id": id.to_string()}), None));
+
+    // The other tenant's next event is its own.
+    let request = post(&json!({"prompt": "second"}), &[("authorization", &other)]);
+    assert_eq!(api.ask(request).await.status, 202);
+    let seen = others.until_named("generation.queued").await;
+    assert!(!seen.iter().any(|event| event["event"] == "generation.deleted"), "{seen:?}");
+}

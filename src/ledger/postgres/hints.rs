@@ -82,6 +82,7 @@ fn word(hint: &Hint) -> String {
         Hint::KeysChanged => "keys".to_owned(),
         Hint::Changed(id) => format!("changed:{id}"),
         Hint::Canceled(id) => format!("canceled:{id}"),
+        Hint::Erased(id, tenant) => format!("erased:{id}:{tenant}"),
     }
 }
 
@@ -92,6 +93,9 @@ fn parse(word: &str) -> Option<Hint> {
         None if word == "keys" => Some(Hint::KeysChanged),
         Some(("changed", id)) => id.parse().ok().map(Hint::Changed),
         Some(("canceled", id)) => id.parse().ok().map(Hint::Canceled),
+        Some(("erased", of)) => {
+            of.split_once(':').and_then(|(id, n)| Some(Hint::Erased(id.parse().ok()?, n.parse().ok()?)))
+        }
         _ => None,
     }
 }

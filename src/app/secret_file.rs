@@ -1,0 +1,47 @@
+//! Secrets in files of the data folder, which the first start makes.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use crate::config::Secret;
+
+/// Reads the secret, or makes it. The file appears complete under its name, and of several processes that make it at the
+/// same time one succeeds, whose secret the others read.
+pub(super) fn read_or_make(path: &Path) -> io::Result<Secret> {
+    match read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        secret => return secret,
+    }
+    let secret = random()?;
+    let draft = path.with_extension(format!("draft.{}", uuid::Uuid::new_v4().simple()));
+    let linked = write(&draft, &secret).and_then(|()| fs::hard_link(&draft, path));
+    let removed = fs::remove_file(&draft);
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return read(path),
+        linked => linked.and(removed)?,
+    }
+    tracing::info!(path = %path.display(), "a secret is made");
+    Ok(secret)
+}
+
+/// Writes a new file with its final mode, so that other users cannot read it even for a moment.
+fn write(path: &Path, secret: &Secret) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(secret.expose().as_bytes())?;
+    file.sync_all()
+}
+
+/// A secret of 32 random bytes.
+pub(super) fn random() -> io::Result<Secret> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+}
+
+pub(super) fn read(path: &Path) -> io::Result<Secret> {
+    fs::read_to_string(path).map(|text| Secret::new(text.trim()))
+}

@@ -1,0 +1,73 @@
+//! The secret that signs URLs: from the settings, otherwise from a file in the data folder.
+
+use std::fs;
+
+use anyhow::{Result, bail};
+
+use super::secret_file::read_or_make;
+use crate::config::Config;
+
+/// The file in the data folder.
+const FILE: &str = "url.secret";
+
+/// If keys are required and the settings have no secret, sets the secret to that of the file, which the first start
+/// makes: with keys, `<img>` and `EventSource` can use signed URLs only. Processes that share a database need the same
+/// secret, so they get none from a file.
+///
+/// # Errors
+/// The file has fewer than 16 bytes.
+pub(super) fn settle(config: &mut Config) -> Result<()> {
+    if !config.auth.required || !config.http.url_secret.is_empty() {
+        return Ok(());
+    }
+    if !config.database.url.is_empty() {
+        tracing::warn!("URLs of pictures and events are not signed and need a key: set http.url_secret");
+        return Ok(());
+    }
+    let path = config.data_dir.join(FILE);
+    match fs::create_dir_all(&config.data_dir).and_then(|()| read_or_make(&path)) {
+        Ok(secret) if secret.expose().len() < 16 => {
+            bail!("the secret {} has fewer than 16 bytes; delete the file", path.display())
+        }
+        Ok(secret) => config.http.url_secret = secret,
+        Err(error) => {
+            let path = path.display();
+            tracing::warn!(%path, %error, "URLs are not signed: the file of the secret cannot be used; set http.url_secret");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Sources;
+
+    fn config(data_dir: &Path, more: &[(&str, &str)]) -> Config {
+        let data_dir = data_dir.display().to_string();
+        let folder = [("data_dir", &*data_dir)];
+        let flags = more.iter().chain(&folder).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Config::load(&Sources { flags, ..Sources::default() }).unwrap()
+    }
+
+    #[test]
+    fn a_server_with_keys_signs_with_the_secret_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let settled = |more: &[(&str, &str)]| {
+            let mut config = config(folder.path(), more);
+            settle(&mut config).map(|()| config.http.url_secret)
+        };
+        assert!(settled(&[]).unwrap().is_empty());
+        let shared = [("auth.required", "true"), ("database.url", "postgres://localhost/latentd")];
+        assert!(settled(&shared).unwrap().is_empty());
+        let secret = settled(&[("auth.required", "true")]).unwrap();
+        assert_eq!(secret.expose().len(), 64);
+        assert_eq!(settled(&[("auth.required", "true")]).unwrap(), secret, "a later start uses the same secret");
+        let own = [("auth.required", "true"), ("http.url_secret", "correct horse battery staple")];
+        assert_eq!(settled(&own).unwrap().expose(), "correct horse battery staple");
+        fs::write(folder.path().join(FILE), "short").unwrap();
+        assert!(settled(&[("auth.required", "true")]).unwrap_err().to_string().contains("fewer than 16 bytes"));
+    }
+}
