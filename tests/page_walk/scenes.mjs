@@ -5,6 +5,7 @@ import { deleted } from "./scenes/deleted.mjs";
 import { code, models, reference } from "./scenes/dialogs.mjs";
 import { bulk, failures, history, stars, tabs } from "./scenes/history.mjs";
 import { keyEntry, optionalKey, signedKey } from "./scenes/keys.mjs";
+import { infotexts } from "./scenes/infotexts.mjs";
 import { known } from "./scenes/known.mjs";
 import { live } from "./scenes/live.mjs";
 import { restart } from "./scenes/restart.mjs";
@@ -13,5 +14,5 @@ import { keyboard, variations } from "./scenes/variations.mjs";
 
 export const scenes = {
   variations, keyboard, comparing, zoom, history, stars, bulk, failures, tabs, deleted, live, known, code, models, reference, keyEntry, optionalKey, signedKey, restart,
-  mask, reuse, fields,
+  infotexts, mask, reuse, fields,
 };
