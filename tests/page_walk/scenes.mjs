@@ -10,9 +10,10 @@ import { known } from "./scenes/known.mjs";
 import { live } from "./scenes/live.mjs";
 import { restart } from "./scenes/restart.mjs";
 import { fields, mask, reuse } from "./scenes/sources.mjs";
+import { starredSource } from "./scenes/starred_source.mjs";
 import { keyboard, variations } from "./scenes/variations.mjs";
 
 export const scenes = {
-  variations, keyboard, comparing, zoom, history, stars, bulk, failures, tabs, deleted, live, known, code, models, reference, keyEntry, optionalKey, signedKey, restart,
+  variations, keyboard, comparing, zoom, history, stars, starredSource, bulk, failures, tabs, deleted, live, known, code, models, reference, keyEntry, optionalKey, signedKey, restart,
   infotexts, mask, reuse, fields,
 };
