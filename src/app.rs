@@ -2,6 +2,7 @@
 
 mod computation;
 mod crashes;
+mod devices;
 mod memory;
 mod open_files;
 mod operator_token;
@@ -9,6 +10,7 @@ mod reload;
 mod secret_file;
 mod store;
 mod url_secret;
+mod watchdog;
 mod webhooks;
 
 use std::{
@@ -17,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::{net::TcpListener, sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -27,7 +29,6 @@ use crate::{
     device::Device,
     engine,
     http::{self, AppState},
-    kernels::{Kernels, winograd},
     ledger::{Blobs, Claimant, Reaping},
     metrics::Metrics,
     service::{AcceptPolicy, Bus, Devices, Drain, Live, Memory, Outbox, Parts, Service, Throughput},
@@ -35,7 +36,9 @@ use crate::{
     worker::{Drawing, Leases, Preload, Slots, Sweeper, Worker},
 };
 
-use computation::{Computation, worker_name};
+use computation::{Computation, device_lost, worker_name};
+pub use devices::devices;
+pub use memory::HostMemory;
 use open_files::FileShares;
 pub use operator_token::operator_token;
 use store::{announce, reaping, start_store};
@@ -68,13 +71,21 @@ impl App {
     /// The limit of open files is too low, the data folder is in use or cannot be written, the database does not
     /// answer, the default model is unusable, or an address is in use.
     pub async fn build(config: Config) -> Result<App> {
+        let opened = if config.role.works() { devices(&config)? } else { vec![Device::host()] };
+        App::build_on(config, opened).await
+    }
+
+    /// Like [`App::build`], with these devices instead of those in the settings: at least one, all of one kind.
+    ///
+    /// # Errors
+    /// Those of [`App::build`].
+    pub async fn build_on(config: Config, opened: Vec<Device>) -> Result<App> {
         let mut config = config;
         let files = FileShares::of(open_files::raise_limit(), &config)?;
         if config.role.works() {
             config.engine.max_bytes = memory::bound(config.engine.max_bytes);
         }
         let metrics = Metrics::new();
-        let opened = if config.role.works() { devices(&config)? } else { vec![Device::host()] };
         let catalogue = Arc::new(catalogue(&config, opened.clone())?.counted_in(metrics.clone()));
         catalogue.warn();
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -133,9 +144,13 @@ impl App {
             keys: service.key_cache(),
         };
         let compute = config.role.works().then(|| {
-            let settings = engine_settings(&config.engine);
-            let one = |device: &Device| engine::engine(device.clone(), settings.clone(), metrics.clone());
-            let (engines, engine_threads) = opened.iter().map(one).unzip();
+            let settings = engine_settings(&config.engine, opened.len());
+            let one = |(index, device): (usize, &Device)| {
+                let (engine, thread) = engine::engine(device.clone(), settings.clone(), metrics.clone());
+                let (devices, catalogue) = (devices.clone(), catalogue.clone());
+                (engine, thread.when_lost(move |_| device_lost(&devices, &catalogue, index)))
+            };
+            let (engines, engine_threads) = opened.iter().enumerate().map(one).unzip();
             // In an unshared store, leases last as long as the process.
             let leases = Leases::new(store.is_shared().then(|| config.worker.self_fence_s.into()));
             let slots = Slots::new(config.engine.max_runs.get());
@@ -143,7 +158,7 @@ impl App {
                 blobs: blobs.clone(),
                 catalogue: catalogue.clone(),
                 engines,
-                devices,
+                devices: devices.clone(),
                 metrics: metrics.clone(),
                 slots: slots.clone(),
                 memory,
@@ -179,6 +194,8 @@ impl App {
                 preload: Preload { catalogue: catalogue.clone(), metrics: metrics.clone() },
                 worker,
                 engine_threads,
+                devices,
+                watchdog_s: config.engine.watchdog_s,
             }
         });
         let state = AppState::new(
@@ -211,11 +228,12 @@ impl App {
         Ok(self.operator.local_addr()?)
     }
 
-    /// Serves until `stop`, then ends within `shutdown_timeout_s`: the server takes no new work; open requests are
-    /// answered or told to retry; running generations store their logs and return to the queue; the engines end.
+    /// Serves until `stop` or until all devices have failed, then ends within `shutdown_timeout_s`: the server takes no
+    /// new work; open requests are answered or told to retry; running generations store their logs and return to the
+    /// queue; the engines end.
     ///
     /// # Errors
-    /// A listener failed.
+    /// A listener failed, or all devices have failed. A supervisor should then start the process again.
     pub async fn run(self, stop: CancellationToken) -> Result<()> {
         let App {
             config,
@@ -233,6 +251,14 @@ impl App {
         } = self;
         let deadline: Duration = config.shutdown_timeout_s.into();
         let worker_stop = CancellationToken::new();
+        let devices = compute.as_ref().map(|compute| compute.devices.clone()).unwrap_or_default();
+        let (none_left, stop_without) = (devices.clone(), stop.clone());
+        let until_none_left = async move {
+            none_left.until_none_left().await;
+            stop_without.cancel();
+        };
+        let stopped = draining.clone();
+        tasks.spawn(async move { stopped.run_until_cancelled(until_none_left).await });
         let working = compute.map(|compute| compute.spawn(&worker_stop, &draining, &tasks)).transpose()?;
         let interval = config.models.poll_interval_s;
         let reloading = reload::reloading(catalogue, (interval > 0).then(|| Duration::from_secs(interval.into())));
@@ -294,6 +320,10 @@ impl App {
             tracing::warn!("a part of the server did not end in time");
         }
         served.context("a listener failed")?;
+        if devices.is_none_left() {
+            let names: Vec<String> = devices.loads().into_iter().map(|load| load.name).collect();
+            bail!("all devices have failed ({}); another process may open them again", names.join(", "));
+        }
         Ok(())
     }
 }
@@ -302,19 +332,6 @@ impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
     }
-}
-
-/// Opens the devices in the settings, with their threads.
-///
-/// # Errors
-/// A core in the settings is not available to this process.
-pub fn devices(config: &Config) -> Result<Vec<Device>> {
-    let (engine, kernels) = (&config.engine, kernels(config));
-    let open = |name: &config::DeviceName| {
-        let device = Device::cpu(&name.to_string(), name.cores.clone(), engine.threads);
-        device.map(|device| device.with_kernels(kernels)).context("engine.devices")
-    };
-    engine.devices.iter().map(open).collect()
 }
 
 /// Opens the catalogue of the settings, for these devices.
@@ -330,25 +347,12 @@ pub fn catalogue(config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
     Ok(catalogue.on(devices))
 }
 
-/// The kernels that networks are built of.
-fn kernels(config: &Config) -> Kernels {
-    let winograd = match config.kernels.winograd {
-        config::Winograd::Auto => winograd::Use::Auto,
-        config::Winograd::Off => winograd::Use::Off,
-        config::Winograd::Force => winograd::Use::Always(winograd::TileSize::Four),
-    };
-    match config.engine.kernels {
-        config::KernelSet::Packed => Kernels::Packed(winograd),
-        config::KernelSet::Reference => Kernels::Reference,
-    }
-}
-
-/// The settings of each device's engine. The devices share the memory equally.
-pub fn engine_settings(config: &config::Engine) -> engine::Settings {
+/// The settings of the engine of each of `devices` devices, which share the memory equally.
+pub fn engine_settings(config: &config::Engine, devices: usize) -> engine::Settings {
     engine::Settings {
         max_rows: config.max_rows,
         slice: Duration::from_millis(config.slice_ms),
-        max_bytes: memory::bound(config.max_bytes) / config.devices.len().max(1) as u64,
+        max_bytes: memory::bound(config.max_bytes) / devices.max(1) as u64,
         max_runs: config.max_runs,
         text_cache_entries: config.text_cache_entries,
         checkpoint_interval: (config.checkpoint_interval_ms > 0)

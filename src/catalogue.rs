@@ -162,6 +162,13 @@ impl Catalogue {
         Some(OnDevice { is_there, has_room: is_there || self.shelf.has_room(bytes) })
     }
 
+    /// Unloads the models of the device with this index, which is lost, as soon as they are not in use.
+    pub fn unload_from(&self, device: usize) {
+        if let Some(device) = self.devices.get(device) {
+            self.shelf.lose(device.name());
+        }
+    }
+
     pub fn default_name(&self) -> &str {
         &self.default
     }
@@ -236,7 +243,6 @@ impl Catalogue {
 
     /// Adds ControlNets.
     pub fn with_control_nets(self, control_nets: ControlNets) -> Catalogue {
-        let control_nets = control_nets.on(self.first_device());
         self.relisted(|listed| listed.control_nets = Arc::new(control_nets))
     }
 
@@ -271,13 +277,13 @@ impl Catalogue {
         Catalogue { listed: RwLock::new(Arc::new(listed)), ..self }
     }
 
-    /// Sets the devices on which models and ControlNets compute: at least one, all of one kind.
+    /// Sets the devices on which models compute: at least one, all of one kind. ControlNets and adapters follow their
+    /// models.
     pub fn on(self, devices: Vec<Device>) -> Catalogue {
-        let control_nets = ControlNets::clone(&self.control_nets());
-        Catalogue { devices, ..self }.with_control_nets(control_nets)
+        Catalogue { devices, ..self }
     }
 
-    /// The device that holds ControlNets and adapters. They are small, and devices that share memory share them.
+    /// The device of callers that choose none.
     fn first_device(&self) -> Device {
         self.devices.first().cloned().unwrap_or_default()
     }

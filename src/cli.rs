@@ -1,5 +1,6 @@
 //! The command line: subcommands, options and their implementation.
 
+mod devices;
 mod flags;
 mod generate;
 mod healthcheck;
@@ -43,6 +44,8 @@ enum Command {
     Generate(generate::Generate),
     /// List the models with their defaults, and the reasons why other models cannot be used.
     Models(Settings),
+    /// List the devices of this build and machine, their memory, and the models that fit into it.
+    Devices(devices::Devices),
     /// Update the schema of the database.
     Migrate(Settings),
     /// Create, list, revoke and rotate API keys.
@@ -57,7 +60,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Check the settings: fail if one is unknown or out of range, or if a CPU core in engine.devices is not available.
+    /// Check the settings: fail if one is unknown or out of range, or if a core or GPU in engine.devices is not available.
     Check(Settings),
     /// Print the effective settings as a settings file (TOML). Secrets are hidden.
     Print(Settings),
@@ -104,11 +107,15 @@ pub(crate) fn run() -> Result<()> {
         Command::Generate(generate) => generate.run(),
         Command::Keys(keys) => keys.run(),
         Command::Models(settings) => models(&settings),
+        Command::Devices(devices) => devices.run(),
         Command::Migrate(settings) => migrate(&settings),
         Command::Config(ConfigCommand::Check(settings)) => {
             let config = settings.load(Vec::new())?;
-            // Opening the devices checks that this machine has the cores in the settings.
-            app::devices(&config)?;
+            // Opening the devices checks that this machine has the cores and GPUs in the settings. A process that only
+            // serves HTTP uses none.
+            if config.role.works() {
+                app::devices(&config)?;
+            }
             println!("the settings are valid");
             Ok(())
         }

@@ -110,6 +110,8 @@ pub struct Engine {
     pub text_cache_entries: usize,
     /// 0 means no checkpoints.
     pub checkpoint_interval_ms: u64,
+    /// 0 means no watchdog.
+    pub watchdog_s: u32,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

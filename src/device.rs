@@ -2,12 +2,19 @@
 
 #[allow(unsafe_code, reason = "the system's calls that tie threads to cores take pointers; each has its proof")]
 mod affinity;
+mod fault;
+mod gpu;
+mod script;
 
 use std::{ops::RangeInclusive, sync::Arc};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::kernels::Kernels;
+pub use fault::{Fault, FaultError};
+pub use gpu::{DriverError, Gpu, GpuKind, GpuMemory};
+pub use script::{Layer, Script};
+
+use crate::kernels::{Kernels, arena};
 
 /// The device of latents, pictures and all other data outside networks: the memory of the process.
 pub const HOST: candle_core::Device = candle_core::Device::Cpu;
@@ -22,10 +29,14 @@ pub struct Device {
     name: Arc<str>,
     candle: candle_core::Device,
     kernels: Kernels,
+    /// `None`: the CPU.
+    gpu: Option<Arc<Gpu>>,
     /// The cores of the device; `None`: all that the process may use.
     cores: Option<Arc<[usize]>>,
     /// The threads of the device; `None`: rayon's current pool computes.
     pool: Option<Arc<ThreadPool>>,
+    /// What a test lets happen on the device.
+    script: Option<Arc<dyn Script>>,
 }
 
 /// Why a device cannot be used.
@@ -35,6 +46,18 @@ pub enum DeviceError {
     Core { name: String, core: usize, allowed: String },
     #[error("the threads of {name:?} cannot be started: {source}")]
     Threads { name: String, source: rayon::ThreadPoolBuildError },
+    #[error(
+        "{name:?} needs a build with the Cargo feature {kind}, such as the container image latentd:{kind}; this build \
+         computes on {} only; see docs/gpu.md",
+        kinds_of_build()
+    )]
+    NotInBuild { name: String, kind: &'static str },
+    #[error("there is no {name:?}; this machine has {there}")]
+    NoGpu { name: String, there: String },
+    #[error("{name:?}: {source}")]
+    Driver { name: String, source: DriverError },
+    #[error("{name:?} cannot be opened: {source}")]
+    Gpu { name: String, source: candle_core::Error },
 }
 
 impl Default for Device {
@@ -46,7 +69,8 @@ impl Default for Device {
 impl Device {
     /// The CPU, with rayon's current thread pool.
     pub fn host() -> Device {
-        Device { name: "cpu".into(), candle: HOST, kernels: Kernels::default(), cores: None, pool: None }
+        let (gpu, cores, pool, script) = (None, None, None, None);
+        Device { name: "cpu".into(), candle: HOST, kernels: Kernels::default(), gpu, cores, pool, script }
     }
 
     /// The CPU with a thread pool of its own, on all cores or pinned to `cores`. `threads` is the number of threads; 0
@@ -70,24 +94,55 @@ impl Device {
         Ok(Device { name: name.into(), cores, pool: Some(Arc::new(pool)), ..Device::host() })
     }
 
+    /// The GPU of this kind with this number, with the reference kernels, which are the only ones for GPUs. Each call
+    /// makes a handle of its own, and tensors of two handles do not mix, so open a GPU once and clone the device.
+    ///
+    /// # Errors
+    /// The build does not support the kind, the machine has no such GPU, or the driver refuses.
+    pub fn gpu(kind: GpuKind, index: usize) -> Result<Device, DeviceError> {
+        let name = Gpu { kind, index, model: String::new(), cores: None, memory: None }.name();
+        if !kind.is_in_build() {
+            return Err(DeviceError::NotInBuild { name, kind: kind.name() });
+        }
+        let gpus = kind.gpus().map_err(|source| DeviceError::Driver { name: name.clone(), source })?;
+        let Some(gpu) = gpus.iter().find(|gpu| gpu.index == index) else {
+            return Err(DeviceError::NoGpu { name, there: names(&gpus) });
+        };
+        let candle = gpu.open().map_err(|source| DeviceError::Gpu { name: name.clone(), source })?;
+        Ok(Device {
+            name: name.into(),
+            candle,
+            kernels: Kernels::Reference,
+            gpu: Some(Arc::new(gpu.clone())),
+            ..Device::host()
+        })
+    }
+
     /// The same device with another set of kernels.
     pub fn with_kernels(self, kernels: Kernels) -> Device {
         Device { kernels, ..self }
     }
 
-    /// The device's name in the settings: `cpu`, `cpu:0`, `cpu:0-7`.
+    /// The same device under the control of a test: `script` decides before each layer whether the device computes it.
+    pub fn with_script(self, script: Arc<dyn Script>) -> Device {
+        Device { script: Some(script), ..self }
+    }
+
+    /// The device's name in the settings: `cpu`, `cpu:0`, `cpu:0-7`, `cuda:0`, `metal`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The kind of the device: `cpu`, `cuda` or `metal`. Two devices of the same kind and with the same
-    /// kernels compute the same bits.
-    pub fn kind(&self) -> &'static str {
-        match self.candle {
-            candle_core::Device::Cpu => "cpu",
-            candle_core::Device::Cuda(_) => "cuda",
-            candle_core::Device::Metal(_) => "metal",
-        }
+    /// The hardware of the device: `cpu`, or the kind and the product of a GPU. Two devices with the same hardware and
+    /// the same kernels compute the same bits.
+    pub fn hardware(&self) -> String {
+        self.gpu.as_ref().map_or_else(|| "cpu".to_owned(), |gpu| format!("{} {}", gpu.kind.name(), gpu.model))
+    }
+
+    /// The memory in which the device has its tensors. Devices with the same memory can share tensors: all CPU devices
+    /// share `cpu`, and each GPU has its own.
+    pub fn memory(&self) -> &str {
+        if self.gpu.is_some() { &self.name } else { "cpu" }
     }
 
     /// The device on which candle allocates tensors.
@@ -108,11 +163,47 @@ impl Device {
         }
     }
 
+    /// Waits until the device has computed everything that it was given. A CPU computes at once; a GPU reports the errors
+    /// of its work only here or when results are read.
+    ///
+    /// # Errors
+    /// Work of the device has failed.
+    pub fn synchronize(&self) -> candle_core::Result<()> {
+        self.candle.synchronize()
+    }
+
+    /// Called before the device computes a layer.
+    ///
+    /// # Errors
+    /// The fault in the script of a test. Devices without a script have none here.
+    pub fn before(&self, layer: Layer) -> Result<(), FaultError> {
+        self.script.as_ref().map_or(Ok(()), |script| script.before(layer))
+    }
+
+    /// Returns memory that the device keeps for later calls to the system, or makes it available to larger calls.
+    pub fn release_memory(&self) {
+        arena::release();
+    }
+
     /// Pins the calling thread to the cores of the device, if the device has cores of its own.
     pub fn pin_current_thread(&self) {
         if let Some(cores) = &self.cores {
             affinity::pin_current_thread(cores);
         }
+    }
+}
+
+/// The kinds of devices that the build supports: `the CPU`, `the CPU and cuda`.
+fn kinds_of_build() -> String {
+    let gpus = GpuKind::ALL.into_iter().filter(|kind| kind.is_in_build()).map(GpuKind::name);
+    ["the CPU"].into_iter().chain(gpus).collect::<Vec<_>>().join(" and ")
+}
+
+/// The names of GPUs in an error.
+fn names(gpus: &[Gpu]) -> String {
+    match gpus {
+        [] => "no GPU that its driver lists".to_owned(),
+        gpus => gpus.iter().map(Gpu::name).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -168,5 +259,36 @@ mod tests {
         let error = Device::cpu("cpu:0-99999", Some(0..=99_999), 0).unwrap_err().to_string();
         assert!(error.contains("cpu:0-99999") && error.contains(&ranges(&affinity::allowed())), "{error}");
         assert_eq!(ranges(&[0, 1, 2, 5, 8, 9]), "0-2, 5, 8-9");
+    }
+
+    #[test]
+    fn a_gpu_that_cannot_be_used_is_named_with_the_remedy() {
+        for kind in GpuKind::ALL {
+            let error = Device::gpu(kind, 4711).unwrap_err();
+            let text = error.to_string();
+            let name = if kind == GpuKind::Cuda { "\"cuda:4711\"" } else { "\"metal\"" };
+            assert!(text.contains(name), "{text}");
+            match kind.is_in_build() {
+                false => {
+                    assert!(matches!(error, DeviceError::NotInBuild { .. }), "{text}");
+                    assert!(text.contains(&format!("the Cargo feature {}", kind.name())), "{text}");
+                    assert!(text.contains("computes on the CPU"), "{text}");
+                    assert_eq!(kind.gpus().unwrap(), []);
+                }
+                true => assert!(text.contains("this machine has"), "{text}"),
+            }
+        }
+        let gpu = |index| Gpu { kind: GpuKind::Cuda, index, model: "X".to_owned(), cores: None, memory: None };
+        assert_eq!(names(&[gpu(0), gpu(2)]), "cuda:0, cuda:2");
+        assert!(names(&[]).contains("no GPU"));
+    }
+
+    #[test]
+    fn cpu_devices_share_memory_and_hardware() {
+        let core = affinity::allowed()[0];
+        let one = Device::cpu("cpu:one", Some(core..=core), 0).unwrap();
+        assert_eq!((one.memory(), one.hardware()), (Device::host().memory(), Device::host().hardware()));
+        assert_ne!(one.name(), Device::host().name());
+        one.synchronize().unwrap();
     }
 }

@@ -10,12 +10,14 @@
 mod account;
 mod batch;
 mod batch_key;
+mod call_clock;
 mod drive;
 mod log;
 mod pace;
 mod pending_call;
 mod policy;
 mod recording;
+mod row_limits;
 mod run;
 mod running_batch;
 mod slot;
@@ -32,6 +34,7 @@ use std::{
 };
 
 pub use batch_key::BatchKey;
+pub use call_clock::CallClock;
 pub use log::{Log, UnusablePart};
 pub use policy::{BatchLimits, Next, PausedBatch, Pick, WaitingCall, choose};
 
@@ -90,7 +93,7 @@ pub enum RunError {
     NotFinite { what: String, step: u32, steps: u32 },
     #[error("the pipeline panicked")]
     Panicked,
-    /// The engine is stopping. Another run can resume the generation.
+    /// The engine stops, or its device is lost. Another run can resume the generation.
     #[error("the engine is stopping")]
     Stopped,
 }
@@ -184,6 +187,24 @@ pub struct EngineThread {
     device: Device,
     settings: Settings,
     metrics: Metrics,
+    clock: CallClock,
+    when_lost: Option<WhenLost>,
+}
+
+/// Called with the error that tells that the device of an engine is lost.
+type WhenLost = Box<dyn FnOnce(&str) + Send>;
+
+impl EngineThread {
+    /// Calls `when_lost` with the reason if the device is lost, before the runs end. See
+    /// [`Fault::Lost`](crate::device::Fault::Lost).
+    pub fn when_lost(self, when_lost: impl FnOnce(&str) + Send + 'static) -> EngineThread {
+        EngineThread { when_lost: Some(Box::new(when_lost)), ..self }
+    }
+
+    /// The clock of this engine's network calls.
+    pub fn clock(&self) -> CallClock {
+        self.clock.clone()
+    }
 }
 
 impl std::fmt::Debug for EngineThread {
@@ -195,7 +216,8 @@ impl std::fmt::Debug for EngineThread {
 /// Creates the engine of a device: its handle, and the part that the caller runs on a thread.
 pub fn engine(device: Device, settings: Settings, metrics: Metrics) -> (Engine, EngineThread) {
     let (sender, receiver) = sync_channel(settings.max_runs.get());
-    (Engine { inbox: sender }, EngineThread { inbox: receiver, device, settings, metrics })
+    let clock = CallClock::default();
+    (Engine { inbox: sender }, EngineThread { inbox: receiver, device, settings, metrics, clock, when_lost: None })
 }
 
 /// The engine did not accept the run. The variants return the run; its observer was not called.
@@ -203,7 +225,7 @@ pub fn engine(device: Device, settings: Settings, metrics: Metrics) -> (Engine, 
 pub enum Refused {
     /// The maximum number of runs waits to be admitted.
     Full(Box<Run>),
-    /// The engine's thread has ended.
+    /// The engine's thread has ended; if handles of the engine remain, because its device is lost.
     Stopped(Box<Run>),
 }
 

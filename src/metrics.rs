@@ -38,6 +38,10 @@ pub struct Metrics {
     pub device_steps: IntCounterVec,
     /// Generations placed on a device, by device. Includes those whose model is being loaded.
     pub device_runs: IntGaugeVec,
+    /// 1 for a device that is lost, by device.
+    pub device_failed: IntGaugeVec,
+    /// Batches that did not fit the memory of their device and were tried again with half of their rows, by device.
+    pub out_of_memory_splits: IntCounterVec,
     /// Rows for which the denoiser computed only its shallow branch.
     pub shallow_steps: IntCounter,
     /// Denoiser rows that were read from the log of an earlier attempt instead of being computed.
@@ -118,6 +122,18 @@ impl Metrics {
                     Opts::new("latentd_device_runs", "Generations that load or compute, by device"),
                     &["device"],
                 ),
+            ),
+            device_failed: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("latentd_device_failed", "1 for a device that has failed and gets no more work"),
+                    &["device"],
+                ),
+            ),
+            out_of_memory_splits: counters(
+                "latentd_out_of_memory_splits_total",
+                "Batches that did not fit the memory of their device and were divided, by device",
+                &["device"],
             ),
             shallow_steps: counter(
                 "latentd_shallow_steps_total",

@@ -453,7 +453,7 @@ fn a_control_net_whose_weights_are_not_finite_is_unusable_until_its_files_change
     let card = catalogue.card("sd1").unwrap();
     for _ in 0..2 {
         catalogue.control_nets().check(&card, "mine").unwrap();
-        let error = catalogue.control_nets().load("mine").map(drop).unwrap_err();
+        let error = catalogue.control_nets().load("mine", &latentd::device::Device::host()).map(drop).unwrap_err();
         assert!(error.contains("diffusion_pytorch_model.safetensors") && error.contains("NaN"), "{error}");
         let (code, reason) = catalogue.control_nets().check(&card, "mine").unwrap_err();
         assert!(code == "unsupported_for_model" && reason.contains("NaN"), "{code}: {reason}");
@@ -463,10 +463,10 @@ fn a_control_net_whose_weights_are_not_finite_is_unusable_until_its_files_change
         assert!(catalogue.control_nets().check(&card, "mine").is_err());
         assert!(catalogue.reload().unwrap().is_empty());
     }
-    assert!(catalogue.control_nets().load("mine").is_err());
+    assert!(catalogue.control_nets().load("mine", &latentd::device::Device::host()).is_err());
     std::fs::write(&weights, &sound).unwrap();
     assert!(catalogue.poll().unwrap().is_none() && catalogue.poll().unwrap().is_some());
-    catalogue.control_nets().load("mine").unwrap();
+    catalogue.control_nets().load("mine", &latentd::device::Device::host()).unwrap();
     assert_eq!(catalogue.users_of_control_net("mine").error, None);
 }
 

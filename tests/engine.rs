@@ -4,10 +4,14 @@
 mod approximations;
 #[path = "engine/crashes.rs"]
 mod crashes;
+#[path = "engine/device_faults.rs"]
+mod device_faults;
 #[path = "engine/resume.rs"]
 mod resume;
 #[path = "engine/scripted.rs"]
 mod scripted;
+#[path = "support/scripted_device.rs"]
+mod scripted_device;
 #[path = "engine/slices.rs"]
 mod slices;
 
@@ -24,7 +28,7 @@ use latentd::{
     catalogue::Catalogue,
     crash::Attempt,
     device::Device,
-    engine::{self, Cancel, Engine, Log, Observer, Reason, Run, RunError},
+    engine::{self, Cancel, Engine, Log, Observer, Reason, Refused, Run, RunError},
     generation::{Fields, Job, Limits, Phase, Work, resolve},
     metrics::Metrics,
     pipelines::{Frame, Inputs, Model, Prepared},
@@ -51,6 +55,18 @@ struct EngineFixture {
 
 const LIMITS: Limits =
     Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
+
+fn settings(max_rows: usize, slice: Duration) -> engine::Settings {
+    engine::Settings {
+        max_rows: NonZeroUsize::new(max_rows).unwrap(),
+        slice,
+        max_bytes: 8 << 30,
+        max_runs: NonZeroUsize::new(64).unwrap(),
+        text_cache_entries: 8,
+        // Every network output becomes a portion of the log.
+        checkpoint_interval: Some(Duration::ZERO),
+    }
+}
 
 /// A call of an observer.
 #[derive(Debug)]
@@ -93,17 +109,21 @@ impl EngineFixture {
     }
 
     fn sliced(max_rows: usize, threads: usize, slice: Duration) -> EngineFixture {
-        let settings = engine::Settings {
-            max_rows: NonZeroUsize::new(max_rows).unwrap(),
-            slice,
-            max_bytes: 8 << 30,
-            max_runs: NonZeroUsize::new(64).unwrap(),
-            text_cache_entries: 8,
-            // Every network output becomes a portion of the log.
-            checkpoint_interval: Some(Duration::ZERO),
-        };
+        EngineFixture::on(Device::cpu("cpu", None, threads).unwrap(), settings(max_rows, slice))
+    }
+
+    fn on(device: Device, settings: engine::Settings) -> EngineFixture {
+        EngineFixture::on_when_lost(device, settings, |reason| panic!("the device is lost: {reason}"))
+    }
+
+    fn on_when_lost(
+        device: Device,
+        settings: engine::Settings,
+        when_lost: impl FnOnce(&str) + Send + 'static,
+    ) -> EngineFixture {
         let metrics = Metrics::new();
-        let (engine, thread) = engine::engine(Device::cpu("cpu", None, threads).unwrap(), settings, metrics.clone());
+        let (engine, thread) = engine::engine(device, settings, metrics.clone());
+        let thread = thread.when_lost(when_lost);
         let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/pipelines");
         EngineFixture {
             engine: Some(engine),
@@ -131,6 +151,16 @@ impl EngineFixture {
     }
 
     fn start_prepared(&self, prepared: Prepared) -> (Cancel, mpsc::Receiver<Observed>) {
+        self.try_start_prepared(prepared).unwrap()
+    }
+
+    fn try_start(&self, request: Value) -> Result<(Cancel, mpsc::Receiver<Observed>), Refused> {
+        let job = self.job(request);
+        let model = self.catalogue.load(&job.model).unwrap();
+        self.try_start_prepared(self.catalogue.prepare(job, Inputs::default(), model, None).unwrap())
+    }
+
+    fn try_start_prepared(&self, prepared: Prepared) -> Result<(Cancel, mpsc::Receiver<Observed>), Refused> {
         let (sender, receiver) = mpsc::channel();
         let cancel = Cancel::default();
         let observer = Box::new(Recorder(sender, Arc::downgrade(&prepared.model)));
@@ -141,8 +171,15 @@ impl EngineFixture {
             cancel: cancel.clone(),
             attempt: self.attempt.get(),
         };
-        assert!(self.engine.as_ref().unwrap().submit(run).is_ok());
-        (cancel, receiver)
+        self.engine.as_ref().unwrap().submit(run)?;
+        Ok((cancel, receiver))
+    }
+
+    /// Waits for the end of the engine's thread.
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
     }
 
     fn draw(&self, request: Value) -> Vec<Frame> {
@@ -153,7 +190,7 @@ impl EngineFixture {
 impl Drop for EngineFixture {
     fn drop(&mut self) {
         self.engine = None;
-        self.thread.take().unwrap().join().unwrap();
+        self.join();
     }
 }
 

@@ -1,13 +1,20 @@
 //! The computing part of a process: an engine thread for each device, and the worker that submits generations to them.
 
-use std::thread::JoinHandle;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::JoinHandle,
+};
 
 use anyhow::Result;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::watchdog::Watchdog;
 use crate::{
+    catalogue::Catalogue,
     engine::{ENGINE_STACK, EngineThread},
+    service::Devices,
     worker::{Preload, Worker},
 };
 
@@ -15,7 +22,11 @@ use crate::{
 pub(super) struct Computation {
     pub preload: Preload,
     pub worker: Worker,
+    /// One per device, in the order of the devices.
     pub engine_threads: Vec<EngineThread>,
+    pub devices: Devices,
+    /// Seconds after which a network call without progress ends the process; 0 means never.
+    pub watchdog_s: u32,
 }
 
 /// The running worker and engine threads.
@@ -33,10 +44,23 @@ impl Computation {
         draining: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Result<RunningComputation> {
-        let Computation { preload, worker, engine_threads } = self;
+        let Computation { preload, worker, engine_threads, devices, watchdog_s } = self;
+        if watchdog_s > 0 {
+            let names = devices.loads().into_iter().map(|load| load.name);
+            let clocks = names.zip(engine_threads.iter().map(EngineThread::clock)).collect();
+            let (watchdog, until_stopping) = (Watchdog { limit_s: watchdog_s, clocks }, draining.clone());
+            tasks.spawn(async move { until_stopping.run_until_cancelled(watchdog.run()).await });
+        }
         let start = |(i, engine): (usize, EngineThread)| {
             let thread = std::thread::Builder::new().name(format!("engine-{i}")).stack_size(ENGINE_STACK);
-            thread.spawn(move || engine.run())
+            let devices = devices.clone();
+            thread.spawn(move || {
+                // Without its thread, an engine takes no runs. They were dropped, so other devices compute them.
+                if catch_unwind(AssertUnwindSafe(|| engine.run())).is_err() {
+                    tracing::error!(device = i, "an engine's thread panicked, so its device gets no more work");
+                    devices.fail(i);
+                }
+            })
         };
         let engines = engine_threads.into_iter().enumerate().map(start).collect::<std::io::Result<_>>()?;
         let worker = tokio::spawn(worker.run(stop.clone()));
@@ -53,12 +77,17 @@ impl RunningComputation {
         if tokio::time::timeout_at(deadline, self.worker).await.is_err() {
             tracing::warn!("generations that could not be given back in time are queued again later");
         }
-        for engine in self.engines {
-            if engine.is_finished() && engine.join().is_err() {
-                tracing::error!("an engine's thread panicked");
-            }
+        for engine in self.engines.into_iter().filter(JoinHandle::is_finished) {
+            // The thread catches panics.
+            let _ = engine.join();
         }
     }
+}
+
+/// Gives a lost device no more generations, and unloads its models as soon as no run uses them.
+pub(super) fn device_lost(devices: &Devices, catalogue: &Arc<Catalogue>, device: usize) {
+    devices.fail(device);
+    catalogue.unload_from(device);
 }
 
 /// A unique name of this process that contains the name of the host.

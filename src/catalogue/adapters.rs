@@ -14,7 +14,7 @@ use std::{
 pub use files::File;
 use words::WordIndex;
 
-use super::{NameKeys, embedded, lru::Lru};
+use super::{NameKeys, embedded, entry::on_device, lru::Lru};
 use crate::{
     generation::{Draw, LoraUse},
     models::{
@@ -206,7 +206,8 @@ impl Adapters {
                     file.check_numbers(name).err().unwrap_or(error).to_string()
                 })
             };
-            let adapter = self.read_loras.get(&model.key, &of_content(name, file), read);
+            let memory = on_device(&model.key, model.device.memory());
+            let adapter = self.read_loras.get(&memory, &of_content(name, file), read);
             let adapter = adapter.map_err(|error| format!("the LoRA {name:?} cannot be used: {error}"))?;
             Ok((adapter, *scale as f32))
         };

@@ -31,7 +31,6 @@ use crate::{
 pub struct ControlNets {
     dir: PathBuf,
     entries: BTreeMap<String, Arc<Entry>>,
-    device: Device,
 }
 
 #[derive(Debug)]
@@ -41,7 +40,8 @@ struct Entry {
     /// `None` for an embedded network.
     source: Option<Source>,
     usable: Result<Usable, Fault>,
-    loaded: Mutex<Option<Arc<ControlNet>>>,
+    /// The networks in memory, by the memory that holds them ([`Device::memory`]).
+    loaded: Mutex<BTreeMap<String, Arc<ControlNet>>>,
     /// Why the weights cannot be loaded, however often this is tried.
     unloadable: OnceLock<String>,
 }
@@ -73,11 +73,6 @@ impl ControlNets {
         ControlNets { dir: dir.to_owned(), ..ControlNets::default() }.read_again()
     }
 
-    /// Sets the device. Networks that are already loaded stay on their device.
-    pub fn on(self, device: Device) -> ControlNets {
-        ControlNets { device, ..self }
-    }
-
     /// Lists the networks again. What was read of unchanged files is kept.
     ///
     /// # Errors
@@ -95,7 +90,7 @@ impl ControlNets {
             let entry = known(&name, &key).unwrap_or_else(|| Arc::new(Entry::of(key, &source, &self.dir)));
             entries.insert(name, entry);
         }
-        Ok(ControlNets { dir: self.dir.clone(), entries, device: self.device.clone() })
+        Ok(ControlNets { dir: self.dir.clone(), entries })
     }
 
     /// The networks except those whose files could not be read or whose weights could not be loaded.
@@ -189,22 +184,22 @@ impl ControlNets {
         Some(usable.config.demand(size, tokens))
     }
 
-    /// The network with its weights in memory, loaded at the first use. Blocks during the load.
+    /// The network with its weights in the memory of the device, loaded at the first use. Blocks during the load.
     ///
     /// # Errors
     /// The name is unknown, or the files are missing, damaged or not of this architecture. A later call tries again,
     /// unless the files are at fault.
-    pub fn load(&self, name: &str) -> Result<Arc<ControlNet>, String> {
+    pub fn load(&self, name: &str, device: &Device) -> Result<Arc<ControlNet>, String> {
         let entry = self.entries.get(name).ok_or_else(|| format!("the ControlNet {name:?} is not in the catalogue"))?;
         // The lock is held during the load, so that the weights are read only once.
         let mut loaded = entry.loaded.lock();
-        if let Some(net) = &*loaded {
+        if let Some(net) = loaded.get(device.memory()) {
             return Ok(net.clone());
         }
         let failed = |reason: &str| format!("the ControlNet {name:?} cannot be loaded: {reason}");
         let Usable { folder, part, .. } = entry.usable().map_err(failed)?;
         entry.check_unchanged().map_err(failed)?;
-        let net = ControlNet::load(folder, part, &self.device).map_err(|error| {
+        let net = ControlNet::load(folder, part, device).map_err(|error| {
             let reason = error.to_string();
             if error.is_lasting() {
                 entry.unloadable.get_or_init(|| reason.clone());
@@ -212,7 +207,7 @@ impl ControlNets {
             failed(&reason)
         });
         let net = Arc::new(net?);
-        *loaded = Some(net.clone());
+        loaded.insert(device.memory().to_owned(), net.clone());
         Ok(net)
     }
 }

@@ -186,6 +186,11 @@ pub(super) fn key_of(on_device: &str) -> &str {
     on_device.rsplit_once(SEPARATOR).map_or(on_device, |(key, _)| key)
 }
 
+/// The device in a key that [`on_device`] made.
+pub(super) fn device_of(on_device: &str) -> &str {
+    on_device.rsplit_once(SEPARATOR).map_or("", |(_, device)| device)
+}
+
 /// The name of the model in a key.
 pub(super) fn name_of(key: &str) -> &str {
     key.split(SEPARATOR).next().unwrap_or(key)

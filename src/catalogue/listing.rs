@@ -20,7 +20,7 @@ const LONGEST_NAME: usize = 128;
 /// How many levels of folders are searched below the listed one: `NAME` and `GROUP/NAME`.
 const LEVELS: usize = 2;
 
-/// Maximum number of entries listed of one folder.
+/// Maximum number of entries of one listing, groups (`GROUP/NAME`) included.
 const MOST: usize = 10_000;
 
 /// Where a model or ControlNet is, or why it cannot be used.
@@ -187,7 +187,7 @@ impl Listing {
         }
     }
 
-    /// Lists a file as unusable, under its file name, because another file has its name.
+    /// Lists a file as unusable, under its file name, because a folder or another file has its name.
     fn add_hidden(&mut self, name: &str) {
         let reason = format!("{name:?} beside it has the same name and is used; rename one of the two");
         self.add_unusable(format!("{name}.safetensors"), reason);

@@ -90,7 +90,8 @@ impl Ticket {
         match loaded {
             Ok(networks) => {
                 is_unchanged?;
-                Ok(Arc::new(Model { name: name.clone(), key: entry.key.clone(), family: family.name(), networks }))
+                let (name, key, device) = (name.clone(), entry.key.clone(), device.clone());
+                Ok(Arc::new(Model { name, key, family: family.name(), device, networks }))
             }
             Err(error) => {
                 if is_unchanged.is_ok() && error.is_lasting() {

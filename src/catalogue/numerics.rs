@@ -1,28 +1,53 @@
 //! A digest of everything besides the request that determines the bits of a generation's network outputs.
 
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    sync::LazyLock,
+};
+
 use sha2::{Digest, Sha256};
 
 use super::Catalogue;
 use crate::{
+    device::Device,
     generation::{Job, Work},
     kernels,
 };
 
-/// If two digests are equal, the same generation gets bit-identical network outputs. The digest covers the version of
-/// the build, the vector unit, the kind of device, the kernels and their settings, and the files of the model and of
-/// everything else that the request names.
+/// If two digests are equal, the same generation gets bit-identical network outputs. The digest covers the build, the
+/// vector unit, the hardware of the device, the kernels and their settings, and the files of the model and of everything
+/// else that the request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics([u8; 32]);
 
+/// The SHA-256 of the executable, because two builds of one version may round differently. If the executable cannot be
+/// read, the version.
+static BUILD: LazyLock<String> = LazyLock::new(|| {
+    let digest = || {
+        let (mut digest, mut file) = (Sha256::new(), BufReader::new(File::open(std::env::current_exe()?)?));
+        while let part @ [_, ..] = file.fill_buf()? {
+            digest.update(part);
+            let read = part.len();
+            file.consume(read);
+        }
+        io::Result::Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    };
+    digest().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the executable cannot be read: logs of other builds of this version are continued");
+        env!("CARGO_PKG_VERSION").to_owned()
+    })
+});
+
 impl Numerics {
-    /// The digest of this process for a generation whose models are in memory.
-    pub fn of(job: &Job, catalogue: &Catalogue) -> Numerics {
+    /// The digest of this process for a generation whose models are in the memory of `device`.
+    pub fn of(job: &Job, catalogue: &Catalogue, device: &Device) -> Numerics {
         let Work::Draw(draw) = &job.work;
         let mut parts = vec![
-            env!("CARGO_PKG_VERSION").to_owned(),
+            BUILD.clone(),
             kernels::isa().to_owned(),
-            catalogue.first_device().kind().to_owned(),
-            format!("{:?}", catalogue.first_device().kernels()),
+            device.hardware(),
+            format!("{:?}", device.kernels()),
             catalogue.fingerprint(&job.model),
         ];
         parts.extend(draw.refiner.as_ref().map(|refiner| catalogue.fingerprint(&refiner.model)));

@@ -75,7 +75,7 @@ impl Catalogue {
 
     fn auxiliary(&self, draw: &Draw, model: &Model, refiner: Option<Arc<Model>>) -> Result<Auxiliary, PrepareError> {
         let controls = draw.controls.iter();
-        let control_nets = controls.map(|control| self.control_nets().load(&control.model));
+        let control_nets = controls.map(|control| self.control_nets().load(&control.model, &model.device));
         let refiner = match refiner {
             Some(model) => {
                 let scheduler = self.scheduler(draw, &model.name)?.map_err(PrepareError::RefinerScheduler)?;

@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    entry::{key_of, name_of},
+    entry::{device_of, key_of, name_of},
     room::{Held, Plan, plan},
 };
 use crate::{metrics::Metrics, pipelines::Model};
@@ -29,8 +29,11 @@ struct State {
     metrics: Metrics,
     /// By key and device. A model that is missing here is cold.
     models: BTreeMap<String, Presence>,
-    /// Keys of models that the catalogue no longer lists. They are unloaded when they are no longer in use.
+    /// Keys of models that the catalogue no longer lists, and of models on lost devices. They are unloaded when they are
+    /// no longer in use.
     retired: BTreeSet<String>,
+    /// The names of lost devices.
+    lost: BTreeSet<String>,
     /// In the order of arrival.
     waiting: Vec<WaitingModelRequest>,
     /// Names of models that must be loaded before the server is ready.
@@ -84,6 +87,7 @@ impl Shelf {
             metrics: Metrics::new(),
             models: BTreeMap::new(),
             retired: BTreeSet::new(),
+            lost: BTreeSet::new(),
             waiting: Vec::new(),
             awaited: BTreeSet::new(),
             clock: 0,
@@ -139,12 +143,20 @@ impl Shelf {
     /// Keeps only models with these keys, on all devices. Others are unloaded as soon as they are not in use.
     pub fn keep(&self, keys: BTreeSet<Arc<str>>) {
         let mut state = self.0.lock();
-        let of = |key: &String| !keys.contains(key_of(key));
-        state.retired = state.models.keys().filter(|key| of(key)).cloned().collect();
-        let gone = state.unload_retired();
+        let is_retired = |key: &&String| !keys.contains(key_of(key)) || state.lost.contains(device_of(key));
+        let retired = state.models.keys().filter(is_retired).cloned().collect();
+        state.retired = retired;
         drop(state);
-        // Outside of the lock, since freeing memory takes a while.
-        drop(gone);
+        self.wake();
+    }
+
+    /// Unloads the models of a lost device as soon as they are not in use.
+    pub fn lose(&self, device: &str) {
+        let mut state = self.0.lock();
+        state.lost.insert(device.to_owned());
+        let on_it: Vec<String> = state.models.keys().filter(|key| device_of(key) == device).cloned().collect();
+        state.retired.extend(on_it);
+        drop(state);
         self.wake();
     }
 
@@ -171,6 +183,9 @@ impl Shelf {
             Err(reason) => Presence::Failed { reason },
         };
         state.models.insert(name.to_owned(), presence);
+        if state.lost.contains(device_of(name)) {
+            state.retired.insert(name.to_owned());
+        }
         state.tell();
         drop(state);
         self.wake();

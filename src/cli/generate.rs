@@ -104,12 +104,10 @@ impl Generate {
         let refiner = draw.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
         let prepared = catalogue.prepare(job.clone(), inputs, model, refiner)?;
         let label = prepared.scheduler.label();
+        let settings = engine_settings(&config.engine, devices.len());
         let device = devices.into_iter().next().unwrap_or_default();
-        let (engine, thread) = engine::engine(
-            device,
-            engine::Settings { checkpoint_interval: None, ..engine_settings(&config.engine) },
-            Metrics::new(),
-        );
+        let (engine, thread) =
+            engine::engine(device, engine::Settings { checkpoint_interval: None, ..settings }, Metrics::new());
         let (sender, ended) = mpsc::channel();
         let observer = Box::new(Bar { bar: progress_bar(draw.steps), ended: sender });
         let cancel = Cancel::default();

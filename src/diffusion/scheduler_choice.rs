@@ -45,8 +45,8 @@ fn class_of(map: &Map<String, Value>) -> Result<&'static Class, InvalidScheduler
 }
 
 impl SchedulerConfig {
-    /// The name with which a request gets this scheduler from a model that has it, as without a name; `None` if the
-    /// class has no name.
+    /// The scheduler name of this class. If a model has this scheduler, a request with this name gets the same scheduler
+    /// as a request without a name. `None` if the class has no name.
     pub fn name(&self) -> Option<&'static str> {
         self.class.names.first().map(|named| named.name)
     }
@@ -61,8 +61,9 @@ impl SchedulerConfig {
     }
 
     /// diffusers' `Cls.from_config(model, **request)`: the request's keys override the model's keys, and the class
-    /// gives the remaining defaults. Only the request's keys must be known to the class. Unlike in diffusers, the class
-    /// uses its default if it does not know the model's value of the key in `exclusive_values`.
+    /// gives the remaining defaults. Only the request's keys must be known to the class. Unlike in diffusers, the
+    /// model's value of the key that `Class::exclusive_values` names is dropped if the class does not know this value;
+    /// then the class's default applies.
     ///
     /// # Errors
     /// A name, key, class or value is unknown or invalid, or the keys conflict.

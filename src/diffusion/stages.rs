@@ -3,8 +3,8 @@
 use super::{InvalidSteps, Schedule, SchedulerConfig};
 use crate::generation::{Draw, ImageInfluence, Refiner};
 
-/// The schedules of a generation. They are built when a request arrives, to reject requests that no scheduler can run,
-/// and again when the generation runs.
+/// The schedules of a generation. They are built when a request arrives, to reject requests that their own
+/// scheduler cannot run, and again when the generation runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stages {
     /// The steps of the generation's base model.
@@ -17,8 +17,9 @@ pub struct Stages {
 #[derive(Clone, Copy, Debug)]
 pub struct BaseSchedule<'a> {
     pub config: &'a SchedulerConfig,
-    /// Whether the network is distilled for few steps. With a source picture, such a network takes all steps, more
-    /// closely spaced, unless the request lists the levels; other networks take the last steps.
+    /// Whether the network takes the guidance scale as an input, as LCM networks do. With a source picture and a
+    /// `strength`, the LCM scheduler then runs all requested steps within the last `strength` of the levels, unless the
+    /// request lists the levels. In all other cases with a `strength`, only the last steps run.
     pub is_distilled: bool,
 }
 

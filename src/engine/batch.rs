@@ -65,7 +65,7 @@ impl<C: Call> Batch for Rows<C> {
             let answers = call.run(&model, &rows).await?;
             if answers.len() != rows.len() {
                 let detail = format!("answered {} rows of {}", answers.len(), rows.len());
-                return Err(NetworkError { network: call.network(), detail });
+                return Err(NetworkError::new(call.network(), detail));
             }
             Ok(Box::new(answers.into_iter()) as Box<dyn Items>)
         })

@@ -1,34 +1,37 @@
 //! The loop of the engine's thread: admits runs, polls them, and computes their network calls.
 
+mod out_of_memory;
+
 use std::{
     sync::mpsc::{RecvTimeoutError, TryRecvError},
     time::Duration,
 };
 
 use super::{
-    BatchLimits, EngineThread, Reason, Run, RunError, Settings,
+    BatchLimits, CallClock, EngineThread, Reason, Run, RunError, Settings,
     batch::Items,
     pace::Pace,
     policy::{Next, PausedBatch, Pick, WaitingCall, choose},
     recording::Recording,
+    row_limits::RowLimits,
     run::Active,
     running_batch::{RunningBatch, Share},
     text_cache::Cache,
 };
 use crate::{
-    device::Device,
-    kernels::arena,
+    device::{Device, Fault},
     metrics::Metrics,
     models::demand::Demand,
-    pipelines::{NetworkError, call::RowMetric},
+    pipelines::{NetworkError, PipelineError, call::RowMetric},
 };
 
 /// How long an idle engine waits before it releases memory.
 const IDLE: Duration = Duration::from_secs(10);
 
 impl EngineThread {
-    /// Works until all handles are dropped. Runs that have not ended by then end with [`RunError::Stopped`].
-    pub fn run(self) {
+    /// Works until all handles are dropped or the device is lost. Runs that have not ended by then end with
+    /// [`RunError::Stopped`].
+    pub fn run(mut self) {
         self.device.pin_current_thread();
         let mut active = ActiveRuns {
             device: self.device.clone(),
@@ -42,22 +45,29 @@ impl EngineThread {
             metrics: self.metrics.clone(),
             cache: Cache::new(self.settings.text_cache_entries, self.metrics.clone()),
             pace: Pace::default(),
+            row_limits: RowLimits::default(),
+            clock: self.clock.clone(),
             runs: Vec::new(),
             paused: Vec::new(),
             arrivals: 0,
+            lost: None,
         };
-        loop {
-            if !self.admit(&mut active) {
-                break;
-            }
+        while active.lost.is_none() && self.admit(&mut active) {
             active.drop_canceled();
             active.poll();
-            active.compute();
+            if active.lost.is_none() {
+                active.compute();
+            }
         }
-        for mut run in active.runs {
-            active.metrics.wasted_steps.with_label_values(&["lost"]).inc_by(run.give_up());
-            run.end(Err(RunError::Stopped));
+        if let Some(error) = &active.lost {
+            tracing::error!(device = self.device.name(), runs = active.runs.len(), "a device is lost: {error}");
+            // Before the observers learn that their runs have ended, so that no run is given to this device again.
+            if let Some(when_lost) = self.when_lost.take() {
+                when_lost(&error.to_string());
+            }
+            self.inbox.try_iter().for_each(|run| active.enter(run));
         }
+        active.stop();
     }
 
     /// Waits for the next run. If no run arrives within [`IDLE`], gives the memory of earlier runs back to the system
@@ -66,7 +76,7 @@ impl EngineThread {
         match self.inbox.recv_timeout(IDLE) {
             Ok(run) => Some(run),
             Err(RecvTimeoutError::Timeout) => {
-                arena::release();
+                self.device.release_memory();
                 self.inbox.recv().ok()
             }
             Err(RecvTimeoutError::Disconnected) => None,
@@ -77,6 +87,7 @@ impl EngineThread {
     /// are gone.
     fn admit(&self, active: &mut ActiveRuns) -> bool {
         if active.runs.is_empty() {
+            active.row_limits.clear();
             match self.wait() {
                 Some(run) => active.enter(run),
                 None => return false,
@@ -103,10 +114,15 @@ struct ActiveRuns {
     metrics: Metrics,
     cache: Cache,
     pace: Pace,
+    /// How many rows fit the memory of the device.
+    row_limits: RowLimits,
+    clock: CallClock,
     runs: Vec<Active>,
     /// Batches that have begun and wait to continue. Each run has rows in at most one batch.
     paused: Vec<RunningBatch>,
     arrivals: u64,
+    /// The error that tells that the device is lost.
+    lost: Option<NetworkError>,
 }
 
 impl ActiveRuns {
@@ -142,13 +158,18 @@ impl ActiveRuns {
         }
     }
 
-    /// Polls each run that can continue, until it awaits a call or ends.
+    /// Polls each run that can continue, until it awaits a call or ends. Stops if the device is lost.
     fn poll(&mut self) {
         let mut index = 0;
         while index < self.runs.len() {
             let run = &mut self.runs[index];
             let ended = if run.is_ready() { run.poll() } else { None };
             match ended {
+                // The recipe read an output from the device and learned that the device is lost.
+                Some(Err(RunError::Pipeline(PipelineError::Network(error)))) if error.fault == Fault::Lost => {
+                    self.lost = Some(error);
+                    return;
+                }
                 Some(outcome) => self.runs.remove(index).end(outcome),
                 // The cache has answered the call at once, so the run is polled again.
                 None if self.answer_from_cache(index) => {}
@@ -162,6 +183,14 @@ impl ActiveRuns {
         let Some(hits) = self.runs[index].answer_from(&mut self.cache) else { return false };
         self.metrics.text_cache.with_label_values(&["hit"]).inc_by(hits as u64);
         true
+    }
+
+    /// Ends all runs, whose generations other runs resume.
+    fn stop(self) {
+        let ActiveRuns { runs, paused, metrics, .. } = self;
+        // A batch keeps its model alive.
+        drop(paused);
+        runs.into_iter().for_each(|run| run.release(&metrics));
     }
 
     /// Computes what the policy chooses: a new batch, or the next slice of a paused one.
@@ -203,8 +232,8 @@ impl ActiveRuns {
             let picture = pending_call.stage().map_or(0, |stage| stage.latent_pixels);
             let begins = if holds == 0 { rows * picture } else { 0 };
             let seconds = self.pace.seconds(&key, demand.work);
-            let (most_rows, bytes, service, arrival) =
-                (pending_call.most_rows(), demand.bytes, run.service, run.arrival);
+            let most_rows = pending_call.most_rows().min(self.row_limits.most(&key));
+            let (bytes, service, arrival) = (demand.bytes, run.service, run.arrival);
             WaitingCall { key, rows, most_rows, seconds, bytes, service, arrival, picture, holds, begins }
         })
     }
@@ -246,7 +275,7 @@ impl ActiveRuns {
     fn advance(&mut self, mut batch: RunningBatch, payer: Option<u64>) {
         let slice = Duration::from_secs_f64(self.limits.slice_s);
         let before = batch.spent;
-        let Some(answers) = batch.advance(&self.device, slice) else {
+        let Some(answers) = batch.advance(&self.device, slice, &self.clock) else {
             let price = batch.account.slice((batch.spent - before).as_secs_f64(), self.pace.seconds(&batch.key, 1.0));
             self.charge(&batch, price, payer);
             self.paused.push(batch);
@@ -257,8 +286,13 @@ impl ActiveRuns {
         match answers {
             Ok(mut answers) => self.hand_over(&batch, answers.as_mut()),
             Err(error) => {
-                tracing::warn!(%error, runs = batch.shares.len(), "a batch failed");
-                self.try_alone(batch, error);
+                let device = self.device.name();
+                tracing::warn!(%error, device, runs = batch.shares.len(), rows = batch.rows(), "a batch failed");
+                match error.fault {
+                    Fault::OutOfMemory => self.make_fit(batch, &error),
+                    Fault::Lost => self.lost = Some(error),
+                    Fault::Call => self.try_alone(batch, error),
+                }
             }
         }
     }
@@ -282,6 +316,7 @@ impl ActiveRuns {
     fn hand_over(&mut self, batch: &RunningBatch, answers: &mut dyn Items) {
         let (seconds, rows) = (batch.spent.as_secs_f64(), batch.rows());
         self.pace.learn(&batch.key, batch.work, seconds);
+        self.row_limits.fits(&batch.key, rows);
         let device = self.device.name();
         self.metrics.batch_seconds.with_label_values(&[device, batch.key.network]).observe(seconds);
         let is_step = matches!(batch.row_metric, RowMetric::Step | RowMetric::ShallowStep);

@@ -9,7 +9,8 @@ use super::log::Log;
 /// A portion that reaches this size, in bytes, is due before its interval ends. It holds 32 guided steps of one picture
 /// of 1024 × 1024 pixels, and is small compared to the activations.
 const PORTION_BYTES: usize = 16 << 20;
-/// Recording stops when more than this number of bytes waits to be handed to the observer.
+/// Recording stops when more than this number of bytes waits to be handed to the run's
+/// [`Observer`](super::Observer), which stores portions.
 const WAITING_BYTES: usize = 64 << 20;
 /// Maximum bytes of one run's log, because the process that resumes the run holds the log in memory: 50 steps of eight
 /// guided pictures of 1024 × 1024 pixels take 200 MiB. Later outputs are not recorded, and a resumed run computes them

@@ -23,6 +23,7 @@ use crate::{
     crash::{Attempt, blame},
     families::draw,
     generation::{Phase, Work},
+    metrics::Metrics,
     pipelines::{Frame, Model, PipelineError},
 };
 
@@ -210,6 +211,12 @@ impl Active {
     pub fn is_ready(&self) -> bool {
         let slot = self.slot.borrow();
         slot.failure.is_some() || slot.pending_call.as_ref().is_none_or(|pending_call| pending_call.is_answered())
+    }
+
+    /// Ends the run before its results, because another run will resume the generation.
+    pub fn release(mut self, metrics: &Metrics) {
+        metrics.wasted_steps.with_label_values(&["lost"]).inc_by(self.give_up());
+        self.end(Err(RunError::Stopped));
     }
 
     /// Drops everything that the run holds, then notifies the observer.

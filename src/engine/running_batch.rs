@@ -12,9 +12,10 @@ use super::{
     account::Account,
     batch::{Batch, Computing, Items},
     batch_key::BatchKey,
+    call_clock::CallClock,
 };
 use crate::{
-    device::Device,
+    device::{Device, Layer},
     models::demand::Demand,
     pipelines::{Model, NetworkError, call::RowMetric},
 };
@@ -39,6 +40,10 @@ pub(super) struct RunningBatch {
     pub spent: Duration,
     /// Whether the batch is expected to take longer than a slice. Then it pauses after each slice.
     pub long: bool,
+    /// Whether its row did not fit the memory of the device before, and is now computed while no other batch has begun.
+    pub is_last_try: bool,
+    /// How many layers it has computed.
+    layers: usize,
 }
 
 /// The rows that one run has in a batch.
@@ -73,7 +78,7 @@ impl Share {
 }
 
 impl RunningBatch {
-    /// Starts a batch. `demand` covers all rows.
+    /// Starts a batch, which computes when it is advanced. `demand` covers all rows.
     pub fn new(
         model: Arc<Model>,
         (key, row_metric): (BatchKey, RowMetric),
@@ -85,18 +90,39 @@ impl RunningBatch {
         let computing = batch.start(model);
         let Demand { work, bytes } = demand;
         let account = Account::new(work);
-        RunningBatch { key, row_metric, computing, batch, shares, work, account, bytes, spent: Duration::ZERO, long }
+        let spent = Duration::ZERO;
+        let (is_last_try, layers) = (false, 0);
+        RunningBatch {
+            key,
+            row_metric,
+            computing,
+            batch,
+            shares,
+            work,
+            account,
+            bytes,
+            spent,
+            long,
+            is_last_try,
+            layers,
+        }
     }
 
     /// Computes layer by layer until the batch ends. Pauses earlier, at a layer boundary, if the batch is long and
     /// `slice` is over, or if one of its runs has been canceled; the result is then `None`.
-    pub fn advance(&mut self, device: &Device, slice: Duration) -> Option<Answers> {
+    pub fn advance(&mut self, device: &Device, slice: Duration, clock: &CallClock) -> Option<Answers> {
         let begun = Instant::now();
-        let RunningBatch { computing, shares, long, key, .. } = self;
+        let (rows, bytes) = (self.rows(), self.bytes);
+        let RunningBatch { computing, shares, long, key, layers, .. } = self;
         let (shares, may_pause, network) = (&*shares, *long, key.network);
         let compute = || {
             let mut context = Context::from_waker(Waker::noop());
             loop {
+                let _timed = clock.time(network);
+                if let Err(error) = device.before(Layer { network, rows, bytes, index: *layers }) {
+                    return Some(Err(NetworkError { network, fault: error.fault, detail: error.detail }));
+                }
+                *layers += 1;
                 if let Poll::Ready(answers) = poll(computing, network, &mut context) {
                     return Some(answers);
                 }
@@ -106,7 +132,12 @@ impl RunningBatch {
                 }
             }
         };
-        let answers = device.install(compute);
+        let mut answers = device.install(compute);
+        // A GPU may still be computing. Its time and its errors belong to this batch, so the engine waits for it.
+        if let Some(Ok(_)) = &answers {
+            let _timed = clock.time(network);
+            answers = device.synchronize().err().map(|error| Err(NetworkError::of(network)(error))).or(answers);
+        }
         self.spent += begun.elapsed();
         answers
     }
@@ -129,7 +160,7 @@ impl RunningBatch {
 fn poll(computing: &mut Computing, network: &'static str, context: &mut Context<'_>) -> Poll<Answers> {
     let polled = catch_unwind(AssertUnwindSafe(|| computing.as_mut().poll(context)));
     polled.unwrap_or_else(|panic| {
-        Poll::Ready(Err(NetworkError { network, detail: format!("panicked: {}", message(panic.as_ref())) }))
+        Poll::Ready(Err(NetworkError::new(network, format!("panicked: {}", message(panic.as_ref())))))
     })
 }
 

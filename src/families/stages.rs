@@ -18,5 +18,5 @@ pub(super) fn at(stages: &[Stage], index: usize) -> Result<&Stage, NetworkError>
 
 /// The error of an autoencoder that cannot decode.
 pub(super) fn failed(detail: String) -> NetworkError {
-    NetworkError { network: "vae", detail }
+    NetworkError::new("vae", detail)
 }

@@ -28,7 +28,7 @@ pub struct InputImage {
 pub enum ImageRole {
     /// Transparent parts become white.
     Picture,
-    /// Transparent parts become black, and a mask leaves its black parts unchanged.
+    /// Transparent parts become black. Inpainting keeps the picture where the mask is black.
     Mask,
     /// A mask in which only the transparency counts: transparent parts become white, opaque parts black.
     Transparency,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{AppState, caller::Caller, error::ApiError, list::Collection, path::ModelName};
 use crate::{
     generation::{Limits, ModelCard, Priority},
-    service::{AddOn, ModelView, Service},
+    service::{AddOn, Load, ModelView, Service},
 };
 
 /// A model: the fields that OpenAI's clients know, and further ones.
@@ -191,6 +191,11 @@ struct QueueObject {
 struct Device {
     id: String,
     running: usize,
+    failed: bool,
+}
+
+fn device(load: Load) -> Device {
+    Device { id: load.name, running: load.running, failed: load.failed }
 }
 
 /// The caller's part of the queue.
@@ -215,6 +220,6 @@ pub async fn queue(State(service): State<Service>, caller: Caller) -> Result<imp
             .await?
             .map(|wait| wait.as_secs_f64()),
         own: Own { queued: own.queued, running: own.running },
-        devices: service.devices().into_iter().map(|load| Device { id: load.name, running: load.running }).collect(),
+        devices: service.devices().into_iter().map(device).collect(),
     }))
 }

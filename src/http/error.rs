@@ -343,7 +343,7 @@ fn invalid_code(errors: &[FieldError]) -> &'static str {
 /// The code of the most significant reason, which is the smallest one in the order of [`Unready`].
 fn unready_code(reasons: &[Unready]) -> &'static str {
     match reasons.iter().min() {
-        Some(Unready::Draining) => "draining",
+        Some(Unready::Draining | Unready::DevicesFailed) => "draining",
         Some(Unready::Drained) => "drained",
         Some(Unready::SchemaTooOld | Unready::Store(_)) => "database_unavailable",
         Some(Unready::Model { .. }) | None => "starting",

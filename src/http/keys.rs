@@ -40,7 +40,7 @@ pub struct KeyObject {
     /// In 10⁹ multiplications.
     pub max_cost_per_day: Option<u64>,
     pub created_at: String,
-    /// Up to `auth.cache_s` old.
+    /// The last use. It may be up to `auth.cache_s` earlier than the real last use.
     pub last_used_at: Option<String>,
     pub expires_at: Option<String>,
     pub revoked_at: Option<String>,
@@ -85,7 +85,8 @@ impl KeyObject {
 
 const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
 
-/// `POST /admin/keys`: creates an API key and its tenant.
+/// `POST /admin/keys`: creates an API key, and its tenant if there is none. The tenant has the weight and the
+/// limits of its newest key.
 pub async fn create(State(service): State<Service>, fields: Fields) -> Result<Response, ApiError> {
     let made = KeyObject::with_secret(service.create_key(fields).await?);
     Ok((success::CREATED, NO_STORE, Json(made)).into_response())

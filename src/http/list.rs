@@ -1,4 +1,4 @@
-//! Lists of generations, page by page.
+//! The JSON of lists: pages of generations, keys, endpoints and deliveries, and lists without pages.
 
 use axum::{
     http::header,
@@ -36,7 +36,7 @@ pub struct Page<I, T> {
 }
 
 impl<I: Copy, T> Page<I, T> {
-    /// A page of items, in the order of their ids.
+    /// One page of a list. `ids` has the id of each item of `data`, in the same order.
     pub fn of(data: Vec<T>, ids: &[I], has_more: bool) -> Page<I, T> {
         Page { object: "list", data, first_id: ids.first().copied(), last_id: ids.last().copied(), has_more }
     }

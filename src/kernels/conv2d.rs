@@ -125,12 +125,40 @@ impl Conv2d {
     /// The convolution by candle's operations.
     fn composite(&self, x: &Tensor, weight: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
         let Geometry { stride, top, bottom, left, right, .. } = self.geometry;
-        let (_, h, w, _) = x.dims4()?;
-        self.geometry.output(h, w)?;
+        let (batch, h, w, _) = x.dims4()?;
+        let (height, width) = self.geometry.output(h, w)?;
         let padded = x.permute((0, 3, 1, 2))?.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?;
-        let y = padded.contiguous()?.conv2d(weight, 0, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()?;
+        let rows = if x.device().is_cpu() { batch } else { rows_at_a_time(height * width * self.weight.shape().0)? };
+        let y = in_parts(&padded.contiguous()?, weight, stride, rows)?.permute((0, 2, 3, 1))?.contiguous()?;
         epilogue.composite(self.weight.bias().into_iter().try_fold(y, |y, bias| y.broadcast_add(bias))?)
     }
+}
+
+/// How many rows of a batch a GPU convolves at a time, if a row has `patches` numbers in all its patches.
+///
+/// Without cuDNN, candle copies all patches side by side before it multiplies them. It counts their numbers in 32 bits:
+/// with 2³² or more, a part of the copy is never written, and the result is wrong without an error. The bound on
+/// several rows is lower, because the copy takes 4 bytes for each number.
+///
+/// # Errors
+/// A single row has too many numbers.
+fn rows_at_a_time(patches: usize) -> Result<usize> {
+    const MOST_OF_ROW: usize = u32::MAX as usize;
+    const MOST_OF_ROWS: usize = 1 << 30;
+    if patches > MOST_OF_ROW {
+        candle_core::bail!("conv2d: the patches of a row have {patches} numbers, a GPU takes at most {MOST_OF_ROW}");
+    }
+    Ok((MOST_OF_ROWS / patches.max(1)).max(1))
+}
+
+/// The convolution of x (B, in, h, w), `rows` rows at a time.
+fn in_parts(x: &Tensor, weight: &Tensor, stride: usize, rows: usize) -> Result<Tensor> {
+    let batch = x.dim(0)?;
+    if batch <= rows {
+        return x.conv2d(weight, 0, stride, 1, 1);
+    }
+    let part = |first: usize| x.narrow(0, first, rows.min(batch - first))?.conv2d(weight, 0, stride, 1, 1);
+    Tensor::cat(&(0..batch).step_by(rows).map(part).collect::<Result<Vec<_>>>()?, 0)
 }
 
 struct Op<'a> {
@@ -274,6 +302,22 @@ mod tests {
                     prop_assert!((f64::from(*made) - expected).abs() < 1e-4, "{} {}", made, expected);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_gpu_convolves_as_many_rows_as_the_copy_of_the_patches_allows() {
+        assert_eq!(rows_at_a_time(1 << 28).unwrap(), 4);
+        assert_eq!(rows_at_a_time((1 << 30) + 1).unwrap(), 1);
+        assert_eq!(rows_at_a_time(u32::MAX as usize).unwrap(), 1);
+        assert!(rows_at_a_time(1 << 32).unwrap_err().to_string().contains("4294967296 numbers"));
+        // The first convolution with 256 channels on a map of 1024 × 1024, as in the decoder of Stable Diffusion.
+        assert_eq!(rows_at_a_time(1024 * 1024 * 9 * 256).unwrap(), 1);
+        let mut random = Random::new(1);
+        let (x, weight) = (random.normal(&[5, 3, 7, 6], 0.0), random.normal(&[2, 3, 3, 3], 0.0));
+        let numbers = |rows| in_parts(&x, &weight, 2, rows).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for rows in 1..5 {
+            assert_eq!(numbers(rows), numbers(5), "{rows} rows at a time");
         }
     }
 

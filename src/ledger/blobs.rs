@@ -177,8 +177,8 @@ impl Blobs {
         self.delete_attempts(id, &self.fences(id).await?, winner).await
     }
 
-    /// Like [`Blobs::delete_losers`], for these attempts only. The caller lists `fences` before it checks that the
-    /// generation has ended, so that an attempt that begins in between loses nothing.
+    /// Like [`Blobs::delete_losers`], for these attempts only. The caller lists `fences` and then checks that the
+    /// generation has ended. So an attempt that begins after the listing is not in `fences` and loses nothing.
     pub async fn delete_attempts(&self, id: GenerationId, fences: &[i64], winner: Option<i64>) -> Result<()> {
         for fence in fences.iter().filter(|fence| Some(**fence) != winner) {
             self.delete_folder(&path::folder_of_attempt(id, *fence)).await?;

@@ -34,7 +34,7 @@ pub struct Spec {
     pub maps: Vec<usize>,
     /// Whether the folder has a `vae_tiny`.
     pub tiny_decoder: bool,
-    /// The number of classes that the network knows; 0 in most models. This number as a label means no class.
+    /// The number of classes that the network knows; 0 in most models. A label equal to it means no class.
     pub classes: usize,
     /// The content of the U-Net's input channels.
     pub input: Input,

@@ -46,8 +46,7 @@ impl ControlSchedule {
                     unit(&edges.to_rgb(), setup.size())
                 }
             };
-            let hint = Hint::new(pixels, setup.size())
-                .map_err(|error| NetworkError { network: "control_net", detail: error.to_string() })?;
+            let hint = Hint::new(pixels, setup.size()).map_err(|error| NetworkError::new("control_net", error))?;
             let (net, hint) = (net.clone(), Arc::new(hint));
             Ok((wanted.clone(), Control { net, hint, scale: wanted.scale as f32, guess: wanted.guess_mode }))
         };

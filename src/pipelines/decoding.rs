@@ -106,7 +106,7 @@ pub fn decode_alone(networks: &dyn Networks, latents: &Latents) -> Result<Vec<Fr
 }
 
 fn failed(error: impl ToString) -> NetworkError {
-    NetworkError { network: "vae", detail: error.to_string() }
+    NetworkError::new("vae", error)
 }
 
 #[cfg(test)]

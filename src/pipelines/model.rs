@@ -4,6 +4,7 @@ use std::{any::Any, sync::Arc};
 
 use super::{Frame, NetworkError};
 use crate::{
+    device::Device,
     models::{adapters::Adapter, text_encoders::LearnedToken},
     weights::LoadError,
 };
@@ -15,6 +16,8 @@ pub struct Model {
     pub key: Arc<str>,
     /// The family whose recipe draws with the model.
     pub family: &'static str,
+    /// The device that holds the networks.
+    pub device: Device,
     pub networks: Box<dyn Loaded>,
 }
 
@@ -55,9 +58,9 @@ impl Model {
     /// The networks have another type, because a recipe called a network that this model does not have.
     pub fn networks<T: Loaded>(&self) -> Result<&T, NetworkError> {
         let networks: &dyn Any = self.networks.as_ref();
-        networks.downcast_ref().ok_or_else(|| NetworkError {
-            network: "model",
-            detail: format!("the model {:?} ({}) does not have the networks of this call", self.name, self.family),
+        networks.downcast_ref().ok_or_else(|| {
+            let Model { name, family, .. } = self;
+            NetworkError::new("model", format!("the model {name:?} ({family}) does not have the networks of this call"))
         })
     }
 }

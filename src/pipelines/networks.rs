@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 
 use super::{Activation, Frame};
 use crate::{
-    device::HOST,
+    device::{Fault, HOST},
     models::{
         adapters::{Adapter, AdapterSet},
         autoencoder_kl::Tiles,
@@ -39,17 +39,13 @@ impl TextEmbedding {
     /// chunk. Fails if the widths differ.
     pub fn joined(chunks: Vec<TextEmbedding>) -> Result<TextEmbedding, NetworkError> {
         let hidden: Vec<&Tensor> = chunks.iter().map(|chunk| &chunk.hidden).collect();
-        let hidden = Tensor::cat(&hidden, 0)
-            .map_err(|error| NetworkError { network: "text_encoder", detail: error.to_string() })?;
+        let hidden = Tensor::cat(&hidden, 0).map_err(NetworkError::of("text_encoder"))?;
         Ok(TextEmbedding { hidden, pooled: chunks.into_iter().next().and_then(|first| first.pooled) })
     }
 
     /// An embedding of zeros with the model's sizes, which means "no prompt".
     pub fn zeros(spec: &Spec) -> Result<TextEmbedding, NetworkError> {
-        let zeros = |shape: &[usize]| {
-            Tensor::zeros(shape, DType::F32, &HOST)
-                .map_err(|error| NetworkError { network: "text_encoder", detail: error.to_string() })
-        };
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &HOST).map_err(NetworkError::of("text_encoder"));
         let pooled = spec.pooled_width.map(|width| zeros(&[width])).transpose()?;
         Ok(TextEmbedding { hidden: zeros(&[spec.context_length, spec.context_width])?, pooled })
     }
@@ -131,6 +127,21 @@ pub struct Posterior {
 pub struct NetworkError {
     pub network: &'static str,
     pub detail: String,
+    /// What the error says about the device.
+    pub fault: Fault,
+}
+
+impl NetworkError {
+    /// An error with a text, which tells the fault.
+    pub fn new(network: &'static str, detail: impl ToString) -> NetworkError {
+        let detail = detail.to_string();
+        NetworkError { network, fault: Fault::of_text(&detail), detail }
+    }
+
+    /// Converts errors of candle to errors of this network.
+    pub fn of(network: &'static str) -> impl Fn(candle_core::Error) -> NetworkError {
+        move |error| NetworkError { network, fault: Fault::of(&error), detail: error.to_string() }
+    }
 }
 
 /// The networks of one latent diffusion model. Row i of every answer depends only on row i of the input, bit for bit.

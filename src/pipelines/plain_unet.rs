@@ -77,7 +77,7 @@ impl PlainUNet {
             let classes: Option<Vec<u32>> = rows.iter().map(|row| row.class).collect();
             rows_of(&self.unet.forward(&samples, &times, classes.as_deref()).await?)
         };
-        predict.await.map_err(|error: candle_core::Error| NetworkError { network: "unet", detail: error.to_string() })
+        predict.await.map_err(NetworkError::of("unet"))
     }
 
     /// The work and memory of the classifier's gradient for one row; zero if there is no classifier.
@@ -100,8 +100,7 @@ impl PlainUNet {
             let times: Vec<f32> = rows.iter().map(|row| row.t).collect();
             rows_of(&network.gradient(&samples, &times, &classes).await?)
         };
-        let failed = |error: candle_core::Error| NetworkError { network: "classifier", detail: error.to_string() };
-        gradient.await.map_err(failed)
+        gradient.await.map_err(NetworkError::of("classifier"))
     }
 
     /// The work and memory of decoding one row of (h, w) latents; zero if the samples are pictures.
@@ -119,9 +118,7 @@ impl PlainUNet {
     pub async fn decode(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
         match &self.output {
             Output::Codes(codes) => codes.decode(shape, rows, &self.device).await,
-            Output::Signed | Output::Unit => {
-                Err(NetworkError { network: "vqvae", detail: "the samples of this model are pictures".to_owned() })
-            }
+            Output::Signed | Output::Unit => Err(NetworkError::new("vqvae", "the samples of this model are pictures")),
         }
     }
 }
@@ -173,7 +170,7 @@ impl Codes {
             let frame = |levels: Vec<f32>| Frame::picture(width, height, levels.into_iter().map(byte).collect());
             Ok(rows_of(&pictures)?.into_iter().map(frame).collect())
         };
-        decode.await.map_err(|error: candle_core::Error| NetworkError { network: "vqvae", detail: error.to_string() })
+        decode.await.map_err(NetworkError::of("vqvae"))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Outbox(Arc<Mutex<Vec<Hint>>>);
 
-/// Maximum number of collected hints. Further changes become visible when the other processes poll the store.
+/// Maximum number of collected hints, sent or received. Further changes become visible at the next poll of the store.
 const MOST_HINTS: usize = 1000;
 
 impl Outbox {

@@ -44,7 +44,8 @@ static DECODING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new((MAX_PIXE
 
 const UNDECODABLE: &str = "image_undecodable";
 
-/// The color of transparent parts: white in a picture, and black in a mask, whose black parts stay unchanged.
+/// The colors that replace transparency: white in a picture, black in a mask. Inpainting keeps the picture where the
+/// mask is black.
 const WHITE: u8 = 255;
 const BLACK: u8 = 0;
 
@@ -55,7 +56,7 @@ async fn turn(pixels: u64) -> SemaphorePermit<'static> {
 }
 
 /// Whether a picture has a transparent pixel. Opaque formats are known from the head of the file. `false` for a picture
-/// that cannot be decoded: it is refused when its request is prepared.
+/// that cannot be decoded; [`Service::prepare`](super::Service::prepare) refuses it later, before the acceptance.
 pub async fn is_transparent(file: Bytes) -> bool {
     let bytes = file.len();
     let (file, head) = offload(bytes, move || (file.clone(), alpha_channel(&file))).await;

@@ -12,6 +12,9 @@ pub enum Unready {
     /// The server stops.
     #[error("draining")]
     Draining,
+    /// All devices of this process have failed, so it stops.
+    #[error("devices_failed")]
+    DevicesFailed,
     /// An operator has drained the worker of this process.
     #[error("worker_drained")]
     Drained,
@@ -77,6 +80,9 @@ impl Service {
         let mut reasons = Vec::new();
         if self.0.draining.is_cancelled() {
             reasons.push(Unready::Draining);
+        }
+        if self.0.devices.is_none_left() {
+            reasons.push(Unready::DevicesFailed);
         }
         if self.0.drain.is_set() {
             reasons.push(Unready::Drained);

@@ -1,5 +1,5 @@
-//! Watches all generations of a tenant: their durable events in one order, and the latest progress and previews of
-//! those that run.
+//! Watches all generations of a tenant: their durable events in one order, the latest progress and previews of
+//! those that run, and erasures.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -29,7 +29,7 @@ const PAGE: usize = 100;
 /// generations.
 const MOST_RUNNING: usize = 64;
 /// Maximum number of further running generations that a watcher remembers, to follow them when others end.
-const MOST_LATER: usize = 10_000;
+const MOST_LATER: usize = 1000;
 /// Pause between two looks at the progress, so that a watcher gets the progress of each generation at most four times
 /// per second.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
@@ -60,7 +60,7 @@ pub(super) async fn watch(
     // The subscription precedes the first read, so that no event is missed between the two.
     let (events, erasures) = (live.all_events(), live.erasures());
     let query = ListQuery {
-        limit: MOST_RUNNING,
+        limit: MOST_RUNNING + MOST_LATER,
         tenant: Some(tenant.to_string()),
         status: Some("running".to_owned()),
         ..ListQuery::default()

@@ -20,11 +20,12 @@ use super::{
 use crate::{
     catalogue::Catalogue,
     crash::Attempt,
+    device::Fault,
     engine::{Engine, Reason, Refused, Run, RunError},
     generation::{Artifact, Draw, Phase, Preview, Progress, SchedulerChoice, Work, cut},
     ledger::{Blobs, Outcome},
     metrics::Metrics,
-    pipelines::Frame,
+    pipelines::{Frame, PipelineError},
     service::{Devices, Memory},
 };
 use encode::encode_preview;
@@ -38,7 +39,8 @@ pub use models::Preload;
 pub struct Drawing {
     pub blobs: Blobs,
     pub catalogue: Arc<Catalogue>,
-    /// One engine per device of the catalogue, in the same order.
+    /// One engine per device of the catalogue, in the same order. A lost device has failed in `devices` before its runs
+    /// end.
     pub engines: Vec<Engine>,
     /// Chooses the device of each generation.
     pub devices: Devices,
@@ -94,7 +96,7 @@ impl Drawing {
         let (portions, mut recorded) = mpsc::channel(4);
         let (ended, mut outcome) = oneshot::channel();
         let observer = Box::new(ReportingObserver::new(tell.clone(), preview_frames, portions, ended));
-        let mut log = self.open_log(claimed).await?;
+        let mut log = self.open_log(claimed, prepared.model.device.clone()).await?;
         let replay = log.load().await;
         let run = Run { prepared, replay, observer, cancel: claimed.cancel.clone(), attempt };
         let engine = self
@@ -160,6 +162,11 @@ fn ended_early(error: RunError, draw: &Draw) -> Outcome {
             failed("run_timeout", "the generation took longer than it may; see run_timeout_s".to_owned(), false)
         }
         RunError::NotFinite { .. } => failed("not_finite", format!("{error}; {}", settings_of(draw)), false),
+        RunError::Pipeline(PipelineError::Network(error)) if error.fault == Fault::OutOfMemory => {
+            let (width, height) = (draw.width, draw.height);
+            let advice = format!("it draws {width} × {height} pixels; a smaller size may fit");
+            failed("out_of_memory", format!("{error}; {advice}"), false)
+        }
         RunError::Pipeline(error) => failed("internal", error.to_string(), false),
         RunError::Panicked => failed("internal", error.to_string(), false),
     }

@@ -11,7 +11,7 @@ use crate::{
 /// What became of an outcome.
 enum Written {
     /// The outcome is in the ledger; this is the generation now.
-    Record(Record),
+    Record(Box<Record>),
     /// The lease is lost.
     Fenced,
     /// The stored generation is corrupt.
@@ -89,7 +89,9 @@ impl Worker {
             let is_sure = self.leases.allows(lease);
             let outcome = if is_sure { outcome.clone() } else { Outcome::Released };
             match tokio::time::timeout(self.patience(), self.store.finish(lease.clone(), outcome)).await {
-                Ok(Ok(finished)) => return finished.map_or(Written::Fenced, Written::Record),
+                Ok(Ok(finished)) => {
+                    return finished.map_or(Written::Fenced, |record| Written::Record(Box::new(record)));
+                }
                 Ok(Err(error @ StoreError::Corrupt { .. })) => {
                     tracing::error!(%id, %error, "the outcome of a generation cannot be written");
                     return Written::Nothing;

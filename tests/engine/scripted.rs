@@ -66,7 +66,13 @@ impl Scripted {
         let latent_rgb = LatentRgb { weight: vec![[0.1; 3]; 4], bias: [0.0; 3] };
         let networks = Box::new(LatentDiffusion { networks: Box::new(Scripted { fault, unlucky, calls }), latent_rgb });
         let family = StableDiffusion::NAME;
-        Model { name: "scripted".to_owned(), key: "scripted".into(), family, networks }
+        Model {
+            name: "scripted".to_owned(),
+            key: "scripted".into(),
+            family,
+            device: latentd::device::Device::host(),
+            networks,
+        }
     }
 
     fn begin(&self, call: Call) {
@@ -127,7 +133,7 @@ impl Networks for Scripted {
         let unlucky = rows.iter().position(|row| row.sample[0] == self.unlucky);
         if let (Some(row), Some(fault)) = (unlucky, self.fault) {
             match fault {
-                Fault::Error => return Err(NetworkError { network: "unet", detail: "scripted".to_owned() }),
+                Fault::Error => return Err(NetworkError::new("unet", "scripted")),
                 Fault::Panic => panic!("scripted"),
                 Fault::NotANumber => answers[row].prediction[5] = f32::NAN,
                 Fault::TooFewRows => answers.truncate(rows.len() - 1),
@@ -138,7 +144,7 @@ impl Networks for Scripted {
     }
 
     async fn encode(&self, _shape: [usize; 2], _rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
-        Err(NetworkError { network: "vae_encoder", detail: "there is none".to_owned() })
+        Err(NetworkError::new("vae_encoder", "there is none"))
     }
 
     /// The unit of work is one latent pixel of one row of the denoiser.
@@ -182,6 +188,6 @@ impl Networks for Scripted {
     }
 
     async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
-        Err(NetworkError { network: "vae_tiny", detail: "there is none".to_owned() })
+        Err(NetworkError::new("vae_tiny", "there is none"))
     }
 }

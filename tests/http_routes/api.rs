@@ -41,6 +41,8 @@ pub struct TestApi {
     pub blobs: Blobs,
     pub throughput: Throughput,
     pub memory: Memory,
+    /// One device, named `cpu`.
+    pub devices: Devices,
     _data: tempfile::TempDir,
 }
 
@@ -97,6 +99,7 @@ impl TestApi {
         let (live, metrics, draining) = (Live::default(), Metrics::new(), CancellationToken::new());
         let (drain, throughput) = (Drain::default(), Throughput::default());
         let memory = Memory::new(config.engine.max_bytes, 1);
+        let devices = Devices::new(["cpu".to_owned()], &metrics);
         let service = Service::new(Parts {
             store: serving,
             blobs: blobs.clone(),
@@ -107,7 +110,7 @@ impl TestApi {
             accept_policy: AcceptPolicy::of(&config),
             metrics: metrics.clone(),
             throughput: throughput.clone(),
-            devices: Devices::default(),
+            devices: devices.clone(),
             memory: memory.clone(),
             wake: Arc::new(Notify::new()),
             outbox: Outbox::default(),
@@ -119,7 +122,20 @@ impl TestApi {
         let operator = config.operator.clone();
         let state = AppState::new(service, metrics, config.http, config.limits, draining.clone(), afterwork.clone());
         let (public, operator) = (http::public_router(state.clone()), http::operator_router(state, &operator));
-        TestApi { public, operator, store, live, draining, drain, afterwork, blobs, throughput, memory, _data: data }
+        TestApi {
+            public,
+            operator,
+            store,
+            live,
+            draining,
+            drain,
+            afterwork,
+            blobs,
+            throughput,
+            memory,
+            devices,
+            _data: data,
+        }
     }
 
     /// Sends a request to the public listener; the body of the answer is not read.

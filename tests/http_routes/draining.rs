@@ -54,6 +54,19 @@ async fn waiting_ends_at_once_if_the_only_worker_is_drained() {
 }
 
 #[tokio::test]
+async fn a_process_without_devices_is_not_ready_and_shows_them_as_failed() {
+    let api = TestApi::open(&[]).await;
+    let listed = async || api.get("/v1/queue").await.json()["devices"].clone();
+    assert_eq!(listed().await, json!([{"id": "cpu", "running": 0, "failed": false}]));
+    api.devices.fail(0);
+    assert_eq!(listed().await, json!([{"id": "cpu", "running": 0, "failed": true}]));
+    let unready = api.operate(Method::GET, "/readyz", Value::Null).await;
+    assert_eq!((unready.status, unready.json()["code"].as_str()), (503, Some("draining")));
+    assert!(unready.json()["reasons"].as_array().unwrap().contains(&json!("devices_failed")), "{unready:?}");
+    assert_eq!(api.operate(Method::GET, "/livez", Value::Null).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_drain_ends_waiting_for_queued_generations_and_not_for_running_ones() {
     let api = TestApi::open(&[]).await;
     api.create(fox()).await;

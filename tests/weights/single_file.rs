@@ -527,7 +527,7 @@ fn single_file_control_nets_are_listed_and_loaded() {
     fs::write(place.path().join("edges.json"), r#"{"controlnet": {"norm_num_groups": 4}}"#).unwrap();
     let nets = ControlNets::open(place.path()).unwrap();
     assert_eq!(nets.names().find(|(name, _)| *name == "edges"), Some(("edges", None)));
-    nets.load("edges").unwrap();
+    nets.load("edges", &latentd::device::Device::host()).unwrap();
     // Among models, a ControlNet has a fault.
     let catalogue = Catalogue::open(place.path(), "emoji").unwrap();
     assert_eq!(catalogue.names(), ["edges", "emoji"]);

@@ -130,7 +130,7 @@ fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
 }
 
 fn missing(network: &'static str) -> NetworkError {
-    NetworkError { network, detail: "this model has none".to_owned() }
+    NetworkError::new(network, "this model has none")
 }
 
 #[async_trait]
@@ -156,8 +156,7 @@ impl Networks for DiTNetworks {
         if depth != Depth::Full {
             return Err(missing("denoiser_shallow"));
         }
-        let failed = |error: candle_core::Error| NetworkError { network: "transformer", detail: error.to_string() };
-        self.predict(shape, rows).await.map_err(failed)
+        self.predict(shape, rows).await.map_err(NetworkError::of("transformer"))
     }
 
     async fn encode(&self, _shape: [usize; 2], _rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
@@ -191,7 +190,7 @@ impl Networks for DiTNetworks {
             }
             Activation::split(self.vae.decode_layers(layers.layers.clone(), x).await?)
         };
-        decode.await.map_err(|error: candle_core::Error| stages::failed(error.to_string()))
+        decode.await.map_err(NetworkError::of("vae"))
     }
 
     async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {

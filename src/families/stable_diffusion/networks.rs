@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::{
-    device::HOST,
     families::stages,
     models::{
         StableDiffusion,
@@ -49,9 +48,7 @@ impl Networks for StableDiffusion {
             };
             (0..prompts.len()).map(row).collect::<candle_core::Result<Vec<TextEmbedding>>>()
         };
-        encode
-            .await
-            .map_err(|error: candle_core::Error| NetworkError { network: "text_encoder", detail: error.to_string() })
+        encode.await.map_err(NetworkError::of("text_encoder"))
     }
 
     async fn denoise(
@@ -61,8 +58,9 @@ impl Networks for StableDiffusion {
         rows: &[DenoiseRow],
     ) -> Result<Vec<Denoised>, NetworkError> {
         let denoise = async {
-            let sample = batch_of(rows.iter().map(|row| row.sample.as_slice()), [c, h, w])?;
-            let batch = BatchConditions::of(rows)?;
+            let place = self.device().candle();
+            let sample = batch_of(rows.iter().map(|row| row.sample.as_slice()), [c, h, w], place)?;
+            let batch = BatchConditions::of(rows, place)?;
             let (predictions, kept) = match depth {
                 Depth::Full => {
                     let control = batch.control(&sample, rows).await?;
@@ -91,13 +89,13 @@ impl Networks for StableDiffusion {
             let answers = rows_of(&predictions)?.into_iter().enumerate().map(answer);
             answers.collect::<candle_core::Result<Vec<Denoised>>>()
         };
-        denoise.await.map_err(|error: candle_core::Error| NetworkError { network: "unet", detail: error.to_string() })
+        denoise.await.map_err(NetworkError::of("unet"))
     }
 
     async fn encode(&self, [height, width]: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
         let scale = self.latent_scale();
         let encode = async {
-            let pixels = batch_of(rows.iter().map(Vec::as_slice), [3, height, width])?;
+            let pixels = batch_of(rows.iter().map(Vec::as_slice), [3, height, width], self.device().candle())?;
             let Moments { mean, logvar } = StableDiffusion::encode(self, &pixels).await?;
             let posterior = |(mean, logvar): (Vec<f32>, Vec<f32>)| Posterior {
                 std: logvar.into_iter().map(|logvar| libm::expf(0.5 * logvar) * scale as f32).collect(),
@@ -106,9 +104,7 @@ impl Networks for StableDiffusion {
             };
             Ok(rows_of(&mean)?.into_iter().zip(rows_of(&logvar)?).map(posterior).collect())
         };
-        encode
-            .await
-            .map_err(|error: candle_core::Error| NetworkError { network: "vae_encoder", detail: error.to_string() })
+        encode.await.map_err(NetworkError::of("vae_encoder"))
     }
 
     fn demand(&self, part: Part) -> Demand {
@@ -132,7 +128,7 @@ impl Networks for StableDiffusion {
         let stages = StableDiffusion::decode_stages(self, h, w);
         let of = stages::at(&stages, stage)?;
         let decode = async { Activation::split(self.decode_stage(of, &Activation::join(rows)?).await?) };
-        decode.await.map_err(|error: candle_core::Error| stages::failed(error.to_string()))
+        decode.await.map_err(NetworkError::of("vae"))
     }
 
     fn adapter(&self, path: &str, file: &[u8]) -> Result<Adapter, LoadError> {
@@ -145,15 +141,13 @@ impl Networks for StableDiffusion {
 
     async fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
         let decode = async {
-            let latents = batch_of(rows.iter().map(Vec::as_slice), shape)?;
+            let latents = batch_of(rows.iter().map(Vec::as_slice), shape, self.device().candle())?;
             let pictures = StableDiffusion::decode_tiny(self, &latents).await?.permute((0, 2, 3, 1))?.contiguous()?;
             let (_, height, width, _) = pictures.dims4()?;
             let frame = |levels: Vec<f32>| Frame::picture(width, height, levels.into_iter().map(byte).collect());
             Ok(rows_of(&pictures)?.into_iter().map(frame).collect())
         };
-        decode
-            .await
-            .map_err(|error: candle_core::Error| NetworkError { network: "vae_tiny", detail: error.to_string() })
+        decode.await.map_err(NetworkError::of("vae_tiny"))
     }
 }
 
@@ -168,10 +162,13 @@ struct BatchConditions {
 }
 
 impl BatchConditions {
-    fn of(rows: &[DenoiseRow]) -> candle_core::Result<BatchConditions> {
-        let contexts: Vec<&Tensor> = rows.iter().map(|row| &row.context.hidden).collect();
-        let pooled = rows.iter().map(|row| row.context.pooled.as_ref()).collect::<Option<Vec<&Tensor>>>();
-        let added = match pooled {
+    /// The conditions on a device. Text embeddings come from the encoders, so they are there already, except the zeros
+    /// that some models take for an empty prompt.
+    fn of(rows: &[DenoiseRow], place: &Device) -> candle_core::Result<BatchConditions> {
+        let contexts = rows.iter().map(|row| row.context.hidden.to_device(place));
+        let contexts = contexts.collect::<candle_core::Result<Vec<Tensor>>>()?;
+        let pooled = rows.iter().map(|row| row.context.pooled.as_ref().map(|pooled| pooled.to_device(place)));
+        let added = match pooled.collect::<Option<candle_core::Result<Vec<Tensor>>>>().transpose()? {
             Some(pooled) if !pooled.is_empty() => Some(Added {
                 text_embeds: Tensor::stack(&pooled, 0)?,
                 time_ids: rows.iter().flat_map(|row| row.time_ids.iter().copied()).collect(),
@@ -216,17 +213,22 @@ impl BatchConditions {
             // If the U-Net also receives a mask or a picture, its ControlNets receive only the latents.
             let sample = sample.index_select(&places, 0)?.narrow(1, 0, net.in_channels())?.contiguous()?;
             let hints: Vec<_> = uses.iter().map(|of| (of.hint.as_ref(), of.scale)).collect();
-            residuals
-                .push(indices, net.forward(&sample, &BatchConditions::of(&some)?.conditions(), &hints, *guess).await?);
+            let batch = BatchConditions::of(&some, sample.device())?;
+            residuals.push(indices, net.forward(&sample, &batch.conditions(), &hints, *guess).await?);
         }
         Ok(residuals)
     }
 }
 
-fn batch_of<'a>(rows: impl Iterator<Item = &'a [f32]>, [c, h, w]: [usize; 3]) -> candle_core::Result<Tensor> {
+/// Joins rows of (C, h, w) to a batch (B, C, h, w) on a device.
+fn batch_of<'a>(
+    rows: impl Iterator<Item = &'a [f32]>,
+    [c, h, w]: [usize; 3],
+    place: &Device,
+) -> candle_core::Result<Tensor> {
     let data: Vec<f32> = rows.flatten().copied().collect();
     let b = data.len() / (c * h * w).max(1);
-    Tensor::from_vec(data, (b, c, h, w), &HOST)
+    Tensor::from_vec(data, (b, c, h, w), place)
 }
 
 fn rows_of(tensor: &Tensor) -> candle_core::Result<Vec<Vec<f32>>> {

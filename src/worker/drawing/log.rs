@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Drawing;
 use crate::{
     catalogue::Numerics,
+    device::Device,
     engine::Log,
     ledger::{BlobError, Blobs, Lease, Outcome, blobs::path_of_part},
     worker::executor::{Claimed, failed},
@@ -23,10 +24,10 @@ pub(super) struct LogFiles {
 }
 
 impl Drawing {
-    /// Opens the log. The generation's models must be loaded.
-    pub(super) async fn open_log(&self, claimed: &Claimed) -> Result<LogFiles, Outcome> {
+    /// Opens the log. The generation's models must be in the memory of `device`.
+    pub(super) async fn open_log(&self, claimed: &Claimed, device: Device) -> Result<LogFiles, Outcome> {
         let (catalogue, job): (Arc<_>, _) = (self.catalogue.clone(), claimed.record.job.clone());
-        let numerics = tokio::task::spawn_blocking(move || Numerics::of(&job, &catalogue)).await;
+        let numerics = tokio::task::spawn_blocking(move || Numerics::of(&job, &catalogue, &device)).await;
         let numerics = numerics.map_err(|error| failed("internal", format!("looking at the model: {error}"), true))?;
         Ok(LogFiles { blobs: self.blobs.clone(), lease: claimed.lease.clone(), numerics, parts: 0, broken: false })
     }

@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Drawing, ended_early};
 use crate::{
     catalogue::{Acquired, Catalogue, CatalogueError, ModelLease, OnDevice},
+    device::Fault,
     engine::{Reason, RunError},
     generation::{Draw, Job},
     kernels::arena,
@@ -22,8 +23,8 @@ use crate::{
 };
 
 impl Drawing {
-    /// Chooses the device that computes a generation.
-    pub(super) fn place(&self, job: &Job) -> Placed {
+    /// Chooses the device that computes a generation; `None` if all devices have failed.
+    pub(super) fn place(&self, job: &Job) -> Option<Placed> {
         let cost = self.catalogue.plan(job).map_or(1.0, |plan| plan.cost);
         self.devices.place(cost, |device| {
             let standing = self.catalogue.standing_on(&job.model, device);
@@ -107,7 +108,22 @@ impl Drawing {
                 tokio::time::timeout(patience, acquire).await.map_err(|_| busy(name))?
             }
         };
-        read(acquired.map_err(unavailable)?, &self.metrics).await
+        let failed = |error| self.not_loaded(placed.device, error);
+        read(acquired.map_err(failed)?, &self.metrics).await?.map_err(failed)
+    }
+
+    /// The outcome of a generation whose model is not in memory. A device that was lost during the load gets no more
+    /// generations, and another one computes this one.
+    fn not_loaded(&self, device: usize, error: CatalogueError) -> Outcome {
+        match Fault::of_text(&error.to_string()) {
+            Fault::Call => unavailable(error),
+            Fault::OutOfMemory => failed("out_of_memory", error.to_string(), false),
+            Fault::Lost => {
+                tracing::error!(device, "a device is lost: {error}");
+                self.devices.fail(device);
+                Outcome::Released
+            }
+        }
     }
 }
 
@@ -118,10 +134,11 @@ pub(super) struct Room {
     _slot: OwnedSemaphorePermit,
 }
 
-/// The model's lease; loads the model first if this request must do so.
-async fn read(acquired: Acquired, metrics: &Metrics) -> Result<ModelLease, Outcome> {
+/// The model's lease, or why the model cannot be loaded; loads the model first if this request must do so. The outer
+/// error is the outcome after a panic.
+async fn read(acquired: Acquired, metrics: &Metrics) -> Result<Result<ModelLease, CatalogueError>, Outcome> {
     let ticket = match acquired {
-        Acquired::Ready(lease) => return Ok(lease),
+        Acquired::Ready(lease) => return Ok(Ok(lease)),
         Acquired::Cold(ticket) => ticket,
     };
     let seconds = metrics.model_load_seconds.clone();
@@ -133,8 +150,7 @@ async fn read(acquired: Acquired, metrics: &Metrics) -> Result<ModelLease, Outco
         arena::trim();
         lease
     });
-    let lease = read.await.map_err(|error| failed("internal", format!("loading the model: {error}"), true))?;
-    lease.map_err(unavailable)
+    read.await.map_err(|error| failed("internal", format!("loading the model: {error}"), true))
 }
 
 fn unavailable(error: CatalogueError) -> Outcome {
@@ -162,7 +178,7 @@ impl Preload {
         names.sort_by_key(|name| name == catalogue.default_name());
         for name in names {
             let loaded = match catalogue.acquire(&name).await {
-                Ok(acquired) => read(acquired, &metrics).await,
+                Ok(acquired) => read(acquired, &metrics).await.and_then(|read| read.map_err(unavailable)),
                 Err(error) => Err(unavailable(error)),
             };
             match loaded {

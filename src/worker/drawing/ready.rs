@@ -1,9 +1,10 @@
 //! Prepares a claimed generation for the engine, with the current files.
 
-use super::{Drawing, models::Room};
+use super::{Drawing, ended_early, models::Room};
 use crate::{
     catalogue::{Edition, ModelLease, PrepareError},
     crash::{Attempt, blame},
+    engine::{Reason, RunError},
     generation::{Draw, Problem},
     ledger::Outcome,
     pipelines::Prepared,
@@ -52,7 +53,11 @@ impl Drawing {
         attempt: Option<Attempt>,
     ) -> Result<Ready, Outcome> {
         let inputs = self.load_inputs(claimed, draw).await?;
-        let placed = self.place(&claimed.record.job);
+        let Some(placed) = self.place(&claimed.record.job) else {
+            // The process ends, because none of its devices computes any more.
+            tell.until_canceled().await;
+            return Err(ended_early(RunError::Canceled(claimed.cancel.reason().unwrap_or(Reason::Lost)), draw));
+        };
         let held = self.load_models(claimed, draw, tell, &placed).await?;
         let (catalogue, wanted) = (self.catalogue.clone(), claimed.record.job.clone());
         let (model, refiner) = (held.0.model().clone(), held.1.as_ref().map(|refiner| refiner.model().clone()));

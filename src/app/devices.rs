@@ -1,0 +1,74 @@
+//! Opens the devices of the settings.
+
+use anyhow::{Context, Result};
+
+use crate::{
+    config::{self, Config, DeviceName},
+    device::{Device, DeviceError, Gpu, GpuKind},
+    kernels::{Kernels, winograd},
+};
+
+/// Opens the devices in the settings, with their threads.
+///
+/// # Errors
+/// A core in the settings is not available to this process, the build does not support a GPU in the settings, or the
+/// machine does not have the GPU.
+pub fn devices(config: &Config) -> Result<Vec<Device>> {
+    let names = match &config.engine.devices[..] {
+        [DeviceName::Auto] => found(&Gpu::all().context("engine.devices: \"auto\"")?),
+        names => names.to_vec(),
+    };
+    let opened = names.iter().map(|name| open(name, config)).collect::<Result<Vec<_>, _>>();
+    opened.context("engine.devices")
+}
+
+/// The meaning of `auto`: all GPUs, or the CPU if there are none.
+fn found(gpus: &[Gpu]) -> Vec<DeviceName> {
+    let name = |gpu: &Gpu| match gpu.kind {
+        GpuKind::Cuda => DeviceName::Cuda { index: gpu.index },
+        GpuKind::Metal => DeviceName::Metal,
+    };
+    match gpus {
+        [] => vec![DeviceName::Cpu { cores: None }],
+        gpus => gpus.iter().map(name).collect(),
+    }
+}
+
+fn open(name: &DeviceName, config: &Config) -> Result<Device, DeviceError> {
+    let cores = match name {
+        DeviceName::Cuda { index } => return Device::gpu(GpuKind::Cuda, *index),
+        DeviceName::Metal => return Device::gpu(GpuKind::Metal, 0),
+        DeviceName::Cpu { cores } => cores.clone(),
+        // `auto` is the only entry of its list, which `found` has replaced.
+        DeviceName::Auto => None,
+    };
+    let name = DeviceName::Cpu { cores: cores.clone() }.to_string();
+    Ok(Device::cpu(&name, cores, config.engine.threads)?.with_kernels(kernels(config)))
+}
+
+/// The kernels of networks on the CPU.
+fn kernels(config: &Config) -> Kernels {
+    let winograd = match config.kernels.winograd {
+        config::Winograd::Auto => winograd::Use::Auto,
+        config::Winograd::Off => winograd::Use::Off,
+        config::Winograd::Force => winograd::Use::Always(winograd::TileSize::Four),
+    };
+    match config.engine.kernels {
+        config::KernelSet::Packed => Kernels::Packed(winograd),
+        config::KernelSet::Reference => Kernels::Reference,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_is_all_gpus_or_else_the_cpu() {
+        let gpu = |kind, index| Gpu { kind, index, model: "X".to_owned(), cores: None, memory: None };
+        let names = |gpus: &[Gpu]| found(gpus).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(names(&[]), ["cpu"]);
+        assert_eq!(names(&[gpu(GpuKind::Cuda, 0), gpu(GpuKind::Cuda, 3)]), ["cuda:0", "cuda:3"]);
+        assert_eq!(names(&[gpu(GpuKind::Metal, 0)]), ["metal"]);
+    }
+}

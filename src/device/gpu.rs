@@ -1,0 +1,110 @@
+//! GPUs: which kinds the build supports, and which GPUs the machine has.
+
+#[cfg(feature = "cuda")]
+mod cuda;
+
+/// A kind of GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuKind {
+    /// NVIDIA's GPUs.
+    Cuda,
+    /// The GPU of Apple's computers.
+    Metal,
+}
+
+/// A GPU of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    pub kind: GpuKind,
+    /// The GPU's number, as its driver counts.
+    pub index: usize,
+    /// The name of the product, such as `NVIDIA H200`.
+    pub model: String,
+    /// Streaming multiprocessors; `None` if the driver does not tell.
+    pub cores: Option<usize>,
+    /// `None` if the driver does not tell.
+    pub memory: Option<GpuMemory>,
+}
+
+/// The memory of a GPU, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuMemory {
+    pub total: u64,
+    /// What no process used at the time of the question.
+    pub free: u64,
+}
+
+/// The driver of a kind of GPU does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the driver of {} GPUs cannot be used: {reason}", .kind.name())]
+pub struct DriverError {
+    kind: GpuKind,
+    reason: String,
+}
+
+impl GpuKind {
+    pub const ALL: [GpuKind; 2] = [GpuKind::Cuda, GpuKind::Metal];
+
+    /// The name of the kind in the settings, and of the Cargo feature that supports it.
+    pub fn name(self) -> &'static str {
+        match self {
+            GpuKind::Cuda => "cuda",
+            GpuKind::Metal => "metal",
+        }
+    }
+
+    /// Whether the build supports the kind.
+    pub fn is_in_build(self) -> bool {
+        match self {
+            GpuKind::Cuda => cfg!(feature = "cuda"),
+            GpuKind::Metal => cfg!(feature = "metal"),
+        }
+    }
+
+    /// The GPUs of this kind, by ascending number; none if the build does not support the kind.
+    ///
+    /// # Errors
+    /// The driver does not answer. A driver without GPUs is no error.
+    pub fn gpus(self) -> Result<Vec<Gpu>, DriverError> {
+        let found = match self {
+            #[cfg(feature = "cuda")]
+            GpuKind::Cuda => cuda::gpus(),
+            // candle opens the first GPU, and computers of Apple have only one.
+            GpuKind::Metal if self.is_in_build() => candle_core::Device::new_metal(0)
+                .map(|_| vec![Gpu { kind: self, index: 0, model: "Apple GPU".to_owned(), cores: None, memory: None }])
+                .map_err(|error| error.to_string()),
+            _ => Ok(Vec::new()),
+        };
+        found.map_err(|reason| DriverError { kind: self, reason })
+    }
+}
+
+impl Gpu {
+    /// All GPUs that the build supports and the machine has.
+    ///
+    /// # Errors
+    /// A driver does not answer.
+    pub fn all() -> Result<Vec<Gpu>, DriverError> {
+        let found = GpuKind::ALL.map(GpuKind::gpus).into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The GPU's name in the settings: `cuda:0`, `metal`.
+    pub fn name(&self) -> String {
+        match self.kind {
+            GpuKind::Cuda => format!("cuda:{}", self.index),
+            GpuKind::Metal => "metal".to_owned(),
+        }
+    }
+
+    /// Opens the GPU. Tensors of two such handles do not mix, even of the same GPU, so each GPU is opened once.
+    ///
+    /// candle's usual handle of NVIDIA's GPUs uses a stream of its own for each thread, so work of two threads would
+    /// not be in order. This handle has one stream for all threads.
+    pub(super) fn open(&self) -> candle_core::Result<candle_core::Device> {
+        match self.kind {
+            GpuKind::Cuda => candle_core::Device::new_cuda_with_stream(self.index),
+            GpuKind::Metal => candle_core::Device::new_metal(self.index),
+        }
+    }
+}

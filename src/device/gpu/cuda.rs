@@ -1,0 +1,28 @@
+//! NVIDIA's GPUs, as the driver lists them.
+
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError, sys};
+
+use super::{Gpu, GpuKind, GpuMemory};
+
+/// The GPUs, by ascending number. The error is the driver's.
+pub(super) fn gpus() -> Result<Vec<Gpu>, String> {
+    let count = match CudaContext::device_count() {
+        Ok(count) => usize::try_from(count).unwrap_or(0),
+        Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => 0,
+        Err(error) => return Err(error.to_string()),
+    };
+    (0..count).map(gpu).collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
+fn gpu(index: usize) -> Result<Gpu, DriverError> {
+    let context = CudaContext::new(index)?;
+    let (free, total) = context.mem_get_info()?;
+    let cores = context.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+    Ok(Gpu {
+        kind: GpuKind::Cuda,
+        index,
+        model: context.name()?,
+        cores: usize::try_from(cores).ok(),
+        memory: Some(GpuMemory { total: total as u64, free: free as u64 }),
+    })
+}

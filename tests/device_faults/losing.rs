@@ -1,0 +1,107 @@
+//! Devices that are lost: one of several, the last one, and that of one replica among others.
+
+use std::sync::{Arc, atomic::Ordering::SeqCst};
+
+use serde_json::json;
+
+use crate::{
+    figures::Figures,
+    process::Process,
+    scripted_device::Scripted,
+    site::{Site, expected, requests},
+};
+
+fn scripts(count: usize) -> Vec<Arc<Scripted>> {
+    let slow = |_| {
+        let script = Scripted::new();
+        script.delay_us.store(300, SeqCst);
+        script
+    };
+    (0..count).map(slow).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generations_of_a_lost_device_resume_on_the_others() {
+    let requests = requests(24);
+    let expected = expected(&requests).await;
+    for (store, site) in Site::each().await {
+        let scripts = scripts(4);
+        scripts[1].lost_at.store(15, SeqCst);
+        scripts[2].lost_at.store(60, SeqCst);
+        let process = Process::start(&site, &scripts).await;
+        let mut figures = Figures::default();
+        let ids = process.accept_all(&requests).await;
+        let generations = figures.judge(&process, &ids, &expected).await;
+        assert!(generations.iter().all(|generation| generation["attempt"] == 1), "no attempt is counted");
+        let lost: Vec<bool> = scripts.iter().map(|script| script.is_lost()).collect();
+        assert!(lost[1] && !lost[0] && !lost[3], "{lost:?}");
+        let queue = process.json("/v1/queue").await;
+        for (i, is_lost) in lost.iter().enumerate() {
+            let device = &queue["devices"][i];
+            assert_eq!(
+                (&device["id"], &device["failed"]),
+                (&json!(format!("scripted:{i}")), &json!(is_lost)),
+                "{queue}"
+            );
+            let label = format!("device=\"scripted:{i}\"");
+            assert_eq!(process.metric("latentd_device_failed", &label).await, f64::from(u8::from(*is_lost)));
+            assert_eq!(process.metric("latentd_device_runs", &label).await, 0.0);
+            assert_eq!(scripts[i].after_loss.load(SeqCst), 0, "a lost device gets no more work");
+        }
+        let lost_count = lost.iter().filter(|lost| **lost).count();
+        let unloads = process.metric("latentd_model_unloads_total", "model=\"sd1\"").await;
+        assert_eq!(unloads, lost_count as f64, "the models of lost devices are unloaded");
+        let again = process.accept_all(&requests[..8]).await;
+        figures.judge(&process, &again, &expected[..8]).await;
+        assert!(scripts.iter().all(|script| script.after_loss.load(SeqCst) == 0));
+        figures.note(format!("{lost_count} devices lost"));
+        figures.note(format!("{} rows replayed", process.metric("latentd_replayed_steps_total", "").await));
+        figures.verdict(&format!("devices lost in mid-batch, 4 devices, {store}"));
+        process.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_last_device_is_lost_ends_and_the_next_one_goes_on() {
+    let requests = requests(10);
+    let expected = expected(&requests).await;
+    for (store, site) in Site::each().await {
+        let lossy = scripts(2);
+        let process = Process::start(&site, &lossy).await;
+        let ids = process.accept_all(&requests).await;
+        lossy[0].lost_at.store(20, SeqCst);
+        lossy[1].lost_at.store(40, SeqCst);
+        let error = process.exit().await.unwrap_err().to_string();
+        assert!(error.contains("all devices have failed (scripted:0, scripted:1)"), "{error}");
+
+        let next = Process::start(&site, &scripts(1)).await;
+        let mut figures = Figures::default();
+        let generations = figures.judge(&next, &ids, &expected).await;
+        assert!(generations.iter().all(|generation| generation["attempt"] == 1), "no attempt is counted");
+        figures.note(format!("{} rows replayed", next.metric("latentd_replayed_steps_total", "").await));
+        figures.verdict(&format!("the last device lost, then a new process, {store}"));
+        next.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_replica_takes_over_from_one_whose_device_is_lost() {
+    let Some(site) = Site::postgres().await else { return };
+    let requests = requests(10);
+    let expected = expected(&requests).await;
+    let (lossy, healthy) = (scripts(1), scripts(1));
+    let (first, second) = (Process::start(&site, &lossy).await, Process::start(&site, &healthy).await);
+    let ids = first.accept_all(&requests).await;
+    lossy[0].lost_at.store(25, SeqCst);
+    let mut figures = Figures::default();
+    figures.judge(&second, &ids, &expected).await;
+    if lossy[0].is_lost() {
+        let error = first.exit().await.unwrap_err().to_string();
+        assert!(error.contains("all devices have failed (scripted:0)"), "{error}");
+    } else {
+        panic!("the first replica computed fewer than 25 layers");
+    }
+    figures.note(format!("{} rows replayed", second.metric("latentd_replayed_steps_total", "").await));
+    figures.verdict("the device of one of two replicas lost, PostgreSQL");
+    second.stop().await.unwrap();
+}

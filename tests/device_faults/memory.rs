@@ -1,0 +1,51 @@
+//! A device with too little memory for some batches, and for one generation.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use serde_json::json;
+
+use crate::{
+    figures::Figures,
+    process::Process,
+    scripted_device::Scripted,
+    site::{Site, expected, requests},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generation_that_never_fits_fails_alone() {
+    let small = requests(12);
+    let large = json!({"prompt": "a whale", "seed": 1, "steps": 3, "width": 192, "height": 192, "guidance_scale": 1.0});
+    let expected = expected(&small).await;
+    for (store, site) in Site::each().await {
+        let script = Scripted::new();
+        script.rows.store(3, SeqCst);
+        let process = Process::start(&site, std::slice::from_ref(&script)).await;
+        let mut figures = Figures::default();
+        let first = process.accept_all(&small[..2]).await;
+        figures.judge(&process, &first, &expected[..2]).await;
+        let bytes_of_small = script.bytes_per_row.load(SeqCst);
+        let fits = process.ended(&process.accept(&large).await).await;
+        assert_eq!(fits["status"], "succeeded", "{fits}");
+        let bytes_of_large = script.bytes_per_row.load(SeqCst);
+        assert!(bytes_of_large > 2 * bytes_of_small, "{bytes_of_small} and {bytes_of_large} bytes");
+
+        script.bytes.store((bytes_of_small + bytes_of_large) / 2, SeqCst);
+        let ids = process.accept_all(&small[..6]).await;
+        let failing = process.accept(&large).await;
+        let more = process.accept_all(&small[6..]).await;
+        figures.judge(&process, &ids, &expected[..6]).await;
+        figures.judge(&process, &more, &expected[6..]).await;
+        let failed = process.ended(&failing).await;
+        let problem = &failed["error"];
+        assert_eq!((&failed["status"], &problem["code"]), (&json!("failed"), &json!("out_of_memory")), "{failed}");
+        assert_eq!((&problem["retryable"], &failed["attempt"]), (&json!(false), &json!(1)), "{failed}");
+        let text = failed.to_string();
+        for said in ["192 × 192 pixels", "bytes of activations", "scripted:0"] {
+            assert!(text.contains(said), "{said:?} is not in {text}");
+        }
+        let splits = process.metric("latentd_out_of_memory_splits_total", "device=\"scripted:0\"").await;
+        assert!(splits > 0.0, "batches of more than three rows were divided");
+        figures.verdict(&format!("too little memory for a large generation beside small ones, {store}"));
+        process.stop().await.unwrap();
+    }
+}

@@ -1,0 +1,113 @@
+//! A scripted device: computes on the CPU, with the faults that a test sets.
+
+#![allow(dead_code, reason = "each test target uses its part")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use latentd::device::{Device, Fault, FaultError, Layer, Script};
+use parking_lot::Mutex;
+
+/// What happens on a device. All fields may be set while the device computes.
+#[derive(Debug)]
+pub struct Scripted {
+    /// Batches with more bytes of activations run out of memory.
+    pub bytes: AtomicU64,
+    /// Batches with more rows run out of memory.
+    pub rows: AtomicUsize,
+    /// The batches, counted from 0, that run out of memory once.
+    pub out_of_memory_at: Mutex<Vec<usize>>,
+    /// The layer, counted over all batches, at which the device is lost.
+    pub lost_at: AtomicUsize,
+    /// The layer, counted over all batches, at which the device hangs for ever.
+    pub hangs_at: AtomicUsize,
+    /// Microseconds that each layer takes in addition.
+    pub delay_us: AtomicU64,
+    is_lost: AtomicBool,
+    /// How many batches and layers have begun.
+    pub batches: AtomicUsize,
+    pub layers: AtomicUsize,
+    /// How many batches ran out of memory.
+    pub refused: AtomicUsize,
+    /// Layers that were requested after the device was lost.
+    pub after_loss: AtomicUsize,
+    /// The largest number of bytes per row of any batch.
+    pub bytes_per_row: AtomicU64,
+}
+
+impl Scripted {
+    /// A device without faults.
+    pub fn new() -> Arc<Scripted> {
+        Arc::new(Scripted {
+            bytes: u64::MAX.into(),
+            rows: usize::MAX.into(),
+            out_of_memory_at: Mutex::default(),
+            lost_at: usize::MAX.into(),
+            hangs_at: usize::MAX.into(),
+            delay_us: 0.into(),
+            is_lost: false.into(),
+            batches: 0.into(),
+            layers: 0.into(),
+            refused: 0.into(),
+            after_loss: 0.into(),
+            bytes_per_row: 0.into(),
+        })
+    }
+
+    /// The device of this script, with one thread.
+    pub fn device(self: &Arc<Scripted>, name: &str) -> Device {
+        Device::cpu(name, None, 1).unwrap().with_script(self.clone())
+    }
+
+    /// Counts batches and layers from 0 again, and removes the faults that depend on these numbers.
+    pub fn restart(&self) {
+        self.out_of_memory_at.lock().clear();
+        for number in [&self.batches, &self.layers, &self.refused] {
+            number.store(0, SeqCst);
+        }
+    }
+
+    /// The device is lost at its next layer.
+    pub fn lose(&self) {
+        self.lost_at.store(0, SeqCst);
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.is_lost.load(SeqCst)
+    }
+}
+
+impl Script for Scripted {
+    fn before(&self, layer: Layer) -> Result<(), FaultError> {
+        let at = self.layers.fetch_add(1, SeqCst);
+        let fault = |fault, detail: String| Err(FaultError { fault, detail });
+        if self.is_lost() {
+            self.after_loss.fetch_add(1, SeqCst);
+            return fault(Fault::Lost, "the scripted device is lost".to_owned());
+        }
+        if at >= self.lost_at.load(SeqCst) {
+            self.is_lost.store(true, SeqCst);
+            return fault(Fault::Lost, format!("the scripted device is lost at layer {at}"));
+        }
+        while at >= self.hangs_at.load(SeqCst) {
+            std::thread::park_timeout(Duration::from_secs(60));
+        }
+        std::thread::sleep(Duration::from_micros(self.delay_us.load(SeqCst)));
+        if layer.index > 0 {
+            return Ok(());
+        }
+        let batch = self.batches.fetch_add(1, SeqCst);
+        self.bytes_per_row.fetch_max(layer.bytes / layer.rows.max(1) as u64, SeqCst);
+        let once = self.out_of_memory_at.lock().contains(&batch);
+        if once || layer.bytes > self.bytes.load(SeqCst) || layer.rows > self.rows.load(SeqCst) {
+            self.refused.fetch_add(1, SeqCst);
+            return fault(Fault::OutOfMemory, format!("the scripted device has no memory for {} bytes", layer.bytes));
+        }
+        Ok(())
+    }
+}
