@@ -1,12 +1,15 @@
-"""What the embedded model knows, for the web page: writes web/known.json from concepts.tsv and the text encoder.
+"""What the embedded model knows, for the web page: writes web/known.json from concepts.tsv, synonyms.tsv and the text
+encoder.
 
     python3 known.py        # needs numpy and safetensors
 
-The file lists the concepts in groups, and for each concept the words of the vocabulary whose encoding is nearest to it.
-The page uses them to name the nearest concept for a prompt that contains no name of a concept.
+The file lists the concepts in groups, and for each concept other words for it with the similarity of their encodings in
+percent. The page uses them to name the nearest concept for a prompt that contains no name of a concept. `others` are
+words of the vocabulary that are spelled almost like a name, but mean something else.
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,12 @@ from safetensors.numpy import load_file
 HERE = Path(__file__).parent
 MODEL = HERE.parent / "models/emoji"
 HEADS = 6
-# Words with a smaller cosine similarity to every concept have no nearest one.
+# Words with a smaller cosine similarity to their concept are not listed.
 LEAST = 0.62
+# Names from this length on may be misspelled by two letters, shorter ones by one letter.
+LONG = 8
+# Shorter names are not searched for misspelled words.
+SHORTEST = 4
 # The first group that has one of the words in the names or descriptions of a concept.
 GROUPS = [
     ("Fruit and vegetables", {"fruit", "vegetable", "fungus"}),
@@ -40,21 +47,44 @@ def main():
         things.append({"emoji": emoji, "names": names, "group": group(names, " ".join(described))})
     encoder = Encoder()
     named = [(at, name) for at, thing in enumerate(things) for name in thing["names"]]
-    own = {word for _, name in named for word in name.split()}
+    own = {word for _, name in named for word in re.split("[ -]", name)}
     known = encoder.encode(["a " + name for _, name in named])
-    words = sorted({token[:-4] for token in encoder.vocabulary if token.endswith("</w>") and token[:-4].isascii() and token[:-4].isalpha()} - own)
-    words = [word for word in words if len(word) > 2]
-    nearest = {}
-    for start in range(0, len(words), 512):
-        part = words[start : start + 512]
-        likeness = encoder.encode(["a " + word for word in part]) @ known.T
-        for word, row in zip(part, likeness):
-            if row.max() >= LEAST:
-                nearest.setdefault(named[int(row.argmax())][0], []).append(word)
-    for at, thing in enumerate(things):
-        thing["words"] = " ".join(nearest.get(at, []))
+    for thing in things:
+        thing["words"] = {}
+    first = {thing["names"][0]: at for at, thing in enumerate(things)}
+    for line in (HERE / "synonyms.tsv").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        name, words = line.split("\t")
+        words = [word for word in words.split() if word not in own]
+        likeness = encoder.encode(["a " + word for word in words]) @ known.T if words else []
+        for word, row in zip(words, likeness):
+            if row.max() >= LEAST and named[int(row.argmax())][0] == first[name]:
+                things[first[name]]["words"][word] = round(100 * float(row.max()))
+    listed = own | {word for thing in things for word in thing["words"]}
+    words = {token[:-4] for token in encoder.vocabulary if token.endswith("</w>") and token[:-4].isascii() and token[:-4].isalpha()}
+    others = sorted(word for word in words - listed if any(alike(word, name) for name in own))
     lines = ",\n".join(json.dumps(thing, ensure_ascii=False) for thing in things)
-    (HERE.parent / "web/known.json").write_text(f'{{"things": [\n{lines}\n]}}\n')
+    (HERE.parent / "web/known.json").write_text(f'{{"things": [\n{lines}\n],\n"others": "{" ".join(others)}"}}\n')
+
+
+def alike(word, name):
+    """Whether the page would take a word for a misspelled name."""
+    most = 2 if len(name) >= LONG else 1
+    return len(name) >= SHORTEST and abs(len(word) - len(name)) <= most and distance(word, name) <= most
+
+
+def distance(first, second):
+    """The least number of letters that are added, left out, replaced, or exchanged with the next one."""
+    rows = [list(range(len(second) + 1))]
+    for at, letter in enumerate(first, 1):
+        row = [at]
+        for to, other in enumerate(second, 1):
+            row.append(min(rows[-1][to] + 1, row[-1] + 1, rows[-1][to - 1] + (letter != other)))
+            if at > 1 and to > 1 and letter == second[to - 2] and first[at - 2] == other:
+                row[-1] = min(row[-1], rows[-2][to - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]
 
 
 def group(names, described):

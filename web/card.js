@@ -160,7 +160,7 @@ export class Card {
     else if (name === 'image') this.tiles[data.image.index]?.show(data.image);
     else if (name === 'started') this.update({ ...this.generation, status: 'running', queue: null });
     else if (name === 'retrying') this.update({ ...this.generation, status: 'queued', progress: null, queue: null });
-    else if (name === 'gone') this.remove();
+    else if (name === 'gone' || name === 'deleted') this.remove();
     else if (name === 'queued') return;
     else if (name === 'state' || data?.generation) this.update(data.generation ?? data);
   }

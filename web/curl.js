@@ -2,6 +2,7 @@
 
 import { absolute } from './api.js';
 import { print } from './json.js';
+import { key } from './key.js';
 
 /** File extensions by media type. */
 const EXTENSIONS = { 'image/png': 'png', 'image/jpeg': 'jpg', 'image/webp': 'webp' };
@@ -9,13 +10,21 @@ const EXTENSIONS = { 'image/png': 'png', 'image/jpeg': 'jpg', 'image/webp': 'web
 /** Longer arguments are refused by systems (128 KiB on Linux), so the request goes through the standard input. */
 const MOST_ARGUMENT = 100_000;
 
-/** The command that requests a picture. For several pictures, the answer is a JSON document with links to them. */
-export function command(request) {
+/** The environment variable from which codes read the API key. */
+export const KEY = 'LATENTD_KEY';
+
+/**
+ * The command that requests a picture. For several pictures, the answer is a JSON document with links to them.
+ * @param {object} request
+ * @param {boolean} keyed whether the command sends an API key: by default, if this tab does
+ */
+export function command(request, keyed = key() !== null) {
   const several = (request.n ?? 1) > 1;
   const type = `image/${request.output?.format ?? 'png'}`;
-  const parts = several
-    ? ['curl -f', "-H 'Prefer: wait=60'"]
-    : ['curl -f', `-o ${fileName(request, type)}`];
+  const parts = [
+    'curl -f', ...(keyed ? [`-H "Authorization: Bearer $${KEY}"`] : []),
+    several ? "-H 'Prefer: wait=60'" : `-o ${fileName(request, type)}`,
+  ];
   const body = print(request);
   const isLong = body.length > MOST_ARGUMENT;
   parts.push("-H 'Content-Type: application/json'", `-d ${isLong ? '@-' : quoted(body)}`);

@@ -20,9 +20,9 @@ const watches = new Set();
 let feed = null;
 
 /**
- * Calls `listener(name, data)` for every event of a generation until its end. `name` is the event without its prefix,
- * `state` for a polled generation, or `gone` for a deleted one. Durable events may be repeated. Returns a function that
- * stops watching.
+ * Calls `listener(name, data)` for every event of a generation until its end. `name` is the event without its prefix, such
+ * as `deleted`; `state` for a polled generation, or `gone` for one that polling no longer finds. Durable events may be
+ * repeated. Returns a function that stops watching.
  */
 export function watch(id, listener) {
   const watching = new Watch(id, listener);
@@ -160,7 +160,7 @@ class Watch {
   tell(word, data) {
     if (!watches.has(this)) return;
     this.listener(word, data);
-    if (TERMINAL.has(word)) this.end();
+    if (TERMINAL.has(word) || word === 'deleted') this.end();
   }
 
   async ask() {

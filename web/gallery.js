@@ -79,6 +79,12 @@ export class Gallery {
     }
   }
 
+  /** Removes all cards, because another key may see others. Generations and stars stay as they are. */
+  clear() {
+    this.loaded = false;
+    for (const card of [...this.cards.values()]) this.forget(card);
+  }
+
   /** Updates the positions in the queue, for which there are no events, and notices generations of other pages. */
   async refreshQueued(own) {
     const active = [...this.cards.values()].filter((card) => card.active);

@@ -37,10 +37,8 @@ export function showKey(changed) {
   let dialog = null;
   // The page asks once for each key; afterwards the button opens the dialog.
   let asked = false;
-  button.hidden = !kept;
 
   const ask = (said) => {
-    button.hidden = false;
     if (dialog?.open) return;
     const field = element('input', {
       id: 'key-field', type: 'password', autocomplete: 'off', spellcheck: 'false', placeholder: 'ltd_…', 'aria-describedby': 'key-said',
@@ -48,7 +46,6 @@ export function showKey(changed) {
     const set = (text) => {
       keep(text);
       asked = false;
-      button.hidden = !text;
       dialog.close();
       changed();
     };
@@ -65,7 +62,7 @@ export function showKey(changed) {
     dialog = openDialog('API key', form, { narrow: true });
     field.focus();
   };
-  button.addEventListener('click', () => ask(kept ? 'This tab sends an API key.' : 'The server requires an API key.'));
+  button.addEventListener('click', () => ask(kept ? 'This tab sends an API key.' : 'This tab sends no API key.'));
   return {
     ask: () => {
       if (asked) return;

@@ -7,20 +7,25 @@ import { element } from './element.js';
 const PLAIN = new Set((
   'a an the of on in at with and or from by to for my your his her its this that these some any one two three four pair couple '
   + 'red orange yellow green blue purple pink brown black white grey gray teal golden silver light dark background ground style noto '
-  + 'fluent 3d emoji picture drawing image photo icon illustration painting render sticker cute nice beautiful funny lovely simple '
+  + 'fluent 3d emoji picture drawing image photo photograph icon illustration painting render sticker cute nice beautiful funny lovely simple '
   + 'single shiny pretty small little big large tiny huge happy beside above below under next over'
 ).split(' '));
-/** The least share of equal trigrams of two words of which one may be misspelled. */
-const LEAST_ALIKE = 0.45;
+/** Names from this length on may be misspelled by two letters, those from the other length on by one letter. */
+const LONG = 8;
+const SHORTEST = 4;
 
 let reading;
 
 /** Whether there is a list for a model. */
 export const knowsAbout = (model) => model === 'emoji';
 
-/** @returns {Promise<{emoji: string, names: string[], group: string, words: string}[]>} */
-export function things() {
-  reading ??= fetch('known.json').then((answer) => answer.json()).then(({ things }) => things);
+/**
+ * The things, and words that are spelled almost like a name, but mean something else. `words` of a thing are other words
+ * for it, with the similarity of their encodings in percent.
+ * @returns {Promise<{things: {emoji: string, names: string[], group: string, words: Object<string, number>}[], others: string}>}
+ */
+export function read() {
+  reading ??= fetch('known.json').then((answer) => answer.json());
   reading.catch(() => { reading = undefined; });
   return reading;
 }
@@ -29,42 +34,43 @@ export function things() {
  * What a prompt means to the model: `known` if it has a word of a name, otherwise the nearest thing, if there is one.
  * @returns {{known: boolean, nearest?: object}}
  */
-export function understand(prompt, things) {
+export function understand(prompt, { things, others }) {
   const words = prompt.toLowerCase().replace(/<[^>]*>/g, ' ').match(/[a-z0-9]+/g) ?? [];
   const said = words.filter((word) => !PLAIN.has(word) && word.length > 2);
   if (said.length === 0) return { known: true };
-  const known = new Set(things.flatMap(({ names }) => names.flatMap((name) => name.split(/[ -]/))));
+  const known = new Map(things.flatMap((thing) => thing.names.flatMap((name) => name.split(/[ -]/).map((word) => [word, thing]))));
   if (said.some((word) => forms(word).some((form) => known.has(form)))) return { known: true };
-  const byWord = new Map(things.flatMap((thing) => thing.words.split(' ').map((word) => [word, thing])));
-  const meant = said.toReversed().flatMap(forms).find((word) => byWord.has(word));
-  return { known: false, nearest: meant ? byWord.get(meant) : alike(said, things) };
+  const meant = things.map((thing) => [thing, Math.max(...said.flatMap(forms).map((form) => thing.words[form] ?? 0))]);
+  const [nearest, similarity] = meant.reduce((best, one) => (one[1] > best[1] ? one : best), [null, 0]);
+  return { known: false, nearest: similarity > 0 ? nearest : misspelled(said, known, others.split(' ')) };
 }
 
 /** A word as it is, and without the endings of a plural. */
 const forms = (word) => [word, word.replace(/ies$/, 'y'), word.replace(/es$/, ''), word.replace(/s$/, ''), word.replace(/ves$/, 'f')];
 
-/** The thing with the name that is spelled most like one of the words. */
-function alike(said, things) {
-  let best = { share: LEAST_ALIKE };
-  for (const thing of things) {
-    for (const name of thing.names) {
-      for (const word of said) {
-        const share = likeness(word, name);
-        if (share > best.share) best = { share, thing };
-      }
+/** The thing of which one of the words is probably a misspelled name; undefined if there is none. */
+function misspelled(said, known, others) {
+  for (const word of said.filter((word) => !others.includes(word))) {
+    for (const [name, thing] of known) {
+      const most = name.length >= LONG ? 2 : 1;
+      if (name.length >= SHORTEST && Math.abs(name.length - word.length) <= most && distance(word, name) <= most) return thing;
     }
   }
-  return best.thing;
 }
 
-/** The share of equal trigrams of two texts. */
-function likeness(first, second) {
-  const [one, other] = [first, second].map((text) => {
-    const padded = `  ${text} `;
-    return new Set(Array.from({ length: padded.length - 2 }, (_, at) => padded.slice(at, at + 3)));
-  });
-  const same = [...one].filter((part) => other.has(part)).length;
-  return same / (one.size + other.size - same);
+/** The least number of letters that are added, left out, replaced, or exchanged with the next one. */
+function distance(first, second) {
+  const rows = [Array.from({ length: second.length + 1 }, (_, to) => to)];
+  for (let at = 1; at <= first.length; at += 1) {
+    const row = [at];
+    for (let to = 1; to <= second.length; to += 1) {
+      row[to] = Math.min(rows[at - 1][to] + 1, row[to - 1] + 1, rows[at - 1][to - 1] + (first[at - 1] === second[to - 1] ? 0 : 1));
+      const isExchanged = at > 1 && to > 1 && first[at - 1] === second[to - 2] && first[at - 2] === second[to - 1];
+      if (isExchanged) row[to] = Math.min(row[to], rows[at - 2][to - 2] + 1);
+    }
+    rows.push(row);
+  }
+  return rows[first.length][second.length];
 }
 
 /** `a car`, `an apple`, `scissors`. */
@@ -82,7 +88,7 @@ export async function showKnown(use) {
   search.focus();
   let all;
   try {
-    all = await things();
+    all = (await read()).things;
   } catch {
     count.textContent = 'The list cannot be read.';
     return;
@@ -93,7 +99,7 @@ export async function showKnown(use) {
   };
   const fill = () => {
     const wanted = search.value.trim().toLowerCase();
-    const holds = ({ names, group, words }) => [...names, group.toLowerCase()].some((text) => text.includes(wanted)) || words.split(' ').includes(wanted);
+    const holds = ({ names, group, words }) => [...names, group.toLowerCase()].some((text) => text.includes(wanted)) || wanted in words;
     const found = all.filter((thing) => wanted === '' || holds(thing));
     count.textContent = found.length === all.length ? `${all.length} things. Choose one. You can add a color or a background.` : `${found.length} of ${all.length} things`;
     list.replaceChildren(...[...new Set(found.map(({ group }) => group))].map((group) => element(
@@ -118,9 +124,9 @@ export function showNearest({ form, suggest }) {
     const { model, prompt = '' } = form.request();
     place.hidden = !knowsAbout(model);
     if (place.hidden) return;
-    const { known, nearest } = prompt.trim() === '' ? { known: true } : understand(prompt, await things().catch(() => []));
+    const { known, nearest } = prompt.trim() === '' ? { known: true } : understand(prompt, await read().catch(() => ({ things: [], others: '' })));
     if (known) said.replaceChildren();
-    else if (!nearest) said.replaceChildren('This model may not know this.');
+    else if (!nearest) said.replaceChildren('I know nothing like this.');
     else {
       const name = nearest.names[0];
       const button = element('button', { type: 'button', class: 'text-button', onclick: () => suggest(asPrompt(name)) }, name);

@@ -90,6 +90,8 @@ const large = new Large({ use, start, copy, schemaOf, more, code, compare: compa
 const live = new Live({ form, announce, keep: create });
 const showsNearest = showNearest({ form, suggest });
 const keys = showKey(() => {
+  // Another key may belong to another tenant.
+  gallery.clear();
   restart();
   load();
 });

@@ -9,21 +9,27 @@ const STATES = {
   ready: 'In memory', loading: 'Loading', cold: 'On disk: the first picture loads it', available: 'Available', failed: 'Not usable',
 };
 
-/** What to download, from the smallest to the largest. */
+/** What to download, with the folder where the server finds it. */
 const DOWNLOADS = [
   {
     name: 'Stable Diffusion 1.5', size: '4.3 GB',
-    command: "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir sd15 --exclude '*.bin' --exclude '*.ckpt' --exclude '*fp16*'",
-  },
-  {
-    name: 'LCM LoRA for Stable Diffusion 1.5, for pictures in four steps', size: '135 MB',
-    command: 'hf download latent-consistency/lcm-lora-sdv1-5 pytorch_lora_weights.safetensors --local-dir lcm',
+    command: "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir models/sd15 --exclude '*.bin' --exclude '*.ckpt' --exclude '*fp16*' --exclude '*non_ema*' --exclude 'v1-5*' --exclude 'safety_checker/*.safetensors'",
   },
   {
     name: 'Stable Diffusion XL', size: '13.9 GB',
-    command: "hf download stabilityai/stable-diffusion-xl-base-1.0 --local-dir sdxl --exclude '*.bin' --exclude '*.onnx*' --exclude '*.msgpack' --exclude '*fp16*'",
+    command: "hf download stabilityai/stable-diffusion-xl-base-1.0 --local-dir models/sdxl --exclude '*.bin' --exclude '*.onnx*' --exclude '*.msgpack' --exclude '*fp16*' --exclude 'sd_xl*' --exclude 'vae_1_0/*'",
+  },
+  {
+    name: 'LCM LoRA for Stable Diffusion 1.5, for pictures in four steps', size: '135 MB',
+    command: 'hf download latent-consistency/lcm-lora-sdv1-5 pytorch_lora_weights.safetensors --local-dir loras/lcm',
+  },
+  {
+    name: 'ControlNet for Stable Diffusion 1.5 that follows edges', size: '1.4 GB',
+    command: "hf download lllyasviel/control_v11p_sd15_canny --local-dir controlnets/canny --exclude '*.bin' --exclude '*fp16*'",
   },
 ];
+/** The start of a server that has these folders. */
+const START = 'mkdir -p models loras controlnets && LATENTD_MODELS__DIR=./models LATENTD_LORAS__DIR=./loras LATENTD_CONTROLNETS__DIR=./controlnets latentd serve';
 
 /** @param {{use(prompt: string): void, copy(text: string): void}} page */
 export async function showModels(page) {
@@ -67,21 +73,32 @@ function row(name, entry, page) {
   );
 }
 
-/** How to add a model. */
+/** How to add models, LoRAs and ControlNets. */
 function more(page) {
   const items = DOWNLOADS.map(({ name, size, command }) => element(
     'li', {}, element('p', { class: 'entry-name' }, element('strong', {}, name), ' ', element('span', { class: 'note' }, size)),
-    element('pre', { class: 'code', tabindex: 0, 'aria-label': `Command for ${name}` }, element('code', {}, command)),
-    element('button', { class: 'plain', type: 'button', onclick: () => page.copy(command) }, 'Copy'),
+    ...toCopy(command, `Command for ${name}`, page),
   ));
+  const code = (text) => element('code', {}, text);
   return element(
     'section', {}, element('h3', {}, 'Add a model'),
     element(
-      'p', {}, 'Run a command in the folder that the server\'s setting ', element('code', {}, 'models.dir'), ' names (for LoRAs, ',
-      element('code', {}, 'loras.dir'), '). The server finds new files within seconds.',
+      'p', {}, 'Put models into the folder of the server\'s setting ', code('models.dir'), ', LoRAs into that of ', code('loras.dir'),
+      ', and ControlNets into that of ', code('controlnets.dir'), '. The server finds new files within seconds. If it has no such folder ',
+      'yet, start it with the settings:',
     ),
+    ...toCopy(START, 'Start with the folders', page),
+    element('p', {}, 'Run a download where these folders are:'),
     element('ul', { class: 'entries' }, ...items),
   );
+}
+
+/** A command with a button that copies it. */
+function toCopy(command, name, page) {
+  return [
+    element('pre', { class: 'code', tabindex: 0, 'aria-label': name }, element('code', {}, command)),
+    element('button', { class: 'plain', type: 'button', onclick: () => page.copy(command) }, 'Copy'),
+  ];
 }
 
 function amount(bytes) {

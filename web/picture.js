@@ -70,7 +70,8 @@ async function decoded(file) {
   return image;
 }
 
-function dataUrl(file) {
+/** The bytes of a file or blob as a data URL. */
+export function dataUrl(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.addEventListener('load', () => resolve(reader.result));

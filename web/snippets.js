@@ -1,10 +1,9 @@
 // Converts a request into code: a curl command, Python, JavaScript, and OpenAI's client for Python.
 
 import { absolute } from './api.js';
-import { command } from './curl.js';
+import { KEY, command } from './curl.js';
 import { print } from './json.js';
 
-const KEY = 'LATENTD_KEY';
 /** Fields that the method of OpenAI's client has itself. All others go into `extra_body`. */
 const OPENAI = new Set(['prompt', 'model', 'n']);
 
@@ -16,7 +15,7 @@ const OPENAI = new Set(['prompt', 'model', 'n']);
  */
 export function snippets(request, keyed) {
   return [
-    { name: 'curl', code: keyed ? command(request).replace('curl -f', `curl -f -H "Authorization: Bearer $${KEY}"`) : command(request) },
+    { name: 'curl', code: command(request, keyed) },
     { name: 'Python', code: python(request, keyed) },
     { name: 'JavaScript', code: javascript(request, keyed) },
     { name: 'OpenAI client', code: openai(request, keyed) },
@@ -58,11 +57,19 @@ for (const { index } of generation.images) {
 `;
 }
 
-function openai({ width, height, output, ...request }, keyed) {
+function openai({ width, height, output = {}, ...request }, keyed) {
+  const { format, quality, ...file } = output;
+  const sized = width && height ? { size: `${width}x${height}` } : {};
   const own = Object.fromEntries(Object.entries(request).filter(([name]) => OPENAI.has(name)));
-  const others = Object.fromEntries(Object.entries(request).filter(([name]) => !OPENAI.has(name)));
-  const sized = width && height ? { ...own, size: `${width}x${height}` } : own;
-  const all = output?.format && output.format !== 'png' ? { ...sized, output_format: output.format } : sized;
+  const all = {
+    ...own, ...sized, ...(format && format !== 'png' ? { output_format: format } : {}),
+    ...(quality === undefined ? {} : { output_compression: quality }),
+  };
+  const others = {
+    ...Object.fromEntries(Object.entries(request).filter(([name]) => !OPENAI.has(name))),
+    ...(width && !height ? { width } : {}), ...(height && !width ? { height } : {}),
+    ...(Object.keys(file).length > 0 ? { output: file } : {}),
+  };
   const lines = Object.entries(all).map(([name, value]) => `    ${name}=${literal(value, 4)},\n`).join('');
   const extra = Object.keys(others).length > 0 ? `    extra_body=${literal(others, 4)},\n` : '';
   return `import base64${keyed ? ', os' : ''}

@@ -1,7 +1,8 @@
 // Starred generations. The server deletes every generation some time after its end, so this browser keeps starred ones
-// with their pictures, in IndexedDB.
+// with their pictures and the pictures that their requests started from, in IndexedDB.
 
 import * as api from './api.js';
+import { dataUrl } from './picture.js';
 
 const STORE = 'generations';
 
@@ -28,10 +29,18 @@ async function run(mode, act) {
   });
 }
 
-/** Keeps a generation with the bytes of its pictures. */
+/** Keeps a generation with the bytes of its pictures and, as data URLs by their uploads, those of its request. */
 export async function keep(generation) {
   const images = await Promise.all(generation.images.map(async (image) => ({ ...image, blob: await api.bytes(image) })));
-  await run('readwrite', (store) => store.put({ ...generation, images }));
+  const sources = {};
+  for (const upload of uploads(generation.params)) sources[upload] = await dataUrl(await api.bytes({ url: api.uploadUrl(upload) }));
+  await run('readwrite', (store) => store.put({ ...generation, images, sources }));
+}
+
+/** The uploads that a request starts from: its picture, its mask, and the pictures that ControlNets follow. */
+function uploads({ image, mask, controls }) {
+  const all = [image, mask, ...(controls ?? []).map((control) => control.image)];
+  return new Set(all.map((picture) => picture?.upload).filter(Boolean));
 }
 
 export const forget = (id) => run('readwrite', (store) => store.delete(id));
@@ -45,8 +54,21 @@ export async function all() {
   }
 }
 
-/** A starred generation that the server no longer has: its pictures come from this browser. */
+/** A starred generation that the server no longer has: its pictures and those of its request come from this browser. */
 export function apart(generation) {
   const images = generation.images.map((image) => ({ ...image, url: URL.createObjectURL(image.blob) }));
-  return { ...generation, images, expires_at: null, apart: true };
+  return { ...generation, params: selfContained(generation), images, expires_at: null, apart: true };
+}
+
+/** The params with the kept pictures in place of uploads. */
+function selfContained({ params, sources = {} }) {
+  const kept = (picture) => {
+    const { upload, ...size } = picture ?? {};
+    return sources[upload] ? { data_url: sources[upload], ...size } : picture;
+  };
+  const { image, mask, controls } = params;
+  return {
+    ...params, ...(image ? { image: kept(image) } : {}), ...(mask ? { mask: kept(mask) } : {}),
+    ...(controls ? { controls: controls.map((control) => ({ ...control, image: kept(control.image) })) } : {}),
+  };
 }

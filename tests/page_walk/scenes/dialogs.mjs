@@ -5,10 +5,21 @@ import { execFile } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { openSettings } from "./acts.mjs";
 
 const run = promisify(execFile);
+
+/** A Python that has OpenAI's client, as the tests with real clients install it (tests/clients); null without one. */
+async function pythonOfOpenAi() {
+  const installed = fileURLToPath(new URL("../../../target/clients/clients/bin/python", import.meta.url));
+  for (const python of [process.env.PAGE_WALK_PYTHON, installed, "python3"].filter(Boolean)) {
+    const has = await run(python, ["-c", "import openai"]).then(() => true, () => false);
+    if (has) return python;
+  }
+  return null;
+}
 
 export const code = {
   async play({ server, visit }) {
@@ -18,18 +29,29 @@ export const code = {
     await openSettings(page);
     await page.fill("#steps", "2");
     await page.fill("#seed", "9007199254740993");
+    await page.selectOption("#output", "jpeg");
+    await page.click("#more-settings > summary");
+    await page.fill("[id='output.quality']", "40");
+    await page.selectOption("[id='output.metadata']", "none");
     await page.click("#code-open");
     const folder = mkdtempSync(join(tmpdir(), "page-walk-code-"));
-    // Each code draws the same picture as the others.
-    for (const [name, file, ...command] of [["curl", "code.sh", "sh"], ["Python", "code.py", "python3"], ["JavaScript", "code.mjs", process.execPath]]) {
+    const codes = [["curl", "code.sh", "sh"], ["Python", "code.py", "python3"], ["JavaScript", "code.mjs", process.execPath]];
+    const python = await pythonOfOpenAi();
+    if (python) codes.push(["OpenAI client", "openai_code.py", python]);
+    else console.log("        the code for OpenAI's client is only shown, not run: no Python here has the package openai");
+    // Each code draws the same file as the others.
+    for (const [name, file, ...command] of codes) {
       await page.click(`[role=tab]:text-is("${name}")`);
       await visit.accessible(page, `code for ${name}`);
       writeFileSync(join(folder, file), await page.textContent("[role=tabpanel]:not([hidden]) code"));
       await run(command[0], [...command.slice(1), file], { cwd: folder });
     }
-    assert.deepEqual(readdirSync(folder).filter((name) => name.endsWith(".png")).length, 2, "curl's file, and that of Python and JavaScript");
-    const digests = new Set((await server.json("v1/images")).data.map(({ images }) => images[0].sha256));
-    assert.equal(digests.size, 1);
+    const files = readdirSync(folder).filter((name) => name.endsWith(".jpg"));
+    assert.equal(files.length, 2, "curl's file, and that of the other codes");
+    const { data } = await server.json("v1/images");
+    assert.equal(data.length, codes.length);
+    assert.equal(new Set(data.map(({ images }) => images[0].sha256)).size, 1);
+    for (const { params } of data) assert.deepEqual([params.output.format, params.output.quality, params.output.metadata], ["jpeg", 40, "none"]);
     await page.click('[role=tab]:text-is("OpenAI client")');
     assert.match(await page.textContent("[role=tabpanel]:not([hidden]) code"), /client\.images\.generate\(\n    prompt="a fox's \\"den\\" in Köln"/);
     await visit.accessible(page, "code for OpenAI's client");
@@ -45,7 +67,10 @@ export const models = {
     await page.click("#models-open");
     await page.waitForSelector(".entries li");
     const text = await page.textContent("dialog.sheet");
-    for (const part of ["emoji", "In memory", "63 MB", "emoji-lcm", "<teal>", "emoji-canny", "hf download"]) assert.ok(text.includes(part), part);
+    for (const part of ["emoji", "In memory", "63 MB", "emoji-lcm", "<teal>", "emoji-canny", "LATENTD_MODELS__DIR=./models", "LATENTD_LORAS__DIR=./loras", "LATENTD_CONTROLNETS__DIR=./controlnets"]) assert.ok(text.includes(part), part);
+    // Patterns after a single --exclude would be read as names of files.
+    const commands = (await page.$$eval("dialog.sheet .entries code", (codes) => codes.map(({ textContent }) => textContent))).filter((code) => code.startsWith("hf"));
+    assert.ok(commands.length >= 4 && commands.every((command) => !/'[^']*' '/.test(command) && / --local-dir (models|loras|controlnets)\/\w+/.test(command)), commands.join("\n"));
     await visit.accessible(page, "models");
     await page.keyboard.press("Escape");
     assert.equal(await page.evaluate(() => document.activeElement.id), "models-open");

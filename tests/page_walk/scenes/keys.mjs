@@ -1,7 +1,11 @@
 // The entry of an API key, with pictures by fetch and by signed URLs.
 
 import assert from "node:assert/strict";
-import { finished } from "./acts.mjs";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { SMALL, finished, openSettings, prompts } from "./acts.mjs";
 
 const REFUSED = /status of 401/;
 
@@ -38,8 +42,43 @@ export const keyEntry = {
     assert.ok(source.startsWith("blob:"), source);
     const { data } = await stage.server.json("v1/images", { headers: { Authorization: `Bearer ${key}` } });
     assert.equal(data.length, 1);
+    await openSettings(page);
+    // A copied command reads the key from the environment, wherever it is copied.
+    for (const button of ["#copy-request", ".card [aria-label='Copy as curl']"]) {
+      await page.click(button);
+      const command = await page.evaluate(() => navigator.clipboard.readText());
+      assert.ok(command.startsWith('curl -f -H "Authorization: Bearer $LATENTD_KEY" -o '), command);
+      const folder = mkdtempSync(join(tmpdir(), "page-walk-key-"));
+      execFileSync("sh", ["-c", command], { cwd: folder, env: { ...process.env, LATENTD_KEY: key }, stdio: "ignore" });
+      assert.equal(readdirSync(folder).length, 1);
+      rmSync(folder, { recursive: true });
+    }
     const stranger = await stage.visit.open(stage.server.url);
     await stranger.waitForSelector("#key-field");
+  },
+};
+
+/** Where no key is required, a tenant enters one all the same, and sees other pictures than those without a key. */
+export const optionalKey = {
+  async play({ server, visit }) {
+    const key = server.createKey("studio");
+    await server.start();
+    await server.draw({ ...SMALL, prompt: "a public fox", seed: 1 });
+    await server.draw({ ...SMALL, prompt: "a frog of the studio", seed: 2 }, { Authorization: `Bearer ${key}` });
+    const page = await visit.openPage(server.url);
+    await finished(page, 1);
+    assert.deepEqual(await prompts(page), ["a public fox"]);
+    await page.click("#key-open");
+    await visit.accessible(page, "a key may be entered");
+    await page.fill("#key-field", key);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector(".card[aria-label='a frog of the studio']");
+    await finished(page, 1);
+    assert.deepEqual(await prompts(page), ["a frog of the studio"]);
+    await page.click("#key-open");
+    await page.click("dialog button:has-text('Forget the key')");
+    await page.waitForSelector(".card[aria-label='a public fox']");
+    assert.deepEqual(await prompts(page), ["a public fox"]);
   },
 };
 

@@ -17,7 +17,15 @@ export const known = {
     await page.fill("#prompt", "a purple giraff");
     await page.waitForFunction(() => document.querySelector("#nearest [role=status]").textContent === "Nearest thing I know: giraffe.");
     await page.fill("#prompt", "qqqq zzzz");
-    await page.waitForFunction(() => document.querySelector("#nearest [role=status]").textContent === "This model may not know this.");
+    await page.waitForFunction(() => document.querySelector("#nearest [role=status]").textContent === "I know nothing like this.");
+    for (const prompt of ["a cathedral at night", "a catheter", "a photograph of the Eiffel tower", "a spanner", "a bitch"]) {
+      await page.fill("#prompt", "a car");
+      await page.waitForFunction(() => document.querySelector("#nearest [role=status]").textContent === "");
+      await page.fill("#prompt", prompt);
+      await page.waitForFunction(() => document.querySelector("#nearest [role=status]").textContent !== "");
+      assert.equal(await said(), "I know nothing like this.", prompt);
+    }
+    await visit.accessible(page, "nothing near");
     await page.fill("#prompt", "two red foxes on a blue background");
     await page.waitForFunction(() => document.querySelector("#nearest [role=status]").textContent === "");
     assert.equal(await said(), "");
