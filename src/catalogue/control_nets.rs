@@ -40,7 +40,7 @@ struct Entry {
     /// `None` for an embedded network.
     source: Option<Source>,
     usable: Result<Usable, Fault>,
-    /// The networks in memory, by the memory that holds them ([`Device::memory`]).
+    /// The loaded networks, by the name of the memory that holds them ([`Device::memory`]).
     loaded: Mutex<BTreeMap<String, Arc<ControlNet>>>,
     /// Why the weights cannot be loaded, however often this is tried.
     unloadable: OnceLock<String>,

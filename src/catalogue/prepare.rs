@@ -21,7 +21,7 @@ pub enum PrepareError {
     Unfit(String),
     #[error(transparent)]
     Scheduler(#[from] InvalidScheduler),
-    #[error("the refiner cannot be sampled so: {0}")]
+    #[error("the refiner cannot use this scheduler: {0}")]
     RefinerScheduler(InvalidScheduler),
 }
 

@@ -1,8 +1,9 @@
 //! Computes how much work the runs of a batch are charged for, in multiplications.
 
-/// The account of one batch. Each slice is charged for its own time, at the pace of that moment. Charging the growth of
-/// a total (all seconds so far, at the current pace) would be wrong: if the pace became slower while the batch was
-/// paused, the total would shrink, the next slices would be free, and the batch would keep its turn.
+/// The account of one batch. The price of a slice is its own seconds, divided by the pace at that moment. A wrong
+/// alternative would be to divide all seconds so far by the current pace, and to charge what this quotient has grown by:
+/// if multiplications became slower while the batch was paused, the quotient would shrink, the next slices would be
+/// free, and the batch would keep its turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Account {
     /// Multiplications of the whole batch.
@@ -16,9 +17,9 @@ impl Account {
         Account { work, charged: 0.0 }
     }
 
-    /// The price of a slice that took `seconds`, if a multiplication takes `pace` seconds. If a batch is slower than
-    /// expected, the prices of its slices exceed its work, because other runs wait for as long as the slices take,
-    /// whatever their work.
+    /// The price of a slice that took `seconds`, if a multiplication takes `pace` seconds. A slice is charged
+    /// for its time, because other runs wait for that time. So if a batch is slower than expected, the sum of the prices
+    /// of its slices exceeds the work of the batch.
     pub fn slice(&mut self, seconds: f64, pace: f64) -> f64 {
         let price = seconds / pace;
         self.charged += price;

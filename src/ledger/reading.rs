@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::{
-    Counts, Crew, Ledger, ListQuery, Newcomer, Page, QueuePosition, Result, Workload,
+    Counts, Crew, Ledger, ListQuery, Newcomer, Page, QueuePosition, Result, StoreError, Workload,
     change::{COLUMNS, hex},
     dialect::{Value, values},
     record::{event, readable, record},
@@ -20,7 +20,7 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().read(&text, values![id]).await?.pop().as_ref().map(record).transpose()
     }
 
-    /// A page of records, newest first. Unreadable rows are skipped, as in every method that reads many.
+    /// A page of records, newest first. Unreadable rows are skipped.
     async fn list(&self, query: &ListQuery) -> Result<Page> {
         // No model has such a name, and PostgreSQL refuses such a text.
         if query.model.as_ref().is_some_and(|model| model.contains('\0')) {
@@ -64,7 +64,8 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
             let id = row.get("generation_id")?;
             Ok(TenantEvent { number: row.get("tenant_seq")?, id, event: event(id, row)? })
         };
-        rows.iter().map(read).collect()
+        let skipped = |error: &StoreError| tracing::error!(%error, "an event is skipped");
+        Ok(rows.iter().filter_map(|row| read(row).inspect_err(skipped).ok()).collect())
     }
 
     /// The number of this tenant's last event; 0 if it has none.
@@ -171,7 +172,7 @@ fn waiting(this: &str) -> String {
     )
 }
 
-/// The statement of a page, with only the filters that are set: "no filter, or equal" would use no index.
+/// The statement of a page, with only the filters that are set: `$1 IS NULL OR model = $1` would use no index.
 fn listing(query: &ListQuery, ascending: bool, limit: usize) -> (String, Vec<Value>) {
     // Few generations are dead, which SQLite's planner does not know.
     let index = if query.dead { " INDEXED BY generations_dead" } else { "" };

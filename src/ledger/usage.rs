@@ -79,7 +79,7 @@ pub trait Usages: AsRef<Ledger> + Send + Sync + 'static {
 
 impl Change {
     /// Counts a generation in the usage of its day, and within the limits of its key. Acceptances run one after the
-    /// other, but `now` may be a little before the end of the previous acceptance.
+    /// other. A statement reads `now` before it waits, so `now` may be before the end of the previous acceptance.
     ///
     /// # Errors
     /// [`Refusal::LimitReached`], [`Refusal::KeyEnded`].

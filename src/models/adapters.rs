@@ -40,7 +40,8 @@ pub struct LowRank {
 enum Down {
     /// (in, r)
     Matrix(Matrix),
-    /// The weight of a convolution, (kh·kw·in, r). The first layer that uses it determines the geometry.
+    /// The weight of a convolution, (kh·kw·in, r). It is built at the first use, with the geometry of the
+    /// layer that is changed.
     Conv { weight: Tensor, kernel: (usize, usize), kernels: Kernels, conv: OnceLock<Conv2d> },
 }
 
@@ -200,8 +201,8 @@ impl RowAdapters {
     }
 }
 
-/// Replaces each range in `rows` of the rows of y (B, …) with the result of `replace`. The ranges are in ascending
-/// order. Other rows stay unchanged.
+/// `rows` lists ranges of the rows of y (B, …), in ascending order. Replaces each of these ranges with the result of
+/// `replace`; other rows stay unchanged.
 pub(super) fn by_rows<T>(
     y: Tensor,
     rows: Vec<(Range<usize>, T)>,

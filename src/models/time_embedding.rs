@@ -9,7 +9,8 @@ use crate::{kernels::Kernels, weights::Weights};
 #[derive(Debug)]
 pub(super) struct TimestepEmbedding {
     linear_1: Linear,
-    /// Projects a second condition, which is added to the first.
+    /// Projects a second condition, such as LCM's guidance scale, to the width of the input of `linear_1`, to which the
+    /// result is added.
     cond_proj: Option<Linear>,
     linear_2: Linear,
     kernels: Kernels,

@@ -121,7 +121,7 @@ impl ClipTokenizer {
         ids.into_iter().flat_map(|id| [id].into_iter().chain(self.further.get(&id).into_iter().flatten().copied()))
     }
 
-    /// The ids of all tokens that follow an added token which stands for several tokens.
+    /// The ids of `<cat>_1`, `<cat>_2` …, for every added token such as `<cat>` that stands for several tokens.
     pub fn further(&self) -> impl Iterator<Item = u32> {
         self.further.values().flatten().copied()
     }

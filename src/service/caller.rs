@@ -13,7 +13,7 @@ pub struct Caller {
     pub tenant: Arc<str>,
     /// `None` for a request without a key, which may do everything that clients do.
     pub key: Option<Arc<CallerKey>>,
-    /// The SHA-256 of the key's secret, as the request presented it.
+    /// The SHA-256 of the whole key, as the request presented it.
     pub digest: Option<[u8; 32]>,
     pub allowances: Allowances,
 }

@@ -114,8 +114,9 @@ struct Watcher {
 /// A running generation.
 struct Running {
     receiver: Receiver<State>,
-    /// The progress and (image, step) of each preview that were delivered last.
+    /// The progress that was delivered last.
     progress: Option<super::Progress>,
+    /// For each image, the (image, step) of the preview that was delivered last.
     previews: Vec<(u32, u32)>,
 }
 
@@ -182,6 +183,9 @@ impl Watcher {
     }
 
     fn follow(&mut self, id: GenerationId) {
+        if self.running.contains_key(&id) {
+            return;
+        }
         if self.running.len() < MOST_RUNNING {
             let receiver = self.live.subscribe(id);
             self.running.insert(id, Running { receiver, progress: None, previews: Vec::new() });
