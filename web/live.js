@@ -108,7 +108,8 @@ export class Live {
       } catch (problem) {
         if (!canceled) this.fail(problem);
       }
-      // Live pictures stay in the browser only.
+      // Live pictures stay in the browser only. What is erased cannot be canceled.
+      id = null;
       if (made) api.erase(made).catch(() => {});
     };
     const cancel = () => {
