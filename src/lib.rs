@@ -11,8 +11,8 @@
 //!
 //! - A module imports only from modules of its own group and of the groups to the right: `app` > `http` > `service`,
 //!   `worker`, `webhooks` > `ledger`, `engine` > `catalogue` > `families` > `pipelines` > `diffusion`, `device`,
-//!   `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `crash`, `jitter`, `metrics`, `telemetry`,
-//!   `transient`.
+//!   `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `crash`, `executable`, `jitter`, `metrics`,
+//!   `telemetry`, `transient`.
 //! - `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging`, `pipelines`, `families` and `catalogue` do not
 //!   use tokio, axum, sqlx, clocks or environment variables.
 //! - Only `device` names candle's devices. Tensors are created on the device of their network.
@@ -38,6 +38,7 @@ pub mod crash;
 pub mod device;
 pub mod diffusion;
 pub mod engine;
+pub mod executable;
 pub mod families;
 pub mod generation;
 pub mod http;

@@ -1,16 +1,11 @@
 //! A digest of everything besides the request that determines the bits of a generation's network outputs.
 
-use std::{
-    fs::File,
-    io::{self, BufRead, BufReader},
-    sync::LazyLock,
-};
-
 use sha2::{Digest, Sha256};
 
 use super::Catalogue;
 use crate::{
     device::Device,
+    executable,
     generation::{Job, Work},
     kernels,
 };
@@ -21,30 +16,12 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics([u8; 32]);
 
-/// The SHA-256 of the executable, because two builds of one version may round differently. If the executable cannot be
-/// read, the version.
-static BUILD: LazyLock<String> = LazyLock::new(|| {
-    let digest = || {
-        let (mut digest, mut file) = (Sha256::new(), BufReader::new(File::open(std::env::current_exe()?)?));
-        while let part @ [_, ..] = file.fill_buf()? {
-            digest.update(part);
-            let read = part.len();
-            file.consume(read);
-        }
-        io::Result::Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-    };
-    digest().unwrap_or_else(|error| {
-        tracing::warn!(%error, "the executable cannot be read: logs of other builds of this version are continued");
-        env!("CARGO_PKG_VERSION").to_owned()
-    })
-});
-
 impl Numerics {
     /// The digest of this process for a generation whose models are in the memory of `device`.
     pub fn of(job: &Job, catalogue: &Catalogue, device: &Device) -> Numerics {
         let Work::Draw(draw) = &job.work;
         let mut parts = vec![
-            BUILD.clone(),
+            executable::digest().to_owned(),
             kernels::isa().to_owned(),
             device.hardware(),
             format!("{:?}", device.kernels()),

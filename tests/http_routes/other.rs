@@ -74,7 +74,8 @@ async fn every_route_allows_exactly_its_methods() {
             assert_eq!(answer.status != 405, known.contains(&&method), "{method} {path} → {}", answer.status);
             if answer.status == 405 {
                 assert!(known.iter().all(|known| answer.header("allow").contains(known.as_str())), "{method} {path}");
-                assert_eq!(answer.json()["code"], "method_not_allowed");
+                // Each protocol has its own form of errors.
+                assert!(answer.text().contains("method_not_allowed"), "{method} {path} → {}", answer.text());
             }
         }
     }

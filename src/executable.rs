@@ -1,0 +1,44 @@
+//! The running program, as a digest that tells one build from another.
+
+use std::{
+    env,
+    fs::File,
+    io::{self, BufRead, BufReader},
+    sync::LazyLock,
+};
+
+use sha2::{Digest, Sha256};
+
+/// The SHA-256 of the executable, in hexadecimal digits. Two builds of one version have different digests. If the
+/// executable cannot be read, the version. The first call reads the file, which takes about a tenth of a second.
+pub fn digest() -> &'static str {
+    static DIGEST: LazyLock<String> = LazyLock::new(|| {
+        of_file().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the executable cannot be read: builds of one version are not told apart");
+            env!("CARGO_PKG_VERSION").to_owned()
+        })
+    });
+    &DIGEST
+}
+
+fn of_file() -> io::Result<String> {
+    let (mut digest, mut file) = (Sha256::new(), BufReader::new(File::open(env::current_exe()?)?));
+    while let part @ [_, ..] = file.fill_buf()? {
+        digest.update(part);
+        let read = part.len();
+        file.consume(read);
+    }
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_that_of_the_file() {
+        let file = std::fs::read(env::current_exe().unwrap()).unwrap();
+        let expected: String = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest(), expected);
+    }
+}
