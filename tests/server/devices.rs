@@ -100,7 +100,7 @@ async fn auto_without_gpus_is_the_cpu() {
     let id = server.accept(&with(request("a red fox", 7), &json!({"steps": 1}))).await;
     assert_eq!(server.ended(&id).await["status"], "succeeded");
     let queue: Value = server.get("/v1/queue").await.json().await.unwrap();
-    assert_eq!(queue["devices"], json!([{"id": "cpu", "running": 0}]));
+    assert_eq!(queue["devices"], json!([{"id": "cpu", "running": 0, "failed": false}]));
 }
 
 #[test]
