@@ -21,7 +21,7 @@ impl Demand {
     }
 
     /// The demand if LoRAs change the layers. Memory peaks in an adapted GEGLU: 23 maps in place of the 11 of
-    /// [`transformer`].
+    /// `transformer`.
     pub fn adapted(self) -> Demand {
         Demand { bytes: self.bytes.saturating_mul(23) / 11, ..self }
     }

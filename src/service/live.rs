@@ -101,7 +101,7 @@ impl Live {
         self.0.events.subscribe()
     }
 
-    /// Tells the watchers of a tenant, by its [`tenant_number`], that a client has erased a generation.
+    /// Tells the watchers of a tenant, by its `tenant_number`, that a client has erased a generation.
     pub fn erased(&self, tenant: u64, id: GenerationId) {
         // An error says that nobody watches.
         let _ = self.0.erasures.0.send((tenant, id));
