@@ -1,7 +1,5 @@
 //! The token that the operator's routes require: from the settings, otherwise from a file in the data folder.
 
-use std::fs;
-
 use anyhow::{Result, bail};
 
 use super::secret_file::{random, read, read_or_make};
@@ -21,8 +19,7 @@ pub(super) fn settle(config: &mut Config) -> Result<()> {
         return Ok(());
     }
     let path = config.data_dir.join(FILE);
-    let made = fs::create_dir_all(&config.data_dir).and_then(|()| read_or_make(&path));
-    config.operator.token = match made {
+    config.operator.token = match read_or_make(&path) {
         Ok(token) if token.is_empty() => bail!("the operator's token {} is empty; delete the file", path.display()),
         Ok(token) => token,
         Err(error) => {
@@ -44,17 +41,10 @@ pub fn operator_token(config: &Config) -> Secret {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt, path::Path};
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
-    use crate::config::Sources;
-
-    fn config(data_dir: &Path, more: &[(&str, &str)]) -> Config {
-        let data_dir = data_dir.display().to_string();
-        let folder = [("data_dir", &*data_dir)];
-        let flags = more.iter().chain(&folder).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Config::load(&Sources { flags, ..Sources::default() }).unwrap()
-    }
+    use crate::app::secret_file::tests::config;
 
     #[test]
     fn a_listener_that_others_reach_has_a_token_that_only_its_owner_reads() {

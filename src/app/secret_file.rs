@@ -9,9 +9,10 @@ use std::{
 
 use crate::config::Secret;
 
-/// Reads the secret, or makes it. The file appears complete under its name, and of several processes that make it at the
-/// same time one succeeds, whose secret the others read.
+/// Reads the secret, or makes it, and its folder. The file appears complete under its name, and of several processes that
+/// make it at the same time one succeeds, whose secret the others read.
 pub(super) fn read_or_make(path: &Path) -> io::Result<Secret> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
     match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         secret => return secret,
@@ -44,4 +45,18 @@ pub(super) fn random() -> io::Result<Secret> {
 
 pub(super) fn read(path: &Path) -> io::Result<Secret> {
     fs::read_to_string(path).map(|text| Secret::new(text.trim()))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::config::{Config, Sources};
+
+    /// The settings of a server with this data folder and more settings.
+    pub fn config(data_dir: &Path, more: &[(&str, &str)]) -> Config {
+        let data_dir = data_dir.display().to_string();
+        let folder = [("data_dir", &*data_dir)];
+        let flags = more.iter().chain(&folder).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Config::load(&Sources { flags, ..Sources::default() }).unwrap()
+    }
 }

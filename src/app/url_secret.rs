@@ -1,7 +1,5 @@
 //! The secret that signs URLs: from the settings, otherwise from a file in the data folder.
 
-use std::fs;
-
 use anyhow::{Result, bail};
 
 use super::secret_file::read_or_make;
@@ -25,7 +23,7 @@ pub(super) fn settle(config: &mut Config) -> Result<()> {
         return Ok(());
     }
     let path = config.data_dir.join(FILE);
-    match fs::create_dir_all(&config.data_dir).and_then(|()| read_or_make(&path)) {
+    match read_or_make(&path) {
         Ok(secret) if secret.expose().len() < 16 => {
             bail!("the secret {} has fewer than 16 bytes; delete the file", path.display())
         }
@@ -40,17 +38,10 @@ pub(super) fn settle(config: &mut Config) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::fs;
 
     use super::*;
-    use crate::config::Sources;
-
-    fn config(data_dir: &Path, more: &[(&str, &str)]) -> Config {
-        let data_dir = data_dir.display().to_string();
-        let folder = [("data_dir", &*data_dir)];
-        let flags = more.iter().chain(&folder).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Config::load(&Sources { flags, ..Sources::default() }).unwrap()
-    }
+    use crate::app::secret_file::tests::config;
 
     #[test]
     fn a_server_with_keys_signs_with_the_secret_of_its_file() {
