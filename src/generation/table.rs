@@ -414,11 +414,12 @@ fn some_name(name: &str) -> Option<Value> {
     (!name.is_empty()).then(|| name.into())
 }
 
-/// Whether the model edits pictures by an instruction.
+/// Whether the model can begin with a picture.
 fn takes_picture(card: &ModelCard) -> bool {
     card.tasks.iter().any(|task| task.begins_with_picture())
 }
 
+/// Whether the model edits pictures by an instruction.
 fn edits(card: &ModelCard) -> bool {
     card.tasks.contains(&Task::InstructPix2Pix)
 }

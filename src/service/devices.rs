@@ -93,7 +93,10 @@ impl Devices {
             state.change(device, |load| load.failed = true);
             !state.loads.is_empty() && state.loads.iter().all(|load| load.failed)
         };
-        self.0.none_left.send_if_modified(|now| std::mem::replace(now, none_left) != none_left);
+        // Failures are final, so a call that saw an earlier state must not take this back.
+        if none_left {
+            self.0.none_left.send_replace(true);
+        }
     }
 
     /// Whether the process has devices and all of them have failed.
