@@ -359,3 +359,6 @@ pub fn engine_settings(config: &config::Engine, devices: usize) -> engine::Setti
             .then(|| Duration::from_millis(config.checkpoint_interval_ms)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,7 +44,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
-    use crate::app::secret_file::tests::config;
+    use crate::app::tests::config;
 
     #[test]
     fn a_listener_that_others_reach_has_a_token_that_only_its_owner_reads() {

@@ -46,17 +46,3 @@ pub(super) fn random() -> io::Result<Secret> {
 pub(super) fn read(path: &Path) -> io::Result<Secret> {
     fs::read_to_string(path).map(|text| Secret::new(text.trim()))
 }
-
-#[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::config::{Config, Sources};
-
-    /// The settings of a server with this data folder and more settings.
-    pub fn config(data_dir: &Path, more: &[(&str, &str)]) -> Config {
-        let data_dir = data_dir.display().to_string();
-        let folder = [("data_dir", &*data_dir)];
-        let flags = more.iter().chain(&folder).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Config::load(&Sources { flags, ..Sources::default() }).unwrap()
-    }
-}

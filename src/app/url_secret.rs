@@ -41,7 +41,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::app::secret_file::tests::config;
+    use crate::app::tests::config;
 
     #[test]
     fn a_server_with_keys_signs_with_the_secret_of_its_file() {
