@@ -27,7 +27,7 @@ use crate::{
     catalogue::{Adapters, Catalogue, ControlNets},
     config::{self, Config},
     device::Device,
-    engine,
+    engine, executable,
     http::{self, AppState},
     ledger::{Blobs, Claimant, Reaping},
     metrics::Metrics,
@@ -85,6 +85,8 @@ impl App {
         if config.role.works() {
             config.engine.max_bytes = memory::bound(config.engine.max_bytes);
         }
+        // Reads the program's file before it can be replaced.
+        tokio::task::spawn_blocking(executable::digest);
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config, opened.clone())?.counted_in(metrics.clone()));
         catalogue.warn();
@@ -195,6 +197,7 @@ impl App {
                 worker,
                 engine_threads,
                 devices,
+                catalogue: catalogue.clone(),
                 watchdog_s: config.engine.watchdog_s,
             }
         });

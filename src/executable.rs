@@ -10,7 +10,8 @@ use std::{
 use sha2::{Digest, Sha256};
 
 /// The SHA-256 of the executable, in hexadecimal digits. Two builds of one version have different digests. If the
-/// executable cannot be read, the version. The first call reads the file, which takes about a tenth of a second.
+/// executable cannot be read, the version. The first call reads the file, which takes about a tenth of a second; a server
+/// makes it at its start.
 pub fn digest() -> &'static str {
     static DIGEST: LazyLock<String> = LazyLock::new(|| {
         of_file().unwrap_or_else(|error| {
@@ -22,7 +23,9 @@ pub fn digest() -> &'static str {
 }
 
 fn of_file() -> io::Result<String> {
-    let (mut digest, mut file) = (Sha256::new(), BufReader::new(File::open(env::current_exe()?)?));
+    // On Linux, this opens the running program also if its file was replaced or deleted.
+    let file = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { env::current_exe()? };
+    let (mut digest, mut file) = (Sha256::new(), BufReader::new(File::open(file)?));
     while let part @ [_, ..] = file.fill_buf()? {
         digest.update(part);
         let read = part.len();

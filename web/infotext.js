@@ -56,7 +56,7 @@ export function infotext(text, hasModel) {
   const found = scheduler(named.Sampler ?? '', named['Schedule type']);
   const unused = [];
   for (const [name, value] of Object.entries(named)) {
-    if (name in NUMBERS && Number.isFinite(Number(value))) request[NUMBERS[name]] = Number(value);
+    if (Object.hasOwn(NUMBERS, name) && Number.isFinite(Number(value))) request[NUMBERS[name]] = Number(value);
     else if (name === 'Seed' && /^\d+$/.test(value)) request.seed = Number.isSafeInteger(Number(value)) ? Number(value) : BigInt(value);
     else if (name === 'Size' && /^\d+x\d+$/.test(value)) [request.width, request.height] = value.split('x').map(Number);
     else if (name === 'Sampler' && found) request.scheduler = found.scheduler;
@@ -65,6 +65,8 @@ export function infotext(text, hasModel) {
     else if (name === 'Model' && hasModel(value)) request.model = value;
     else if (name === 'Schedule type' ? !found?.typed : !ABOUT.includes(name)) unused.push(name);
   }
+  // Older tools write the type after the sampler: it is named although it is not a setting of its own.
+  if (found && !found.typed && !('Schedule type' in named)) unused.push('Schedule type');
   return { request, unused };
 }
 
@@ -78,7 +80,7 @@ function scheduler(sampler, type = 'automatic') {
   const text = sampler.toLowerCase();
   const ending = all.toReversed().find((schedule) => text.endsWith(` ${schedule}`));
   const name = ending ? text.slice(0, -ending.length - 1) : text;
-  const [own, config] = SAMPLERS[name] ?? (OWN.includes(name) ? [name] : []);
+  const [own, config] = Object.hasOwn(SAMPLERS, name) ? SAMPLERS[name] : OWN.includes(name) ? [name] : [];
   if (!own && !config) return null;
   const said = type.toLowerCase().replace('_', ' ');
   const isAutomatic = said === 'automatic';

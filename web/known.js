@@ -38,9 +38,11 @@ export function understand(prompt, { things, others }) {
   const words = prompt.toLowerCase().replace(/<[^>]*>/g, ' ').match(/[a-z0-9]+/g) ?? [];
   const said = words.filter((word) => !PLAIN.has(word) && word.length > 2);
   if (said.length === 0) return { known: true };
-  const known = new Map(things.flatMap((thing) => thing.names.flatMap((name) => name.split(/[ -]/).map((word) => [word, thing]))));
+  // A word that is the whole name of a thing stands for this thing, and not for one that has it in a longer name.
+  const ofNames = things.flatMap((thing) => thing.names.flatMap((name) => name.split(/[ -]/).map((word) => [word, thing])));
+  const known = new Map([...ofNames, ...things.flatMap((thing) => thing.names.map((name) => [name, thing]))]);
   if (said.some((word) => forms(word).some((form) => known.has(form)))) return { known: true };
-  const meant = things.map((thing) => [thing, Math.max(...said.flatMap(forms).map((form) => thing.words[form] ?? 0))]);
+  const meant = things.map((thing) => [thing, Math.max(...said.flatMap(forms).map((form) => (Object.hasOwn(thing.words, form) ? thing.words[form] : 0)))]);
   const [nearest, similarity] = meant.reduce((best, one) => (one[1] > best[1] ? one : best), [null, 0]);
   return { known: false, nearest: similarity > 0 ? nearest : misspelled(said, known, others.split(' ')) };
 }
@@ -53,7 +55,7 @@ function misspelled(said, known, others) {
   for (const word of said.filter((word) => !others.includes(word))) {
     for (const [name, thing] of known) {
       const most = name.length >= LONG ? 2 : 1;
-      if (name.length >= SHORTEST && Math.abs(name.length - word.length) <= most && distance(word, name) <= most) return thing;
+      if (name.length >= SHORTEST && !PLAIN.has(name) && Math.abs(name.length - word.length) <= most && distance(word, name) <= most) return thing;
     }
   }
 }
@@ -99,7 +101,7 @@ export async function showKnown(use) {
   };
   const fill = () => {
     const wanted = search.value.trim().toLowerCase();
-    const holds = ({ names, group, words }) => [...names, group.toLowerCase()].some((text) => text.includes(wanted)) || wanted in words;
+    const holds = ({ names, group, words }) => [...names, group.toLowerCase()].some((text) => text.includes(wanted)) || Object.hasOwn(words, wanted);
     const found = all.filter((thing) => wanted === '' || holds(thing));
     count.textContent = found.length === all.length ? `${all.length} things. Choose one. You can add a color or a background.` : `${found.length} of ${all.length} things`;
     list.replaceChildren(...[...new Set(found.map(({ group }) => group))].map((group) => element(

@@ -33,7 +33,13 @@ async function run(mode, act) {
 export async function keep(generation) {
   const images = await Promise.all(generation.images.map(async (image) => ({ ...image, blob: await api.bytes(image) })));
   const sources = {};
-  for (const upload of uploads(generation.params)) sources[upload] = await dataUrl(await api.bytes({ url: api.uploadUrl(upload) }));
+  for (const upload of uploads(generation.params)) {
+    const source = await api.bytes({ url: api.uploadUrl(upload) }).catch((problem) => {
+      // The server may have deleted the picture already; the star keeps what there is.
+      if (problem.status !== 404) throw problem;
+    });
+    if (source) sources[upload] = await dataUrl(source);
+  }
   await run('readwrite', (store) => store.put({ ...generation, images, sources }));
 }
 

@@ -25,6 +25,7 @@ pub(super) struct Computation {
     /// One per device, in the order of the devices.
     pub engine_threads: Vec<EngineThread>,
     pub devices: Devices,
+    pub catalogue: Arc<Catalogue>,
     /// Seconds after which a network call without progress ends the process; 0 means never.
     pub watchdog_s: u32,
 }
@@ -44,7 +45,7 @@ impl Computation {
         draining: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Result<RunningComputation> {
-        let Computation { preload, worker, engine_threads, devices, watchdog_s } = self;
+        let Computation { preload, worker, engine_threads, devices, catalogue, watchdog_s } = self;
         if watchdog_s > 0 {
             let names = devices.loads().into_iter().map(|load| load.name);
             let clocks = names.zip(engine_threads.iter().map(EngineThread::clock)).collect();
@@ -53,12 +54,12 @@ impl Computation {
         }
         let start = |(i, engine): (usize, EngineThread)| {
             let thread = std::thread::Builder::new().name(format!("engine-{i}")).stack_size(ENGINE_STACK);
-            let devices = devices.clone();
+            let (devices, catalogue) = (devices.clone(), catalogue.clone());
             thread.spawn(move || {
                 // Without its thread, an engine takes no runs. They were dropped, so other devices compute them.
                 if catch_unwind(AssertUnwindSafe(|| engine.run())).is_err() {
                     tracing::error!(device = i, "an engine's thread panicked, so its device gets no more work");
-                    devices.fail(i);
+                    device_lost(&devices, &catalogue, i);
                 }
             })
         };

@@ -25,12 +25,14 @@ const OUT_OF_MEMORY: [&str; 4] =
     ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "out of memory"];
 
 /// Names and texts of errors after which a device fails every call. CUDA calls them sticky: the process must end.
-const LOST: [&str; 17] = [
+const LOST: [&str; 21] = [
     "CUDA_ERROR_ASSERT",
+    "CUDA_ERROR_CONTAINED",
     "CUDA_ERROR_CONTEXT_IS_DESTROYED",
     "CUDA_ERROR_DEINITIALIZED",
     "CUDA_ERROR_DEVICE_UNAVAILABLE",
     "CUDA_ERROR_ECC_UNCORRECTABLE",
+    "CUDA_ERROR_EXTERNAL_DEVICE",
     "CUDA_ERROR_HARDWARE_STACK_ERROR",
     "CUDA_ERROR_ILLEGAL_ADDRESS",
     "CUDA_ERROR_ILLEGAL_INSTRUCTION",
@@ -40,6 +42,8 @@ const LOST: [&str; 17] = [
     "CUDA_ERROR_LAUNCH_TIMEOUT",
     "CUDA_ERROR_MISALIGNED_ADDRESS",
     "CUDA_ERROR_NVLINK_UNCORRECTABLE",
+    "CUDA_ERROR_UNKNOWN",
+    "CUBLAS_STATUS_EXECUTION_FAILED",
     "an illegal memory access was encountered",
     "unspecified launch failure",
     "device lost",

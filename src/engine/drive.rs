@@ -87,7 +87,6 @@ impl EngineThread {
     /// are gone.
     fn admit(&self, active: &mut ActiveRuns) -> bool {
         if active.runs.is_empty() {
-            active.row_limits.clear();
             match self.wait() {
                 Some(run) => active.enter(run),
                 None => return false,

@@ -44,11 +44,6 @@ impl RowLimits {
             *limit = Limit { rows: limit.rows.saturating_mul(2), fitted: 0 };
         }
     }
-
-    /// Forgets all limits.
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
 }
 
 #[cfg(test)]
@@ -71,8 +66,6 @@ mod tests {
         }
         assert_eq!(tried, [7, 4, 2, 1]);
         assert_eq!(limits.most(&key(16)), usize::MAX);
-        limits.clear();
-        assert_eq!(limits.most(&key(8)), usize::MAX);
     }
 
     #[test]

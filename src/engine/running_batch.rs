@@ -133,8 +133,8 @@ impl RunningBatch {
             }
         };
         let mut answers = device.install(compute);
-        // A GPU may still be computing. Its time and its errors belong to this batch, so the engine waits for it.
-        if let Some(Ok(_)) = &answers {
+        // A GPU may still be computing. Its time and its errors belong to this slice, so the engine waits for it.
+        if !matches!(answers, Some(Err(_))) {
             let _timed = clock.time(network);
             answers = device.synchronize().err().map(|error| Err(NetworkError::of(network)(error))).or(answers);
         }

@@ -71,12 +71,17 @@ pub async fn models(State(state): State<AppState>, caller: Caller) -> impl IntoR
 }
 
 /// `GET /v1/models/{id}`: a model; or, for `NAME/schema`, the JSON Schema of its requests, unless a model has that
-/// name.
-pub async fn model(State(state): State<AppState>, _: Caller, ModelName(name): ModelName) -> Result<Response, ApiError> {
-    if let Some(model) = state.service.model(&name) {
+/// name. A model that the caller may not use counts as unknown.
+pub async fn model(
+    State(state): State<AppState>,
+    caller: Caller,
+    ModelName(name): ModelName,
+) -> Result<Response, ApiError> {
+    let find = |name: &str| state.service.model(name).filter(|model| caller.may_use(&model.name));
+    if let Some(model) = find(&name) {
         return Ok(Json(Model::of(&state, model)).into_response());
     }
-    let named = name.strip_suffix("/schema").and_then(|name| state.service.model(name));
+    let named = name.strip_suffix("/schema").and_then(find);
     let card = named.ok_or(ApiError::NotFound("model"))?.card;
     let card = card.ok_or(ApiError::NotFound("schema of a model that cannot be used"))?;
     let schema = state.service.request_schema(&card);

@@ -32,7 +32,7 @@ impl Figures {
             }
             all.push(generation);
         }
-        self.splits += process.metric("latentd_out_of_memory_splits_total", "").await;
+        self.splits = process.metric("latentd_out_of_memory_splits_total", "").await;
         all
     }
 

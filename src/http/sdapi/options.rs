@@ -80,10 +80,10 @@ pub(super) async fn set(
     let mut options: Map<String, Value> = fields.take_all();
     let model = match options.remove("sd_model_checkpoint") {
         None | Some(Value::Null) => None,
-        Some(Value::String(title)) => match known(&state.service, &title) {
+        Some(Value::String(title)) => match known(&state.service, &title).filter(|name| caller.may_use(name)) {
             Some(name) => Some(name),
             None => {
-                let detail = "is not in the catalogue; GET /sdapi/v1/sd-models lists the models";
+                let detail = "is not a model that the caller may use; GET /sdapi/v1/sd-models lists the models";
                 fields.error("sd_model_checkpoint", "unknown_model", detail);
                 None
             }

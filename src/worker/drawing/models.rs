@@ -108,19 +108,25 @@ impl Drawing {
                 tokio::time::timeout(patience, acquire).await.map_err(|_| busy(name))?
             }
         };
-        let failed = |error| self.not_loaded(placed.device, error);
+        let failed = |error: CatalogueError| {
+            let text = error.to_string();
+            self.not_loaded(placed.device, &text, |_| unavailable(error))
+        };
         read(acquired.map_err(failed)?, &self.metrics).await?.map_err(failed)
     }
 
-    /// The outcome of a generation whose model is not in memory. A device that was lost during the load gets no more
+    /// The outcome of a generation for which something could not be loaded into the memory of a device; `other` makes it
+    /// from the text of an error that says nothing about the device. A device that was lost during the load gets no more
     /// generations, and another one computes this one.
-    fn not_loaded(&self, device: usize, error: CatalogueError) -> Outcome {
-        match Fault::of_text(&error.to_string()) {
-            Fault::Call => unavailable(error),
-            Fault::OutOfMemory => failed("out_of_memory", error.to_string(), false),
+    pub(super) fn not_loaded(&self, device: usize, error: &str, other: impl FnOnce(String) -> Outcome) -> Outcome {
+        match Fault::of_text(error) {
+            Fault::Call => other(error.to_owned()),
+            // There may be room later, when other generations have ended.
+            Fault::OutOfMemory => failed("out_of_memory", error.to_owned(), true),
             Fault::Lost => {
                 tracing::error!(device, "a device is lost: {error}");
                 self.devices.fail(device);
+                self.catalogue.unload_from(device);
                 Outcome::Released
             }
         }

@@ -33,6 +33,7 @@ async function agree(server, sampler, type) {
   const about = `${sampler}, ${type}: ${JSON.stringify(request.scheduler)}`;
   assert.deepEqual(drawn, there, about);
   if (there && type !== "Automatic") assert.equal(unused.includes("Schedule type"), there[1] !== type, about);
+  return there !== null;
 }
 
 export const infotexts = {
@@ -52,10 +53,11 @@ export const infotexts = {
       await agree(server, sampler, "Karras");
     }
     for (const [sampler, type] of [["DPM++ 3M SDE", "Automatic"], ["DPM++ 2M SDE Heun", "Beta"], ["DPM++ 2M", "Automatic"], ["Euler", "SGM Uniform"]]) {
-      await agree(server, sampler, type);
+      assert.ok(await agree(server, sampler, type), `the server draws with ${sampler}, ${type}`);
     }
     assert.deepEqual(read("DPM++ 2M Karras", "Automatic").request.scheduler, "dpmpp_2m_karras");
     assert.deepEqual(read("Euler", "Align Your Steps").unused, ["Schedule type"]);
+    assert.deepEqual(infotext("a fox\nSteps: 2, Sampler: DDIM Karras", () => true).unused, ["Schedule type"]);
     assert.deepEqual(read("Restart", "Karras").unused, ["Sampler", "Schedule type"]);
   },
 };

@@ -18,7 +18,7 @@ export const known = {
     await page.waitForFunction(() => document.querySelector("#nearest [role=status]").textContent === "Nearest thing I know: giraffe.");
     await page.fill("#prompt", "qqqq zzzz");
     await page.waitForFunction(() => document.querySelector("#nearest [role=status]").textContent === "I know nothing like this.");
-    for (const prompt of ["a cathedral at night", "a catheter", "a photograph of the Eiffel tower", "a spanner", "a bitch"]) {
+    for (const prompt of ["a cathedral at night", "a catheter", "a photograph of the Eiffel tower", "a spanner", "a gren wrench", "a constructor"]) {
       await page.fill("#prompt", "a car");
       await page.waitForFunction(() => document.querySelector("#nearest [role=status]").textContent === "");
       await page.fill("#prompt", prompt);
