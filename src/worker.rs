@@ -98,13 +98,8 @@ impl Worker {
 
     async fn work_through(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            // Each generation runs in a task of its own, so that it continues while this loop waits for the store.
             for (record, lease) in self.claim(self.slots.room(self.runs.len())).await {
-                let worker = self.clone();
-                worker.clone().runs.spawn(async move {
-                    worker.work(record, lease).await;
-                    worker.wake.notify_one();
-                });
+                self.start(record, lease);
             }
             self.count().await;
             tokio::select! {
@@ -118,6 +113,19 @@ impl Worker {
         self.runs.wait().await;
         // Other workers look at the queue at once instead of at their next poll.
         self.outbox.tell(Hint::Queued);
+    }
+
+    /// Starts the run of a claimed generation in a task of its own, so that it continues while the worker waits for the
+    /// store. The run is registered before its task begins, so that a stop of the worker cancels every claimed run.
+    fn start(self: &Arc<Self>, record: Record, lease: Lease) {
+        let cancel = Cancel::default();
+        self.live.begin(lease.clone(), cancel.clone());
+        let claimed = Claimed { record, lease, cancel, max_attempts: self.max_attempts };
+        let worker = self.clone();
+        self.runs.spawn(async move {
+            worker.work(claimed).await;
+            worker.wake.notify_one();
+        });
     }
 
     async fn claim(&self, room: usize) -> Vec<(Record, Lease)> {
@@ -156,16 +164,12 @@ impl Worker {
         }
     }
 
-    /// Works on one generation from its claim to its end.
-    async fn work(&self, record: Record, lease: Lease) {
-        let (id, begun) = (record.id, Instant::now());
-        let cancel = Cancel::default();
-        self.live.begin(lease.clone(), cancel.clone());
+    /// Works on one claimed generation to its end.
+    async fn work(&self, claimed: Claimed) {
+        let (id, begun, record) = (claimed.id(), Instant::now(), &claimed.record);
         self.outbox.tell(Hint::Changed(id));
         tracing::info!(%id, model = record.job.model, attempt = record.attempt, "generation started");
-
-        let claimed = Claimed { record, lease, cancel, max_attempts: self.max_attempts };
-        let outcome = self.in_time(&claimed.record, self.outcome(&claimed)).await;
+        let outcome = self.in_time(record, self.outcome(&claimed)).await;
         self.finish(claimed.lease, outcome, begun).await;
     }
 

@@ -39,8 +39,8 @@ impl Executor for Copying {
         }
         if draw.prompt.ends_with("for ever") {
             tell.until_canceled().await;
-            assert_eq!(claimed.cancel.reason(), Some(Reason::Canceled));
-            return Err(Outcome::Canceled);
+            let is_canceled = claimed.cancel.reason() == Some(Reason::Canceled);
+            return Err(if is_canceled { Outcome::Canceled } else { Outcome::Released });
         }
         let text = format!("{}: {}", self.0, draw.prompt);
         let blob = path_of(claimed.id(), claimed.lease.fence(), 0, "txt");
@@ -51,7 +51,7 @@ impl Executor for Copying {
     }
 }
 
-/// A running worker with two executors, its store, and the handles to control it.
+/// What a worker with two executors works with, and the handles to control it.
 struct House {
     _dir: TempDir,
     store: Arc<Ledger>,
@@ -60,11 +60,10 @@ struct House {
     live: Live,
     wake: Arc<Notify>,
     stop: CancellationToken,
-    worker: tokio::task::JoinHandle<()>,
 }
 
 impl House {
-    async fn build() -> House {
+    async fn build() -> (House, Worker) {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Ledger::open_sqlite(dir.path(), HOUR).await.unwrap());
         let blobs = Blobs::open(&Config::load(&Sources::default()).unwrap().blobs, dir.path()).unwrap();
@@ -91,8 +90,7 @@ impl House {
             drain: Drain::default(),
             alone: AtomicBool::new(false),
         };
-        let worker = tokio::spawn(worker.run(stop.clone()));
-        House { _dir: dir, store, blobs, model, live, wake, stop, worker }
+        (House { _dir: dir, store, blobs, model, live, wake, stop }, worker)
     }
 
     async fn accept(&self, prompt: &str) -> GenerationId {
@@ -140,17 +138,19 @@ impl House {
 
 #[tokio::test]
 async fn the_first_executor_that_takes_a_work_computes_it() {
-    let house = House::build().await;
+    let (house, worker) = House::build().await;
+    let running = tokio::spawn(worker.run(house.stop.clone()));
     let (first, second) = (house.accept("one fox").await, house.accept("two foxes").await);
     assert_eq!(house.text_of(second).await, ": two foxes");
     assert_eq!(house.text_of(first).await, "one: one fox");
     house.stop.cancel();
-    house.worker.await.unwrap();
+    running.await.unwrap();
 }
 
 #[tokio::test]
 async fn what_an_executor_ends_with_is_what_the_ledger_has() {
-    let house = House::build().await;
+    let (house, worker) = House::build().await;
+    let running = tokio::spawn(worker.run(house.stop.clone()));
     let (spoilt, endless) = (house.accept("one spoilt").await, house.accept("one for ever").await);
     let Status::Failed { problem: Problem { code, .. } } = house.end_of(spoilt).await else { panic!("it succeeded") };
     assert_eq!(code, "out_of_memory");
@@ -163,5 +163,19 @@ async fn what_an_executor_ends_with_is_what_the_ledger_has() {
     house.live.cancel(endless, Reason::Canceled);
     assert!(matches!(house.end_of(endless).await, Status::Canceled), "it was told to end");
     house.stop.cancel();
-    house.worker.await.unwrap();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_cancels_a_run_whose_task_has_not_begun() {
+    let (house, worker) = House::build().await;
+    let id = house.accept("one for ever").await;
+    let worker = Arc::new(worker);
+    let (record, lease) = worker.claim(1).await.pop().unwrap();
+    // On the test's only thread, the run's task begins at the next `await`.
+    worker.start(record, lease);
+    house.live.cancel_all(Reason::Lost);
+    worker.runs.close();
+    tokio::time::timeout(HOUR / 60, worker.runs.wait()).await.unwrap();
+    assert!(matches!(house.store.get(id).await.unwrap().unwrap().status, Status::Queued), "the queue has it again");
 }
