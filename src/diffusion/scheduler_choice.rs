@@ -45,8 +45,8 @@ fn class_of(map: &Map<String, Value>) -> Result<&'static Class, InvalidScheduler
 }
 
 impl SchedulerConfig {
-    /// The scheduler name of this class. If a model has this scheduler, a request with this name gets the same scheduler
-    /// as a request without a name. `None` if the class has no name.
+    /// The first scheduler name of this configuration's class. If a model's scheduler is of this class, a request with
+    /// this name gets the same scheduler as a request without a name. `None` if the class has no name.
     pub fn name(&self) -> Option<&'static str> {
         self.class.names.first().map(|named| named.name)
     }
