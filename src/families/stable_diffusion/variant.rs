@@ -12,8 +12,8 @@ use crate::{
     weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
-/// One of these families, described by what differs between them. A type with this trait also implements [`Family`] and
-/// [`Recipe`].
+/// A family of this kind, described by what differs between these families. A type with this trait also implements
+/// [`Family`] and [`Recipe`].
 pub(in crate::families) trait StableDiffusionVariant: Sync {
     const NAME: &'static str;
     const CLASSES: &'static [&'static str];
@@ -99,7 +99,8 @@ impl VariantParameters {
         Ok(Description { card, bytes: bytes(folder, &parts)?, notes, outline: Box::new(sizes) })
     }
 
-    /// Checks that the U-Net receives as many numbers about sizes as the family of the index gives.
+    /// Checks that the U-Net takes as many numbers about sizes as this family, which follows from the index, passes to
+    /// it.
     fn check(&self, spec: &Spec) -> Result<(), LoadError> {
         if spec.time_id_count == self.time_id_count {
             return Ok(());
@@ -118,7 +119,7 @@ impl VariantParameters {
 /// Reads the weights, and fits the preview colors if `latentd.json` does not give them.
 fn load(folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
     let networks = StableDiffusion::load(folder, device)?;
-    // A broken file was already rejected when the card was read.
+    // Errors are ignored here, because a broken `latentd.json` was already rejected when the card was read.
     let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
     let latent_rgb = match given.filter(|map| map.weight.len() == networks.spec().latent_channels) {
         Some(map) => map,
