@@ -112,7 +112,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Config(ConfigCommand::Check(settings)) => {
             let config = settings.load(Vec::new())?;
             // Opening the devices checks that this machine has the cores and GPUs in the settings. A process that only
-            // serves HTTP uses none.
+            // serves HTTP uses no devices.
             if config.role.works() {
                 app::devices(&config)?;
             }
@@ -146,8 +146,9 @@ fn host(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-/// Stack size in bytes of tokio's threads: twice the default. On these threads, requests are parsed (JSON nests at most
-/// 128 levels), model files are read and pictures are decoded, which needs more stack in builds without optimization.
+/// Stack size in bytes of tokio's threads: twice the default. These threads parse requests (JSON nests at most 128
+/// levels), read model files and decode pictures. In builds without optimization, the default stack can be too small
+/// for this.
 const RUNTIME_STACK: usize = 4 << 20;
 
 fn serve(serve: &Serve) -> Result<()> {
