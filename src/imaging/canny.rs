@@ -59,8 +59,9 @@ pub fn canny(picture: &RgbImage, low: i32, high: i32) -> GreyImage {
     GreyImage { width: picture.width, height: picture.height, pixels }
 }
 
-/// Whether a pixel's gradient is larger than those of its two neighbors in the direction of the gradient. Of two equal
-/// neighbors, the left or upper one is the ridge; of two equal diagonal neighbors, neither is.
+/// Whether a pixel's gradient is larger than those of its two neighbors in the direction of the gradient. If two
+/// neighboring pixels have equal gradients, the left or upper pixel is the ridge; if they are diagonal neighbors,
+/// neither is.
 fn is_ridge(own: i32, (dx, dy): (i32, i32), size: impl Fn(i64, i64) -> i32) -> bool {
     let (x, y) = (i64::from(dx.abs()), i64::from(dy.abs()) << 15);
     let (flat, steep) = (x * TAN_22, x * TAN_22 + (x << 16));

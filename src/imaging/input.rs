@@ -44,7 +44,8 @@ pub enum DecodeError {
 
 impl From<image::ImageError> for DecodeError {
     fn from(error: image::ImageError) -> DecodeError {
-        // The decoder passes over wrong checksums of metadata. Its error has no type, and names its own fields.
+        // The decoder ignores wrong checksums of metadata, so the wrong checksum is that of pixels. The error has no
+        // type of its own, and its text names fields of the decoder.
         if error.to_string().contains("CRC error") { DecodeError::Checksum } else { DecodeError::Broken(error) }
     }
 }
@@ -199,7 +200,8 @@ mod tests {
         }
     }
 
-    /// Pillow refuses wrong checksums of metadata before the pixels, which do not matter for them.
+    /// Pillow also refuses wrong checksums of metadata before the pixels, although such metadata does not change the
+    /// pixels.
     #[test]
     fn a_wrong_checksum_matters_only_for_pixels() {
         let file = png(&[9; 12], 2, 2, ExtendedColorType::Rgb8);

@@ -130,14 +130,14 @@ mod tests {
         }
     }
 
-    /// The decoder would draw what the scans have so far, such as blurred blocks.
+    /// Without the check, the decoder would draw the picture from the remaining scans, for example with blurred blocks.
     #[test]
     fn a_progressive_picture_without_its_last_scans_is_refused() {
         let scans: Vec<usize> =
             (0..PROGRESSIVE.len()).filter(|at| PROGRESSIVE[*at..].starts_with(&[0xff, 0xda])).collect();
         assert!(scans.len() > 5);
         for scan in &scans {
-            // Some scans have codes of their own before them.
+            // Before some scans, the file has Huffman codes for that scan, which stay in the cut file.
             let cut = decode(&[&PROGRESSIVE[..*scan], b"\xff\xd9"].concat(), 0);
             assert!(cut.is_err(), "{scan}");
         }
