@@ -160,13 +160,13 @@ async fn picture(
     let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];
     let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
     let warned = AppendHeaders(warnings::header(&record.job.warnings));
-    // An answer with a picture always waits.
+    // An answer with a picture always waits, so `Preference-Applied` must not name `respond-async`.
     let prefer = Prefer { respond_async: false, ..prefer };
     Ok((headers(id), applied(&prefer), where_from, seed, warned, content::file(&record, &artifact, bytes))
         .into_response())
 }
 
-/// Whether `n` asks for more pictures than one answer holds. The resolver reports an invalid `n`.
+/// Whether `n` asks for more than one picture. An invalid `n` is reported later, when the service checks all fields.
 fn wants_many(fields: &mut Fields) -> bool {
     let Some(n) = fields.take("n") else {
         return false;

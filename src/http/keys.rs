@@ -19,7 +19,8 @@ use crate::{
     service::{ApiKey, Service},
 };
 
-/// An API key. Only the answer that makes a secret shows the key itself.
+/// An API key. `key`, the key itself with its secret, is shown only in the answer to the request that creates or
+/// rotates it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KeyObject {
     object: String,

@@ -18,8 +18,8 @@ pub enum Waits {
     ForResult,
 }
 
-/// The client of a waiting request. If this is dropped before [`Presence::keep`], which happens when the connection
-/// closes, it cancels the generation if the request wants that.
+/// The client of a waiting request. If the connection closes, the presence is dropped before [`Presence::keep`] was
+/// called; dropping it then cancels the generation if the request wants that.
 #[derive(Debug)]
 pub struct Presence {
     leaving: Option<Leaving>,
@@ -43,8 +43,8 @@ impl std::fmt::Debug for Leaving {
 
 impl Presence {
     /// `is_repeatable`: whether the client can come back for the same generation, by its idempotency key or its id.
-    /// `present`: the client repeats its request by itself. The generation is then canceled only if the client does not
-    /// return in time; if `on_disconnect` is `cancel`, it is canceled at once.
+    /// `present`: given if the client repeats its request by itself. Then the generation is canceled only if the client
+    /// does not return in time; if `on_disconnect` is `cancel`, it is canceled at once.
     pub fn of(state: &AppState, view: &View, waits: Waits, is_repeatable: bool, present: Option<Present>) -> Presence {
         let job = &view.record.job;
         let leaving = cancels(job.on_disconnect, waits, is_repeatable).then(|| Leaving {

@@ -102,7 +102,7 @@ impl Picture {
     }
 }
 
-/// Bytes of the base64 of a file.
+/// The length in base64 of a file that has `file` bytes.
 pub fn base64_bytes(file: u64) -> u64 {
     file.div_ceil(3) * 4
 }
