@@ -5,7 +5,8 @@
 pub enum Fault {
     /// The device had too little free memory. It can still compute, perhaps a batch of fewer rows.
     OutOfMemory,
-    /// The device is lost: it fails every later call as well. Only a new process may be able to use it.
+    /// The device is lost: it fails every later call of this process as well. A new process may be able to use it
+    /// again.
     Lost,
     /// The call failed for another reason. The device can still compute.
     #[default]

@@ -87,8 +87,8 @@ pub struct TensorMismatch {
 }
 
 impl TensorMismatch {
-    /// Sorts by name. Otherwise, the order would depend on the order in which layers are built, and on that of a hash
-    /// map.
+    /// Sorts by name. Otherwise, the order would depend on the order in which layers are built, and on the order of a
+    /// hash map.
     pub(super) fn sort(&mut self) {
         self.missing.sort();
         self.unused.sort();

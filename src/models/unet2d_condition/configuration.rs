@@ -109,8 +109,8 @@ impl AddedConditions {
     }
 }
 
-/// Blocks on the way down, by diffusers' class names. The first files have `UNetRes` before each name, which diffusers
-/// ignores.
+/// Blocks on the way down, by diffusers' class names. In the first published files, each name has the prefix `UNetRes`,
+/// which diffusers ignores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownBlockType {
     #[serde(alias = "UNetResCrossAttnDownBlock2D")]

@@ -1,4 +1,5 @@
-//! Sorts the tensors of a file by site and combines them into pairs. Only the header of the file is used.
+//! Sorts the tensors of a LoRA file by site and combines the two matrices of each site, down and up, into a pair. Only
+//! the header of the file is used.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
