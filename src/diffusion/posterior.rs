@@ -11,8 +11,8 @@ pub struct StepPosterior {
     /// `ln β`, where it is 1. `β̃` is the variance of the posterior, `β` that of the forward step (equation 15 of
     /// Nichol and Dhariwal 2021, arXiv:2102.09672, in the form of their program).
     pub variance: Option<Latents>,
-    /// The gradient `s ∇ ln p(y | x)` of a classifier. Times the variance, it shifts the mean (algorithm 1 of Dhariwal
-    /// and Nichol 2021, arXiv:2105.05233).
+    /// The gradient `s ∇ ln p(y | x)` of a classifier. This gradient, multiplied by the variance, shifts the mean of
+    /// the step (algorithm 1 of Dhariwal and Nichol 2021, arXiv:2105.05233).
     pub gradient: Option<Latents>,
 }
 

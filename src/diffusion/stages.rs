@@ -19,8 +19,8 @@ pub struct BaseSchedule<'a> {
     pub config: &'a SchedulerConfig,
     /// Whether the network takes the guidance scale as an input, as LCM networks do. If such a network gets a source
     /// picture with a `strength`, and the request lists no levels, the LCM scheduler runs all requested steps within
-    /// the last part of the levels, of the size `strength`. In all other cases with a `strength`, only the last of the
-    /// requested steps run.
+    /// the last part of the levels; `strength` is the fraction of the levels in this part. In all other cases with a
+    /// `strength`, only the last of the requested steps run.
     pub is_distilled: bool,
 }
 

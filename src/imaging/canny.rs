@@ -17,7 +17,7 @@ const TAN_22: i64 = 13573;
 
 /// Returns a picture that is white on the edges of `picture`, and black elsewhere. Edges are ridges of the gradient
 /// above `high`, and ridges above `low` that are connected to an edge. The size of the gradient is |dx| + |dy| of
-/// Sobel's 3 × 3 operator, in the channel where it is largest.
+/// Sobel's 3 × 3 operator, in the channel where this sum is largest.
 pub fn canny(picture: &RgbImage, low: i32, high: i32) -> GreyImage {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let gradients: Vec<(i32, i32)> =

@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn a_size_that_is_too_large_is_refused_before_the_pixels_are_read() {
         let mut file = png(&[0; 3], 1, 1, ExtendedColorType::Rgb8);
-        // The width and height in the header, and then its checksum.
+        // Overwrites the width and height in the header, and then the header's checksum.
         file[16..24].copy_from_slice(&[0, 0, 0x40, 0, 0, 0, 0x40, 0]);
         let checksum = crc32(&file[12..29]);
         file[29..33].copy_from_slice(&checksum.to_be_bytes());

@@ -45,7 +45,7 @@ struct Segment<'a> {
 
 /// The segments of the file; the last one is the end marker. The start of another picture also ends the list, so that a
 /// truncated file has no end marker, even if a whole picture follows. In the data of a scan, a byte 255 is followed by
-/// a zero or belongs to a restart marker.
+/// a zero or belongs to a restart marker; the search passes over both.
 fn segments(file: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     let mut rest = file.get(2..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -137,7 +137,7 @@ mod tests {
             (0..PROGRESSIVE.len()).filter(|at| PROGRESSIVE[*at..].starts_with(&[0xff, 0xda])).collect();
         assert!(scans.len() > 5);
         for scan in &scans {
-            // Before some scans, the file has Huffman codes for that scan, which stay in the cut file.
+            // If Huffman codes stand before the first removed scan, the cut file keeps them.
             let cut = decode(&[&PROGRESSIVE[..*scan], b"\xff\xd9"].concat(), 0);
             assert!(cut.is_err(), "{scan}");
         }

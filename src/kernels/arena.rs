@@ -165,8 +165,8 @@ impl Free {
         Some(begin)
     }
 
-    /// The offset from which on no byte is in use: the begin of the free part at the end of the arena, or the length of
-    /// the arena if there is no such part.
+    /// No byte is in use at the returned offset or above. It is the begin of the free part at the end of the arena, or
+    /// the length of the arena if there is no such part.
     fn used(&self) -> usize {
         let last = self.parts.last_key_value().filter(|(_, end)| **end == self.end);
         last.map_or(self.end, |(begin, _)| *begin)

@@ -19,7 +19,7 @@ use super::{
 pub struct Conv2d {
     /// (kh·kw·in, out); a placeholder if `plain` has the weight.
     weight: Matrix,
-    /// The weight of reference kernels, (out, in, kh, kw).
+    /// The weight of reference kernels, (out, in, kh, kw); `None` if the layer uses the matrix.
     plain: Option<Tensor>,
     geometry: Geometry,
     /// Present if the convolution can use Winograd's algorithm.

@@ -16,7 +16,7 @@ pub(super) const WIDTH: usize = 16;
 /// multiple of `HEIGHT` needs no smaller tiles.
 pub(super) const HEIGHT: usize = 12;
 /// The most products per element of the result that are summed in registers at a time. A panel has one line for each of
-/// them, and so many lines stay in the cache.
+/// these products, and this many lines of a panel stay in the cache.
 const DEPTH: usize = 512;
 
 /// A (K, N) matrix in the layout of the micro-kernel: panels (K, 16) of 16 columns, the last padded with zeros.

@@ -1,4 +1,4 @@
-//! Compares the gradient of every reference kernel with respect to its input with finite differences.
+//! Checks the gradient of every reference kernel, with respect to the kernel's input, against finite differences.
 
 use candle_core::{Result, Tensor, Var};
 

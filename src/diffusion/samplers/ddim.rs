@@ -35,7 +35,7 @@ const KEYS: &[&[&str]] = &[
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Ddim {
-    /// Whether the last step ends without noise; otherwise it ends at the first training timestep.
+    /// Whether the last step ends without noise; otherwise it ends at the noise level of training timestep 0.
     set_alpha_to_one: bool,
     clip: Clip,
     /// Whether ε is computed from the clipped x0; otherwise from the network output.

@@ -118,8 +118,8 @@ pub(super) async fn sample<D: Denoise>(options: &DpmSinglestep, run: SamplerInpu
 fn orders(solver: &DpmSolver, end: FinalSigma, steps: usize) -> Vec<usize> {
     let order = solver.order;
     let mut orders: Vec<usize> = (0..steps).map(|i| i % order + 1).collect();
-    // A step to zero noise always has first order. If the last group is incomplete, its last step has lower order
-    // without a change.
+    // A step to zero noise always has first order. If the last group is incomplete, its last step already has a lower
+    // order.
     if end == FinalSigma::Zero || (solver.lower_order_final && steps.is_multiple_of(order)) {
         orders[steps - 1] = 1;
     }

@@ -62,8 +62,8 @@ impl Sampler for Lcm {
 const SIGMA_DATA: f64 = 0.5;
 
 /// Multistep consistency sampling, algorithm 3 of Luo et al. (2023), with states `x = α x0 + σ ε`. Each step computes
-/// an estimate of the picture from the network output, and adds noise to it up to the next level. The last step adds no
-/// noise.
+/// an estimate of the picture from the network output. Every step except the last then adds noise to this estimate, up
+/// to the next level.
 pub(super) async fn sample<D: Denoise>(options: &Lcm, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let Lcm { timestep_scaling, clip, .. } = *options;

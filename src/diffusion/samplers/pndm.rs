@@ -25,7 +25,7 @@ pub(super) static CLASS: Class = Class {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Pndm {
-    /// Whether the last step ends without noise; otherwise it ends at the first training timestep.
+    /// Whether the last step ends without noise; otherwise it ends at the noise level of training timestep 0.
     set_alpha_to_one: bool,
     skip_prk_steps: bool,
 }

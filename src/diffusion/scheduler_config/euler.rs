@@ -15,8 +15,8 @@ pub(in crate::diffusion) enum FinalSigma {
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::diffusion) struct EulerLevels {
     pub respacing: Option<Respacing>,
-    /// Whether levels are evenly spaced in `ln σ`, from that of the last training timestep to that of the first
-    /// (`interpolation_type`).
+    /// Whether levels are evenly spaced in `ln σ`, from the level of the last training timestep to the level of the
+    /// first one (`interpolation_type`).
     pub log_linear: bool,
     /// Whether the network receives `0.25 ln σ` as timestep (`timestep_type`).
     pub continuous: bool,
