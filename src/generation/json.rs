@@ -23,7 +23,7 @@ pub enum JsonError {
     TooManyValues,
 }
 
-/// The number of values that a request may still have, shared by all JSON texts of the request.
+/// The number of values that the JSON texts of one request may still contain together.
 #[derive(Debug)]
 pub struct ValueBudget {
     left: Cell<usize>,

@@ -6,7 +6,8 @@ use crate::{
     ledger::{Hint, StoreError, WorkerRecord},
 };
 
-/// Why the server does not take work. The variants are ordered by importance: the smallest decides the error code.
+/// Why the server does not take work. The variants are ordered by importance: the first one that applies decides the
+/// error code.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Unready {
     /// The server stops.
@@ -22,7 +23,7 @@ pub enum Unready {
     SchemaTooOld,
     #[error("store: {0}")]
     Store(String),
-    /// A model that the start must load is not loaded yet.
+    /// A model that must be loaded at the start is not loaded yet.
     #[error("model {name}: {state}")]
     Model { name: String, state: &'static str },
 }
@@ -68,7 +69,7 @@ impl Service {
         self.0.drain.is_set() && !self.0.store.is_shared()
     }
 
-    /// The models that the start must load and that are not loaded yet, with their states.
+    /// The models that must be loaded at the start and are not loaded yet, with their states.
     pub fn unstarted(&self) -> Vec<Unready> {
         let catalogue = &self.0.catalogue;
         let awaited = catalogue.awaited().into_iter().filter(|_| self.0.computes);

@@ -55,7 +55,7 @@ impl Throughput {
     }
 
     /// The shortest time in seconds for work of this cost if nothing else runs, at the best speed among the model's
-    /// recent runs. `None` if fewer than three of them have ended.
+    /// recent runs. `None` if fewer than three such runs are known.
     pub fn least_seconds(&self, model: &str, cost: f64) -> Option<f64> {
         let recent = self.recent();
         let of_model = recent.iter().filter(|ended| ended.model == model);

@@ -10,7 +10,7 @@ use crate::{
 
 /// What became of an outcome.
 enum Written {
-    /// The outcome is in the ledger; this is the generation now.
+    /// The outcome is in the ledger, which now has this record of the generation.
     Record(Box<Record>),
     /// The lease is lost.
     Fenced,
@@ -85,7 +85,7 @@ impl Worker {
         let mut delay = Duration::from_millis(100);
         loop {
             // A worker that could not renew its lease must not write its result, but it may still own the generation.
-            // Then it releases the generation, which does not count as a crash.
+            // Therefore, it tries to release the generation, which does not count as a crash.
             let is_sure = self.leases.allows(lease);
             let outcome = if is_sure { outcome.clone() } else { Outcome::Released };
             match tokio::time::timeout(self.patience(), self.store.finish(lease.clone(), outcome)).await {
