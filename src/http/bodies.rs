@@ -28,7 +28,7 @@ struct Bounds {
 const UNIT: usize = 1 << 10;
 
 impl Bodies {
-    /// `afterwork` runs the tasks that discard the rest of refused bodies, which arrives after their answers.
+    /// `afterwork` runs the tasks that discard the rest of refused bodies, which may still arrive after the refusal.
     pub fn new(http: &Http, afterwork: TaskTracker) -> Bodies {
         let units = (http.max_bodies_bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
         Bodies(Arc::new(Bounds {

@@ -74,7 +74,7 @@ pub fn stream(state: AppState, base: Base, record: &Record, presence: Presence) 
 /// no event.
 pub(super) fn resume_point(headers: &HeaderMap, query: Option<&str>) -> Result<Option<i64>, ApiError> {
     let mut fields = urlencoded::query(query)?;
-    // The handlers check the signature of a URL before they call this function.
+    // If the URL is signed, the handler has already checked its signature.
     fields.take("exp");
     fields.take("sig");
     let after = fields.integer("after", 0, i64::MAX as u64).and_then(|after| i64::try_from(after).ok());

@@ -12,7 +12,7 @@ use super::error::ProblemDocument;
 
 /// How a protocol writes its errors. All other answers are written by the handlers of the protocol, because protocols
 /// need different data for them: an answer of the native protocol shows a generation, answers of other protocols
-/// contain the files of its pictures.
+/// contain the files of the pictures.
 pub trait Face: Send + Sync + 'static {
     /// Writes the body of an error.
     fn render_error(&self, problem: &ProblemDocument) -> Document;

@@ -1,5 +1,5 @@
-//! Who may use the operator's listener. Probes and metrics are open. If the operator has set a token, everything else
-//! requires the token or an API key with the scope `admin`.
+//! Who may use the operator's listener. Probes and metrics are open. If there is an operator's token, everything else
+//! requires this token or an API key with the scope `admin`.
 
 use std::sync::Arc;
 

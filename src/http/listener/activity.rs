@@ -90,7 +90,7 @@ impl Activity {
         if at <= now {
             return late;
         }
-        // An answer may begin to wait for its client in the meantime. It is noticed after at most twice
+        // An answer may begin to wait for its client in the meantime. Such an answer is noticed after at most twice
         // `patience.unread`.
         Verdict::Until(at.min(now + patience.unread.min(patience.idle)))
     }

@@ -69,7 +69,7 @@ impl Gate {
         }
     }
 
-    /// Accepts the next connection; `None` if its address already has too many connections.
+    /// Accepts the next connection; `None` if the client's address already has too many connections.
     async fn next(&self) -> io::Result<Option<(TcpStream, ConnectionSlot)>> {
         let room = self.room.clone().acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = self.listener.accept().await?;
