@@ -60,7 +60,8 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Check the settings: fail if one is unknown or out of range, or if a core or GPU in engine.devices is not available.
+    /// Check the settings: fail if a setting is unknown or out of range, or if a core or GPU in engine.devices is not
+    /// available.
     Check(Settings),
     /// Print the effective settings as a settings file (TOML). Secrets are hidden.
     Print(Settings),
@@ -85,10 +86,10 @@ struct Serve {
     /// IP address and port of the public listener. Overrides the setting http.bind, whose default is 127.0.0.1:8080.
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["host", "port"])]
     bind: Option<SocketAddr>,
-    /// IP address of the public listener, or localhost. 0.0.0.0 is all addresses. Overrides that of http.bind.
+    /// IP address of the public listener, or localhost. 0.0.0.0 is all addresses. Overrides the address in http.bind.
     #[arg(long, value_name = "ADDRESS", value_parser = host)]
     host: Option<IpAddr>,
-    /// Port of the public listener. Overrides that of http.bind.
+    /// Port of the public listener. Overrides the port in http.bind.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
     /// What the process does: all serves HTTP and computes, api only serves HTTP, worker only computes. api and worker

@@ -228,7 +228,8 @@ pub fn engine(device: Device, settings: Settings, metrics: Metrics) -> (Engine, 
 pub enum Refused {
     /// The maximum number of runs waits to be admitted.
     Full(Box<Run>),
-    /// The engine's thread has ended. While handles of the engine exist, it ends only if its device is lost.
+    /// The engine's thread has ended. While handles of the engine exist, the thread ends only if the device is lost or
+    /// the thread panics.
     Stopped(Box<Run>),
 }
 

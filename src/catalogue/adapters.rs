@@ -287,8 +287,8 @@ impl Adapters {
             false => Ok(()),
         });
         checked.map_err(unfit)?;
-        // If an earlier call, for another model, has checked the numbers, the check above finds nothing; its result is
-        // in the file's fault.
+        // If an earlier call, for another model, has checked the numbers, the check above finds nothing, and the result
+        // of the earlier call is in the file's fault.
         file.fault().map_or(Ok(()), |fault| Err(("unsupported_for_model", fault.to_owned())))
     }
 
@@ -305,8 +305,8 @@ impl Adapters {
     pub fn check_numbers(&self, name: &str) -> Result<(), (&'static str, String)> {
         let Some(file) = self.lora(name) else { return Ok(()) };
         file.check_numbers(name).map_err(unfit)?;
-        // If another request has already checked the numbers, the check above finds nothing; its result is in the
-        // file's fault.
+        // If another request has already checked the numbers, the check above finds nothing, and the result of the
+        // other request is in the file's fault.
         file.fault().map_or(Ok(()), |fault| Err(("unsupported_for_model", fault.to_owned())))
     }
 }

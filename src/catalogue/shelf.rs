@@ -29,8 +29,8 @@ struct State {
     metrics: Metrics,
     /// By the key of the model with the device. A model that is missing here is cold: neither loaded nor being loaded.
     models: BTreeMap<String, Presence>,
-    /// Keys of models that the catalogue no longer lists, and of models on lost devices. They are unloaded when they are
-    /// no longer in use.
+    /// Keys of models that the catalogue no longer lists, and keys of models on lost devices. They are unloaded when
+    /// they are no longer in use.
     retired: BTreeSet<String>,
     /// The names of lost devices.
     lost: BTreeSet<String>,

@@ -17,9 +17,9 @@ impl Account {
         Account { work, charged: 0.0 }
     }
 
-    /// The price of a slice that took `seconds`, if a multiplication takes `pace` seconds. A slice is charged
-    /// for its time, because other runs wait for that time. So if a batch is slower than expected, the sum of the prices
-    /// of its slices exceeds the work of the batch.
+    /// The price of a slice that took `seconds` seconds, if a multiplication takes `pace` seconds. A slice is charged
+    /// for its time, because other runs wait for that time. So if a batch is slower than expected, the sum of the
+    /// prices of its slices exceeds the work of the batch.
     pub fn slice(&mut self, seconds: f64, pace: f64) -> f64 {
         let price = seconds / pace;
         self.charged += price;

@@ -22,8 +22,8 @@ pub(super) struct MaskedPicture {
 }
 
 impl MaskedPicture {
-    /// Prepares the uploaded picture and mask for drawing in the size (H, W). The mask is blurred before it is resized
-    /// to this size, as in diffusers.
+    /// Prepares the uploaded picture and mask for drawing in the size (H, W). As in diffusers, the mask is blurred in
+    /// its own size, and then resized; with `padding_mask_crop` it is first resized to the size of the picture.
     pub fn new(whole: RgbImage, mask: RgbImage, settings: &Mask, [height, width]: [usize; 2]) -> MaskedPicture {
         let Some(padding) = settings.padding_mask_crop else {
             let picture = at(&whole, [height, width]);
