@@ -1,5 +1,5 @@
-//! What the families share whose models are a `UNet2DModel` with a scheduler and, if it works on latents, a codebook
-//! (DDPM, unconditional latent diffusion, consistency models and score-based models).
+//! Reads models that consist of a U-Net without text, a scheduler and, if the U-Net works on latents, an autoencoder
+//! with a codebook: DDPM, unconditional latent diffusion, consistency models and score-based models.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ use crate::{
     weights::{LoadError, ModelFolder, Weights},
 };
 
-/// The properties in which these families differ.
+/// The properties in which the families of these models differ.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kind {
     /// The folder of the network that decodes latents into pictures; `None` for models of pixels.
@@ -44,7 +44,7 @@ pub(super) struct Parts {
     codebook: Option<(&'static str, VqModelConfig)>,
     /// (h, w) of the samples that the U-Net was trained on.
     sample_size: (usize, usize),
-    /// The names of classes that the index gives, by class number.
+    /// The names of classes in `model_index.json`, by class number.
     class_names: BTreeMap<usize, String>,
     notes: Vec<String>,
 }
@@ -59,7 +59,7 @@ impl Parts {
     /// A file is missing or broken, or has a value that the family does not support.
     pub fn read(folder: &ModelFolder, kind: Kind) -> Result<Parts, LoadError> {
         let index = ModelIndex::of(folder)?;
-        // The first published models have the files of their only network next to the index.
+        // The first published models have the files of their only network next to `model_index.json`.
         let unet_folder = if folder.has("unet/config.json") { "unet" } else { "." };
         let path = in_folder(unet_folder, "config.json");
         let unet = UNet2DConfig::read(&path, &folder.json(&path)?)?;

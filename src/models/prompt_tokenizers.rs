@@ -7,7 +7,7 @@ use crate::generation::PromptSyntax;
 #[derive(Debug)]
 pub struct PromptTokenizers(pub Vec<ClipTokenizer>);
 
-/// The tokens of a prompt of which a model reads only a part.
+/// How many tokens a prompt has, and how many of them a model reads, if the model does not read all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     /// The number of tokens that the model reads.

@@ -22,9 +22,9 @@ pub struct TextEncoders {
 /// Which outputs of the encoders are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EncoderOutput {
-    /// The last layer's states, after the final norm: Stable Diffusion 1 and 2.
+    /// The hidden states of the last layer, after the final norm: Stable Diffusion 1 and 2.
     Last,
-    /// The last but one layer's states and the vector of the whole prompt: SDXL.
+    /// The hidden states of the last but one layer, and the vector of the whole prompt: SDXL.
     Penultimate,
 }
 

@@ -114,7 +114,8 @@ impl fmt::Display for TensorMismatch {
     }
 }
 
-/// How many faults of each kind a message lists. More would be of no use if the file belongs to another network.
+/// How many faults of each kind a message lists. A longer list would be of no use: the file then belongs to another
+/// network.
 const LISTED: usize = 32;
 
 fn list(f: &mut fmt::Formatter<'_>, faults: impl ExactSizeIterator<Item = String>) -> fmt::Result {

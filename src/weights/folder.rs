@@ -74,7 +74,7 @@ impl ModelFolder {
     /// As [`ModelFolder::single`], for a file in memory. `name` is its name in errors.
     ///
     /// # Errors
-    /// Those of [`ModelFolder::single`], except that the file cannot be read.
+    /// Those of [`ModelFolder::single`], except the error that the file cannot be read.
     pub fn single_held(name: &str, file: Vec<u8>, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
         let bytes = FileContent::Held(Cow::Owned(file));
         Ok(Self(Location::SingleFile(Arc::new(SingleFile::new(name.to_owned(), bytes, known)?))))

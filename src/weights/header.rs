@@ -61,7 +61,7 @@ impl Header {
     /// As [`Header::read`], for a file in memory.
     ///
     /// # Errors
-    /// Those of [`Header::read`], except that the file cannot be read.
+    /// Those of [`Header::read`], except the error that the file cannot be read.
     pub fn of_bytes(path: &str, file: &[u8]) -> Result<Self, LoadError> {
         let broken = |reason: String| LoadError::Safetensors { path: path.into(), reason };
         if is_pointer(file) {
@@ -84,11 +84,11 @@ pub fn check(path: &str, file: &FileContent) -> Result<(), LoadError> {
     Header::read(path, file).map(drop)
 }
 
-/// How many bytes at the start of a file tell what it is.
+/// The number of bytes at the start of a file that tell what kind of file it is.
 const FIRST: usize = 64;
 
-/// How Git LFS pointers begin, which are small texts in place of files whose content was not fetched. The last two are
-/// of earlier versions of Git LFS, which had other names.
+/// The beginnings of Git LFS pointers: small texts in place of files whose content was not fetched. The last two
+/// beginnings are those of earlier versions of Git LFS, which had other names.
 const POINTERS: [&[u8]; 3] = [
     b"version https://git-lfs.github.com/spec/",
     b"version https://hawser.github.com/spec/",

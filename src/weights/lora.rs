@@ -126,7 +126,7 @@ impl Lora {
 
 /// The contents of a file's header for one model.
 struct Checked<'a> {
-    /// By site.
+    /// The pairs of matrices, by site.
     pairs: BTreeMap<&'a str, Pair<'a>>,
     notes: Notes,
 }

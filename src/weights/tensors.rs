@@ -46,7 +46,7 @@ struct Source {
     reads: bool,
 }
 
-/// A tensor, or a part of one, in a file.
+/// A tensor of a file, or a part of such a tensor.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     file: usize,
@@ -332,8 +332,8 @@ enum LayOut {
     },
 }
 
-/// Refuses numbers that are not finite or whose absolute value is above [`LARGEST_NUMBER`]: the network's output would
-/// not be finite either.
+/// Refuses numbers that are not finite or whose absolute value is above [`LARGEST_NUMBER`], because the output of a
+/// network with such numbers would be of no use.
 pub(super) fn check_numbers(values: &[f32]) -> Result<(), String> {
     const GRAIN: usize = 1 << 14;
     // The loop over a chunk has no early exit, so that the compiler can use vector instructions. NaN fails the
@@ -404,7 +404,7 @@ impl LayOut {
         const GRAIN: usize = 1 << 14;
         const BLOCK: usize = 16; // A cache line of floats.
         match self {
-            Self::Transposed { .. } if count == 0 => Vec::new(), // If one axis is empty, another may be long.
+            Self::Transposed { .. } if count == 0 => Vec::new(), // A long axis would make many empty blocks.
             Self::AsStored => (0..count).into_par_iter().with_min_len(GRAIN).map(&number).collect(),
             Self::Transposed { outputs, inputs, places } => {
                 let mut laid_out = vec![0.0; count];

@@ -18,10 +18,11 @@ pub const LARGEST_VALUE: f32 = 65536.0;
 /// The longest word, in bytes.
 pub const LONGEST_WORD: usize = 128;
 
-/// A word, and its vectors for each text encoder that the file serves.
+/// A word, and its vectors for each text encoder for which the file has vectors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextualInversion {
-    /// The word, if the file has it. diffusers writes the word; other programs name the file by it.
+    /// The word, if the file has it. diffusers writes the word into the file; other programs name the file after the
+    /// word.
     pub word: Option<String>,
     /// The vectors for `text_encoder`.
     pub text_encoder: Option<Vectors>,

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Ignores the additional work of prompts of more than one chunk and of LoRAs, and that a refiner may differ in size
-/// from its base model, because these change the result little. ([`Plan::of`] adds the memory of LoRAs.)
+/// from its base model, because these change the plan little. ([`Plan::of`] adds the memory of LoRAs.)
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan {
         let Work::Draw(draw) = &job.work;

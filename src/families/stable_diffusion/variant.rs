@@ -12,7 +12,7 @@ use crate::{
     weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
-/// A family of this kind, described by what differs between these families. A type with this trait also implements
+/// One of the Stable Diffusion families, described by what differs between them. A type with this trait also implements
 /// [`Family`] and [`Recipe`].
 pub(in crate::families) trait StableDiffusionVariant: Sync {
     const NAME: &'static str;
@@ -75,8 +75,8 @@ pub(in crate::families) struct VariantParameters {
     pub guidance: fn(&Spec) -> Guidance,
 }
 
-/// The parts and the stems of their weight files. Other parts, such as a safety checker, are not loaded. The index,
-/// whose format is that of diffusers, does not list the tiny decoder.
+/// The parts that are loaded, with the stems of their weight files. Other parts, such as a safety checker, are not
+/// loaded. The index does not list `vae_tiny`, because diffusers defines the parts of an index.
 const PARTS: [(&str, &str); 5] = [
     ("text_encoder", "model"),
     ("text_encoder_2", "model"),
@@ -99,8 +99,8 @@ impl VariantParameters {
         Ok(Description { card, bytes: bytes(folder, &parts)?, notes, outline: Box::new(sizes) })
     }
 
-    /// Checks that the U-Net takes as many numbers about sizes as this family, which follows from the index, passes to
-    /// it.
+    /// Checks that the U-Net takes as many numbers about sizes as this family passes to it. (The index determines the
+    /// family.)
     fn check(&self, spec: &Spec) -> Result<(), LoadError> {
         if spec.time_id_count == self.time_id_count {
             return Ok(());

@@ -248,7 +248,8 @@ impl UNet2DConditionConfig {
         })
     }
 
-    /// The channels of every map on the way down, beginning with the first convolution. ControlNets add to these maps.
+    /// The channels of every map on the way down, beginning with the map of the first convolution. ControlNets add to
+    /// these maps.
     pub fn maps(&self) -> Vec<usize> {
         let channels = &self.block_out_channels;
         let of_block = |(i, width): (usize, &usize)| {

@@ -52,7 +52,7 @@ const KOHYA: [(&str, &str); 4] = [
     ("lora_te2_", "text_encoder_2"),
 ];
 
-/// The ends of keys after the module's name.
+/// The ends of keys, which follow the module's name, and the roles that they name.
 const ENDS: [(&str, Half); 11] = [
     (".lora_down.weight", Half::Down),
     (".lora_up.weight", Half::Up),

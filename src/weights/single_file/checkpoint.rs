@@ -53,13 +53,13 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// diffusers' `text_encoder`.
+    /// The encoder that diffusers calls `text_encoder`.
     pub const fn first(is_open: bool, prefix: &'static str) -> Self {
         let (component, tokenizer) = ("text_encoder", "tokenizer");
         Self { component, tokenizer, class: "CLIPTextModel", is_open, prefix, unread: &[] }
     }
 
-    /// diffusers' `text_encoder_2`, by OpenCLIP.
+    /// The encoder that diffusers calls `text_encoder_2`, which is one of OpenCLIP.
     pub const fn second(prefix: &'static str) -> Self {
         let (component, tokenizer) = ("text_encoder_2", "tokenizer_2");
         Self { component, tokenizer, class: "CLIPTextModelWithProjection", is_open: true, prefix, unread: &[] }

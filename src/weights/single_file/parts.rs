@@ -86,7 +86,7 @@ struct Names {
     kind: Kind,
     /// ResNets in a block of the U-Net.
     layers: usize,
-    /// Blocks on each side of the autoencoder.
+    /// Blocks of the autoencoder's encoder, and of its decoder.
     levels: usize,
     /// The number in the name of the last convolution of the embedding of a ControlNet's hint.
     hints: usize,
