@@ -280,8 +280,7 @@ impl Service {
         self.cancel_because(id, Reason::Canceled).await
     }
 
-    /// As [`Service::cancel`], for a client that disconnected. The metrics count the generation as disconnected instead
-    /// of canceled.
+    /// As [`Service::cancel`], for a client that disconnected. The metric of wasted steps names this reason.
     pub async fn cancel_disconnected(&self, id: GenerationId) -> Result<View, ServiceError> {
         self.cancel_because(id, Reason::Disconnected).await
     }

@@ -31,11 +31,11 @@ pub trait Dialect: Hints {
     /// Begins a transaction. If `walks`, its reads of many rows follow an index, whatever the planner prefers.
     async fn begin(&self, walks: bool) -> Result<Box<dyn Transaction>>;
 
-    /// Checks that the database answers and has what this program needs.
+    /// Checks that the database answers and has the schema that this program needs.
     async fn ping(&self) -> Result<()>;
 }
 
-/// Hints between processes. The defaults are for a database that only one process uses.
+/// Hints between processes. The default methods are for a database that only one process uses.
 #[async_trait]
 pub trait Hints: Debug + Send + Sync + 'static {
     /// See [`Fleet::hint`](super::Fleet::hint).

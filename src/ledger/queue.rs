@@ -58,7 +58,7 @@ pub struct Renewed {
 /// Which running generations are taken back, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Reaping {
-    /// All running ones, as in a store's only process at its start; otherwise only those whose lease has expired.
+    /// All running generations, when a store's only process starts; otherwise only those with an expired lease.
     pub all: bool,
     /// Number of crashes at which a generation is given up.
     pub max_crashes: u32,
@@ -74,7 +74,7 @@ pub struct Reaped {
     pub ended: Vec<Record>,
 }
 
-/// What decides the place of a generation that would be accepted now.
+/// A generation that would be accepted now: the values that decide its place in the queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Newcomer<'a> {
     pub tenant: &'a str,

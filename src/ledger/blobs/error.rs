@@ -41,7 +41,7 @@ impl BlobError {
                 | E::Unauthenticated { .. }
                 | E::UnknownConfigurationKey { .. },
             ) => false,
-            // The other statuses of the store appear only in the error's text.
+            // The other HTTP statuses appear only in the error's text.
             BlobError::ObjectStore(error) => {
                 let text = error.to_string();
                 let client = text.split("status code: ").nth(1).filter(|status| status.starts_with('4'));
