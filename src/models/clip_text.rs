@@ -61,9 +61,9 @@ impl ClipTextModel {
 
     /// B rows of L ids → (B, L, D): the output of all layers except the last `clip_skip`, after the final norm.
     ///
-    /// If `clip_skip` is 0, this is transformers' `last_hidden_state`. Otherwise it is `hidden_states[-(clip_skip +
-    /// 1)]` after the final norm, as diffusers computes it for its `clip_skip` in Stable Diffusion 1 and 2. L is at
-    /// most `max_position_embeddings`.
+    /// If `clip_skip` is 0, this is transformers' `last_hidden_state`. Otherwise it is transformers'
+    /// `hidden_states[-(clip_skip+1)]` after the final norm, as diffusers computes it for its `clip_skip` in Stable
+    /// Diffusion 1 and 2. L is at most `max_position_embeddings`.
     pub async fn forward(&self, rows: &[TextRow<'_>], clip_skip: usize, adapters: &RowAdapters) -> Result<Tensor> {
         let mut x = self.embed(rows)?;
         for layer in self.all_but(clip_skip)? {

@@ -45,8 +45,8 @@ impl Parts {
     /// and the web interfaces.
     ///
     /// # Errors
-    /// A tensor within a network has no place, or two tensors have the same place; [`TensorMismatch`] lists them as
-    /// unused.
+    /// A tensor within a network has no counterpart in diffusers, or two tensors have the same counterpart;
+    /// [`TensorMismatch`] lists them as unused.
     pub fn sort(path: &str, header: &Header, kind: Kind) -> Result<Self, LoadError> {
         let names = Names::of(header, kind);
         let mut parts: BTreeMap<&'static str, HashMap<String, Entry>> = BTreeMap::new();
@@ -112,7 +112,7 @@ impl Names {
         let within = |prefix: &str, parts: &[&str]| {
             name.strip_prefix(prefix).is_some_and(|rest| parts.iter().any(|part| rest.starts_with(part)))
         };
-        // `position_ids` are integers that follow from the configuration.
+        // `position_ids` are not needed: these integers follow from the configuration.
         if name.ends_with("embeddings.position_ids") {
             return false;
         }
