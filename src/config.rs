@@ -176,7 +176,7 @@ pub struct Worker {
     pub run_timeout_s: Seconds,
 }
 
-/// The work of a process: serving HTTP, computing, or both.
+/// What a process does: serve HTTP, compute, or both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProcessRole {

@@ -190,7 +190,7 @@ fn applied(prefer: &Prefer) -> impl axum::response::IntoResponseParts + use<> {
 
 impl AppState {
     /// Prepares the generation and accepts it. Preparing stops if the client disconnects; accepting is a task of its
-    /// own. If the client disconnects between the commit and the receipt, this future is dropped, but the task still
+    /// own. If the client disconnects between the commit and the answer, this future is dropped, but the task still
     /// makes the [`Presence`]. Dropping the presence then cancels the generation if the request wants that.
     pub(super) async fn accept(
         &self,

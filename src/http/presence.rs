@@ -11,7 +11,7 @@ use crate::{
 /// What a client waits for on an open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
-    /// The generation object. The client has, or will find, the generation's id.
+    /// The generation object. A client that disconnects is expected to look for its generation later.
     ForObject,
     /// The result in this answer: the bytes of a picture, or the event stream of the client's own request. A client
     /// that disconnects may not know the generation's id.
@@ -31,7 +31,7 @@ struct Leaving {
     id: GenerationId,
     /// The tries of a client that repeats its request after a lost connection.
     present: Option<Present>,
-    /// Keeps the tracker open until it is known whether a task must cancel the generation.
+    /// Makes the shutdown wait until it is known whether a task of `afterwork` must cancel the generation.
     open: TaskTrackerToken,
 }
 
