@@ -359,8 +359,8 @@ impl Service {
         Ok(previews.into_iter().max_by_key(|preview| (preview.step, std::cmp::Reverse(preview.index))))
     }
 
-    /// The durable events of this generation after `after`, one snapshot of the progress, and then everything that
-    /// happens until a terminal event. The stream ends at once if there is nothing left to report.
+    /// The durable events of this generation after the event with the number `after`, one snapshot of the progress, and
+    /// then everything that happens until a terminal event. The stream ends at once if there is nothing left to report.
     pub fn watch(
         &self,
         record: &Record,
@@ -408,7 +408,7 @@ impl Service {
         self.0.accept_policy.max_queued
     }
 
-    /// The speed of recent generations; `None` before the first one has ended.
+    /// The speed of recent generations; `None` before the first generation has ended.
     pub fn pace(&self) -> Option<Pace> {
         self.0.throughput.pace()
     }

@@ -89,7 +89,7 @@ impl Problem {
         Problem { code: "worker_crashed".to_owned(), message, retryable: false }
     }
 
-    /// The problem of a generation that was running when processes ended, `times` times.
+    /// The problem of a generation during whose runs `times` processes have ended.
     pub fn crashed(times: u32) -> Problem {
         let message = format!("a worker ended {times} times while it ran this generation");
         Problem { code: "worker_crashed".to_owned(), message, retryable: false }

@@ -23,7 +23,7 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
     /// Takes up to `limit` queued generations for this worker in the order of the queue: priority, then the tenants'
     /// fair share, then age. Each becomes `running` under a lease; its attempt and its fence grow by one. Skips
     /// generations that wait for the delay of a retry, whose `start_timeout_s` passed before their first claim, whose
-    /// tenant has as many running as it may have, or whose model the worker does not have.
+    /// tenant has as many running generations as it may have, or whose model the worker does not have.
     ///
     /// A generation whose number of crashes has reached [`Claimant::alone_from`] runs exclusively: only an `idle`
     /// worker claims it, and claims nothing else while it runs. While it is the first in the queue, workers that are
@@ -46,7 +46,7 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
         ledger.bounded(look).await
     }
 
-    /// Renews the leases that still hold, also expired ones that were not taken back yet, and returns them. A lease
+    /// Renews and returns the leases that still hold, including expired ones that nobody has taken back yet. A lease
     /// that is not returned is lost, and its work must be discarded.
     async fn renew(&self, by: &Claimant, leases: &[Lease]) -> Result<Vec<Renewed>> {
         if leases.is_empty() {

@@ -1,8 +1,8 @@
 //! The differences between the two databases: connections, transactions, types of columns, and a few words of SQL.
 //!
-//! A statement is one text for both, in PostgreSQL's words: parameters are `$1`, `now()` is the time of the statement,
-//! `jsonb_to_recordset` reads a table from JSON, `= ANY` and `<> ALL` read a list. Some words are removed for
-//! one of the two: row locks (`FOR UPDATE`) for SQLite, which has one writer; names of indexes for PostgreSQL.
+//! A statement is one text for both, in PostgreSQL's words: parameters are `$1`, `now()` is the time of the statement
+//! (for SQLite, of the transaction), `jsonb_to_recordset` reads a table from JSON, `= ANY` and `<> ALL` read a list.
+//! Some words are removed: row locks (`FOR UPDATE`) for SQLite, which has one writer; names of indexes for PostgreSQL.
 
 use std::{fmt::Debug, time::Duration};
 

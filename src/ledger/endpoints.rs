@@ -142,7 +142,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
     }
 
     /// Takes up to `limit` due deliveries, the longest overdue first, for the time of `lease`. Skips a delivery if an
-    /// earlier one of its generation is pending, or if its receiver is in `except`.
+    /// earlier delivery of its generation is pending, or if its receiver is in `except`.
     async fn claim_deliveries(&self, limit: usize, lease: Duration, except: &[String]) -> Result<Vec<ClaimedDelivery>> {
         let text = "WITH picked AS MATERIALIZED (
              SELECT id AS picked_id FROM webhook_deliveries AS this
@@ -170,7 +170,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         rows.iter().map(claimed).collect()
     }
 
-    /// Stores the outcome of a try if the claim is still valid. Returns whether it was.
+    /// Stores the outcome of a try if the claim is still valid, and returns whether it is.
     async fn settle_delivery(&self, claim: DeliveryClaim, answer: &DeliveryAnswer, next: Next) -> Result<bool> {
         atomically!(self, |change| {
             let gone = if next == Next::Gone { change.disable(claim).await? } else { None };

@@ -19,7 +19,7 @@ pub const FORGOTTEN: Duration = Duration::from_secs(3600);
 /// The role for workers, progress, previews and hints.
 #[async_trait]
 pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
-    /// Whether other processes use the store at the same time, so that processes must inform each other through it.
+    /// Whether other processes use the store at the same time, so that processes inform each other through the store.
     fn is_shared(&self) -> bool {
         self.as_ref().db.is_shared()
     }
@@ -93,8 +93,8 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().read(text, values![FORGOTTEN]).await?.iter().map(worker).collect()
     }
 
-    /// Asks a worker to take no more work, or if `drain` is false to take work again. The worker learns it from its
-    /// next [`Fleet::heartbeat`]. Returns whether the worker exists.
+    /// Asks a worker to take no more work, or if `drain` is false to take work again. The worker learns of this from
+    /// its next [`Fleet::heartbeat`]. Returns whether the worker exists.
     async fn drain_worker(&self, worker: &str, drain: bool) -> Result<bool> {
         // No worker's name contains a zero byte, and PostgreSQL refuses such a text.
         if worker.contains('\0') {

@@ -120,7 +120,7 @@ pub struct QueuePosition {
 impl Reaping {
     /// The number of crashes from which a generation runs exclusively, if it is given up after `max_crashes`. Most
     /// crashes are not caused by a generation, so with `max_crashes` ≥ 3 it may run beside others after its first
-    /// crash. With `max_crashes` ≥ 2 its last try is exclusive, so that crashes caused by others do not end it.
+    /// crash. With `max_crashes` ≥ 2 its last try is exclusive, so that crashes by other generations do not end it.
     pub fn alone_from(max_crashes: u32) -> u32 {
         max_crashes.saturating_sub(1).clamp(1, 2)
     }

@@ -92,7 +92,7 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().count("AND tenant_id = $1", values![tenant]).await
     }
 
-    /// The work before a generation that would be accepted now, and the speed of the workers.
+    /// The work that must be done before a generation that would be accepted now, and the speed of the workers.
     async fn workload(&self, newcomer: &Newcomer<'_>, crew: &Crew<'_>) -> Result<Workload> {
         let Newcomer { tenant, priority, cost } = *newcomer;
         // The statement computes the place in the queue as `Change::take_place` does.

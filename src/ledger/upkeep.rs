@@ -82,8 +82,7 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Raises the priority of queued generations by one, up to high, if the last raise or the acceptance was `after`
-    /// ago.
+    /// Raises the priority of queued generations by one, up to high, if accepted or last raised at least `after` ago.
     async fn age(&self, after: Duration) -> Result<()> {
         let text = "WITH waiting AS MATERIALIZED (
              SELECT id AS waiting_id FROM generations INDEXED BY generations_aged

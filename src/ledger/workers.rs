@@ -41,7 +41,7 @@ pub enum Hint {
     Changed(GenerationId),
     /// A running generation is to be canceled.
     Canceled(GenerationId),
-    /// A client has erased a generation of the tenant that the number stands for.
+    /// A client has erased this generation; the number stands for its tenant.
     Erased(GenerationId, u64),
 }
 

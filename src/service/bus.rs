@@ -147,7 +147,8 @@ impl Bus {
                     }
                 }
             }
-            // Generations without a snapshot were erased, so their watchers wait for no further events.
+            // Generations without a snapshot were erased, so no further events follow, and the channels of their
+            // watchers are closed.
             let gone = ids.iter().filter(|id| glances.iter().all(|snapshots| snapshots.id != **id));
             gone.for_each(|id| self.live.close_unless_running(*id));
         }

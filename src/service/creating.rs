@@ -43,8 +43,8 @@ impl Service {
         self.accept(self.prepare(request).await?).await
     }
 
-    /// Does everything before the acceptance, the cheapest first: finds an earlier equal request, checks the fields and
-    /// the expected wait, and then decodes the pictures. Dropping the future stops the preparation.
+    /// Does everything before the acceptance, the cheapest work first: finds an earlier equal request, checks the
+    /// fields and the expected wait, and then decodes the pictures. Dropping the future stops the preparation.
     ///
     /// # Errors
     /// All invalid fields at once (but only the first picture that cannot be decoded), a model that the API key may not

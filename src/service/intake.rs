@@ -112,7 +112,7 @@ pub(super) async fn inspect_pictures(
     Ok((fields, pictures))
 }
 
-/// A picture of an earlier request of this tenant that is still stored.
+/// Finds a picture of an earlier request of this tenant. The inner error says that the picture is not stored.
 async fn stored(
     place: ImageField,
     sha256: String,
@@ -139,7 +139,7 @@ fn gone(sha256: &str) -> String {
 
 /// Decodes the pictures of a valid request one by one and puts their digests into the job. Each picture is stored
 /// before the next one is decoded. This generation has its own copy, so that the picture stays when another generation
-/// with the same picture is erased. If the id may belong to another generation (`is_taken`), the pictures are returned
+/// with the same picture is erased. If a generation with this id exists already (`is_taken`), the pictures are returned
 /// for [`keep`] instead. If the future is dropped, no further picture is decoded.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Creates, lists, revokes and rotates API keys, for the operator's routes and for commands.
+//! Creates, lists, revokes and rotates API keys, for the operator's routes and the command line.
 
 use std::{sync::Arc, time::Duration};
 

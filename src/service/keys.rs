@@ -114,7 +114,7 @@ impl Service {
     ///
     /// Some programs, such as OpenAI's clients, always send a key. If no key is required and none was ever made, a text
     /// that does not look like a key of this server therefore counts as no key. Once keys exist, a wrong key is always
-    /// an error; otherwise its sender would not notice that the request belongs to another tenant.
+    /// an error; otherwise the sender would not notice that the request belongs to another tenant.
     ///
     /// # Errors
     /// [`ServiceError::MissingKey`], [`ServiceError::InvalidKey`], [`ServiceError::KeyExpired`], or an error of the

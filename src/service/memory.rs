@@ -88,8 +88,8 @@ impl Memory {
     /// it arrived now; 0 if it fits at once. Running generations count in full, even if parts of them are finished. In
     /// a process without a worker, the result is 0.
     ///
-    /// The estimate assumes that running generations share the engines equally until the cheapest ends; then waiting
-    /// generations enter in their order as far as they fit.
+    /// The estimate assumes that running generations share the engines equally until the one with the least work ends;
+    /// then waiting generations enter in their order as far as they fit.
     pub fn until_room(&self, plan: Plan) -> f64 {
         let on = |device: usize| {
             let (computing, mut waiting) = {

@@ -13,7 +13,7 @@ pub enum Unready {
     /// The server stops.
     #[error("draining")]
     Draining,
-    /// All devices of this process have failed, so it stops.
+    /// All devices of this process have failed, so the process stops.
     #[error("devices_failed")]
     DevicesFailed,
     /// An operator has drained the worker of this process.
@@ -29,7 +29,7 @@ pub enum Unready {
 }
 
 impl Service {
-    /// Queues a generation again that was given up after crashes.
+    /// Queues a dead generation again, that is, one that was given up after crashes.
     ///
     /// # Errors
     /// [`ServiceError::NotDead`] if the generation was not given up.

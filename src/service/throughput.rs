@@ -31,8 +31,8 @@ const REMEMBERED: usize = 32;
 /// Minimum number of runs from which the speed of a model is known: the first run may have waited for the weights.
 const FEWEST: usize = 3;
 
-/// Seconds of each run that are assumed to be no computation but, for example, loading and storing; at most nine tenths
-/// of the run. A short run therefore says little about a long one.
+/// The part of each run, in seconds, that is assumed to be no computation but, for example, loading and storing; at
+/// most nine tenths of the run. Because of this part, a short run says little about the speed of a long run.
 const BESIDE_S: f64 = 1.0;
 
 impl Throughput {
@@ -88,7 +88,7 @@ impl Pace {
         if self.speed > 0.0 { cost / self.speed } else { 0.0 }
     }
 
-    /// Seconds until such a generation ends.
+    /// Seconds until a generation ends, if all generations before it cost this much together.
     pub fn until_end(&self, cost: f64) -> f64 {
         self.until_start(cost) + self.run_seconds
     }

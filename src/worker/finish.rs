@@ -21,9 +21,9 @@ enum Written {
 impl Worker {
     /// Writes the outcome, with retries, because the ledger lists the generation as running until the outcome is
     /// written. Once the lease is not trusted any more, tries to release the generation instead, and gives up when more
-    /// than one lease time has passed since the first attempt. (With SQLite, leases are always trusted, so it retries
-    /// until the store answers.) Then notifies the watchers, and if the generation has ended, deletes the files that
-    /// are no longer needed.
+    /// than one lease time has passed since the first attempt. (With SQLite, leases are always trusted, so the worker
+    /// retries until the store answers.) Then notifies the watchers, and if the generation has ended, deletes the files
+    /// that are no longer needed.
     pub(super) async fn finish(&self, lease: Lease, outcome: Outcome, begun: Instant) {
         let (id, written) = (lease.id(), self.write(&lease, outcome).await);
         self.leases.release(&lease);
@@ -79,7 +79,7 @@ impl Worker {
         }
     }
 
-    /// Tries to write the outcome until the store answers.
+    /// Tries to write the outcome until the store answers or, if the lease is not trusted, one lease time has passed.
     async fn write(&self, lease: &Lease, outcome: Outcome) -> Written {
         let (id, begun) = (lease.id(), Instant::now());
         let mut delay = Duration::from_millis(100);

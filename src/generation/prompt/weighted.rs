@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    /// Segments of texts and weights, rounded to three decimals.
+    /// The segments as lists of (text, weight), with weights rounded to three decimals.
     fn read(prompt: &str) -> Vec<Vec<(String, f64)>> {
         let rounded = |span: Span| (span.text, (span.weight * 1000.0).round() / 1000.0);
         weighted(prompt).into_iter().map(|spans| spans.into_iter().map(rounded).collect()).collect()

@@ -10,7 +10,7 @@ use object_store::{
 use super::BlobError;
 use crate::config;
 
-/// The files below one prefix of a bucket. Does not connect yet.
+/// Opens the files below one prefix of a bucket, without connecting to the store yet.
 pub fn open(settings: &config::Blobs, bucket: &str, prefix: &str) -> Result<PrefixStore<AmazonS3>, BlobError> {
     let client = ClientOptions::new()
         .with_allow_http(settings.allow_http)
