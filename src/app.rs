@@ -1,4 +1,5 @@
-//! Builds a server from the settings, runs it, and stops it in order. The only module that starts its long tasks.
+//! Builds a server from the settings, runs it, and stops it in order. Only this module starts the tasks that run as
+//! long as the server.
 
 mod computation;
 mod crashes;
@@ -49,7 +50,7 @@ use webhooks::webhooks;
 pub struct App {
     config: Config,
     files: FileShares,
-    /// `None` in a worker.
+    /// `None` in a process that does not serve the API.
     public: Option<TcpListener>,
     operator: TcpListener,
     state: AppState,
@@ -64,8 +65,8 @@ pub struct App {
 }
 
 impl App {
-    /// Divides the open files, opens the store, finds the models, and binds the listeners. In an unshared store, also
-    /// queues the generations again that an earlier process left running.
+    /// Divides the open files, opens the store, finds the models, and binds the listeners. If no other process shares
+    /// the store (SQLite), also queues the generations again that an earlier process left running.
     ///
     /// # Errors
     /// The limit of open files is too low, the data folder is in use or cannot be written, the database does not
@@ -85,7 +86,7 @@ impl App {
         if config.role.works() {
             config.engine.max_bytes = memory::bound(config.engine.max_bytes);
         }
-        // Reads the program's file before it can be replaced.
+        // Computes the digest of the program now, before its file can be replaced.
         tokio::task::spawn_blocking(executable::digest);
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config, opened.clone())?.counted_in(metrics.clone()));
@@ -153,7 +154,7 @@ impl App {
                 (engine, thread.when_lost(move |_| device_lost(&devices, &catalogue, index)))
             };
             let (engines, engine_threads) = opened.iter().enumerate().map(one).unzip();
-            // In an unshared store, leases last as long as the process.
+            // If no other process shares the store, leases last as long as this process.
             let leases = Leases::new(store.is_shared().then(|| config.worker.self_fence_s.into()));
             let slots = Slots::new(config.engine.max_runs.get());
             let drawing = Drawing {
@@ -272,7 +273,8 @@ impl App {
         if config.role.serves() {
             tasks.spawn(deliverer.run(draining.clone()));
         }
-        // The bus ends after the worker, because it sends the worker's last hints.
+        // The bus ends after the worker, because it sends the worker's last hints: notifications after which other
+        // processes read the store early.
         let bus_stop = CancellationToken::new();
         let carrying = tokio::spawn(bus.run(bus_stop.clone()));
 
@@ -316,7 +318,7 @@ impl App {
             working.end(deadline).await;
         }
         bus_stop.cancel();
-        // A timeout here loses only hints.
+        // A timeout here loses only hints, and without them the other processes read the store a little later.
         let _ = tokio::time::timeout_at(deadline, carrying).await;
         tasks.close();
         if tokio::time::timeout_at(deadline, tasks.wait()).await.is_err() {

@@ -1,4 +1,5 @@
-//! The catalogue: which models exist (the embedded one and those of `models.dir`), and which are in memory.
+//! The catalogue: which models exist (the model inside the program and the models of `models.dir`), and which models
+//! are in memory.
 
 mod adapters;
 mod blocking;
@@ -48,8 +49,8 @@ pub use reload::{Changes, Edition, Reloaded};
 use shelf::{Acquisition, Shelf, Standing};
 
 /// The models by name. Configurations and file headers are read when models are listed, weights at first use. As many
-/// models stay in memory as the bound allows. A model that cannot be used is listed with the reason; it prevents the
-/// start of the server only if it is the default model.
+/// models stay in memory as `models.max_bytes` allows. A model that cannot be used is listed with the reason; it
+/// prevents the start of the server only if it is the default model.
 #[derive(Debug)]
 pub struct Catalogue {
     dir: PathBuf,
@@ -60,9 +61,9 @@ pub struct Catalogue {
     shelf: Arc<Shelf>,
     /// Replaced as a whole when the folders are listed again.
     listed: RwLock<Arc<Listed>>,
-    /// The keys of the files at the last poll; `None` if the folders were listed after that poll.
+    /// The keys of the files that the last poll saw; `None` if the folders have been listed since that poll.
     seen: Mutex<Option<reload::Keys>>,
-    /// Cached answers to the question which models can use a file.
+    /// Cached answers to the question which models can use a LoRA, a textual inversion or a ControlNet.
     fits: Mutex<fits::Known>,
     /// The tokenizers that were used last, by the keys of their models.
     tokenizers: Lru<Arc<PromptTokenizers>>,
@@ -74,7 +75,7 @@ struct Listed {
     models: Entries,
     /// Names of models that were listed earlier and no longer are.
     gone: BTreeSet<String>,
-    /// A note for operators about `models.dir` itself.
+    /// A note for operators about `models.dir` itself, such as that this folder is one model.
     note: Option<String>,
     control_nets: Arc<ControlNets>,
     adapters: Arc<Adapters>,
@@ -203,7 +204,7 @@ impl Catalogue {
         self.entry(name).and_then(|entry| Some(entry.usable().ok()?.notes.clone())).unwrap_or_default()
     }
 
-    /// A note for operators about `models.dir` itself.
+    /// A note for operators about `models.dir` itself, such as that this folder is one model.
     pub fn note(&self) -> Option<String> {
         self.listed().note.clone()
     }
@@ -241,7 +242,7 @@ impl Catalogue {
         state
     }
 
-    /// Adds ControlNets.
+    /// Replaces the ControlNets.
     pub fn with_control_nets(self, control_nets: ControlNets) -> Catalogue {
         self.relisted(|listed| listed.control_nets = Arc::new(control_nets))
     }
@@ -283,12 +284,13 @@ impl Catalogue {
         Catalogue { devices, ..self }
     }
 
-    /// The device of callers that choose none.
+    /// The device for callers whose index belongs to no device.
     fn first_device(&self) -> Device {
         self.devices.first().cloned().unwrap_or_default()
     }
 
-    /// Limits the memory of the loaded models together to `max_bytes`; 0 means no limit. A single model may exceed it.
+    /// Limits the memory of all loaded models together to `max_bytes`; 0 means no limit. A model that is larger than
+    /// this limit can still be loaded alone.
     pub fn within(self, max_bytes: u64) -> Catalogue {
         self.shelf.set_bound(if max_bytes == 0 { u64::MAX } else { max_bytes });
         self

@@ -60,7 +60,8 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Check the settings: fail if one is unknown or out of range, or if a core or GPU in engine.devices is not available.
+    /// Check the settings: fail if a setting is unknown or out of range, or if a core or GPU in engine.devices is not
+    /// available.
     Check(Settings),
     /// Print the effective settings as a settings file (TOML). Secrets are hidden.
     Print(Settings),
@@ -85,10 +86,10 @@ struct Serve {
     /// IP address and port of the public listener. Overrides the setting http.bind, whose default is 127.0.0.1:8080.
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["host", "port"])]
     bind: Option<SocketAddr>,
-    /// IP address of the public listener, or localhost. 0.0.0.0 is all addresses. Overrides that of http.bind.
+    /// IP address of the public listener, or localhost. 0.0.0.0 is all addresses. Overrides the address in http.bind.
     #[arg(long, value_name = "ADDRESS", value_parser = host)]
     host: Option<IpAddr>,
-    /// Port of the public listener. Overrides that of http.bind.
+    /// Port of the public listener. Overrides the port in http.bind.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
     /// What the process does: all serves HTTP and computes, api only serves HTTP, worker only computes. api and worker
@@ -112,7 +113,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Config(ConfigCommand::Check(settings)) => {
             let config = settings.load(Vec::new())?;
             // Opening the devices checks that this machine has the cores and GPUs in the settings. A process that only
-            // serves HTTP uses none.
+            // serves HTTP uses no devices.
             if config.role.works() {
                 app::devices(&config)?;
             }
@@ -146,8 +147,9 @@ fn host(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-/// Stack size in bytes of tokio's threads: twice the default. On these threads, requests are parsed (JSON nests at most
-/// 128 levels), model files are read and pictures are decoded, which needs more stack in builds without optimization.
+/// Stack size in bytes of tokio's threads: twice the default. These threads parse requests (JSON nests at most 128
+/// levels), read model files and decode pictures. In builds without optimization, the default stack can be too small
+/// for this.
 const RUNTIME_STACK: usize = 4 << 20;
 
 fn serve(serve: &Serve) -> Result<()> {

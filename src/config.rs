@@ -1,5 +1,5 @@
 //! The settings, which only this module reads. Each source overrides those before it: `config/latentd.toml` (defaults),
-//! the file of `--config` or `LATENTD_CONFIG`, the environment (`LATENTD_HTTP__BIND`), flags.
+//! the file of `--config` or `LATENTD_CONFIG`, the environment (`LATENTD_HTTP__BIND`), flags of the command line.
 
 mod blobs;
 mod devices;
@@ -36,10 +36,11 @@ pub use origins::Origin;
 pub use secret::Secret;
 pub use webhooks::{AllowedHost, Webhooks};
 
-/// The settings file of all defaults. It documents every setting with unit, bounds and reason.
+/// The settings file with all defaults. It documents every setting with unit, bounds and reason.
 pub const DEFAULTS: &str = include_str!("../config/latentd.toml");
 
-/// All settings: one field per section. [`DEFAULTS`] documents each setting; each module receives its own section.
+/// All settings: one field for each section of the settings file, and for each setting outside of the sections.
+/// [`DEFAULTS`] documents each setting; each module receives its own section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -75,7 +76,7 @@ pub struct Models {
     /// 0 means no bound.
     pub max_bytes: u64,
     pub preload: Vec<String>,
-    /// Seconds between checks; 0 means no checks.
+    /// Seconds between two checks of the folders for changes; 0 means no such checks.
     pub poll_interval_s: u32,
 }
 
@@ -108,7 +109,7 @@ pub struct Engine {
     pub max_bytes: u64,
     pub max_runs: NonZeroUsize,
     pub text_cache_entries: usize,
-    /// 0 means no checkpoints.
+    /// 0 means that no log of running generations is written.
     pub checkpoint_interval_ms: u64,
     /// 0 means no watchdog.
     pub watchdog_s: u32,
@@ -150,7 +151,7 @@ pub struct Queue {
     pub ageing_s: Seconds,
 }
 
-/// The limits of tenants for which the operator has not chosen other limits with a key.
+/// The limits of a tenant, unless the newest key of the tenant sets other limits.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tenants {
@@ -175,7 +176,7 @@ pub struct Worker {
     pub run_timeout_s: Seconds,
 }
 
-/// The work of a process: serving HTTP, computing, or both.
+/// What a process does: serve HTTP, compute, or both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProcessRole {
@@ -268,7 +269,7 @@ impl Serialize for Seconds {
     }
 }
 
-/// The sources of settings. The loader is a pure function of them.
+/// The sources of settings. The settings depend on nothing else.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// Name (for error messages) and contents of the settings file.

@@ -84,9 +84,9 @@ impl CrashFile {
     pub fn arm(self) -> io::Result<()> {
         let file = self.file;
         let note = move |signal: &libc::siginfo_t| {
-            // Only abort(3) signals with SI_TKILL; after this handler, the C library ends the process. A SIGABRT from
-            // another process reaches any thread, whose attempt is not to blame, and does not end the process after
-            // this handler, so the handler ends it.
+            // abort(3) raises SIGABRT with the code SI_TKILL, and ends the process after this handler. A SIGABRT of
+            // another process has another code and reaches any thread, so the attempt of this thread is not to blame.
+            // Nothing would end the process after this handler, so the handler itself does.
             if signal.si_code != libc::SI_TKILL {
                 BLAMED.set(None);
                 std::process::abort();

@@ -1,4 +1,5 @@
-//! Devices: a device is a value that consists of a place for tensors, a set of kernels, and threads.
+//! Devices, on which networks compute. A device is a value that consists of a device of candle (where tensors are
+//! stored), a set of kernels, and threads.
 
 #[allow(unsafe_code, reason = "the system's calls that tie threads to cores take pointers; each has its proof")]
 mod affinity;
@@ -16,11 +17,11 @@ pub use script::{Layer, Script};
 
 use crate::kernels::{Kernels, arena};
 
-/// The device of latents, pictures and all other data outside networks: the memory of the process.
+/// candle's device for latents, pictures and all other data outside networks, which are in the memory of the process.
 pub const HOST: candle_core::Device = candle_core::Device::Cpu;
 
-/// The stack size of each compute thread, in bytes. It is large because a thread that waits for others runs other work
-/// on the same stack.
+/// The stack size of each compute thread, in bytes. It is large because a thread of rayon that waits for the results of
+/// other threads runs further work on its own stack.
 const COMPUTE_STACK: usize = 8 << 20;
 
 /// A device that computes networks. Cheap to clone.
@@ -29,13 +30,13 @@ pub struct Device {
     name: Arc<str>,
     candle: candle_core::Device,
     kernels: Kernels,
-    /// `None`: the CPU.
+    /// The GPU; `None` if the device is the CPU.
     gpu: Option<Arc<Gpu>>,
-    /// The cores of the device; `None`: all that the process may use.
+    /// The cores of the device; `None` means all cores that the process may use.
     cores: Option<Arc<[usize]>>,
-    /// The threads of the device; `None`: rayon's current pool computes.
+    /// The threads of the device; `None` means that rayon's current pool computes.
     pool: Option<Arc<ThreadPool>>,
-    /// What a test lets happen on the device.
+    /// In tests: decides which faults the device has.
     script: Option<Arc<dyn Script>>,
 }
 
@@ -94,8 +95,9 @@ impl Device {
         Ok(Device { name: name.into(), cores, pool: Some(Arc::new(pool)), ..Device::host() })
     }
 
-    /// The GPU of this kind with this number, with the reference kernels, which are the only ones for GPUs. Each call
-    /// makes a handle of its own, and tensors of two handles do not mix, so open a GPU once and clone the device.
+    /// Opens the GPU of this kind with this number. It uses the reference kernels, because all other kernels are for
+    /// the CPU. Each call opens the GPU again, and no operation takes tensors of two such devices, so open a GPU once
+    /// and clone the device.
     ///
     /// # Errors
     /// The build does not support the kind, the machine has no such GPU, or the driver refuses.
@@ -139,8 +141,8 @@ impl Device {
         self.gpu.as_ref().map_or_else(|| "cpu".to_owned(), |gpu| format!("{} {}", gpu.kind.name(), gpu.model))
     }
 
-    /// The memory in which the device has its tensors. Devices with the same memory can share tensors: all CPU devices
-    /// share `cpu`, and each GPU has its own.
+    /// The name of the memory that contains the tensors of the device. Devices with the same memory can share tensors:
+    /// all CPU devices share `cpu`, and each GPU has its own.
     pub fn memory(&self) -> &str {
         if self.gpu.is_some() { &self.name } else { "cpu" }
     }
@@ -163,8 +165,9 @@ impl Device {
         }
     }
 
-    /// Waits until the device has computed everything that it was given. A CPU computes at once; a GPU reports the errors
-    /// of its work only here or when results are read.
+    /// Waits until the device has computed everything that it was given. Operations on the CPU return when they have
+    /// computed, so there is nothing to wait for. A GPU computes later, and reports errors only here or when results
+    /// are read.
     ///
     /// # Errors
     /// Work of the device has failed.
@@ -172,15 +175,15 @@ impl Device {
         self.candle.synchronize()
     }
 
-    /// Called before the device computes a layer.
+    /// The engine calls this before the device computes a layer.
     ///
     /// # Errors
-    /// The fault in the script of a test. Devices without a script have none here.
+    /// The fault that the script of a test causes at this layer. Without a script there is no error.
     pub fn before(&self, layer: Layer) -> Result<(), FaultError> {
         self.script.as_ref().map_or(Ok(()), |script| script.before(layer))
     }
 
-    /// Returns memory that the device keeps for later calls to the system, or makes it available to larger calls.
+    /// Gives the memory that no tensor uses, which the process keeps for later calls, back to the system.
     pub fn release_memory(&self) {
         arena::release();
     }

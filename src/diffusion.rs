@@ -1,13 +1,14 @@
 //! The mathematics of sampling: noise, schedules, samplers and guidance. All of it runs on the CPU.
 //!
 //! This module knows no device, clock, thread or batch. A sampler is an async function that calls the network through
-//! [`Denoise`]; the engine implements the call. Latents are `f32`, scalars are `f64`, and every elementary function
-//! comes from `libm`, so that equal inputs give equal bits on every machine.
+//! [`Denoise`]; a recipe implements this trait with calls to the engine. Latents are `f32`, scalars are `f64`, and
+//! every elementary function comes from `libm`, so that equal inputs give equal bits on every machine.
 //!
 //! Letters used throughout: `B` images in a run, `C` latent channels, `h` and `w` latent rows and columns, `T` training
-//! timesteps, `n` steps, `t` a timestep in `[0, T)`. A noise level is a pair `(α, σ)` with `x = α x0 + σ ε`; it is
-//! variance preserving if `α² + σ² = 1`. In the code, `noise` of a level means `σ/α`, the noise in `x/α` (σ of Karras
-//! et al. 2022).
+//! timesteps, `n` steps, `t` a timestep in `[0, T)`. A noise level is a pair `(α, σ)`: at this level, the state of a
+//! run is `x = α x0 + σ ε`, where `x0` are the latents of the picture and `ε` is unit noise. The level is variance
+//! preserving if `α² + σ² = 1`. In the code, `noise` of a level means `σ/α`, the noise in `x/α` (σ of Karras et al.
+//! 2022).
 //!
 //! Reading order: [`sample()`] (the entry point of a run), [`schedule`], `samplers`, then the modules that they use.
 

@@ -49,7 +49,8 @@ use crate::{
 /// A generation that is ready to be computed.
 pub struct Run {
     pub prepared: Prepared,
-    /// The outputs of the first network calls of this generation, which earlier runs logged, without a gap.
+    /// The outputs of the first network calls of this generation, from the logs of earlier runs. No call is missing in
+    /// between.
     pub replay: Log,
     /// Receives progress, previews, log portions and the outcome.
     pub observer: Box<dyn Observer>,
@@ -70,9 +71,9 @@ pub trait Observer: Send {
     fn progress(&mut self, phase: Phase, step: u32, steps: u32);
     /// Receives a preview of picture `index` after step `step`.
     fn preview(&mut self, index: u32, step: u32, frame: Frame);
-    /// Receives the next portion of the run's log: after each [`Settings::checkpoint_interval`] or a large amount of
-    /// outputs, and before the run ends as [`Reason::Lost`] or [`RunError::Stopped`], because another run can then
-    /// resume the generation. If the observer returns the portion, the next portion begins with it.
+    /// Receives the next portion of the run's log. Called after each [`Settings::checkpoint_interval`], after a large
+    /// amount of outputs, and before the run ends with [`Reason::Lost`] or [`RunError::Stopped`], so that another run
+    /// can resume the generation. If the observer returns the portion, the next portion begins with it.
     fn checkpoint(&mut self, _portion: Log) -> Option<Log> {
         None
     }
@@ -87,8 +88,9 @@ pub enum RunError {
     Canceled(Reason),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    /// `what`, such as the output of a network, has numbers that are infinite or undefined. `step` counts from 1. Step
-    /// 1 includes what precedes it, the last step what follows it.
+    /// `what`, such as the output of a network, has numbers that are infinite or undefined. `step` counts from 1. What
+    /// is computed before the first step counts as step 1, and what is computed after the last step counts as the last
+    /// step.
     #[error("{what} is not finite in step {step} of {steps}")]
     NotFinite { what: String, step: u32, steps: u32 },
     #[error("the pipeline panicked")]
@@ -101,7 +103,7 @@ pub enum RunError {
 /// Why a run was ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The client requested it.
+    /// The client canceled the generation.
     Canceled,
     /// The client that waited for the result disconnected.
     Disconnected,
@@ -162,9 +164,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The part of `max_bytes` for activations: for one batch, and for a batch longer than a slice together with all
-    /// paused ones. A batch of a single row may exceed it; if it is longer than a slice, only while no batch is paused.
-    /// The rest of `max_bytes` is for what runs hold during their whole life.
+    /// The part of `max_bytes` for activations. It limits the activations of each batch; if a batch takes longer than a
+    /// slice, it limits the activations of this batch and of all paused batches together. A batch of a single row may
+    /// exceed the limit, unless it takes longer than a slice while another batch is paused. The rest of `max_bytes` is
+    /// for what runs hold during their whole life.
     pub fn call_bytes(max_bytes: u64) -> u64 {
         max_bytes / 8
     }
@@ -191,7 +194,7 @@ pub struct EngineThread {
     when_lost: Option<WhenLost>,
 }
 
-/// Called with the error that tells that the device of an engine is lost.
+/// Called with the error by which the engine learned that its device is lost.
 type WhenLost = Box<dyn FnOnce(&str) + Send>;
 
 impl EngineThread {
@@ -225,7 +228,8 @@ pub fn engine(device: Device, settings: Settings, metrics: Metrics) -> (Engine, 
 pub enum Refused {
     /// The maximum number of runs waits to be admitted.
     Full(Box<Run>),
-    /// The engine's thread has ended; if handles of the engine remain, because its device is lost.
+    /// The engine's thread has ended. While handles of the engine exist, the thread ends only if the device is lost or
+    /// the thread panics.
     Stopped(Box<Run>),
 }
 

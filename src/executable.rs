@@ -1,4 +1,4 @@
-//! The running program, as a digest that tells one build from another.
+//! A digest of the running program, which differs between builds.
 
 use std::{
     env,
@@ -9,9 +9,9 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-/// The SHA-256 of the executable, in hexadecimal digits. Two builds of one version have different digests. If the
-/// executable cannot be read, the version. The first call reads the file, which takes about a tenth of a second; a server
-/// makes it at its start.
+/// The SHA-256 of the executable, in hexadecimal digits, or the version if the executable cannot be read. Two builds of
+/// one version have different digests. The first call reads the file, which takes about a tenth of a second; a server
+/// calls this function when it starts.
 pub fn digest() -> &'static str {
     static DIGEST: LazyLock<String> = LazyLock::new(|| {
         of_file().unwrap_or_else(|error| {

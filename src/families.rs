@@ -1,7 +1,7 @@
 //! The families of models: what each one can do, how its files are read, and which recipe draws with it.
 //!
-//! Only this module and [`models`](crate::models) name families. A new family is one file here, its networks in
-//! `models`, and an entry of the list below.
+//! Only this module and [`models`](crate::models) name families. A new family needs one file here, its networks in
+//! `models`, and an entry in the list below.
 
 mod card;
 mod classifier_guidance;
@@ -40,10 +40,10 @@ use crate::{
     weights::{Checkpoint, LoadError, ModelFolder},
 };
 
-/// The list of families. Expands to `FAMILIES` and `draw`.
+/// Defines `FAMILIES` and `draw` for a list of families.
 macro_rules! families {
     ($($family:expr),+ $(,)?) => {
-        /// All families, in the order in which they are tried.
+        /// All families, in the order in which [`of`] asks them whether they read a folder.
         pub static FAMILIES: &[&dyn Family] = &[$(&$family),+];
 
         /// Draws a prepared generation with the recipe of its model's family.
@@ -75,7 +75,7 @@ families![
     ClassifierGuidance
 ];
 
-/// Message about a single-file checkpoint that is not a safetensors file: what to do with it.
+/// The message about a single-file checkpoint that is not a safetensors file. It says what to do with the file.
 pub const PICKLED_CHECKPOINT: &str = "a pickle, which can run code when it is read; only safetensors files are read: convert it in Python with diffusers, \
      StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)";
 

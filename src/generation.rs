@@ -1,8 +1,9 @@
 //! The domain: requests, generations and their results, and the rules for them. No I/O, no clock, no candle.
 //!
 //! A request enters as a JSON object ([`Fields`]) and becomes a [`Job`], in which every default is filled in; `None`
-//! has a fixed meaning, such as no refiner. Later code checks again only what may have changed with the files of
-//! models. The ledger keeps a [`Record`] of each generation; clients see its [`Status`] and [`Event`]s.
+//! has a fixed meaning, such as no refiner. Later code repeats only the checks that depend on the files of models,
+//! because these files may have changed. The ledger keeps a [`Record`] of each generation; clients see its [`Status`]
+//! and [`Event`]s.
 
 mod allowance;
 mod any_model;

@@ -105,7 +105,7 @@ pub struct AppState {
     pub limits: Arc<Limits>,
     /// Canceled when the server begins to stop; then event streams end and waiting requests are answered.
     pub draining: CancellationToken,
-    /// The requests of clients that repeat their requests by themselves.
+    /// Recognizes requests that clients repeat by themselves, even without an idempotency key.
     pub tries: Tries,
     /// The model that each client of the A1111 face has chosen.
     sdapi_models: sdapi::ChosenModels,
@@ -185,7 +185,7 @@ async fn attach_face(mut response: Response, face: ResponseFace) -> Response {
     response
 }
 
-/// Chooses the face of an answer from the path if it came from no route.
+/// If no route made the answer, chooses the face of the answer from the path.
 async fn choose_face(request: Request, next: Next) -> Response {
     let face = ResponseFace(routes::face_of(request.uri().path()));
     let mut response = next.run(request).await;
@@ -194,7 +194,7 @@ async fn choose_face(request: Request, next: Next) -> Response {
 }
 
 /// Adds the layers around every route, the outermost last. The bound of axum on body sizes is disabled, because the
-/// extractor of bodies has its own.
+/// extractor of bodies has its own bound.
 pub fn finish(router: Router, metrics: Metrics) -> Router {
     let compressed = SizeAbove::new(512).and(is_compressible);
     router
@@ -204,8 +204,9 @@ pub fn finish(router: Router, metrics: Metrics) -> Router {
         .layer(middleware::from_fn_with_state(metrics, observe::observe))
 }
 
-/// Whether a response is a text. Pictures are compressed already, also those in the JSON answers that carry an
-/// [`AnswerRoom`](listener::AnswerRoom). An event must not wait in a compressor's buffer.
+/// Whether a response should be compressed, which is so for texts only. Pictures are compressed already, also those
+/// within JSON answers; such an answer has an [`AnswerRoom`](listener::AnswerRoom). Event streams stay uncompressed,
+/// because an event must not wait in a compressor's buffer.
 fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, extensions: &axum::http::Extensions) -> bool {
     if extensions.get::<listener::AnswerRoom>().is_some() {
         return false;

@@ -1,4 +1,5 @@
-//! Random numbers that vary delays (jitter), so that callers that failed together do not return together.
+//! Random numbers that vary delays (jitter), so that callers that failed at the same time do not try again at the same
+//! time.
 
 /// A random number between `least` and `most`; the middle of both if the system has no randomness.
 pub fn between(least: f64, most: f64) -> f64 {

@@ -3,8 +3,8 @@
 //! The state in memory, such as the progress of a run, can be lost without losing a generation. An accepted generation
 //! is durable and reaches exactly one final state; it may run more than once, but its result appears once.
 //!
-//! The methods of `Change` define each change of state once for both databases; `Dialect` contains what differs. A role
-//! (a group of methods for one kind of user) is a trait that documents and implements its methods in one place.
+//! The methods of `Change` define each change of state once for both databases; `Dialect` contains their differences. A
+//! role (a group of methods for one kind of user) is a trait that documents and implements its methods in one place.
 
 mod accepting;
 pub mod blobs;
@@ -87,7 +87,7 @@ impl Keys for Ledger {}
 impl Usages for Ledger {}
 impl Webhooks for Ledger {}
 
-/// How many times an operation is tried if others conflict with it, and the pause before the first retry.
+/// How many times an operation is tried if it conflicts with other operations, and the pause before the first retry.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -97,7 +97,7 @@ impl Ledger {
         stop.run_until_cancelled(self.db.listen()).await;
     }
 
-    /// Repeats `call` if others conflict with it, and gives up after the timeout, even if the network hangs.
+    /// Repeats `call` if it conflicts with other operations, and gives up after the timeout, even if the network hangs.
     async fn bounded<T, F>(&self, call: impl Fn() -> F + Send + Sync) -> Result<T>
     where
         T: Send,
@@ -142,7 +142,7 @@ impl AsRef<Ledger> for Ledger {
     }
 }
 
-/// Between half of `pause` and all of it, so that callers that failed together do not retry together.
+/// A random time between half of `pause` and all of it, so that callers that failed together do not retry together.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(crate::jitter::between(0.5, 1.0))
 }
@@ -172,7 +172,7 @@ pub enum Outcome {
     Succeeded(Vec<Artifact>),
     Failed(Problem),
     Canceled,
-    /// Not ended: the generation returns to the queue, as when a worker stops. The attempt is not counted.
+    /// The run stopped before its end: the generation returns to the queue. The attempt is not counted.
     Released,
     /// A transient failure: the generation is queued again, to be claimed after `delay`. The attempt is counted.
     Retry {
@@ -188,14 +188,14 @@ pub struct ListQuery {
     pub limit: usize,
     /// Only generations older than this one.
     pub after: Option<GenerationId>,
-    /// Only generations newer than this one. Without `after`, the page has the `limit` ones next to it, newest first.
+    /// Only generations newer than this one. Without `after`, the page has the `limit` nearest of these, newest first.
     pub before: Option<GenerationId>,
     /// Only this status, a word of [`Status::as_str`](crate::generation::Status::as_str).
     pub status: Option<String>,
     pub model: Option<String>,
     /// Only generations of this tenant.
     pub tenant: Option<String>,
-    /// Only generations that were given up after too many crashes.
+    /// Only dead generations, which were given up after crashes.
     pub dead: bool,
 }
 
@@ -214,7 +214,7 @@ pub struct Counts {
     pub running: usize,
 }
 
-/// Why the store refuses a change; nothing has changed. Some refusals pass later, such as [`Refusal::QueueFull`].
+/// Why the store refuses a change and makes no part of it. Some refusals are temporary, such as [`Refusal::QueueFull`].
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
     #[error("{queued} generations wait already")]

@@ -23,8 +23,8 @@
 //! - `http` does not use candle. Only `http/error.rs` chooses the status codes of errors.
 //! - Only `config` reads settings files and the environment.
 //! - Only `app` and the command line start single threads, or tasks without a task tracker. (`device` builds the thread
-//!   pool of a device.) Other modules start tasks in task trackers, which are waited for, and run blocking work with
-//!   `spawn_blocking`.
+//!   pool of a device.) Other modules start tasks in task trackers, whose tasks the server waits for when it stops, and
+//!   run blocking work with `spawn_blocking`.
 //! - A picture depends only on its request, not on load, batch, retries or the number of threads.
 //! - The ledger is the truth: losing everything in memory loses no generation.
 //! - Every queue, channel, cache and body has a bound.

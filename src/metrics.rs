@@ -44,9 +44,10 @@ pub struct Metrics {
     pub out_of_memory_splits: IntCounterVec,
     /// Rows for which the denoiser computed only its shallow branch.
     pub shallow_steps: IntCounter,
-    /// Denoiser rows that were read from the log of an earlier attempt instead of being computed.
+    /// Rows of the denoiser and of classifiers that were read from the log of an earlier attempt instead of being
+    /// computed.
     pub replayed_steps: IntCounter,
-    /// Denoiser rows computed in vain, by reason.
+    /// Rows that the denoiser computed in vain, because the run was ended, by the reason for its end.
     pub wasted_steps: IntCounterVec,
     /// Attempts to deliver webhooks, by result.
     pub webhook_deliveries: IntCounterVec,

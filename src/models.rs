@@ -1,8 +1,9 @@
-//! The neural networks: architectures of diffusers and transformers, under their names, configured by a model folder.
+//! The neural networks. They have the architectures and the class names of the Python libraries diffusers and
+//! transformers; the files of a model folder configure them.
 //!
 //! Letters in shapes: B rows of the batch, C channels, h × w latent pixels, H × W pixels, L tokens, D the width of a
-//! token's vector. A map is an activation with height and width; a place is one position of a map. Maps are
-//! (B, h, w, C) between operations, and (B, C, h, w) only where they enter and leave a network.
+//! token's vector. A map is an activation with height and width; a place is one position of a map. Maps have the shape
+//! (B, h, w, C) inside a network, and (B, C, h, w) only at its input and its output.
 
 pub mod adapters;
 mod attention;

@@ -1,6 +1,6 @@
 //! Recipes: straight-line async functions that compute the frames of a generation and read like the papers.
 //!
-//! A recipe awaits a [`Compute`] wherever a network must run. It knows nothing about batches, devices or other
+//! A recipe awaits [`Compute::call`] wherever a network must run. It knows nothing about batches, devices or other
 //! generations. The engine suspends the recipe at each `await`, computes rows of many runs together, and resumes the
 //! recipe.
 
@@ -58,7 +58,7 @@ use crate::{diffusion::Latents, generation::Phase};
 
 /// The interface of a recipe to the engine: network calls, progress and previews.
 pub trait Compute: Sized {
-    /// The same interface for the networks of the generation's refiner, if it has one.
+    /// The same interface for the networks of the generation's refiner; `None` if the generation has no refiner.
     fn refiner(&self) -> Option<Self>;
 
     /// Runs a network call. Returns one answer per row, in order. The generation shows `phase` meanwhile.
@@ -88,7 +88,7 @@ pub enum PipelineError {
     Network(#[from] NetworkError),
     #[error("the sampler failed: {0}")]
     Sampler(String),
-    /// Numbers became infinite or undefined. Names what has them.
+    /// Numbers became infinite or undefined. The text says which numbers, such as "the sampler's result".
     #[error("{0} is not finite")]
     NotFinite(String),
     #[error("no family {0:?} draws")]

@@ -109,7 +109,7 @@ pub struct Parts {
     pub drain: Drain,
     /// Set when the server stops taking work.
     pub draining: CancellationToken,
-    /// Runs tasks that must end even if their caller is no longer polled.
+    /// Runs tasks that must run to their end even if their caller is no longer polled.
     pub tasks: TaskTracker,
 }
 
@@ -190,7 +190,7 @@ pub enum ServiceError {
     Draining,
     #[error("there is no such generation")]
     NotFound,
-    /// The bytes of a picture cannot be read although its record exists, or cannot be stored.
+    /// The bytes of a picture cannot be stored, or cannot be read although the generation has a record.
     #[error("a picture cannot be stored or read: {0}")]
     Blob(String),
     #[error(transparent)]
@@ -231,7 +231,8 @@ impl Service {
             return Ok(Waited { is_cut_short: false, view: self.seen(record.clone(), None, None) });
         }
         let events = async {
-            // Reads from the first event: a revived generation has an earlier terminal event, which does not count.
+            // The watch starts at the first event. It does not end at the earlier terminal event of a revived
+            // generation, because only the last event counts.
             let mut watched = Box::pin(self.watch(record, 0));
             while let Some(seen) = watched.next().await {
                 seen?;
@@ -279,7 +280,7 @@ impl Service {
         self.cancel_because(id, Reason::Canceled).await
     }
 
-    /// As [`Service::cancel`], for a client that disconnected. Metrics count it as such.
+    /// As [`Service::cancel`], for a client that disconnected. The metric of wasted steps names this reason.
     pub async fn cancel_disconnected(&self, id: GenerationId) -> Result<View, ServiceError> {
         self.cancel_because(id, Reason::Disconnected).await
     }
@@ -305,7 +306,7 @@ impl Service {
         let tenant = live::tenant_number(&self.find(access, id).await?.tenant);
         self.query(self.0.store.delete(id)).await?.ok_or(ServiceError::NotFound)?;
         match self.0.store.is_shared() {
-            // This process hears the hint, too.
+            // The hint also comes back to this process, which then informs its own watchers.
             true => self.0.outbox.tell(Hint::Erased(id, tenant)),
             false => self.0.live.erased(tenant, id),
         }
@@ -313,14 +314,15 @@ impl Service {
         Ok(())
     }
 
-    /// Erases the files of a generation that has no record. A failure only leaves the files until the next sweep.
+    /// Erases the files of a generation that has no record. If this fails, the files stay until the next sweep.
     async fn erase_blobs(&self, id: GenerationId) {
         if let Err(error) = self.0.blobs.delete_generation(id).await {
             tracing::warn!(%id, %error, "files without a generation stay for now");
         }
     }
 
-    /// Artifact `index` of a generation that succeeded, and the generation; otherwise [`ServiceError::NotFound`].
+    /// A generation and its artifact `index`. [`ServiceError::NotFound`] if the generation has not succeeded or has no
+    /// such artifact.
     pub async fn artifact(
         &self,
         access: Access<'_>,
@@ -339,7 +341,8 @@ impl Service {
         bytes.ok_or_else(|| ServiceError::Blob(format!("{} is missing", artifact.blob)))
     }
 
-    /// An uploaded picture of this tenant, as a PNG; [`ServiceError::NotFound`] if no stored generation has it.
+    /// An uploaded picture of this tenant, as a PNG; [`ServiceError::NotFound`] if no stored generation of the tenant
+    /// has the picture.
     pub async fn upload(&self, tenant: &str, sha256: &str) -> Result<Bytes, ServiceError> {
         let id = self.query(self.0.store.find_input(tenant, sha256)).await?.ok_or(ServiceError::NotFound)?;
         let file = self.0.blobs.get(&path_of_input(id, sha256)).await;
@@ -356,8 +359,8 @@ impl Service {
         Ok(previews.into_iter().max_by_key(|preview| (preview.step, std::cmp::Reverse(preview.index))))
     }
 
-    /// The durable events of this generation after `after`, one snapshot of the progress, and then everything that
-    /// happens until a terminal event. The stream ends at once if there is nothing left to report.
+    /// The durable events of this generation after the event with the number `after`, one snapshot of the progress, and
+    /// then everything that happens until a terminal event. The stream ends at once if there is nothing left to report.
     pub fn watch(
         &self,
         record: &Record,
@@ -405,7 +408,7 @@ impl Service {
         self.0.accept_policy.max_queued
     }
 
-    /// The speed of recent generations; `None` before the first one has ended.
+    /// The speed of recent generations; `None` before the first generation has ended.
     pub fn pace(&self) -> Option<Pace> {
         self.0.throughput.pace()
     }
@@ -447,7 +450,8 @@ impl Service {
         Ok(self.seen(record, progress, place))
     }
 
-    /// The workers, of whose running generations the shares `done` are known.
+    /// The workers, for estimates of waiting times. `done` contains the finished share of each generation that this
+    /// process runs.
     fn crew<'a>(&self, done: &'a [(GenerationId, f64)]) -> Crew<'a> {
         Crew { lately: self.0.accept_policy.lately, slots: self.0.accept_policy.slots, done }
     }

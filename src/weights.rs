@@ -1,8 +1,8 @@
 //! Reads model folders, and the tensors in them by their diffusers names.
 //!
-//! A [`ModelFolder`] reads files. A [`Weights`] returns float32 tensors and records the requests. A load ends with
-//! [`Weights::finish`], which fails unless every tensor of the files was requested and every requested tensor was
-//! found.
+//! A [`ModelFolder`] reads files. A [`Weights`] returns float32 tensors and records which tensors were requested. A
+//! load ends with [`Weights::finish`], which fails unless every tensor of the files was requested and every requested
+//! tensor was found.
 
 mod build_report;
 mod clip_vocabulary;

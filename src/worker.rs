@@ -40,7 +40,7 @@ pub use sweeper::Sweeper;
 pub struct Worker {
     pub store: Arc<dyn WorkerStore>,
     pub blobs: Blobs,
-    /// Publishes the progress of runs and cancels them.
+    /// Publishes the progress of runs, and cancels runs.
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
     /// The executors. A generation goes to the first one that takes its work.
@@ -60,7 +60,7 @@ pub struct Worker {
     pub leases: Leases,
     /// Time between two heartbeats.
     pub heartbeat: Duration,
-    /// Maximum time of an attempt whose request sets none.
+    /// Maximum time of an attempt whose request has no `run_timeout_s`.
     pub run_timeout: Duration,
     /// Sends hints to other processes.
     pub outbox: Outbox,
@@ -111,7 +111,7 @@ impl Worker {
         self.live.cancel_all(Reason::Lost);
         self.runs.close();
         self.runs.wait().await;
-        // Other workers look at the queue at once instead of at their next poll.
+        // With this hint, other workers look at the queue at once instead of at their next poll.
         self.outbox.tell(Hint::Queued);
     }
 
@@ -174,7 +174,7 @@ impl Worker {
     }
 
     async fn outcome(&self, claimed: &Claimed) -> Outcome {
-        // A cancel request between the claim and `begin` found no run to cancel.
+        // A cancel request between the claim and `begin` found no run to cancel, so the store is asked.
         match self.store.get(claimed.id()).await {
             Ok(Some(record)) if record.cancel_requested => claimed.cancel.cancel(Reason::Canceled),
             _ => {}

@@ -56,7 +56,8 @@ impl Computation {
             let thread = std::thread::Builder::new().name(format!("engine-{i}")).stack_size(ENGINE_STACK);
             let (devices, catalogue) = (devices.clone(), catalogue.clone());
             thread.spawn(move || {
-                // Without its thread, an engine takes no runs. They were dropped, so other devices compute them.
+                // Without its thread, an engine takes no runs. The panic has dropped the engine's runs, so other
+                // devices compute their generations.
                 if catch_unwind(AssertUnwindSafe(|| engine.run())).is_err() {
                     tracing::error!(device = i, "an engine's thread panicked, so its device gets no more work");
                     device_lost(&devices, &catalogue, i);
@@ -79,7 +80,7 @@ impl RunningComputation {
             tracing::warn!("generations that could not be given back in time are queued again later");
         }
         for engine in self.engines.into_iter().filter(JoinHandle::is_finished) {
-            // The thread catches panics.
+            // `join` does not fail, because the thread catches panics.
             let _ = engine.join();
         }
     }

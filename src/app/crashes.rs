@@ -9,7 +9,7 @@ use crate::{
 
 /// Gives up the generations that made an earlier process with this data folder abort, and installs the handler of
 /// SIGABRT that records such a generation for the next start. If the folder cannot be written, the function logs a
-/// warning; such generations are then found only by counting crashes.
+/// warning; such generations are then given up only after several crashes, which the store counts.
 ///
 /// # Errors
 /// The store failed. The next process tries again.

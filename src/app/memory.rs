@@ -5,12 +5,12 @@ use std::{fs, path::Path};
 /// Assumed memory in bytes if the system does not report it.
 const UNKNOWN: u64 = 8 << 30;
 
-/// The memory that the process may use, in bytes: that of the machine, or the limit of the process's container if it is
-/// lower.
+/// The memory that the process may use, in bytes: the memory of the machine, or the limit of the process's container if
+/// this limit is lower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostMemory {
     pub total: u64,
-    /// What no process uses; `None` if the system does not report it.
+    /// The part of this memory that is still available; `None` if the system does not report it.
     pub free: Option<u64>,
 }
 

@@ -7,7 +7,7 @@ use crate::{config::Config, ledger::Blobs};
 
 /// Files that every process has: standard streams, listeners, signals, log and lock, and the connections to SQLite.
 const BASE: u64 = 32;
-/// The least number of files that the shares need.
+/// The least number of files that the parts of [`FileShares`] need together.
 const LEAST: u64 = 32;
 /// Open files of a webhook message: its connection, and the look-up of the receiver's name.
 const FILES_OF_MESSAGE: usize = 2;
@@ -42,7 +42,8 @@ pub(super) struct FileShares {
 }
 
 impl FileShares {
-    /// Divides `limit`; `None` means no limit. What the settings want is reduced to what the limit allows.
+    /// Divides `limit` files; `None` means no limit. Each part gets as many files as the settings want, or fewer if the
+    /// limit does not allow so many.
     ///
     /// # Errors
     /// The limit is too low for a server.

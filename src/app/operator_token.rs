@@ -5,12 +5,13 @@ use anyhow::{Result, bail};
 use super::secret_file::{random, read, read_or_make};
 use crate::config::{Config, Secret};
 
-/// The file in the data folder.
+/// The name of the token's file in the data folder.
 const FILE: &str = "operator.token";
 
 /// If the settings have no token and other machines may reach the operator listener, sets the token to that of the
-/// file. The first start makes the file. If the file cannot be read, or is missing and cannot be made, as in a
-/// read-only container, the token is a random one that nobody knows, so that the routes are closed.
+/// file. If the file does not exist, makes it with a random token. If the file cannot be read, or is missing and cannot
+/// be made, as in a read-only container, sets the token to a random one that nobody knows, so that the routes are
+/// closed.
 ///
 /// # Errors
 /// The file is empty, or the system has no random bytes.

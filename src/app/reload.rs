@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::catalogue::{Catalogue, CatalogueError, Reloaded};
 
-/// Reads the folders again on SIGHUP. With an interval, also checks for changed files at this interval.
+/// Reads the folders again on SIGHUP. If there is an interval, also checks for changed files at this interval.
 pub(super) async fn reloading(catalogue: Arc<Catalogue>, interval: Option<Duration>) {
     let mut hangups = signal(SignalKind::hangup()).inspect_err(|error| {
         tracing::error!(%error, "SIGHUP cannot be listened for");

@@ -9,8 +9,9 @@ use std::{
 
 use crate::config::Secret;
 
-/// Reads the secret, or makes it, and its folder. The file appears complete under its name, and of several processes that
-/// make it at the same time one succeeds, whose secret the others read.
+/// Reads the secret. If its file does not exist, makes the file with a random secret, and the folder of the file. The
+/// file gets its name only when it is complete. If several processes make the file at the same time, one of them
+/// succeeds, and the others read its secret.
 pub(super) fn read_or_make(path: &Path) -> io::Result<Secret> {
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
     match read(path) {

@@ -12,8 +12,8 @@ use crate::{
     ledger::{Ledger, Reaping, Store, StoreError, Upkeep},
 };
 
-/// Opens the ledger for a server. With PostgreSQL, listens for hints of other processes until `stop`. With SQLite,
-/// queues the generations again that a stopped process left running.
+/// Opens the ledger for a server. With PostgreSQL, listens until `stop` for notifications of other processes. With
+/// SQLite, queues the generations again that a stopped process left running.
 pub(super) async fn start_store(
     config: &Config,
     tasks: &TaskTracker,
@@ -53,7 +53,8 @@ async fn open_sqlite(config: &Config) -> Result<Ledger, StoreError> {
     Ledger::open_sqlite(&config.data_dir, config.retention.finished_s.into()).await
 }
 
-/// Writes the address of the operator listener into the data folder, for commands that find the folder in use.
+/// With SQLite, writes the address of the operator listener into the data folder, for commands that find the folder in
+/// use.
 pub(super) fn announce(config: &Config, operator: SocketAddr) -> Result<()> {
     if !config.database.url.is_empty() {
         return Ok(());

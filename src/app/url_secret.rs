@@ -5,12 +5,12 @@ use anyhow::{Result, bail};
 use super::secret_file::read_or_make;
 use crate::config::Config;
 
-/// The file in the data folder.
+/// The name of the secret's file in the data folder.
 const FILE: &str = "url.secret";
 
-/// If keys are required and the settings have no secret, sets the secret to that of the file, which the first start
-/// makes: with keys, `<img>` and `EventSource` can use signed URLs only. Processes that share a database need the same
-/// secret, so they get none from a file.
+/// If API keys are required and the settings have no secret, sets the secret to that of the file. If the file does not
+/// exist, makes it with a random secret. The secret is needed because `<img>` and `EventSource` cannot send a key and
+/// can use only signed URLs. Processes that share a database need the same secret, so no file is made for them.
 ///
 /// # Errors
 /// The file has fewer than 16 bytes.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::engine::CallClock;
 
-/// Time between two looks at the clocks.
+/// Time between two checks of the clocks.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Ends the process if a network call of an engine makes no progress for `limit_s` seconds.
@@ -32,8 +32,8 @@ impl Watchdog {
                         "a network call makes no progress for longer than engine.watchdog_s: the device hangs, so the \
                          process aborts, and its generations are queued again"
                     );
-                    // Like a crash: destructors and the driver's own exit handlers would wait for the device. No
-                    // attempt is blamed, because this thread computes none.
+                    // Aborts instead of exiting, because destructors and the driver's own exit handlers would wait for
+                    // the device. No attempt is blamed for the abort, because this thread computes none.
                     std::process::abort();
                 }
             }
@@ -49,8 +49,9 @@ struct Watch {
 }
 
 impl Watch {
-    /// Seconds, at least, for which the engine has computed the layer `now`. Counts ticks instead of reading a clock,
-    /// so that a process that was stopped for a while, such as with `docker pause`, does not end when it continues.
+    /// For how many seconds, at least, the engine has computed the layer `now`. Counts ticks instead of reading a
+    /// clock, so that a process that was stopped for a while, such as with `docker pause`, does not end when it
+    /// continues.
     fn tick(&mut self, now: Option<(u64, &'static str)>) -> u32 {
         self.ticks = if now.is_some() && now == self.seen { self.ticks + 1 } else { 0 };
         self.seen = now;

@@ -30,7 +30,8 @@ use crate::{
 };
 
 /// LoRAs and textual inversions as safetensors files. The name of a file is its path below the folder, without the
-/// extension. Headers are read when files are listed; numbers are read at first use, separately for each model.
+/// extension. Headers are read when files are listed; the numbers (the values of the tensors) are read at first use,
+/// separately for each model.
 #[derive(Debug, Default)]
 pub struct Adapters {
     loras: Folder,
@@ -128,7 +129,8 @@ impl Adapters {
         Ok(Adapters { loras, embeddings, word_index, max_bytes: self.max_bytes, read_loras, read_embeddings })
     }
 
-    /// The files except LoRAs whose numbers cannot be used, and files that could not be read.
+    /// All files except two kinds: LoRAs whose numbers cannot be used, and files that could not be read. The next
+    /// listing reads the omitted files again.
     pub(super) fn without_failed_loads(&self) -> Adapters {
         let sound = |folder: &Folder| {
             let mut sound = folder.clone();
@@ -189,7 +191,7 @@ impl Adapters {
         }
     }
 
-    /// Loads the LoRAs that the generation names for its model. Blocks while files are read.
+    /// Loads the LoRAs that the generation names, each fitted to the layers of `model`. Blocks while files are read.
     ///
     /// # Errors
     /// A name is unknown, or its file is damaged or does not fit the model. A later call tries again.
@@ -202,7 +204,7 @@ impl Adapters {
                 let bytes = file.read(name).map_err(|error| error.to_string())?;
                 model.networks.adapter(name, &bytes).map(Arc::new).map_err(|error| {
                     // If the numbers are at fault, this check makes the file remember the fault, so that later requests
-                    // are not accepted.
+                    // for it are refused.
                     file.check_numbers(name).err().unwrap_or(error).to_string()
                 })
             };
@@ -214,7 +216,7 @@ impl Adapters {
         draw.loras.iter().map(load).collect::<Result<_, String>>().map(AdapterSet::new)
     }
 
-    /// Loads the textual inversions whose words are in the generation's prompts, for its model. `<NAME>` in any letter
+    /// Loads, for `model`, the textual inversions whose words are in the generation's prompts. `<NAME>` in any letter
     /// case is the word of `NAME.safetensors`. Blocks while files are read; a file is read completely only if it is a
     /// textual inversion.
     ///
@@ -276,7 +278,7 @@ impl Adapters {
     }
 
     /// Checks whether a LoRA with a sound header fits a model with these modules. The numbers of a small file are also
-    /// checked, once. The error is a code and a reason.
+    /// checked, at the first call. The error is a code and a reason.
     pub(super) fn check_lora(&self, name: &str, file: &File, modules: &Modules) -> Result<(), Unfit> {
         self.bounded(file).map_err(|reason| ("unsupported_for_model", reason))?;
         let checked = file.open(name).and_then(|content| Lora::check(name, &content, modules));
@@ -285,11 +287,13 @@ impl Adapters {
             false => Ok(()),
         });
         checked.map_err(unfit)?;
-        // If a request for another model has checked the numbers, only the file's fault shows the result.
+        // If an earlier call, for another model, has checked the numbers, the check above finds nothing, and the result
+        // of the earlier call is in the file's fault.
         file.fault().map_or(Ok(()), |fault| Err(("unsupported_for_model", fault.to_owned())))
     }
 
-    /// Whether the numbers of a LoRA were already checked, so that [`Adapters::check_numbers`] reads nothing.
+    /// Whether [`Adapters::check_numbers`] would read nothing: the numbers of the LoRA were checked before, or the name
+    /// is unknown.
     pub fn has_known_numbers(&self, name: &str) -> bool {
         self.lora(name).is_none_or(File::has_known_numbers)
     }
@@ -301,7 +305,8 @@ impl Adapters {
     pub fn check_numbers(&self, name: &str) -> Result<(), (&'static str, String)> {
         let Some(file) = self.lora(name) else { return Ok(()) };
         file.check_numbers(name).map_err(unfit)?;
-        // If another request has checked the numbers meanwhile, only the file's fault shows the result.
+        // If another request has already checked the numbers, the check above finds nothing, and the result of the
+        // other request is in the file's fault.
         file.fault().map_or(Ok(()), |fault| Err(("unsupported_for_model", fault.to_owned())))
     }
 }
@@ -309,11 +314,11 @@ impl Adapters {
 /// Why a model cannot use a file: a code and a reason.
 pub(super) type Unfit = (&'static str, String);
 
-/// Maximum bytes of a LoRA whose numbers are always checked, which takes some ten milliseconds. Larger files are
-/// checked when a request names them ([`Adapters::check_numbers`]).
+/// [`Adapters::check_lora`] checks the numbers of files of at most this many bytes, which takes some ten milliseconds.
+/// The numbers of a larger file are checked when a request names the file ([`Adapters::check_numbers`]).
 const SMALL_BYTES: u64 = 16 << 20;
 
-/// The code of a file that has changed since it was listed.
+/// The error code for a file that has changed since it was listed.
 const CHANGED: &str = "file_changed";
 
 fn unfit(error: LoadError) -> Unfit {

@@ -49,7 +49,7 @@ struct Entry {
 #[derive(Debug)]
 struct Usable {
     folder: ModelFolder,
-    /// The part of the folder that contains the network.
+    /// The subfolder of `folder` that contains the network.
     part: String,
     config: ControlNetConfig,
 }
@@ -187,7 +187,7 @@ impl ControlNets {
     /// The network with its weights in the memory of the device, loaded at the first use. Blocks during the load.
     ///
     /// # Errors
-    /// The name is unknown, or the files are missing, damaged or not of this architecture. A later call tries again,
+    /// The name is unknown, or the files are missing, damaged or of another architecture. A later call tries again,
     /// unless the files are at fault.
     pub fn load(&self, name: &str, device: &Device) -> Result<Arc<ControlNet>, String> {
         let entry = self.entries.get(name).ok_or_else(|| format!("the ControlNet {name:?} is not in the catalogue"))?;
@@ -213,7 +213,7 @@ impl ControlNets {
 }
 
 impl Entry {
-    /// Reads what was found in `dir`.
+    /// Opens the files that were found in `dir`, and reads their configuration and headers.
     fn of(key: String, source: &Source, dir: &Path) -> Entry {
         let part = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let folder = match source {
@@ -233,7 +233,7 @@ impl Entry {
         Entry::new(key, Some(source.clone()), folder)
     }
 
-    /// Reads the configuration and the file headers.
+    /// Reads the configuration and the file headers of the network in the subfolder that `folder` names.
     fn new(key: String, source: Option<Source>, folder: Result<(ModelFolder, String), Fault>) -> Entry {
         let look = || -> Result<Usable, Fault> {
             let (folder, part) = folder?;

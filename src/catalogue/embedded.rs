@@ -39,17 +39,17 @@ pub(super) fn folder() -> ModelFolder {
     })
 }
 
-/// The embedded LoRAs: name and file.
+/// The embedded LoRAs: the name and the content of each.
 pub(super) fn loras() -> impl Iterator<Item = (&'static str, Cow<'static, [u8]>)> {
     files(&LORAS, "pytorch_lora_weights.safetensors")
 }
 
-/// The embedded textual inversions: name and file.
+/// The embedded textual inversions: the name and the content of each.
 pub(super) fn embeddings() -> impl Iterator<Item = (&'static str, Cow<'static, [u8]>)> {
     files(&EMBEDDINGS, "learned_embeds.safetensors")
 }
 
-/// The embedded ControlNets: name, part of the folder, and folder.
+/// The embedded ControlNets: the name of each, its subfolder, and the folder that contains this subfolder.
 pub(super) fn control_nets() -> impl Iterator<Item = (&'static str, &'static str, ModelFolder)> {
     let folder =
         || ModelFolder::embedded("emoji-companions", AddOns::iter(), |path| AddOns::get(path).map(|file| file.data));

@@ -29,7 +29,7 @@ pub(super) struct Entry {
     unloadable: OnceLock<String>,
     /// The modules to which adapters can be added; read at the first request.
     modules: OnceLock<Modules>,
-    /// The fingerprint of the files when it was first requested.
+    /// The fingerprint of the files, computed at the first request for it and kept.
     fingerprint: OnceLock<String>,
 }
 
@@ -131,7 +131,7 @@ impl Entry {
         matches!(self.files, Files::Embedded)
     }
 
-    /// Whether this entry was made from the files of `other`, which have not changed since.
+    /// Whether this entry was made from the files of `other`, and these files have not changed since.
     pub fn is_of(&self, other: &Source) -> bool {
         match &self.files {
             Files::Embedded => false,
@@ -168,7 +168,7 @@ impl Entry {
 }
 
 /// Separates the parts of a key: the name, the digest of the files, and the device if there is one. Names do not
-/// contain it.
+/// contain this character.
 const SEPARATOR: char = '\n';
 
 /// The key of a model with the current state of its files.

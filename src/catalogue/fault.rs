@@ -2,7 +2,7 @@
 
 use crate::{families::CardError, weights::LoadError};
 
-/// A reason, for users.
+/// Why a file cannot be used, in words for users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::catalogue) struct Fault {
     pub reason: String,
@@ -16,7 +16,7 @@ impl Fault {
         Fault { reason, is_unread: error.is_transient() }
     }
 
-    /// As [`Fault::of`], for an error of a card.
+    /// Like [`Fault::of`], for an error that occurred while the card of a model was made.
     pub fn of_card(error: &CardError, reason: String) -> Fault {
         match error {
             CardError::Load(error) => Fault::of(error, reason),

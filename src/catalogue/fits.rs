@@ -14,7 +14,7 @@ const MOST: usize = 50_000;
 /// Maximum characters of a cached reason.
 const REASON_CHARS: usize = 300;
 
-/// Maximum number of kinds of models whose reasons an error lists.
+/// If no model can use a file, the error gives the reasons of at most this many kinds of models.
 const REASONS: usize = 3;
 
 /// Cached answers by file and kind of model.
@@ -128,10 +128,11 @@ impl Catalogue {
     }
 }
 
-/// Reported if the folders were listed again meanwhile.
+/// The error for a name that was removed when the folders were listed again.
 const GONE: &str = "it is no longer listed";
 
-/// A text that stands for a kind of model: the values of its card that follow from the shapes of its layers.
+/// A text that is the same for models of the same kind: the values of the card that follow from the shapes of the
+/// model's layers.
 fn kind(card: &ModelCard) -> String {
     let ModelCard {
         maps,

@@ -23,7 +23,7 @@ pub(super) fn is_other(path: &Path) -> bool {
     ["datasets--", "spaces--"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The name of the repository of which the folder is a snapshot.
+/// The name of the repository if the folder is a snapshot of one; otherwise `None`.
 pub(super) fn name_of_snapshot(path: &Path) -> Option<String> {
     let snapshots = path.parent().filter(|parent| parent.ends_with("snapshots"))?;
     repository(snapshots.parent()?)

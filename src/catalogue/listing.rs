@@ -1,5 +1,5 @@
-//! Lists a folder of models or ControlNets: folders in diffusers' layout, single files, repositories of a Hugging Face
-//! cache, and what cannot be used, each with a name.
+//! Lists a folder of models or ControlNets. Each entry has a name and is a folder in diffusers' layout, a single file,
+//! a repository of a Hugging Face cache, or a file or folder that cannot be used.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ const LONGEST_NAME: usize = 128;
 /// How many levels of folders are searched below the listed one: `NAME` and `GROUP/NAME`.
 const LEVELS: usize = 2;
 
-/// Maximum number of entries of one listing, groups (`GROUP/NAME`) included.
+/// Maximum number of entries of one listing, including the entries in groups (`GROUP/NAME`).
 const MOST: usize = 10_000;
 
 /// Where a model or ControlNet is, or why it cannot be used.
@@ -32,7 +32,8 @@ pub(in crate::catalogue) enum Source {
 }
 
 /// The entries by name. If a folder and a file have the same name, the folder is listed under this name, and the file
-/// is listed as unusable under `NAME.safetensors`. Both take precedence over other unusable files of this name.
+/// is listed as unusable under `NAME.safetensors`. A usable folder or file takes precedence over an unusable file of
+/// the same name, such as `NAME.ckpt`.
 pub(in crate::catalogue) type Found = BTreeMap<String, Source>;
 
 /// Lists `dir`; an empty path lists nothing. A folder that contains the file `marker` is an entry. Also returns a note
@@ -156,7 +157,7 @@ impl Listing {
     fn lacking(&self, path: &Path) -> String {
         let has = |file: &str| path.join(file).exists();
         let hint = match self.marker {
-            // Early diffusers models had the files of network and scheduler next to each other.
+            // Early diffusers models had the files of network and scheduler in one folder, without subfolders.
             MODEL if has("unet") || has("scheduler_config.json") => "; the file was not downloaded or copied",
             MODEL if has("config.json") && (has(WEIGHTS) || has(HALF_WEIGHTS)) => {
                 "; a network alone: a ControlNet belongs into the folder of controlnets.dir"
@@ -219,7 +220,8 @@ const HALF_WEIGHTS: &str = "diffusion_pytorch_model.fp16.safetensors";
 
 const SAFETENSORS: &str = "only safetensors files are read";
 
-/// Whether a folder is a part of a pipeline, which is not searched for models.
+/// Whether a folder belongs to a pipeline: it is one of its components, or contains them. Such a folder is not searched
+/// for models.
 fn is_part(path: &Path) -> bool {
     let has = |file: &str| path.join(file).exists();
     has(NETWORK) || has("unet") || has("vae") || has("tokenizer_config.json")
@@ -230,7 +232,8 @@ fn shown(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Whether requests can use the name. The replacement character stands for bytes that are not UTF-8.
+/// Whether requests can use the name. A name with bytes that are not UTF-8 contains the replacement character, and
+/// requests cannot use it.
 fn is_name(name: &str) -> bool {
     let is_fine = |c: char| !c.is_control() && c != '\u{fffd}';
     let is_part = |part: &str| !part.trim().is_empty() && part.trim() == part && part != "." && part != "..";

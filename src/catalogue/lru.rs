@@ -13,7 +13,7 @@ pub(super) struct Lru<T> {
 #[derive(Debug)]
 struct State<T> {
     clock: u64,
-    /// By model and name, each with the time of the last use.
+    /// By model and name, each with the value of `clock` at the last use.
     values: HashMap<(String, String), (u64, T)>,
 }
 
@@ -23,7 +23,7 @@ impl<T: Clone> Lru<T> {
     }
 
     /// The cached value of `name` for this model; otherwise the result of `read`. Two concurrent calls may both read
-    /// it.
+    /// the value.
     pub fn get(&self, model: &str, name: &str, read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
         let key = (model.to_owned(), name.to_owned());
         if let Some(value) = self.used(&key) {

@@ -15,8 +15,8 @@ pub enum Acquired {
 }
 
 /// A model in use. It stays in memory at least as long as the lease. Drop all other handles of the model before the
-/// lease: dropping the lease makes requests that wait for room look again, and a model with other handles still counts
-/// as in use.
+/// lease: dropping the lease makes the requests that wait for room check again, and a model with other handles still
+/// counts as in use.
 #[derive(Debug)]
 pub struct ModelLease {
     model: Option<Arc<Model>>,
@@ -62,7 +62,7 @@ impl Ticket {
     /// Loads the model's weights into memory. Blocks during the load.
     ///
     /// # Errors
-    /// The files are missing, damaged, changed since they were listed, or not of this architecture.
+    /// The files are missing, damaged, changed since they were listed, or of another architecture.
     pub fn read(mut self) -> Result<ModelLease, CatalogueError> {
         // The memory of the unloaded models is freed before new memory is allocated.
         self.unloaded.clear();
@@ -77,7 +77,7 @@ impl Ticket {
 }
 
 impl Ticket {
-    /// The model. If its weights can never be loaded, the entry remembers why.
+    /// Loads the model. If its weights can never be loaded, the entry remembers why.
     fn load(&self) -> Result<Arc<Model>, String> {
         let Ticket { name, entry, device, .. } = self;
         entry.check_unchanged()?;

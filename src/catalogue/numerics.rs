@@ -10,9 +10,9 @@ use crate::{
     kernels,
 };
 
-/// If two digests are equal, the same generation gets bit-identical network outputs. The digest covers the build, the
-/// vector unit, the hardware of the device, the kernels and their settings, and the files of the model and of everything
-/// else that the request names.
+/// If two digests are equal, the same generation gets network outputs with the same bits. The digest covers the build,
+/// the vector unit, the hardware of the device, the kernels and their settings, and the files of the model and of
+/// everything else that the request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics([u8; 32]);
 

@@ -22,7 +22,7 @@ pub struct Reloaded {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {
     pub added: Vec<String>,
-    /// The same name, but other files.
+    /// Names that both listings contain, with other files.
     pub changed: Vec<String>,
     pub removed: Vec<String>,
 }
@@ -81,7 +81,7 @@ impl Keys {
     }
 }
 
-/// A snapshot of the lists.
+/// The lists of models, LoRAs, textual inversions and ControlNets at one point in time.
 #[derive(Debug)]
 pub struct Edition(Arc<Listed>);
 
@@ -102,7 +102,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// A folder cannot be read; or a file cannot be read for a transient reason, such as a lack of file descriptors,
-    /// and was not already listed as such. Then nothing changes.
+    /// and the current lists do not contain this fault already. Then nothing changes.
     pub fn reload(&self) -> Result<Reloaded, CatalogueError> {
         let reloaded = self.list_again(Listed::without_failed_loads)?;
         self.shelf.forget_failures();
@@ -110,7 +110,7 @@ impl Catalogue {
         Ok(reloaded)
     }
 
-    /// As [`Catalogue::reload`], but unchanged files whose weights could not be loaded stay unusable.
+    /// Like [`Catalogue::reload`], but unchanged files whose weights could not be loaded stay unusable.
     ///
     /// # Errors
     /// Those of [`Catalogue::reload`].

@@ -15,15 +15,16 @@ pub struct Held {
 pub struct Plan {
     /// Indices of the models to unload.
     pub unload: Vec<usize>,
-    /// Whether all of them can be unloaded now. If not, the runs or loads of those in use must end first.
+    /// Whether all these models can be unloaded now. If not, some are in use, and the runs that use them or their loads
+    /// must end first.
     pub now: bool,
 }
 
 /// Decides which of `held` to unload so that `incoming` more bytes fit `bound`. A model that exceeds the bound fits if
 /// no other model is loaded.
 ///
-/// Models in use are chosen only if unloading all others is not enough. Within both groups, the least recently used
-/// model is chosen first. A model that fits next to the new one stays.
+/// Models in use are chosen only if unloading all others is not enough. Both among the models in use and among the
+/// others, the least recently used model is chosen first. A model that fits next to the new one stays.
 pub fn plan(held: &[Held], incoming: u64, bound: u64) -> Plan {
     let mut order: Vec<usize> = (0..held.len()).collect();
     order.sort_by_key(|i| (held[*i].in_use, held[*i].used));
@@ -38,8 +39,8 @@ pub fn plan(held: &[Held], incoming: u64, bound: u64) -> Plan {
         total -= u128::from(held[i].bytes);
         unload.push(i);
     }
-    // If a large model is unloaded, smaller models that were chosen before it may fit after all. The most recently used
-    // of them are tried first.
+    // If a large model is unloaded, smaller models that were chosen before it may fit after all. Of these, the most
+    // recently used models are tried first.
     for at in (0..unload.len()).rev() {
         let bytes = u128::from(held[unload[at]].bytes);
         if total + bytes <= u128::from(bound) {

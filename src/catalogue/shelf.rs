@@ -27,10 +27,10 @@ struct State {
     /// Maximum bytes of all models together.
     bound: u64,
     metrics: Metrics,
-    /// By key and device. A model that is missing here is cold.
+    /// By the key of the model with the device. A model that is missing here is cold: neither loaded nor being loaded.
     models: BTreeMap<String, Presence>,
-    /// Keys of models that the catalogue no longer lists, and of models on lost devices. They are unloaded when they are
-    /// no longer in use.
+    /// Keys of models that the catalogue no longer lists, and keys of models on lost devices. They are unloaded when
+    /// they are no longer in use.
     retired: BTreeSet<String>,
     /// The names of lost devices.
     lost: BTreeSet<String>,
@@ -38,7 +38,7 @@ struct State {
     waiting: Vec<WaitingModelRequest>,
     /// Names of models that must be loaded before the server is ready.
     awaited: BTreeSet<String>,
-    /// Counts uses and requests.
+    /// Counts uses and requests, so that they can be ordered by time.
     clock: u64,
 }
 
@@ -51,7 +51,7 @@ enum Presence {
 }
 
 #[derive(Debug)]
-/// A request for a model that waits.
+/// A waiting request for a model.
 struct WaitingModelRequest {
     number: u64,
     name: String,
@@ -126,8 +126,9 @@ impl Shelf {
 
     /// Waits for the model, or for the turn to load it. Dropping the future leaves the queue.
     ///
-    /// A request of a caller that holds the model `beside` goes before the requests of callers that hold no model. Such
-    /// a caller may wait until `beside` is unloaded; if its request went first, both requests would wait forever.
+    /// A request of a caller that holds the model `beside` goes before the requests of callers that hold no model. A
+    /// request of a caller without a model may wait until `beside` is unloaded; if this request went first, both
+    /// requests would wait forever.
     pub async fn take(&self, name: &str, bytes: u64, beside: Option<&str>) -> Acquisition {
         let number = self.0.lock().tick();
         let mut request = ModelRequest { shelf: self, name, bytes, beside, number, joined: false };
@@ -202,11 +203,12 @@ impl Shelf {
         self.wake();
     }
 
-    /// Unloads retired models that are no longer in use, and makes all waiting requests look again.
+    /// Unloads retired models that are no longer in use, and makes all waiting requests check again whether they can be
+    /// served.
     pub fn wake(&self) {
         let mut state = self.0.lock();
         let gone = state.unload_retired();
-        // Outside of the lock, since wakers run foreign code.
+        // The wakers are called after the lock is released, since they run foreign code.
         let wakers: Vec<Waker> = state.waiting.iter().map(|waiting| waiting.waker.clone()).collect();
         drop(state);
         drop(gone);
@@ -304,7 +306,7 @@ impl State {
         Some(unloaded)
     }
 
-    /// Waiting requests that go before this request and whose room this request would occupy.
+    /// The indices of the waiting requests that go before this request and whose room this request would occupy.
     fn in_whose_way(&self, request: &ModelRequest<'_>) -> Vec<usize> {
         let delays = |waiting: &WaitingModelRequest| {
             let is_before = match (&waiting.beside, request.beside) {

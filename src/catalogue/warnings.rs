@@ -9,9 +9,9 @@ use crate::{
     models::{prompt_tokenizers::PromptTokenizers, word_tags::WordTag},
 };
 
-/// Tokenizers in memory. One of a large vocabulary takes some 20 MB.
+/// Maximum number of models whose tokenizers are in memory. A tokenizer with a large vocabulary takes some 20 MB.
 pub(super) const MOST_TOKENIZERS: usize = 4;
-/// Maximum number of unknown words that are listed per text, because a text may consist of nothing else.
+/// Maximum number of unknown words that are listed per text, because a text may consist of unknown words alone.
 const MOST_WORDS: usize = 8;
 
 /// One text of a request.
@@ -23,7 +23,8 @@ struct Text<'a> {
 }
 
 impl Catalogue {
-    /// The warnings for a valid job. Blocks while files are read, if [`Catalogue::reads_for_warnings`].
+    /// The warnings for a valid job. Reads files, and blocks meanwhile, only if [`Catalogue::reads_for_warnings`]
+    /// returns true.
     pub fn warnings(&self, job: &Job) -> Vec<Warning> {
         let Work::Draw(draw) = &job.work;
         let Some(card) = self.card(&job.model) else { return Vec::new() };
@@ -115,8 +116,8 @@ fn texts<'a>(draw: &'a Draw, card: &ModelCard) -> Vec<Text<'a>> {
     all.into_iter().filter_map(text).collect()
 }
 
-/// Whether a text may have more tokens than the model reads: a token has at least one byte, the word of a textual
-/// inversion any number of tokens.
+/// Whether a text may have more tokens than the model reads. A token has at least one byte, so a short text has few
+/// tokens, unless it contains `<`: the word of a textual inversion may have any number of tokens.
 fn may_be_cut(text: &str, card: &ModelCard) -> bool {
     text.contains('<') || text.len() > card.context_length.saturating_sub(2)
 }
@@ -135,7 +136,7 @@ fn of_size(draw: &Draw, card: &ModelCard) -> Option<Warning> {
     Some(Warning::new("size_not_native", pointer, detail))
 }
 
-/// The name of the field, with which sentences begin.
+/// The name of the field that a pointer refers to. The sentences of warnings begin with it.
 fn field(pointer: &str) -> &str {
     pointer.trim_start_matches('/')
 }

@@ -36,7 +36,7 @@ struct Report {
 struct Listed {
     name: String,
     kind: &'static str,
-    /// The product, for GPUs.
+    /// The product name of a GPU; `None` for the CPU.
     model: Option<String>,
     /// Cores of the CPU that the process may use, or multiprocessors of a GPU.
     cores: Option<usize>,
@@ -82,7 +82,8 @@ impl Report {
                 Err(error) => errors.push(error.to_string()),
             }
         }
-        // Opened after the question for free memory, because the drivers reserve some for each process.
+        // The devices are opened after the free memory was read, because drivers reserve memory for each process that
+        // opens a device.
         match app::devices(config) {
             Ok(opened) => devices.iter_mut().for_each(|device| device.computes = computing_on(&device.name, &opened)),
             Err(error) => errors.push(format!("{error:#}")),
@@ -165,7 +166,7 @@ fn computing_on(name: &str, opened: &[Device]) -> Vec<String> {
     opened.iter().filter(|device| device.memory() == name).map(|device| device.name().to_owned()).collect()
 }
 
-/// The usable models of the catalogue, with the free memory of a device.
+/// The usable models of the catalogue, each with whether it fits into `free_bytes`.
 fn loadable(catalogue: &Catalogue, free_bytes: Option<u64>) -> Vec<Loadable> {
     let awaited = catalogue.awaited();
     let model = |name: String| {

@@ -73,7 +73,8 @@ fn flag(field: &'static Field, long: &'static str) -> Arg {
         _ => ("JSON", ValueParser::new(text)),
     };
     let flag = Arg::new(field.name).long(long).help(field.doc).value_name(value).value_parser(parser);
-    // A negative number is parsed as a value that is out of range, not as another flag.
+    // Otherwise a negative number would be parsed as another flag, and the error would not say that the value is out of
+    // range.
     let flag = flag.allow_negative_numbers(matches!(field.kind, Kind::Integer(_) | Kind::Number(_)));
     match field.needs {
         Some(needed) => flag.requires(needed),

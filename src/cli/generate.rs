@@ -1,4 +1,4 @@
-//! `latentd generate`: draws pictures without a server, with the same rules, engine and pipelines.
+//! `latentd generate`: draws pictures without a server, with the rules, the engine and the pipelines of a server.
 
 use std::{
     fs::File,
@@ -216,7 +216,7 @@ fn format_of(path: &Path) -> Option<Format> {
     path.extension().and_then(|extension| Format::of_extension(extension.to_str()?))
 }
 
-/// Reads a picture, if `path` is given, into its field and into the inputs.
+/// If `path` is given, reads the picture and puts it into its field and into the inputs.
 fn take_in(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, path: Option<&Path>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let file = read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -225,7 +225,8 @@ fn take_in(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, path: Op
 
 /// Puts a picture into its field and into the inputs.
 fn take(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, file: &[u8]) -> Result<()> {
-    // Transparent parts of a picture become white. Those of a mask become black, so that they are kept.
+    // Transparent parts of a picture become white. Transparent parts of a mask become black, so that the picture is
+    // kept there.
     let ground = if place == ImageField::Mask { 0 } else { 255 };
     let picture = decode(file, ground)?;
     // Nothing is stored here, so the digest only identifies the file.

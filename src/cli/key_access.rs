@@ -1,4 +1,4 @@
-//! Access of commands to the keys: in the store, or through the server that has the store open.
+//! The access of commands to API keys: in the store, or through the server that has the store open.
 
 use std::{net::SocketAddr, time::Duration};
 

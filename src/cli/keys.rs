@@ -62,13 +62,14 @@ pub(super) struct Create {
     /// A model that the key may use; can be repeated [default: every model].
     #[arg(long = "model", value_name = "MODEL")]
     models: Vec<String>,
-    /// The highest priority of the key's generations: low, normal or high. Higher ones are lowered [default: high].
+    /// The highest priority of the key's generations: low, normal or high. Higher priorities are lowered to it
+    /// [default: high].
     #[arg(long, value_name = "PRIORITY")]
     max_priority: Option<String>,
     /// Maximum number of generations that the key creates within --rate-window-s, 1 to 1000000 [default: no limit].
     #[arg(long, value_name = "N")]
     rate_limit: Option<u32>,
-    /// Seconds of --rate-limit, 1 to 86400 [default: 60].
+    /// Seconds within which --rate-limit counts, 1 to 86400 [default: 60].
     #[arg(long, value_name = "S", requires = "rate_limit")]
     rate_window_s: Option<u32>,
     /// Maximum work of the key's generations per day (UTC), in 10⁹ multiplications, the unit of GET /v1/usage [default:

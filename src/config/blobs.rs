@@ -12,7 +12,7 @@ pub struct Blobs {
     /// If empty, the AWS endpoint of the region.
     pub endpoint: String,
     pub region: String,
-    /// If this and the secret are empty, the credentials of the machine's role are used.
+    /// If this and `secret_access_key` are empty, the credentials of the machine's role are used.
     pub access_key_id: String,
     pub secret_access_key: Secret,
     pub path_style: bool,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::{ConfigError, words};
 
-/// The kernels that networks are built of.
+/// The set of kernels with which networks compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KernelSet {
@@ -27,7 +27,7 @@ pub enum DeviceName {
     Auto,
     /// The CPU. `None` means all cores.
     Cpu { cores: Option<RangeInclusive<usize>> },
-    /// The GPU of NVIDIA with this number, as NVIDIA's driver counts.
+    /// The NVIDIA GPU with this number, in the order in which NVIDIA's driver lists the GPUs.
     Cuda { index: usize },
     /// Apple's GPU.
     Metal,

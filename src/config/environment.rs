@@ -17,12 +17,13 @@ const OTHERS: [&str; 7] = [
     "LATENTD_REQUIRE_WALK",
 ];
 
-/// The settings in the environment, as keys and values. Texts and the comma-separated entries of lists are used
-/// unchanged, because a folder may be called 007, and a secret of digits may begin with zeros. Variables that
-/// Kubernetes or Docker makes for a service named latentd are skipped.
+/// The settings in the environment, as keys and values. The values of text settings and the comma-separated entries of
+/// lists stay texts even if they look like numbers, because a folder may be called 007, and a secret of digits may
+/// begin with zeros. Variables that Kubernetes or Docker makes for a service named latentd are skipped.
 ///
 /// # Errors
-/// A variable begins with `LATENTD_` and is not a setting. The error contains the most similar setting.
+/// A variable begins with `LATENTD_` and is not a setting. If a setting has a similar name, the error contains that
+/// name.
 pub fn settings(environment: &BTreeMap<String, String>) -> Result<Vec<(String, Value)>, ConfigError> {
     let defaults = defaults();
     let known: Vec<String> = defaults.iter().map(|(key, _)| variable_of(key)).collect();
@@ -94,10 +95,11 @@ fn nearest<'k>(name: &str, known: &'k [String]) -> Option<&'k str> {
     distances.filter(|(distance, _)| *distance <= 2).min().map(|(_, known)| known)
 }
 
-/// Whether Kubernetes made the variable for a Service whose name begins with latentd (as in every container of the
-/// namespace, unless the pod has `enableServiceLinks: false`), or Docker for a link: `LATENTD_SERVICE_HOST`,
-/// `LATENTD_SERVICE_PORT`, `LATENTD_SERVICE_PORT_<name>`, `LATENTD_PORT=tcp://…`, and `LATENTD_PORT_<port>_<protocol>`
-/// with an optional suffix `_PROTO`, `_PORT` or `_ADDR`.
+/// Whether Kubernetes or Docker made the variable. Kubernetes makes variables for each Service, here for one whose name
+/// begins with latentd, in every container of the namespace unless the pod has `enableServiceLinks: false`. Docker
+/// makes them for links between containers. Their names are `LATENTD_SERVICE_HOST`, `LATENTD_SERVICE_PORT`,
+/// `LATENTD_SERVICE_PORT_<name>`, `LATENTD_PORT=tcp://…`, and `LATENTD_PORT_<port>_<protocol>` with or without one of
+/// the suffixes `_PROTO`, `_PORT` and `_ADDR`.
 fn is_service_link(name: &str, value: &str) -> bool {
     if name.contains("__") {
         return false;

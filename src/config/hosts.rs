@@ -4,8 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A pattern in lower case, without a port: `images.example.com`, `*.example.com` for every name below it, or `*` for
-/// every name.
+/// A pattern in lower case, without a port: `images.example.com`, `*.example.com` for every name below `example.com`,
+/// or `*` for every name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPattern(String);
 

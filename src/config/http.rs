@@ -14,7 +14,8 @@ pub struct Http {
     /// If empty, a listener on a loopback address accepts only local names, and any other listener accepts every name.
     pub allowed_hosts: Vec<HostPattern>,
     pub cors_origins: Vec<Origin>,
-    /// If empty, the address of the request is used where links must be absolute.
+    /// The beginning of links. If empty, links that must be absolute begin with the address to which the request was
+    /// sent.
     pub public_url: String,
     pub trust_forwarded: bool,
     pub max_body_bytes: usize,

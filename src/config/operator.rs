@@ -12,8 +12,8 @@ pub struct Operator {
     #[serde(deserialize_with = "words::address")]
     pub bind: SocketAddr,
     pub allowed_hosts: Vec<HostPattern>,
-    /// If empty, and if other machines may reach the listener, a file in the data folder contains the token. If they
-    /// cannot, no token is required.
+    /// If empty and `bind` is a loopback address, no token is required. If empty and other machines can reach the
+    /// listener, the file `operator.token` in the data folder contains the token.
     pub token: Secret,
 }
 

@@ -61,7 +61,8 @@ fn hidden_secret<S: Serializer>(secret: &Option<SigningSecret>, serializer: S) -
     serializer.serialize_str(if secret.is_some() { "(hidden)" } else { "" })
 }
 
-/// A destination of webhooks outside the public internet: a host name, or a network of addresses.
+/// A destination outside the public internet that the operator allows for webhooks: a host name, or a network of
+/// addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedHost {
     Name(String),

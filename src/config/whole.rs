@@ -1,5 +1,5 @@
-//! Checks that settings that are whole numbers were given as such: the loader rounds fractions and cuts numbers that
-//! are too large.
+//! Checks that settings that must be whole numbers were given as whole numbers. Without this check, the loader would
+//! round fractions and replace numbers that are too large by the largest possible one.
 
 use config::ValueKind;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use super::{Config, ConfigError, environment};
 /// Compares the given settings with the loaded ones.
 ///
 /// # Errors
-/// A whole number differs from the number that was given.
+/// A setting was loaded as a whole number that differs from the given number.
 pub(super) fn check(given: &config::Config, read: &Config) -> Result<(), ConfigError> {
     let read = serde_json::to_value(read).unwrap_or_default();
     for key in environment::keys() {
@@ -22,7 +22,7 @@ pub(super) fn check(given: &config::Config, read: &Config) -> Result<(), ConfigE
     Ok(())
 }
 
-/// The number, or the first number in a list, that was loaded as another number.
+/// The given number if it was loaded as another number; of a list, the first such number. Otherwise `None`.
 fn changed(given: &ValueKind, read: &Value) -> Option<f64> {
     match (given, read) {
         (ValueKind::Float(given), Value::Number(read)) if read.as_f64() != Some(*given) && !read.is_f64() => {

@@ -37,7 +37,7 @@ pub(super) fn pin_current_thread(_cores: &[usize]) {}
 
 #[cfg(target_os = "linux")]
 fn empty() -> libc::cpu_set_t {
-    // SAFETY: the set is an array of numbers, for which zeros are a value.
+    // SAFETY: the set is an array of integers, and all of them may be zero.
     unsafe { std::mem::zeroed() }
 }
 

@@ -3,11 +3,12 @@
 /// What an error says about the device that computed. All errors of networks are classified here; see [`Fault::of`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
-    /// The device had too little free memory. It still computes, and fewer rows may fit.
+    /// The device had too little free memory. It can still compute, perhaps a batch of fewer rows.
     OutOfMemory,
-    /// The device is lost: it fails every later call as well, until another process opens it.
+    /// The device is lost: it fails every later call of this process as well. A new process may be able to use it
+    /// again.
     Lost,
-    /// The call failed for another reason. The device still computes.
+    /// The call failed for another reason. The device can still compute.
     #[default]
     Call,
 }
@@ -20,11 +21,12 @@ pub struct FaultError {
     pub detail: String,
 }
 
-/// Names and texts of errors for which a driver had too little memory.
+/// Names and texts of the errors with which drivers report too little memory.
 const OUT_OF_MEMORY: [&str; 4] =
     ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "out of memory"];
 
-/// Names and texts of errors after which a device fails every call. CUDA calls them sticky: the process must end.
+/// Names and texts of errors after which a device fails every call. CUDA calls such errors sticky: the process must
+/// end.
 const LOST: [&str; 21] = [
     "CUDA_ERROR_ASSERT",
     "CUDA_ERROR_CONTAINED",
@@ -50,13 +52,13 @@ const LOST: [&str; 21] = [
 ];
 
 impl Fault {
-    /// The fault that an error of candle tells. Its errors of drivers are boxed and may be wrapped in others, but all
-    /// contain the name or the text of the driver's error.
+    /// Classifies an error of candle by its text. candle boxes the errors of drivers and may wrap them in other errors,
+    /// but the text always contains the name or the text of the driver's error.
     pub fn of(error: &candle_core::Error) -> Fault {
         Fault::of_text(&error.to_string())
     }
 
-    /// The fault that the text of an error tells.
+    /// Classifies an error by its text.
     pub fn of_text(text: &str) -> Fault {
         let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
         match (has(&LOST), has(&OUT_OF_MEMORY)) {

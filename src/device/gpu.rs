@@ -16,13 +16,13 @@ pub enum GpuKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gpu {
     pub kind: GpuKind,
-    /// The GPU's number, as its driver counts.
+    /// The number that the driver gives the GPU.
     pub index: usize,
     /// The name of the product, such as `NVIDIA H200`.
     pub model: String,
-    /// Streaming multiprocessors; `None` if the driver does not tell.
+    /// The number of streaming multiprocessors; `None` if it is unknown.
     pub cores: Option<usize>,
-    /// `None` if the driver does not tell.
+    /// The memory of the GPU; `None` if it is unknown.
     pub memory: Option<GpuMemory>,
 }
 
@@ -30,7 +30,7 @@ pub struct Gpu {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GpuMemory {
     pub total: u64,
-    /// What no process used at the time of the question.
+    /// The bytes that no process used when the driver was asked.
     pub free: u64,
 }
 
@@ -97,10 +97,10 @@ impl Gpu {
         }
     }
 
-    /// Opens the GPU. Tensors of two such handles do not mix, even of the same GPU, so each GPU is opened once.
+    /// Opens the GPU. No operation takes tensors of two handles, even of the same GPU, so each GPU is opened once.
     ///
-    /// candle's usual handle of NVIDIA's GPUs uses a stream of its own for each thread, so work of two threads would
-    /// not be in order. This handle has one stream for all threads.
+    /// candle's usual handle of an NVIDIA GPU has one stream per thread, so the GPU would not keep the order in which
+    /// two threads submit work. This handle has one stream for all threads.
     pub(super) fn open(&self) -> candle_core::Result<candle_core::Device> {
         match self.kind {
             GpuKind::Cuda => candle_core::Device::new_cuda_with_stream(self.index),

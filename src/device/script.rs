@@ -1,11 +1,12 @@
-//! Scripts: what a test lets happen on a device.
+//! Scripts, with which tests decide when a device is slow or fails.
 
 use super::FaultError;
 
-/// Decides what happens on a device, for tests of faults that cannot be caused on a real one. See
+/// Decides when a device is slow or fails, for tests of faults that cannot be caused on a real device. See
 /// [`Device::with_script`](super::Device::with_script).
 pub trait Script: std::fmt::Debug + Send + Sync {
-    /// Called before the device computes a layer. It may block, as a slow or hanging device does.
+    /// The engine calls this before the device computes a layer. This method may block, as a slow or hanging device
+    /// does.
     ///
     /// # Errors
     /// The fault of the device, which ends the batch.
@@ -15,12 +16,12 @@ pub trait Script: std::fmt::Debug + Send + Sync {
 /// A layer of a batch that a device is about to compute.
 #[derive(Clone, Copy, Debug)]
 pub struct Layer {
-    /// The network, as in metrics.
+    /// The name of the network, as in metrics.
     pub network: &'static str,
     /// Number of rows of the batch.
     pub rows: usize,
-    /// Maximum bytes of activations of all rows together.
+    /// The most bytes that the activations of all rows take together.
     pub bytes: u64,
-    /// The number of layers that the batch has computed before.
+    /// The number of layers of the batch that were computed before this one.
     pub index: usize,
 }

@@ -1,6 +1,7 @@
 //! The noise that training adds at each timestep, in torch's float32 arithmetic.
 //!
-//! Sums and products follow torch's order and precision, because the rounding is part of the definition.
+//! Sums and products follow torch's order and precision, because torch's rounding is part of the definition of the
+//! noise levels.
 
 use std::sync::Arc;
 

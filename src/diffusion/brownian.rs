@@ -5,7 +5,7 @@ use super::latents::Latents;
 use super::seed_sequence::SeedSequence;
 
 /// diffusers' `BrownianTreeNoiseSampler`: noise for the steps of one run. All noise of one image comes from one
-/// Brownian path.
+/// Brownian path, whose time is the noise level.
 pub(super) struct BrownianNoise {
     shape: [usize; 4],
     paths: Vec<BrownianPath>,
@@ -34,8 +34,8 @@ impl BrownianNoise {
 }
 
 /// A Brownian path. It reproduces `torchsde.BrownianInterval` as a halving tree with a tolerance of 1e-6 (Li et al.
-/// 2020, arXiv:2001.01328). The increment over an interval is the sum of the increments over its halves; the noise that
-/// divides it between the halves is seeded by the position of the interval in the tree.
+/// 2020, arXiv:2001.01328). The increment over an interval is the sum of the increments over its halves; the seed of
+/// the path and the position of the interval in the tree seed the noise that divides the increment between the halves.
 pub struct BrownianPath {
     seed: u64,
     whole: Interval,

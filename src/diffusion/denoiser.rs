@@ -9,7 +9,8 @@ use super::posterior::StepPosterior;
 use super::prediction::{Clip, Prediction};
 use super::schedule::Schedule;
 
-/// Guided predictions, which a sampler awaits. Recipes implement this trait with network calls, tests with a formula.
+/// The network's guided predictions, which a sampler awaits. Recipes implement this trait by network calls, tests
+/// implement it by a formula.
 pub trait Denoise {
     /// The network's raw prediction after guidance (ε, v or x0, as the model was trained), of the same shape as `x`.
     /// `x: (B, C, h, w)` is already scaled for the network; `t` is the timestep that the network receives.
@@ -21,8 +22,8 @@ pub trait Denoise {
     }
 
     /// Called after each network call with the state computed from its output; sampling continues with the returned
-    /// state. `noised(x0, noise)` adds to the latents of a picture as much noise as that state has, or none at the end
-    /// of the run; both arguments are `(B, C, h, w)`.
+    /// state. `noised(x0, noise)` adds `noise` to the latents `x0` of a picture until they have as much noise as the
+    /// state `x`, or adds none at the end of the run; both arguments are `(B, C, h, w)`.
     fn adjust_state(&self, x: Latents, _noised: &dyn Fn(&Latents, &Latents) -> Latents) -> Latents {
         x
     }
@@ -48,7 +49,8 @@ impl<'a, D: Denoise> Denoiser<'a, D> {
         Denoiser { prediction, denoise, schedule, timeline: schedule.timeline(), calls: Cell::new(0) }
     }
 
-    /// The raw prediction for `x`, which is already scaled for the network. Fails if its shape is not that of `x`.
+    /// The raw prediction for `x`, which is already scaled for the network. Fails if the prediction does not have the
+    /// shape of `x`.
     pub(super) async fn raw(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
         let raw = self.denoise.predict(x, t).await?;
         self.calls.set(self.calls.get() + 1);

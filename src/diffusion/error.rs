@@ -32,7 +32,8 @@ pub enum InvalidScheduler {
     UnsupportedClass { class: String },
     #[error("unknown scheduler name {name:?}")]
     UnknownName { name: String },
-    /// A key of the request. Unknown keys in a model's file are ignored, as in diffusers.
+    /// The request contains a key that the class does not have. In a model's file, such keys are ignored, as in
+    /// diffusers.
     #[error("{class} has no key {key:?}")]
     UnknownKey { class: &'static str, key: String },
     #[error("{key} is {value}, it must be {bound}")]
@@ -53,12 +54,12 @@ pub enum InvalidSteps {
     OutOfRange { t: f64, num_train_timesteps: usize },
     #[error("times steps must be at least 1, not {} · {steps}", Shown(*strength))]
     NothingLeft { steps: usize, strength: f64 },
-    /// No step begins before the share `share` of the schedule, where the run ends.
+    /// The run ends after the fraction `share` of the schedule, but no step begins before that.
     #[error("must be at least {least:.4} so that one of the {steps} steps comes before it, not {}", Shown(*share))]
     EndsEarly { steps: usize, share: f64, least: f64 },
     #[error("cannot be used with steps that begin at the last timestep")]
     BeginsAtEnd,
-    /// No step begins after the share `share` of the schedule, where the run begins.
+    /// The run begins after the fraction `share` of the schedule, but no step begins after that.
     #[error("must be below {bound:.4} so that one of the {steps} steps comes after it, not {}", Shown(*share))]
     BeginsAfterAll { steps: usize, share: f64, bound: f64 },
     #[error(

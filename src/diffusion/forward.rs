@@ -3,7 +3,8 @@
 use super::betas::Betas;
 use super::latents::Latents;
 
-/// A normal distribution given a known state `x`: the mean is `signal · x`, every number has the variance `variance`.
+/// The normal distribution of a later state, given a known state `x`: the mean is `signal · x`, and each element has
+/// the variance `variance`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Transition {
     pub signal: f64,

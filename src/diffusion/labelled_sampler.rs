@@ -17,7 +17,7 @@ pub struct LabelledSampler {
     pub label: SamplerLabel,
 }
 
-/// A schedule type of the web interface that this program has.
+/// A schedule type of the web interface that this program supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScheduleType {
     /// Name in requests, such as `sgm_uniform`.
@@ -48,7 +48,7 @@ pub enum UnknownLabel {
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
     pub sampler: &'static LabelledSampler,
-    /// Whether the sampler has only its own noise levels, so that the schedule type has no effect, as in the web
+    /// Whether the sampler does not support the requested schedule type, so that the type has no effect, as in the web
     /// interface.
     pub ignores_schedule_type: bool,
 }
@@ -71,7 +71,7 @@ static SAMPLERS: LazyLock<Vec<LabelledSampler>> = LazyLock::new(|| {
     samplers
 });
 
-/// The names of the samplers in the web interface, and of those that only this program has.
+/// The names of all samplers: those of the web interface, and those of samplers that only this program has.
 pub fn sampler_labels() -> Vec<&'static str> {
     let mut labels: Vec<&'static str> = Vec::new();
     for sampler in SAMPLERS.iter() {
@@ -115,7 +115,7 @@ fn schedule_type_of(text: &str) -> Option<ScheduleType> {
     SCHEDULE_TYPES.into_iter().find(|kind| is(kind.name) || is(kind.label))
 }
 
-/// The spelling of a sampler's name in the table.
+/// Finds a sampler's name in the table, whatever its letter case, and returns the spelling of the table.
 fn known(name: &str) -> Option<&'static str> {
     SAMPLERS.iter().map(|sampler| sampler.label.sampler.as_str()).find(|label| label.eq_ignore_ascii_case(name))
 }
@@ -149,11 +149,11 @@ fn automatic_type(sampler: &str) -> &'static str {
     }
 }
 
-/// The keys that choose noise levels, of which at most one is set.
+/// The keys that choose noise levels. In a configuration, at most one of them is true.
 const FLAGS: [&str; 3] = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"];
 
-/// Schedulers without a name of their own: two more samplers of the multistep class, each with every kind of levels,
-/// and the named samplers with `trailing` timesteps.
+/// Configurations that no scheduler name stands for: two samplers of the multistep class, each with every kind of
+/// levels, and the named samplers with `trailing` timesteps.
 fn objects() -> Vec<Map<String, Value>> {
     let multistep = |keys: Value| {
         let mut object = Map::from_iter([
@@ -179,8 +179,8 @@ fn objects() -> Vec<Map<String, Value>> {
     bases.iter().cloned().chain(respaced).chain(trailing).collect()
 }
 
-/// The scheduler configuration of a usual Stable Diffusion model. Merging each choice of the table into it gives the
-/// label of the choice.
+/// The scheduler configuration of a usual Stable Diffusion model. The label of each choice in the table is that of this
+/// configuration with the choice merged into it.
 fn usual_model() -> Map<String, Value> {
     Map::from_iter([
         ("_class_name".to_owned(), "PNDMScheduler".into()),

@@ -23,7 +23,7 @@ impl Latents {
         }
     }
 
-    /// Latents of this shape whose values `fill` sets; they are zero before.
+    /// Latents of this shape whose values `fill` sets; `fill` receives zeros.
     pub(super) fn filled(shape: [usize; 4], fill: impl FnOnce(&mut [f32])) -> Latents {
         let mut data = vec![0.0; shape.iter().product()];
         fill(&mut data);
@@ -58,7 +58,8 @@ impl Latents {
     /// terms and rounded once.
     ///
     /// # Panics
-    /// If there are no terms, or if their shapes differ. Callers check the shapes of latents from outside first.
+    /// If there are no terms, or if their shapes differ. Callers first check the shapes of latents that a network or a
+    /// recipe returned.
     pub fn combine(terms: &[(f64, &Latents)]) -> Latents {
         let shape = terms[0].1.shape;
         assert!(terms.iter().all(|(_, x)| x.shape == shape), "latents of different shapes were combined");
@@ -86,7 +87,7 @@ impl Latents {
         Latents { shape: self.shape, data: pairs.map(|(a, b)| f((*a).into(), (*b).into()) as f32).collect() }
     }
 
-    /// `mask · x + (1 − mask) · under`. The `mask` (h, w) is the same for every image and channel.
+    /// `mask · self + (1 − mask) · under`. The `mask` (h, w) is the same for every image and channel.
     ///
     /// # Panics
     /// If the shapes differ.

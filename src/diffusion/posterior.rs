@@ -7,11 +7,12 @@ use super::latents::Latents;
 pub struct StepPosterior {
     /// The prediction, as [`Denoise::predict`](super::Denoise::predict) returns it.
     pub prediction: Latents,
-    /// For `learned_range`: where the logarithm of the variance lies between that of `β̃` (−1) and that of `β` (1)
-    /// (equation 15 of Nichol and Dhariwal 2021, arXiv:2102.09672, in the form of their program).
+    /// For `learned_range`: the position of the variance's logarithm between `ln β̃`, where the position is −1, and
+    /// `ln β`, where it is 1. `β̃` is the variance of the posterior, `β` that of the forward step (equation 15 of
+    /// Nichol and Dhariwal 2021, arXiv:2102.09672, in the form of their program).
     pub variance: Option<Latents>,
-    /// The gradient `s ∇ ln p(y | x)` of a classifier. Times the variance, it shifts the mean (algorithm 1 of Dhariwal
-    /// and Nichol 2021, arXiv:2105.05233).
+    /// The gradient `s ∇ ln p(y | x)` of a classifier. This gradient, multiplied by the variance, shifts the mean of
+    /// the step (algorithm 1 of Dhariwal and Nichol 2021, arXiv:2105.05233).
     pub gradient: Option<Latents>,
 }
 
@@ -22,14 +23,14 @@ impl StepPosterior {
     }
 }
 
-/// The variance of a step: one number, or one per number of the state.
+/// The variance of a step: one number for all elements of the state, or one number for each element.
 pub(super) enum Variance {
     One(f64),
     Each(Latents),
 }
 
 impl Variance {
-    /// A term of a linear combination: `power(variance)` times `x`.
+    /// `power(variance)` times `x`, as a term of a linear combination: a factor and latents.
     pub(super) fn times(&self, x: Latents, power: fn(f64) -> f64) -> (f64, Latents) {
         match self {
             Variance::One(variance) => (power(*variance), x),

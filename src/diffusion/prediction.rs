@@ -3,7 +3,8 @@
 use super::latents::Latents;
 use super::point::Point;
 
-/// What the network predicts: diffusers' `prediction_type`, and the forms that some of its classes use.
+/// What the network predicts: a value of diffusers' `prediction_type`, or a form that only some classes of diffusers
+/// use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Prediction {
     /// The noise ε.
@@ -20,7 +21,7 @@ pub enum Prediction {
     /// gives `−F`.
     Preconditioned { sigma_data: f64, negated: bool },
     /// As `Preconditioned`, not negated, with the boundary condition of Song et al. (2023), arXiv:2303.01469, appendix
-    /// C: at `sigma_min`, x0 is the state.
+    /// C: at `sigma_min`, the predicted x0 equals the state.
     Boundary { sigma_data: f64, sigma_min: f64 },
 }
 
@@ -74,7 +75,8 @@ impl Prediction {
 
     /// The factor `k` of guidance by a gradient `g = s ∇ ln p(y | x)`: the raw network output plus `k g` predicts
     /// `ε − σ g` instead of ε (algorithm 2 of Dhariwal and Nichol 2021, arXiv:2105.05233). `x` is the state as the
-    /// network receives it. Without signal, a state says nothing about its class, so there the factor is 0.
+    /// network receives it. At `α = 0`, a state says nothing about the class `y`, so there the factor is 0; schedules
+    /// for networks that predict ε never start there.
     pub(crate) fn gradient_factor(self, now: &Point) -> f64 {
         let Point { alpha, sigma, .. } = *now;
         match self {
@@ -87,7 +89,7 @@ impl Prediction {
                 let factor = sigma / sigma_data;
                 if negated { -factor } else { factor }
             }
-            // At `sigma_min` x0 is the state, and nothing changes it.
+            // At `sigma_min` the predicted x0 is the state, whatever the network returns.
             Prediction::Boundary { sigma_min, .. } if sigma <= sigma_min => 0.0,
             Prediction::Boundary { sigma_data, sigma_min } => sigma * sigma / ((sigma - sigma_min) * sigma_data),
         }
@@ -115,8 +117,8 @@ pub enum Clip {
     Nothing,
     /// `clip_sample`: clamps to `[-range, range]`.
     Range(f32),
-    /// `thresholding`: clamps to the `ratio` quantile of `|x0|`, itself clamped to `[1, max]`, and divides by it
-    /// (section 2.3 of Saharia et al. 2022, arXiv:2205.11487).
+    /// `thresholding`: clamps to `[-s, s]` and divides by `s`, where `s` is the `ratio` quantile of `|x0|`, clamped to
+    /// `[1, max]` (section 2.3 of Saharia et al. 2022, arXiv:2205.11487).
     Dynamic {
         ratio: f32,
         max: f32,
@@ -153,8 +155,8 @@ fn quantile(row: &[f32], ratio: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// Guidance by a gradient makes every prediction predict `ε − σ g`; for networks whose input is scaled by `k`, the
-    /// gradient of the unscaled state is `k g`.
+    /// Guidance by a gradient makes every kind of network output predict `ε − σ g`; for networks whose input is scaled
+    /// by `k`, the gradient of the unscaled state is `k g`.
     #[test]
     fn the_gradient_changes_the_noise_alike_whatever_is_predicted() {
         let of = |value: f32| Latents::new([1, 1, 1, 1], vec![value]).unwrap();

@@ -10,10 +10,10 @@ use super::scheduler_config::SchedulerConfig;
 
 pub use super::denoiser::Denoise;
 
-/// Runs the sampler of `schedule` from the first state `x: (B, C, h, w)` and returns the latents of a picture of the
-/// same shape. `x` is unit noise times `init_noise_sigma`, or a picture with noise added. `eta` is clamped to `[0, 1]`;
-/// DDIM uses it as the fraction of DDPM's noise that each step adds, TCD as γ; the other samplers ignore it. Random
-/// numbers are taken from `noise` in the order of diffusers.
+/// Runs the sampler of `schedule` from the first state `x: (B, C, h, w)` and returns the latents of the finished
+/// pictures, of the same shape. `x` is unit noise times `init_noise_sigma`, or the latents of pictures with noise
+/// added. `eta` is clamped to `[0, 1]`; DDIM uses it as the fraction of DDPM's noise that each step adds, TCD as γ; the
+/// other samplers ignore it. The sampler takes random numbers from `noise` in the same order as diffusers.
 ///
 /// # Errors
 /// The network fails, a shape does not match, or the result is not finite.
@@ -31,8 +31,9 @@ pub async fn sample<D: Denoise>(
     if x.is_finite() { Ok(x) } else { Err(Error::NotFinite) }
 }
 
-/// The number of steps of a whole run and the number of its network calls, computed without running it. The number of
-/// steps differs from `steps` only where `lambda_min_clipped` removes timesteps of the spacing `trailing`.
+/// The number of steps of a whole run and the number of its network calls, computed without running it. The returned
+/// number of steps differs from the argument `steps` only where `lambda_min_clipped` removes timesteps of the spacing
+/// `trailing`.
 ///
 /// # Errors
 /// The scheduler cannot run this number of steps.

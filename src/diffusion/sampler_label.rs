@@ -24,8 +24,8 @@ impl SchedulerConfig {
             (Some(Respacing::Karras), _) => Some("Karras"),
             (Some(Respacing::Exponential), _) => Some("Exponential"),
             (Some(Respacing::Beta), _) => Some("Beta"),
-            // Without a schedule type the web interface uses its own default for the sampler, which is Karras for many
-            // samplers.
+            // The metadata names even uniform levels: without a schedule type, the web interface would use its default
+            // for the sampler, which is Karras for many samplers.
             (None, Label::WithLevels(_)) if self.spacing == Spacing::Trailing => Some("SGM Uniform"),
             (None, Label::WithLevels(_)) => Some("Uniform"),
             (Some(Respacing::Lu), _) | (None, _) => None,

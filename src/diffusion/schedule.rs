@@ -37,7 +37,7 @@ pub struct Schedule {
     run: Range<usize>,
     init_noise_sigma: f64,
     config: SchedulerConfig,
-    /// `⌊T/n⌋` training timesteps.
+    /// The length of a step in training timesteps: `⌊T/n⌋`.
     stride: f64,
 }
 
@@ -79,9 +79,9 @@ impl Schedule {
         Schedule { points, run, init_noise_sigma, config: config.clone(), stride: config.stride(steps) }.checked()
     }
 
-    /// The schedule of a run that starts from a picture with noise added; `strength` is in (0, 1]. If the class is that
-    /// of distilled models (Luo et al. 2023, arXiv:2310.04378, in the form of diffusers), the run has `steps` steps,
-    /// all within the last part of the levels. Otherwise, it has the last of `steps` steps, as
+    /// The schedule of a run that starts from a picture with noise added; `strength` is in (0, 1]. With the LCM
+    /// scheduler (Luo et al. 2023, arXiv:2310.04378, in the form of diffusers), the run has `steps` steps, all within
+    /// the last part of the levels. With another scheduler, the run has the last of `steps` steps, as
     /// [`Schedule::for_strength`] chooses them.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl Schedule {
         Ok(Schedule { run, ..self })
     }
 
-    /// Keeps the steps that [`Schedule::until`] with `start` in place of `end` leaves out.
+    /// Keeps the steps that [`Schedule::until`] would leave out if its `end` were `start`.
     ///
     /// # Errors
     /// No step is left, or the run would start after Runge-Kutta steps.
@@ -156,7 +156,7 @@ impl Schedule {
         (all - end * all).round_ties_even()
     }
 
-    /// The share whose `cutoff` is timestep `t`, rounded down.
+    /// The fraction of the schedule whose [`cutoff`](Self::cutoff) is `⌊t⌋`.
     fn share_at(&self, t: f64) -> f64 {
         let all = self.config.num_train_timesteps() as f64;
         (all - t.floor()) / all

@@ -45,8 +45,8 @@ fn class_of(map: &Map<String, Value>) -> Result<&'static Class, InvalidScheduler
 }
 
 impl SchedulerConfig {
-    /// The scheduler name of this class. If a model has this scheduler, a request with this name gets the same scheduler
-    /// as a request without a name. `None` if the class has no name.
+    /// The first scheduler name of this configuration's class. If a model's scheduler is of this class, a request with
+    /// this name gets the same scheduler as a request without a name. `None` if the class has no name.
     pub fn name(&self) -> Option<&'static str> {
         self.class.names.first().map(|named| named.name)
     }
@@ -61,9 +61,9 @@ impl SchedulerConfig {
     }
 
     /// diffusers' `Cls.from_config(model, **request)`: the request's keys override the model's keys, and the class
-    /// gives the remaining defaults. Only the request's keys must be known to the class. One difference from
-    /// diffusers: `Class::exclusive_values` names a key and the values of it that the class knows. If the request does not
-    /// set this key and the model has another value, the class's default applies.
+    /// gives the remaining defaults. Only the request's keys must be known to the class. One difference from diffusers:
+    /// `Class::exclusive_values` names a key, and the values that the class knows for it. If the request does not set
+    /// this key, and the model's file has a value that the class does not know, the class's default applies.
     ///
     /// # Errors
     /// A name, key, class or value is unknown or invalid, or the keys conflict.

@@ -41,7 +41,7 @@ pub struct SchedulerConfig {
     pub(super) steps_offset: usize,
     /// Flow-matching levels, which replace the levels of the betas.
     pub(super) flow: Option<Flow>,
-    /// Ends of respaced levels (karras, exponential, beta).
+    /// The smallest and the largest respaced level (karras, exponential, beta), if the configuration sets them.
     pub(super) range: SigmaRange,
 }
 
@@ -87,8 +87,8 @@ impl SchedulerConfig {
         self.class.name
     }
 
-    /// The same scheduler with its flow levels shifted for one picture size, if it shifts by size
-    /// (`use_dynamic_shifting`); `mu` is diffusers' parameter of the size.
+    /// The same scheduler, with its flow levels shifted for one picture size if it shifts by size
+    /// (`use_dynamic_shifting`); `mu` is the parameter that diffusers' pipelines compute from the size.
     #[must_use]
     pub fn shifted(mut self, mu: f64) -> SchedulerConfig {
         self.flow = self.flow.map(|flow| flow.at(mu));

@@ -1,6 +1,6 @@
 //! The seeds that torchsde derives for the nodes of its Brownian tree.
 
-/// Number of words of entropy that are mixed. torchsde uses 24; numpy's default is 4.
+/// The size of the pool into which the entropy is mixed, in words. torchsde uses 24; numpy's default is 4.
 const POOL: usize = 24;
 
 /// `numpy.random.SeedSequence(entropy=seed, spawn_key=key, pool_size=24)`: the hash of O'Neill (2015), "Developing a

@@ -1,4 +1,4 @@
-//! `σ/α` of the training timesteps, and ways to choose other levels.
+//! `σ/α` of the training timesteps, and ways to choose other noise levels.
 
 use super::beta_distribution;
 
@@ -12,7 +12,8 @@ pub(super) enum Respacing {
     Exponential,
     /// Quantiles of Beta(0.6, 0.6), arXiv:2407.12173.
     Beta,
-    /// Evenly spaced in λ (Lu et al. 2022, arXiv:2206.00927): the same levels as `Exponential`, with other timesteps.
+    /// Evenly spaced in λ (Lu et al. 2022, arXiv:2206.00927): the formula of `Exponential`, but regardless of
+    /// [`SigmaRange`], and with timesteps that are rounded differently.
     Lu,
 }
 
@@ -36,7 +37,8 @@ impl Respacing {
     }
 }
 
-/// diffusers' `sigma_min` and `sigma_max`: ends of respaced levels, in place of the ends of the schedule.
+/// diffusers' `sigma_min` and `sigma_max`: if set, the smallest and the largest respaced level, instead of those of the
+/// schedule.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct SigmaRange {
     pub(super) min: Option<f64>,
@@ -44,7 +46,8 @@ pub(super) struct SigmaRange {
 }
 
 impl SigmaRange {
-    /// `n` levels between the ends of the range; `max` and `min` replace missing ends. Lu levels ignore the range.
+    /// `n` levels from the largest level of the range to the smallest; if the range lacks one of the two, `max` or
+    /// `min` replaces it. Lu levels ignore the range.
     pub(super) fn levels(self, respacing: Respacing, max: f64, min: f64, n: usize) -> Vec<f64> {
         match respacing {
             Respacing::Lu => respacing.levels(max, min, n),
@@ -84,7 +87,7 @@ impl SigmaTable {
         self.at(self.sigmas.len() as f64)
     }
 
-    /// The timestep with level `sigma`, linear in `ln σ`.
+    /// The timestep whose level is `sigma`, interpolated linearly in `ln σ`.
     pub(super) fn timestep_of(&self, sigma: f64) -> f64 {
         let log = libm::log(sigma.max(1e-10));
         let not_above = self.logs.partition_point(|l| f64::from(*l) <= log);

@@ -11,8 +11,9 @@ pub enum Spacing {
 }
 
 impl Spacing {
-    /// `steps` of the `train` timesteps. `whole` rounds the timesteps of linspace to integers, as DDPM, DDIM and PNDM
-    /// do; the Euler family keeps fractional timesteps, in float32. Fails if there are more steps than timesteps.
+    /// Chooses `steps` of the `train` timesteps. `whole` rounds the timesteps of linspace to integers, as DDPM, DDIM
+    /// and PNDM do; the Euler family keeps fractional timesteps, in float32. Fails if there are more steps than
+    /// timesteps.
     pub(super) fn timesteps(
         self,
         train: usize,
@@ -33,9 +34,9 @@ impl Spacing {
         })
     }
 
-    /// The timesteps of the DPM-Solver classes. `Linspace` and `Leading` divide the range by `steps + 1` and leave out
-    /// the lowest timestep. Only the lowest `kept` of the `train` timesteps are used; `Trailing` may then return fewer
-    /// than `steps`. Fails if there are more steps than timesteps.
+    /// The timesteps of the DPM-Solver classes. `Linspace` and `Leading` choose `steps + 1` timesteps and leave out the
+    /// lowest one. Only the lowest `kept` of the `train` timesteps are used; `Trailing` may therefore return fewer than
+    /// `steps` timesteps. Fails if there are more steps than timesteps to use.
     pub(super) fn dpm_timesteps(
         self,
         kept: usize,
@@ -65,8 +66,8 @@ fn linspace(stop: f64, count: usize) -> impl DoubleEndedIterator<Item = f64> + E
     (0..count).map(move |i| if i == last && last > 0 { stop } else { i as f64 * step })
 }
 
-/// `numpy.arange(kept, 0, -train / steps)`, rounded, minus one. Where the division leaves a remainder in the last bit,
-/// numpy returns one value too many (timestep -1); this function leaves it out.
+/// `numpy.arange(kept, 0, -train / steps)`, rounded, minus one. Where `train / steps` is rounded down, numpy returns
+/// one value too many, timestep -1; this function leaves this timestep out.
 fn trailing(kept: usize, train: usize, steps: usize) -> Vec<f64> {
     let start = kept as f64;
     let step = start - (start - train as f64 / steps as f64);

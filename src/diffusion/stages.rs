@@ -3,8 +3,8 @@
 use super::{InvalidSteps, Schedule, SchedulerConfig};
 use crate::generation::{Draw, ImageInfluence, Refiner};
 
-/// The schedules of a generation. They are built when a request arrives, to reject requests that their own
-/// scheduler cannot run, and again when the generation runs.
+/// The schedules of a generation. They are built when a request arrives, so that the server rejects a request which the
+/// model's scheduler cannot run, and again when the generation runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stages {
     /// The steps of the generation's base model.
@@ -17,9 +17,10 @@ pub struct Stages {
 #[derive(Clone, Copy, Debug)]
 pub struct BaseSchedule<'a> {
     pub config: &'a SchedulerConfig,
-    /// Whether the network takes the guidance scale as an input, as LCM networks do. With a source picture and a
-    /// `strength`, the LCM scheduler then runs all requested steps within the last `strength` of the levels, unless the
-    /// request lists the levels. In all other cases with a `strength`, only the last steps run.
+    /// Whether the network takes the guidance scale as an input, as LCM networks do. If such a network gets a source
+    /// picture with a `strength`, and the request lists no levels, the LCM scheduler runs all requested steps within
+    /// the last part of the levels; `strength` is the fraction of the levels in this part. In all other cases with a
+    /// `strength`, only the last of the requested steps run.
     pub is_distilled: bool,
 }
 
@@ -36,7 +37,7 @@ impl Stages {
     /// The schedules of the generation `draw`.
     ///
     /// # Errors
-    /// A field leaves a model without a step, or requests what its scheduler cannot do.
+    /// A field leaves a model without a step, or requests something that the model's scheduler cannot do.
     pub fn of(draw: &Draw, base: BaseSchedule<'_>, refiner: Option<&SchedulerConfig>) -> Result<Stages, InvalidStage> {
         let steps = draw.steps as usize;
         let at = |field| move |error| InvalidStage { field, error };

@@ -45,7 +45,8 @@ impl<'a> StepSource<'a> {
     }
 }
 
-/// The timesteps that a request lists. Fails if they do not fall or the model was not trained on one of them.
+/// The timesteps that a request lists. Fails if they do not fall, or if one of them is not a training timestep of the
+/// model.
 pub(super) fn listed(timesteps: &[u32], config: &SchedulerConfig) -> Result<Vec<f64>, InvalidSteps> {
     let num_train_timesteps = config.num_train_timesteps();
     if timesteps.windows(2).any(|pair| pair[1] >= pair[0]) {

@@ -1,9 +1,9 @@
 //! Computes how much work the runs of a batch are charged for, in multiplications.
 
-/// The account of one batch. The price of a slice is its own seconds, divided by the pace at that moment. A wrong
-/// alternative would be to divide all seconds so far by the current pace, and to charge what this quotient has grown by:
-/// if multiplications became slower while the batch was paused, the quotient would shrink, the next slices would be
-/// free, and the batch would keep its turn.
+/// The account of one batch. The price of a slice is the seconds of this slice, divided by the pace at that moment. It
+/// would be wrong to divide the seconds of all slices by the current pace and to charge the growth of this quotient: if
+/// multiplications became slower while the batch was paused, the quotient would shrink, the next slices would be free,
+/// and the batch would keep its turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Account {
     /// Multiplications of the whole batch.
@@ -17,9 +17,9 @@ impl Account {
         Account { work, charged: 0.0 }
     }
 
-    /// The price of a slice that took `seconds`, if a multiplication takes `pace` seconds. A slice is charged
-    /// for its time, because other runs wait for that time. So if a batch is slower than expected, the sum of the prices
-    /// of its slices exceeds the work of the batch.
+    /// The price of a slice that took `seconds` seconds, if a multiplication takes `pace` seconds. A slice is charged
+    /// for its time, because other runs wait for that time. So if a batch is slower than expected, the sum of the
+    /// prices of its slices exceeds the work of the batch.
     pub fn slice(&mut self, seconds: f64, pace: f64) -> f64 {
         let price = seconds / pace;
         self.charged += price;

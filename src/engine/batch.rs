@@ -36,7 +36,8 @@ pub(super) fn next<T: Send + 'static>(items: &mut dyn Items, count: usize) -> Ve
     items.by_ref().take(count).collect()
 }
 
-/// A batch consists of pending calls with equal keys, and the key includes the type of the call.
+/// Why rows and answers have the expected type: a batch consists of rows of calls with equal keys, and the key includes
+/// the type of the call.
 pub(super) const SAME_KIND: &str = "rows of equal keys are of one type";
 
 /// The rows of calls of type `C`.

@@ -61,7 +61,8 @@ impl EngineThread {
         }
         if let Some(error) = &active.lost {
             tracing::error!(device = self.device.name(), runs = active.runs.len(), "a device is lost: {error}");
-            // Before the observers learn that their runs have ended, so that no run is given to this device again.
+            // This call comes before the observers learn that their runs have ended, so that no run is given to this
+            // device again.
             if let Some(when_lost) = self.when_lost.take() {
                 when_lost(&error.to_string());
             }
@@ -71,7 +72,7 @@ impl EngineThread {
     }
 
     /// Waits for the next run. If no run arrives within [`IDLE`], gives the memory of earlier runs back to the system
-    /// and goes on waiting. `None` if all handles are gone.
+    /// and goes on waiting. `None` if all handles of the engine are dropped.
     fn wait(&self) -> Option<Run> {
         match self.inbox.recv_timeout(IDLE) {
             Ok(run) => Some(run),
@@ -84,7 +85,7 @@ impl EngineThread {
     }
 
     /// Admits runs from the inbox, at most `max_runs` at a time. Blocks only if no run is active. False if all handles
-    /// are gone.
+    /// of the engine are dropped.
     fn admit(&self, active: &mut ActiveRuns) -> bool {
         if active.runs.is_empty() {
             match self.wait() {
@@ -120,14 +121,14 @@ struct ActiveRuns {
     /// Batches that have begun and wait to continue. Each run has rows in at most one batch.
     paused: Vec<RunningBatch>,
     arrivals: u64,
-    /// The error that tells that the device is lost.
+    /// The error by which the engine learned that the device is lost; `None` if it is not lost.
     lost: Option<NetworkError>,
 }
 
 impl ActiveRuns {
-    /// Admits a run. The policy gives the turn to the run with the least service, to which the work that a run is
-    /// charged for is added. So a new run starts with the least service of the active runs: it neither gets many turns
-    /// in a row nor waits for many.
+    /// Admits a run. The policy gives the turn to the run with the least service, and the work that a run is charged
+    /// for is added to its service. So that no run has to wait long, a new run starts with the least service of the
+    /// active runs: it neither gets many turns in a row nor waits for many.
     fn enter(&mut self, mut run: Run) {
         let least = self.runs.iter().map(|run| run.service).reduce(f64::min).unwrap_or(0.0);
         let (known, replayed) = (std::mem::take(&mut run.replay), self.metrics.replayed_steps.clone());
@@ -138,8 +139,9 @@ impl ActiveRuns {
 
     fn drop_canceled(&mut self) {
         let canceled: Vec<Active> = self.runs.extract_if(.., |run| run.cancel.reason().is_some()).collect();
-        // A batch continues for its remaining runs and is dropped if there are none. A batch keeps its model alive, so
-        // it must be dropped before the observers learn that their runs have ended.
+        // A batch continues for its remaining runs and is dropped if there are none. A batch keeps its model alive, but
+        // when an observer learns that its run has ended, the engine must no longer hold the model. So the batch is
+        // dropped first.
         let is_gone = |share: &Share| canceled.iter().any(|run| run.arrival == share.run);
         for batch in &mut self.paused {
             batch.shares.iter_mut().filter(|share| is_gone(share)).for_each(Share::give_up);
@@ -184,10 +186,10 @@ impl ActiveRuns {
         true
     }
 
-    /// Ends all runs, whose generations other runs resume.
+    /// Ends all runs. Other runs can resume their generations.
     fn stop(self) {
         let ActiveRuns { runs, paused, metrics, .. } = self;
-        // A batch keeps its model alive.
+        // A batch keeps its model alive, so the batches are dropped before the runs end.
         drop(paused);
         runs.into_iter().for_each(|run| run.release(&metrics));
     }

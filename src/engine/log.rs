@@ -4,8 +4,8 @@ use sha2::{Digest, Sha256};
 
 use crate::catalogue::Numerics;
 
-/// Network outputs of consecutive logged calls of one run. Replayed to the same generation, they bring any sampler to
-/// the same state without a network call.
+/// Network outputs of consecutive logged calls of one run. If a recipe of the same generation gets them instead of
+/// calling the networks, its sampler reaches the same state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Log {
     /// How many logged calls of the run come before these.
@@ -88,7 +88,7 @@ fn read(mut rest: &[u8]) -> Option<Log> {
     while !rest.is_empty() {
         let rows = u32::from_le_bytes(number(&mut rest)?);
         let values = u32::from_le_bytes(number(&mut rest)?) as usize;
-        // Rows without values take no bytes, so a small file could claim any number of them.
+        // Rows without values are refused: they take no bytes, so a small file could claim any number of such rows.
         let size = values.checked_mul(4).filter(|size| *size > 0)?;
         let row = |_| Some(floats(rest.split_off(..size)?));
         log.asks.push((0..rows).map(row).collect::<Option<_>>()?);

@@ -13,7 +13,7 @@ pub struct BatchLimits {
     /// Maximum expected seconds of a batch of several rows. A single row that is expected to take longer is a *long*
     /// batch; it pauses after each slice of this length.
     pub slice_s: f64,
-    /// Maximum bytes of activations of one batch, and of a long batch together with all paused ones. A batch of a
+    /// Maximum bytes of activations of one batch, and of a long batch together with all paused batches. A batch of a
     /// single row may exceed the limit if it is not long or no batch is paused.
     pub max_bytes: u64,
 }
@@ -31,7 +31,8 @@ pub struct WaitingCall {
     /// Maximum bytes of activations per row.
     pub bytes: u64,
     /// The work that the run was charged for, in multiplications, plus the service with which it started. A slice is
-    /// charged to the runs of its batch; if a run gave its turn to the batch, to that run alone.
+    /// charged to the runs of its batch. If another run gave its turn to the batch, the slice is charged to that run
+    /// alone.
     pub service: f64,
     /// The run's number in the order of arrival.
     pub arrival: u64,
@@ -78,13 +79,13 @@ pub struct Pick {
     pub rows: usize,
 }
 
-/// A group of pictures of similar size. The pictures of a lane share its room, so that a picture never waits for the
-/// decoding of much larger ones.
+/// A group of pictures of similar size. Each lane has its own limit of latent pixels that are decoded at the same time,
+/// so that a picture never waits for the decoding of much larger pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
-    /// Pictures of at most a quarter of [`DECODING`].
+    /// Pictures of at most a quarter of [`DECODING`] latent pixels.
     Small,
-    /// Pictures of at most [`DECODING`].
+    /// Larger pictures of at most [`DECODING`] latent pixels.
     Medium,
     Large,
 }
@@ -127,11 +128,12 @@ impl Decoding {
 /// A batch takes at most one slice of time. A long batch pauses after each slice and waits for its next turn like the
 /// waiting calls. So the run with the least service waits for at most one slice.
 ///
-/// Memory has two limits. The activations of the paused batches and of a new long one together fit `max_bytes`; if
-/// those of the first run's call do not fit, the first paused batch gets the turn. The pictures that are being decoded
-/// have a limit of latent pixels for each `Lane`; if the first run's call begins to decode pictures for which its
-/// lane has no room, the turn goes to the first paused batch or run that is decoding pictures of that lane. In later
-/// decisions, other runs that do not fit also give their turns away, so the batch or run that got the turn ends soon.
+/// Memory has two limits. The activations of the paused batches and of a new long batch together fit `max_bytes`; if
+/// the first run's call would exceed this limit, the first paused batch gets the turn. The pictures that are being
+/// decoded have a limit of latent pixels for each `Lane`; if the first run's call begins to decode pictures for which
+/// its lane has no room, the turn goes to the first paused batch or run that is decoding pictures of that lane. In
+/// later decisions, other runs that do not fit also give their turns away, so the batch or run that got the turn ends
+/// soon.
 ///
 /// The run that gives its turn away is charged for the slice. Otherwise it would stay first and give away all turns
 /// until that batch or run ends, and the runs behind it would wait.
@@ -191,8 +193,8 @@ pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimi
         is_overdrawn: false,
     };
     let mut picks = Vec::new();
-    // The run that leads the batch is not always the first run with this key, because the leader may have been given
-    // its turn.
+    // The run that leads the batch is not always the first run with this key: it may have got its turn from the first
+    // run.
     let others = order.into_iter().filter(|&index| index != head && waiting[index].key == *key);
     for index in std::iter::once(head).chain(others) {
         let run = &waiting[index];

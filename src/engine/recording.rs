@@ -6,8 +6,8 @@ use prometheus::IntCounter;
 
 use super::log::Log;
 
-/// A portion that reaches this size, in bytes, is due before its interval ends. It holds 32 guided steps of one picture
-/// of 1024 × 1024 pixels, and is small compared to the activations.
+/// A portion that reaches this size, in bytes, is due before its interval ends. Such a portion holds 32 guided steps of
+/// one picture of 1024 × 1024 pixels, and takes little memory compared to the activations.
 const PORTION_BYTES: usize = 16 << 20;
 /// Recording stops when more than this number of bytes waits to be handed to the run's
 /// [`Observer`](super::Observer), which stores portions.

@@ -4,21 +4,23 @@ use std::collections::HashMap;
 
 use super::BatchKey;
 
-/// How many batches of the limit's size must fit before the limit is doubled, because memory may have become free. So
-/// at most one batch of this number is computed in vain.
+/// After this many batches of the limit's size have fitted, the limit is doubled, because memory may have become free.
+/// If it has not, one batch fails and the limit is halved again, so at most one of this many batches is computed in
+/// vain.
 const FITTING: u32 = 64;
 
 /// Maximum number of limits. If more are learned, all are forgotten.
 const LIMITS: usize = 1024;
 
-/// The limits of the batches that did not fit. All rows of equal keys need equal memory.
+/// The maximum number of rows for each key of which a batch did not fit. Rows with the same key take about the same
+/// memory.
 #[derive(Debug, Default)]
 pub(super) struct RowLimits(HashMap<BatchKey, Limit>);
 
 #[derive(Debug)]
 struct Limit {
     rows: usize,
-    /// How many batches of so many rows have fitted since the limit changed.
+    /// How many batches of at least `rows` rows have fitted since the limit changed.
     fitted: u32,
 }
 
@@ -28,7 +30,7 @@ impl RowLimits {
         self.0.get(key).map_or(usize::MAX, |limit| limit.rows)
     }
 
-    /// A batch of `rows` rows did not fit: the next ones have half of them, at least 1.
+    /// A batch of `rows` rows did not fit: the next batches have at most half as many rows, rounded up.
     pub fn shrink(&mut self, key: &BatchKey, rows: usize) {
         if self.0.len() >= LIMITS {
             self.0.clear();

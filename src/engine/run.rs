@@ -1,5 +1,5 @@
-//! A run on the engine's thread: its future, its slot and its service, the account by which the policy chooses among
-//! runs.
+//! A run on the engine's thread: its future, its slot, and its service, which is the account by which the policy
+//! chooses among runs.
 
 use std::{
     cell::RefCell,
@@ -41,9 +41,9 @@ pub(super) struct Active {
     refiner: Option<Arc<Model>>,
     /// The run's number in the order of arrival.
     pub arrival: u64,
-    /// The run's account in fair queueing: the work that it was charged for, in multiplications, plus the least account
-    /// of the active runs when it was admitted. A slice is charged to the runs of its batch; if a run gave its turn to
-    /// the batch, to that run alone.
+    /// The run's account in fair queueing: the work that the run was charged for, in multiplications, plus the least
+    /// account of the active runs when the run was admitted. A slice is charged to the runs of its batch. If another
+    /// run gave its turn to the batch, the slice is charged to that run alone.
     pub service: f64,
     /// Rows of denoiser calls that were computed for this run.
     pub steps: u64,
@@ -85,7 +85,7 @@ impl Active {
         }
     }
 
-    /// The error of the run. If numbers are not finite, it names the step in which this was found.
+    /// The error of the run. If numbers are not finite, the error names the step in which this was found.
     fn ended_by(&self, error: PipelineError) -> RunError {
         let (step, steps) = self.slot.borrow().step;
         match error {
@@ -120,8 +120,8 @@ impl Active {
         }
     }
 
-    /// For a run that another one will resume: hands the rest of the log to the observer. Returns the number of rows
-    /// of denoiser calls that are not in the log.
+    /// Hands the rest of the log to the observer, because another run will resume the generation. Returns the number of
+    /// computed rows that are not in the log, so that the other run must compute them again.
     pub fn give_up(&mut self) -> u64 {
         self.checkpoint(Recording::rest);
         self.steps.saturating_sub(self.kept)
@@ -213,7 +213,7 @@ impl Active {
         slot.failure.is_some() || slot.pending_call.as_ref().is_none_or(|pending_call| pending_call.is_answered())
     }
 
-    /// Ends the run before its results, because another run will resume the generation.
+    /// Ends the run before it has results, because another run will resume the generation.
     pub fn release(mut self, metrics: &Metrics) {
         metrics.wasted_steps.with_label_values(&["lost"]).inc_by(self.give_up());
         self.end(Err(RunError::Stopped));

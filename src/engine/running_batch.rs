@@ -40,9 +40,10 @@ pub(super) struct RunningBatch {
     pub spent: Duration,
     /// Whether the batch is expected to take longer than a slice. Then it pauses after each slice.
     pub long: bool,
-    /// Whether its row did not fit the memory of the device before, and is now computed while no other batch has begun.
+    /// Whether this is the last try of a single row that did not fit the memory of the device. No other batch has
+    /// begun, so the row has all of the memory.
     pub is_last_try: bool,
-    /// How many layers it has computed.
+    /// How many layers the batch has begun to compute.
     layers: usize,
 }
 
@@ -52,7 +53,7 @@ pub(super) struct Share {
     /// The run's arrival number.
     pub run: u64,
     pub rows: usize,
-    /// `None` if the run has ended. Its rows are computed, but their answers are dropped.
+    /// `None` if the run has ended. The rows of an ended run are still computed, but their answers are dropped.
     cancel: Option<Cancel>,
 }
 
@@ -78,7 +79,7 @@ impl Share {
 }
 
 impl RunningBatch {
-    /// Starts a batch, which computes when it is advanced. `demand` covers all rows.
+    /// Starts a batch. It computes only in [`RunningBatch::advance`]. `demand` covers all rows.
     pub fn new(
         model: Arc<Model>,
         (key, row_metric): (BatchKey, RowMetric),
@@ -133,7 +134,8 @@ impl RunningBatch {
             }
         };
         let mut answers = device.install(compute);
-        // A GPU may still be computing. Its time and its errors belong to this slice, so the engine waits for it.
+        // A GPU may still compute the layers that were submitted. The time and the errors of these layers belong to
+        // this slice, so the engine waits for the GPU.
         if !matches!(answers, Some(Err(_))) {
             let _timed = clock.time(network);
             answers = device.synchronize().err().map(|error| Err(NetworkError::of(network)(error))).or(answers);

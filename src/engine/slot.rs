@@ -16,7 +16,7 @@ use crate::{
 pub(super) struct Slot {
     /// The network call that the run awaits.
     pub pending_call: Option<Box<dyn PendingCall>>,
-    /// Set when the call has failed for good.
+    /// The error of the awaited call, if the call has failed and is not retried.
     pub failure: Option<PipelineError>,
     /// The phase to report to the observer.
     pub phase: Option<Phase>,
@@ -34,7 +34,7 @@ impl Slot {
     }
 }
 
-/// The [`Compute`] of one run. Each awaited call leaves a pending call in the slot.
+/// The [`Compute`] of one run. Each awaited call leaves a pending call in the slot, unless the log has the answer.
 pub(super) struct RunContext {
     pub slot: Rc<RefCell<Slot>>,
     pub model: Arc<Model>,

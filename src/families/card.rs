@@ -9,7 +9,7 @@ use crate::{
     weights::{LoadError, ModelFolder, float32_bytes},
 };
 
-/// Why a folder gives no model card.
+/// Why no model card can be made for a folder.
 #[derive(Debug, thiserror::Error)]
 pub enum CardError {
     #[error(transparent)]
@@ -61,8 +61,9 @@ pub(super) fn base(
     })
 }
 
-/// Bytes of the tensors of these parts as float32, read from the headers of their files. A part is (folder, stem of its
-/// weight files). The transformed weights that small layers keep for Winograd's algorithm are not included.
+/// The bytes that the tensors of these parts take as float32, computed from the headers of their files. A part is
+/// (folder, stem of its weight files). The transformed weights that small layers keep for Winograd's algorithm are not
+/// included.
 ///
 /// # Errors
 /// The files of a part are missing or broken.

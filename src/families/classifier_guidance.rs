@@ -47,7 +47,7 @@ impl Sizes {
     }
 
     /// Checks that both networks take pictures of the same size and channels, and that a U-Net with classes has at
-    /// least those of the classifier.
+    /// least as many classes as the classifier.
     fn check(&self, unet: &str, classifier: &str) -> Result<(), LoadError> {
         let refused = |path: &str, key: &str, value: Value, supported: String| {
             Err(LoadError::UnsupportedKey { path: path.into(), key: key.into(), value, supported })

@@ -69,7 +69,7 @@ impl Family for Dit {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         let networks = DiTNetworks::load(folder, device)?;
-        // A broken file was already rejected when the card was read.
+        // Errors are ignored here, because a broken `latentd.json` was already rejected when the card was read.
         let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
         let latent_rgb = match given.filter(|map| map.weight.len() == networks.spec().latent_channels) {
             Some(map) => map,
@@ -89,7 +89,7 @@ impl Recipe for Dit {
     }
 }
 
-/// The name of each class from `id2label`, or an empty string.
+/// The name of each class from `id2label`, or an empty string for a class without a name.
 fn class_names(index: &ModelIndex, classes: usize) -> Arc<[String]> {
     let labels = index.keys.get("id2label").and_then(Value::as_object);
     let name = |class: usize| labels?.get(&class.to_string())?.as_str().map(str::to_owned);

@@ -21,8 +21,8 @@ pub trait Family: Sync {
     /// The classes of diffusers' pipelines whose folders this family reads.
     fn classes(&self) -> &'static [&'static str];
 
-    /// Whether a folder with this `model_index.json` belongs to this family. The first family of the table that returns
-    /// true reads the folder.
+    /// Whether a folder with this `model_index.json` belongs to this family. The first family of
+    /// [`FAMILIES`](super::FAMILIES) that returns true reads the folder.
     fn reads(&self, index: &ModelIndex) -> bool {
         index.class().is_some_and(|class| self.classes().contains(&class))
     }
@@ -30,8 +30,8 @@ pub trait Family: Sync {
     /// Describes a folder from its configurations and the headers of its weight files, without reading weights.
     ///
     /// # Errors
-    /// A file is missing or broken, or requests what the family does not support: every error of [`Family::load`] that
-    /// is known without reading weights.
+    /// A file is missing or broken, or has a value that the family does not support. These are all errors of
+    /// [`Family::load`] that can be found without reading weights.
     fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError>;
 
     /// Reads the weights. Blocks until they are in memory.
@@ -87,7 +87,7 @@ pub struct Description {
 
 /// The sizes of a model's layers, from which work and memory of generations follow.
 pub trait Outline: fmt::Debug + Send + Sync {
-    /// The work and the memory of a generation with this model. `controls` returns the demand of ControlNets.
+    /// The work and the memory of a generation with this model. `controls` is called for the demand of each ControlNet.
     fn plan(&self, job: &Job, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan;
 }
 

@@ -1,4 +1,5 @@
-//! The parts that families without text share: a U-Net, a scheduler and, for latents, a codebook.
+//! Reads models that consist of a U-Net without text, a scheduler and, if the U-Net works on latents, an autoencoder
+//! with a codebook: DDPM, unconditional latent diffusion, consistency models and score-based models.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ use crate::{
     weights::{LoadError, ModelFolder, Weights},
 };
 
-/// How one of these families differs from the others.
+/// The properties in which the families of these models differ.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kind {
     /// The folder of the network that decodes latents into pictures; `None` for models of pixels.
@@ -43,7 +44,7 @@ pub(super) struct Parts {
     codebook: Option<(&'static str, VqModelConfig)>,
     /// (h, w) of the samples that the U-Net was trained on.
     sample_size: (usize, usize),
-    /// The names of classes that the index gives, by class number.
+    /// The names of classes in `model_index.json`, by class number.
     class_names: BTreeMap<usize, String>,
     notes: Vec<String>,
 }
@@ -55,10 +56,10 @@ impl Parts {
     /// Reads the configurations.
     ///
     /// # Errors
-    /// A file is missing or broken, or requests what the family does not support.
+    /// A file is missing or broken, or has a value that the family does not support.
     pub fn read(folder: &ModelFolder, kind: Kind) -> Result<Parts, LoadError> {
         let index = ModelIndex::of(folder)?;
-        // The first published models have the files of their only network next to the index.
+        // The first published models have the files of their only network next to `model_index.json`.
         let unet_folder = if folder.has("unet/config.json") { "unet" } else { "." };
         let path = in_folder(unet_folder, "config.json");
         let unet = UNet2DConfig::read(&path, &folder.json(&path)?)?;
@@ -86,7 +87,7 @@ impl Parts {
         Ok(Parts { scheduler_config, unet, unet_folder, codebook, sample_size, class_names, notes })
     }
 
-    /// Pixels per sample element along each side.
+    /// Pixels per element of the U-Net's samples, along each side: 1 without a codebook.
     fn scale(&self) -> usize {
         self.codebook.as_ref().map_or(1, |(_, config)| config.scale())
     }
@@ -149,7 +150,7 @@ impl Parts {
                 let weights = Weights::open(folder, part, WEIGHTS, device, current_name)?;
                 let network = VqModel::new(&config, &weights);
                 weights.finish()?;
-                // A broken file was already rejected when the card was read.
+                // Errors are ignored here, because a broken `latentd.json` was already rejected when the card was read.
                 let preview = Extras::read(folder).ok().and_then(|extras| extras.preview);
                 let codes = Codes::new(network, config, preview, device);
                 Output::Codes(codes.map_err(|error| LoadError::Preview(error.to_string()))?)

@@ -9,16 +9,16 @@ use crate::{
 /// The work and the memory of a generation, computed from the sizes of its model's layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// 10⁹ multiplications in all network calls together.
+    /// The work of all network calls together, in 10⁹ multiplications.
     pub cost: f64,
     /// The most bytes that the generation holds between its first step and its last picture.
     pub held: u64,
-    /// Bytes of the activations of the largest call, for one row.
+    /// Bytes of the activations of the largest call, per row.
     pub call: u64,
 }
 
-/// The demand of one row of a ControlNet, by its name, (h, w) of the latents and the number of tokens of the text.
-/// `None` for a ControlNet that cannot be used.
+/// A function that returns the demand of one row of a ControlNet. It takes the name of the ControlNet, (h, w) of the
+/// latents and the number of tokens of the text, and returns `None` for a ControlNet that cannot be used.
 pub type ControlDemand<'a> = dyn Fn(&str, [usize; 2], usize) -> Option<Demand> + 'a;
 
 /// The network calls of a generation that samples pictures.
@@ -30,24 +30,24 @@ pub struct SamplingDemand {
     pub branches: usize,
     /// How many times the sampler calls the denoiser for each row.
     pub calls: usize,
-    /// One row of a denoiser call: the mean work, and the most bytes.
+    /// The demand of one row of a denoiser call: the mean work of all calls, and the most bytes of a call.
     pub call: Demand,
-    /// Everything before the first step, for all pictures together.
+    /// The demand of all calls before the first step, for all pictures together.
     pub before: Demand,
-    /// Everything after the last step, per picture.
+    /// The demand of all calls after the last step, per picture.
     pub after: Demand,
 }
 
 /// An upper bound of the states of a picture that are in memory at the same time: the sampler's state, its history of
-/// at most four states, the current estimate, noise, intermediate results, and those of a source picture and its mask.
-/// The sum is rounded up.
+/// at most four states, the current estimate, noise, intermediate results, and the states of a source picture and its
+/// mask. The number is rounded up.
 const STATES: u64 = 12;
 
 /// The most copies of a row's state: in the row of the call, in the input and the output of the batch, in the answer,
 /// and in the prediction that guidance combines.
 const ROWS: u64 = 5;
 
-/// The most bytes of the log of a run before it is stored.
+/// The most bytes of network outputs of a run that wait in memory until they are stored in the run's log.
 const LOG_BYTES: u64 = 64 << 20;
 
 impl Plan {
@@ -67,16 +67,17 @@ impl Plan {
         let pixels = 3 * u64::from(draw.height) * u64::from(draw.width);
         let (n, rows) = (u64::from(draw.n), rows as u64);
         let log = LOG_BYTES.min(rows * state * u64::from(draw.steps));
-        // `pixels` is the bytes of a picture. An input picture takes them once decoded, once resized, and four times as
-        // floats. A finished picture is in memory together with its file, which may have the same size.
+        // `pixels` is the number of bytes of a picture. An input picture takes six times this number: once for the
+        // decoded picture, once for the resized picture, and four times for its values as float32. A finished picture
+        // is in memory together with its file, which may have the same size.
         let inputs = draw.inputs().count() as u64 * 6 * pixels + original(draw);
         let held = n * (STATES * state + 2 * pixels) + rows * ROWS * state + log + inputs;
         Plan { cost: work / 1e9, held, call: call.bytes.max(before.bytes).max(after.bytes) }
     }
 }
 
-/// Bytes of the original picture that stays in memory if only a part of it is drawn: the original, the part and its
-/// mask of at most the same size, and the result.
+/// If only a part of the source picture is drawn, the bytes of the pictures that stay in memory for this: 3 per pixel
+/// for the original, 3 and 1 for the part and its mask, which are at most as large, and 3 for the result.
 fn original(draw: &Draw) -> u64 {
     let source = draw.source.as_ref();
     let has_part = |source: &&Source| source.mask.as_ref().is_some_and(|mask| mask.padding_mask_crop.is_some());
@@ -87,7 +88,7 @@ fn original(draw: &Draw) -> u64 {
 pub(super) fn calls(draw: &Draw, card: &ModelCard) -> usize {
     let stages = SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler).ok().and_then(|config| {
         let base = BaseSchedule { config: &config, is_distilled: card.guidance_embedding };
-        // Without the refiner's scheduler, its calls count as those of the model.
+        // The refiner's scheduler is unknown here, so the refiner's steps count as steps of the base model.
         Stages::of(draw, base, None).ok()
     });
     stages.map_or(draw.steps as usize, |stages| stages.base.calls()).max(1)

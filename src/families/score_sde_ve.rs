@@ -19,8 +19,8 @@ pub struct ScoreSdeVe;
 
 const KIND: Kind = Kind { codebook: None, classes: false, steps: 1000 };
 
-/// Rejects `ScoreSdeVpScheduler`: pixels of this family are from 0 to 1, those of variance-preserving models from −1 to
-/// 1.
+/// Reads the parts of a folder. Rejects `ScoreSdeVpScheduler`: pixels of this family are from 0 to 1, but those of
+/// variance-preserving models are from −1 to 1.
 fn parts(folder: &ModelFolder) -> Result<Parts, LoadError> {
     let parts = Parts::read(folder, KIND)?;
     match parts.scheduler_config.get("_class_name").and_then(Value::as_str) {
@@ -45,8 +45,8 @@ impl Family for ScoreSdeVe {
 
     fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
         let description = parts(folder)?.describe(name, folder, KIND)?;
-        // The network predicts a score for a noise level. Other samplers would take the score for noise, predicted for
-        // a timestep.
+        // The network predicts a score for a noise level. Other samplers would take the score for a prediction of the
+        // noise at a timestep.
         let card = ModelCard { own_scheduler_class_only: true, ..description.card };
         Ok(Description { card, ..description })
     }

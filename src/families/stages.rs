@@ -1,8 +1,8 @@
-//! Stages of an autoencoder's decode, in the form that the engine requests.
+//! The stages in which an autoencoder decodes, in the form that the engine needs.
 
 use crate::{models::autoencoder_kl::Stage, pipelines::NetworkError};
 
-/// The share of each stage in the work of all stages.
+/// For each stage, its share of the work of all stages. The shares add up to 1.
 pub(super) fn shares(stages: &[Stage]) -> Vec<f64> {
     let all: f64 = stages.iter().map(|stage| stage.demand.work).sum();
     stages.iter().map(|stage| stage.demand.work / all).collect()
@@ -11,7 +11,7 @@ pub(super) fn shares(stages: &[Stage]) -> Vec<f64> {
 /// The stage with this index.
 ///
 /// # Errors
-/// There are fewer stages.
+/// There is no stage with this index.
 pub(super) fn at(stages: &[Stage], index: usize) -> Result<&Stage, NetworkError> {
     stages.get(index).ok_or_else(|| failed(format!("stage {index} of {}", stages.len())))
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, Time};
 
-/// At most `requests` generations are accepted in a window of `window_s` seconds, which begins with its first one.
+/// At most `requests` generations are accepted in a window of `window_s` seconds, which begins when its first
+/// generation is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateLimit {
     /// At least 1.
@@ -17,11 +18,11 @@ pub struct RateLimit {
 pub struct Window {
     /// `None` before the first generation.
     pub began: Option<OffsetDateTime>,
-    /// Generations that were accepted in it.
+    /// Number of generations that were accepted in this window.
     pub used: u32,
 }
 
-/// What a key has used at a moment.
+/// What a key has used of its limits until the time `now`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spent {
     pub now: OffsetDateTime,
@@ -38,7 +39,7 @@ pub struct Allowance {
     pub quota: u64,
     pub window_s: u64,
     pub left: u64,
-    /// Seconds until the whole quota is there again, rounded up.
+    /// Seconds until the whole quota is available again, rounded up.
     pub reset_s: u64,
 }
 
@@ -58,9 +59,9 @@ pub enum Exceeded {
 }
 
 impl Allowance {
-    /// The policy of [`RateLimit`].
+    /// The name of the policy of a [`RateLimit`].
     pub const RATE: &'static str = "rate";
-    /// The policy of a quota per day.
+    /// The name of the policy of a quota per day.
     pub const DAY: &'static str = "day";
 }
 
@@ -95,7 +96,7 @@ pub fn day_of(time: OffsetDateTime) -> String {
 }
 
 impl RateLimit {
-    /// The window that `now` is in: this one, or a new one if this one is over.
+    /// Returns `window` if it is still open at `now`, otherwise a new window.
     fn current(self, window: Window, now: OffsetDateTime) -> Window {
         let is_open = |began: OffsetDateTime| now - began < time::Duration::seconds(self.window_s.into());
         if window.began.is_some_and(is_open) { window } else { Window::default() }
@@ -104,7 +105,7 @@ impl RateLimit {
     /// Counts a generation at `now`.
     ///
     /// # Errors
-    /// The window is used up. The value is the number of seconds until it is over.
+    /// All generations of the window are used up. The error value is the number of seconds until the window is over.
     pub fn take(self, window: Window, now: OffsetDateTime) -> Result<Window, u64> {
         let window = self.current(window, now);
         if window.used >= self.requests {
@@ -125,8 +126,8 @@ impl RateLimit {
         }
     }
 
-    /// Seconds until the window is over, 1 to `window_s`; all of them if it has not begun. The database's clock may
-    /// have been behind the beginning when `now` was read.
+    /// Seconds until the window is over, 1 to `window_s`; `window_s` if the window has not begun. `now` may be earlier
+    /// than the beginning of the window, because another process may have begun the window after `now` was read.
     fn reset_s(self, window: Window, now: OffsetDateTime) -> u64 {
         let since = window.began.map_or(time::Duration::ZERO, |began| (now - began).max(time::Duration::ZERO));
         let left = time::Duration::seconds(self.window_s.into()) - since;
@@ -172,7 +173,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever clients do, a window has at most its quota, and a client that waits as told is accepted.
+        /// Whatever clients do, a window accepts at most its quota, and a client that waits `reset_s` seconds is
+        /// accepted.
         #[test]
         fn no_window_has_more_than_its_quota(
             requests in 1u32..6, window_s in 1u32..20, pauses in prop::collection::vec(0i64..9000, 1..80)
@@ -204,7 +206,7 @@ mod tests {
             prop_assert!(begins.windows(2).all(|pair| *pair[1] - *pair[0] >= Duration::seconds(window_s.into())));
         }
 
-        /// A clock that was read earlier than the window began, by another process, neither panics nor opens a window.
+        /// If `now` was read before another process began the window, nothing panics, and no new window opens.
         #[test]
         fn an_earlier_clock_opens_no_window(behind_ms in 0i64..100_000, used in 1u32..5) {
             let limit = RateLimit { requests: 5, window_s: 10 };

@@ -17,7 +17,7 @@ pub(super) fn card() -> ModelCard {
         max_clip_skip: 4,
         takes_prompt: true,
         classifier_guidance: true,
-        // A scheduler's name would be looked up; an empty object is not.
+        // The rules would look up the name of a scheduler; they accept an empty object without a search.
         default_scheduler: SchedulerChoice::Object(Default::default()),
         time_id_count: TIME_IDS,
         tasks: vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
@@ -36,7 +36,7 @@ pub(super) fn take_exclusive(fields: &mut Fields, on: &Bounds<'_>) {
     fields.take(table::CLASS_LABEL.name);
 }
 
-/// The rules of a server without the checks that depend on the model.
+/// The server's rules, except for the checks that depend on the model.
 pub(super) struct AnyModel<'a>(pub &'a dyn Rules);
 
 impl Rules for AnyModel<'_> {
@@ -48,7 +48,7 @@ impl Rules for AnyModel<'_> {
         self.0.default_model()
     }
 
-    /// The permissive card, if the request names an existing model (such as a refiner).
+    /// The permissive card, if a model of this name exists. The request may name such a model as its refiner.
     fn card(&self, model: &str) -> Option<Arc<ModelCard>> {
         self.0.card(model).map(|_| Arc::new(card()))
     }

@@ -12,8 +12,9 @@ use super::{
 /// The range of sampling steps that use guidance, as fractions of all steps (Kynkäänniemi et al. 2024,
 /// arXiv:2404.07724).
 ///
-/// The paper bounds guidance by noise levels, this type by position: after i of n steps, the network calls of the next
-/// step are guided if `start ≤ i/n < end`. Hence 0 is the first step, and an `end` of 1 includes the last step.
+/// The paper gives the range as noise levels; this type gives it as positions: after i of n steps, the network calls of
+/// the next step are guided if `start ≤ i/n < end`. Hence 0 is the first step, and an `end` of 1 includes the last
+/// step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f64; 2]", into = "[f64; 2]")]
 pub struct GuidanceInterval {

@@ -28,7 +28,7 @@ impl Artifact {
     }
 }
 
-/// Properties of an artifact that are known without reading its file, by kind.
+/// The kind of an artifact, with the properties of this kind that are known without reading the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Facts {

@@ -26,7 +26,7 @@ pub struct ModelCard {
     pub size_multiple: u32,
     pub default_steps: u32,
     pub default_guidance_scale: f64,
-    /// Default guidance scale of a request with a mask, if it differs.
+    /// Default guidance scale of a request with a mask, if it differs from `default_guidance_scale`.
     #[serde(skip)]
     pub inpaint_guidance_scale: Option<f64>,
     /// Largest `clip_skip`: one less than the number of layers of the text encoder, at most 4.
@@ -38,8 +38,8 @@ pub struct ModelCard {
     /// without a name is an empty string.
     #[serde(skip)]
     pub classes: Arc<[String]>,
-    /// The scheduler of a request without the field `scheduler`: that of the model's folder, as a name of latentd if
-    /// there is one for it.
+    /// The scheduler of a request without the field `scheduler`: the scheduler of the model's folder, by its name in
+    /// latentd if it has one.
     pub default_scheduler: SchedulerChoice,
     /// The model folder's `scheduler_config.json`. The scheduler of a request overrides its keys.
     #[serde(skip)]
@@ -47,19 +47,20 @@ pub struct ModelCard {
     /// Number of micro-conditioning values (diffusers' time ids): 6 or 5 for models like SDXL, otherwise 0.
     #[serde(skip)]
     pub time_id_count: usize,
-    /// Whether the embedding of a missing negative prompt is zeros, unlike that of an empty one.
+    /// Whether a missing negative prompt is embedded as zeros; an empty negative prompt is not.
     #[serde(skip)]
     pub zero_negative: bool,
     /// Whether the guidance scale is an input of the network, which then needs no row for a negative prompt.
     #[serde(skip)]
     pub guidance_embedding: bool,
-    /// Width of the hidden states of the prompt, of all text encoders together.
+    /// Width of the prompt's hidden states, which is the sum over all text encoders.
     #[serde(skip)]
     pub context_width: usize,
-    /// Number of tokens of a prompt that a text encoder reads at a time, with start and end; 0 without a prompt.
+    /// Number of tokens that a text encoder reads at a time, including start and end; 0 for a model without prompts.
     #[serde(skip)]
     pub context_length: usize,
-    /// Widths of the token embeddings of `text_encoder` and `text_encoder_2`, where the model has them.
+    /// Widths of the token embeddings of `text_encoder` and `text_encoder_2`, with `None` for a text encoder that the
+    /// model does not have.
     #[serde(skip)]
     pub text_widths: [Option<usize>; 2],
     /// Whether the model samples with classifier guidance.

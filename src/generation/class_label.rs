@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::{Fields, field::Bounds, table};
 
-/// Reads `class_label` for `n` pictures: one number or name for all of them, or a list with one for each. The list is
-/// empty for a model without classes.
+/// Reads `class_label` for `n` pictures: one number or name for all of them, or a list with one for each. Returns one
+/// class number for each picture, or nothing for a model without classes.
 pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>, n: u32) -> Vec<u32> {
     let (name, classes) = (table::CLASS_LABEL.name, &on.card.classes);
     if classes.is_empty() {

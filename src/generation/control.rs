@@ -68,7 +68,8 @@ impl ControlUse {
         image.map(|_| control)
     }
 
-    /// Whether the ControlNet acts in call `call` of `calls` of the denoiser, counted from 0.
+    /// Whether the ControlNet acts in the denoiser call with the index `call`, from 0, of a run with `calls` denoiser
+    /// calls.
     pub fn acts(&self, call: usize, calls: usize) -> bool {
         let share = |call: usize| call as f64 / calls.max(1) as f64;
         share(call) >= self.start && share(call + 1) <= self.end

@@ -44,9 +44,9 @@ pub struct Draw {
     pub guidance_interval: GuidanceInterval,
     /// The scheduler of the request, or the model's default scheduler.
     pub scheduler: SchedulerChoice,
-    /// Noise that the sampler `ddim` adds, 0 to 1.
+    /// The share of the noise that the sampler `ddim` adds in each step (η), 0 to 1.
     pub eta: f64,
-    /// Number of last layers of the text encoder that are left out.
+    /// How many of the text encoder's last layers are skipped.
     pub clip_skip: u32,
     #[serde(default)]
     pub decoder: Decoder,
@@ -64,13 +64,13 @@ pub struct Draw {
     /// The picture that the generation starts from.
     #[serde(flatten)]
     pub source: Option<Source>,
-    /// Seed of image 0; image i uses `seed + i` unless [`SeedMode::Batch`].
+    /// Seed of image 0; image i uses `seed + i`, unless the mode is [`SeedMode::Batch`].
     pub seed: u64,
     pub seed_mode: SeedMode,
 }
 
 impl Draw {
-    /// The seed of image `index`. With [`SeedMode::Batch`] it is the same for every image.
+    /// The seed of image `index`. With [`SeedMode::Batch`], the seed is the same for every image.
     pub fn seed_of(&self, index: u32) -> u64 {
         match self.seed_mode {
             SeedMode::PerImage => self.seed.wrapping_add(u64::from(index)),
@@ -119,8 +119,8 @@ impl Draw {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SeedMode {
-    /// Image i has its own generator with the seed `seed + i`.
+    /// Image i has its own random generator with the seed `seed + i`.
     PerImage,
-    /// One generator draws the noise of all images, as in diffusers' `num_images_per_prompt`.
+    /// One random generator makes the noise of all images, as in diffusers' `num_images_per_prompt`.
     Batch,
 }

@@ -14,7 +14,7 @@ pub struct Event {
     pub data: Value,
 }
 
-/// An event among those of all generations of its tenant.
+/// An event with its number among the events of all generations of a tenant.
 #[derive(Clone, Debug)]
 pub struct TenantEvent {
     /// Counts the tenant's events from 1. Events of erased generations are missing.

@@ -1,6 +1,7 @@
 //! The description of one field of a request: its name, values, default, and the models that take it.
 //!
-//! [`table`](super::table) contains all fields. Parsing, errors, forms, `params`, a model's schema and the page use it.
+//! [`table`](super::table) contains all fields. Parsing, errors, forms, `params`, a model's schema and the page use
+//! this table.
 
 use std::fmt;
 
@@ -15,7 +16,7 @@ pub struct Field {
     /// A description for people: one sentence.
     pub doc: &'static str,
     pub kind: Kind,
-    /// The value of an absent field, if it is the same for every request of a model.
+    /// The value of an absent field, if this value is the same for every request of a model.
     pub default: fn(&Bounds<'_>) -> Option<Value>,
     /// Whether a request for this model must contain the field.
     pub required: fn(&ModelCard) -> bool,
@@ -35,7 +36,7 @@ pub struct Field {
 pub struct Takers {
     pub take: fn(&ModelCard) -> bool,
     /// Why other models refuse the field, as the end of the sentence "cannot be used with the model …: ". `None` if the
-    /// reader of the field reports the error.
+    /// function that reads the field reports the error.
     pub why: Option<&'static str>,
 }
 
@@ -74,7 +75,7 @@ pub enum Kind {
     Scheduler,
     /// A class by number or name, or a list of one class per image.
     Classes,
-    /// An object with the client's own keys and strings.
+    /// An object whose keys and values are texts that the client chooses.
     Labels,
     /// A list of at most `most` of these words. Repeated words have no effect.
     Words {
@@ -98,7 +99,7 @@ pub struct Integers {
     pub multiple_of: u64,
 }
 
-/// Numbers from `min` to `max`. An open bound is excluded.
+/// Numbers from `min` to `max`. If a bound is open, the bound itself is excluded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Numbers {
     pub min: f64,
@@ -126,7 +127,7 @@ impl Kind {
         }
     }
 
-    /// Whether the text of a form is used unchanged as the value.
+    /// Whether a text in a form is used unchanged as the value, instead of being parsed as JSON.
     pub fn is_text(&self) -> bool {
         matches!(self, Kind::Text(_) | Kind::Size)
     }
@@ -174,7 +175,7 @@ impl Field {
         Field { shown: false, ..self }
     }
 
-    /// Excludes the field from the metadata of picture files: the picture is the same with every value.
+    /// Excludes the field from the metadata of picture files: the picture does not depend on the field.
     pub const fn beside_picture(self) -> Field {
         Field { shapes_picture: false, ..self }
     }

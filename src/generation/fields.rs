@@ -29,7 +29,7 @@ pub struct Fields {
     pub(super) mask_is_transparency: bool,
     /// Length of the request's body in bytes.
     body_bytes: usize,
-    /// See [`Fields::of_body`]. The last field, so that it is dropped after the others.
+    /// See [`Fields::of_body`]. This is the last field of the struct, so that it is dropped after the others.
     hold: Option<Box<dyn Any + Send + Sync>>,
 }
 
@@ -115,7 +115,8 @@ impl Fields {
         self.faults.touch(&format!("{}/{name}", self.prefix))
     }
 
-    /// Takes all values, for a reader of another protocol that puts the fields of a generation in their place.
+    /// Takes all values, for a reader of another protocol that translates them and puts back the fields of a
+    /// generation.
     pub fn take_all(&mut self) -> Map<String, Value> {
         std::mem::take(&mut self.map)
     }
@@ -207,7 +208,7 @@ impl Fields {
         self.text(name, max_chars)
     }
 
-    /// Takes one of these words.
+    /// Takes a word and converts it to `T`; `words` lists the valid words in the error message.
     pub fn choice<T: serde::de::DeserializeOwned>(&mut self, name: &str, words: &[&str]) -> Option<T> {
         let value = self.take(name)?;
         if let Ok(choice) = T::deserialize(&value) {
@@ -224,7 +225,7 @@ impl Fields {
         }
     }
 
-    /// Reads a field that is an object. Its errors and unknown keys are added to these fields.
+    /// Reads a field that is an object. Its errors and unknown keys become errors of this request.
     pub(super) fn nested<T>(&mut self, field: &Field, read: impl FnOnce(&mut Fields) -> T) -> Option<T> {
         let map = self.object(field.name)?;
         let prefix = format!("{}/{}", self.prefix, field.name);
@@ -234,7 +235,7 @@ impl Fields {
         Some(value)
     }
 
-    /// Reads a field that is a list of objects. Their errors and unknown keys are added to these fields.
+    /// Reads a field that is a list of objects. Their errors and unknown keys become errors of this request.
     pub(super) fn list<T>(&mut self, field: &Field, mut read: impl FnMut(&mut Fields) -> T) -> Option<Vec<T>> {
         let (name, known) = (field.name, field.kind.keys());
         let most = match field.kind {
@@ -305,7 +306,8 @@ fn nearest(name: &str, known: &[&'static Field]) -> Option<&'static str> {
     (near <= name.len() / 3).then_some(field)
 }
 
-/// An integer. A number written as 20.0 is accepted, because some languages print all numbers with a fraction.
+/// Converts a number to an integer. A number written as 20.0 is accepted, because some languages print all numbers with
+/// a fraction.
 fn integral(value: &Value) -> Option<i128> {
     if let Some(number) = value.as_u64() {
         return Some(i128::from(number));

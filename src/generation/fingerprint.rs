@@ -41,7 +41,7 @@ fn feed(hash: &mut Sha256, value: &Value) {
         Value::Null => hash.update(b"0"),
         Value::Bool(flag) => hash.update(if *flag { b"t" } else { b"n" }),
         Value::Number(number) => {
-            // Some languages print all numbers with a fraction, such as 20.0.
+            // Some languages print all numbers with a fraction, so 20.0 has the same hash as 20.
             let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15);
             match whole.filter(|_| number.is_f64()) {
                 Some(whole) => text(hash, b'#', &(whole as i64).to_string()),

@@ -58,7 +58,7 @@ impl InputImage {
         InputImage { upload: String::new(), width: 512, height: 512 }
     }
 
-    /// The value of a request's field for this picture.
+    /// The JSON value of a request's field that contains this picture.
     pub fn field(&self) -> Value {
         Value::Object(Map::from_iter([
             ("upload".to_owned(), self.upload.clone().into()),
@@ -78,9 +78,9 @@ pub enum ImageField {
 }
 
 impl Fields {
-    /// Takes every picture of the request with its field. The caller inspects each picture and calls [`Fields::place`]
-    /// or [`Fields::refuse`]. Invalid values are refused here. If `controls` has too many entries, their pictures are
-    /// skipped.
+    /// Takes every picture out of the request, and returns it with the field that contained it. The caller inspects
+    /// each picture and calls [`Fields::place`] or [`Fields::refuse`]. Invalid values are refused here. If `controls`
+    /// has too many entries, their pictures are skipped.
     pub fn pictures(&mut self) -> Vec<(ImageField, ImageSource)> {
         let controls = match self.peek("controls") {
             Some(Value::Array(controls)) if controls.len() <= ControlUse::MOST => controls.len(),
@@ -90,8 +90,8 @@ impl Fields {
         places.collect::<Vec<_>>().into_iter().filter_map(|place| Some((place, self.given(place)?))).collect()
     }
 
-    /// Makes the transparency of the file in `mask` the mask: transparent parts are redrawn, whatever their color. A
-    /// mask that the request names by its digest is used as it was stored.
+    /// Uses the transparency of the file in the field `mask` as the mask: transparent parts are redrawn, whatever their
+    /// color. A mask that the request names by its digest is used as it was stored.
     pub fn read_mask_by_transparency(&mut self) {
         self.mask_is_transparency = true;
     }
@@ -171,7 +171,7 @@ impl Fields {
             Value::Object(map) => map,
             _ => return Err(wrong()),
         };
-        // This server's own answers contain the size next to the upload.
+        // This server's own answers contain the size next to the upload, and a client may send both back.
         let mut keys = map.iter().filter(|(key, _)| !matches!(key.as_str(), "width" | "height"));
         let (Some((key, Value::String(text))), None) = (keys.next(), keys.next()) else { return Err(wrong()) };
         match key.as_str() {
@@ -225,7 +225,7 @@ impl ImageField {
     }
 }
 
-/// A file. The caller replaces the role, which depends on the field.
+/// Makes a source of the bytes of a file. `Fields::given` replaces the role by the role of the field.
 fn from_file(bytes: Bytes) -> ImageSource {
     ImageSource::File(bytes, ImageRole::Picture)
 }
@@ -266,8 +266,8 @@ fn base64(text: &str) -> Result<ImageSource, (&'static str, String)> {
     if text.get(..64.min(text.len())).unwrap_or(text).contains("://") {
         return refused(format!("is the address {shown:?}, and this server fetches nothing; {SEND}"));
     }
-    // Lines that are broken at spaces have whole groups of four characters. A `+` that became a space does not leave
-    // such groups.
+    // If spaces have replaced line breaks, every line except the last has a multiple of four characters. Otherwise, the
+    // spaces were probably `+` characters, which decoding of a form turns into spaces.
     let mut lines = text.split_ascii_whitespace().rev().skip(1);
     if text.contains(' ') && lines.any(|line| line.len() % 4 != 0) {
         return refused("is not base64: it has spaces; in a URL-encoded form each + must be sent as %2B".to_owned());
@@ -282,7 +282,7 @@ fn base64(text: &str) -> Result<ImageSource, (&'static str, String)> {
     }
     let stranger = joined.chars().find(|c| !c.is_ascii_alphanumeric() && !"+/-_=".contains(*c));
     refused(match stranger {
-        // The base64 of even a small picture is longer than most paths.
+        // A text this short is probably a path, because the base64 of even a small picture is longer.
         Some('.' | '\\' | ':' | '~') if text.len() <= 256 => {
             format!("is {shown:?}, and this server reads no files by name; {SEND}")
         }

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::{Draw, ImageField, InputImage, Output, Priority, Warning, Webhook, table};
 
-/// A valid request: all defaults are set, and all bounds are checked. Only [`resolve`](super::resolve) makes new jobs,
-/// and it also made those that are stored, so all other code can rely on these checks.
+/// A valid request: all defaults are set, and all bounds are checked. Only [`resolve`](super::resolve) makes jobs, and
+/// stored jobs come from earlier calls of it, so all other code can rely on these checks.
 ///
 /// Code that queues, stores, authorizes or reports generations uses only the envelope. The stored form is one flat
 /// object, which every released version can read.
@@ -51,8 +51,8 @@ pub enum Work {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDisconnect {
-    /// `Cancel` if the client waits for picture bytes or streams its new generation, and has no key or id to repeat the
-    /// request with. Otherwise `Keep`.
+    /// `Cancel` if the client waits for the bytes or the stream of its new generation and could not find the generation
+    /// again, because the request has neither an idempotency key nor an id that the client chose. Otherwise `Keep`.
     Auto,
     Keep,
     Cancel,
@@ -77,8 +77,8 @@ impl Job {
         draw.approximations()
     }
 
-    /// The request that draws the same picture again: `params` of the API. It contains the fields of the table that are
-    /// shown.
+    /// The request that draws the same picture again: `params` of the API. It contains the fields of the table for
+    /// which [`Field::shown`](super::Field::shown) is true.
     pub fn params(&self) -> Map<String, Value> {
         let mut stored = match serde_json::to_value(self) {
             Ok(Value::Object(stored)) => stored,

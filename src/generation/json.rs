@@ -9,8 +9,8 @@ use serde::{
 use serde_json::{Map, Number, Value};
 
 /// Maximum number of values in one request, counting every entry of objects and lists at every depth. A parsed value
-/// takes many times the bytes of its text (the 3 bytes of `[],` become 32), so a limit on the body's length is not
-/// enough. The longest list that a request can need has 10,000 timesteps.
+/// takes many times the bytes of its text (the 3 bytes of `[],` become 32), so a limit on the body's length alone does
+/// not bound the memory. The longest list that a request can need has 10,000 timesteps.
 pub const MAX_VALUES: usize = 16_384;
 
 /// Why a text is not valid JSON for a request.
@@ -23,7 +23,7 @@ pub enum JsonError {
     TooManyValues,
 }
 
-/// The number of values that a request may still have, shared by all JSON texts of the request.
+/// The number of values that the JSON texts of one request may still contain together.
 #[derive(Debug)]
 pub struct ValueBudget {
     left: Cell<usize>,

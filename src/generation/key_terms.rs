@@ -63,7 +63,7 @@ impl KeyTerms {
         self.models.is_empty() || self.models.iter().any(|allowed| allowed == model)
     }
 
-    /// Whether accepting a generation uses up something.
+    /// Whether accepting a generation uses up a part of a limit of the key.
     pub fn has_limits(&self) -> bool {
         self.rate_limit.is_some() || self.max_cost_per_day.is_some()
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Fields, Limits, Shown, table};
 
-/// The field `sigmas` or `timesteps`, which exclude each other. Both lists run from noise to picture.
+/// The field `sigmas` or `timesteps`, which exclude each other. Both lists begin with the noisiest level.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Levels {
@@ -50,7 +50,8 @@ impl Levels {
     }
 }
 
-/// Takes the list in this field, if `entry` accepts every entry; `what` describes the entries in the error message.
+/// Takes the list in the field `name`. `entry` converts one entry and returns `None` if the entry is invalid, which is
+/// an error of the field; `what` describes the entries in the error message.
 fn list(
     fields: &mut Fields,
     name: &str,

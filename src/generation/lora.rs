@@ -16,7 +16,7 @@ use super::{
 pub struct LoraUse {
     /// The name of a LoRA in the catalogue.
     pub name: String,
-    /// The factor of the LoRA's change of the weights, -4 to 4.
+    /// The factor, -4 to 4, by which the LoRA's change of the weights is multiplied.
     pub scale: f64,
 }
 
@@ -27,7 +27,7 @@ impl LoraUse {
     pub const MOST: usize = 8;
 
     /// Reads the field `loras` and the LoRA tags of the prompt; returns the prompt without tags, and the LoRAs. If a
-    /// LoRA is named several times, its scales are added, and its first position counts.
+    /// LoRA is named several times, its scales are added, and it keeps its first position in the list.
     pub(super) fn read(
         fields: &mut Fields,
         prompt: String,
@@ -49,8 +49,8 @@ impl LoraUse {
         });
         in_field.into_iter().flatten().flatten().for_each(|lora| add(&mut all, lora));
         let (text, tags) = lora_tags(&prompt);
-        // A prompt may have many tags, so each name is checked only once, and no more names than the maximum number of
-        // LoRAs.
+        // A prompt may have many tags, so each name is checked only once, and the number of checked names is at most
+        // the maximum number of LoRAs.
         let mut unusable = BTreeSet::new();
         let mut too_many = false;
         for tag in tags {

@@ -8,7 +8,7 @@ use super::{Fields, field::Bounds, table};
 /// arXiv:2307.01952). Sizes are [height, width] in pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MicroConditioning {
-    /// `None` uses the prompt.
+    /// If this is `None`, the second text encoder receives `prompt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_2: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -21,11 +21,11 @@ pub struct MicroConditioning {
     pub negative_original_size: [u32; 2],
     pub negative_crop_top_left: [u32; 2],
     pub negative_target_size: [u32; 2],
-    /// How pleasing the picture is, 0 to 10. Models with 5 time ids receive it instead of the target size.
+    /// How pleasing the picture should look, 0 to 10. Models with 5 time ids receive it instead of the target size.
     pub aesthetic_score: f64,
     pub negative_aesthetic_score: f64,
-    /// The share of the training timesteps, from the noisiest, after which the run ends, between 0 and 1. The remaining
-    /// noise stays in the picture.
+    /// The run ends after this share of the training timesteps, counted from the noisiest; between 0 and 1. The
+    /// remaining noise stays in the picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denoising_end: Option<f64>,
 }
@@ -49,8 +49,8 @@ impl MicroConditioning {
         let negative_original_size: Option<[u32; 2]> = fields.get(&table::NEGATIVE_ORIGINAL_SIZE, on);
         let negative_target_size: Option<[u32; 2]> = fields.get(&table::NEGATIVE_TARGET_SIZE, on);
         // As in diffusers, the default crop of the negative prompt is [0, 0] in image-to-image with a model that
-        // receives a score, and in text-to-image if the request sets a size of the negative prompt. Otherwise it is the
-        // crop of the prompt.
+        // receives an aesthetic score, and in text-to-image if the request sets a size of the negative prompt.
+        // Otherwise it is the crop of the prompt.
         let apart = match (has_image, on.card.time_id_count) {
             (true, 5) => true,
             (true, _) => false,

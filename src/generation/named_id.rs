@@ -9,7 +9,7 @@ const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 pub(super) fn write(f: &mut fmt::Formatter<'_>, prefix: &str, uuid: Uuid) -> fmt::Result {
     let n = uuid.as_u128();
     f.write_str(prefix)?;
-    // 26 digits of 5 bits are 130 bits; the first digit holds the top 3.
+    // 26 digits of 5 bits are 130 bits, so the first digit holds only the top 3 bits of the UUID.
     for digit in (0..26).rev() {
         let value = (n >> (digit * 5)) as usize & 31;
         write!(f, "{}", DIGITS[value] as char)?;
@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str, prefix: &str) -> Option<Uuid> {
     Some(Uuid::from_u128(n))
 }
 
-/// Defines an id type with this text form.
+/// Defines an id type with the text form of this module.
 macro_rules! named_id {
     ($(#[$about:meta])* $name:ident, $prefix:literal) => {
         $(#[$about])*

@@ -38,8 +38,8 @@ pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
     })
 }
 
-/// The body with links that begin with `public_url`, such as `https://example.com/ai`. If `public_url` is empty, links
-/// stay paths.
+/// Makes the links in the body of a message begin with `public_url`, such as `https://example.com/ai`. If `public_url`
+/// is empty, links stay paths.
 pub fn linked(body: String, public_url: &str) -> String {
     if public_url.is_empty() {
         return body;

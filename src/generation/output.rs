@@ -89,7 +89,8 @@ impl Format {
         }
     }
 
-    /// The format of files with this extension (without the dot, in any letter case). JPEG files may also have `jpeg`.
+    /// The format of files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is
+    /// accepted besides `jpg`.
     pub fn of_extension(extension: &str) -> Option<Format> {
         let extension = extension.to_ascii_lowercase();
         let is_of = |format: &Format| [format.extension(), format.name()].contains(&extension.as_str());
@@ -122,7 +123,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The default quality of a JPEG: the lowest one that keeps the color at full resolution.
+    /// The default quality of a JPEG: the lowest quality at which the encoder keeps the color at full resolution.
     pub const DEFAULT_QUALITY: u8 = 90;
 
     fn read(output: &mut Fields, on: &Bounds<'_>) -> Encoding {

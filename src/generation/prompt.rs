@@ -17,6 +17,6 @@ pub enum PromptSyntax {
     /// Plain text: no character has a special meaning.
     #[default]
     Plain,
-    /// Brackets set the weights of words, and long prompts are split into chunks: [`weighted`] and [`chunks`].
+    /// Brackets set the weights of words, and long prompts are split into chunks; see [`weighted`] and [`chunks`].
     Weighted,
 }

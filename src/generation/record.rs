@@ -15,9 +15,11 @@ pub struct Record {
     pub status: Status,
     /// Number of attempts. An attempt that a stopping worker gave back does not count.
     pub attempt: u32,
-    /// How many processes have ended while the generation ran. After the first such end, the generation runs alone.
+    /// How many processes have crashed while the generation ran. After one or two crashes, depending on the maximum
+    /// number of crashes, the generation runs alone.
     pub crash_count: u32,
-    /// Whether the generation was given up, because a process aborted or too many processes ended while it ran.
+    /// Whether the generation was given up, because its run has aborted a process or too many processes have crashed
+    /// during its runs.
     pub dead: bool,
     /// Whether a client asked to cancel the generation. A running generation ends before its next step.
     pub cancel_requested: bool,
@@ -30,7 +32,7 @@ pub struct Record {
     pub version: i64,
 }
 
-/// The state of a generation, with the data that only this state has.
+/// The state of a generation, with the data that exist only in this state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Status {
     Queued,
@@ -78,7 +80,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The process aborted on the thread that ran the generation.
+    /// The problem of a generation whose run has aborted the worker's process.
     pub fn aborted() -> Problem {
         let message =
             "the worker's process aborted while it ran this generation: its stack overflowed or memory could not be \
@@ -87,7 +89,7 @@ impl Problem {
         Problem { code: "worker_crashed".to_owned(), message, retryable: false }
     }
 
-    /// The generation was running each time that one of `times` processes ended.
+    /// The problem of a generation during whose runs `times` processes have ended.
     pub fn crashed(times: u32) -> Problem {
         let message = format!("a worker ended {times} times while it ran this generation");
         Problem { code: "worker_crashed".to_owned(), message, retryable: false }

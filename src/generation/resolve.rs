@@ -30,12 +30,12 @@ pub trait Rules {
     fn fault(&self, _model: &str) -> Option<String> {
         None
     }
-    /// Checks whether the model can be sampled with this scheduler in `steps` steps, or over `levels` instead, and
-    /// returns the number of steps.
+    /// Checks whether the model can be sampled with this scheduler in `steps` steps or, if the request lists noise
+    /// levels, over these `levels`. Returns the number of steps.
     ///
     /// # Errors
-    /// The key of the scheduler and what is wrong with it. The key is `""` for the choice as a whole, or `steps`,
-    /// `sigmas` or `timesteps` for these fields.
+    /// The key of the scheduler's object that is wrong, and a description. The key is `""` if the choice as a whole is
+    /// wrong, and `steps`, `sigmas` or `timesteps` if one of these fields is wrong.
     fn check_scheduler(
         &self,
         card: &ModelCard,
@@ -50,9 +50,10 @@ pub trait Rules {
     /// Checks whether the model can use the textual inversions in a prompt. Each error is a code and a description.
     fn check_words(&self, card: &ModelCard, syntax: PromptSyntax, text: &str) -> Vec<(&'static str, String)>;
     /// Checks whether the model and the refiner can each run the steps that fall to them. The error is the path of a
-    /// field and a description: the field leaves one of the two no step, or asks for what its scheduler cannot do.
+    /// field and a description: because of this field, the model or the refiner has no step, or its scheduler would
+    /// have to do what it cannot do.
     fn check_stages(&self, card: &ModelCard, draw: &Draw) -> Result<(), (Vec<&'static str>, String)>;
-    /// The seed of a request that names none, in 0..2^32.
+    /// A seed, in 0..2^32, for a request without a seed.
     fn random_seed(&self) -> u64;
 }
 
@@ -134,8 +135,8 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
     let levels = Levels::read(fields, limits);
     let steps = steps(fields, on, levels.as_ref());
     let (scheduler, steps) = scheduler(fields, card, rules, steps, levels.as_ref());
-    // Reports the conflict of `refiner` with `denoising_end`, so it must run before `MicroConditioning::read` takes the
-    // latter.
+    // `Refiner::read` reports a conflict if the request also has `denoising_end`, so it must run before
+    // `MicroConditioning::read` takes that field.
     let refiner = Refiner::read(fields, on, rules);
     if let (Some(levels), Some(_)) = (&levels, &refiner) {
         fields.error(levels.name(), "conflict", "excludes refiner, whose model has a scheduler of its own");
@@ -259,7 +260,8 @@ fn scheduler(
     };
     match rules.check_scheduler(card, &choice, asked, levels) {
         Ok(run) => {
-            // A request with levels may also have the number of steps that follows from the levels, as `params` does.
+            // A request with levels may also contain the number of steps that follows from the levels, because `params`
+            // contains both.
             if levels.is_some() && steps.is_some_and(|steps| steps != run) {
                 fields.error(
                     "steps",

@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 pub enum SchedulerChoice {
     /// A name such as `euler_a` or `dpmpp_2m_karras`.
     Name(String),
-    /// Keys of diffusers' `scheduler_config.json`. Absent keys, even `_class_name`, come from the model's own file;
-    /// null selects the default of the class.
+    /// Keys of diffusers' `scheduler_config.json`. Absent keys, even `_class_name`, come from the model's own file; for
+    /// a key with the value null, the default of the scheduler's class is used.
     Object(Map<String, Value>),
 }
 
 impl SchedulerChoice {
-    /// The first key that is too long or whose value contains a text of more than 128 characters. Keys that a class
-    /// ignores are stored as well, so they need a bound.
+    /// The first key that is too long or whose value contains a text of more than 128 characters. Keys that a
+    /// scheduler's class ignores are stored as well, so their length needs a bound, too.
     pub(super) fn key_of_long_text(map: &Map<String, Value>) -> Option<&str> {
         fn is_long(value: &Value) -> bool {
             match value {

@@ -8,10 +8,10 @@ use super::{
     table,
 };
 
-/// The schema of a request for the model of this card. A request that does not match the schema is refused,
-/// except that null counts as a missing field, and that models without prompts accept values which change nothing. A
-/// matching request can still be refused for reasons that a schema cannot express: names in the catalogue, limits of a
-/// scheduler, the number of pixels.
+/// The schema of a request for the model of this card. A request that does not match the schema is refused, with two
+/// exceptions: null counts as a missing field, and a model without prompts accepts the default values of fields that it
+/// does not take. A matching request can still be refused for reasons that a schema cannot express: names in the
+/// catalogue, limits of a scheduler, the number of pixels.
 pub fn request_schema(on: &Bounds<'_>, is_default_model: bool) -> Value {
     let mut schema = object(table::FIELDS, on);
     schema.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
@@ -123,7 +123,7 @@ fn numbers(bounds: Numbers) -> Value {
     json!({"type": "number", min: bounds.min, max: bounds.max})
 }
 
-/// The schema of a picture. Each form has one key; an upload may also have its size, as in answers.
+/// The schema of a picture. Each form has one key; an upload may also have its size, as in the server's answers.
 fn picture() -> Value {
     json!({
         "type": ["string", "object"],
@@ -161,7 +161,7 @@ fn accept_null(schema: &mut Map<String, Value>) {
     }
 }
 
-/// The rules that a field implies for the presence of other fields.
+/// The schemas that say which other fields must be present together with this field, and which must not.
 fn rules(field: &Field, taken: &[&Field]) -> Vec<Value> {
     let mut rules = Vec::new();
     if let Some(needed) = field.needs.and_then(|name| Field::find(taken, name)) {

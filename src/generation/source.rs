@@ -22,7 +22,7 @@ pub struct Source {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ImageInfluence {
-    /// The share of the schedule that is run, in (0, 1].
+    /// The run covers this last share of the schedule, in (0, 1].
     Strength { strength: f64 },
     /// Guidance scale towards the picture, 1 to 10, for models that edit by instruction.
     Guidance { image_guidance_scale: f64 },
@@ -35,8 +35,8 @@ pub struct Mask {
     /// Standard deviation of the Gaussian that blurs the mask's edge, in pixels.
     pub mask_blur: u32,
     pub mask_invert: bool,
-    /// Draws only the white part and this many pixels around it, enlarged to the size of the request, and pastes the
-    /// reduced result into the picture.
+    /// If set, the white part and this many pixels around it are cut out, enlarged to the size of the request and
+    /// redrawn. The result is scaled back and pasted into the picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub padding_mask_crop: Option<u32>,
     /// Whether the black part is copied from `image`. Otherwise it comes from the autoencoder, which changes it a
@@ -80,7 +80,7 @@ impl Source {
         Some(Source { image: image?, hold, mask })
     }
 
-    /// The share of the schedule that is run, in (0, 1]; 1 for models that edit by instruction.
+    /// The last share of the schedule that the run covers, in (0, 1]; 1 for models that edit by instruction.
     pub fn strength(&self) -> f64 {
         match self.hold {
             ImageInfluence::Strength { strength } => strength,
@@ -88,7 +88,7 @@ impl Source {
         }
     }
 
-    /// Guidance scale towards the picture; 1 without such guidance.
+    /// Guidance scale towards the picture; 1 for models without such guidance.
     pub fn image_guidance_scale(&self) -> f64 {
         match self.hold {
             ImageInfluence::Strength { .. } => 1.0,

@@ -404,7 +404,7 @@ fn side(on: &Bounds<'_>) -> Integers {
     Integers { min: least.into(), max: most.into(), multiple_of: on.card.size_multiple.into() }
 }
 
-/// The default of a side. Models that always start from a picture have none: they take the size of the picture.
+/// The default of a side. A model that always starts from a picture has no default: the size of the picture is used.
 fn own_size(on: &Bounds<'_>, pixels: u32) -> Option<Value> {
     let starts_with_noise = on.card.tasks.iter().any(|task| !task.begins_with_picture());
     starts_with_noise.then(|| pixels.into())

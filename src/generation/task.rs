@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
     TextToImage,
-    /// From noise without a prompt.
+    /// Draws from noise, without a prompt.
     Unconditional,
-    /// From noise, for a class.
+    /// Draws a picture of a class from noise.
     ClassConditional,
-    /// From a picture with added noise (Meng et al. 2022, arXiv:2108.01073).
+    /// Draws from a picture with added noise (Meng et al. 2022, arXiv:2108.01073).
     ImageToImage,
     /// Redraws the white part of a mask.
     Inpaint,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Warning {
     /// A word that programs can compare, such as `prompt_cut`.
     pub code: String,
-    /// The field, as a JSON pointer.
+    /// JSON pointer to the field that the warning is about.
     pub pointer: String,
     /// A sentence for people.
     pub detail: String,

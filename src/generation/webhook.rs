@@ -13,7 +13,7 @@ use super::{EndpointId, EventKind, Fields, table};
 pub enum Webhook {
     /// A registered endpoint with its own address, events and secret.
     Endpoint { endpoint: EndpointId },
-    /// An address in the request. The secret of the settings signs its messages.
+    /// An address that the request itself contains. Messages to it are signed with the secret of the settings.
     Url { url: String, events: Vec<WebhookEvent> },
 }
 
@@ -43,7 +43,7 @@ impl WebhookEvent {
         }
     }
 
-    /// Reads the field `events`: one or more of the words; the default is `completed`.
+    /// Reads the field `events`: one or more of [`WebhookEvent::WORDS`]; the default is `completed`.
     pub fn read(fields: &mut Fields) -> Vec<WebhookEvent> {
         let words = match fields.take("events") {
             None => return vec![WebhookEvent::Completed],
@@ -94,7 +94,8 @@ impl Webhook {
         }
     }
 
-    /// Reads the field `webhook`. It does not check whether the endpoint exists and whether the address is allowed.
+    /// Reads the field `webhook`. The function checks neither whether the endpoint exists nor whether the address is
+    /// allowed.
     pub(super) fn read(fields: &mut Fields) -> Option<Webhook> {
         let webhook = fields.nested(&table::WEBHOOK, |webhook| {
             let endpoint = webhook.text("endpoint", 64);
@@ -118,8 +119,8 @@ impl Webhook {
 }
 
 impl Fields {
-    /// The field `webhook` if it is well-formed, without taking it, so that the caller can check the endpoint or
-    /// address.
+    /// Reads the field `webhook` without taking it, so that the caller can check the endpoint or the address. `None` if
+    /// the field is absent or malformed.
     pub fn webhook(&self) -> Option<Webhook> {
         let value = self.peek("webhook")?.clone();
         let mut alone = Fields::new(Map::from_iter([("webhook".to_owned(), value)]));

@@ -8,6 +8,7 @@ named_id! {
 }
 
 named_id! {
-    /// The id of one message to one receiver, the header `webhook-id`. It is the same for all tries.
+    /// The id of one message to one receiver, which the header `webhook-id` contains. All tries to send the message
+    /// have the same id.
     DeliveryId, "msg_"
 }

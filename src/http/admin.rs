@@ -121,7 +121,7 @@ pub async fn undrain(State(service): State<Service>, WorkerName(name): WorkerNam
     order(&service, &name, false).await
 }
 
-/// Stores the order, which the worker follows as soon as it has read the order.
+/// Stores the order. The worker follows the order as soon as it has read it from the ledger.
 async fn order(service: &Service, name: &str, drain: bool) -> Result<Response, ApiError> {
     let worker = service.drain_worker(name, drain).await?.ok_or(ApiError::NotFound("worker"))?;
     Ok((success::ACCEPTED, Json(WorkerObject::of(worker))).into_response())

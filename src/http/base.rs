@@ -19,9 +19,10 @@ pub struct Base {
     /// The beginning of links: an address such as `https://example.com/ai`. Empty if `http.public_url` is not set and
     /// no trusted proxy states both scheme and host; links are then paths, which clients resolve themselves.
     links: Arc<str>,
-    /// The beginning of absolute URLs, for clients that do not resolve paths. If `http.public_url` is not set, `http`
-    /// and the name in `Host` replace what no trusted proxy states. Empty if the request has no usable name, and on the
-    /// operator's listener without `http.public_url`.
+    /// The beginning of absolute URLs, for clients that do not resolve paths. If `http.public_url` is not set, scheme
+    /// and host are those that a trusted proxy states. Without such a statement, the scheme is `http` and the host is
+    /// that of `Host`. Empty if the request has no valid host name, or if the request came to the operator's listener
+    /// and `http.public_url` is not set.
     server: Arc<str>,
 }
 
@@ -94,7 +95,7 @@ pub async fn provide(State(bases): State<Bases>, mut request: Request, next: Nex
     response
 }
 
-/// Puts the address before the path in a header that begins with `start`.
+/// If the value of the header begins with `start`, puts the address of the server before the path.
 fn complete(headers: &mut HeaderMap, name: HeaderName, start: &str, base: &Base) {
     let value = headers.get(&name).and_then(|value| value.to_str().ok());
     let Some(path) = value.and_then(|value| value.strip_prefix(start)) else { return };
@@ -105,7 +106,7 @@ fn complete(headers: &mut HeaderMap, name: HeaderName, start: &str, base: &Base)
 }
 
 /// What the proxy closest to the client states about the request. Scheme and host are those of `Forwarded` (RFC 7239);
-/// if it lacks one of them, `X-Forwarded-Proto` or `X-Forwarded-Host` has it. The prefix is always that of
+/// what `Forwarded` lacks is taken from `X-Forwarded-Proto` and `X-Forwarded-Host`. The prefix is always that of
 /// `X-Forwarded-Prefix`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Forwarded {

@@ -18,7 +18,7 @@ struct Bounds {
     max_bytes: usize,
     max_together: usize,
     timeout: Duration,
-    /// Discards the rest of refused bodies.
+    /// Runs the tasks that read and discard the rest of refused bodies.
     afterwork: TaskTracker,
     /// Room for bodies, in units of [`UNIT`].
     room: Arc<Semaphore>,
@@ -28,7 +28,7 @@ struct Bounds {
 const UNIT: usize = 1 << 10;
 
 impl Bodies {
-    /// `afterwork` discards what arrives of refused bodies after their answers.
+    /// `afterwork` runs the tasks that discard the rest of refused bodies, which may still arrive after the refusal.
     pub fn new(http: &Http, afterwork: TaskTracker) -> Bodies {
         let units = (http.max_bodies_bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
         Bodies(Arc::new(Bounds {
@@ -70,8 +70,8 @@ impl Bodies {
     }
 }
 
-/// The right to keep a body in memory. When no `BodyRoom` is left, the memory of large bodies is returned to the
-/// system, because the allocator would keep it.
+/// The right to keep a body in memory. The drop of the last `BodyRoom` returns the memory of large bodies to the
+/// system, because the allocator would keep this memory.
 #[derive(Debug)]
 pub struct BodyRoom {
     room: Arc<Semaphore>,

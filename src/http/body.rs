@@ -112,7 +112,8 @@ async fn read(request: Request, bodies: &Bodies) -> Result<(Bytes, Option<BodyRo
         let arrived = tokio::time::timeout(timeout, arriving.up_to(most)).await;
         arrived.unwrap_or(Err(ApiError::RequestTimeout))
     };
-    // Small bodies need no room. A request takes room only after it has sent more, so that a silent client holds none.
+    // Small bodies need no room. A request takes room only after its client has sent more than a small body, so that a
+    // silent client holds no room.
     if in_time(&mut arriving, AT_ONCE_BYTES.min(limit)).await? {
         return Ok((arriving.bytes.into(), None));
     }

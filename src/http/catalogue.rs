@@ -112,7 +112,7 @@ impl Adapter {
     }
 }
 
-/// The state of an add-on, whose file is read when a request uses it.
+/// The state of an add-on. `available` means that a request can use the add-on; its file is read only then.
 fn state(error: Option<&String>) -> &'static str {
     if error.is_some() { "failed" } else { "available" }
 }
@@ -142,9 +142,9 @@ struct ControlNet {
     object: &'static str,
     name: String,
     state: &'static str,
-    /// Why no model can use it.
+    /// Why no model can use the ControlNet.
     error: Option<String>,
-    /// The models that can use it.
+    /// The models that can use the ControlNet.
     models: Vec<String>,
 }
 
@@ -183,7 +183,7 @@ struct QueueObject {
     queued: usize,
     running: usize,
     max_queued: usize,
-    /// Average duration of recent runs.
+    /// Average duration of recent runs; `None` before the first.
     recent_run_seconds: Option<f64>,
     /// Seconds until a generation that is accepted now would begin.
     estimated_start_s: Option<f64>,
@@ -203,7 +203,7 @@ fn device(load: Load) -> Device {
     Device { id: load.name, running: load.running, failed: load.failed }
 }
 
-/// The caller's part of the queue.
+/// The generations of the caller's tenant in the queue.
 #[derive(Debug, Serialize)]
 struct Own {
     queued: usize,

@@ -41,7 +41,8 @@ impl Cors {
         Cors(origins.into())
     }
 
-    /// The grant of a request; `None` if the request has no `Origin`, several, or one that the list does not admit.
+    /// The grant of a request; `None` if the request has no header `Origin` or several, or if the list does not admit
+    /// the origin.
     pub fn grant(&self, headers: &HeaderMap) -> Option<Grant> {
         let mut sent = headers.get_all(header::ORIGIN).iter();
         let origin = sent.next()?;
@@ -86,7 +87,8 @@ impl Cors {
 
 impl Grant {
     /// Whether the grant covers the credentials of the request. If the list admits the origin only by `*`, the page
-    /// must send its key itself; a browser adds `Basic` by itself, also for pages that do not know the key.
+    /// must send its key itself. `Basic` credentials do not count then, because a browser adds them by itself, also for
+    /// pages that do not know the key.
     pub fn admits(&self, headers: &HeaderMap) -> bool {
         let is_basic =
             |value: &HeaderValue| value.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"));

@@ -160,13 +160,13 @@ async fn picture(
     let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];
     let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
     let warned = AppendHeaders(warnings::header(&record.job.warnings));
-    // An answer with a picture always waits.
+    // An answer with a picture always waits, so `Preference-Applied` must not name `respond-async`.
     let prefer = Prefer { respond_async: false, ..prefer };
     Ok((headers(id), applied(&prefer), where_from, seed, warned, content::file(&record, &artifact, bytes))
         .into_response())
 }
 
-/// Whether `n` asks for more pictures than one answer holds. The resolver reports an invalid `n`.
+/// Whether `n` asks for more than one picture. An invalid `n` is reported later, when the service checks all fields.
 fn wants_many(fields: &mut Fields) -> bool {
     let Some(n) = fields.take("n") else {
         return false;
@@ -190,7 +190,7 @@ fn applied(prefer: &Prefer) -> impl axum::response::IntoResponseParts + use<> {
 
 impl AppState {
     /// Prepares the generation and accepts it. Preparing stops if the client disconnects; accepting is a task of its
-    /// own. If the client disconnects between the commit and the receipt, this future is dropped, but the task still
+    /// own. If the client disconnects between the commit and the answer, this future is dropped, but the task still
     /// makes the [`Presence`]. Dropping the presence then cancels the generation if the request wants that.
     pub(super) async fn accept(
         &self,

@@ -321,8 +321,8 @@ fn is_change(errors: &[FieldError]) -> bool {
     !errors.is_empty() && errors.iter().all(|error| error.code == FILE_CHANGED)
 }
 
-/// The code of an invalid request, so that clients need not search its list of errors. One error `unknown_model` or
-/// `model_unavailable` is enough to become the code; the other codes below must be those of all errors.
+/// The code of an invalid request, so that clients need not search its list of errors. A single error `unknown_model`
+/// or `model_unavailable` decides the code. Each of the other codes below is used only if all errors have this code.
 fn invalid_code(errors: &[FieldError]) -> &'static str {
     let all = |code| errors.iter().all(|error| error.code == code || error.code == FieldError::MORE);
     if errors.iter().any(|error| error.code == "unknown_model") {
@@ -366,7 +366,7 @@ fn failed_row(code: &str) -> Row {
     }
 }
 
-/// Varies the seconds by ± 20 %, so that clients refused together do not return together; at least 1.
+/// Varies the seconds by ± 20 %, so that clients refused together do not return together. The result is at least 1.
 fn jittered(seconds: u64) -> u64 {
     (seconds as f64 * jitter::between(0.8, 1.2)).round().max(1.0) as u64
 }

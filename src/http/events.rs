@@ -38,7 +38,8 @@ const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
 /// Largest preview in an event, in bytes of base64. Readers fetch larger previews from `/preview`.
 const MAX_PREVIEW_BYTES: usize = 64 << 10;
 
-/// The event stream of a generation, from the event after the reader's last one. 204 if no event is left.
+/// The event stream of a generation, from the event after the last one that the reader has. If the generation has ended
+/// and no event is left, the answer is 204.
 pub async fn events(
     State(mut state): State<AppState>,
     caller: Result<Caller, ApiError>,
@@ -69,11 +70,11 @@ pub fn stream(state: AppState, base: Base, record: &Record, presence: Presence) 
 }
 
 /// The number of the last event that the reader has: from `Last-Event-ID`, which browsers send when they reconnect,
-/// otherwise from the query's `after`. `None` if the reader names none. An invalid header means that the reader has no
-/// event.
+/// otherwise from the query's `after`. `None` if the reader names no event. An invalid header means that the reader has
+/// no event.
 pub(super) fn resume_point(headers: &HeaderMap, query: Option<&str>) -> Result<Option<i64>, ApiError> {
     let mut fields = urlencoded::query(query)?;
-    // The signature was checked before.
+    // If the URL is signed, the handler has already checked its signature.
     fields.take("exp");
     fields.take("sig");
     let after = fields.integer("after", 0, i64::MAX as u64).and_then(|after| i64::try_from(after).ok());
@@ -86,7 +87,7 @@ pub(super) fn resume_point(headers: &HeaderMap, query: Option<&str>) -> Result<O
     Ok(Some(seq.filter(|seq| *seq >= 0).unwrap_or(0)))
 }
 
-/// The pings of a stream.
+/// The timer of a stream's pings.
 pub(super) fn pings(state: &AppState) -> Interval {
     let pause: Duration = state.http.ping_interval_s.into();
     let mut ping = interval_at(Instant::now() + pause, pause);
@@ -120,10 +121,11 @@ struct Feed {
     after: i64,
     watched: WatchedStream,
     presence: Presence,
-    /// `None` if the request that made the generation reads.
+    /// `None` if the stream is the answer to the request that created the generation; its right to read is not checked
+    /// again.
     reader: Option<Reader>,
     ping: Interval,
-    /// The newest progress, held back until the pause is over.
+    /// The newest progress, held back until `paused_until`.
     held: Option<Progress>,
     paused_until: Instant,
     ended: bool,
@@ -157,7 +159,7 @@ impl Feed {
                     Some(Ok(Watched::Preview(preview))) => Ok(preview_frame(&self.id, &preview)),
                     Some(Ok(Watched::Event(event))) => self.event(&event).await.map(Some),
                 },
-                // Comes after `watched`, so that all known events are sent first.
+                // This branch comes after that of `watched`, so that all known events are sent first.
                 () = self.state.service.stands_still(self.id, self.after) => Ok(Some(self.drain())),
                 () = sleep_until(self.paused_until), if self.held.is_some() => Ok(self.progress()),
                 _ = self.ping.tick() => match pong(&self.state, self.reader.as_ref()).await {

@@ -1,4 +1,5 @@
-//! How a protocol writes its errors. Accepting, waiting and files are the same for all protocols.
+//! How a protocol writes its errors. All protocols share the code that accepts requests, waits for generations and
+//! reads files.
 
 use axum::{
     body::Body,
@@ -9,8 +10,9 @@ use serde::Serialize;
 
 use super::error::ProblemDocument;
 
-/// The errors of a protocol. Its handlers read its requests and write its answers, because protocols differ in what an
-/// answer needs: the native one shows a generation, others need the files of its pictures.
+/// How a protocol writes its errors. All other answers are written by the handlers of the protocol, because protocols
+/// need different data for them: an answer of the native protocol shows a generation, answers of other protocols
+/// contain the files of the pictures.
 pub trait Face: Send + Sync + 'static {
     /// Writes the body of an error.
     fn render_error(&self, problem: &ProblemDocument) -> Document;

@@ -1,4 +1,4 @@
-//! Follows one generation for a stream in the form of another protocol.
+//! Follows one generation for a stream of a protocol other than the native one.
 
 use std::pin::Pin;
 
@@ -22,7 +22,7 @@ pub struct Follower {
     seen: i64,
 }
 
-/// What happened.
+/// What happened to the generation.
 #[derive(Debug)]
 pub enum Seen {
     Progress(Progress),
@@ -31,7 +31,7 @@ pub enum Seen {
     Succeeded(Box<Record>, Vec<Artifact>),
     /// The generation has no picture, or cannot be followed any longer. Nothing follows.
     Failed(ApiError),
-    /// Nothing for a while: time to keep the connection alive.
+    /// It is time to send something, so that the connection stays alive. This comes every `http.ping_interval_s`.
     Ping,
 }
 
@@ -41,7 +41,7 @@ impl Follower {
         Follower { state, record, presence, watched, ping, seen: 0 }
     }
 
-    /// The record of the generation when it was followed first.
+    /// The record of the generation as it was when the follower was made.
     pub fn record(&self) -> &Record {
         &self.record
     }
@@ -66,7 +66,7 @@ impl Follower {
                     Some(Err(error)) => break Err(error.into()),
                     None => break Err(ApiError::NotFound("generation")),
                 },
-                // Comes after `watched`, so that all known events are seen first.
+                // This branch comes after that of `watched`, so that all known events are seen first.
                 () = self.state.service.stands_still(id, self.seen) => break Err(ApiError::Draining(Some(id))),
                 _ = self.ping.tick() => return Seen::Ping,
             }
@@ -79,7 +79,7 @@ impl Follower {
     }
 }
 
-/// The generation and its artifacts; otherwise the error of its state.
+/// The generation and its artifacts if it has succeeded; otherwise the error of its state.
 async fn ended(state: &AppState, id: GenerationId) -> Result<(Record, Vec<Artifact>), ApiError> {
     let record = state.service.find(Access::Full, id).await?;
     let artifacts = state.artifacts(&record)?;

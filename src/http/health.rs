@@ -32,7 +32,7 @@ pub async fn ready(State(service): State<Service>) -> Result<impl IntoResponse, 
 }
 
 /// `GET /startupz`: ready once the models that must be loaded at the start have been loaded, even if they leave memory
-/// later. The database is not asked, because the server has reached it before it listens.
+/// later. The database is not asked, because the server begins to listen only after it has reached the database.
 pub async fn started(State(service): State<Service>) -> Result<impl IntoResponse, ApiError> {
     let reasons = service.unstarted();
     if reasons.is_empty() {

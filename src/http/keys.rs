@@ -19,7 +19,8 @@ use crate::{
     service::{ApiKey, Service},
 };
 
-/// An API key. Only the answer that makes a secret shows the key itself.
+/// An API key. `key`, the key itself with its secret, is shown only in the answer to the request that creates or
+/// rotates it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KeyObject {
     object: String,
@@ -85,8 +86,8 @@ impl KeyObject {
 
 const NO_STORE: [(header::HeaderName, &str); 1] = [(header::CACHE_CONTROL, "no-store")];
 
-/// `POST /admin/keys`: creates an API key, and its tenant if there is none. The tenant has the weight and the
-/// limits of its newest key.
+/// `POST /admin/keys`: creates an API key, and its tenant if the tenant does not exist. The tenant has the weight and
+/// the limits of its newest key.
 pub async fn create(State(service): State<Service>, fields: Fields) -> Result<Response, ApiError> {
     let made = KeyObject::with_secret(service.create_key(fields).await?);
     Ok((success::CREATED, NO_STORE, Json(made)).into_response())

@@ -25,12 +25,12 @@ pub fn fields(boundary: &str, body: Bytes) -> Result<Fields, ApiError> {
 /// content of a part only once, together with the whole body.
 const LONGEST_HEAD: usize = 8 << 10;
 
-/// Checks the number of parts and the length of their heads. A delimiter begins a line.
+/// Checks the number of parts and the length of their heads. A delimiter counts only at the beginning of a line.
 fn check_heads(boundary: &str, body: &[u8]) -> Result<(), ApiError> {
     let delimiter = format!("--{boundary}");
     let found = memmem::find_iter(body, delimiter.as_bytes());
     let begins_line = |at: &usize| *at == 0 || body[..*at].ends_with(b"\r\n");
-    // The last delimiter begins no part.
+    // The last delimiter begins no part, so there may be one more delimiter than parts.
     for (count, at) in found.filter(begins_line).enumerate() {
         if count > Fields::MOST_IN_FORM {
             return Err(too_many());

@@ -178,7 +178,7 @@ impl Prefer {
                     waits = true;
                     prefer.wait = match value.trim().trim_matches('"') {
                         "" => Some(default_wait.min(max_wait)),
-                        // A number that does not fit is a very long time.
+                        // A number that does not fit into 64 bits means a very long time.
                         digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                             Some(digits.parse().map_or(max_wait, Duration::from_secs).min(max_wait))
                         }

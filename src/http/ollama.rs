@@ -1,5 +1,5 @@
 //! Ollama's protocol for pictures: `POST /api/generate` with lines of progress and a picture in base64, and the lists
-//! that its clients read. Text models do not exist here.
+//! that Ollama's clients read. Text models do not exist here.
 
 mod answer;
 mod models;
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{generation::Fields, service::CreateRequest};
 
-/// The longest wait for a generation. Its own timeouts end a generation much earlier.
+/// The longest wait for a generation. With usual settings, the generation's own time limits end it much earlier.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
 /// The operations of this face.
@@ -64,7 +64,8 @@ fn error(problem: &ProblemDocument) -> serde_json::Value {
     json!({"error": message(problem), "code": problem.code})
 }
 
-/// A body in JSON. Ollama's clients, such as `curl -d`, do not name the media type.
+/// A body in JSON. Clients of Ollama, such as `curl -d`, often send no media type or a wrong one, so the header
+/// `Content-Type` is ignored.
 struct JsonBody(Fields);
 
 impl FromRequest<AppState> for JsonBody {

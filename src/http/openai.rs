@@ -1,4 +1,5 @@
-//! OpenAI's protocol for pictures: `POST /v1/images/generations`, `/edits` and `/variations`, on the same queue.
+//! OpenAI's protocol for pictures: `POST /v1/images/generations`, `/edits` and `/variations`. Their generations wait in
+//! the same queue as those of all other protocols.
 
 mod answer;
 mod client;
@@ -28,7 +29,7 @@ use request::{Models, Wanted};
 
 pub use face::OpenAi;
 
-/// The longest wait for a generation. Its own timeouts end a generation much earlier.
+/// The longest wait for a generation. With usual settings, the generation's own time limits end it much earlier.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
 /// What a request does. `Operation::events` gives the names of its events.
@@ -76,7 +77,7 @@ async fn draw(operation: Operation, state: AppState, client: Client, fields: Fie
     Ok(marked(answer, replayed))
 }
 
-/// Recognizes the request of a client that repeats its requests by itself.
+/// The digest by which repetitions of the request are recognized, if the client repeats its requests by itself.
 async fn tried(client: &Client, fields: Fields) -> (Fields, Option<Request>) {
     if !client.repeats {
         return (fields, None);
@@ -116,7 +117,8 @@ async fn accept(
     state.accept_of(order, Waits::ForResult, tried).await
 }
 
-/// Sets the mask of an edit: the transparency of `mask`, otherwise the transparency of the image.
+/// Sets the mask of an edit: the transparency of `mask`, otherwise, if the model can inpaint, the transparency of the
+/// image.
 async fn masked(state: &AppState, mut fields: Fields) -> Fields {
     fields.read_mask_by_transparency();
     if fields.has("mask") {

@@ -1,5 +1,5 @@
-//! Who may use the operator's listener. Probes and metrics are open; everything else requires the operator's token, if
-//! there is one, or an API key with the scope `admin`.
+//! Who may use the operator's listener. Probes and metrics are open. If there is an operator's token, everything else
+//! requires this token or an API key with the scope `admin`.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use crate::{
 #[derive(Clone)]
 pub struct OperatorAccess {
     service: Service,
-    /// SHA-256 of the token: digests are compared in constant time, whatever the length of the text. `None` if no token
-    /// is required.
+    /// SHA-256 of the token. Comparing digests takes the same time whatever the request has sent as the token. `None`
+    /// if no token is required.
     token: Option<Arc<[u8; 32]>>,
 }
 
@@ -33,7 +33,7 @@ impl OperatorAccess {
         OperatorAccess { service, token }
     }
 
-    /// `shown` is the key of the request.
+    /// `shown` is the token or the key in the request's `Authorization`.
     async fn check(&self, path: &str, shown: Option<String>) -> Result<(), ApiError> {
         let Some(token) = self.token.as_ref().filter(|_| !PROBES.contains(&path)) else { return Ok(()) };
         let shown = shown.ok_or(ApiError::MissingToken)?;

@@ -36,7 +36,7 @@ pub struct Origins {
     json_only: bool,
     /// The origins of other sites whose pages may use the listener.
     cors: Cors,
-    /// Whether the names in `X-Forwarded-Host` count.
+    /// Whether the names in `X-Forwarded-Host` count as names of this server.
     trusts_forwarded: bool,
 }
 

@@ -44,7 +44,7 @@ pub async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Result<Respo
     Ok(respond(name, file, &headers))
 }
 
-/// Answers every path without a route of the operator's listener.
+/// Answers, with 404, every path of the operator's listener that has no route.
 pub async fn nothing() -> ApiError {
     ApiError::NotFound("resource")
 }

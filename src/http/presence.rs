@@ -11,15 +11,15 @@ use crate::{
 /// What a client waits for on an open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
-    /// The generation object. The client has, or will find, the generation's id.
+    /// The generation object. A client that disconnects is expected to look for its generation later.
     ForObject,
     /// The result in this answer: the bytes of a picture, or the event stream of the client's own request. A client
     /// that disconnects may not know the generation's id.
     ForResult,
 }
 
-/// The client of a waiting request. If this is dropped before [`Presence::keep`], which happens when the connection
-/// closes, it cancels the generation if the request wants that.
+/// The client of a waiting request. If the connection closes, the presence is dropped before [`Presence::keep`] was
+/// called; dropping it then cancels the generation if the request wants that.
 #[derive(Debug)]
 pub struct Presence {
     leaving: Option<Leaving>,
@@ -31,7 +31,7 @@ struct Leaving {
     id: GenerationId,
     /// The tries of a client that repeats its request after a lost connection.
     present: Option<Present>,
-    /// Keeps the tracker open until it is known whether a task must cancel the generation.
+    /// Makes the shutdown wait until it is known whether a task of `afterwork` must cancel the generation.
     open: TaskTrackerToken,
 }
 
@@ -43,8 +43,8 @@ impl std::fmt::Debug for Leaving {
 
 impl Presence {
     /// `is_repeatable`: whether the client can come back for the same generation, by its idempotency key or its id.
-    /// `present`: the client repeats its request by itself. The generation is then canceled only if the client does not
-    /// return in time; if `on_disconnect` is `cancel`, it is canceled at once.
+    /// `present`: given if the client repeats its request by itself. Then the generation is canceled only if the client
+    /// does not return in time; if `on_disconnect` is `cancel`, it is canceled at once.
     pub fn of(state: &AppState, view: &View, waits: Waits, is_repeatable: bool, present: Option<Present>) -> Presence {
         let job = &view.record.job;
         let leaving = cancels(job.on_disconnect, waits, is_repeatable).then(|| Leaving {

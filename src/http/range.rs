@@ -6,8 +6,8 @@ use axum::http::{HeaderMap, header};
 
 use super::error::ApiError;
 
-/// The part of a file that a request wants. `None` means the whole file, which also answers several ranges, an invalid
-/// range, a range in other units, and a range of another version of the file (`If-Range`).
+/// The part of a file that a request wants. `None` means the whole file: the request has no range, several ranges, an
+/// invalid range, a range in other units, or a range of another version of the file (`If-Range`).
 ///
 /// # Errors
 /// `range_not_satisfiable` if the range begins at or after the end of the file, or selects no bytes.

@@ -55,7 +55,7 @@ fn native_routes() -> Vec<Route> {
         endpoint(Method::GET, "/v1/models", get(catalogue::models)),
         // A model's name may contain slashes, like the names of repositories on Hugging Face.
         Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)) },
-        // The handler recognizes the suffix after such a name.
+        // The handler recognizes the suffix `/schema` after such a name.
         Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}/schema", get(catalogue::model)) },
         endpoint(Method::GET, "/v1/loras", get(catalogue::loras)),
         endpoint(Method::GET, "/v1/embeddings", get(catalogue::embeddings)),

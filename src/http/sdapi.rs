@@ -76,7 +76,8 @@ fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>)
     Route { method, path, routed: path, face: &Sdapi, handler }
 }
 
-/// The label of generations that this face creates: progress and interruption concern these only.
+/// The entry of `metadata` that marks the generations of this face. `progress` and `interrupt` concern only generations
+/// with this entry.
 const LABEL: (&str, &str) = ("face", "sdapi");
 
 /// Whether this face created the generation.

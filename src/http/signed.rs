@@ -32,7 +32,7 @@ pub struct Signer {
 #[derive(Clone, Debug)]
 pub enum Reader {
     Caller(Caller),
-    /// Expires at this time, in seconds since 1970.
+    /// The URL expires at this time, in seconds since 1970.
     Signed(i64),
 }
 
@@ -77,7 +77,8 @@ impl Signer {
         Some((least + (-least).rem_euclid(quarter)).min(self.latest))
     }
 
-    /// A signer for answers to this reader. The holder of a signed URL gets only URLs that expire with that URL.
+    /// A signer for answers to this reader. The holder of a signed URL gets only URLs that expire no later than that
+    /// URL.
     pub fn for_reader(self, reader: &Reader) -> Signer {
         match reader {
             Reader::Caller(_) => self,
@@ -131,7 +132,7 @@ impl Signer {
     /// The reader of `path`: the holder of a signed URL, who needs no key, otherwise the caller.
     ///
     /// # Errors
-    /// Those of [`Signer::verify`], or that of the caller.
+    /// Those of [`Signer::verify`]; without a signature, the error in `caller`.
     pub fn reader(
         &self,
         path: &str,

@@ -1,4 +1,5 @@
-//! `GET /v1/uploads/{sha256}`: pictures that were part of requests, by the digest that `params` shows.
+//! `GET /v1/uploads/{sha256}`: pictures that were part of requests. The `params` of a generation show the digest of
+//! each such picture.
 
 use axum::{
     extract::State,

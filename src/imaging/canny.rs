@@ -17,7 +17,7 @@ const TAN_22: i64 = 13573;
 
 /// Returns a picture that is white on the edges of `picture`, and black elsewhere. Edges are ridges of the gradient
 /// above `high`, and ridges above `low` that are connected to an edge. The size of the gradient is |dx| + |dy| of
-/// Sobel's 3 × 3 operator, in the channel where it is largest.
+/// Sobel's 3 × 3 operator, in the channel where this sum is largest.
 pub fn canny(picture: &RgbImage, low: i32, high: i32) -> GreyImage {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let gradients: Vec<(i32, i32)> =
@@ -59,8 +59,9 @@ pub fn canny(picture: &RgbImage, low: i32, high: i32) -> GreyImage {
     GreyImage { width: picture.width, height: picture.height, pixels }
 }
 
-/// Whether a pixel's gradient is larger than those of its two neighbors in the direction of the gradient. Of two equal
-/// neighbors, the left or upper one is the ridge; of two equal diagonal neighbors, neither is.
+/// Whether a pixel's gradient is larger than those of its two neighbors in the direction of the gradient. If two
+/// neighboring pixels have equal gradients, the left or upper pixel is the ridge; if they are diagonal neighbors,
+/// neither is.
 fn is_ridge(own: i32, (dx, dy): (i32, i32), size: impl Fn(i64, i64) -> i32) -> bool {
     let (x, y) = (i64::from(dx.abs()), i64::from(dy.abs()) << 15);
     let (flat, steep) = (x * TAN_22, x * TAN_22 + (x << 16));

@@ -9,8 +9,8 @@ pub(super) fn orientation(exif: &[u8]) -> Option<Orientation> {
     order.entries(tiff, &tiff[4..8])?.find_map(|entry| order.orientation(entry))
 }
 
-/// The text of `UserComment` in the EXIF directory: UTF-16 in the byte order of the file, or UTF-8. `None` if there is
-/// none, or if its character set is another one.
+/// The text of `UserComment` in the EXIF directory: UTF-16 in the byte order of the file, or UTF-8. `None` if the EXIF
+/// has no comment, or if the comment has another character set.
 pub(super) fn user_comment(exif: &[u8]) -> Option<String> {
     const EXIF_DIRECTORY: u32 = 0x8769;
     const USER_COMMENT: u32 = 0x9286;

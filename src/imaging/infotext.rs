@@ -10,7 +10,8 @@ use crate::{
 
 /// The text for image `index` of a generation; `model` is the name of the model.
 pub fn infotext(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> String {
-    // LoRAs as tags after the prompt, as those tools write them, however the request named the LoRAs.
+    // LoRAs are written as tags after the prompt, as the web interface writes them, however the request named the
+    // LoRAs.
     let tags = draw.loras.iter().map(|lora| format!("<lora:{}:{}>", lora.name, lora.scale));
     let text = |prompt: &str| match draw.prompt_syntax {
         PromptSyntax::Plain => escaped(prompt),
@@ -54,7 +55,7 @@ fn settings(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> Strin
     }
     settings.extend(CONTROL_NETS.into_iter().zip(draw.controls.iter().map(control)));
     if draw.clip_skip > 0 {
-        // These tools count the last layer as 1, diffusers counts it as 0.
+        // The web interface counts the last layer as 1, and diffusers counts it as 0.
         settings.push(("Clip skip", (draw.clip_skip + 1).to_string()));
     }
     if draw.seed_mode == SeedMode::Batch {
@@ -65,7 +66,7 @@ fn settings(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> Strin
     if !approximations.is_empty() {
         settings.push(("Approximations", approximations.join(" ")));
     }
-    // Noise is that of torch's CPU generator; without this setting, these tools use a GPU generator.
+    // The noise is that of torch's CPU generator; without this setting, the web interface would use a GPU generator.
     settings.push(("RNG", "CPU".to_owned()));
     settings.push(("Version", format!("latentd {}", env!("CARGO_PKG_VERSION"))));
     let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name}: {}", quoted(value))).collect();
@@ -103,7 +104,8 @@ fn control(control: &ControlUse) -> String {
     )
 }
 
-/// A plain prompt in the syntax of these tools, where brackets without a backslash would change the weight of words.
+/// A plain prompt in the syntax of the web interface, where brackets without a backslash would change the weight of
+/// words.
 fn escaped(prompt: &str) -> String {
     let mut escaped = String::with_capacity(prompt.len());
     for letter in prompt.chars() {

@@ -44,7 +44,8 @@ pub enum DecodeError {
 
 impl From<image::ImageError> for DecodeError {
     fn from(error: image::ImageError) -> DecodeError {
-        // The decoder passes over wrong checksums of metadata. Its error has no type, and names its own fields.
+        // The decoder ignores wrong checksums of metadata, so the wrong checksum is that of pixels. The error has no
+        // type of its own, and its text names fields of the decoder.
         if error.to_string().contains("CRC error") { DecodeError::Checksum } else { DecodeError::Broken(error) }
     }
 }
@@ -199,7 +200,8 @@ mod tests {
         }
     }
 
-    /// Pillow refuses wrong checksums of metadata before the pixels, which do not matter for them.
+    /// Pillow also refuses wrong checksums of metadata before the pixels, although such metadata does not change the
+    /// pixels.
     #[test]
     fn a_wrong_checksum_matters_only_for_pixels() {
         let file = png(&[9; 12], 2, 2, ExtendedColorType::Rgb8);
@@ -269,7 +271,7 @@ mod tests {
     #[test]
     fn a_size_that_is_too_large_is_refused_before_the_pixels_are_read() {
         let mut file = png(&[0; 3], 1, 1, ExtendedColorType::Rgb8);
-        // The width and height in the header, and then its checksum.
+        // Overwrites the width and height in the header, and then the header's checksum.
         file[16..24].copy_from_slice(&[0, 0, 0x40, 0, 0, 0, 0x40, 0]);
         let checksum = crc32(&file[12..29]);
         file[29..33].copy_from_slice(&checksum.to_be_bytes());

@@ -45,7 +45,7 @@ struct Segment<'a> {
 
 /// The segments of the file; the last one is the end marker. The start of another picture also ends the list, so that a
 /// truncated file has no end marker, even if a whole picture follows. In the data of a scan, a byte 255 is followed by
-/// a zero or belongs to a restart marker.
+/// a zero or belongs to a restart marker; the search passes over both.
 fn segments(file: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     let mut rest = file.get(2..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -130,14 +130,14 @@ mod tests {
         }
     }
 
-    /// The decoder would draw what the scans have so far, such as blurred blocks.
+    /// Without the check, the decoder would draw the picture from the remaining scans, for example with blurred blocks.
     #[test]
     fn a_progressive_picture_without_its_last_scans_is_refused() {
         let scans: Vec<usize> =
             (0..PROGRESSIVE.len()).filter(|at| PROGRESSIVE[*at..].starts_with(&[0xff, 0xda])).collect();
         assert!(scans.len() > 5);
         for scan in &scans {
-            // Some scans have codes of their own before them.
+            // If Huffman codes stand before the first removed scan, the cut file keeps them.
             let cut = decode(&[&PROGRESSIVE[..*scan], b"\xff\xd9"].concat(), 0);
             assert!(cut.is_err(), "{scan}");
         }

@@ -24,7 +24,8 @@ const BAND: u32 = 8 << 20;
 /// the whole picture, because each band is blurred together with all rows that reach into it.
 fn blurred(sharp: &GreyImage, blur: u32, band: u32) -> GreyImage {
     let GreyImage { width, height, .. } = *sharp;
-    // The filter reaches 3⅓ times its deviation. Higher bands blur fewer rows twice.
+    // The filter reaches 3⅓ times its deviation. A band has at least twice as many rows as the filter reaches, because
+    // with higher bands, fewer rows are blurred twice.
     let reach = 10 * blur / 3 + 4;
     let rows = (band / width.max(1)).max(2 * reach);
     let mut pixels = Vec::with_capacity(sharp.pixels.len());

@@ -6,7 +6,7 @@ use super::Pixels;
 
 /// Bits of the fraction of a weight: 32, minus 8 for a level and 2 for the sum.
 const PRECISION: u32 = 32 - 8 - 2;
-/// Number of lobes on each side.
+/// Number of lobes of the filter on each side of its center.
 const SUPPORT: f64 = 3.0;
 
 /// The picture at another size (`Image.resize(size, LANCZOS)` of Pillow 13): a Lanczos filter with three lobes, widened

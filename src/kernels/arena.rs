@@ -77,10 +77,11 @@ const RESERVED: usize = 1 << 36;
 /// their memory anyway.
 const LEAST: usize = 1 << 15;
 
-/// Blocks begin and end at pages.
+/// The size of a page in bytes. Blocks begin and end at page boundaries.
 const PAGE: usize = 1 << 12;
 
-/// A layout that only [`is_installed`] requests: one byte with an unusual alignment.
+/// A layout that only [`is_installed`] requests, so that [`Allocator`] recognizes its request: one byte with an unusual
+/// alignment.
 const QUESTION: Layout = match Layout::from_size_align(1, 1 << 13) {
     Ok(layout) => layout,
     Err(_) => panic!("a power of two is an alignment"),
@@ -140,7 +141,8 @@ impl Arena {
         Some(Arena { memory, free: Mutex::new(Free::new(RESERVED)) })
     }
 
-    /// The standard library's mutex, because the lock of an allocator must not allocate.
+    /// Locks the free parts. The mutex is that of the standard library, because the lock of an allocator must not
+    /// allocate.
     fn free(&self) -> MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,7 +165,8 @@ impl Free {
         Some(begin)
     }
 
-    /// No byte at this offset or above is in use: the begin of the free part at the end of the arena, if there is one.
+    /// No byte is in use at the returned offset or above. It is the begin of the free part at the end of the arena, or
+    /// the length of the arena if there is no such part.
     fn used(&self) -> usize {
         let last = self.parts.last_key_value().filter(|(_, end)| **end == self.end);
         last.map_or(self.end, |(begin, _)| *begin)
@@ -230,9 +233,9 @@ pub fn release() {
 
 /// Makes glibc return freed blocks of at least 4 MiB to the system at once. Call it when a server process starts.
 ///
-/// Larger blocks than glibc's mmap threshold are mapped one by one, and unmapped when they are freed. Without this
-/// call, the threshold grows up to 32 MiB as larger blocks are freed, and glibc keeps up to twice the threshold in free
-/// memory at the end of each thread's heap, which [`trim`] does not return.
+/// glibc maps each block above its mmap threshold by itself, and unmaps the block when the program frees it. Without
+/// this call, the threshold grows up to 32 MiB as larger blocks are freed. Then glibc keeps free memory of up to twice
+/// the threshold at the end of each thread's heap, and [`trim`] does not return this memory.
 pub fn give_large_blocks_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

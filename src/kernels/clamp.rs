@@ -22,7 +22,7 @@ impl Kernels {
         }
     }
 
-    /// bound·tanh(x/bound), element by element. Not vectorized: latents have few values.
+    /// bound·tanh(x/bound), element by element. The loop is not vectorized, because latents have few values.
     pub fn soft_clamp(self, x: &Tensor, bound: f32) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&SoftClamp(bound)),

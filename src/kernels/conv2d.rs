@@ -17,9 +17,9 @@ use super::{
 /// A convolution layer: its geometry, and its weights in the layout of the kernels.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    /// (kh·kw·in, out).
+    /// (kh·kw·in, out); a placeholder if `plain` has the weight.
     weight: Matrix,
-    /// The weight of reference kernels, (out, in, kh, kw).
+    /// The weight of reference kernels, (out, in, kh, kw); `None` if the layer uses the matrix.
     plain: Option<Tensor>,
     geometry: Geometry,
     /// Present if the convolution can use Winograd's algorithm.
@@ -45,7 +45,7 @@ impl Geometry {
     }
 
     /// A square kernel with `padding` zeros only below and to the right. diffusers pads the input of a `Downsample2D`
-    /// in this way if its own `padding` is 0.
+    /// in this way if the `padding` of that layer is 0.
     pub fn square_padded_at_the_end(kernel: usize, stride: usize, padding: usize) -> Self {
         Self { top: 0, left: 0, ..Self::square(kernel, stride, padding) }
     }
@@ -134,11 +134,12 @@ impl Conv2d {
     }
 }
 
-/// How many rows of a batch a GPU convolves at a time, if a row has `patches` numbers in all its patches.
+/// How many rows of a batch a GPU convolves at a time, if a row has `patches` numbers in all its patches. A patch is
+/// the part of the map under the kernel, for one pixel of the result.
 ///
-/// Without cuDNN, candle copies all patches side by side before it multiplies them. It counts their numbers in 32 bits:
-/// with 2³² or more, a part of the copy is never written, and the result is wrong without an error. The bound on
-/// several rows is lower, because the copy takes 4 bytes for each number.
+/// Without cuDNN, candle copies all patches side by side before it multiplies them. It counts the copied numbers in 32
+/// bits: with 2³² or more, a part of the copy is never written, and the result is wrong without an error. For several
+/// rows the bound is lower, to save memory: the copy takes 4 bytes for each number.
 ///
 /// # Errors
 /// A single row has too many numbers.
@@ -166,8 +167,8 @@ struct Op<'a> {
     epilogue: Epilogue<'a>,
 }
 
-/// The most floats of one pixel's patch that are copied at a time. If the input channels of one tap (one position of
-/// the kernel) are more floats, they are copied whole.
+/// The most floats of one pixel's patch that are copied at a time. If one tap (one position of the kernel) has more
+/// input channels than that, its channels are still copied together.
 const PATCH: usize = 1 << 10;
 
 impl CustomOp1 for Op<'_> {

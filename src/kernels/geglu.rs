@@ -17,10 +17,10 @@ use super::{
 /// (x·V + b) ⊙ GELU(x·W + c), with one matrix (K, 2·N): its first N columns are V, the others W.
 #[derive(Clone, Debug)]
 pub struct Geglu {
-    /// If packed, columns of V alternate with the same columns of W, so that a value and its gate are in the cache at
-    /// the same time, and the product of width 2·N is never stored.
+    /// If packed, groups of columns of V alternate with groups of the same columns of W, so that a value and its gate
+    /// are in the cache at the same time, and the product of width 2·N is never stored.
     matrix: Matrix,
-    /// This many columns of V are followed by the same columns of W, and so on.
+    /// The number of columns in each group.
     alternating: usize,
 }
 
@@ -126,7 +126,7 @@ impl CustomOp1 for Op<'_> {
 }
 
 impl Op<'_> {
-    /// Adds part of `line` (2·N) to one line of a product whose alternating columns begin at column `first`.
+    /// Adds values of `line` (2·N) to `wide`, one line of a product, whose alternating columns begin at column `first`.
     fn add(&self, wide: &mut [f32], line: &[f32], first: usize) {
         let (value, gate) = line.split_at(line.len() / 2);
         for (i, pair) in wide.chunks_exact_mut(2 * self.alternating).enumerate() {

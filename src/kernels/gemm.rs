@@ -12,9 +12,11 @@ use super::{
 
 /// Columns of a panel.
 pub(super) const WIDTH: usize = 16;
-/// Rows of the largest tile. A job whose number of rows is a multiple of it needs no smaller tiles.
+/// Rows of the largest tile, a block of the result that is summed in registers. A job whose number of rows is a
+/// multiple of `HEIGHT` needs no smaller tiles.
 pub(super) const HEIGHT: usize = 12;
-/// The most values of k that are summed in registers at a time. The lines of a panel for these k stay in the cache.
+/// The most products per element of the result that are summed in registers at a time. A panel has one line for each of
+/// these products, and this many lines of a panel stay in the cache.
 const DEPTH: usize = 512;
 
 /// A (K, N) matrix in the layout of the micro-kernel: panels (K, 16) of 16 columns, the last padded with zeros.
@@ -116,8 +118,9 @@ impl WithSimd for Product<'_> {
 }
 
 impl Product<'_> {
-    /// Iterates over pieces of k and over groups of `P` panels, with tiles of up to `H` rows (12 for half a panel). A
-    /// panel has the width of `V` vectors, half a panel that of `HALF` vectors.
+    /// Iterates over pieces of k and over groups of `P` panels, with tiles of up to `H` rows. If at most half of the
+    /// last panel is used, its tiles have up to 12 rows. A panel is `V` vectors wide, and half a panel is `HALF`
+    /// vectors wide.
     #[inline(always)]
     fn pieces<S: Simd, const H: usize, const P: usize, const V: usize, const HALF: usize>(mut self, simd: S) {
         let rows = self.out.lines();
@@ -280,8 +283,9 @@ impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd
                     }
                 }
             }
-            // Weights mostly come from memory, and the processor does not predict where reading continues after a
-            // panel: usually at the same lines of the next panels. So the first tile prefetches those lines.
+            // Weights mostly come from memory, and the processor does not predict where reading continues after these
+            // panels. It usually continues at the same lines of the next `P` panels, so the first tile prefetches those
+            // lines.
             let ahead = if tile == 0 { P * next } else { 0 };
             for k in 0..ks.len() {
                 for p in 0..P {
@@ -366,7 +370,7 @@ mod tests {
             let width = corner.len();
             product(&a[last * k..], k, b, panel..panel + 1, &mut corner, width);
             prop_assert_eq!(&alone[panel * WIDTH..], &corner);
-            // In two parts of k.
+            // The product is the same if two calls sum one part of k each.
             let mut parts = vec![f32::NAN; rows * n];
             for depth in [0..k / 3, k / 3..k] {
                 let (a, add, panels) = (&a[depth.start..], depth.start > 0, 0..b.count());

@@ -42,7 +42,8 @@ struct GroupNorm {
     then: Then,
 }
 
-/// Positions per partial sum. A constant, which makes the order of the sums independent of the number of threads.
+/// Positions per partial sum. This is a constant, so that the order of the sums does not depend on the number of
+/// threads.
 const PLACES: usize = 64;
 
 /// The least number of floats per rayon job, if a row has that many.
@@ -124,8 +125,8 @@ impl GroupNorm {
     }
 }
 
-/// A norm as y = (x − center)·scale + shift per channel. Subtracting the center first is exact where x is close to it.
-/// With y = x·scale + shift, few digits would be left if the mean is much larger than the deviation.
+/// A norm as y = (x − center)·scale + shift per channel. Where x is close to the center, the subtraction is exact. The
+/// form y = x·scale + shift would keep few digits if the mean is much larger than the deviation.
 struct Affine {
     center: Vec<f32>,
     scale: Vec<f32>,

@@ -1,5 +1,5 @@
-//! Sums and maxima in sixteen lanes: partial results in a fixed order that vector units compute at the same time, with
-//! the same bits on every machine.
+//! Sums and maxima in sixteen lanes: a vector unit computes sixteen partial results at the same time, and they are
+//! combined in a fixed order, so that the results have the same bits on every machine.
 
 pub(super) const LANES: usize = 16;
 
@@ -46,7 +46,7 @@ pub(super) fn largest(x: &[f32]) -> f32 {
     fold(lanes, larger)
 }
 
-/// Combines the lanes by halves. A chain over all lanes would take longer than summing a short line.
+/// Combines the lanes by halves. To add one lane after the other would take longer than to sum a short line.
 #[inline(always)]
 fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
     for half in [8, 4, 2, 1] {

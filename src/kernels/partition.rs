@@ -10,11 +10,12 @@ use super::gemm::{HEIGHT, WIDTH};
 /// than it saves.
 const MIN_PARALLEL_WORK: usize = 1 << 19;
 
-/// The most lines of a job. The values of the left matrix that a job reads for a piece of k stay in the L2 cache.
+/// The most lines of a job. With so few lines, the values of the left matrix that a job multiplies at a time, at most
+/// 512 of each line, stay in the L2 cache.
 const LINES: usize = 96;
 
-/// A product divided into jobs of some lines and some panels. The division decides which thread computes an element and
-/// never changes its bits.
+/// A product divided into jobs, each of which computes some lines and some panels (groups of 16 columns). The division
+/// decides which thread computes an element and never changes its bits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Partition {
     lines: usize,
@@ -47,8 +48,8 @@ impl Partition {
         Self { job_panels: self.job_panels.next_multiple_of(2), ..self }
     }
 
-    /// Runs `job(scratch, lines, panels)` for every job, on the threads of the pool. Jobs on the same thread reuse its
-    /// scratch.
+    /// Runs `job(scratch, lines, panels)` for every job, on the threads of the pool. Jobs on the same thread reuse that
+    /// thread's scratch buffer.
     pub fn run(self, job: impl Fn(&mut Vec<f32>, Range<usize>, Range<usize>) + Sync) {
         let (down, across) = (self.lines.div_ceil(self.job_lines), self.panels.div_ceil(self.job_panels));
         let run = |scratch: &mut Vec<f32>, i: usize| {

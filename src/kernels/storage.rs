@@ -31,8 +31,8 @@ pub(super) fn made(values: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStor
     Ok((f32::to_cpu_storage_owned(values), shape.into()))
 }
 
-/// The locked storage of a tensor that a custom operation holds in a field. candle passes only the storage of its
-/// arguments to the operation.
+/// The locked storage of a tensor that a custom operation holds in a field. candle passes to an operation only the
+/// storage of the operation's arguments.
 pub(super) struct Operand<'a>(Box<dyn Deref<Target = Storage> + 'a>, &'a Layout);
 
 impl<'a> Operand<'a> {

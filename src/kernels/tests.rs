@@ -1,4 +1,4 @@
-//! Compares the gradient of every reference kernel with respect to its input with finite differences.
+//! Checks the gradient of every reference kernel, with respect to the kernel's input, against finite differences.
 
 use candle_core::{Result, Tensor, Var};
 
@@ -58,7 +58,8 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     }
 }
 
-/// Compares gradient and finite differences of a weighted sum of the kernel's results, at some values of x.
+/// Compares the gradient of a weighted sum of the kernel's results with finite differences of this sum, for some
+/// elements of x.
 fn compare(name: &str, x: &Tensor, kernel: &dyn Fn(&Tensor) -> Result<Tensor>) {
     const STEP: f32 = 1e-2;
     let x = Var::from_tensor(x).unwrap();

@@ -4,8 +4,8 @@
 //! channels, each of the (m + 2)² products is a matrix product, (tiles, in) · (in, out).
 //!
 //! Transformed weights take (m + 2)² / 9 times the memory of the weights. Small layers keep them. Large layers
-//! transform some outputs at a time in every convolution, which needs no memory for the whole layer but takes time,
-//! most noticeably on small maps. Both ways give the same bits.
+//! transform the weights of some outputs at a time in every convolution, which needs no memory for the whole layer but
+//! takes time, most noticeably on small maps. Both ways give the same bits.
 
 mod choice;
 mod transform;
@@ -115,8 +115,8 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
         true => room.next_multiple_of(HEIGHT).clamp(24, 48),
         false => room.next_multiple_of(HEIGHT).clamp(48, 192),
     };
-    // Divides the work by tiles if there are many, otherwise by panels, too. If weights are not kept, several threads
-    // always divide by panels, so that fewer jobs transform the same weights.
+    // Divides the work by tiles if there are many, otherwise by panels, too. If weights are not kept and there are
+    // several threads, the work is always divided by panels, so that fewer jobs transform the same weights.
     let jobs = 2 * threads;
     let job_tiles = tiles.div_ceil(jobs.max(tiles.div_ceil(most))).next_multiple_of(HEIGHT).min(most);
     let (job_tiles, parts) = match threads == 1 || kept.is_some() && 2 * job_tiles >= most {
@@ -139,12 +139,12 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
 /// Buffers of a thread, reused from job to job.
 #[derive(Default)]
 struct Scratch {
-    /// (in), the channels of a pixel beyond the edge of the map.
+    /// (in), the zeros that stand for the channels of a pixel beyond the edge of the map.
     zeros: Vec<f32>,
-    /// (N², PANELS, some of in, 16), transformed weights that are not kept.
+    /// (N², PANELS, some inputs, 16), transformed weights that are not kept.
     u: Vec<f32>,
-    /// (N², tiles, in), transformed inputs. A gap follows each of the N² places of a tile, so that the places do not
-    /// share cache sets.
+    /// (N², tiles, in), transformed inputs. A gap follows the values of each of the N² places of a tile, so that
+    /// different places do not share cache sets.
     v: Vec<f32>,
     /// (N², tiles, columns), products.
     m: Vec<f32>,
@@ -232,7 +232,7 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
         let mut patch = [[zeros; N]; N];
         for i in 0..N {
             for j in 0..N {
-                // One pixel of padding is subtracted. -1 wraps to a number far beyond the edge.
+                // Subtracts the one pixel of padding. -1 wraps to a number far beyond the edge.
                 let (y, x_at) = ((top + i).wrapping_sub(1), (left + j).wrapping_sub(1));
                 if y < height && x_at < width {
                     patch[i][j] = &x[((b * height + y) * width + x_at) * c..][..c];

@@ -19,10 +19,10 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
     /// Stores the generation in state `queued` with its first event, at its tenant's place in the queue.
     ///
     /// A request is a repetition if its idempotency key, or otherwise its id, belongs to an earlier equal request. The
-    /// answer is then the generation of that request, in its present state. Erasing a generation frees its id and its
-    /// idempotency key; an expired idempotency key is free too. [`Accepted::Again`] writes nothing.
+    /// answer is then the generation of the earlier request, in its present state. Erasing a generation frees its id
+    /// and its idempotency key; an expired idempotency key is free too. A repetition writes nothing.
     ///
-    /// The tenant's queue share and usage and the API key's limits are charged now, whatever happens later.
+    /// The tenant's queue share and usage and the API key's limits are charged now, even if the generation fails later.
     ///
     /// # Errors
     /// [`Refusal::QueueFull`], [`Refusal::TenantQueueFull`], [`Refusal::KeyReused`], [`Refusal::IdTaken`],
@@ -120,7 +120,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
             if !found.status.is_terminal() {
                 return Err(Refusal::NotFinished.into());
             }
-            // The foreign key erases the events too.
+            // The database then erases the events, too, because their foreign key cascades.
             change.fetch("DELETE FROM generations WHERE id = $1", values![id]).await?;
             Ok(Some(found))
         })
@@ -136,7 +136,7 @@ impl Change {
         self.one(&text, values![id, versions]).await
     }
 
-    /// The generation that the same request made before; an error if another one has used its idempotency key or id.
+    /// The generation that the same request made before; an error if another request has used its key or id.
     async fn accepted_before(&mut self, acceptance: &Acceptance<'_>) -> Result<Option<Record>> {
         if let Some((key, _)) = acceptance.key {
             let text = format!(

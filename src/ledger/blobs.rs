@@ -31,7 +31,7 @@ use patience::{Kind, Waiter, persist};
 pub struct Blobs {
     objects: Arc<dyn ObjectStore>,
     settings: config::Blobs,
-    /// The folder; `None` for a bucket.
+    /// The folder of the store; `None` for a bucket.
     folder: Option<PathBuf>,
     /// Each running operation holds one permit, so that the number of open files and connections is bounded.
     room: Arc<Semaphore>,
@@ -61,7 +61,7 @@ impl Blobs {
         Ok(Blobs { objects, settings: settings.clone(), folder, room })
     }
 
-    /// Limits how many operations run at a time. Each has at most about [`Blobs::FILES`] open files or connections.
+    /// Limits how many operations run at a time. Each operation has about [`Blobs::FILES`] open files or connections.
     pub fn at_most(self, operations: usize) -> Blobs {
         Blobs { room: Arc::new(Semaphore::new(operations.clamp(1, Semaphore::MAX_PERMITS))), ..self }
     }
@@ -95,7 +95,7 @@ impl Blobs {
         self.put_while(Waiter::Worker, path, bytes).await
     }
 
-    /// Like [`Blobs::put`], but for no longer than a client waits: `blobs.answer_timeout_s`.
+    /// Like [`Blobs::put`], but for a waiting client: tries for at most `blobs.answer_timeout_s`.
     pub async fn put_promptly(&self, path: &str, bytes: Bytes) -> Result<()> {
         self.put_while(Waiter::Client, path, bytes).await
     }
@@ -154,7 +154,7 @@ impl Blobs {
         self.folders(&path::folder_of(id)).await
     }
 
-    /// The paths of the parts of all attempts' logs, in the order in which they were written.
+    /// The paths of the log parts of all attempts, in the order in which they were written.
     pub async fn parts(&self, id: GenerationId) -> Result<Vec<String>> {
         let order = |file: ObjectMeta| {
             let path = file.location.to_string();
@@ -172,7 +172,7 @@ impl Blobs {
         self.delete_folder(&path::log_of(id)).await
     }
 
-    /// Erases the artifacts of all attempts of a finished generation, except the winner's. The request's pictures stay.
+    /// Erases the artifacts of all attempts except that with the fence `winner`. The request's pictures stay.
     pub async fn delete_losers(&self, id: GenerationId, winner: Option<i64>) -> Result<()> {
         self.delete_attempts(id, &self.fences(id).await?, winner).await
     }
@@ -206,7 +206,7 @@ impl Blobs {
         self.persist(Waiter::Client, attempt).await
     }
 
-    /// The names of the folders within a folder, parsed. Other names are skipped.
+    /// The names of the folders within a folder, parsed. Names that cannot be parsed are skipped.
     async fn folders<T: FromStr>(&self, folder: &str) -> Result<Vec<T>> {
         let folder = ObjectPath::parse(folder)?;
         let attempt = || async { Ok(self.objects.list_with_delimiter(Some(&folder)).await?.common_prefixes) };
@@ -236,7 +236,7 @@ impl Blobs {
         self.persist(Waiter::Client, attempt).await
     }
 
-    /// Repeats an operation that fails but may succeed later. Each attempt waits for its turn.
+    /// Repeats an operation that fails but may succeed later. Each attempt waits for a permit of `room`.
     async fn persist<T, F>(&self, waiting: Waiter, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,

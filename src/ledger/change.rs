@@ -100,7 +100,7 @@ impl Change {
         Ok(self.set_state(&[Step { id, crashes: 0, to }]).await?.pop().ok_or(sqlx::Error::RowNotFound)?)
     }
 
-    /// Changes the states of active generations, whose rows are locked, and appends the events; skips finished ones.
+    /// Changes the states of generations, whose rows are locked, and appends the events. Skips finished generations.
     pub async fn set_state(&mut self, steps: &[Step<'_>]) -> Result<Vec<Row>> {
         if steps.is_empty() {
             return Ok(Vec::new());
@@ -146,7 +146,7 @@ impl Change {
     }
 
     /// Appends an event to each of these generations, whose rows are locked, so that the event numbers have no gaps.
-    /// The database also numbers the events of each tenant, which locks the tenants' rows, always in the same order.
+    /// The database also numbers the events of each tenant. This locks the tenants' rows, always in one order.
     pub async fn append(&mut self, told: &[(GenerationId, EventKind, Json)]) -> Result<()> {
         let row = |(id, kind, data): &(GenerationId, EventKind, Json)| json!({"told_id": hex(*id), "told_kind": kind, "told_data": data});
         let table = Value::json(&told.iter().map(row).collect::<Vec<_>>())?;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::generation::{EventKind, GenerationId, Problem, Record};
 
-/// Key of the lock that makes claims run one after the other if a tenant has a bound.
+/// Key of the lock that makes claims run one after the other if a tenant has a `max_running`.
 const CLAIMS: i64 = i64::from_be_bytes(*b"latentdC");
 
 /// The role of a worker: claims generations, renews leases, finishes runs.
@@ -23,16 +23,16 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
     /// Takes up to `limit` queued generations for this worker in the order of the queue: priority, then the tenants'
     /// fair share, then age. Each becomes `running` under a lease; its attempt and its fence grow by one. Skips
     /// generations that wait for the delay of a retry, whose `start_timeout_s` passed before their first claim, whose
-    /// tenant has as many running as it may have, or whose model the worker does not have.
+    /// tenant has as many running generations as it may have, or whose model the worker does not have.
     ///
     /// A generation whose number of crashes has reached [`Claimant::alone_from`] runs exclusively: only an `idle`
-    /// worker claims it, and claims nothing else while it runs. While it heads the queue, workers that are not idle
-    /// claim nothing, so that they become idle. Once it is claimed, they go on with the queue.
+    /// worker claims it, and claims nothing else while it runs. While it is the first in the queue, workers that are
+    /// not idle claim nothing, so that they become idle. Once it is claimed, they claim again.
     async fn claim(&self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>> {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        // Most claims find nothing; they cost one statement.
+        // Most claims find nothing, so one statement looks for a candidate before a transaction begins.
         let ledger = self.as_ref();
         let (text, values) = candidates(by, &[], &[], 1, "");
         let look = || async {
@@ -46,7 +46,7 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
         ledger.bounded(look).await
     }
 
-    /// Renews the leases that still hold, also expired ones that were not taken back yet, and returns them. A lease
+    /// Renews and returns the leases that still hold, including expired ones that nobody has taken back yet. A lease
     /// that is not returned is lost, and its work must be discarded.
     async fn renew(&self, by: &Claimant, leases: &[Lease]) -> Result<Vec<Renewed>> {
         if leases.is_empty() {
@@ -117,7 +117,7 @@ impl Change {
         let (mut picked, mut seen) = (Vec::new(), Vec::new());
         loop {
             let full: Vec<String> = room.iter().filter(|(_, left)| **left <= 0).map(|(id, _)| id.clone()).collect();
-            // A worker that cannot take the head of the queue must not lock its row: an idle worker would skip the row.
+            // A worker that cannot take the first generation must not lock its row: an idle worker would skip the row.
             if !idle && picked.is_empty() {
                 let (text, values) = candidates(by, &full, &[], 1, "");
                 let head = self.fetch(&text, values).await?.pop();
@@ -180,14 +180,14 @@ impl Change {
             v = v.max(row.get("vft")?);
             match record(row) {
                 Ok(record) => claimed.push((record, Lease { id, fence: row.get("fence")? })),
-                // An unreadable generation would fail every later claim, and no generation behind it would ever run.
+                // If an unreadable generation stayed in the queue, every later claim would fail.
                 Err(error) => {
                     tracing::error!(%error, "a generation fails since it cannot be read");
                     unreadable.push(id);
                 }
             }
         }
-        // The clock is locked before the events lock the rows of tenants, because accepting has this order too.
+        // The clock is locked before the events lock the rows of tenants, because accepting locks in this order, too.
         self.fetch("UPDATE queue_clock SET v = $1 WHERE v < $1", values![v]).await?;
         self.append(&started).await?;
         for row in rows {

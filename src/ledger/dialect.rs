@@ -1,8 +1,8 @@
 //! The differences between the two databases: connections, transactions, types of columns, and a few words of SQL.
 //!
-//! A statement is one text for both, in PostgreSQL's words: parameters are `$1`, `now()` is the time of the statement,
-//! `jsonb_to_recordset` reads a table from JSON, `= ANY` and `<> ALL` read a list. Some words are removed for
-//! one of the two: row locks (`FOR UPDATE`) for SQLite, which has one writer; names of indexes for PostgreSQL.
+//! A statement is one text for both, in PostgreSQL's words: parameters are `$1`, `now()` is the time of the statement
+//! (for SQLite, of the transaction), `jsonb_to_recordset` reads a table from JSON, `= ANY` and `<> ALL` read a list.
+//! Some words are removed: row locks (`FOR UPDATE`) for SQLite, which has one writer; names of indexes for PostgreSQL.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -31,11 +31,11 @@ pub trait Dialect: Hints {
     /// Begins a transaction. If `walks`, its reads of many rows follow an index, whatever the planner prefers.
     async fn begin(&self, walks: bool) -> Result<Box<dyn Transaction>>;
 
-    /// Checks that the database answers and has what this program needs.
+    /// Checks that the database answers and has the schema that this program needs.
     async fn ping(&self) -> Result<()>;
 }
 
-/// Hints between processes. The defaults are for a database that only one process uses.
+/// Hints between processes. The default methods are for a database that only one process uses.
 #[async_trait]
 pub trait Hints: Debug + Send + Sync + 'static {
     /// See [`Fleet::hint`](super::Fleet::hint).

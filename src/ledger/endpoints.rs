@@ -82,12 +82,12 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
 
     /// Erases an endpoint with its deliveries. Returns whether it existed.
     async fn delete_endpoint(&self, tenant: &str, id: EndpointId) -> Result<bool> {
-        // The foreign key erases the deliveries too.
+        // The database then erases the deliveries, too, because their foreign key cascades.
         let deleted = "DELETE FROM webhook_endpoints WHERE id = $1 AND tenant_id = $2 RETURNING id";
         Ok(!self.as_ref().write(deleted, values![id, tenant]).await?.is_empty())
     }
 
-    /// Replaces the secret that signs. For `overlap` the old secret signs too.
+    /// Replaces the secret that signs messages. For `overlap`, the old secret signs them too.
     async fn rotate_secret(
         &self,
         tenant: &str,
@@ -117,7 +117,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         if self.endpoint(tenant, endpoint).await?.is_none() {
             return Ok(None);
         }
-        // The text depends on `after`: a condition such as "no cursor, or older" could not start within the index.
+        // The text depends on `after`: a condition such as "no cursor, or older" would read the index from its start.
         let older = if after.is_some() { " AND id < $3" } else { "" };
         let text = format!(
             "SELECT {DELIVERY} FROM webhook_deliveries WHERE endpoint_id = $1{older} ORDER BY id DESC LIMIT $2"
@@ -131,7 +131,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
 
     /// Makes a delivery due at once, whatever its state, and gives it all of its tries again.
     async fn retry_delivery(&self, tenant: &str, endpoint: EndpointId, id: DeliveryId) -> Result<Option<Delivery>> {
-        // The outcome of a try in progress must not count for the new tries.
+        // The new fence keeps the outcome of a try in progress from counting as a new try.
         let text = format!(
             "UPDATE webhook_deliveries
              SET state = 'pending', attempts = 0, fence = fence + 1, due_at = now(), ended_at = NULL, expires_at = NULL
@@ -142,7 +142,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
     }
 
     /// Takes up to `limit` due deliveries, the longest overdue first, for the time of `lease`. Skips a delivery if an
-    /// earlier one of its generation is pending, or if its receiver is in `except`.
+    /// earlier delivery of its generation is pending, or if its receiver is in `except`.
     async fn claim_deliveries(&self, limit: usize, lease: Duration, except: &[String]) -> Result<Vec<ClaimedDelivery>> {
         let text = "WITH picked AS MATERIALIZED (
              SELECT id AS picked_id FROM webhook_deliveries AS this
@@ -170,7 +170,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         rows.iter().map(claimed).collect()
     }
 
-    /// Stores the outcome of a try if the claim is still valid. Returns whether it was.
+    /// Stores the outcome of a try if the claim is still valid, and returns whether it is.
     async fn settle_delivery(&self, claim: DeliveryClaim, answer: &DeliveryAnswer, next: Next) -> Result<bool> {
         atomically!(self, |change| {
             let gone = if next == Next::Gone { change.disable(claim).await? } else { None };

@@ -19,12 +19,12 @@ pub const FORGOTTEN: Duration = Duration::from_secs(3600);
 /// The role for workers, progress, previews and hints.
 #[async_trait]
 pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
-    /// Whether other processes use the store at the same time, so that processes must inform each other through it.
+    /// Whether other processes use the store at the same time, so that processes inform each other through the store.
     fn is_shared(&self) -> bool {
         self.as_ref().db.is_shared()
     }
 
-    /// Stores progress and previews of running attempts for other processes. Ignores lost leases.
+    /// Stores progress and previews of running attempts for other processes. Ignores reports under lost leases.
     async fn report(&self, reports: &[Report]) -> Result<()> {
         // The only process of a store sees its own progress in memory.
         if reports.is_empty() || !self.is_shared() {
@@ -46,7 +46,7 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         rows.iter().map(seen).collect()
     }
 
-    /// The reported previews, the newest of each artifact.
+    /// The newest reported preview of each artifact.
     async fn previews(&self, id: GenerationId) -> Result<Vec<Preview>> {
         if !self.is_shared() {
             return Ok(Vec::new());
@@ -81,7 +81,7 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         Ok(row.get("draining")?)
     }
 
-    /// The workers that have sent a heartbeat within the last hour, by name.
+    /// The workers that have sent a heartbeat within the last hour, in the order of their names.
     async fn workers(&self) -> Result<Vec<WorkerRecord>> {
         let text = "SELECT id AS worker, version, models, running, speed, draining, started_at, beaten_at FROM workers
              WHERE beaten_at > now() - $1 ORDER BY id";
@@ -93,10 +93,10 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().read(text, values![FORGOTTEN]).await?.iter().map(worker).collect()
     }
 
-    /// Asks a worker to take no more work, or if `drain` is false to take work again. The worker learns it from its
-    /// next [`Fleet::heartbeat`]. Returns whether the worker exists.
+    /// Asks a worker to take no more work, or if `drain` is false to take work again. The worker learns of this from
+    /// its next [`Fleet::heartbeat`]. Returns whether the worker exists.
     async fn drain_worker(&self, worker: &str, drain: bool) -> Result<bool> {
-        // No worker has such a name, and PostgreSQL refuses such a text.
+        // No worker's name contains a zero byte, and PostgreSQL refuses such a text.
         if worker.contains('\0') {
             return Ok(false);
         }
@@ -104,7 +104,7 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         Ok(!self.as_ref().write(drained, values![worker, drain]).await?.is_empty())
     }
 
-    /// Removes a worker that has stopped in order.
+    /// Removes the record of a worker that stops without a crash.
     async fn leave(&self, worker: &str) -> Result<()> {
         self.as_ref().write("DELETE FROM workers WHERE id = $1", values![worker]).await.map(drop)
     }

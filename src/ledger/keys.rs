@@ -42,7 +42,7 @@ pub struct StoredKey {
     pub old_sha256_until: Option<OffsetDateTime>,
 }
 
-/// Which keys a list has.
+/// Filters of a list of keys.
 #[derive(Clone, Debug, Default)]
 pub struct KeyQuery {
     pub tenant: Option<String>,
@@ -51,7 +51,7 @@ pub struct KeyQuery {
     pub limit: usize,
 }
 
-/// What [`stored`] reads.
+/// The statement whose rows [`stored`] reads.
 const STORED: &str = "SELECT api_keys.id AS id, sha256, tenant_id AS tenant, weight, max_queued, max_running, terms,
      api_keys.created_at AS created_at, last_used_at, expires_at, revoked_at, old_sha256, old_sha256_until
      FROM api_keys JOIN tenants ON tenants.id = tenant_id";
@@ -59,7 +59,7 @@ const STORED: &str = "SELECT api_keys.id AS id, sha256, tenant_id AS tenant, wei
 /// The role for API keys and tenants.
 #[async_trait]
 pub trait Keys: AsRef<Ledger> + Send + Sync + 'static {
-    /// Creates an API key and, if missing, its tenant. The weight and the bounds become the tenant's. A key whose
+    /// Creates an API key and, if missing, its tenant. The tenant gets the weight and the bounds of `key`. A key whose
     /// public part exists is an error and changes nothing.
     async fn create_key(&self, key: &KeyRecord) -> Result<()> {
         atomically!(self, |change| {
@@ -101,14 +101,14 @@ pub trait Keys: AsRef<Ledger> + Send + Sync + 'static {
         Ok(Page { records, has_more: rows.len() > query.limit })
     }
 
-    /// Revokes a key for good. Later generations of it are refused from now on. `None` if there is no such key.
+    /// Revokes a key for good. From now on, `accept` refuses its generations. `None` if there is no such key.
     async fn revoke_key(&self, id: &str) -> Result<Option<StoredKey>> {
         let text = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1";
         self.as_ref().write(text, values![id]).await?;
         self.find_key(id).await
     }
 
-    /// Gives a key that was not revoked another digest. For `grace` the old digest is valid too.
+    /// Replaces the digest of a key that was not revoked. For `grace`, the old digest is valid too.
     async fn rotate_key(&self, id: &str, sha256: &[u8; 32], grace: Duration) -> Result<Option<StoredKey>> {
         // A retry of this call must not replace the old digest by the new one.
         let text = "UPDATE api_keys

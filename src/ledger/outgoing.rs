@@ -37,7 +37,7 @@ impl Change {
         Ok(row.json::<Vec<WebhookEvent>>("events").is_ok_and(|events| events.contains(&event)))
     }
 
-    /// Disables the endpoint of a delivery with a valid claim. Call it before the delivery changes (order of locks).
+    /// Disables the endpoint of a claimed delivery. Call this before the delivery changes, to keep the order of locks.
     pub async fn disable(&mut self, claim: DeliveryClaim) -> Result<Option<EndpointId>> {
         let text = "UPDATE webhook_endpoints SET enabled = false, gone = true, updated_at = now()
              WHERE id = (SELECT endpoint_id FROM webhook_deliveries WHERE id = $1 AND fence = $2 AND state = 'pending')

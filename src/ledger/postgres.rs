@@ -23,11 +23,11 @@ use super::{
 use crate::config;
 use pool::PooledConnection;
 
-/// How many hints a slow listener may be behind. It loses older ones.
+/// How many hints a listener may be behind. A slower listener loses the oldest ones.
 const HINTS: usize = 1024;
 
-/// The planner knows the queue from old statistics, in which it is often empty. Without this setting, the planner would
-/// sort the whole queue to claim a few rows.
+/// The planner knows the queue from old statistics, in which the queue is often empty. Without this setting, the
+/// planner would sort the whole queue to claim a few rows.
 const BEGIN_WALKING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL enable_sort = off";
 
 /// The connections to one database.

@@ -58,7 +58,7 @@ pub struct Renewed {
 /// Which running generations are taken back, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Reaping {
-    /// All running ones, as in a store's only process at its start; otherwise only those whose lease has expired.
+    /// All running generations, when a store's only process starts; otherwise only those with an expired lease.
     pub all: bool,
     /// Number of crashes at which a generation is given up.
     pub max_crashes: u32,
@@ -74,7 +74,7 @@ pub struct Reaped {
     pub ended: Vec<Record>,
 }
 
-/// What decides the place of a generation that would be accepted now.
+/// A generation that would be accepted now: the values that decide its place in the queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Newcomer<'a> {
     pub tenant: &'a str,
@@ -120,7 +120,7 @@ pub struct QueuePosition {
 impl Reaping {
     /// The number of crashes from which a generation runs exclusively, if it is given up after `max_crashes`. Most
     /// crashes are not caused by a generation, so with `max_crashes` ≥ 3 it may run beside others after its first
-    /// crash. With `max_crashes` ≥ 2 its last try is exclusive, so that crashes caused by others do not end it.
+    /// crash. With `max_crashes` ≥ 2 its last try is exclusive, so that crashes by other generations do not end it.
     pub fn alone_from(max_crashes: u32) -> u32 {
         max_crashes.saturating_sub(1).clamp(1, 2)
     }

@@ -22,14 +22,14 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
 
     /// A page of records, newest first. Unreadable rows are skipped.
     async fn list(&self, query: &ListQuery) -> Result<Page> {
-        // No model has such a name, and PostgreSQL refuses such a text.
+        // No model's name contains a zero byte, and PostgreSQL refuses such a text.
         if query.model.as_ref().is_some_and(|model| model.contains('\0')) {
             return Ok(Page { records: Vec::new(), has_more: false });
         }
         // With `before` alone, the page next to that generation is wanted, so rows are read in ascending order.
         let ascending = query.before.is_some() && query.after.is_none();
         let (mut query, mut records) = (query.clone(), Vec::new());
-        // Unreadable rows are skipped, so it may take several reads.
+        // Unreadable rows are skipped, so a full page may take several reads.
         let has_more = loop {
             let wanted = query.limit.saturating_add(1) - records.len();
             let (text, values) = listing(&query, ascending, wanted);
@@ -92,10 +92,10 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().count("AND tenant_id = $1", values![tenant]).await
     }
 
-    /// The work before a generation that would be accepted now, and the speed of the workers.
+    /// The work that must be done before a generation that would be accepted now, and the speed of the workers.
     async fn workload(&self, newcomer: &Newcomer<'_>, crew: &Crew<'_>) -> Result<Workload> {
         let Newcomer { tenant, priority, cost } = *newcomer;
-        // Its place in the queue as in `Change::take_place`.
+        // The statement computes the place in the queue as `Change::take_place` does.
         let text = waiting(
             "SELECT $4 AS id, $5 AS priority, greatest(v, coalesce(vft, v)) + $6 / coalesce(weight, 1.0) AS vft
              FROM queue_clock LEFT JOIN tenants ON tenants.id = $7",
@@ -106,7 +106,7 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         Ok(from_row!(row => Workload { cost, speed }))
     }
 
-    /// The place of a queued generation; `None` if this one is not queued.
+    /// The place of a queued generation; `None` if the generation is not queued.
     async fn place(&self, id: GenerationId, crew: &Crew<'_>) -> Result<Option<QueuePosition>> {
         let text = waiting("SELECT id, priority, vft FROM generations WHERE id = $4 AND status = 'queued'");
         let mut values = crew.values()?;
@@ -174,7 +174,7 @@ fn waiting(this: &str) -> String {
 
 /// The statement of a page, with only the filters that are set: `$1 IS NULL OR model = $1` would use no index.
 fn listing(query: &ListQuery, ascending: bool, limit: usize) -> (String, Vec<Value>) {
-    // Few generations are dead, which SQLite's planner does not know.
+    // SQLite's planner does not know that few generations are dead, so the index is named.
     let index = if query.dead { " INDEXED BY generations_dead" } else { "" };
     let mut text = format!("SELECT {COLUMNS} FROM generations{index} WHERE true");
     let mut values = Vec::new();

@@ -34,7 +34,7 @@ pub struct Unreadable {
     pub detail: String,
 }
 
-/// Makes a struct whose fields are read from the columns of the same names. Other fields follow after `;`.
+/// Makes a struct whose fields are read from the columns of the same names. Other fields and values follow after `;`.
 macro_rules! from_row {
     ($row:expr => $kind:ident { $($field:ident),* $(; $($more:ident: $value:expr),*)? }) => {
         $kind { $($field: $row.get(stringify!($field))?,)* $($($more: $value),*)? }

@@ -27,7 +27,7 @@ pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
     clock: Clock,
-    /// Excludes other processes.
+    /// Keeps other processes from opening the folder.
     _lock: File,
 }
 
@@ -48,7 +48,7 @@ impl Ledger {
         Ledger::open_sqlite_by(Clock::system(), data_dir, retention).await
     }
 
-    /// Like [`Ledger::open_sqlite`], with another clock.
+    /// Like [`Ledger::open_sqlite`], with this clock instead of the system's.
     ///
     /// # Errors
     /// [`StoreError::Locked`](super::StoreError::Locked).
@@ -108,7 +108,7 @@ async fn run(connection: &mut SqliteConnection, text: &str, values: &[Value], no
     Row::all(&rows, words::cell)
 }
 
-/// SQLITE_FULL, or SQLITE_IOERR_SHMSIZE (the index of the WAL could not grow).
+/// Whether the disk is full: SQLITE_FULL, or SQLITE_IOERR_SHMSIZE (the index of the WAL could not grow).
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
     let is_ours = error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some();
     let code = error.code().filter(|_| is_ours).and_then(|code| code.parse::<u32>().ok());

@@ -22,8 +22,8 @@ use crate::generation::{GenerationId, Priority, Problem, Record, Status};
 pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
     /// Takes back running generations with expired leases: counts a crash, and queues them again after a delay that
     /// doubles with each crash. With [`Reaping::all`], takes back all running ones, without delay. Generations with
-    /// `max_crashes` fail with `worker_crashed` and are marked dead; those with a cancel request are canceled. Several
-    /// processes may do this at once.
+    /// `max_crashes` crashes fail with `worker_crashed` and are marked dead; those with a cancel request are canceled.
+    /// Several processes may do this at once.
     async fn reap(&self, reaping: &Reaping) -> Result<Reaped> {
         atomically!(self, |change| {
             let (mut steps, mut queued) = (Vec::new(), Vec::new());
@@ -82,7 +82,7 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Raises by one, at most to high, the priority of queued generations accepted or last raised at least `after` ago.
+    /// Raises the priority of queued generations by one, up to high, if accepted or last raised at least `after` ago.
     async fn age(&self, after: Duration) -> Result<()> {
         let text = "WITH waiting AS MATERIALIZED (
              SELECT id AS waiting_id FROM generations INDEXED BY generations_aged
@@ -94,7 +94,7 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
     /// At most `limit` finished generations whose retention has ended, for the sweeper to delete.
     async fn overdue_for_deletion(&self, limit: usize) -> Result<Vec<Record>> {
         let (mut overdue, mut seen) = (Vec::new(), 0);
-        // Unreadable rows are skipped, so it may take several reads.
+        // Unreadable rows are skipped, so `limit` records may take several reads.
         while overdue.len() < limit {
             let wanted = limit - overdue.len();
             let text = format!(

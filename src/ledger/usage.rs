@@ -14,7 +14,7 @@ use super::{
 };
 use crate::generation::{KeyTerms, Spent, Window, Work, day_of};
 
-/// Usage of days longer ago is erased.
+/// The usage of older days is erased.
 pub const USAGE_KEPT: Duration = Duration::from_secs(400 * 86_400);
 
 /// Accepted generations, their pictures, and their work in 10⁹ multiplications.
@@ -50,7 +50,7 @@ pub trait Usages: AsRef<Ledger> + Send + Sync + 'static {
         row.map(|row| Ok(terms_and_spent(&row, now)?.1)).transpose()
     }
 
-    /// The usage of a tenant and of one of its keys on the last `days` days that have any, newest first.
+    /// The usage of a tenant and of one of its keys on the last `days` days that have any usage, newest first.
     async fn usage(&self, tenant: &str, key: &str, days: usize) -> Result<Vec<UsageOfDay>> {
         let own = |column: &str| format!("sum(CASE WHEN key_id = $2 THEN {column} ELSE 0 END)");
         let text = format!(
@@ -79,7 +79,7 @@ pub trait Usages: AsRef<Ledger> + Send + Sync + 'static {
 
 impl Change {
     /// Counts a generation in the usage of its day, and within the limits of its key. Acceptances run one after the
-    /// other. A statement reads `now` before it waits, so `now` may be before the end of the previous acceptance.
+    /// other. The caller reads `now` before it waits for its turn, so the previous acceptance may end after `now`.
     ///
     /// # Errors
     /// [`Refusal::LimitReached`], [`Refusal::KeyEnded`].

@@ -1,7 +1,7 @@
 //! The types of webhook endpoints and deliveries.
 //!
-//! A delivery is written in the same transaction as its event, so none is lost between the two. A delivery is sent at
-//! least once, by one process at a time, and after the earlier deliveries of its generation.
+//! A delivery is written in the same transaction as its event, so no delivery is lost between the two. A delivery is
+//! sent at least once, by one process at a time, and after the earlier deliveries of its generation.
 
 use std::time::Duration;
 
@@ -60,6 +60,6 @@ pub enum Next {
         after: Duration,
     },
     Dead,
-    /// Dead. The endpoint is disabled, and its pending deliveries are dead too.
+    /// The delivery is dead, its endpoint is disabled, and the pending deliveries of the endpoint are dead too.
     Gone,
 }

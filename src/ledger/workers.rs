@@ -41,7 +41,7 @@ pub enum Hint {
     Changed(GenerationId),
     /// A running generation is to be canceled.
     Canceled(GenerationId),
-    /// A client has erased a generation of the tenant that the number stands for.
+    /// A client has erased this generation; the number stands for its tenant.
     Erased(GenerationId, u64),
 }
 
@@ -53,7 +53,7 @@ pub struct Heartbeat {
     pub models: Vec<String>,
     /// Generations that the worker is running.
     pub running: u32,
-    /// Recent units of [`Acceptance::cost`](super::Acceptance::cost) per second; `None` before the first run has ended.
+    /// Recent work per second, in units of [`Acceptance::cost`](super::Acceptance::cost); `None` until a run has ended.
     pub speed: Option<f64>,
 }
 

@@ -26,7 +26,7 @@ pub struct Adapter {
     layers: HashMap<String, LowRank>,
 }
 
-/// The change of one layer, y + s·(x·down)·up, of rank r.
+/// The change of one layer, of rank r: for the input x, the layer's output y becomes y + s·(x·down)·up.
 #[derive(Debug)]
 pub struct LowRank {
     down: Down,
@@ -40,8 +40,8 @@ pub struct LowRank {
 enum Down {
     /// (in, r)
     Matrix(Matrix),
-    /// The weight of a convolution, (kh·kw·in, r). It is built at the first use, with the geometry of the
-    /// layer that is changed.
+    /// The weight of a convolution, (kh·kw·in, r). The convolution `conv` is built at the first use, with the geometry
+    /// of the layer that the adapter changes.
     Conv { weight: Tensor, kernel: (usize, usize), kernels: Kernels, conv: OnceLock<Conv2d> },
 }
 
@@ -64,7 +64,8 @@ impl LowRank {
         Ok(LowRank { down, up: Matrix::new(up, None, kernels)?, scale })
     }
 
-    /// x (B, …, in), y (B, …, out) → y + scale·s·(x·down)·up, (B, …, out). `geometry` is that of a convolutional layer.
+    /// x (B, …, in), y (B, …, out) → y + scale·s·(x·down)·up, (B, …, out). `geometry` is the geometry of the layer if
+    /// the layer is a convolution.
     pub(super) fn epilogue(&self, x: &Tensor, y: &Tensor, geometry: Option<Geometry>, scale: f64) -> Result<Tensor> {
         let down = match (&self.down, geometry) {
             (Down::Matrix(down), _) => down.times(x)?,
@@ -153,7 +154,8 @@ impl PartialEq for AdapterSet {
     }
 }
 
-/// The adapters of each row of a batch. Rows without adapters get the same bits as in a batch without any adapters.
+/// The adapters of each row of a batch. The outputs of rows without adapters have the same bits as in a batch without
+/// any adapters.
 #[derive(Clone, Debug, Default)]
 pub struct RowAdapters {
     /// Ranges of consecutive rows with equal sets, in ascending order. Rows without adapters are in no range.
@@ -177,7 +179,7 @@ impl RowAdapters {
         RowAdapters { ranges }
     }
 
-    /// The ranges of rows whose adapters change `layer`, each with its changes.
+    /// The ranges of rows whose adapters change `layer`, each with the changes that its adapters make.
     pub(super) fn changes<'a>(&'a self, layer: &str) -> Vec<(Range<usize>, Changes<'a>)> {
         let of_set = |set: &'a AdapterSet| -> Changes<'a> {
             let adapters = set.0.iter().flat_map(|adapters| adapters.iter());

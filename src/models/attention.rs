@@ -1,4 +1,5 @@
-//! Attention in parts with pauses between them: attention of a large map takes longer than all other layers together.
+//! Computes attention in parts, with a [`pause`] before each part, because the attention of a large map takes longer
+//! than all other layers together.
 
 use candle_core::{Result, Tensor};
 
@@ -8,8 +9,8 @@ use crate::kernels::{
     attention::{Mask, QUERIES},
 };
 
-/// Multiplications of one part: a fraction of a second on a few cores. Packing the keys and values again for each part
-/// takes far less time.
+/// The number of multiplications of one part. They take a fraction of a second on a few cores. Each part packs the keys
+/// and values again, which takes far less time.
 const PART_WORK: usize = 2_000_000_000;
 
 /// Computes [`Kernels::attention`] without a mask, with a pause before each part: q (B, N, H·d), k and v (B, M, H·d) →

@@ -85,7 +85,7 @@ impl AutoencoderKl {
     }
 
     /// Groups the layers of the decoder into stages of at most `quantum` multiplications for one row of (h, w) latent
-    /// pixels; a layer with more is a stage of its own. Each stage is one call.
+    /// pixels; a layer with more multiplications is a stage of its own. Each stage is one call.
     pub fn decode_stages(&self, h: usize, w: usize, quantum: f64) -> Vec<Stage> {
         work::stages(&self.decoder.demands(h, w), quantum)
     }

@@ -22,7 +22,7 @@ pub struct AutoencoderTiny {
     decoder: DecoderTiny,
 }
 
-/// diffusers' `DecoderTiny`. The index of a layer is its number in the checkpoint's names.
+/// diffusers' `DecoderTiny`. The index of a layer in `layers` is its number in the names of the checkpoint's tensors.
 #[derive(Debug)]
 struct DecoderTiny {
     layers: Vec<Layer>,

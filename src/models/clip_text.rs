@@ -26,7 +26,7 @@ pub struct ClipTextModel {
     position_embedding: Tensor,
     layers: Vec<EncoderLayer>,
     final_layer_norm: LayerNorm,
-    /// Projects the state that represents the whole prompt.
+    /// Projects the hidden state that represents the whole prompt.
     text_projection: Option<Linear>,
     eos_token_id: u32,
 }
@@ -35,13 +35,13 @@ pub struct ClipTextModel {
 #[derive(Clone, Copy, Debug)]
 pub struct TextRow<'a> {
     pub ids: &'a [u32],
-    /// Vectors of D values for the ids at and above the size of the vocabulary, in the order of these ids.
+    /// The vectors, of D values each, of the ids from the size of the vocabulary on, in the order of these ids.
     pub learned: &'a [Vec<f32>],
 }
 
 impl ClipTextModel {
-    /// Builds the network. The names of its tensors may begin with `text_model.`, as published, or omit it. The caller
-    /// then calls [`Weights::finish`].
+    /// Builds the network. The names of the layers' tensors may begin with `text_model.`, as in published files, or
+    /// lack this prefix. The caller then calls [`Weights::finish`].
     pub fn new(config: &ClipTextConfig, weights: &Weights) -> Self {
         let width = config.hidden_size;
         let text_projection =
@@ -61,8 +61,9 @@ impl ClipTextModel {
 
     /// B rows of L ids → (B, L, D): the output of all layers except the last `clip_skip`, after the final norm.
     ///
-    /// This is transformers' `last_hidden_state` for 0, and otherwise the normed `hidden_states[-(clip_skip + 1)]`, as
-    /// with diffusers' `clip_skip` in Stable Diffusion 1 and 2. L is at most `max_position_embeddings`.
+    /// If `clip_skip` is 0, this is transformers' `last_hidden_state`. Otherwise it is transformers'
+    /// `hidden_states[-(clip_skip+1)]` after the final norm, as diffusers computes it for its `clip_skip` in Stable
+    /// Diffusion 1 and 2. L is at most `max_position_embeddings`.
     pub async fn forward(&self, rows: &[TextRow<'_>], clip_skip: usize, adapters: &RowAdapters) -> Result<Tensor> {
         let mut x = self.embed(rows)?;
         for layer in self.all_but(clip_skip)? {
@@ -73,8 +74,8 @@ impl ClipTextModel {
     }
 
     /// B rows of L ids → (B, L, D): the output of all layers except the last `1 + clip_skip`, without the final norm.
-    /// If the network has a projection, also the vector of each whole prompt, (B, P). SDXL uses its encoders in this
-    /// way.
+    /// If the network has a projection, this also returns the vector of each whole prompt, (B, P). SDXL uses the
+    /// outputs of its encoders in this form.
     pub async fn forward_pooled(
         &self,
         rows: &[TextRow<'_>],
@@ -134,8 +135,8 @@ impl ClipTextModel {
         embedded.broadcast_add(&self.position_embedding.narrow(0, 0, length)?)
     }
 
-    /// The position of the token that represents the whole prompt: the first end token, or the largest id if
-    /// `eos_token_id` is 2, as in configurations of early versions.
+    /// The position of the token that represents the whole prompt: the first end token. If `eos_token_id` is 2, as in
+    /// configurations of early versions, the end token is the token with the largest id.
     fn end(&self, ids: &[u32]) -> usize {
         let largest = ids.iter().max().copied().unwrap_or(0);
         let wanted = if self.eos_token_id == 2 { largest } else { self.eos_token_id };

@@ -5,11 +5,11 @@ use serde_json::{Map, Value};
 
 use crate::{generation::Shown, weights::LoadError};
 
-/// A key that no field of the configuration holds, and its JSON values that the network supports. An empty list
-/// supports every value.
+/// A key for which the type of the configuration has no field, and the JSON texts of the values that the network
+/// supports. If the list of texts is empty, every value is supported.
 pub(super) type Fixed = (&'static str, &'static [&'static str]);
 
-/// Reads a component's configuration. Every key is supported or refused by name.
+/// Reads a component's configuration. If a key is not supported, the error names it.
 ///
 /// Keys that are fields of `C` are read; if absent, they have the defaults of `C`. The values of `fixed` keys are
 /// checked. Keys that start with an underscore are notes of the library that wrote the file and are ignored. Any other
@@ -169,12 +169,13 @@ impl SampleSize {
 /// The largest supported width of a layer.
 pub(super) const WIDEST: usize = 1 << 14;
 
-/// The longest supported side of the latents that a U-Net was trained on, about thirty times the longest published one.
+/// The longest supported side of the latents that a U-Net was trained on, about thirty times the longest side of
+/// published U-Nets.
 pub(super) const LARGEST_SAMPLE: usize = 1 << 12;
 /// The longest supported side of the pictures that an autoencoder was trained on.
 pub(super) const LARGEST_PICTURE: usize = 1 << 16;
 
-/// The largest supported `scaling_factor`, reciprocal of a `scaling_factor`, and absolute `shift_factor`.
+/// The bound of a supported `scaling_factor`, of its reciprocal, and of the absolute value of a `shift_factor`.
 pub(super) const LARGEST_SCALE: f64 = 1e6;
 
 /// The largest supported epsilon, the number that keeps a norm from dividing by zero.

@@ -1,5 +1,5 @@
-//! ControlNets, which take an additional picture and add to the maps of a U-Net (diffusers' `ControlNetModel`; Zhang
-//! et al. 2023, arXiv:2302.05543).
+//! ControlNets, which take an additional picture and compute residuals that are added to the maps of a U-Net
+//! (diffusers' `ControlNetModel`; Zhang et al. 2023, arXiv:2302.05543).
 
 mod configuration;
 pub(super) mod residuals;
@@ -49,7 +49,7 @@ impl Hint {
     /// `pixels` are (3, H, W) in [0, 1].
     ///
     /// # Errors
-    /// There are not 3·H·W pixels.
+    /// There are not 3·H·W numbers.
     pub fn new(pixels: Vec<f32>, [height, width]: [usize; 2]) -> Result<Hint> {
         let pixels = Tensor::from_vec(pixels, (1, 3, height, width), &HOST)?;
         Ok(Hint { pixels, embedded: OnceLock::new() })
@@ -125,9 +125,10 @@ impl ControlNet {
         self.config.demand(size, tokens)
     }
 
-    /// sample (B, C, h, w), and one hint with a scale for each row → the residuals for the U-Net's skips and for its
-    /// middle, times the rows' scales. If `guess` (diffusers' `guess_mode`), residuals of outer maps count less than
-    /// those of inner maps: factors rise from 0.1 to 1 in equal ratios.
+    /// sample (B, C, h, w), and one hint with a scale for each row → the residuals for the U-Net's skips and for the
+    /// output of its middle block, times the rows' scales. If `guess` (diffusers' `guess_mode`) is true, residuals of
+    /// outer maps count less than residuals of inner maps: they are also multiplied by factors, which rise in equal
+    /// ratios from 0.1 for the outermost map to 1 for the middle block.
     pub async fn forward(
         &self,
         sample: &Tensor,

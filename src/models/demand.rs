@@ -20,8 +20,8 @@ impl Demand {
         Demand { work: self.work + other.work, bytes: self.bytes + other.bytes }
     }
 
-    /// The demand if LoRAs change the layers. Memory peaks in an adapted GEGLU: 23 maps in place of the 11 of
-    /// `transformer`.
+    /// The demand if LoRAs change the layers. Memory then peaks in a GEGLU layer that a LoRA changes: it takes 23 maps,
+    /// where `transformer` counts 11.
     pub fn adapted(self) -> Demand {
         Demand { bytes: self.bytes.saturating_mul(23) / 11, ..self }
     }
@@ -37,26 +37,26 @@ pub(super) fn bytes(floats: usize) -> u64 {
     (floats * size_of::<f32>()) as u64
 }
 
-/// A `kernel` × `kernel` convolution from a map of `input_places` pixels with `inputs` channels to a map of `places`
-/// pixels with `outputs` channels.
+/// The demand of a `kernel` × `kernel` convolution from a map of `input_places` pixels with `inputs` channels to a map
+/// of `places` pixels with `outputs` channels.
 pub(super) fn conv(places: usize, kernel: usize, inputs: usize, outputs: usize, input_places: usize) -> Demand {
     let work = (kernel * kernel * inputs * outputs) as f64 * places as f64;
     Demand { work, bytes: bytes(input_places * inputs + places * outputs) }
 }
 
-/// `ResnetBlock2D`: two convolutions, and a 1 × 1 convolution if the width changes. Memory holds the input, its norm,
-/// and at most four maps of the output width.
+/// The demand of a `ResnetBlock2D`: two convolutions, and a 1 × 1 convolution if the width changes. Memory holds the
+/// input, its norm, and at most four maps of the output width.
 pub(super) fn resnet(places: usize, inputs: usize, outputs: usize) -> Demand {
     let shortcut = if inputs == outputs { 0 } else { inputs * outputs };
     let work = (9 * outputs * (inputs + outputs) + shortcut) as f64 * places as f64;
     Demand { work, bytes: bytes(places * (2 * inputs + 4 * outputs)) }
 }
 
-/// `Transformer2DModel` of `layers` blocks on a map with `places` and `channels`, and a text of `tokens` that have
-/// `width` values each. Memory is counted as eleven maps, for the feed-forward layer: the transformer's input, the
-/// block's state and its norm, and the values and the gates of GEGLU, four maps each. The packed kernel
-/// (`kernels/geglu.rs`) stores only their product, four maps; the other four leave room for the output and for scratch
-/// memory.
+/// The demand of a `Transformer2DModel` of `layers` blocks for a map with `places` and `channels`, and for a text of
+/// `tokens` that have `width` values each. Memory peaks in the feed-forward layer, and is counted as eleven maps: the
+/// transformer's input, the block's state and its norm, and the values and the gates of GEGLU, four maps each. The
+/// packed kernel (`kernels/geglu.rs`) stores only their product, four maps; the other four leave room for the output
+/// and for scratch memory.
 pub(super) fn transformer(places: usize, channels: usize, layers: usize, [tokens, width]: [usize; 2]) -> Demand {
     let (n, c) = (places as f64, channels as f64);
     let to_itself = 4.0 * c * c * n + 2.0 * n * n * c;
@@ -66,7 +66,7 @@ pub(super) fn transformer(places: usize, channels: usize, layers: usize, [tokens
     Demand { work, bytes: bytes(11 * places * channels) }
 }
 
-/// Self-attention of a map: four projections, and a norm before.
+/// The demand of the self-attention of a map, with its four projections and the norm before it.
 pub(super) fn attention(places: usize, channels: usize) -> Demand {
     let (n, c) = (places as f64, channels as f64);
     Demand { work: 4.0 * c * c * n + 2.0 * n * n * c, bytes: bytes(9 * places * channels) }

@@ -85,7 +85,7 @@ impl DiTTransformer2DModel {
     }
 }
 
-/// Layer normalization without weights, then a scale and a shift that depend on the condition.
+/// Layer normalization without weights, then a scale and a shift that depend on the time and the class.
 #[derive(Debug)]
 struct PlainNorm {
     ones: Tensor,

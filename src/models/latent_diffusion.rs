@@ -18,7 +18,7 @@ pub struct Spec {
     pub pooled_width: Option<usize>,
     /// How many numbers about the sizes of a picture the U-Net takes: 0, 6, or 5 if the last one is a score.
     pub time_id_count: usize,
-    /// Whether the U-Net takes the guidance scale as an input, instead of a second row without the prompt.
+    /// Whether the U-Net takes the guidance scale as an input, so that guidance needs no second row without the prompt.
     pub guidance_embedding: bool,
     /// Whether the conditions of an absent negative prompt are zeros, instead of those of an empty prompt.
     pub zero_negative: bool,
@@ -26,15 +26,16 @@ pub struct Spec {
     pub text_encoders: usize,
     /// Embedding widths of `text_encoder` and `text_encoder_2`; `None` for an encoder that the model does not have.
     pub text_widths: [Option<usize>; 2],
-    /// Layers of the text encoder, or of the one with the fewest layers: an upper bound of `clip_skip`.
+    /// The number of layers of the text encoder that has the fewest layers: an upper bound of `clip_skip`.
     pub text_layers: usize,
     /// Height and width of a picture are multiples of this many pixels.
     pub size_multiple: usize,
-    /// Channels of the U-Net's maps on the way down. ControlNets have to match them.
+    /// Channels of the U-Net's maps on the way down. The maps of a ControlNet must have the same channels.
     pub maps: Vec<usize>,
     /// Whether the folder has a `vae_tiny`.
     pub tiny_decoder: bool,
-    /// The number of classes that the network knows; 0 in most models. A label equal to it means no class.
+    /// The number of classes that the network knows; 0 in most models. The label that equals this number means no
+    /// class.
     pub classes: usize,
     /// The content of the U-Net's input channels.
     pub input: Input,

@@ -68,7 +68,7 @@ impl Linear {
     }
 }
 
-/// diffusers' `GEGLU`: a linear layer and a gate, with half as many outputs as the weight.
+/// diffusers' `GEGLU`: a linear layer and a gate, with half as many outputs as the weight has.
 #[derive(Debug)]
 pub(super) struct GegluLayer {
     geglu: Geglu,
@@ -89,8 +89,8 @@ impl GegluLayer {
         if changes.is_empty() {
             return self.geglu.times(x);
         }
-        // The output of rows without adapters must not depend on other rows, so each range with adapters is computed
-        // again.
+        // The output of a row without adapters must have the same bits in every batch. So the whole batch is first
+        // computed without adapters, and then each range with adapters is computed again.
         by_rows(self.geglu.times(x)?, changes, |rows, y, changes| {
             let x = narrowed(x, &rows)?;
             let mut shape = y.dims().to_vec();
@@ -111,7 +111,8 @@ pub(super) struct Conv {
 }
 
 impl Conv {
-    /// A square convolution with `padding` zeros on every side, never by Winograd's algorithm, which rounds more.
+    /// A square convolution with `padding` zeros on every side. It never uses Winograd's algorithm, whose rounding
+    /// errors are larger.
     pub fn new(weights: &Weights, inputs: usize, outputs: usize, kernel: usize, stride: usize, padding: usize) -> Self {
         Self::of(weights, inputs, outputs, Geometry::square(kernel, stride, padding), weights.kernels().exact())
     }
@@ -137,8 +138,8 @@ impl Conv {
     }
 }
 
-/// A square convolution with `padding` zeros on every side, without adapters and never by Winograd's algorithm, which
-/// rounds more.
+/// A square convolution with `padding` zeros on every side, without adapters. It never uses Winograd's algorithm, whose
+/// rounding errors are larger.
 pub(super) fn conv2d(
     weights: &Weights,
     inputs: usize,
@@ -157,7 +158,7 @@ pub(super) fn inner_conv2d(weights: &Weights, inputs: usize, outputs: usize) -> 
     convolution(weights, inputs, bias, Geometry::square(3, 1, 1), weights.kernels())
 }
 
-/// As [`inner_conv2d`], with as many outputs as inputs, for checkpoints without biases.
+/// Like [`inner_conv2d`], but without a bias and with as many outputs as inputs, for layers that store no bias.
 pub(super) fn inner_conv2d_without_bias(weights: &Weights, channels: usize) -> Conv2d {
     let none = weights.zeros(&[channels]);
     convolution(weights, channels, none, Geometry::square(3, 1, 1), weights.kernels())

@@ -1,8 +1,8 @@
 //! A classifier of noisy pictures and its gradient, which guides a diffusion model to a class (Dhariwal and Nichol
 //! 2021, arXiv:2105.05233; the encoder half of their U-Net).
 //!
-//! All layers are candle's differentiable operations. Each row is computed alone, because small products give different
-//! bits in different batches.
+//! All layers are candle's differentiable operations. Each row is computed alone, because the bits of small matrix
+//! products depend on the size of the batch.
 
 mod configuration;
 mod layers;
@@ -112,7 +112,7 @@ impl NoisyClassifier {
     fn logits(&self, x: &Tensor, t: f32) -> Result<Tensor> {
         let times = self.time_features.forward(&[t], 1, x.device())?;
         let [first, second] = &self.time_embed;
-        let embedding = second.forward(&first.forward(&times)?.silu()?)?.silu()?; // every block takes the SiLU
+        let embedding = second.forward(&first.forward(&times)?.silu()?)?.silu()?; // every block takes this SiLU
         let mut x = x.clone();
         for layer in self.input_blocks.iter().flatten().chain(&self.middle_block) {
             x = match layer {

@@ -7,17 +7,18 @@ use crate::generation::PromptSyntax;
 #[derive(Debug)]
 pub struct PromptTokenizers(pub Vec<ClipTokenizer>);
 
-/// A prompt that is longer than what a model reads, in tokens.
+/// How many tokens a prompt has, and how many of them a model reads, if the model does not read all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Tokens that the model reads.
+    /// The number of tokens that the model reads.
     pub used: usize,
     pub total: usize,
 }
 
 impl PromptTokenizers {
-    /// Whether a text of `prompt` or `negative_prompt` (`is_second` false), or of their second forms, is too long.
-    /// `words` are the words of textual inversions in the text, with their numbers of vectors.
+    /// If a model reads only a part of `text`, returns how much of it. `is_second` is false for a `prompt` or
+    /// `negative_prompt`, and true for a `prompt_2` or `negative_prompt_2`. `words` lists the words of textual
+    /// inversions in the text, each with its number of vectors.
     pub fn cut(&self, text: &str, is_second: bool, syntax: PromptSyntax, words: &[(String, usize)]) -> Option<Cut> {
         let tokenizer = if is_second { self.0.last() } else { self.0.first() }?;
         let ids = words.iter().map(|(trigger, vectors)| (trigger.as_str(), vec![0; *vectors]));

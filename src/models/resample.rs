@@ -85,8 +85,8 @@ mod tests {
     use super::*;
     use crate::kernels::random::Random;
 
-    /// The 4 × 4 filter by its definition: zeros between the places, zeros around them, a sum over 16 taps, every
-    /// `down`-th place.
+    /// Computes the 4 × 4 filter by its definition: inserts zeros between the places and around them, sums 16 taps, and
+    /// keeps every `down`-th place.
     fn by_definition(x: &[f32], [h, w]: [usize; 2], up: usize, down: usize, before: usize) -> Vec<f64> {
         let taps = [1.0, 3.0, 3.0, 1.0].map(|tap| tap / 8.0 * up as f64);
         let stuffed = |y: usize, x_: usize| {

@@ -33,8 +33,9 @@ pub use description::{CLASSES, XL_CLASSES};
 use description::{Description, VAE_TINY};
 pub use sizes::Sizes;
 
-/// Multiplications of one row in a stage of decoding: tens of milliseconds on a few cores, so that the steps of other
-/// runs do not wait long, and far more than the overhead of a call.
+/// The most multiplications of one row in a stage of decoding that has several layers. They take tens of milliseconds
+/// on a few cores: short enough that the steps of other runs do not wait long, and far longer than the overhead of a
+/// call.
 const STAGE_WORK: f64 = 1e9;
 
 /// The networks of a text-to-image pipeline on one device. They are immutable, so threads can share them.

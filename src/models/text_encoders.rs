@@ -1,4 +1,4 @@
-//! One or two text encoders with their tokenizers, whose hidden states are concatenated.
+//! One or two text encoders, each with its tokenizer. The hidden states of two encoders are concatenated.
 
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ pub struct TextEncoders {
 /// Which outputs of the encoders are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EncoderOutput {
-    /// The last layer's states, after the final norm: Stable Diffusion 1 and 2.
+    /// The hidden states of the last layer, after the final norm: Stable Diffusion 1 and 2.
     Last,
-    /// The last but one layer's states and the vector of the whole prompt: SDXL.
+    /// The hidden states of the last but one layer, and the vector of the whole prompt: SDXL.
     Penultimate,
 }
 
@@ -44,7 +44,8 @@ impl EncoderOutput {
 pub struct Tokens {
     /// For each encoder, L ids with padding.
     pub ids: Vec<Vec<u32>>,
-    /// For each encoder, the weight of each state; empty for prompts in plain syntax, which have no weights.
+    /// For each encoder, the weight of each token's hidden state; empty for prompts in plain syntax, which have no
+    /// weights.
     pub weights: Vec<Vec<f32>>,
     /// The textual inversions whose vectors the ids beyond the vocabulary stand for.
     pub learned: LearnedTokens,
@@ -71,7 +72,7 @@ pub struct LearnedTokens(Option<Arc<[LearnedToken]>>);
 pub struct LearnedToken {
     /// The text of the trigger in a prompt, such as `<cat>`.
     pub trigger: String,
-    /// For each encoder, the vectors, of the encoder's width; empty for an encoder that the file does not serve.
+    /// For each encoder, the vectors, of the encoder's width; empty for an encoder for which the file has no vectors.
     pub vectors: Vec<Vec<Vec<f32>>>,
 }
 
@@ -200,7 +201,8 @@ fn framed(tokenizer: &ClipTokenizer, chunk: &[Token]) -> (Vec<u32>, Vec<f32>) {
     (ids, weights)
 }
 
-/// Multiplies the states (B, L, D) of some rows by their weights and restores the mean of each row, as A1111 does.
+/// Multiplies the hidden states (B, L, D) of each row that has weights other than 1 by these weights, and then restores
+/// the mean of the row, as A1111 does.
 fn emphasized<'a>(states: Tensor, weights: impl Iterator<Item = Option<&'a Vec<f32>>>) -> Result<Tensor> {
     let weighs = |weights: &&Vec<f32>| weights.iter().any(|weight| *weight != 1.0);
     let rows = weights.enumerate().filter_map(|(row, weights)| Some((row..row + 1, weights.filter(weighs)?)));

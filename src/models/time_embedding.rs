@@ -9,8 +9,8 @@ use crate::{kernels::Kernels, weights::Weights};
 #[derive(Debug)]
 pub(super) struct TimestepEmbedding {
     linear_1: Linear,
-    /// Projects a second condition, such as LCM's guidance scale, to the width of the input of `linear_1`, to which the
-    /// result is added.
+    /// Projects a second condition, such as LCM's guidance scale, to the width of the input of `linear_1`. The result
+    /// is added to this input.
     cond_proj: Option<Linear>,
     linear_2: Linear,
     kernels: Kernels,

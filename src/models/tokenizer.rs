@@ -35,7 +35,8 @@ pub struct ClipTokenizer {
     end: u32,
     pad: u32,
     length: usize,
-    /// For each added token that stands for several tokens, such as `<cat>`, the others: `<cat>_1`, `<cat>_2` …
+    /// For each added token that stands for several tokens, such as `<cat>`, the ids of the tokens after it: `<cat>_1`,
+    /// `<cat>_2` …
     further: HashMap<u32, Vec<u32>>,
 }
 
@@ -44,8 +45,9 @@ impl ClipTokenizer {
     /// tokens beyond that vocabulary, which pipelines with textual inversions save: `added_tokens_decoder` of
     /// `tokenizer_config.json`, and `added_tokens.json`.
     ///
-    /// Prompts are padded to the `model_max_length` of `tokenizer_config.json`, at most `positions`. The padding token
-    /// is that of `special_tokens_map.json`, otherwise that of `tokenizer_config.json`, otherwise the end token.
+    /// Prompts are padded to the `model_max_length` of `tokenizer_config.json`, but to at most `positions` tokens. The
+    /// padding token is that of `special_tokens_map.json`, otherwise that of `tokenizer_config.json`, otherwise the end
+    /// token.
     ///
     /// # Errors
     /// A file is missing or broken, a key is not supported, or the vocabulary lacks a special token.
@@ -73,7 +75,7 @@ impl ClipTokenizer {
             |token: &str| tokenizer.token_to_id(token).ok_or_else(|| bad(format!("the vocabulary has no {token:?}")));
         let ids = [id(start)?, id(end)?, id(pad)?];
         id(unknown)?;
-        // A special token is one token anywhere in a prompt, including "!" if that is the padding.
+        // A special token is one token anywhere in a prompt, even "!" if the vocabulary pads with "!".
         let special = [start, end, unknown, pad].map(|token| AddedToken::from(token, true));
         tokenizer.add_special_tokens(special).map_err(|e| bad(e.to_string()))?;
         let [start, end, pad] = ids;
@@ -116,7 +118,8 @@ impl ClipTokenizer {
 
     /// The ids of a text without triggers.
     fn plain(&self, text: &str) -> impl Iterator<Item = u32> {
-        // A byte-level vocabulary can encode every text. If another vocabulary cannot, the text has no ids.
+        // A byte-level vocabulary can encode every text. If another vocabulary cannot encode the text, the text has no
+        // ids.
         let ids = self.tokenizer.encode(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default();
         ids.into_iter().flat_map(|id| [id].into_iter().chain(self.further.get(&id).into_iter().flatten().copied()))
     }
@@ -137,7 +140,7 @@ impl ClipTokenizer {
 
     /// The tokens of each segment of a prompt in A1111's syntax, with their weights.
     pub fn segments(&self, prompt: &str, triggers: &Triggers<'_>) -> Vec<Vec<Token>> {
-        // The further ids of a word stay in the chunk of its first id.
+        // The ids of a word after its first id stay in the chunk of the first id.
         let further: HashSet<u32> = triggers.further().chain(self.further()).collect();
         let words = |span: &Span| {
             let ids = self.words(&span.text, triggers).into_iter();
@@ -152,7 +155,7 @@ impl ClipTokenizer {
         chunks(segments, self.content().max(1), comma).kept
     }
 
-    /// The number of ids of a prompt that its words can take.
+    /// The most ids that the words of a prompt can take: all except start and end.
     pub fn content(&self) -> usize {
         self.length.saturating_sub(2)
     }
@@ -196,7 +199,7 @@ fn from_json(folder: &ModelFolder, path: &str) -> Result<Tokenizer, LoadError> {
     Ok(tokenizer)
 }
 
-/// Builds the same tokenizer from the two files as transformers does.
+/// Builds from the two files the same tokenizer that transformers builds from them.
 fn from_vocab_and_merges(
     folder: &ModelFolder,
     vocab_path: &str,

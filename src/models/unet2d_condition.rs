@@ -133,7 +133,7 @@ impl UNet2DConditionModel {
         Ok((self.conv_in.adapted(&x, embedded.adapters)?, embedded))
     }
 
-    /// The last block, and those before it.
+    /// The last up block, and the up blocks before it.
     fn up_blocks(&self) -> Result<(&UpBlock, &[UpBlock])> {
         match self.up_blocks.split_last() {
             Some(blocks) => Ok(blocks),

@@ -11,7 +11,7 @@ use tokenizers::{
 /// A `<name>` in a prompt. The name has neither `<` nor `>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WordTag<'a> {
-    /// The place of the tag in the prompt, in bytes.
+    /// The range of bytes of the prompt that the tag takes.
     pub place: Range<usize>,
     /// The tag as the prompt spells it, with its brackets.
     pub spelled: &'a str,

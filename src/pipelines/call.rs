@@ -29,7 +29,7 @@ pub trait Call: Send + Sync + 'static {
     /// The sizes that all rows of this call have.
     fn shape(&self) -> Shape;
 
-    /// The maximum work and memory of one row.
+    /// The work and memory of one of these rows, at most.
     fn demand(&self, model: &Model, rows: &[Self::Row]) -> Demand;
 
     /// Computes one answer per row, in order. Row i of the answers depends only on row i of the input, bit for bit. The
@@ -78,15 +78,15 @@ pub struct Stage {
     pub is_first: bool,
 }
 
-/// The metric that counts a row of a call.
+/// The metrics that count a row of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowMetric {
     /// No metric: only rows of the denoiser are counted.
     Call,
-    /// Rows computed by the denoiser. A step of a sampler has one row per picture, network call and guidance branch.
+    /// The metric of the denoiser's rows. Each network call of a step has one row for each picture and guidance branch.
     Step,
-    /// Like `Step`; a second metric also counts these rows, for which only the shallow part of the denoiser is
-    /// computed.
+    /// Like `Step`, for rows that only the shallow part of the denoiser computes. A second metric also counts these
+    /// rows.
     ShallowStep,
 }
 

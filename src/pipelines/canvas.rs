@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use super::{Activation, Frame, NetworkError};
 use crate::models::autoencoder_kl::{Tile, Tiles};
 
-/// A picture that is being assembled. Tiles are added row by row. Each is blended with the overlapping parts of the
-/// tiles above and to the left, like in `blend_v` and `blend_h` of diffusers' `AutoencoderKL`. Of the added tiles, only
-/// the seams are kept.
+/// A picture that is being assembled. Tiles are added row by row. Each tile is blended with the overlapping parts of
+/// the tiles above and to the left, as in `blend_v` and `blend_h` of diffusers' `AutoencoderKL`. Besides the picture,
+/// only the edges that later tiles overlap are kept.
 #[derive(Debug)]
 pub(super) struct Canvas {
     tiles: Tiles,
@@ -96,7 +96,8 @@ impl Canvas {
     }
 }
 
-/// Blends pixel `at` of a seam of `length` pixels.
+/// Blends pixel `at` of a seam of `length` pixels, where `before` is the value in the earlier tile and `after` the
+/// value in the later tile.
 fn blended(before: f32, after: f32, at: usize, length: usize) -> f32 {
     let share = at as f64 / length as f64;
     before * (1.0 - share) as f32 + after * share as f32

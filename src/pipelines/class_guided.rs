@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// Draws the generation's `n` pictures, each of its class. For the same seed, the pictures equal those of diffusers'
-/// `DiTPipeline`. Guidance compares with the class that means "no class", whose index follows those of the classes (Ho
-/// & Salimans 2022, arXiv:2207.12598).
+/// `DiTPipeline`. Guidance compares the prediction for the class with the prediction for "no class", which the network
+/// takes as one more class, after all others (Ho & Salimans 2022, arXiv:2207.12598).
 ///
 /// # Errors
 /// A network failed, the sampler produced a number that is not finite, or the model has networks of another type.

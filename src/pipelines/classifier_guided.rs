@@ -57,7 +57,8 @@ struct ClassifierGuided<'a, C> {
 }
 
 impl<C: Compute> ClassifierGuided<'_, C> {
-    /// The U-Net's prediction, and its prediction of the variance if it makes one. Both are (n, C, h, w).
+    /// The U-Net's prediction, and its prediction of the variance, if the U-Net predicts the variance. Both are (n, C,
+    /// h, w).
     async fn unet(&self, x: &Latents, t: f64) -> Result<(Latents, Option<Latents>), Error> {
         let [b, c, h, w] = x.shape();
         let call = Predict { shape: [c, h, w], outputs: self.outputs };
@@ -95,7 +96,8 @@ impl<C: Compute> Denoise for ClassifierGuided<'_, C> {
     async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
         let (prediction, _) = self.unet(x, t).await?;
         let Some(gradient) = self.gradient(x, t).await? else { return Ok(prediction) };
-        // Midpoints of steps are not in the schedule; the nearest training timestep has nearly the same noise level.
+        // Some samplers also call the network at midpoints of steps, which are not in the schedule. The nearest
+        // training timestep has nearly the same noise level as the midpoint.
         let level = || self.schedule.level(t.round_ties_even());
         let point = self.schedule.points().iter().find(|point| point.t == t).copied().unwrap_or_else(level);
         Ok(Latents::combine(&[(1.0, &prediction), (self.prediction.gradient_factor(&point), &gradient)]))

@@ -38,7 +38,7 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
         let negative_2 = second(micro.and_then(|micro| micro.negative_prompt_2.as_ref()), negative);
         tokens(setup, &[negative, &negative_2])
     });
-    // Both embeddings must have the same length, so the shorter prompt is filled with empty chunks.
+    // Both embeddings must have the same length, so chunks of an empty prompt are appended to the shorter prompt.
     let chunks = positive.len().max(negative.as_ref().map_or(0, Vec::len));
     let positive = encode(setup, filled(setup, positive, chunks), draw.clip_skip).await?;
     let negative = match negative {
@@ -49,8 +49,9 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
     Ok(Conditioning { negative: Some(negative), positive })
 }
 
-/// Whether guidance needs a second row. At a scale of 1 the formula gives the conditional prediction, and diffusers
-/// treats smaller scales the same way. A network that takes the guidance scale as input needs no second row.
+/// Whether guidance needs a second row per picture, for the negative prompt. At a guidance scale of 1 the result of
+/// guidance is the prediction for the prompt alone, and diffusers treats smaller scales like 1. A network that takes
+/// the guidance scale as input needs no second row.
 fn is_guided(setup: &Setup<'_, impl Compute>) -> bool {
     setup.draw.guidance_scale > 1.0 && !setup.networks.spec().guidance_embedding
 }
@@ -88,7 +89,7 @@ async fn encode(
     Ok(TextEmbedding::joined(embeddings)?)
 }
 
-/// The branches of classifier-free guidance. Both get the additional input channels `extra_channels`.
+/// The branches of classifier-free guidance. Both branches get the additional input channels `extra_channels`.
 pub(super) fn classifier_free(
     text: Conditioning,
     setup: &Setup<'_, impl Compute>,
@@ -119,8 +120,8 @@ pub(super) fn classifier_free(
     }
 }
 
-/// SDXL's micro-conditioning as numbers: the original size, the crop corner, and the target size (`count` 6) or an
-/// aesthetic score (`count` 5). Empty for other counts.
+/// SDXL's micro-conditioning as `count` numbers: the original size, the crop corner, and then the target size if
+/// `count` is 6 or an aesthetic score if `count` is 5. Empty for other counts.
 pub(super) fn time_ids(micro_conditioning: Option<&MicroConditioning>, count: usize, negative: bool) -> Arc<[f32]> {
     let Some(micro) = micro_conditioning else { return Arc::from([]) };
     let (original, crop, target, score) = match negative {

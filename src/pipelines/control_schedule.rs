@@ -17,11 +17,11 @@ use crate::{
 /// The ControlNets of a run, and the count of denoiser calls.
 #[derive(Default)]
 pub(super) struct ControlSchedule {
-    /// Each ControlNet with what the request says about it.
+    /// Each ControlNet, with the entry of the request's `controls` that names it.
     controls: Vec<(generation::ControlUse, Control)>,
-    /// Calls made so far.
+    /// The number of calls made so far.
     call: Cell<usize>,
-    /// Calls of the whole run.
+    /// The number of calls of the whole run.
     calls: usize,
 }
 

@@ -27,8 +27,8 @@ pub(super) fn around(mask: &GreyImage, padding: u32, [height, width]: [usize; 2]
     [x1, y1, x2 - x1, y2 - y1].map(|side| side as u32)
 }
 
-/// Extends `from..to` equally at both ends to the length `wanted`. If the range leaves `0..end`, it is shifted and then
-/// cut.
+/// Extends `from..to` equally at both ends to the length `wanted`. If the result leaves `0..end`, it is shifted into
+/// `0..end`, and cut if it is longer than `0..end`.
 fn widened((mut from, mut to): (i64, i64), wanted: f64, end: i64) -> (i64, i64) {
     let more = (wanted - (to - from) as f64) as i64;
     from -= more / 2;

@@ -5,8 +5,8 @@ use candle_core::{Storage, Tensor};
 use super::{Frame, NetworkError, Networks, calls::Decode, canvas::Canvas};
 use crate::{device::HOST, diffusion::Latents, models::pause::ToEnd};
 
-/// The state of one picture between two stages of decoding: (1, …). It has memory of its own, so that it can be kept
-/// longer than the other rows of its batch. Cheap to clone.
+/// The state of one picture between two stages of decoding, as a tensor (1, …). The tensor shares no memory with the
+/// other rows of its batch, so keeping it does not keep their memory. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Activation(pub Tensor);
 
@@ -35,7 +35,7 @@ impl Activation {
         }
     }
 
-    /// Passes the numbers to `read`. The activation must have the given shape.
+    /// Passes the numbers to `read`. Fails if the activation does not have the given shape.
     pub(crate) fn read<T>(&self, shape: [usize; 4], read: impl FnOnce(&[f32]) -> T) -> Result<T, NetworkError> {
         if self.0.dims() != shape {
             return Err(failed(format!("{:?} where {shape:?} was expected", self.0.dims())));

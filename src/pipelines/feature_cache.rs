@@ -8,7 +8,7 @@ use crate::generation::FeatureCache;
 pub(super) struct KeptFeatures {
     /// Calls from one complete call to the next; `None` disables the cache, so all calls are complete.
     interval: Option<u32>,
-    /// Calls since the last complete one, including it.
+    /// The number of calls since the last complete call, including that call.
     calls: u32,
     /// The features of each row of the last complete call.
     kept: Vec<Features>,
@@ -19,9 +19,9 @@ impl KeptFeatures {
         KeptFeatures { interval: cache.map(|cache| cache.interval), ..KeptFeatures::default() }
     }
 
-    /// Decides what a call of `rows` rows computes, and returns the features that each row starts from. Rows are added
-    /// and removed at the front, because the rows of the negative prompt come first. A call with more rows than there
-    /// are stored features is complete.
+    /// Decides what a call of `rows` rows computes, and returns the features that each row starts from. The last rows
+    /// of two calls belong together: if guidance begins or ends between the calls, the rows of the negative prompt,
+    /// which come first, are added or removed. A call with more rows than there are stored features is complete.
     pub fn next(&mut self, rows: usize) -> (Depth, Vec<Option<Features>>) {
         let Some(interval) = self.interval else { return (Depth::Full, vec![None; rows]) };
         match self.kept.len().checked_sub(rows) {
@@ -37,7 +37,7 @@ impl KeptFeatures {
         }
     }
 
-    /// Stores the features of a complete call. Other calls return none.
+    /// Stores the features that a complete call returned. After other calls, `features` is empty.
     pub fn keep(&mut self, features: impl Iterator<Item = Features>) {
         self.kept.extend(features);
     }

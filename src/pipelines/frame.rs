@@ -9,7 +9,8 @@ pub enum Frame {
 }
 
 impl Frame {
-    /// A picture of `width` × `height` pixels. `pixels` holds 3 bytes (red, green, blue) for each, rows from the top.
+    /// A picture of `width` × `height` pixels. `pixels` holds 3 bytes (red, green, blue) for each pixel, line by line
+    /// from the top.
     pub fn picture(width: usize, height: usize, pixels: Vec<u8>) -> Frame {
         Frame::Picture(RgbImage { width: width as u32, height: height as u32, pixels })
     }

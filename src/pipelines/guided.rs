@@ -16,7 +16,8 @@ use crate::{
     models::adapters::AdapterSet,
 };
 
-/// The conditioning of one group of rows. Each branch adds one row per picture to a call.
+/// The conditioning of one group of rows, such as those of the negative prompt. Each branch adds one row per picture to
+/// a call.
 pub(super) struct Branch {
     pub text: TextEmbedding,
     /// Input channels that follow those of the latents, (C', h, w) per picture; empty for most models.
@@ -25,7 +26,8 @@ pub(super) struct Branch {
     pub time_ids: Arc<[f32]>,
     /// The class of each picture, for networks that take one.
     pub classes: Vec<u32>,
-    /// Whether a ControlNet with `guess_mode` acts on this branch. It skips the branch of the negative prompt.
+    /// Whether a ControlNet with `guess_mode` acts on this branch. Such a ControlNet skips the branch of the negative
+    /// prompt.
     pub follows_prompt: bool,
 }
 
@@ -36,24 +38,24 @@ pub(super) enum Guidance {
     Off,
     /// Combines the branches [unconditional, conditional].
     ClassifierFree { scale: f64, rescale: f64 },
-    /// Combines the branches [text and picture, picture, neither].
+    /// Combines the branches [text and picture, picture alone, neither].
     Edit { scale: f64, image_scale: f64 },
 }
 
-/// A [`Denoise`] by the networks of a [`Compute`].
+/// A [`Denoise`] that calls the denoiser through a [`Compute`].
 pub(super) struct Guided<'a, C> {
     compute: &'a C,
     branches: Vec<Branch>,
     guidance: Guidance,
     interval: GuidanceInterval,
-    /// The guidance scale minus 1, for a network that takes it.
+    /// The guidance scale minus 1, for a network that takes the guidance scale as input.
     guidance_input: Option<f32>,
     adapters: AdapterSet,
     control_schedule: ControlSchedule,
     blend: Option<Blend>,
-    /// Steps before this sampler run.
+    /// Steps of the generation before this sampler run.
     steps_before: usize,
-    /// Steps after this sampler run.
+    /// Steps of the generation after this sampler run.
     steps_after: usize,
     /// A step and its estimate of x0, to be shown as a preview before the next call.
     unseen: RefCell<Option<(usize, Latents)>>,
@@ -83,8 +85,8 @@ impl<'a, C: Compute> Guided<'a, C> {
         }
     }
 
-    /// For the sampler run of the generation's base model with `schedule`: adds the request's ControlNets, and counts
-    /// the refiner's steps as steps to come.
+    /// Makes this the sampler run of the generation's base model, with `schedule`: adds the request's ControlNets, and
+    /// counts the refiner's steps as steps to come.
     pub fn for_base_model(
         self,
         setup: &Setup<'a, C>,
@@ -101,13 +103,12 @@ impl<'a, C: Compute> Guided<'a, C> {
         Guided { steps_before, ..self }
     }
 
-    /// After every network call, restores the part of the picture that the mask keeps.
+    /// Makes the sampler restore, after every network call, the part of the picture that the mask keeps.
     pub fn blended(self, blend: Blend) -> Self {
         Guided { blend: Some(blend), ..self }
     }
 
-    /// The branches of the next call: all of them, or outside the guidance interval only the one that follows the
-    /// prompt.
+    /// The branches of the next call: all branches, or outside the guidance interval only the branch of the prompt.
     fn active(&self) -> &[Branch] {
         let followed = match self.guidance {
             _ if self.interval.covers(self.done.get()) => return &self.branches,
@@ -188,7 +189,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
     }
 }
 
-/// What replaces the state where a mask is black: the picture, with the noise level of the step.
+/// Where a mask is black, this replaces the sampler's state by the picture, with noise of the step's level.
 pub(super) struct Blend {
     /// The picture's latents, (B, C, h, w).
     pub image: Latents,

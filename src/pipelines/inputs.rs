@@ -24,8 +24,8 @@ impl Inputs {
         }
     }
 
-    /// The pictures in the size that is drawn. Takes seconds for the largest ones. The uploaded pictures, which may be
-    /// far larger, are dropped.
+    /// Resizes the pictures to the size that is drawn, which takes seconds for the largest ones, and drops the uploaded
+    /// pictures, which may be far larger.
     pub fn fitted(self, draw: &Draw) -> FittedInputs {
         let Inputs { image, mask, controls } = self;
         let size = [draw.height as usize, draw.width as usize];
@@ -65,7 +65,7 @@ impl FittedInputs {
         self.masked.as_ref().ok_or(PipelineError::MissingInput("mask"))
     }
 
-    /// The picture of a ControlNet, by its place in the request.
+    /// The picture of the ControlNet with this index in the request's `controls`.
     ///
     /// # Errors
     /// [`PipelineError::MissingInput`] if the picture was not stored.

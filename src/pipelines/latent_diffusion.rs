@@ -9,7 +9,7 @@ use crate::{
 /// A loaded latent diffusion model. The recipes and the calls in [`calls`](super::calls) use it.
 pub struct LatentDiffusion {
     pub networks: Box<dyn Networks>,
-    /// The map for previews.
+    /// The linear map from latents to colors, for previews.
     pub latent_rgb: LatentRgb,
 }
 
@@ -22,8 +22,8 @@ impl LatentDiffusion {
         model.networks::<LatentDiffusion>().map(|model| model.networks.as_ref())
     }
 
-    /// The work and memory of one row of a call; zero if the model has networks of another type, whose call fails
-    /// anyway.
+    /// The work and memory of one row of a call to `part`; zero if the model has networks of another type, because the
+    /// call then fails anyway.
     pub(super) fn demand(model: &Model, part: Part) -> Demand {
         LatentDiffusion::of(model).map_or(Demand::default(), |networks| networks.demand(part))
     }

@@ -34,8 +34,8 @@ impl LatentRgb {
     }
 
     /// Fits the map for a model with `c` latent channels whose folder has no map. Decodes c / 4 (at least 2, at most 8)
-    /// random latents of 8 × 8 latent pixels, and fits the mean color of each latent pixel's patch by least squares.
-    /// The result is deterministic.
+    /// random latents of 8 × 8 latent pixels. The decoder turns each latent pixel into a patch of the picture; the map
+    /// is fitted by least squares to the mean colors of these patches. The same decoder always gives the same map.
     ///
     /// # Errors
     /// The model's decoder failed.
@@ -70,7 +70,8 @@ impl LatentRgb {
     }
 }
 
-/// Blurs white noise slightly, since real latents vary slowly and a decoder turns white noise into noise.
+/// Blurs white noise slightly: latents of real pictures vary slowly from pixel to pixel, and a decoder turns white
+/// noise into pictures of noise, to which no map could be fitted.
 fn smooth(noise: &[f32], c: usize, side: usize) -> Vec<f32> {
     let mut out = noise.to_vec();
     for channel in 0..c {

@@ -10,7 +10,7 @@ use crate::{
     generation::{Decoder, Draw, Phase, SeedMode},
 };
 
-/// The noise generator of the generation, at its beginning.
+/// The noise generator of the generation, before it has produced any noise.
 pub(super) fn noise_of(draw: &Draw) -> Noise {
     match draw.seed_mode {
         SeedMode::Batch => Noise::batch(draw.seed),
@@ -29,8 +29,8 @@ pub(super) async fn encode(
 }
 
 impl Posterior {
-    /// Samples latents (n, C, h, w) of one picture: the same sample for all n if they share a generator, as in
-    /// diffusers, and otherwise one sample for each.
+    /// Samples latents (n, C, h, w) of one picture. If the generation's n pictures share a noise generator, they get
+    /// the same sample, as in diffusers; otherwise each gets its own.
     pub(super) fn sample(&self, noise: &mut Noise, draw: &Draw, shape: [usize; 4]) -> Result<Latents, PipelineError> {
         let [n, c, h, w] = shape;
         let drawn = match draw.seed_mode {

@@ -6,22 +6,24 @@ use crate::{
     imaging::{GreyImage, RgbImage, composite, grey, resize},
 };
 
-/// The picture and the mask of a generation that redraws a part.
+/// The picture and the mask of a generation that redraws a part of a picture.
 #[derive(Clone, Debug)]
 pub(super) struct MaskedPicture {
-    /// The picture that is drawn over: the original in the size that is drawn, or the part of the original that
-    /// `padding_mask_crop` selects, in its own size.
+    /// The picture that is drawn over: the original, resized to the size that is drawn, or the part of the original
+    /// that `padding_mask_crop` selects, not resized.
     pub picture: RgbImage,
     /// The blurred mask, of the size of `picture`.
     pub mask: GreyImage,
-    /// The original and the part that was cut out of it, as [x, y, width, height]; `None` for the whole picture.
+    /// The original, and the part of it that `picture` shows, as [x, y, width, height]; `None` if `picture` shows the
+    /// whole original.
     part: Option<(RgbImage, [u32; 4])>,
     /// Whether the original is restored where the mask is black.
     keep: bool,
 }
 
 impl MaskedPicture {
-    /// Prepares the uploaded pictures for drawing (H, W). The mask is blurred in its own size, as in diffusers.
+    /// Prepares the uploaded picture and mask for drawing in the size (H, W). As in diffusers, the mask is blurred in
+    /// its own size, and then resized; with `padding_mask_crop` it is first resized to the size of the picture.
     pub fn new(whole: RgbImage, mask: RgbImage, settings: &Mask, [height, width]: [usize; 2]) -> MaskedPicture {
         let Some(padding) = settings.padding_mask_crop else {
             let picture = at(&whole, [height, width]);
@@ -37,7 +39,8 @@ impl MaskedPicture {
         MaskedPicture { picture, mask, part: Some((whole, part)), keep: true }
     }
 
-    /// Combines what was drawn with the original: around the part, and where the mask is black.
+    /// Combines the drawn picture with the original, which stays as it was outside the drawn part and where the mask is
+    /// black.
     pub fn complete(&self, drawn: RgbImage) -> RgbImage {
         let MaskedPicture { picture, mask, .. } = self;
         let over = |drawn: &RgbImage| composite(picture, &resize(drawn, picture.width, picture.height), mask);

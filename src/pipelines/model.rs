@@ -28,7 +28,7 @@ pub trait Loaded: Any + Send + Sync {
     /// engine's thread, so it must be cheap.
     fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Frame;
 
-    /// Whether the recipe computes better previews with a network and passes them to
+    /// Whether the recipe can compute better previews with a network. The recipe then passes them to
     /// [`Compute::show`](super::Compute::show).
     fn has_preview_network(&self) -> bool {
         false
@@ -42,7 +42,7 @@ pub trait Loaded: Any + Send + Sync {
         Err(LoadError::Safetensors { path: path.to_owned(), reason: "this model takes no adapters".to_owned() })
     }
 
-    /// Reads a file of textual inversion (safetensors), which defines the word `<name>` for these networks.
+    /// Reads the file of a textual inversion (safetensors), which defines the word `<name>` for these networks.
     ///
     /// # Errors
     /// The file is damaged or does not fit this model.
@@ -55,7 +55,7 @@ impl Model {
     /// The networks as the type that the model's family has loaded.
     ///
     /// # Errors
-    /// The networks have another type, because a recipe called a network that this model does not have.
+    /// The networks have another type: the recipe belongs to another family.
     pub fn networks<T: Loaded>(&self) -> Result<&T, NetworkError> {
         let networks: &dyn Any = self.networks.as_ref();
         networks.downcast_ref().ok_or_else(|| {

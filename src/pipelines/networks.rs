@@ -54,7 +54,7 @@ impl TextEmbedding {
 /// The input of one row of a denoiser call.
 #[derive(Clone, Debug)]
 pub struct DenoiseRow {
-    /// The input channels of the network, (C, h, w), scaled for the network.
+    /// The network's input (C, h, w): the latents, scaled as the network expects, and any further channels.
     pub sample: Vec<f32>,
     /// The timestep that the network receives.
     pub t: f32,
@@ -70,7 +70,7 @@ pub struct DenoiseRow {
     pub controls: Vec<Control>,
     /// LoRA weights that apply to this row.
     pub adapters: AdapterSet,
-    /// The features that the row starts from in a [`Depth::Shallow`] call.
+    /// In a [`Depth::Shallow`] call, the features that replace the deeper layers for this row.
     pub features: Option<Features>,
 }
 
@@ -127,12 +127,12 @@ pub struct Posterior {
 pub struct NetworkError {
     pub network: &'static str,
     pub detail: String,
-    /// What the error says about the device.
+    /// What the error says about the state of the device.
     pub fault: Fault,
 }
 
 impl NetworkError {
-    /// An error with a text, which tells the fault.
+    /// An error with a text. The fault is recognized by this text.
     pub fn new(network: &'static str, detail: impl ToString) -> NetworkError {
         let detail = detail.to_string();
         NetworkError { network, fault: Fault::of_text(&detail), detail }
@@ -178,8 +178,8 @@ pub trait Networks: Send + Sync {
     }
     /// The tiles in which latents of (h, w) are decoded.
     fn tiles(&self, size: [usize; 2]) -> Tiles;
-    /// The stages of decoding latents (C, h, w): one or more calls of [`Networks::decode`]. Returns the share of each
-    /// in the total work; the shares add up to 1.
+    /// The stages of decoding latents (C, h, w), each a call of [`Networks::decode`]. Returns, for each stage, its
+    /// share of the total work; the shares add up to 1.
     fn decode_stages(&self, shape: [usize; 3]) -> Vec<f64>;
     /// Runs one stage, counted from 0, of decoding latents (C, h, w). The first stage takes latents (1, C, h, w), each
     /// later one takes the output of the stage before, and the last one returns pixels (1, H, W, 3), roughly in [-1,
@@ -194,11 +194,11 @@ pub trait Networks: Send + Sync {
     fn adapter(&self, path: &str, _file: &[u8]) -> Result<Adapter, LoadError> {
         Err(LoadError::Safetensors { path: path.to_owned(), reason: "this model takes no adapters".to_owned() })
     }
-    /// Reads a file of textual inversion (safetensors), which defines the word `<name>` for these networks.
+    /// Reads the file of a textual inversion (safetensors), which defines the word `<name>` for these networks.
     fn learned(&self, name: &str, _file: &[u8]) -> Result<LearnedToken, LoadError> {
         Err(LoadError::Safetensors { path: name.to_owned(), reason: "this model learns no words".to_owned() })
     }
     /// Decodes rows of latents (C, h, w) to pictures with a smaller network. Only models with [`Spec::tiny_decoder`]
-    /// have it.
+    /// have this network.
     async fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError>;
 }

@@ -42,7 +42,7 @@ pub enum Output {
     Codes(Codes),
 }
 
-/// A codebook with its decoder, and the map for previews.
+/// A codebook with its decoder, and the linear map from latents to colors, for previews.
 #[derive(Debug)]
 pub struct Codes {
     network: VqModel,

@@ -25,8 +25,8 @@ pub(super) async fn finish(
 }
 
 /// Continues from the latents of the generation's base model with `refiner`, and decodes the result. The pictures equal
-/// those of diffusers' `StableDiffusionXLImg2ImgPipeline` with `denoising_start` and the generator of the first
-/// pipeline.
+/// those of diffusers' `StableDiffusionXLImg2ImgPipeline` with `denoising_start` and the noise generator that the
+/// pipeline of the base model has used.
 async fn refine(
     setup: &Setup<'_, impl Compute>,
     refiner: &Refiner,
@@ -52,7 +52,7 @@ async fn refine(
     decode(&setup, &latents).await
 }
 
-/// The generation with the settings that apply to the refiner.
+/// A copy of the generation's request with the values that apply to the refiner.
 fn refined(draw: &Draw, refiner: &Refiner) -> Draw {
     let negative_prompt = refiner.negative_prompt.clone().or_else(|| draw.negative_prompt.clone());
     let micro_conditioning = draw.micro_conditioning.clone().map(|micro| MicroConditioning {

@@ -3,7 +3,7 @@
 use super::{Auxiliary, Compute, Networks};
 use crate::{diffusion::Stages, generation::Draw};
 
-/// One generation, the networks of its model, and the engine's interface.
+/// A generation, the networks of its model, and the interface to the engine.
 pub(super) struct Setup<'a, C> {
     pub compute: &'a C,
     pub networks: &'a dyn Networks,

@@ -11,9 +11,9 @@ use crate::{
     generation::{Phase, Work},
 };
 
-/// Draws the generation's `n` pictures from noise, or from noise and their classes. For the same seed, the pictures
-/// equal those of diffusers' `DDPMPipeline`, `DDIMPipeline`, `LDMPipeline`, `ConsistencyModelPipeline` and
-/// `ScoreSdeVePipeline`, each with its scheduler.
+/// Draws the generation's `n` pictures from noise and, if the network takes classes, from the class of each picture.
+/// For the same seed, the pictures equal those of diffusers' `DDPMPipeline`, `DDIMPipeline`, `LDMPipeline`,
+/// `ConsistencyModelPipeline` and `ScoreSdeVePipeline`, each with its scheduler.
 ///
 /// # Errors
 /// A network failed, the sampler produced a number that is not finite, or the model has networks of another type.

@@ -5,7 +5,8 @@ use sha2::{Digest, Sha256};
 use crate::config::Secret;
 
 /// An API key `ltd_<id>_<secret>_<check>`: a prefix that makes leaked keys easy to find, the id under which the store
-/// keeps the key, 256 random bits, and a checksum that reveals a mistyped key without access to the store.
+/// keeps the record of the key, 256 random bits, and a checksum that reveals a mistyped key without access to the
+/// store.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
     pub id: String,
@@ -15,7 +16,7 @@ pub struct ApiKey {
 const PREFIX: &str = "ltd";
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const ID_DIGITS: usize = 8;
-/// 62^43 > 2^256.
+/// Enough base-62 digits for 256 bits: 62^43 > 2^256.
 const SECRET_DIGITS: usize = 43;
 const CHECK_DIGITS: usize = 6;
 

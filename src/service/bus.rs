@@ -22,7 +22,8 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Outbox(Arc<Mutex<Vec<Hint>>>);
 
-/// Maximum number of collected hints, sent or received. Further changes become visible at the next poll of the store.
+/// Maximum number of hints that wait to be sent, and of received hints that wait to be handled. A change whose hint is
+/// dropped becomes visible at the next poll of the store.
 const MOST_HINTS: usize = 1000;
 
 impl Outbox {
@@ -47,7 +48,7 @@ pub struct Bus {
     pub wake: Arc<Notify>,
     /// Tells the worker that the operator may have drained it.
     pub drain: Drain,
-    /// Forgets keys that another process has revoked or rotated.
+    /// The cache of keys, which is cleared when another process has revoked or rotated a key.
     pub keys: KeyCache,
 }
 
@@ -146,7 +147,8 @@ impl Bus {
                     }
                 }
             }
-            // Generations that were erased have no further events.
+            // Generations without a snapshot were erased, so no further events follow, and the channels of their
+            // watchers are closed.
             let gone = ids.iter().filter(|id| glances.iter().all(|snapshots| snapshots.id != **id));
             gone.for_each(|id| self.live.close_unless_running(*id));
         }

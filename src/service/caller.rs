@@ -65,7 +65,8 @@ impl Caller {
         self.key.as_ref().is_none_or(|key| key.terms.may_use(model))
     }
 
-    /// Checks that the key may use the models of a job, and lowers the job's priority to at most the key's highest.
+    /// Checks that the key may use the models of a job, and lowers the job's priority if it is higher than the key
+    /// allows.
     ///
     /// # Errors
     /// [`ServiceError::ModelForbidden`].

@@ -18,7 +18,7 @@ pub struct ModelView {
     pub state: &'static str,
     /// Why the model cannot be used.
     pub error: Option<String>,
-    /// Bytes of memory that the weights take, loaded or not.
+    /// Bytes of memory that the weights take when they are loaded.
     pub bytes: Option<u64>,
     pub card: Option<Arc<ModelCard>>,
     /// Remarks for people about how the files of the model were read.
@@ -116,7 +116,7 @@ impl Service {
         self.look(Catalogue::reload).await?.map_err(|error| ServiceError::Catalogue(error.to_string()))
     }
 
-    /// Calls a function that reads files on a thread for blocking work.
+    /// Calls, on a thread for blocking work, a function that reads files.
     async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Catalogue) -> T + Send + 'static,

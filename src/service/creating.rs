@@ -12,7 +12,7 @@ use crate::{
     ledger::{Acceptance, Accepted, Fingerprint, Hint, Newcomer, Refusal, StoreError},
 };
 
-/// A valid request whose pictures are stored, or a repeated request. Dropping it erases the stored pictures.
+/// A valid request whose pictures are stored, or a repeated request. Dropping this value erases the stored pictures.
 pub struct Prepared(Outcome);
 
 enum Outcome {
@@ -29,7 +29,7 @@ struct Valid {
     cost: f64,
     fingerprint: Fingerprint,
     repeatable: Repeatable,
-    /// Pictures that are not stored yet, because the id may belong to another generation.
+    /// Pictures that are not stored yet, because a generation with this id existed when the request was prepared.
     uploads: Vec<intake::StoredUpload>,
     unaccepted_files: UnacceptedFiles,
 }
@@ -43,13 +43,13 @@ impl Service {
         self.accept(self.prepare(request).await?).await
     }
 
-    /// Does everything before the acceptance, in the order of cost: finds an earlier equal request, checks the fields
-    /// and the expected wait, and then decodes the pictures. Dropping the future stops the preparation.
+    /// Does everything before the acceptance, the cheapest work first: finds an earlier equal request, checks the
+    /// fields and the expected wait, and then decodes the pictures. Dropping the future stops the preparation.
     ///
     /// # Errors
     /// All invalid fields at once (but only the first picture that cannot be decoded), a model that the API key may not
-    /// use, a limit of the key, a queue that is too slow, an idempotency key or an id of another request, a stopping
-    /// server, or a store that does not answer.
+    /// use, a limit of the key, too long an expected wait, an idempotency key or an id that belongs to another request,
+    /// a stopping server, or a store that does not answer.
     pub async fn prepare(&self, request: CreateRequest) -> Result<Prepared, ServiceError> {
         let Parts { webhooks, metrics, draining, accept_policy, .. } = &self.0.parts;
         if draining.is_cancelled() {
@@ -82,7 +82,8 @@ impl Service {
             fields.put_default_below("output", "format", format.name());
         }
         let service = self.clone();
-        // The permit for the body's memory is kept to the end: the pictures stay in memory longer than the fields.
+        // The permit for the body's memory is kept until this function ends, because the pictures stay in memory longer
+        // than the fields.
         let (resolved, _hold) = offload(bytes, move || {
             let hold = fields.take_hold();
             let Parts { catalogue, limits, .. } = &service.0.parts;
@@ -101,7 +102,8 @@ impl Service {
             self.check_lora_numbers(&job).await?;
             job = self.warned(job).await;
         }
-        // If the client has chosen the id, the files may belong to another generation.
+        // If the client has chosen the id, the files under this id may belong to another generation and must not be
+        // erased.
         let unaccepted_files = match &repeatable {
             Repeatable::No | Repeatable::ByKey(_) if !pictures.is_empty() => UnacceptedFiles::files_of(id, self),
             _ => UnacceptedFiles::nothing(),
@@ -125,8 +127,8 @@ impl Service {
     /// Accepts a prepared generation. The generation is durable when this function returns.
     ///
     /// # Errors
-    /// A full queue, a limit of the API key, an idempotency key or an id of another request, or a store that does not
-    /// answer.
+    /// A full queue, a limit of the API key, an idempotency key or an id that belongs to another request, or a store
+    /// that does not answer.
     pub async fn accept(&self, Prepared(outcome): Prepared) -> Result<Created, ServiceError> {
         let valid = match outcome {
             Outcome::Replayed(view) => return Ok(Created { view: *view, replayed: true }),
@@ -155,8 +157,8 @@ impl Service {
         }
         match accepted {
             Ok(Accepted::New(record)) => {
-                // The generation with this id has been erased in the meantime, so the pictures of this request are
-                // stored now.
+                // If there are `uploads`, another generation had this id during the preparation. It has been erased in
+                // the meantime, so the pictures are stored now.
                 for uploads in &uploads {
                     intake::keep(uploads, id, blobs).await?;
                 }
@@ -237,8 +239,8 @@ impl Service {
         Err(ServiceError::Invalid(Invalid { errors: vec![error] }))
     }
 
-    /// Refuses a `run_timeout_s` that is less than half of the time that the run needs alone. Skipped if other
-    /// processes share the store, because they may be faster.
+    /// Refuses a `run_timeout_s` that is less than half of the time that the run needs if nothing else runs. The check
+    /// is skipped if other processes share the store, because they may be faster.
     fn check_run_timeout(&self, job: &Job, cost: f64) -> Result<(), ServiceError> {
         const MARGIN: f64 = 2.0;
         let Parts { throughput, store, .. } = &self.0.parts;
@@ -270,14 +272,14 @@ impl Service {
         Err(ServiceError::Overloaded { wait_s, bound_s, retry_after_s: bounded_s(wait - bound) })
     }
 
-    /// The estimated wait of a generation of this tenant that is accepted now, if it needed no memory: zero while a
-    /// worker has a free slot. `None` if no worker has shown its speed.
+    /// The estimated wait of a generation that this tenant would create now, without the wait for memory: zero while a
+    /// worker has a free slot. `None` if no worker has measured its speed yet.
     pub async fn estimated_wait(&self, tenant: &str, priority: Priority) -> Result<Option<Duration>, ServiceError> {
         self.estimated_wait_of(tenant, priority, Plan::default()).await
     }
 
-    /// The estimated wait of a generation with this plan: it waits for a slot and for memory. The memory of other
-    /// processes is unknown.
+    /// The estimated wait of a generation with this plan: it waits for a slot and for memory. If other processes share
+    /// the store, the wait for memory is left out, because their memory is unknown.
     async fn estimated_wait_of(
         &self,
         tenant: &str,
@@ -297,7 +299,7 @@ impl Service {
     async fn refused(&self, error: StoreError, tenant: &str, priority: Priority) -> ServiceError {
         let after = async |queued| match self.estimated_wait(tenant, priority).await {
             Ok(Some(wait)) => bounded_s(wait),
-            // No worker has shown its speed, so assume one second per queued generation.
+            // There is no estimate, so one second per queued generation is assumed.
             _ => bounded_s(Duration::from_secs(queued as u64)),
         };
         match error {

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
-/// How many generations a device may have before its queue is long: as many as fill a batch of the default size with
-/// guided pictures. Then a model is copied to an idle device even if other models are unloaded for the copy.
+/// The queue of a device is long if the device has at least this many generations, which fill a batch of the default
+/// size with guided pictures. If the queues of all devices with a model are long, an idle device loads the model too,
+/// even if it must unload other models.
 const LONG_QUEUE: usize = 8;
 
 /// The loads by device index; empty in a process without a worker. Cloning gives another handle of the same loads.
@@ -74,8 +75,9 @@ impl Devices {
         self.0.state.lock().loads.clone()
     }
 
-    /// Chooses a device for a generation of this cost and adds the generation to its load; `of` says whether each
-    /// device has the model. Concurrent calls see each other's generations. `None` if all devices have failed.
+    /// Chooses a device for a generation of this cost and adds the generation to its load; `of` says for each device
+    /// whether it has the model or room for the model. Concurrent calls see each other's generations. `None` if all
+    /// devices have failed.
     pub fn place(&self, cost: f64, of: impl Fn(usize) -> Candidate) -> Option<Placed> {
         let mut state = self.0.state.lock();
         let device = choose(&state.loads, of)?;
@@ -93,7 +95,8 @@ impl Devices {
             state.change(device, |load| load.failed = true);
             !state.loads.is_empty() && state.loads.iter().all(|load| load.failed)
         };
-        // Failures are final, so a call that saw an earlier state must not take this back.
+        // `none_left` is only set and never cleared: failures are final, and a concurrent call may have seen an earlier
+        // state.
         if none_left {
             self.0.none_left.send_replace(true);
         }

@@ -55,8 +55,9 @@ async fn turn(pixels: u64) -> SemaphorePermit<'static> {
     DECODING.acquire_many(thousands as u32).await.expect("the semaphore is never closed")
 }
 
-/// Whether a picture has a transparent pixel. Opaque formats are known from the head of the file. `false` for a picture
-/// that cannot be decoded; [`Service::prepare`](super::Service::prepare) refuses it later, before the acceptance.
+/// Whether a picture has a transparent pixel. If the head of the file says that the picture is opaque, the pixels are
+/// not decoded. `false` for a picture that cannot be decoded; [`Service::prepare`](super::Service::prepare) refuses it
+/// later, before the acceptance.
 pub async fn is_transparent(file: Bytes) -> bool {
     let bytes = file.len();
     let (file, head) = offload(bytes, move || (file.clone(), alpha_channel(&file))).await;
@@ -70,7 +71,7 @@ pub async fn is_transparent(file: Bytes) -> bool {
 }
 
 /// Finds the size of every picture in the request, from the head of its file or from the generation that has the
-/// picture, and puts it into the picture's field. Invalid pictures are errors of their fields.
+/// picture, and puts the size into the picture's field. Invalid pictures are errors of their fields.
 ///
 /// # Errors
 /// Only errors of the store; the errors of the request are in `fields`.
@@ -111,7 +112,7 @@ pub(super) async fn inspect_pictures(
     Ok((fields, pictures))
 }
 
-/// A picture of an earlier request of this tenant that is still stored.
+/// Finds a picture of an earlier request of this tenant. The inner error says that the picture is not stored.
 async fn stored(
     place: ImageField,
     sha256: String,
@@ -136,10 +137,10 @@ fn gone(sha256: &str) -> String {
     format!("names no stored picture: {sha256} was never stored or is erased; send the picture itself")
 }
 
-/// Decodes the pictures of a valid request one by one and puts their digests into the job. Each picture is stored at
-/// once for this generation alone, so that it does not depend on how long other generations are kept. If the id may
-/// belong to another generation (`is_taken`), the pictures are returned for [`keep`] instead. Dropping the future stops
-/// after the current picture.
+/// Decodes the pictures of a valid request one by one and puts their digests into the job. Each picture is stored
+/// before the next one is decoded. This generation has its own copy, so that the picture stays when another generation
+/// with the same picture is erased. If a generation with this id exists already (`is_taken`), the pictures are returned
+/// for [`keep`] instead. If the future is dropped, no further picture is decoded.
 ///
 /// # Errors
 /// A picture that cannot be decoded is an error of its field.

@@ -1,4 +1,4 @@
-//! Creates, lists, revokes and rotates API keys, for the operator's routes and for commands.
+//! Creates, lists, revokes and rotates API keys, for the operator's routes and the command line.
 
 use std::{sync::Arc, time::Duration};
 
@@ -58,7 +58,7 @@ impl KeyRing {
 }
 
 /// Returns `id` if it consists of visible ASCII characters only, as the id of every key does; otherwise no such key
-/// exists. This also keeps texts from PostgreSQL that it refuses, such as those with a zero byte.
+/// exists. Thus, PostgreSQL never receives a text that it would refuse, such as a text with a zero byte.
 fn known(id: &str) -> Result<&str, ServiceError> {
     if id.bytes().all(|byte| byte.is_ascii_graphic()) { Ok(id) } else { Err(ServiceError::NoSuchKey) }
 }

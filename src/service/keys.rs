@@ -27,7 +27,7 @@ pub struct KeyCache {
 #[derive(Debug, Default)]
 struct Kept {
     known: HashMap<String, Known>,
-    /// How often the cache was cleared. What was read from the store before it was last cleared may be outdated.
+    /// How often the cache was cleared. A key that was read from the store before the last clearing may be outdated.
     clears: u64,
 }
 
@@ -85,7 +85,8 @@ impl KeyCache {
         self.kept.lock().clears
     }
 
-    /// Keeps a key that was read from the store when [`KeyCache::clears`] was `clears`.
+    /// Keeps a key that was read from the store when [`KeyCache::clears`] was `clears`, unless the cache was cleared
+    /// since.
     fn keep(&self, key: Known, clears: u64) {
         let Kept { known, clears: now } = &mut *self.kept.lock();
         if *now != clears {
@@ -113,7 +114,7 @@ impl Service {
     ///
     /// Some programs, such as OpenAI's clients, always send a key. If no key is required and none was ever made, a text
     /// that does not look like a key of this server therefore counts as no key. Once keys exist, a wrong key is always
-    /// an error; otherwise its sender would not notice that the request belongs to another tenant.
+    /// an error; otherwise the sender would not notice that the request belongs to another tenant.
     ///
     /// # Errors
     /// [`ServiceError::MissingKey`], [`ServiceError::InvalidKey`], [`ServiceError::KeyExpired`], or an error of the
@@ -143,8 +144,8 @@ impl Service {
         known.caller(Some(sha256), now)
     }
 
-    /// Whether the sender of an open stream may still read: its key is valid and may read. A secret from before a
-    /// rotation is valid during `grace_s`.
+    /// Whether the sender of an open stream may still read: its key is valid and has the scope `read`. A secret from
+    /// before a rotation is valid during `grace_s`.
     ///
     /// # Errors
     /// The store does not answer.
@@ -210,7 +211,7 @@ impl Service {
         self.query(self.0.store.usage(&caller.tenant, key, days)).await
     }
 
-    /// Reads what the sender's key has left of its limits.
+    /// Stores in `caller` what the sender's key has left of its limits.
     pub async fn note_allowances(&self, caller: &Caller) -> Result<(), ServiceError> {
         if let Some(key) = caller.limited_key() {
             let spent = self.query(self.0.store.spent(&key.id)).await?.ok_or(ServiceError::InvalidKey)?;
@@ -219,7 +220,8 @@ impl Service {
         Ok(())
     }
 
-    /// Refuses a generation beyond the limits of the sender's key before any further work. Accepting checks again.
+    /// Refuses a generation beyond the limits of the sender's key before any further work. Accepting the generation
+    /// checks the limits again.
     pub(super) async fn check_limits(&self, caller: &Caller, cost: f64) -> Result<(), ServiceError> {
         let Some(key) = caller.limited_key() else { return Ok(()) };
         let spent = self.query(self.0.store.spent(&key.id)).await?.ok_or(ServiceError::InvalidKey)?;

@@ -38,7 +38,7 @@ struct Shared {
     erasures: Erasures,
 }
 
-/// Tells which generations clients have erased, with the number of their tenant.
+/// Sends the id of each generation that a client has erased, with its `tenant_number`.
 #[derive(Debug)]
 struct Erasures(broadcast::Sender<(u64, GenerationId)>);
 
@@ -48,7 +48,7 @@ impl Default for Erasures {
     }
 }
 
-/// Maximum number of erased generations that wait for a watcher. A slower watcher misses some.
+/// Maximum number of erasures that a watcher may be behind. A watcher that is further behind misses the oldest ones.
 const MOST_ERASED: usize = 1000;
 
 /// A number that stands for a tenant in messages between processes: the first bytes of the SHA-256 of its id.
@@ -62,7 +62,7 @@ struct Entry {
     state: watch::Sender<State>,
     /// The run, if this process runs the generation.
     run: Option<LocalRun>,
-    /// The last known durable event of a generation that another process runs.
+    /// Number of the last known durable event of a generation that another process runs.
     last_event: i64,
 }
 
@@ -101,9 +101,9 @@ impl Live {
         self.0.events.subscribe()
     }
 
-    /// Tells the watchers of a tenant, by its `tenant_number`, that a client has erased a generation.
+    /// Tells the watchers of the tenant with the `tenant_number` `tenant` that a client has erased a generation.
     pub fn erased(&self, tenant: u64, id: GenerationId) {
-        // An error says that nobody watches.
+        // Sending fails only if nobody watches.
         let _ = self.0.erasures.0.send((tenant, id));
     }
 
@@ -117,8 +117,8 @@ impl Live {
         self.0.events.send_modify(|()| {});
     }
 
-    /// Drops the entry of a generation that this process does not run, for example if a subscriber finds that it has
-    /// ended.
+    /// Drops the entry of a generation that this process does not run, for example if a subscriber finds that the
+    /// generation has ended.
     pub fn close_unless_running(&self, id: GenerationId) {
         let mut entries = self.0.entries.lock();
         if entries.get(&id).is_some_and(|entry| entry.run.is_none()) {
@@ -203,7 +203,7 @@ impl Live {
         }
     }
 
-    /// The changes of this process's runs since the last call.
+    /// What has changed in the runs of this process since the reports that [`Live::reported`] has noted.
     pub(super) fn reports(&self) -> Vec<Report> {
         self.0.entries.lock().values().filter_map(Entry::report).collect()
     }
@@ -226,8 +226,8 @@ impl Live {
         entries.iter().filter(|(_, entry)| entry.run.is_none()).map(|(id, _)| *id).collect()
     }
 
-    /// Updates the state of a generation from another process's report. Returns whether there are new previews to
-    /// fetch.
+    /// Updates the state of a generation from what another process has reported to the store. Returns whether there are
+    /// new previews to fetch.
     pub(super) fn apply_snapshot(&self, snapshot: &Snapshot) -> bool {
         let mut entries = self.0.entries.lock();
         let Some(entry) = entries.get_mut(&snapshot.id).filter(|entry| entry.run.is_none()) else { return false };

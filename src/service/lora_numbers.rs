@@ -1,4 +1,4 @@
-//! Checks the weights of the LoRAs in a request before the request is accepted, once per file.
+//! Checks the weights of the LoRAs in a request before the request is accepted. Each file is checked only once.
 
 use tokio::sync::Semaphore;
 

@@ -10,9 +10,10 @@ use crate::{catalogue::Plan, engine::Settings};
 /// How many later generations may start before a waiting one. After that, all later generations wait until it starts.
 const OVERTAKEN: usize = 64;
 
-/// Memory for generations according to their plans. The memory that all generations hold, plus the activations of the
-/// engines' calls, stays within a bound. A generation larger than the bound is refused before acceptance; if one was
-/// accepted under a larger bound, it runs alone. Cloning gives another handle of the same memory.
+/// Keeps account of the memory of generations according to their plans. The memory that all generations hold, plus the
+/// activations of the engines' calls, stays within a bound. A generation larger than the bound is refused before
+/// acceptance; if it was accepted while the bound was larger, it runs alone. Cloning gives another handle of the same
+/// memory.
 #[derive(Clone, Debug)]
 pub struct Memory(Arc<Shared>);
 
@@ -65,12 +66,12 @@ impl Memory {
 
     /// Waits for memory for a generation on a device.
     pub async fn take(&self, device: usize, plan: Plan) -> TakenMemory {
-        // Dropping the future drops `taken`, which also leaves the queue.
+        // Dropping the future drops `taken`, which removes the generation from the queue.
         let taken = TakenMemory { memory: self.clone(), ticket: self.state().line_up(device, plan) };
         loop {
             let freed = self.0.freed.notified();
             if self.state().enter(taken.ticket, &self.0) {
-                // The generations behind this one check again whether they fit.
+                // Wakes the generations behind this one, which check again whether they fit.
                 self.0.freed.notify_waiters();
                 return taken;
             }
@@ -83,12 +84,12 @@ impl Memory {
         !self.state().has_room((device, plan), &self.0)
     }
 
-    /// The work in units of [`Plan::cost`] that is done before a generation with this plan, arriving now, has memory; 0
-    /// if it fits at once. Finished parts of running generations are not subtracted. In a process without a worker, the
-    /// result is 0.
+    /// The work in units of [`Plan::cost`] that must be done before a generation with this plan would get its memory if
+    /// it arrived now; 0 if it fits at once. Running generations count in full, even if parts of them are finished. In
+    /// a process without a worker, the result is 0.
     ///
-    /// The estimate assumes that running generations share the engines equally until the cheapest ends; then waiting
-    /// generations enter in their order as far as they fit.
+    /// The estimate assumes that running generations share the engines equally until the one with the least work ends;
+    /// then waiting generations enter in their order as far as they fit.
     pub fn until_room(&self, plan: Plan) -> f64 {
         let on = |device: usize| {
             let (computing, mut waiting) = {
@@ -143,7 +144,8 @@ impl State {
     fn has_room(&self, new: (usize, Plan), of: &Shared) -> bool {
         let plans = || self.computing.iter().map(|(_, device, plan)| (*device, *plan)).chain([new]);
         let held = plans().fold(0u64, |held, (_, plan)| held.saturating_add(plan.held));
-        // The calls of one device run one after the other, those of several devices at the same time.
+        // The calls of one device run one after the other, so only its largest call counts. The calls of several
+        // devices run at the same time, so they are added.
         let share = Settings::call_bytes(of.bound / of.devices as u64);
         let calls = (0..of.devices).fold(0u64, |calls, device| {
             let here = plans().filter(|(on, _)| *on == device).map(|(_, plan)| plan.call).max();

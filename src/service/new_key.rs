@@ -19,11 +19,12 @@ pub struct NewKey {
     pub terms: KeyTerms,
 }
 
-/// Maximum numbers: names in the list of allowed models, characters of such a name, and characters of the key's name.
+/// Maximum numbers of names in the list of allowed models, of characters of such a name, and of characters of the key's
+/// name.
 const MODELS: usize = 100;
 const MODEL_CHARS: usize = 128;
 const NAME_CHARS: usize = 100;
-/// Ten years.
+/// The longest validity of a key in seconds: ten years.
 const LONGEST_S: u64 = 315_360_000;
 const DEFAULT_WINDOW_S: u32 = 60;
 
@@ -115,7 +116,7 @@ fn word<T: DeserializeOwned>(text: &str) -> Option<T> {
     T::deserialize(&Value::from(text)).ok()
 }
 
-/// Reads a list of 1 to `most` texts, each of which is `what`.
+/// Reads a list of 1 to `most` texts, each of which `read` accepts; `what` describes such a text in error messages.
 fn list<T>(
     fields: &mut Fields,
     name: &str,

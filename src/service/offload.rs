@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 /// Largest request in bytes whose work is done on the calling thread. Such work takes at most about a millisecond.
 pub const AT_ONCE_BYTES: usize = 64 << 10;
 
-/// Uses at most half of the cores, so that large requests leave the other half to all other work.
+/// Permits for large requests: half as many as there are cores, so that the other half stays free for all other work.
 static TURNS: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new((std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1)));
 

@@ -6,13 +6,14 @@ use crate::{
     ledger::{Hint, StoreError, WorkerRecord},
 };
 
-/// Why the server does not take work. The variants are ordered by importance: the smallest decides the error code.
+/// Why the server does not take work. The variants are ordered by importance: the first one that applies decides the
+/// error code.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Unready {
     /// The server stops.
     #[error("draining")]
     Draining,
-    /// All devices of this process have failed, so it stops.
+    /// All devices of this process have failed, so the process stops.
     #[error("devices_failed")]
     DevicesFailed,
     /// An operator has drained the worker of this process.
@@ -22,13 +23,13 @@ pub enum Unready {
     SchemaTooOld,
     #[error("store: {0}")]
     Store(String),
-    /// A model that the start must load is not loaded yet.
+    /// A model that must be loaded at the start is not loaded yet.
     #[error("model {name}: {state}")]
     Model { name: String, state: &'static str },
 }
 
 impl Service {
-    /// Queues a generation again that was given up after crashes.
+    /// Queues a dead generation again, that is, one that was given up after crashes.
     ///
     /// # Errors
     /// [`ServiceError::NotDead`] if the generation was not given up.
@@ -68,7 +69,7 @@ impl Service {
         self.0.drain.is_set() && !self.0.store.is_shared()
     }
 
-    /// The models that the start must load and that are not loaded yet, with their states.
+    /// The models that must be loaded at the start and are not loaded yet, with their states.
     pub fn unstarted(&self) -> Vec<Unready> {
         let catalogue = &self.0.catalogue;
         let awaited = catalogue.awaited().into_iter().filter(|_| self.0.computes);

@@ -31,8 +31,8 @@ const REMEMBERED: usize = 32;
 /// Minimum number of runs from which the speed of a model is known: the first run may have waited for the weights.
 const FEWEST: usize = 3;
 
-/// Seconds of each run that are assumed to be no computation but, for example, loading and storing; at most nine tenths
-/// of the run. A short run therefore says little about a long one.
+/// The part of each run, in seconds, that is assumed to be no computation but, for example, loading and storing; at
+/// most nine tenths of the run. Because of this part, a short run says little about the speed of a long run.
 const BESIDE_S: f64 = 1.0;
 
 impl Throughput {
@@ -55,7 +55,7 @@ impl Throughput {
     }
 
     /// The shortest time in seconds for work of this cost if nothing else runs, at the best speed among the model's
-    /// recent runs. `None` if fewer than three of them have ended.
+    /// recent runs. `None` if fewer than three such runs are known.
     pub fn least_seconds(&self, model: &str, cost: f64) -> Option<f64> {
         let recent = self.recent();
         let of_model = recent.iter().filter(|ended| ended.model == model);
@@ -88,7 +88,7 @@ impl Pace {
         if self.speed > 0.0 { cost / self.speed } else { 0.0 }
     }
 
-    /// Seconds until such a generation ends.
+    /// Seconds until a generation ends, if all generations before it cost this much together.
     pub fn until_end(&self, cost: f64) -> f64 {
         self.until_start(cost) + self.run_seconds
     }

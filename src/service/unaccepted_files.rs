@@ -28,8 +28,8 @@ impl UnacceptedFiles {
         UnacceptedFiles(None)
     }
 
-    /// Stores a file in a task that ends even if the client disconnects. A canceled write would continue on a file
-    /// system thread and leave its file behind after the other files are erased.
+    /// Stores a file in a task that runs to its end even if the client disconnects. Otherwise, the write would continue
+    /// on a thread of the file system, and would leave its file behind after the other files are erased.
     pub async fn store(
         &self,
         service: &Service,

@@ -78,7 +78,7 @@ impl Watcher {
         let mut terminal = closed;
         if closed || self.seen_events != Some(state.events) {
             let events = self.events().await?;
-            // If the generation has ended, a watcher that resumes after its last event must end at once.
+            // If the generation has ended, a watcher that resumes after the generation's last event must end at once.
             if events.is_empty() && self.seen_events.is_none() {
                 terminal |= self.store.get(self.id).await?.is_none_or(|record| record.status.is_terminal());
             }

@@ -43,7 +43,8 @@ const POLL: Duration = Duration::from_secs(2);
 pub struct TenantWatched {
     /// The generation.
     pub id: GenerationId,
-    /// The number of a durable event among the tenant's events; a watcher can resume after it.
+    /// The number of a durable event among the tenant's events; a watcher can resume after it. `None` for progress,
+    /// previews and erasures.
     pub number: Option<i64>,
     /// `None`: a client has erased the generation.
     pub watched: Option<Watched>,
@@ -101,7 +102,7 @@ struct Watcher {
     after: i64,
     events: Receiver<()>,
     erasures: broadcast::Receiver<(u64, GenerationId)>,
-    /// Whether there were no more events at the last read.
+    /// Whether the last read found no more events.
     has_all: bool,
     poll: Interval,
     looks: Interval,
@@ -150,7 +151,7 @@ impl Watcher {
                     self.leave(id);
                     self.due.push_back(TenantWatched { id, number: None, watched: None });
                 }
-                // Another tenant's, or some were missed.
+                // Another tenant's generation was erased, or this watcher was too slow and missed some erasures.
                 _ => {}
             },
             _ = self.poll.tick() => self.has_all = false,

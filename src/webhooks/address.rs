@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether packets to this address go to a host on the internet: not to this host, a private or reserved network, or a
-/// multicast group (IANA's registries of special-purpose addresses). An IPv6 address that contains an IPv4 address is
-/// refused, except an IPv4-mapped one, which is judged as its IPv4 address.
+/// Whether packets to this address go to a host on the public internet, and not to this host, to a private or reserved
+/// network, or to a multicast group. The lists below follow IANA's registries of special-purpose addresses. For an IPv6
+/// address that contains an IPv4 address, such as a 6to4 address, the answer is `false`. Only an IPv4-mapped address is
+/// judged as its IPv4 address.
 pub fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => !V4.iter().any(|(network, prefix)| is_in_v4(address, *network, *prefix)),
@@ -43,8 +44,8 @@ const V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
-/// The range of IPv6 that IANA has allocated. Loopback, link-local, unique local and multicast addresses are outside of
-/// it, and so is 64:ff9b::/96, behind which a NAT64 reaches all of IPv4 (RFC 6052).
+/// The range of IPv6 that IANA has allocated for global unicast. Loopback, link-local, unique local and multicast
+/// addresses are outside of this range, and so is 64:ff9b::/96, behind which a NAT64 reaches all of IPv4 (RFC 6052).
 const GLOBAL_UNICAST: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 /// The special networks within [`GLOBAL_UNICAST`].

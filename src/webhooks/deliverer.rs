@@ -23,7 +23,7 @@ pub struct Deliverer {
     pub store: Arc<dyn Webhooks>,
     pub sender: Sender,
     pub retry_schedule: RetrySchedule,
-    /// Signs messages to URLs that requests name themselves.
+    /// Signs messages to URLs that requests name directly, instead of a registered endpoint.
     pub secret: Option<SigningSecret>,
     /// Most messages in flight at the same time.
     pub max_in_flight: usize,
@@ -32,21 +32,22 @@ pub struct Deliverer {
     /// `http.public_url`: the beginning of the links in messages.
     pub public_url: String,
     pub metrics: Metrics,
-    /// Runs the tries.
+    /// Runs one task for each try to send a message.
     pub tries: TaskTracker,
     pub receivers: Receivers,
 }
 
-/// Longest time until a message that became due without a wake-up is found.
+/// How often the loop looks for messages that became due while no try ended.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How much longer a claim lasts than its try, so that the outcome can be stored.
+/// How much longer the claim of a message lasts than a try may take, so that the outcome of the try can be stored.
 const MARGIN: Duration = Duration::from_secs(10);
-/// How long tries in flight may continue after `stop`.
+/// How long tries in flight may continue after the `stop` of [`Deliverer::run`].
 const STOP_GRACE: Duration = Duration::from_secs(1);
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Deliverer {
-    /// Sends until `stop`, then gives back the claims of messages that were not answered, and returns.
+    /// Sends due messages until `stop` is canceled. Then waits for the tries in flight, at most [`STOP_GRACE`], gives
+    /// back the claims of messages that their receivers have not answered, and returns.
     pub async fn run(self, stop: CancellationToken) {
         let deliverer = Arc::new(self);
         let (done, give_up) = (Arc::new(Notify::new()), CancellationToken::new());
@@ -78,8 +79,8 @@ impl Deliverer {
         }
     }
 
-    /// Claims due messages, as far as there is room. A receiver with a quarter of [`Deliverer::max_in_flight`] messages
-    /// in flight gets no more for now, so that a receiver that hangs does not delay the others.
+    /// Claims due messages until [`Deliverer::max_in_flight`] messages are in flight. A receiver that has at least a
+    /// quarter of these messages gets no more for now, so that a receiver that hangs does not delay the others.
     async fn claim(&self) -> Vec<ClaimedDelivery> {
         let share = self.max_in_flight.div_ceil(4);
         let lease = self.timeout.saturating_add(MARGIN);
@@ -103,7 +104,7 @@ impl Deliverer {
         }
     }
 
-    /// Makes one try and stores its outcome.
+    /// Makes one try to send the claimed message, and stores the outcome.
     async fn deliver(&self, claimed: ClaimedDelivery, give_up: &CancellationToken) {
         let ClaimedDelivery { claim, generation, url, secrets, body, attempts, .. } = claimed;
         let secrets = if secrets.is_empty() { self.secret.iter().cloned().collect() } else { secrets };
@@ -113,7 +114,7 @@ impl Deliverer {
             biased;
             sent = self.sender.send(Message { url, headers, body }) => sent,
             () = give_up.cancelled() => {
-                // If this fails too, the claim ends by itself.
+                // If the claim cannot be given back, it expires by itself.
                 if let Err(error) = self.store.release_delivery(claim).await {
                     tracing::warn!(id = %claim.id(), %error, "a webhook cannot be given back");
                 }
@@ -131,7 +132,7 @@ impl Deliverer {
             Next::Dead => tracing::warn!(%id, %generation, attempts, status, error, "webhook given up"),
             Next::Gone => tracing::warn!(%id, %generation, "a receiver is gone: its endpoint gets no more webhooks"),
         }
-        // If this fails, the claim ends by itself and the message is sent again.
+        // If the outcome cannot be stored, the claim expires by itself and the message is sent again.
         if let Err(error) = self.store.settle_delivery(claim, &sent.answer, next).await {
             tracing::error!(%id, %error, "the outcome of a webhook cannot be stored");
         }
@@ -151,7 +152,7 @@ impl Deliverer {
     }
 }
 
-/// The label of an outcome in the metric.
+/// The label of an outcome in the metric of webhook deliveries.
 fn result(next: Next) -> &'static str {
     match next {
         Next::Delivered => "delivered",

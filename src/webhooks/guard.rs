@@ -1,4 +1,4 @@
-//! Decides which addresses webhooks may reach: by the form of the URL, and by what its host resolves to.
+//! Decides which addresses webhooks may reach: by the form of the URL, and by the IP addresses of its host.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,8 @@ pub struct Guard {
     allow_hosts: Vec<AllowedHost>,
 }
 
-/// Why an address is refused. It does not reveal what a name resolves to, because clients must not learn that.
+/// Why an address is refused. The reason does not reveal which IP addresses a name resolves to, because clients must
+/// not learn the addresses of internal hosts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Forbidden {
     #[error("must be an absolute address, such as https://example.org/hook")]
@@ -39,7 +40,8 @@ impl Guard {
         }
     }
 
-    /// Checks what the text of a URL shows. A host that is an IP address in any notation is checked as that address.
+    /// Checks a URL without resolving the name of its host. If the host is an IP address, in any notation, that address
+    /// is checked too.
     ///
     /// # Errors
     /// The first rule that the URL breaks.
@@ -65,7 +67,7 @@ impl Guard {
     }
 
     /// Checks the addresses of a host. One forbidden address is enough to refuse the host, because it is unknown which
-    /// of them a connection will use.
+    /// of its addresses a connection will use.
     ///
     /// # Errors
     /// [`Forbidden::Address`] if an address is forbidden.

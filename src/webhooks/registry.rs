@@ -19,13 +19,13 @@ use crate::{
 #[derive(Clone)]
 pub struct EndpointRegistry {
     store: Arc<dyn ledger::Webhooks>,
-    /// Longest duration of a call to the store; `None` if the store answers or fails by itself.
+    /// Longest duration of a query of the store; `None` means that queries have no limit.
     patience: Option<Duration>,
     guarded: Guarded,
     max_endpoints: usize,
     /// How long an old secret still signs after it was replaced.
     rotation: Duration,
-    /// Whether messages to URLs that requests name themselves can be signed.
+    /// Whether messages to URLs that requests name directly can be signed, because `webhooks.secret` is set.
     signs_for_requests: bool,
 }
 
@@ -44,7 +44,8 @@ pub enum RegistryError {
     Store(#[from] StoreError),
 }
 
-/// Longest time to resolve a name. A name that takes longer is checked when the message is sent.
+/// Longest time to resolve the host of a URL before the URL is accepted. The addresses of a host that takes longer are
+/// checked only when a message is sent.
 const RESOLVED_AT_ONCE: Duration = Duration::from_secs(1);
 const MAX_DESCRIPTION_CHARS: usize = 256;
 
@@ -66,7 +67,8 @@ impl EndpointRegistry {
         }
     }
 
-    /// Checks the webhook of a request before the request is accepted. A fault becomes an error of its field.
+    /// Checks the webhook of a request before the request is accepted. A fault is added to `fields`, as an error of the
+    /// field with the fault.
     ///
     /// # Errors
     /// Only errors of the store.
@@ -96,7 +98,8 @@ impl EndpointRegistry {
     /// Registers an endpoint with a new secret.
     ///
     /// # Errors
-    /// All invalid fields, or the tenant has as many endpoints as it may have.
+    /// Fields are invalid (the error lists all of them), the tenant already has the largest number of endpoints, or the
+    /// store fails.
     pub async fn create(&self, tenant: &str, fields: Fields) -> Result<(Endpoint, SigningSecret), RegistryError> {
         let terms = self.terms(fields).await?;
         let (id, secret) = (EndpointId::new(), fresh_secret()?);
@@ -123,7 +126,8 @@ impl EndpointRegistry {
         if self.query(self.store.delete_endpoint(tenant, id)).await? { Ok(()) } else { Err(RegistryError::NotFound) }
     }
 
-    /// Replaces the secret of an endpoint. The old secret signs too for a while.
+    /// Replaces the secret of an endpoint. For the time of `webhooks.rotation_s`, messages are signed with the old
+    /// secret too.
     pub async fn rotate(&self, tenant: &str, id: EndpointId) -> Result<(Endpoint, SigningSecret), RegistryError> {
         let secret = fresh_secret()?;
         let rotated = self.query(self.store.rotate_secret(tenant, id, &secret, self.rotation)).await?;
@@ -174,8 +178,8 @@ impl EndpointRegistry {
         }
     }
 
-    /// Checks a URL by its form and, if its host resolves in time, by its addresses. A host that does not resolve
-    /// passes, because the addresses are checked again whenever a message is sent.
+    /// Checks the form of a URL and, if its host resolves in time, the addresses of the host. A host that does not
+    /// resolve passes, because the addresses are checked again whenever a message is sent.
     async fn check_address(&self, url: &str) -> Result<(), Forbidden> {
         let url = self.guarded.guard.check_url(url)?;
         let Some(host) = url.host_str().filter(|host| literal(host).is_none()) else { return Ok(()) };

@@ -29,7 +29,7 @@ impl Resolver for SystemResolver {
 }
 
 /// The resolver of the sending HTTP client. It looks a name up once and returns only addresses that the guard allows;
-/// the client connects to these addresses, so no second lookup can give others.
+/// the client connects to these addresses without a second lookup, which could give forbidden addresses.
 #[derive(Clone)]
 pub(super) struct Guarded {
     pub guard: Arc<Guard>,

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use time::{OffsetDateTime, PrimitiveDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
-/// How long after `now` the receiver wants the next try: seconds, or a date in the form that RFC 9110 prefers.
+/// How long after `now` the receiver wants the next try. The header contains a number of seconds, or a date in the form
+/// that RFC 9110 prefers; `None` if it contains neither.
 pub fn retry_after(value: &str, now: OffsetDateTime) -> Option<Duration> {
     const DATE: &[BorrowedFormatItem<'static>] =
         format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number that does not fit is a very long time.
+        // A number that does not fit into 64 bits means a very long time.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let at = PrimitiveDateTime::parse(value, DATE).ok()?.assume_utc();

@@ -10,7 +10,7 @@ pub struct RetrySchedule {
     waits: Vec<Duration>,
 }
 
-/// Longest wait that a receiver may ask for.
+/// A receiver that asks for a longer wait gets this wait.
 const LONGEST_ASKED: Duration = Duration::from_secs(86_400);
 
 impl RetrySchedule {
@@ -18,9 +18,10 @@ impl RetrySchedule {
         RetrySchedule { waits }
     }
 
-    /// Decides what happens to a message after its `attempts`th try was answered with this status, or not at all. A
-    /// receiver may ask for a longer wait than the schedule's. `random` in 0..=1 varies the wait by up to a tenth in
-    /// either direction, so that messages that failed together are not retried together.
+    /// Decides what happens to a message after try number `attempts`. `status` is the status of the receiver's answer,
+    /// or `None` without an answer. The next try comes after the wait of the schedule, or after `asked` if the receiver
+    /// asks for a longer wait. `random` in 0..=1 varies the wait of the schedule by up to a tenth in either direction,
+    /// so that messages that failed together are not retried together.
     pub fn next(&self, status: Option<u16>, attempts: u32, asked: Option<Duration>, random: f64) -> Next {
         match status {
             Some(200..=299) => return Next::Delivered,

@@ -1,4 +1,4 @@
-//! Sends one signed message and reads the answer.
+//! Sends one signed message and reads the status and the headers of the answer.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ pub struct Sent {
     pub retry_after: Option<Duration>,
 }
 
-/// Longest reason in the log of deliveries, in characters.
+/// Longest reason for a failed try in the log of deliveries, in characters.
 const MAX_REASON_CHARS: usize = 200;
 
 impl Sender {
@@ -56,7 +56,8 @@ impl Sender {
                 .timeout(timeout)
         };
         let client = builder().build().or_else(|error| {
-            // Building fails without certificates, for example in a container. Internal receivers over http need none.
+            // The client cannot be built if the system has no certificates of authorities, as in some containers. Then
+            // a client without certificates still reaches internal receivers over http.
             tracing::warn!(%error, "the system has no certificate authorities: webhooks cannot go to https addresses");
             builder().tls_certs_only([]).build()
         })?;
@@ -69,8 +70,8 @@ impl Sender {
             answer: DeliveryAnswer { status: None, error: Some(reason.chars().take(MAX_REASON_CHARS).collect()) },
             retry_after: None,
         };
-        // The settings may have changed since the URL was accepted, and the resolver never checks a host that is an IP
-        // address.
+        // The URL is checked again, because the settings may have changed since the URL was accepted, and because the
+        // resolver never sees a host that is an IP address.
         let url = match self.guard.check_url(&message.url) {
             Ok(url) => url,
             Err(forbidden) => return refused(format!("the address {forbidden}")),

@@ -11,8 +11,8 @@ const MERGES: &str = include_str!("../../models/clip/merges.txt");
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
-/// A file of the tokenizer of Stable Diffusion's text encoders: `vocab.json`, `merges.txt` or `tokenizer_config.json`.
-/// `None` for other names. `pad` is the padding token.
+/// The text of a file of the tokenizer of Stable Diffusion's text encoders: `vocab.json`, `merges.txt` or
+/// `tokenizer_config.json`. `None` for other names. `pad` is the padding token.
 pub(super) fn file(name: &str, pad: &str) -> Option<String> {
     match name {
         "vocab.json" => Some(Value::Object(vocabulary()).to_string()),
@@ -33,7 +33,7 @@ pub(super) fn file(name: &str, pad: &str) -> Option<String> {
     }
 }
 
-/// The names of the files.
+/// The names for which [`file`] returns a text.
 pub(super) const FILES: [&str; 3] = ["vocab.json", "merges.txt", "tokenizer_config.json"];
 
 /// The padding tokens of CLIP's own text encoder and of OpenCLIP's text encoders.

@@ -87,8 +87,8 @@ pub struct TensorMismatch {
 }
 
 impl TensorMismatch {
-    /// Sorts by name. Otherwise, the order would depend on the order in which layers are built, and on that of a hash
-    /// map.
+    /// Sorts by name. Otherwise, the order would depend on the order in which layers are built, and on the order of a
+    /// hash map.
     pub(super) fn sort(&mut self) {
         self.missing.sort();
         self.unused.sort();
@@ -114,7 +114,8 @@ impl fmt::Display for TensorMismatch {
     }
 }
 
-/// How many faults of each kind a message lists. More would be of no use if the file belongs to another network.
+/// How many faults of each kind a message lists. A longer list would be of no use: the file then belongs to another
+/// network.
 const LISTED: usize = 32;
 
 fn list(f: &mut fmt::Formatter<'_>, faults: impl ExactSizeIterator<Item = String>) -> fmt::Result {

@@ -66,7 +66,7 @@ impl FileContent {
     /// # Errors
     /// There is no such file, it cannot be read, or it is a folder, a pipe or a device.
     pub fn open(path: &Path) -> io::Result<Self> {
-        // The check also comes before the file is opened, because opening a pipe would block.
+        // The file is also checked before it is opened, because opening a pipe would block.
         let is_regular = |metadata: &fs::Metadata| match metadata.is_file() {
             true => Ok(()),
             false => Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file")),
@@ -105,7 +105,7 @@ impl FileContent {
     pub fn read(&self, range: Range<usize>) -> io::Result<Cow<'_, [u8]>> {
         let outside = || io::Error::new(io::ErrorKind::UnexpectedEof, "ends before the bytes that were asked for");
         match self {
-            // Checked before memory is allocated.
+            // The range is checked before memory is allocated for its bytes.
             Self::Disk(_) if range.start > range.end || range.end > self.len() => Err(outside()),
             Self::Disk(disk) => {
                 let mut bytes = vec![0; range.len()];
@@ -154,7 +154,7 @@ impl FileContent {
     /// notice another file in its place.)
     ///
     /// # Errors
-    /// Those of [`FileContent::open`]; or the path has another file now, or the file has changed.
+    /// Those of [`FileContent::open`]; or another file is at the path now, or the file has changed.
     pub fn open_unchanged(path: &Path, stamp: Stamp) -> io::Result<Self> {
         let file = Self::open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => changed(),
@@ -164,7 +164,7 @@ impl FileContent {
     }
 }
 
-/// Why the file at `path` cannot be looked at. For a link that leads nowhere, the text has the target.
+/// Why the file at `path` cannot be looked at. For a link that leads nowhere, the text names the target.
 pub fn unreadable(path: &Path, error: &io::Error) -> String {
     match fs::read_link(path) {
         Ok(target) if error.kind() == io::ErrorKind::NotFound => {

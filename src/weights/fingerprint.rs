@@ -29,9 +29,9 @@ pub fn of_folder(root: &Path) -> String {
 }
 
 /// As [`of_file`], plus the time of the last change as the system saw it (ctime). The text also changes if another file
-/// of the same size and modification time takes the place of this file, as with tar, `cp -p` and `rsync -t`. Each copy
-/// of a file has a different text, which is meaningful on only one machine. (The inode number would add nothing, and
-/// some network file systems report a different number each time.)
+/// of the same size and modification time takes the place of this file, as tar, `cp -p` and `rsync -t` may put it
+/// there. But each copy of a file has a different text, so these texts are meaningful on one machine only. (The inode
+/// number would add nothing, and some network file systems report a different number each time.)
 pub fn stamp_of_file(path: &Path) -> String {
     let seen = fs::metadata(path).map(|seen| (seen.ctime(), seen.ctime_nsec())).ok();
     format!("{seen:?} {}", of_file(path))

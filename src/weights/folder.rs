@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 
 use super::{Checkpoint, FileContent, LoadError, fingerprint, header::is_pointer, json, single_file::SingleFile};
 
-/// The longest file that is read whole, such as a configuration or a vocabulary, in bytes: ten times the largest known.
+/// The longest file that is read whole, such as a configuration or a vocabulary, in bytes: ten times the length of the
+/// largest file known.
 pub const LARGEST_TEXT: usize = 64 << 20;
 
 /// A folder in diffusers' layout: `model_index.json`, `unet/config.json`, `unet/diffusion_pytorch_model.safetensors` …
@@ -73,7 +74,7 @@ impl ModelFolder {
     /// As [`ModelFolder::single`], for a file in memory. `name` is its name in errors.
     ///
     /// # Errors
-    /// Those of [`ModelFolder::single`], except that the file cannot be read.
+    /// Those of [`ModelFolder::single`], except the error that the file cannot be read.
     pub fn single_held(name: &str, file: Vec<u8>, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
         let bytes = FileContent::Held(Cow::Owned(file));
         Ok(Self(Location::SingleFile(Arc::new(SingleFile::new(name.to_owned(), bytes, known)?))))
@@ -85,7 +86,7 @@ impl ModelFolder {
     }
 
     /// The text of an error for users. Users do not see the configurations that are made for a single file, so the text
-    /// names the file that corrects them, if it exists.
+    /// names `NAME.json`, the file that corrects them, if it exists.
     pub fn told(&self, error: &impl fmt::Display) -> String {
         let error = error.to_string();
         self.single_file().map(|file| file.told(&error)).unwrap_or(error)
@@ -99,7 +100,8 @@ impl ModelFolder {
         }
     }
 
-    /// A text that changes with the folder's files: names, sizes and modification times on disk, contents in memory.
+    /// A text that changes with the folder's files. It consists of names, sizes and modification times of files on
+    /// disk, and of digests of files in memory.
     pub fn fingerprint(&self) -> String {
         match &self.0 {
             Location::Disk { root, .. } => fingerprint::of_folder(root),

@@ -10,7 +10,8 @@ use serde::{
 
 use super::{FileContent, LoadError};
 
-/// The longest header in bytes: fifty times that of the largest diffusion model, and still little memory.
+/// The longest header in bytes: fifty times the length of the header of the largest diffusion model, but still little
+/// memory.
 const LONGEST: usize = 16 << 20;
 
 /// The largest number of axes of a tensor.
@@ -33,7 +34,7 @@ pub(super) struct Header {
 pub(super) struct Info {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// The range of the tensor's numbers in the file, little-endian.
+    /// The range of the file that contains the tensor's numbers, which are little-endian.
     pub bytes: Range<usize>,
 }
 
@@ -60,7 +61,7 @@ impl Header {
     /// As [`Header::read`], for a file in memory.
     ///
     /// # Errors
-    /// Those of [`Header::read`], except that the file cannot be read.
+    /// Those of [`Header::read`], except the error that the file cannot be read.
     pub fn of_bytes(path: &str, file: &[u8]) -> Result<Self, LoadError> {
         let broken = |reason: String| LoadError::Safetensors { path: path.into(), reason };
         if is_pointer(file) {
@@ -83,11 +84,11 @@ pub fn check(path: &str, file: &FileContent) -> Result<(), LoadError> {
     Header::read(path, file).map(drop)
 }
 
-/// How many bytes at the start of a file tell what it is.
+/// The number of bytes at the start of a file that tell what kind of file it is.
 const FIRST: usize = 64;
 
-/// The first lines of Git LFS pointers, small texts that replace files whose content was not fetched: of Git LFS, and
-/// of its earlier versions under other names.
+/// The beginnings of Git LFS pointers: small texts in place of files whose content was not fetched. The last two
+/// beginnings are those of earlier versions of Git LFS, which had other names.
 const POINTERS: [&[u8]; 3] = [
     b"version https://git-lfs.github.com/spec/",
     b"version https://hawser.github.com/spec/",
@@ -103,7 +104,7 @@ pub(super) fn is_pointer(first: &[u8]) -> bool {
     POINTERS.iter().any(|pointer| text.starts_with(pointer))
 }
 
-/// The length of the JSON, which is in the first eight bytes.
+/// The length of the JSON text, which the first eight bytes of the file contain as a number.
 fn json_length(first: &[u8]) -> Result<usize, String> {
     let length = first.first_chunk::<8>().map(|length| u64::from_le_bytes(*length));
     match length.and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= LONGEST) {
@@ -118,7 +119,7 @@ fn json_length(first: &[u8]) -> Result<usize, String> {
     }
 }
 
-/// What a file is that is no safetensors file, judged by its first bytes, and what helps.
+/// What a file that is no safetensors file seems to be, judged by its first bytes, and what the user can do.
 fn foreign(first: &[u8]) -> Option<&'static str> {
     let text = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first).trim_ascii_start();
     let starts = |with: &[u8]| first.starts_with(with);
@@ -153,7 +154,7 @@ fn parse(json: &[u8], data: Range<usize>) -> Result<Header, String> {
         if shape.len() > MOST_AXES {
             return Err(broken(&format!("{} axes are more than {MOST_AXES}", shape.len())));
         }
-        // The product without the empty axes must be small too, so that no product of some of the axes overflows.
+        // Empty axes count as 1 in this product, so that later no product of only some of the axes overflows.
         let bits = shape.iter().try_fold(dtype.bitsize(), |bits, axis| bits.checked_mul((*axis).max(1)));
         let bits = bits.ok_or_else(|| broken(&format!("the shape {shape:?} is too large")))?;
         let bits = if shape.contains(&0) { 0 } else { bits };
@@ -171,8 +172,8 @@ fn parse(json: &[u8], data: Range<usize>) -> Result<Header, String> {
     Ok(Header { tensors: read, metadata })
 }
 
-/// Checks that the tensors follow each other and fill the file. A byte that is used twice or never suggests a file that
-/// was put together wrongly, or that two programs are meant to read differently.
+/// Checks that the tensors follow each other and fill the file. If two tensors share a byte, or if a byte belongs to no
+/// tensor, the file may have been put together wrongly, or made so that two programs read it differently.
 fn without_gaps(tensors: &BTreeMap<String, Info>, data: Range<usize>) -> Result<(), String> {
     let mut by_place: Vec<(&String, &Range<usize>)> = tensors.iter().map(|(name, info)| (name, &info.bytes)).collect();
     by_place.sort_by_key(|(_, bytes)| (bytes.start, bytes.end));

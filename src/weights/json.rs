@@ -1,4 +1,5 @@
-//! Reads JSON as Python's `json` module writes it, in which diffusers, transformers and PEFT save configurations.
+//! Reads JSON as Python's `json` module writes it; diffusers, transformers and PEFT save configurations with this
+//! module.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};

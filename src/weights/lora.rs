@@ -44,7 +44,7 @@ pub struct Lora {
     pub sites: BTreeMap<String, LowRank>,
 }
 
-/// The change of one module: `scale · up · down` is added to the module's weight and has its shape.
+/// The change of one module: `scale · up · down` is added to the module's weight and has the shape of the weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LowRank {
     /// The rank r.
@@ -87,9 +87,9 @@ impl Lora {
     ///
     /// # Errors
     /// The file is broken or has no tensors; or it has unknown keys (other kinds of adapters, biases), modules that the
-    /// model does not have, halves of pairs, shapes of another model's modules, types other than floats (integers for α
-    /// are allowed), PEFT settings in its metadata that cannot be applied, a rank above [`LARGEST_RANK`], or an α that
-    /// is not finite or too large. The error names all of these.
+    /// model does not have, incomplete pairs of matrices, shapes that do not fit the model's modules, types other than
+    /// floats (integers for α are allowed), PEFT settings in its metadata that cannot be applied, a rank above
+    /// [`LARGEST_RANK`], or an α that is not finite or too large. The error names all of these.
     pub fn check(path: &str, file: &FileContent, modules: &Modules) -> Result<(), LoadError> {
         let header = Header::read(path, file)?;
         let mut mismatch = LoraMismatch::of(path);
@@ -126,7 +126,7 @@ impl Lora {
 
 /// The contents of a file's header for one model.
 struct Checked<'a> {
-    /// By site.
+    /// The pairs of matrices, by site.
     pairs: BTreeMap<&'a str, Pair<'a>>,
     notes: Notes,
 }

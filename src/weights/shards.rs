@@ -9,8 +9,9 @@ use super::{LoadError, ModelFolder};
 /// The safetensors files that hold a component, as paths in the folder.
 ///
 /// The search looks for the single file or the index with the shards that it names, then for shards by their names, and
-/// then for the variants of these (`fp16` and the others of [`VARIANTS`]). If there is a single file and also an index
-/// with all its shards, diffusers takes the shards, and transformers (the stem `model`) takes the single file.
+/// then, in the same order, for the files of each variant (`fp16` and the others of [`VARIANTS`]). If there is a single
+/// file and also an index with all its shards, the search takes what the component's library takes: the shards for
+/// diffusers, the single file for transformers (the stem `model`).
 pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<Found, LoadError> {
     let plain = (stem.to_owned(), vec![format!("{stem}.safetensors.index.json")]);
     let variant = |variant: &str| {
@@ -89,7 +90,7 @@ fn either(
     })
 }
 
-/// diffusers' `variant` in the names of files, in the order of preference.
+/// The values of diffusers' `variant` that the names of files may contain, in the order of preference.
 const VARIANTS: [&str; 4] = ["fp16", "bf16", "fp32", "non_ema"];
 
 fn by_index(folder: &ModelFolder, component: &str, path: &str) -> Result<Vec<String>, LoadError> {

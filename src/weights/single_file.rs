@@ -50,7 +50,7 @@ pub(super) struct SingleFile {
 
 /// Where the file's content is.
 enum Content {
-    /// In the file at the path, which is not kept open.
+    /// In the file at `path`, which is opened again for each use, if it still has this stamp.
     Disk(Stamp),
     Held(FileContent),
 }
@@ -140,8 +140,8 @@ impl SingleFile {
     }
 
     /// The text of one of the folder's files. The configuration of a ControlNet, the only file of its folder, is found
-    /// as `config.json` and as `ANY/config.json`, because the catalogue names the files of a ControlNet with the
-    /// folder's name.
+    /// as `config.json` and as `ANY/config.json`, because the catalogue puts the name of a folder before the names of a
+    /// ControlNet's files.
     pub fn text(&self, path: &str) -> Option<String> {
         let config = self.configs.get(path).or_else(|| match path.split_once('/') {
             Some((_, file)) if self.parts.is_control_net() => self.configs.get(file),

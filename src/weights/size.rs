@@ -19,8 +19,8 @@ pub fn float32_bytes(folder: &ModelFolder, component: &str, stem: &str) -> Resul
     Ok(bytes)
 }
 
-/// Bytes of tensors of these shapes as float32. The header's check has compared the shapes with the length of the file,
-/// so only a file of absurd size saturates here.
+/// Bytes of tensors of these shapes as float32. Reading the header has compared the shapes with the length of the file,
+/// so the sum saturates only for a file of absurd size.
 fn sum<'a>(shapes: impl Iterator<Item = &'a [usize]>) -> u64 {
     let count = |shape: &[usize]| shape.iter().fold(4u64, |count, side| count.saturating_mul(*side as u64));
     shapes.map(count).fold(0, u64::saturating_add)

@@ -39,14 +39,14 @@ struct Source {
     zero: Tensor,
     /// The files, with their names in errors.
     files: Vec<(String, FileContent)>,
-    /// `None` for an outline, which has every tensor that is requested.
+    /// The tensors of the files, by name. `None` for [`Weights::outline`], which has every tensor that is requested.
     entries: Option<HashMap<String, Entry>>,
     report: Mutex<BuildReport>,
     /// Whether numbers are read; otherwise, only names, shapes and types are compared.
     reads: bool,
 }
 
-/// A tensor, or a part of one, in a file.
+/// A tensor of a file, or a part of such a tensor.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     file: usize,
@@ -142,9 +142,10 @@ impl Weights {
         weights.finish()
     }
 
-    /// The same weights, in which every tensor is zeros that take no memory.
+    /// The same weights, but the numbers of the files are not read: every tensor is zeros that take no memory.
     fn without_numbers(self) -> Self {
-        // If there is another handle, the numbers are read after all, which has the same result but is slower.
+        // If another clone of these weights exists, the numbers are read after all, which has the same result but is
+        // slower.
         let source = Arc::try_unwrap(self.source).map(|source| Arc::new(Source { reads: false, ..source }));
         Self { source: source.unwrap_or_else(|shared| shared), ..self }
     }
@@ -190,7 +191,7 @@ impl Weights {
         self.source.entries.as_ref().is_none_or(|entries| entries.keys().any(|name| name.starts_with(&start)))
     }
 
-    /// Lets the tensors of this scope whose names start with `start` be unused.
+    /// Allows the tensors of this scope whose names start with `start` to be unused.
     pub fn leave(&self, start: &str) {
         let start = self.name(start);
         self.report().left.push(start);
@@ -201,7 +202,7 @@ impl Weights {
         self.get(name, shape, shape, LayOut::AsStored)
     }
 
-    /// Zeros that take no memory, for a tensor that the network does not have.
+    /// Zeros that take no memory, in place of a tensor that the network does not have, such as a bias.
     pub fn zeros(&self, shape: &[usize]) -> Tensor {
         self.source.zero.broadcast_as(shape).expect("a scalar broadcasts to every shape")
     }
@@ -280,7 +281,7 @@ impl Weights {
         if !self.source.reads {
             return None;
         }
-        // The report is not locked here, because several threads read tensors.
+        // The report is not locked here, so that several threads can read tensors at the same time.
         let (path, file) = &self.source.files[entry.file];
         let bytes = match file.read(entry.bytes.clone()) {
             Ok(bytes) => bytes,
@@ -331,11 +332,12 @@ enum LayOut {
     },
 }
 
-/// Refuses numbers that are not finite or whose absolute value is above [`LARGEST_NUMBER`]: the network's output would
-/// not be finite either.
+/// Refuses numbers that are not finite or whose absolute value is above [`LARGEST_NUMBER`], because the output of a
+/// network with such numbers would be of no use.
 pub(super) fn check_numbers(values: &[f32]) -> Result<(), String> {
     const GRAIN: usize = 1 << 14;
-    // No early exit within a chunk, so that vector units do the work. NaN is not below the bound.
+    // The loop over a chunk has no early exit, so that the compiler can use vector instructions. NaN fails the
+    // comparison.
     let is_sound = |chunk: &[f32]| chunk.iter().fold(true, |sound, value| sound & (value.abs() <= LARGEST_NUMBER));
     if values.par_chunks(GRAIN).all(is_sound) {
         return Ok(());
@@ -344,7 +346,7 @@ pub(super) fn check_numbers(values: &[f32]) -> Result<(), String> {
     Err(format!("has the number {found:e}; weights are finite and at most {LARGEST_NUMBER:e}"))
 }
 
-/// Far more than any weight of a trained network: weights are published as float16, which ends at 65504.
+/// Far more than any weight of a trained network: weights are published as float16, whose largest number is 65504.
 const LARGEST_NUMBER: f32 = 1e6;
 
 /// The numbers of a tensor in the order of the file; `None` if they are not floats.
@@ -368,7 +370,7 @@ fn widened(bytes: &[u8], dtype: Dtype, how: LayOut) -> Option<Vec<f32>> {
             Some(how.lay_out(doubles.len(), |i| f64::from_le_bytes(doubles[i]) as f32))
         }
         Dtype::F8_E4M3 => Some(how.lay_out(bytes.len(), |i| e4m3(bytes[i]))),
-        // The upper half of a float16: the same sign and exponent, and two bits of the mantissa.
+        // Such a number is the upper byte of a float16: the same sign and exponent, and two bits of the mantissa.
         Dtype::F8_E5M2 => Some(how.lay_out(bytes.len(), |i| half::f16::from_le_bytes([0, bytes[i]]).to_f32())),
         Dtype::F16 => Some(how.lay_out(halves.len(), |i| half::f16::from_le_bytes(halves[i]).to_f32())),
         Dtype::BF16 => Some(how.lay_out(halves.len(), |i| half::bf16::from_le_bytes(halves[i]).to_f32())),
@@ -402,12 +404,12 @@ impl LayOut {
         const GRAIN: usize = 1 << 14;
         const BLOCK: usize = 16; // A cache line of floats.
         match self {
-            Self::Transposed { .. } if count == 0 => Vec::new(), // If one axis is empty, another may be long.
+            Self::Transposed { .. } if count == 0 => Vec::new(), // A long axis would make many empty blocks.
             Self::AsStored => (0..count).into_par_iter().with_min_len(GRAIN).map(&number).collect(),
             Self::Transposed { outputs, inputs, places } => {
                 let mut laid_out = vec![0.0; count];
-                // One block has the lines of a few inputs at all places, whose numbers are close together in the file.
-                // Each line has the position of its first number in the file.
+                // A block has the lines of a few neighboring inputs at all places, because the numbers of these lines
+                // are close together in the file. Each line comes with the position of its first number in the file.
                 let mut blocks: Vec<Vec<(usize, &mut [f32])>> = Vec::new();
                 blocks.resize_with(inputs.div_ceil(BLOCK), Vec::new);
                 for (row, line) in laid_out.chunks_exact_mut(outputs.max(1)).enumerate() {

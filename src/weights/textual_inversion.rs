@@ -11,17 +11,18 @@ use super::{
 /// The largest number of vectors of a word: a prompt of 77 tokens has room for 75.
 pub const MOST_VECTORS: usize = 75;
 
-/// The largest absolute value in a vector. CLIP's own vectors stay below 1, and float16 ends here. With far larger
-/// values, squares in the text encoder overflow and no picture is left.
+/// The largest absolute value in a vector. The values of CLIP's own vectors are below 1, and float16 has no larger
+/// numbers than this bound. With far larger values, squares in the text encoder overflow, and the picture is lost.
 pub const LARGEST_VALUE: f32 = 65536.0;
 
 /// The longest word, in bytes.
 pub const LONGEST_WORD: usize = 128;
 
-/// A word, and its vectors for each text encoder that the file serves.
+/// A word, and its vectors for each text encoder for which the file has vectors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextualInversion {
-    /// The word, if the file has it. diffusers writes the word; other programs name the file by it.
+    /// The word, if the file has it. diffusers writes the word into the file; other programs name the file after the
+    /// word.
     pub word: Option<String>,
     /// The vectors for `text_encoder`.
     pub text_encoder: Option<Vectors>,
@@ -43,8 +44,8 @@ pub struct Vectors {
 impl TextualInversion {
     /// Reads a safetensors file in one of the layouts of [`EmbeddingOutline`].
     ///
-    /// `widths` are those of the model's `text_encoder` and `text_encoder_2`; `None` for an encoder that the model does
-    /// not have. A single tensor is for the encoder whose width it has. `path` names the file in errors.
+    /// `widths` are the widths of the model's `text_encoder` and `text_encoder_2`; `None` for an encoder that the model
+    /// does not have. A single tensor is for the encoder that has the tensor's width. `path` names the file in errors.
     ///
     /// # Errors
     /// The file is broken, or it has other tensors, other widths, too many vectors, or numbers that are not finite or
@@ -89,8 +90,8 @@ fn bad(path: &str) -> impl Fn(Fault) -> LoadError + Copy {
 }
 
 /// The content of the header of a textual inversion. The file has one tensor, named by the word itself or `emb_params`;
-/// or it has a tensor for one or both text encoders of Stable Diffusion XL: `clip_l` or `text_encoders_0` for the
-/// first, `clip_g` or `text_encoders_1` (the names of pivotal tuning) for the second.
+/// or it has one tensor for each of one or both text encoders of Stable Diffusion XL: `clip_l` or `text_encoders_0` for
+/// the first, `clip_g` or `text_encoders_1` (the names of pivotal tuning) for the second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbeddingOutline {
     /// The word, if the file has it.
@@ -103,7 +104,7 @@ pub struct EmbeddingOutline {
 struct Part {
     /// The tensor's name.
     key: String,
-    /// The text encoder that the tensor is for, 0 or 1; `None`: the encoder whose width the tensor has.
+    /// The text encoder that the tensor is for, 0 or 1; `None` means the encoder that has the tensor's width.
     encoder: Option<usize>,
     count: usize,
     width: usize,

@@ -39,8 +39,8 @@ pub use models::Preload;
 pub struct Drawing {
     pub blobs: Blobs,
     pub catalogue: Arc<Catalogue>,
-    /// One engine per device of the catalogue, in the same order. A lost device has failed in `devices` before its runs
-    /// end.
+    /// One engine per device of the catalogue, in the same order. When a device is lost, its engine first marks the
+    /// device as failed in `devices` and then ends its runs.
     pub engines: Vec<Engine>,
     /// Chooses the device of each generation.
     pub devices: Devices,
@@ -75,7 +75,8 @@ impl Executor for Drawing {
             biased;
             saved = saved.as_mut() => saved,
             () = tell.until_canceled() => match claimed.cancel.reason() {
-                // A worker that stops still stores the frames, since the log lacks the last steps.
+                // A worker that stops still stores the frames, because the next attempt would have to compute the last
+                // steps again, which the log lacks.
                 Some(Reason::Lost) if self.leases.allows(&claimed.lease) => saved.await,
                 reason => Err(ended_early(RunError::Canceled(reason.unwrap_or(Reason::Lost)), draw)),
             },
@@ -112,8 +113,8 @@ impl Drawing {
         let outcome = loop {
             tokio::select! {
                 Some(portion) = recorded.recv() => {
-                    // A slow store must not delay the end of the run, unless the generation will continue elsewhere and
-                    // needs the log.
+                    // A slow store must not delay the end of the run, unless another attempt will continue the
+                    // generation from the log.
                     let mut appended = pin!(log.append(portion));
                     tokio::select! {
                         () = &mut appended => {}
@@ -142,7 +143,7 @@ impl Drawing {
     }
 }
 
-/// Encodes a preview on a blocking thread and shows it.
+/// Encodes a preview on a blocking thread and shows it to the watchers.
 async fn publish(claimed: &Claimed, draw: &Draw, tell: &RunReporter, preview: PreviewFrame) {
     let PreviewFrame { index, step, preview_index, frame } = preview;
     let side = draw.width.max(draw.height);
@@ -172,8 +173,8 @@ fn ended_early(error: RunError, draw: &Draw) -> Outcome {
     }
 }
 
-/// The settings of a request that can make its numbers grow without bound, for the error of a picture that is not
-/// finite.
+/// Lists the settings of a request that can make numbers grow without bound, for the error about a picture with numbers
+/// that are not finite.
 fn settings_of(draw: &Draw) -> String {
     let scheduler = match &draw.scheduler {
         SchedulerChoice::Name(name) => format!("scheduler {name}"),

@@ -10,7 +10,7 @@ use crate::{
 
 /// What became of an outcome.
 enum Written {
-    /// The outcome is in the ledger; this is the generation now.
+    /// The outcome is in the ledger, which now has this record of the generation.
     Record(Box<Record>),
     /// The lease is lost.
     Fenced,
@@ -21,9 +21,9 @@ enum Written {
 impl Worker {
     /// Writes the outcome, with retries, because the ledger lists the generation as running until the outcome is
     /// written. Once the lease is not trusted any more, tries to release the generation instead, and gives up when more
-    /// than one lease time has passed since the first attempt. (With SQLite, leases are always trusted, so it retries
-    /// until the store answers.) Then notifies the watchers, and if the generation has ended, deletes the files that
-    /// are no longer needed.
+    /// than one lease time has passed since the first attempt. (With SQLite, leases are always trusted, so the worker
+    /// retries until the store answers.) Then notifies the watchers, and if the generation has ended, deletes the files
+    /// that are no longer needed.
     pub(super) async fn finish(&self, lease: Lease, outcome: Outcome, begun: Instant) {
         let (id, written) = (lease.id(), self.write(&lease, outcome).await);
         self.leases.release(&lease);
@@ -79,13 +79,13 @@ impl Worker {
         }
     }
 
-    /// Tries to write the outcome until the store answers.
+    /// Tries to write the outcome until the store answers or, if the lease is not trusted, one lease time has passed.
     async fn write(&self, lease: &Lease, outcome: Outcome) -> Written {
         let (id, begun) = (lease.id(), Instant::now());
         let mut delay = Duration::from_millis(100);
         loop {
             // A worker that could not renew its lease must not write its result, but it may still own the generation.
-            // Then it releases the generation, which does not count as a crash.
+            // Therefore, it tries to release the generation, which does not count as a crash.
             let is_sure = self.leases.allows(lease);
             let outcome = if is_sure { outcome.clone() } else { Outcome::Released };
             match tokio::time::timeout(self.patience(), self.store.finish(lease.clone(), outcome)).await {

@@ -19,8 +19,8 @@ impl Worker {
     pub(super) async fn send_heartbeats(self: Arc<Self>, stop: CancellationToken) {
         let mut told = None;
         loop {
-            // Answers are useless after the next heartbeat is due. Both requests run concurrently, so at most two
-            // heartbeats pass between two checks for lapsed leases.
+            // An answer that comes after the next heartbeat is due is useless, so both requests end then. They run
+            // concurrently, so at most two heartbeat intervals pass between two checks for lapsed leases.
             let (renewed, shown) = tokio::join!(
                 tokio::time::timeout(self.heartbeat, self.renew()),
                 tokio::time::timeout(self.heartbeat, self.show(&mut told)),
@@ -38,14 +38,15 @@ impl Worker {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.heartbeat) => {}
-                // The answer to a report contains the operator's orders, so the next heartbeat must report.
+                // An operator may have drained the worker. Only the answer to a report says so, and without `told` the
+                // next heartbeat reports.
                 () = self.drain.announced() => told = None,
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    /// Renews all leases, and cancels runs whose lease was not renewed or whose client requested it.
+    /// Renews all leases, and cancels runs whose lease was not renewed or whose client requested the cancellation.
     async fn renew(&self) -> Result<(), StoreError> {
         let leases = self.leases.all();
         if leases.is_empty() || !self.store.is_shared() {

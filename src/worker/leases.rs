@@ -24,7 +24,7 @@ pub struct Leases {
 struct Held {
     lease: Lease,
     /// When the last successful claim or renewal was sent. The database began the lease after this time, so the lease
-    /// ends at the earliest one lease time after it.
+    /// is valid for at least one lease time after this time.
     requested_at: Instant,
 }
 

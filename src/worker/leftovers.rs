@@ -53,7 +53,7 @@ impl Sweeper {
     }
 
     /// Deletes the files of a generation that has no row. Uploads are stored before the generation is accepted, so
-    /// recent files are kept. Clients can choose the id, so the time in the id is not sufficient.
+    /// recent files are kept. Clients can choose the id, so the time in the id does not tell how old the files are.
     async fn erase_unaccepted(&self, id: GenerationId) -> Result<(), BlobError> {
         match self.blobs.last_stored(id).await? {
             Some(stored) if !self.is_old(stored) => Ok(()),

@@ -114,7 +114,8 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Deletes generations that were kept long enough with their files, other expired rows, and leftover logs.
+    /// Deletes generations that were kept long enough, together with their files. Then deletes other expired rows and
+    /// leftover logs.
     async fn erase(&self) -> Result<(), StoreError> {
         loop {
             let overdue = self.store.overdue_for_deletion(PORTION).await?;

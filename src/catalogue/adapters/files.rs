@@ -1,4 +1,4 @@
-//! The files of LoRAs and textual inversions: finds them and says which cannot be used.
+//! Finds the files of LoRAs and textual inversions, and says which files cannot be used.
 
 use std::{
     borrow::Cow,
@@ -33,7 +33,8 @@ pub struct File {
     numbers: Numbers,
 }
 
-/// The result of checking the numbers of a LoRA. It depends only on the content, so it does not count in comparisons.
+/// The result of checking the numbers of a LoRA. The result depends only on the content of the file, so comparisons of
+/// files ignore it.
 #[derive(Clone, Debug, Default)]
 struct Numbers(Arc<Looked>);
 
@@ -41,7 +42,7 @@ struct Numbers(Arc<Looked>);
 /// The state of the check, shared by clones of the file.
 struct Looked {
     fault: OnceLock<Option<String>>,
-    /// Held during the check.
+    /// Locked during the check, so that concurrent requests do not check the same numbers twice.
     looking: Mutex<()>,
 }
 
@@ -65,12 +66,12 @@ enum Content {
 pub(super) struct Seen {
     path: PathBuf,
     stamp: Option<Stamp>,
-    /// Why the file is not even opened.
+    /// Why the file cannot be used, if this is known before the file is opened.
     refused: Option<Fault>,
 }
 
 impl Seen {
-    /// The key of the file and its content.
+    /// A text that identifies the file and the state of its content.
     pub fn key(&self) -> String {
         fingerprint::digest(&format!("{self:?}"))
     }
@@ -115,7 +116,8 @@ impl File {
         self.is_embedded() || self.numbers.0.fault.get().is_some()
     }
 
-    /// Checks all numbers of a LoRA, once; the result becomes part of [`File::fault`]. Blocks while the file is read.
+    /// Checks all numbers of a LoRA; the result becomes part of [`File::fault`]. If the numbers were checked before,
+    /// returns `Ok`, whatever the result was. Blocks while the file is read.
     ///
     /// # Errors
     /// A number is not finite or too large, or the file cannot be read.
@@ -125,7 +127,7 @@ impl File {
             return Ok(());
         }
         let checked = Lora::check_numbers(name, &self.open(name)?);
-        // A later read may succeed, so an error of reading is not remembered.
+        // A later read may succeed, so a failure to read the file is not remembered.
         if !matches!(checked, Err(LoadError::Read { .. })) {
             self.numbers.0.fault.get_or_init(|| checked.as_ref().err().map(LoadError::to_string));
         }
@@ -164,7 +166,7 @@ impl File {
         }
     }
 
-    /// The key of the file and its content. Valid only in this process.
+    /// A text that identifies the file and the state of its content. Valid only in this process.
     pub fn key(&self) -> String {
         match &self.content {
             Content::Disk(seen) => seen.key(),
@@ -177,7 +179,7 @@ impl File {
     }
 }
 
-/// Maximum bytes of a file: an adapter of every layer of Stable Diffusion XL at the largest rank.
+/// Maximum bytes of a file: enough for a LoRA of the largest rank that changes every layer of Stable Diffusion XL.
 const LARGEST: usize = 8 << 30;
 
 /// The files below `dir`, by their paths without extensions. Files of `known` that have not changed are not opened

@@ -17,7 +17,7 @@ const MOST_WORDS: usize = 32;
 /// case have the same word; only one of them is used.
 #[derive(Debug, Default)]
 pub(super) struct WordIndex {
-    /// The name of the file that is used for each word. The key is the folded tag.
+    /// The name of the file that is used for each word. The key is the word with its brackets, folded.
     files: BTreeMap<String, String>,
     /// Files that are not used because another file has the same word. The value is the name of that file.
     hidden: BTreeMap<String, String>,
@@ -100,9 +100,9 @@ impl Adapters {
         self.words(model, syntax, text).into_iter().filter_map(vectors).collect()
     }
 
-    /// The tags in a text that look like words of textual inversions, but are no word that the model `model` may use.
-    /// They are returned as they are spelled, each with the most similar word. `is_token` says whether a tag is a token
-    /// of the model's own vocabulary.
+    /// The tags (`<…>`) in a text that look like words of textual inversions, although the model `model` has no such
+    /// word. Each tag is returned as the text spells it, with the most similar word that the model has. `is_token` says
+    /// whether a tag is a token of the model's own vocabulary; such tags are left out.
     pub(in crate::catalogue) fn unknown_words(
         &self,
         model: &str,
@@ -183,7 +183,7 @@ fn looks_learned(folded: &str) -> bool {
         && name.chars().all(is_part)
 }
 
-/// The most similar word, if one is similar enough.
+/// The word of `known` that is most similar to `tag`; `None` if no word is similar enough.
 fn nearest(tag: &str, known: &[&String]) -> Option<String> {
     let near = known.iter().map(|word| (strsim::osa_distance(tag, word), *word)).min()?;
     (near.0 <= (tag.chars().count() - 2) / 3).then(|| near.1.clone())

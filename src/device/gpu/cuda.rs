@@ -4,7 +4,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError, sys};
 
 use super::{Gpu, GpuKind, GpuMemory};
 
-/// The GPUs, by ascending number. The error is the driver's.
+/// The GPUs, by ascending number. The error is the text of the driver's error.
 pub(super) fn gpus() -> Result<Vec<Gpu>, String> {
     let count = match CudaContext::device_count() {
         Ok(count) => usize::try_from(count).unwrap_or(0),

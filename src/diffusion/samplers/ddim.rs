@@ -18,7 +18,7 @@ pub(super) static CLASS: Class = Class {
     names: &[Name::new("ddim", "Implicit sampling of Song et al. (2021), deterministic unless eta is given")],
     spacing: "leading",
     zero_signal: ZeroSignal::WithoutEpsilon,
-    // The web interface's plain `Eta` belongs to the ancestral samplers, where its default is 1.
+    // In the web interface, `Eta` without `DDIM` is the value for the ancestral samplers, and its default is 1.
     eta: Some("Eta DDIM"),
     ..Class::new("DDIMScheduler", KEYS, read)
 };
@@ -29,13 +29,13 @@ const KEYS: &[&[&str]] = &[
     &CLIP_SAMPLE,
     &THRESHOLDING,
     &["set_alpha_to_one", "rescale_betas_zero_snr"],
-    // In diffusers this is an argument of `step`, which `DDIMPipeline` passes on.
+    // In diffusers, this option is an argument of `step`, and `DDIMPipeline` passes it on.
     &["use_clipped_model_output"],
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Ddim {
-    /// Whether the last step ends without noise; otherwise it ends at the first training timestep.
+    /// Whether the last step ends without noise; otherwise it ends at the noise level of training timestep 0.
     set_alpha_to_one: bool,
     clip: Clip,
     /// Whether ε is computed from the clipped x0; otherwise from the network output.

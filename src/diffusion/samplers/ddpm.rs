@@ -46,8 +46,8 @@ enum VarianceType {
 }
 
 fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
-    // `fixed_small_log` gives the same variance as `fixed_small`. `fixed_large_log` takes the root of a negative number
-    // in diffusers. No published file has `learned`.
+    // `fixed_small_log` gives the same variance as `fixed_small`. Two values are not supported: with `fixed_large_log`,
+    // diffusers takes the root of a negative number, and no published file has `learned`.
     let words = [
         ("fixed_small", VarianceType::Small),
         ("fixed_small_log", VarianceType::Small),
@@ -67,9 +67,9 @@ impl Sampler for Ddpm {
     }
 }
 
-/// Algorithm 2 of Ho et al. (2020) with states `x = α x0 + σ ε`; the posterior of equations 6 and 7 is taken between
-/// any two timesteps. Every step that does not start at timestep 0 draws noise. The gradient of a classifier shifts the
-/// mean, also in the last step (algorithm 1 of Dhariwal and Nichol 2021, arXiv:2105.05233).
+/// Algorithm 2 of Ho et al. (2020) with states `x = α x0 + σ ε`; equations 6 and 7, which give the posterior, are
+/// applied to a step between any two timesteps. Every step that does not start at timestep 0 draws noise. The gradient
+/// of a classifier shifts the mean, also in the last step (algorithm 1 of Dhariwal and Nichol 2021, arXiv:2105.05233).
 pub(super) async fn sample<D: Denoise>(options: &Ddpm, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let Ddpm { variance_type, clip } = *options;

@@ -38,7 +38,7 @@ pub(super) struct Deis {
 }
 
 fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
-    // The other values belong to other classes; diffusers treats them as `logrho` and `deis`.
+    // All values except `logrho` and `deis` belong to other classes; diffusers treats them as `logrho` and `deis`.
     let words = ["logrho", "midpoint", "heun", "bh1", "bh2"].map(|word| (word, ()));
     keys.word("solver_type", "logrho", &words)?;
     keys.word("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"].map(|word| (word, ())))?;
@@ -87,8 +87,8 @@ pub(super) async fn sample<D: Denoise>(options: &Deis, run: SamplerInputs<'_, D>
     Ok(x)
 }
 
-/// The integrals `∫ ℓ_j(ln ρ) dρ` from the newest point to the next one, where `ℓ_j` are the Lagrange polynomials in ln
-/// ρ through the points.
+/// The integrals `∫ ℓ_j(ln ρ) dρ` from `rho[0]`, at the newest known point, to `next`, where `ℓ_j` are the Lagrange
+/// polynomials in ln ρ through the known points.
 fn weights(rho: &[f64], next: f64) -> Vec<f64> {
     let logs: Vec<f64> = rho.iter().map(|rho| libm::log(*rho)).collect();
     let weight = |j: usize| {

@@ -57,8 +57,8 @@ pub(super) async fn sample<D: Denoise>(_: &Dpm2, run: SamplerInputs<'_, D>) -> R
 }
 
 /// Algorithm 2 of Karras et al. (2022) with states `x = x0 + σ ε`. As in DPM-Solver-2, the trial step goes to the
-/// geometric mean of two levels. `ancestral` steps go down to `σ_down`, and a draw of noise brings the state up to the
-/// next level. The last step, to zero noise, is an Euler step.
+/// geometric mean of the levels at the step's start and end. `ancestral` steps go down to `σ_down`, and a draw of noise
+/// brings the state up to the next level. The last step, to zero noise, is an Euler step.
 pub(super) async fn dpm2<D: Denoise>(run: SamplerInputs<'_, D>, ancestral: bool) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let table = schedule.sigma_table();
@@ -87,14 +87,14 @@ pub(super) async fn dpm2<D: Denoise>(run: SamplerInputs<'_, D>, ancestral: bool)
     Ok(x)
 }
 
-/// The geometric mean, with the roundings of torch.
+/// The geometric mean of two levels, with the roundings of torch.
 pub(super) fn between(sigma: f64, down: f64) -> f64 {
     let (high, low) = (libm::logf(sigma as f32), libm::logf(down as f32));
     f64::from(libm::expf(high - 0.5 * (high - low)))
 }
 
-/// `σ_down = σ_next²/σ`, and `σ_up` from `σ_up² + σ_down² = σ_next²`. diffusers subtracts in float32, which loses most
-/// digits in long steps.
+/// `σ_down = σ_next²/σ`, and `σ_up` from `σ_up² + σ_down² = σ_next²`. diffusers subtracts in float32, where long steps
+/// lose most digits; this function subtracts in `f64`.
 pub(super) fn down_and_up(sigma: f64, sigma_next: f64) -> (f64, f64) {
     let down = sigma_next * sigma_next / sigma;
     (down, libm::sqrt((sigma_next * sigma_next - down * down).max(0.0)))

@@ -110,8 +110,8 @@ pub(super) async fn sample<D: Denoise>(options: &DpmMultistep, run: SamplerInput
     dpm_multistep(&options.steps, run).await
 }
 
-/// Algorithm 2 of Lu et al. (2022b), its stochastic form, and the solvers on ε of Lu et al. (2022a), of order 1 to 3.
-/// States are `x = α x0 + σ ε`, λ = ln(α/σ). The stochastic forms draw noise in every step.
+/// Algorithm 2 of Lu et al. (2022b), its stochastic form, and the solvers of Lu et al. (2022a), which integrate ε; all
+/// of order 1 to 3. States are `x = α x0 + σ ε`, λ = ln(α/σ). The stochastic forms draw noise in every step.
 pub(super) async fn dpm_multistep<D: Denoise>(
     options: &Multistep,
     run: SamplerInputs<'_, D>,

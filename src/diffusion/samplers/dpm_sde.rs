@@ -31,7 +31,7 @@ pub(super) static CLASS: Class = Class {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct DpmSde {
     respacing: Option<Respacing>,
-    /// Seed of the Brownian path; `None` uses the seeds of the run.
+    /// Seed of the Brownian path; if `None`, the seeds of the run are used.
     seed: Option<u64>,
 }
 
@@ -65,8 +65,8 @@ impl Sampler for DpmSde {
     }
 }
 
-/// The second-order singlestep solver of Lu et al. (2022b) with states `x = x0 + σ ε` and ancestral noise. All noise
-/// comes from one Brownian path, seeded by `noise_sampler_seed` or by the seeds of the run. The last step, to zero
+/// The second-order singlestep solver of Lu et al. (2022b) with states `x = x0 + σ ε` and ancestral noise. All noise of
+/// an image comes from one Brownian path, which `noise_sampler_seed` or a seed of the run seeds. The last step, to zero
 /// noise, is an Euler step.
 pub(super) async fn sample<D: Denoise>(options: &DpmSde, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
@@ -100,8 +100,8 @@ fn step(x: &Latents, x0: &Latents, path: &BrownianNoise, from: f64, to: f64) -> 
 }
 
 /// The level after diffusers' round trip through `−ln σ` in float32. The Brownian path uses the result as time. The
-/// path rounds times to six decimals, which is about the precision of float32 here; where torch rounds differently, the
-/// noise over that last millionth differs.
+/// path rounds times to six decimals, which is about the precision of float32 here; where torch rounds a time
+/// differently, its noise differs by the increment over one millionth.
 fn through_log(sigma: f64) -> f64 {
     let log = libm::log(sigma) as f32;
     f64::from(libm::exp(f64::from(log)) as f32)

@@ -77,9 +77,10 @@ impl Sampler for DpmSinglestep {
     }
 }
 
-/// Algorithm 1 of Lu et al. (2022b), its stochastic form, and the solvers on ε of Lu et al. (2022a). States are
-/// `x = α x0 + σ ε`. Steps form groups with as many steps as the order. Each step moves the first state of its group to
-/// the next point, using all network outputs of the group so far. The stochastic form draws noise in every step.
+/// Algorithm 1 of Lu et al. (2022b), its stochastic form, and the solvers of Lu et al. (2022a), which integrate ε.
+/// States are `x = α x0 + σ ε`. Steps form groups with as many steps as the order. Each step moves the first state of
+/// its group to the next point, using all network outputs of the group so far. The stochastic form draws noise in every
+/// step.
 pub(super) async fn sample<D: Denoise>(options: &DpmSinglestep, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let (solver, points) = (options.solver, schedule.points());
@@ -117,7 +118,8 @@ pub(super) async fn sample<D: Denoise>(options: &DpmSinglestep, run: SamplerInpu
 fn orders(solver: &DpmSolver, end: FinalSigma, steps: usize) -> Vec<usize> {
     let order = solver.order;
     let mut orders: Vec<usize> = (0..steps).map(|i| i % order + 1).collect();
-    // A step to zero noise always has first order. An incomplete last group has lower order anyway.
+    // A step to zero noise always has first order. If the last group is incomplete, its last step already has a lower
+    // order.
     if end == FinalSigma::Zero || (solver.lower_order_final && steps.is_multiple_of(order)) {
         orders[steps - 1] = 1;
     }

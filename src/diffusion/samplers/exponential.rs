@@ -35,11 +35,12 @@ impl Step {
     }
 }
 
-/// The integrals of the constant, slope and curvature terms under an exponential that goes from 1 to `e^k`.
+/// The integrals over a step of a constant, a slope and a curvature, each times an exponential that goes from 1 to
+/// `e^k`.
 fn integrals(solver: &DpmSolver, order: usize, k: f64) -> [f64; 3] {
     let phi = libm::expm1(k);
     let slope = if order < 3 && !solver.heun { 0.5 * phi } else { phi / k - 1.0 };
     let curvature = (phi - k) / (k * k);
-    // The sign of 0.5 is that of diffusers' stochastic third order, because pictures must equal those of diffusers.
+    // In the stochastic form, 0.5 has the sign that diffusers gives it, because pictures must equal those of diffusers.
     [phi, slope, if solver.plus_plus && solver.sde { curvature + 0.5 } else { curvature - 0.5 }]
 }

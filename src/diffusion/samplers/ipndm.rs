@@ -50,7 +50,7 @@ pub(super) async fn sample<D: Denoise>(_: &Ipndm, run: SamplerInputs<'_, D>) -> 
         known.push_front(epsilon);
         let terms: Vec<_> = WEIGHTS[known.len() - 1].iter().copied().zip(&known).collect();
         let epsilon = Latents::combine(&terms);
-        // Without signal the state itself is ε, and x0 is not known.
+        // Without signal, the state itself is ε, and x0 cannot be computed from the state and ε.
         let kept = if now.alpha > 0.0 { next.alpha / now.alpha } else { 0.0 };
         x = Latents::combine(&[(kept, &x), (next.sigma - kept * now.sigma, &epsilon)]);
         x = network.adjusted(x);
@@ -67,8 +67,9 @@ const WEIGHTS: [&[f64]; 4] = [
     &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
 ];
 
-/// The schedule of this class: `σ = sin²(share · π/2)`, `α = √(1 − σ²)`, and the timestep `2/π · atan2(σ, α)`. Computed
-/// in float32, because its rounding near the start is visible in pictures.
+/// The schedule of this class: `σ = sin²(share · π/2)`, where `share` falls evenly from 1 to 0; `α = √(1 − σ²)`; and
+/// the timestep `2/π · atan2(σ, α)`. All are computed in float32, because its rounding near the start is visible in
+/// pictures.
 fn points(steps: usize) -> Vec<Point> {
     use std::f32::consts::PI;
     let share = |i: usize| 1.0 - i as f64 / steps as f64;

@@ -4,9 +4,9 @@ use crate::diffusion::latents::Latents;
 use crate::diffusion::noise::Noise;
 
 /// One correction of algorithms 4 and 5 of Song et al. (2021): a step along the score `∇ ln p(x)`, plus noise. `snr` is
-/// the signal-to-noise ratio of the step. `alpha` is the share of the variance that the next level keeps, 1 for
-/// variance-exploding equations. The norms of score and noise are means over the images that share a generator, as in
-/// diffusers; with a generator per image, each image uses its own norms.
+/// the signal-to-noise ratio of the step. `alpha` is the fraction of the state's variance that the next level keeps; it
+/// is 1 for variance-exploding equations. The norms of score and noise are means over the images that share a
+/// generator, as in diffusers; with a generator per image, each image uses its own norms.
 pub(super) fn langevin(x: &Latents, score: &Latents, snr: f64, alpha: f64, noise: &mut Noise) -> Latents {
     let z = noise.draw(x.shape());
     let rows = x.shape()[0];

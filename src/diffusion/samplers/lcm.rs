@@ -61,8 +61,9 @@ impl Sampler for Lcm {
 /// Standard deviation of the training data.
 const SIGMA_DATA: f64 = 0.5;
 
-/// Multistep consistency sampling, algorithm 3 of Luo et al. (2023), with states `x = α x0 + σ ε`. Each network output
-/// is an estimate of the picture, to which the next step adds noise again. Every step except the last draws noise.
+/// Multistep consistency sampling, algorithm 3 of Luo et al. (2023), with states `x = α x0 + σ ε`. Each step computes
+/// an estimate of the picture from the network output. Every step except the last then adds noise to this estimate, up
+/// to the next level.
 pub(super) async fn sample<D: Denoise>(options: &Lcm, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let Lcm { timestep_scaling, clip, .. } = *options;

@@ -58,8 +58,8 @@ pub(super) async fn sample<D: Denoise>(_: &Lms, run: SamplerInputs<'_, D>) -> Re
         let denoised = network.denoised(&x, &now, Clip::Nothing).await?;
         d.truncate(ORDER - 1);
         d.push_front(Latents::combine(&[(1.0 / sigma, &x), (-1.0 / sigma, &denoised)]));
-        // The order depends on the position in the whole schedule: a run that starts late leaves out the slopes of the
-        // steps before it.
+        // The weights depend on the step's position in the whole schedule. A run that starts late has no slopes for the
+        // steps before its start and leaves these terms out.
         let weights = weights(schedule.points(), schedule.run().start + i);
         let slopes = weights.into_iter().zip(&d);
         x = Latents::combine(&std::iter::once((1.0, &x)).chain(slopes).collect::<Vec<_>>());
@@ -69,7 +69,8 @@ pub(super) async fn sample<D: Denoise>(_: &Lms, run: SamplerInputs<'_, D>) -> Re
     Ok(x)
 }
 
-/// The integrals over step `i` of the Lagrange polynomials through its point and earlier points, the newest first.
+/// The integrals over step `i` of the Lagrange polynomials through the step's start point and earlier points, the
+/// newest first.
 fn weights(points: &[Point], i: usize) -> Vec<f64> {
     let order = ORDER.min(i + 1);
     let (from, to) = (points[i].noise(), points[i + 1].noise());

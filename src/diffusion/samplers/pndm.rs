@@ -25,7 +25,7 @@ pub(super) static CLASS: Class = Class {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Pndm {
-    /// Whether the last step ends without noise; otherwise it ends at the first training timestep.
+    /// Whether the last step ends without noise; otherwise it ends at the noise level of training timestep 0.
     set_alpha_to_one: bool,
     skip_prk_steps: bool,
 }
@@ -97,7 +97,8 @@ pub(super) async fn sample<D: Denoise>(options: &Pndm, run: SamplerInputs<'_, D>
     }
     let timeline = schedule.timeline();
     let multisteps = if skip_prk_steps { &timeline[..] } else { &timeline[12..] };
-    // The state before the first multistep step, which is repeated with the mean of the outputs at its two ends.
+    // With `skip_prk_steps`, the state before the first multistep step. After that step, the loop repeats it from this
+    // state, with the mean of the network outputs at its two ends.
     let mut begin = None;
     for (i, now) in multisteps.iter().enumerate() {
         let answer = network.raw(&x, now.t).await?;

@@ -37,7 +37,7 @@ pub(super) struct SaSolver {
     /// From 1 to 4; the same holds for `corrector_order`.
     predictor_order: usize,
     corrector_order: usize,
-    /// Integrates x0 (`data_prediction`); otherwise ε (`noise_prediction`).
+    /// Whether the solver integrates x0 (`data_prediction`); otherwise it integrates ε (`noise_prediction`).
     predict_x0: bool,
     lower_order_final: bool,
 }
@@ -152,7 +152,7 @@ fn step(
         .map(|i| lagrange(&nodes, i).iter().zip(&moments).map(|(c, moment)| scale * c * moment).sum())
         .collect();
     if options.predict_x0 && order == 2 {
-        // For the integral of the slope, the paper's implementation and diffusers use h²/2.
+        // Replaces the exact integral of the slope by h²/2, as the paper's implementation and diffusers do.
         let off = h * h / 2.0 - (h * k + libm::expm1(-k * h)) / (k * k);
         let slope = scale * off / (nodes[0] - nodes[1]);
         weights[0] += slope;

@@ -95,9 +95,9 @@ pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVe, run: SamplerInputs<
 /// One step of the variance-exploding equation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Step {
-    /// σ at the step's time, which the network receives.
+    /// The timestep that the network receives: σ at the time of the step.
     network_sigma: f64,
-    /// The level of the table that the update uses.
+    /// The level that the update of the state uses, from the table of `n` levels.
     sigma: f64,
     /// The level below `sigma` in the table; zero below the first.
     below: f64,

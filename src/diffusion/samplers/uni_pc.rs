@@ -40,9 +40,9 @@ pub(super) struct UniPc {
     clip: Clip,
     /// From 1 to 3.
     order: usize,
-    /// `B(h) = h` (bh1); otherwise `e^h − 1` (bh2).
+    /// Whether `B(h)` is `h` (bh1); otherwise it is `e^h − 1` (bh2).
     bh1: bool,
-    /// Integrates x0; otherwise ε.
+    /// Whether the solver integrates x0; otherwise it integrates ε.
     predict_x0: bool,
     lower_order_final: bool,
     /// Steps, counted from 0, whose predicted states are not corrected.
@@ -148,7 +148,8 @@ pub(super) async fn sample<D: Denoise>(options: &UniPc, run: SamplerInputs<'_, D
     Ok(x)
 }
 
-/// One step of this order: UniP (equation 3), or UniC (equation 9) if `there` is the integrand at the next point.
+/// One step of this order. `there` is the integrand at the next point: with it, the step is UniC (equation 9); without
+/// it, UniP (equation 3).
 fn step(
     options: &UniPc,
     order: usize,
@@ -172,7 +173,7 @@ fn step(
         None => weights(&r, hh, big_b),
         Some(_) => weights(&[&r[..], &[1.0]].concat(), hh, big_b),
     };
-    // Differences to the newest integrand, divided by their distances.
+    // Each term is the difference between another integrand and the newest one, divided by their distance `r`.
     r.push(1.0);
     let others = known.iter().skip(1).take(order - 1).map(|(_, m)| m).chain(there);
     let m0 = &known[0].1;

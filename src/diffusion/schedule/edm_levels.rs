@@ -6,7 +6,7 @@ use crate::diffusion::point::Point;
 use crate::diffusion::scheduler_config::{EdmLevels, FinalSigma};
 
 /// The points of `n` levels from `sigma_max` to `sigma_min` and of the end, and the `init_noise_sigma`. The end is
-/// zero, or `last` if the configuration ends at `sigma_min`.
+/// zero, or the level that `last` names if the configuration ends at `sigma_min`.
 pub(in crate::diffusion) fn edm_points(levels: &EdmLevels, n: usize, last: Last) -> (Vec<Point>, f64) {
     let EdmLevels { sigma_min, sigma_max, rho, exponential, end } = *levels;
     let ramp = |i: usize| if n > 1 { i as f64 / (n - 1) as f64 } else { 0.0 };

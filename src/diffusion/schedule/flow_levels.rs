@@ -9,9 +9,9 @@ use crate::diffusion::sigmas::Respacing;
 use crate::diffusion::step_source::{StepSource, listed};
 use crate::generation::Levels;
 
-/// Levels that are evenly spaced between the ends of the trained levels, or listed, and then shifted. If the shift does
-/// not depend on the picture size, the ends of evenly spaced levels are already shifted, as in diffusers. `inverted`
-/// levels rise from the picture to noise.
+/// Levels that are listed, or evenly spaced between the largest and the smallest trained level; then all are shifted.
+/// If the shift does not depend on the picture size, those two ends of evenly spaced levels are also shifted
+/// beforehand, as in diffusers. `inverted` levels rise from the picture to noise.
 pub(in crate::diffusion) fn flow_points(
     config: &SchedulerConfig,
     step_source: StepSource<'_>,

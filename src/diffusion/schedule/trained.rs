@@ -20,13 +20,14 @@ impl SchedulerConfig {
         Point::of_alpha_cumprod(t, alpha_cumprod)
     }
 
-    /// `⌊T/n⌋` training timesteps.
+    /// The length of one of `steps` steps in training timesteps, rounded down.
     pub(in crate::diffusion) fn stride(&self, steps: usize) -> f64 {
         (self.num_train_timesteps() / steps) as f64
     }
 }
 
-/// Points at whole training timesteps, and the end, whose timestep `end` computes from the last of them.
+/// Points at whole training timesteps, and the end, whose timestep `end` computes from the last training timestep of
+/// the run.
 pub(in crate::diffusion) fn trained_points(
     config: &SchedulerConfig,
     step_source: StepSource<'_>,

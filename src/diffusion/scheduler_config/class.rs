@@ -35,7 +35,8 @@ pub(in crate::diffusion) struct Class {
     pub spacing: &'static str,
     /// Which keys about flow levels the class reads.
     pub flow: FlowKeys,
-    /// Whether karras levels always span the ends of the schedule, regardless of `sigma_min` and `sigma_max`.
+    /// Whether karras levels always run from the first to the last level of the schedule, regardless of `sigma_min` and
+    /// `sigma_max`.
     pub keeps_karras_ends: bool,
     /// A key that other classes have too, but with other values; and the values that this class knows. If a model's
     /// file has another value, which belongs to the model's own scheduler, this class uses its default.
@@ -44,7 +45,7 @@ pub(in crate::diffusion) struct Class {
     pub zero_signal: ZeroSignal,
     /// Whether the sampler's states are `x/α = x0 + (σ/α) ε`; otherwise they are `α x0 + σ ε`.
     pub is_over_alpha: bool,
-    /// AUTOMATIC1111's web interface's name of `eta`; `None` if the sampler does not use `eta`.
+    /// The name of `eta` in AUTOMATIC1111's web interface; `None` if the sampler does not use `eta`.
     pub eta: Option<&'static str>,
 }
 

@@ -11,7 +11,7 @@ pub(in crate::diffusion) struct EdmLevels {
     pub sigma_min: f64,
     pub sigma_max: f64,
     pub rho: f64,
-    /// Levels are evenly spaced in `ln σ`; otherwise by ρ.
+    /// Whether levels are evenly spaced in `ln σ`; otherwise they are evenly spaced in `σ^(1/ρ)`.
     pub exponential: bool,
     pub end: FinalSigma,
 }

@@ -15,9 +15,10 @@ pub(in crate::diffusion) enum FinalSigma {
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::diffusion) struct EulerLevels {
     pub respacing: Option<Respacing>,
-    /// Levels are evenly spaced in `ln σ` over all training timesteps (`interpolation_type`).
+    /// Whether levels are evenly spaced in `ln σ`, from the level of the last training timestep to the level of the
+    /// first one (`interpolation_type`).
     pub log_linear: bool,
-    /// The network receives `0.25 ln σ` as timestep (`timestep_type`).
+    /// Whether the network receives `0.25 ln σ` as timestep (`timestep_type`).
     pub continuous: bool,
     pub end: FinalSigma,
 }

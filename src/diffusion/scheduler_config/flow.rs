@@ -6,11 +6,12 @@ use super::Class;
 use super::keys::{Keys, refused};
 use crate::diffusion::error::InvalidScheduler;
 
-/// The keys `shift` or `flow_shift`, `use_dynamic_shifting`, `time_shift_type` and `shift_terminal`.
+/// The values of the keys `shift` or `flow_shift`, `use_dynamic_shifting`, `time_shift_type` and `shift_terminal`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::diffusion) struct Flow {
     shift: Shift,
-    /// The last level before zero; the other levels are stretched to reach it. `None` does not stretch them.
+    /// The last level before zero: the levels are stretched so that the last one has this value. `None` does not
+    /// stretch them.
     terminal: Option<f64>,
     /// Whether the factor depends on the picture size.
     is_dynamic: bool,
@@ -85,7 +86,7 @@ impl Keys<'_> {
         let dynamic = class.has("use_dynamic_shifting") && self.flag("use_dynamic_shifting", false)?;
         if !own {
             let is_flow = class.has("use_flow_sigmas") && self.flag("use_flow_sigmas", false)?;
-            // Classes that do not need the size ignore this flag without flow levels.
+            // Without flow levels, a class that does not need the size ignores `use_dynamic_shifting`.
             if !is_flow && dynamic && needs_size {
                 return Err(refused(
                     "use_dynamic_shifting",

@@ -91,7 +91,7 @@ impl Keys<'_> {
         Ok(self.number(key, "above 0 and below 1", |beta| beta > 0.0 && beta < 1.0)?.unwrap_or(default))
     }
 
-    /// One of a few words.
+    /// The meaning of the word at `key`. Fails unless the word is one of `words`.
     pub(in crate::diffusion) fn word<T: Copy>(
         self,
         key: &str,

@@ -19,8 +19,8 @@ pub(in crate::diffusion) trait Sampler: Same + Debug + Send + Sync {
         run.once()
     }
 
-    /// The points of `steps` steps within the last part of the levels, for a picture of this `strength`; `None` for
-    /// samplers whose run takes the last steps of the whole schedule instead.
+    /// The points of `steps` steps within the last part of the levels, for a run that starts from a picture with this
+    /// `strength`; `None` for samplers whose run takes the last steps of the whole schedule instead.
     fn compressed(
         &self,
         _config: &SchedulerConfig,
@@ -99,7 +99,7 @@ pub(in crate::diffusion) struct RunPoints<'a> {
     pub points: &'a [Point],
     /// Range of the steps that the run takes.
     pub run: Range<usize>,
-    /// `⌊T/n⌋` training timesteps.
+    /// The length of a step in training timesteps: `⌊T/n⌋`.
     pub stride: f64,
 }
 
@@ -119,7 +119,7 @@ impl RunPoints<'_> {
         self.begins()[self.run.start..].iter().flat_map(|point| std::iter::repeat_n(*point, calls)).collect()
     }
 
-    /// One call at each end of each step; the last step of a whole schedule has only the call at its start.
+    /// One call at each end of each step; the last step of the whole schedule has only the call at its start.
     pub(in crate::diffusion) fn at_both_ends(&self) -> Vec<Point> {
         let pairs = self.points[self.run.start..=self.run.end].windows(2).flatten().copied();
         let calls = 2 * self.run.len() - usize::from(self.run.end == self.points.len() - 1);

@@ -11,12 +11,12 @@ use crate::diffusion::error::InvalidScheduler;
 pub(in crate::diffusion) struct DpmSolver {
     /// From 1 to 3.
     pub order: usize,
-    /// Integrates x0 (DPM-Solver++); otherwise ε (DPM-Solver).
+    /// Whether the solver integrates x0 (DPM-Solver++); otherwise it integrates ε (DPM-Solver).
     pub plus_plus: bool,
-    /// Solves the stochastic equation, with a draw of noise in every step.
+    /// Whether the solver solves the stochastic equation and adds noise in every step.
     pub sde: bool,
-    /// `solver_type: heun`, otherwise midpoint. Matters in steps of second order, and of third order for the singlestep
-    /// solver.
+    /// Whether `solver_type` is heun; otherwise it is midpoint. Matters in second-order steps, and in the singlestep
+    /// solver also in third-order steps.
     pub heun: bool,
     /// Whether the last steps have lower order; in the multistep solver only in runs of fewer than 15 steps.
     pub lower_order_final: bool,
@@ -25,8 +25,8 @@ pub(in crate::diffusion) struct DpmSolver {
 }
 
 impl Keys<'_> {
-    /// −∞ clips nothing. diffusers writes −∞ into every file of these classes, as `-Infinity`, which the JSON reader
-    /// returns as a string.
+    /// Reads `lambda_min_clipped`. The value −∞ clips nothing. diffusers writes −∞ into every file of these classes, as
+    /// `-Infinity`, which the JSON reader returns as a string.
     pub(in crate::diffusion) fn lambda_min_clipped(self) -> Result<f64, InvalidScheduler> {
         let key = "lambda_min_clipped";
         if self.get(key).and_then(Value::as_str) == Some("-Infinity") {

@@ -1,15 +1,16 @@
 //! What the engine does with a batch that does not fit the memory of the device.
 //!
-//! The batch is tried again with half of its rows, down to single rows. A single row is tried once more while no other
-//! batch has begun. If it does not fit even then, its run alone fails. A picture whose decoding does not fit is not
-//! decoded in smaller tiles, because tiles change its bytes, which depend on the request alone.
+//! The batch is tried again with half of its rows, down to single rows. A single row is tried once more, after all
+//! paused batches have released their memory. If the row does not fit even then, its run fails, and no other run. A
+//! picture whose decoding does not fit is not decoded in smaller tiles, because tiles change its bytes, and the bytes
+//! must depend on the request alone.
 
 use super::{ActiveRuns, Pick, RunningBatch};
 use crate::{device::Fault, pipelines::NetworkError};
 
 impl ActiveRuns {
-    /// Makes the rows of a batch that was too large open again, in batches that may fit, or fails its run if the batch
-    /// cannot be smaller.
+    /// Makes the rows of a batch that was too large open again, and makes later batches of its kind smaller. A single
+    /// row is tried once more; at its last try, its run fails.
     pub(super) fn make_fit(&mut self, batch: RunningBatch, error: &NetworkError) {
         let (key, rows, bytes, is_last_try) = (batch.key.clone(), batch.rows(), batch.bytes, batch.is_last_try);
         let run = batch.shares.first().map(|share| share.run);
@@ -31,14 +32,14 @@ impl ActiveRuns {
             self.runs[index].fail(NetworkError { network: error.network, fault: Fault::OutOfMemory, detail }.into());
             return;
         }
-        // What other batches have computed so far is computed again later.
+        // The paused batches end without answers, and their rows are computed again later.
         for paused in std::mem::take(&mut self.paused) {
             self.open_again(paused, error);
         }
         self.device.release_memory();
         let mut again = self.begin(&[Pick { waiting: index, rows: 1 }]);
         again.is_last_try = true;
-        // Without a pause, because other batches would begin meanwhile.
+        // A batch that is not long does not pause. During a pause, other batches would begin and take memory.
         again.long = false;
         self.advance(again, None);
     }

@@ -1,4 +1,4 @@
-//! The networks of a diffusion transformer: runs rows as batches.
+//! The networks of a diffusion transformer. They compute the rows of calls in batches.
 
 use async_trait::async_trait;
 use candle_core::Tensor;
@@ -27,7 +27,8 @@ pub(super) struct Sizes {
 
 const WEIGHTS: &str = "diffusion_pytorch_model";
 
-/// Multiplications of one row in a stage of decoding; they take tens of milliseconds on a few cores.
+/// The most multiplications of one row in a stage of decoding that has several layers. They take tens of milliseconds
+/// on a few cores.
 const STAGE_WORK: f64 = 1e9;
 
 impl Sizes {
@@ -51,7 +52,7 @@ impl Sizes {
         Ok(sizes)
     }
 
-    /// The work and memory of one row of a call; zero for parts that this family does not have.
+    /// The work and memory of one row of a call; zero for kinds of calls that this family does not have.
     pub fn demand(&self, part: Part) -> Demand {
         match part {
             Part::Denoise { .. } => self.transformer.demand(),

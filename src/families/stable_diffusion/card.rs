@@ -28,7 +28,7 @@ pub(super) fn card(
     scheduler_config: Map<String, Value>,
 ) -> Result<ModelCard, CardError> {
     let Guidance { steps, guidance_scale, inpaint_guidance_scale } = guidance;
-    // A network that only inpaints has one default for all requests.
+    // A model that can only inpaint has the default of inpainting for all requests.
     let guidance_scale = if spec.input == Input::MaskedPicture { inpaint_guidance_scale } else { guidance_scale };
     let native = |side: usize| (side * spec.vae_scale_factor) as u32;
     let (width, height) = (native(spec.sample_size.1), native(spec.sample_size.0));

@@ -26,12 +26,12 @@ pub const V1: Checkpoint = Checkpoint {
     },
 };
 
-/// Stable Diffusion 2, with the OpenCLIP text encoder. A checkpoint without mark is assumed to predict velocity, as the
-/// last version for 768 × 768 pixels does; diffusers assumes the same.
+/// Stable Diffusion 2, with the OpenCLIP text encoder. A text-to-image checkpoint whose marks give no prediction type
+/// is assumed to predict velocity, as the last version for 768 × 768 pixels does; diffusers assumes the same.
 pub const V2: Checkpoint = Checkpoint {
     mark: "cond_stage_model.model.",
     text_encoders: &[TextEncoder {
-        // The model uses the states before the last layer, so the weights of that layer are not read.
+        // The model uses the hidden states before the encoder's last layer, so the weights of that layer are not read.
         unread: &["transformer.resblocks.23.", "text_projection"],
         ..TextEncoder::first(true, "cond_stage_model.model.")
     }],

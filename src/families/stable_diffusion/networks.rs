@@ -1,4 +1,4 @@
-//! The networks of the Stable Diffusion families: runs rows as batches.
+//! The networks of the Stable Diffusion families. They compute the rows of calls in batches.
 
 use std::sync::Arc;
 
@@ -162,8 +162,8 @@ struct BatchConditions {
 }
 
 impl BatchConditions {
-    /// The conditions on a device. Text embeddings come from the encoders, so they are there already, except the zeros
-    /// that some models take for an empty prompt.
+    /// Stacks the conditions of the rows on a device. Text embeddings are already on this device, where the text
+    /// encoders computed them, except the zeros that some models take for an empty prompt.
     fn of(rows: &[DenoiseRow], place: &Device) -> candle_core::Result<BatchConditions> {
         let contexts = rows.iter().map(|row| row.context.hidden.to_device(place));
         let contexts = contexts.collect::<candle_core::Result<Vec<Tensor>>>()?;
@@ -195,7 +195,7 @@ impl BatchConditions {
     }
 
     /// The residuals of the ControlNets for the rows that have ControlNets. Rows with the same ControlNet and guess
-    /// mode share a call.
+    /// mode go through the ControlNet together.
     async fn control(&self, sample: &Tensor, rows: &[DenoiseRow]) -> candle_core::Result<Residuals> {
         let mut calls: Vec<(&Control, Vec<(usize, &Control)>)> = Vec::new();
         for (i, control) in rows.iter().enumerate().flat_map(|(i, row)| row.controls.iter().map(move |of| (i, of))) {

@@ -12,8 +12,8 @@ use crate::{
     weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
-/// One of these families, described by what differs between them. A type with this trait also implements [`Family`] and
-/// [`Recipe`].
+/// One of the Stable Diffusion families, described by what differs between them. A type with this trait also implements
+/// [`Family`] and [`Recipe`].
 pub(in crate::families) trait StableDiffusionVariant: Sync {
     const NAME: &'static str;
     const CLASSES: &'static [&'static str];
@@ -75,8 +75,8 @@ pub(in crate::families) struct VariantParameters {
     pub guidance: fn(&Spec) -> Guidance,
 }
 
-/// The parts and the stems of their weight files. Other parts, such as a safety checker, are not loaded. The index,
-/// whose format is that of diffusers, does not list the tiny decoder.
+/// The parts that are loaded, with the stems of their weight files. Other parts, such as a safety checker, are not
+/// loaded. The index does not list `vae_tiny`, because diffusers defines the parts of an index.
 const PARTS: [(&str, &str); 5] = [
     ("text_encoder", "model"),
     ("text_encoder_2", "model"),
@@ -99,7 +99,8 @@ impl VariantParameters {
         Ok(Description { card, bytes: bytes(folder, &parts)?, notes, outline: Box::new(sizes) })
     }
 
-    /// Checks that the U-Net receives as many numbers about sizes as the family of the index gives.
+    /// Checks that the U-Net takes as many numbers about sizes as this family passes to it. (The index determines the
+    /// family.)
     fn check(&self, spec: &Spec) -> Result<(), LoadError> {
         if spec.time_id_count == self.time_id_count {
             return Ok(());
@@ -118,7 +119,7 @@ impl VariantParameters {
 /// Reads the weights, and fits the preview colors if `latentd.json` does not give them.
 fn load(folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
     let networks = StableDiffusion::load(folder, device)?;
-    // A broken file was already rejected when the card was read.
+    // Errors are ignored here, because a broken `latentd.json` was already rejected when the card was read.
     let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
     let latent_rgb = match given.filter(|map| map.weight.len() == networks.spec().latent_channels) {
         Some(map) => map,

@@ -10,15 +10,15 @@ use serde_json::Value;
 pub struct FieldError {
     /// JSON pointer to the field, such as `/steps`.
     pub pointer: String,
-    /// The code of the error, such as `required`, `unknown_field` or `out_of_range`. [`FieldError::MORE`] ends a
-    /// shortened list.
+    /// The code of the error, such as `required`, `unknown_field` or `out_of_range`. The last entry of a shortened list
+    /// has the code [`FieldError::MORE`].
     pub code: &'static str,
     /// A sentence that says what is wrong and names the bound.
     pub detail: String,
 }
 
 impl FieldError {
-    /// Maximum number of errors in a list, without the entry that counts the rest.
+    /// Maximum number of errors in a list, not counting the entry that counts the rest.
     pub const MOST: usize = 100;
     /// The code of the entry that counts the rest. Its pointer is empty.
     pub const MORE: &str = "more_errors";
@@ -128,7 +128,7 @@ pub fn cut(text: &str, chars: usize) -> String {
 pub fn shortened(value: &Value) -> String {
     const CHARS: usize = 60;
     let mut head = Head { bytes: Vec::new(), most: 4 * (CHARS + 1) };
-    // Fails if the head is full, as intended.
+    // As intended, the serializer stops with an error when the head is full.
     let _ = serde_json::to_writer(&mut head, value);
     cut(&String::from_utf8_lossy(&head.bytes), CHARS)
 }

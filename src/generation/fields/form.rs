@@ -17,8 +17,8 @@ impl Fields {
     pub const MOST_IN_FORM: usize = 100;
 
     /// Reads the fields of a form. A text that is valid JSON becomes the JSON value, unless the field takes texts or
-    /// the value is a string. `NAME.KEY` is a key of a field that is an object, such as `output.format`. Labels
-    /// (`metadata[KEY]` or `metadata.KEY`) stay unchanged.
+    /// the JSON value is a string. `NAME.KEY` is a key of a field that is an object, such as `output.format`. The texts
+    /// of labels (`metadata[KEY]` or `metadata.KEY`) stay unchanged.
     pub fn from_form(pairs: impl IntoIterator<Item = (String, String)>) -> Fields {
         let budget = ValueBudget::default();
         let mut fields = Fields::new(Map::new());
@@ -106,7 +106,8 @@ impl Fields {
 /// Text fields of webhook endpoints, keys, queries and other protocols, which are not in the table.
 const OTHER_TEXTS: [&str; 5] = ["tenant", "user", "url", "description", "safety_identifier"];
 
-/// The kind of a field, or of a key of a field that is an object.
+/// The kind of the field `name`. If there is `within`, this is a field that is an object, and `name` is one of its
+/// keys.
 fn kind_of(within: Option<&str>, name: &str) -> Option<Kind> {
     let known = match within {
         None => table::FIELDS,

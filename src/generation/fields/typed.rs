@@ -10,8 +10,8 @@ use crate::generation::{
 };
 
 impl Fields {
-    /// Takes the value of a field. `None` if the request has none, or an invalid one, which is added as an error.
-    /// Values of the kinds that have their own reader, such as pictures, are returned unchecked.
+    /// Takes the value of a field. `None` if the request has no value, or an invalid value, for which this function
+    /// adds an error. Values of the kinds that have their own reader, such as pictures, are returned unchecked.
     pub(in crate::generation) fn get<T: DeserializeOwned>(&mut self, field: &Field, on: &Bounds<'_>) -> Option<T> {
         let name = field.name;
         let value: Value = match field.kind {

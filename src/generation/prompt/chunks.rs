@@ -6,16 +6,16 @@ use super::Span;
 /// dropped, just as a plain prompt is cut off after its first chunk.
 pub const MAX_CHUNKS: usize = 8;
 
-/// If one of the last 20 tokens of a full chunk is a comma, the chunk ends after it instead of in the middle of a
-/// phrase.
+/// If one of the last 20 tokens of a full chunk is a comma, the chunk ends after that comma instead of in the middle of
+/// a phrase.
 const BACKTRACK: usize = 20;
 
-/// A token, or one vector of a textual inversion's word.
+/// A token of a prompt, or one vector of a learned word.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Token {
     pub id: u32,
     pub weight: f32,
-    /// Whether the token is a further vector of the word before it. All vectors of a word go into the same chunk if
+    /// Whether this is the second or a later vector of a learned word. All vectors of a word go into the same chunk if
     /// they fit.
     pub joined: bool,
 }
@@ -24,11 +24,12 @@ pub struct Token {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunks {
     pub kept: Vec<Vec<Token>>,
-    /// The number of tokens after the last chunk, which are cut off.
+    /// The number of tokens after the last kept chunk, which are cut off.
     pub cut: usize,
 }
 
-/// The least number of chunks of a prompt: one for each segment. Tokens may make them more.
+/// The least number of chunks of a prompt: one for each segment, except an empty last one. A segment with many tokens
+/// takes several chunks.
 pub fn least_chunks(segments: &[Vec<Span>]) -> usize {
     let is_last_empty = segments.last().is_some_and(Vec::is_empty);
     (segments.len() - usize::from(is_last_empty)).max(1)
@@ -183,7 +184,8 @@ mod tests {
             prop_assert_eq!(kept.len() + cut, all.len());
             if chunks.len() < MAX_CHUNKS {
                 prop_assert_eq!(cut, 0);
-                // Every chunk except the last of a segment is full, apart from a moved phrase or the vectors of a word.
+                // Every chunk except the last of a segment is full, unless a phrase or the vectors of a word have moved
+                // to the next chunk.
                 prop_assert!(chunks.len() <= segments.concat().len() / 30 + 2 * segments.len());
             }
         }

@@ -8,8 +8,8 @@ pub struct Span {
     pub weight: f64,
 }
 
-/// Largest absolute value of a span's weight. Nested brackets multiply, so weights have no bound of their own, but
-/// larger weights only destroy the picture.
+/// Largest absolute value of a span's weight. The factors of nested brackets are multiplied, so a prompt can ask for
+/// any weight, but larger weights only destroy the picture.
 const MAX_WEIGHT: f64 = 100.0;
 
 const ROUND: f64 = 1.1;
@@ -18,10 +18,11 @@ const SQUARE: f64 = 1.0 / 1.1;
 /// Splits a prompt at its `BREAK`s into at least one segment, and each segment into spans of equal weight. A segment
 /// without text has no spans.
 ///
-/// `(word)` multiplies the weight by 1.1, `[word]` divides it by 1.1, `(word:1.3)` multiplies it by the number, and
-/// nested brackets multiply. A bracket after a backslash is text. As in A1111, a closing bracket without an opening one
-/// is text, an opening bracket without a closing one extends to the end of the prompt, and a backslash before any other
-/// character is removed. Unlike A1111, `BREAK` also ends a segment inside brackets, and an invalid number is text.
+/// `(word)` multiplies the weight by 1.1, `[word]` divides it by 1.1, `(word:1.3)` multiplies it by the number, and the
+/// factors of nested brackets are multiplied. A bracket after a backslash is text. As in A1111, a closing bracket
+/// without an opening one is text, an opening bracket without a closing one extends to the end of the prompt, and a
+/// backslash before any other character is removed. Unlike A1111, `BREAK` also ends a segment inside brackets, and an
+/// invalid number is text.
 pub fn weighted(prompt: &str) -> Vec<Vec<Span>> {
     let mut pieces: Vec<Piece> = Vec::new();
     let (mut round, mut square) = (Brackets::default(), Brackets::default());
@@ -104,8 +105,8 @@ impl Brackets {
         }
     }
 
-    /// The product of the weights of all brackets around each piece. Brackets that were never closed weigh `unclosed`.
-    /// The function makes one pass over pieces and brackets, independent of the depth of nesting.
+    /// The product of the weights of all brackets around each piece. Brackets that were never closed have the weight
+    /// `unclosed`. The function makes one pass over pieces and brackets, however deep they are nested.
     fn weights(self, pieces: usize, unclosed: f64) -> Vec<f64> {
         /// Keeps the products finite, because infinity times 0 is not a number.
         const BOUND: f64 = 1e100;
@@ -178,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    /// Segments of texts and weights, rounded to three decimals.
+    /// The segments as lists of (text, weight), with weights rounded to three decimals.
     fn read(prompt: &str) -> Vec<Vec<(String, f64)>> {
         let rounded = |span: Span| (span.text, (span.weight * 1000.0).round() / 1000.0);
         weighted(prompt).into_iter().map(|spans| spans.into_iter().map(rounded).collect()).collect()
@@ -213,7 +214,8 @@ mod tests {
         }
     }
 
-    /// Nesting deeper than any prompt can have, and so long that a quadratic algorithm would not end.
+    /// These prompts are nested deeper than any accepted prompt, and so long that a quadratic algorithm would take
+    /// hours.
     #[test]
     fn long_prompts_are_read_in_one_pass() {
         const TIMES: usize = 1_000_000;

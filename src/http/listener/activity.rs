@@ -90,7 +90,8 @@ impl Activity {
         if at <= now {
             return late;
         }
-        // An answer that begins to wait in the meantime is noticed after at most twice its bound.
+        // An answer may begin to wait for its client in the meantime. Such an answer is noticed after at most twice
+        // `patience.unread`.
         Verdict::Until(at.min(now + patience.unread.min(patience.idle)))
     }
 }

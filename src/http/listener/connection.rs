@@ -57,7 +57,7 @@ impl ConnectionContext {
             }
         }
         connection.as_mut().graceful_shutdown();
-        // When the listener closes, its deadline for all connections applies instead.
+        // Open requests have `patience.unread` to end. When the listener closes, they have until `cut` instead.
         let is_over = async {
             tokio::time::sleep(self.patience.unread).await;
             if self.closing.is_cancelled() {

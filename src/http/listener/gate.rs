@@ -17,13 +17,14 @@ use tokio::{
 use super::stream::Stream;
 use crate::config::Http;
 
-/// Pause after a failed accept, because the next one may fail for the same reason, such as a lack of file descriptors.
+/// Pause after a connection could not be accepted, because the next attempt may fail for the same reason, such as a
+/// lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Shortest time between two log lines about addresses with too many connections.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A listener that keeps at most `http.max_connections` connections open; further ones wait in the system's queue. If
-/// an address has `http.max_connections_per_address` connections, its further connections are closed at once.
+/// A listener that keeps at most `http.max_connections` connections open; further connections wait in the system's
+/// queue. If an address has `http.max_connections_per_address` connections, its further connections are closed at once.
 pub struct Gate {
     listener: TcpListener,
     room: Arc<Semaphore>,
@@ -68,11 +69,11 @@ impl Gate {
         }
     }
 
-    /// `None` if the address has too many connections.
+    /// Accepts the next connection; `None` if the client's address already has too many connections.
     async fn next(&self) -> io::Result<Option<(TcpStream, ConnectionSlot)>> {
         let room = self.room.clone().acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = self.listener.accept().await?;
-        // An event is small and must be sent without waiting for the next one.
+        // Without this option, the system would hold back an event, which is small, until more bytes follow.
         stream.set_nodelay(true)?;
         let address = network(peer.ip());
         let enters = self.addresses.enter(address);

@@ -14,7 +14,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// A TCP stream whose writes fail after waiting for `timeout`.
+/// A TCP stream. A write fails if it has waited for `timeout` because the client does not read.
 #[derive(Debug)]
 pub struct Stream {
     stream: TcpStream,

@@ -23,7 +23,7 @@ pub fn progress(about: &About, completed: u32, total: u32) -> Value {
     line
 }
 
-/// The answer to a request that only asks for the model.
+/// The answer to a request that only asks to load the model.
 pub fn loaded(request: &Request) -> Response {
     let mut line = line(&request.about, true);
     line["done_reason"] = "load".into();

@@ -11,7 +11,7 @@ use crate::{
     service::{ModelView, Service},
 };
 
-/// Models have no time of change.
+/// Models have no time of change here, but Ollama's clients expect one.
 const MODIFIED_AT: &str = "1970-01-01T00:00:00.000Z";
 
 /// `GET /api/tags`: the models that the caller can use. Their tag is always `latest`.
@@ -33,7 +33,8 @@ pub(super) async fn tags(State(service): State<Service>, caller: Caller) -> Json
     Json(json!({"models": usable.map(model).collect::<Vec<_>>()}))
 }
 
-/// `POST /api/show`: one model, with or without its tag. Texts that only models of text have are empty.
+/// `POST /api/show`: one model, which the client names with or without its tag. The texts that describe language
+/// models, such as the template, are empty.
 pub(super) async fn show(
     State(service): State<Service>,
     caller: Caller,

@@ -16,7 +16,8 @@ pub struct Request {
     pub fields: Fields,
     /// Whether the answer is a stream of lines.
     pub stream: bool,
-    /// Whether the request only asks for the model: it has neither a prompt nor a picture.
+    /// Whether the request only asks to load the model: it has neither a prompt nor a picture, and the model takes
+    /// prompts.
     pub only_loads: bool,
     pub about: About,
 }
@@ -33,7 +34,7 @@ pub struct About {
 /// The tag that Ollama's clients add to a name without a tag.
 pub const TAG: &str = ":latest";
 
-/// Fields for models of text, and for the memory of Ollama's server.
+/// Fields that are ignored, because they concern language models or (`keep_alive`) the memory of Ollama's server.
 const IGNORED: [&str; 13] = [
     "system",
     "template",
@@ -53,7 +54,7 @@ const IGNORED: [&str; 13] = [
 /// Replaces Ollama's fields. `card` is the card of a model; `None` if the model is unknown or cannot be used.
 ///
 /// # Errors
-/// Ollama's own fields are faulty.
+/// Ollama's own fields are not valid.
 pub fn read(
     mut fields: Fields,
     default: &str,
@@ -131,7 +132,7 @@ fn picture(fields: &mut Fields) {
     }
 }
 
-/// Takes a number if `condition` holds. Returns whether it was taken.
+/// Removes the field if its value is a number for which `condition` holds. Returns whether the field was removed.
 fn take_if(fields: &mut Fields, name: &str, condition: impl Fn(f64) -> bool) -> bool {
     let Some(value) = fields.take(name) else { return false };
     if value.as_f64().is_some_and(condition) {

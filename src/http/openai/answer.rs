@@ -45,8 +45,8 @@ pub struct Picture {
 /// Answers with the pictures of a generation that has ended.
 ///
 /// # Errors
-/// The error of the generation if it has no pictures; a picture that cannot be read; or [`ApiError::AnswersUnread`], if
-/// earlier answers were not read in time.
+/// The generation has no pictures (the error is that of its state), a picture cannot be read, or earlier answers were
+/// not read in time ([`ApiError::AnswersUnread`]).
 pub async fn respond(
     state: &AppState,
     client: &Client,
@@ -102,7 +102,7 @@ impl Picture {
     }
 }
 
-/// Bytes of the base64 of a file.
+/// The length in base64 of a file that has `file` bytes.
 pub fn base64_bytes(file: u64) -> u64 {
     file.div_ceil(3) * 4
 }

@@ -18,7 +18,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct OpenAi;
 
-/// The longest `Retry-After` that OpenAI's SDKs obey, in seconds; at a longer one they give up.
+/// The longest `Retry-After` that OpenAI's SDKs obey, in seconds. If the server sends a longer time, they give up.
 const MAX_RETRY_AFTER_S: u64 = 120;
 
 impl Face for OpenAi {

@@ -13,7 +13,7 @@ use crate::generation::{Fields, Format, Limits, ModelCard};
 pub struct Wanted {
     /// Whether the answer is a stream of events.
     pub stream: bool,
-    /// Whether the answer contains the bytes of the pictures, and their URLs.
+    /// Whether the answer contains the bytes of the pictures (`b64`), and whether it contains their URLs (`url`).
     pub b64: bool,
     pub url: bool,
     /// `low`, `medium` or `high`.
@@ -38,7 +38,7 @@ struct Words {
     taken: &'static [&'static str],
     /// The values that OpenAI accepts and this server refuses.
     refused: &'static [&'static str],
-    /// Why they are refused.
+    /// Why these values are refused.
     why: &'static str,
 }
 
@@ -106,7 +106,7 @@ pub fn read(operation: Operation, fields: &mut Fields, models: &Models<'_>) -> W
     Wanted { stream, b64, url, quality }
 }
 
-/// Takes a word of the table. Other values are errors.
+/// Removes the field and returns its value if this server accepts the value. Other values are errors.
 fn word(fields: &mut Fields, words: &Words) -> Option<&'static str> {
     let Words { name, taken, refused, why } = words;
     let value = fields.take(name)?;
@@ -121,7 +121,7 @@ fn word(fields: &mut Fields, words: &Words) -> Option<&'static str> {
     None
 }
 
-/// Takes `stream` and `partial_images`. Partial pictures are previews.
+/// Removes `stream` and `partial_images`, and returns the value of `stream`. Partial pictures become previews.
 fn stream(fields: &mut Fields) -> bool {
     const MOST_PARTIAL: u64 = 3;
     let stream = fields.flag("stream").unwrap_or(false);
@@ -198,7 +198,8 @@ fn output(fields: &mut Fields) {
     }
 }
 
-/// Sets `key` in `output`. It is an error of the field `name` if the request has set the key in `output` too.
+/// Sets `key` in `output`. If the request itself has already set this key in `output`, the field `name` gets an error
+/// instead.
 fn put_output(fields: &mut Fields, name: &str, key: &str, value: Value) {
     let given = fields.take("output");
     let has_key = given.as_ref().and_then(|output| output.get(key)).is_some_and(|value| !value.is_null());
@@ -224,7 +225,7 @@ fn model(fields: &mut Fields, models: &Models<'_>) -> Option<Arc<ModelCard>> {
     card
 }
 
-/// Takes `quality` and chooses the number of steps by it, unless the request itself has steps or noise levels.
+/// Removes `quality` and chooses the number of steps accordingly, unless the request itself has steps or noise levels.
 fn quality(fields: &mut Fields, card: Option<&ModelCard>, limits: &Limits) -> &'static str {
     let (name, share) = match word(fields, &QUALITY) {
         Some("low") => ("low", 0.5),

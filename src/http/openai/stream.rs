@@ -100,7 +100,8 @@ impl Feed {
 
     async fn completed(&mut self, record: &Record, artifact: &Artifact) -> Result<Frame, ApiError> {
         self.room = AnswerRoom::of(&self.client.extensions, base64_bytes(artifact.bytes)).await?;
-        // OpenAI's clients cannot read an event without the bytes of the picture.
+        // The event always contains the bytes of the picture, because OpenAI's clients cannot read an event without
+        // them.
         let forms = (true, self.wanted.url);
         let picture = Picture::read(&self.state, &self.client, forms, record, artifact).await?;
         let [_, name] = self.operation.events();

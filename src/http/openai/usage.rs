@@ -24,7 +24,8 @@ struct Details {
 }
 
 impl Usage {
-    /// The usage of these pictures and of the request. An event of a later picture does not count the request again.
+    /// The usage of these pictures and of the request. If the pictures do not include the first one of the generation,
+    /// as in the event of a later picture, the request is not counted again.
     pub fn of(job: &Job, pictures: &[Artifact]) -> Usage {
         let is_first = pictures.first().is_none_or(|picture| picture.index == 0);
         let request = if is_first { request(job) } else { Details { image_tokens: 0, text_tokens: 0 } };
@@ -56,8 +57,8 @@ fn image_tokens(width: u32, height: u32) -> u64 {
     u64::from(width.div_ceil(TOKEN_SIDE)) * u64::from(height.div_ceil(TOKEN_SIDE))
 }
 
-/// Counts the words, digits and runs of other characters in a text: the parts into which CLIP's tokenizer splits it
-/// first.
+/// Counts the words, digits and runs of other characters in a text: CLIP's tokenizer first splits a text into these
+/// parts.
 fn text_tokens(text: &str) -> u64 {
     #[derive(Clone, Copy, PartialEq)]
     enum Class {

@@ -1,4 +1,4 @@
-//! The units of ControlNet in `alwayson_scripts`.
+//! The units of ControlNet: the entries of `alwayson_scripts.ControlNet.args`, each with a ControlNet and its picture.
 
 use serde_json::{Map, Value, json};
 
@@ -15,7 +15,8 @@ pub(super) struct Units {
     pub controls: Vec<Value>,
     /// The index of the unit that each entry of `controls` comes from.
     pub places: Vec<usize>,
-    /// The indices in `controls` whose pictures would be cropped or filled, if their shape is not that of the request.
+    /// The indices of the entries of `controls` whose units ask to crop or fill their picture if it does not have the
+    /// shape of the picture to draw.
     pub fitted: Vec<usize>,
     pub notes: Vec<String>,
 }
@@ -116,7 +117,7 @@ fn control(
         _ => error(fields, place, Some("module"), "invalid_value", "must be none or canny"),
     }
     if !control.contains_key("preprocess") {
-        // These settings of preprocessors have no effect without one.
+        // These settings have no effect without a preprocessor.
         ["processor_res", "threshold_a", "threshold_b"].iter().for_each(|name| drop(unit.remove(*name)));
     }
     if unit.remove("mask").as_ref().is_some_and(is_given) || has_mask {
@@ -131,8 +132,8 @@ fn is_fitted(unit: &Map<String, Value>) -> bool {
     unit.get("resize_mode").is_some_and(|mode| !mode.is_null() && *mode != json!("Just Resize") && *mode != json!(0))
 }
 
-/// The note about the ControlNet at this index, which comes from the unit `place`, if its picture was stretched although
-/// the unit wants it cropped or filled.
+/// The note about entry `index` of `controls`, whose unit `place` asks to crop or fill its picture. `None` if the
+/// picture has the shape of the picture to draw and was not stretched.
 pub(super) fn stretched(draw: &Draw, index: usize, place: usize) -> Option<String> {
     let image = &draw.controls.get(index)?.image;
     let has_shape = u64::from(image.width) * u64::from(draw.height) == u64::from(image.height) * u64::from(draw.width);

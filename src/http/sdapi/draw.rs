@@ -78,7 +78,7 @@ async fn draw(
     presence.keep();
     let view = waited?.view;
     let artifacts = match view.record.status {
-        // In the web interface an interrupted request is no error.
+        // In the web interface an interrupted request is no error, so the answer has a note instead of pictures.
         Status::Canceled => {
             request.notes.push("the generation was canceled before it had a picture".to_owned());
             Vec::new()
@@ -106,8 +106,9 @@ async fn draw(
     Ok(([(header::CACHE_CONTROL, "no-store")], id, room, answer.await).into_response())
 }
 
-/// How long a request waits for its generation: the time until it must start, all attempts, and a minute. Waiting in
-/// the queue between two attempts can take longer; then the generation goes on without the request.
+/// How long a request waits for its generation: the time until the generation must start, the time limits of all its
+/// attempts, and a minute. Waiting in the queue between two attempts can take longer; then the generation goes on
+/// without the request.
 fn longest(view: &View) -> Duration {
     let runs = u64::from(view.run_timeout_s) * u64::from(view.max_attempts.max(1));
     Duration::from_secs(u64::from(view.record.job.start_timeout_s) + runs + 60)

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-/// A field, and the values, as JSON, with which it changes nothing in the web interface either. `*` stands for every
-/// value: such a field concerns only how the web interface works, or matters only together with another field that has
-/// no effect here.
+/// A field, and the values (as JSON) with which the field changes nothing in the web interface either. `*` stands for
+/// every value: such a field concerns only how the web interface works, or matters only together with another field
+/// that has no effect here.
 type IdleField = (&'static str, &'static [&'static str]);
 
 const FIELDS: [IdleField; 51] = [
@@ -76,7 +76,7 @@ const UNIT_FIELDS: [IdleField; 32] = [
     ("generated_image", &["*"]),
     ("guess_mode", &["false"]),
     ("guessmode", &["false"]),
-    // The second pass, of which these speak, does not exist here.
+    // Concerns the second pass of the web interface, which does not exist here.
     ("hr_option", &["*"]),
     ("inpaint_crop_input_image", &["*"]),
     ("input_mode", &["\"simple\"", "\"SIMPLE\"", "0"]),
@@ -87,7 +87,7 @@ const UNIT_FIELDS: [IdleField; 32] = [
     ("lowvram", &["false"]),
     ("mask_image", &["\"\""]),
     ("output_dir", &["\"\""]),
-    // Edges are found in the picture at its size in the generation, which is what this asks for.
+    // Asks to find edges in the picture at the size that it has in the generation, which this server always does.
     ("pixel_perfect", &["*"]),
     ("processor_res", &["512", "-1"]),
     ("pulid_mode", &["*"]),
@@ -124,7 +124,8 @@ fn note_of(fields: &[IdleField], name: &str, value: &Value) -> Option<String> {
     }
 }
 
-/// Whether the value is this JSON. Numbers are equal whatever their form, and 0 counts as false.
+/// Whether the value equals the JSON in `text`; `*` equals every value. Numbers are equal whatever their form, and 0
+/// counts as false.
 fn is(value: &Value, text: &str) -> bool {
     let number = |value: &Value| value.as_f64().or(value.as_bool().map(f64::from));
     match serde_json::from_str::<Value>(text) {

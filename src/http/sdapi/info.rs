@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::generation::{Facts, ImageInfluence, Record, Status, Work, rfc3339};
 
-/// What was drawn. `infotexts` are the texts in the files. `notes` say what the request asked for and did not get.
+/// What was drawn. `infotexts` are the texts with the settings that the files of the pictures contain. `notes` say what
+/// the request asked for and did not get.
 pub(super) fn object(record: &Record, infotexts: Vec<String>, notes: &[String]) -> Value {
     let Work::Draw(draw) = &record.job.work;
     let artifacts = match &record.status {
@@ -56,7 +57,7 @@ pub(super) fn object(record: &Record, infotexts: Vec<String>, notes: &[String]) 
     })
 }
 
-/// A setting in the first text.
+/// The setting of this name in the first of the texts.
 fn setting(infotexts: &[String], name: &str) -> Option<String> {
     let parsed = super::png_info::settings(infotexts.first()?);
     parsed.get(name).and_then(Value::as_str).map(str::to_owned)

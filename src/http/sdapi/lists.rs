@@ -95,8 +95,8 @@ pub(super) async fn control_net_modules(_: Caller) -> Json<Value> {
     Json(json!({ "module_list": MODULES }))
 }
 
-/// `GET /controlnet/control_types`: one type with all preprocessors and all ControlNets, whose names need not say what
-/// they are for.
+/// `GET /controlnet/control_types`: a single type with all preprocessors and all ControlNets, because the name of a
+/// ControlNet need not say what type it has.
 pub(super) async fn control_types(State(service): State<Service>, _: Caller) -> Json<Value> {
     let names = [vec!["None".to_owned()], control_net_names(&service)].concat();
     let all = json!({
@@ -105,7 +105,7 @@ pub(super) async fn control_types(State(service): State<Service>, _: Caller) -> 
     Json(json!({"control_types": {"All": all}}))
 }
 
-/// `GET /controlnet/settings`: the most units of a request.
+/// `GET /controlnet/settings`: the largest number of units of ControlNet in a request.
 pub(super) async fn control_net_settings(_: Caller) -> Json<Value> {
     Json(json!({"control_net_unit_count": 4}))
 }

@@ -17,8 +17,8 @@ pub(super) async fn flags(_: Caller) -> Json<Value> {
     Json(json!({"api": true, "nowebui": true}))
 }
 
-/// Answers requests to read the folders of models again, or to load or unload a model. The server does so by itself, and
-/// no tenant decides it for the others.
+/// Answers requests to read the folders of models again, or to load or unload a model, and does nothing. The server
+/// does all of this by itself, and no tenant may decide it for the others.
 pub(super) async fn unchanged(_: Caller) -> Json<Value> {
     Json(json!({}))
 }

@@ -13,8 +13,8 @@ use crate::{
     service::Service,
 };
 
-/// The model that each tenant has chosen, in this process only. There is at most one entry for each tenant, and only
-/// the operator makes tenants.
+/// The model that each tenant has chosen, in this process only. The number of entries is bounded: each tenant has at
+/// most one, and only the operator makes tenants.
 #[derive(Clone, Debug, Default)]
 pub struct ChosenModels(Arc<Mutex<HashMap<Arc<str>, String>>>);
 
@@ -49,7 +49,8 @@ fn chosen(state: &AppState, caller: &Caller) -> String {
     usable.map_or(preferred, |model| model.name)
 }
 
-/// The model of this title: its name, with or without a hash in brackets, an extension of a weight file, or other case.
+/// The model of this title. A title is the name of a model in upper or lower case, and may have the extension of a
+/// weight file and a hash in brackets.
 fn known(service: &Service, title: &str) -> Option<String> {
     let short = without_hash(title.trim());
     let short = [".safetensors", ".ckpt"].iter().find_map(|ending| short.strip_suffix(ending)).unwrap_or(short);

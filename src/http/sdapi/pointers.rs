@@ -1,10 +1,11 @@
-//! Names the fields of this face in errors about the fields of a generation.
+//! Translates errors about the fields of a generation into errors about the fields that the client of this face has
+//! sent.
 
 use crate::generation::{FieldError, Invalid};
 
 use super::{super::error::ApiError, control_net::UNITS};
 
-/// The fields of a generation with other names here.
+/// Fields of a generation, each with its name in this face.
 const NAMES: [(&str, &str); 12] = [
     ("guidance_scale", "cfg_scale"),
     ("strength", "denoising_strength"),
@@ -20,7 +21,7 @@ const NAMES: [(&str, &str); 12] = [
     ("refiner", "refiner_checkpoint"),
 ];
 
-/// The keys of a ControlNet with other names here.
+/// Keys of an entry of `controls`, each with its name in a unit of ControlNet.
 const KEYS: [(&str, &str); 5] = [
     ("scale", "weight"),
     ("start", "guidance_start"),
@@ -29,8 +30,8 @@ const KEYS: [(&str, &str); 5] = [
     ("preprocess", "module"),
 ];
 
-/// Replaces the names in an error about invalid fields. `units` are the indices of the request's units from which the
-/// ControlNets come.
+/// Replaces the names in an error about invalid fields. `units` has, for each entry of `controls`, the index of the
+/// unit from which the entry comes.
 pub(super) fn renamed(error: ApiError, units: &[usize]) -> ApiError {
     match error {
         ApiError::Invalid(Invalid { errors }) => {

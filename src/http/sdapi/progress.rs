@@ -24,7 +24,9 @@ pub(super) async fn progress(
     RawQuery(query): RawQuery,
 ) -> Result<impl IntoResponse, ApiError> {
     let skips_picture = skips_picture(urlencoded::query(query.as_deref())?)?;
-    // One page is enough for the newest one; `job_count` ends at two pages.
+    // Reads one page of running and one page of queued generations. This finds the newest one, unless the tenant's 100
+    // newest generations of that status are of other protocols; `job_count` counts only the generations on these two
+    // pages.
     let active = active(&state, &caller, 1).await?;
     let Some(newest) = active.first() else { return Ok(answer(idle())) };
     let view = state.service.get(caller.access(), *newest).await?;

@@ -16,7 +16,7 @@ pub(super) enum Kind {
     ImageToImage,
 }
 
-/// A request in the terms of a generation.
+/// A request whose fields were translated into those of a generation.
 #[derive(Debug)]
 pub(super) struct Request {
     /// The fields of the generation.
@@ -27,7 +27,7 @@ pub(super) struct Request {
     pub echo: Map<String, Value>,
     /// Whether the answer contains the pictures.
     pub sends_images: bool,
-    /// The client's name for the request.
+    /// `force_task_id`: the client's name for the request.
     pub task_id: Option<String>,
     /// The units of ControlNet in the request.
     units: Units,
@@ -77,7 +77,7 @@ impl Request {
     }
 }
 
-/// Reads a request for the model of this card; `None` if the model is unknown.
+/// Reads a request. `card` is the card of its model, or `None` if the model is unknown.
 ///
 /// # Errors
 /// Values that this face cannot translate. The other values are checked later, as fields of the generation.
@@ -103,7 +103,8 @@ pub(super) fn read(mut fields: Fields, kind: Kind, card: Option<&ModelCard>) -> 
     fields.put_back("previews", PREVIEWS.into());
     fields.put_back("metadata", json!({LABEL.0: LABEL.1}));
     if fields.has_errors() {
-        // The fields of the generation are unread; only the errors found here count.
+        // Nobody has read the fields of the generation, so `finish` would report them as unknown. Only the errors found
+        // here count.
         fields.take_all();
         return Err(ApiError::Invalid(Invalid { errors: fields.finish() }));
     }
@@ -131,7 +132,8 @@ impl Reader<'_> {
         }
         self.fields.put_back("prompt", prompt.unwrap_or_else(|| "".into()));
         self.fields.put_back("prompt_syntax", "weighted".into());
-        // An empty negative prompt counts as a missing one in the web interface: for SDXL both are zeros.
+        // In the web interface an empty negative prompt counts as a missing one, for which SDXL uses an embedding of
+        // zeros.
         if let Some(negative) = negative.filter(|negative| *negative != "") {
             self.fields.put_back("negative_prompt", negative);
         }
@@ -159,7 +161,7 @@ impl Reader<'_> {
         self.fields.put_back("n", rounds.saturating_mul(size).into());
     }
 
-    /// Widths and heights are rounded down to what the model can draw, as the web interface does.
+    /// Rounds a width or a height down to what the model can draw, as the web interface does.
     fn side(&mut self, name: &str) {
         let multiple = self.card.map_or(8, |card| u64::from(card.size_multiple.max(1)));
         match self.body.get(name).and_then(Value::as_u64) {
@@ -220,8 +222,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Notes that `eta` is ignored, unless it is 1: clients send this default of the samplers that always add noise for
-    /// every sampler.
+    /// Notes that `eta` is ignored, unless it is 1. Clients send 1 for every sampler, because 1 is the default of the
+    /// samplers that always add noise.
     fn eta_without_effect(&mut self, eta: Option<&Value>) {
         if let Some(eta) = eta.filter(|eta| eta.as_f64() != Some(1.0)) {
             self.ignore("eta", eta, "this sampler does not use it");
@@ -240,12 +242,12 @@ impl Reader<'_> {
             Some(_) => return self.fields.error("override_settings", "wrong_type", "must be an object"),
         };
         if settings.is_empty() {
-            // Then there is nothing to restore.
+            // Without such settings, there is nothing to restore.
             self.body.remove("override_settings_restore_afterwards");
         }
         for (name, value) in settings {
             match (name.as_str(), &value) {
-                // The handler has read it.
+                // The handler has already chosen the model.
                 ("sd_model_checkpoint", Value::String(_)) | (_, Value::Null) => {}
                 ("sd_model_checkpoint", _) => {
                     let path = ["override_settings", "sd_model_checkpoint"];
@@ -353,7 +355,7 @@ impl Reader<'_> {
         units
     }
 
-    /// Notes about the fields that are left, or errors if their types are wrong.
+    /// Adds a note about each field that was not read, or an error if the type of the field is wrong.
     fn rest(&mut self) {
         for (name, value) in &self.body {
             if let Some(expected) = unused::mistyped(name, value) {
@@ -378,7 +380,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Notes that a field is ignored; if its type is wrong, that is an error all the same.
+    /// Notes that a field is ignored. If the type of its value is wrong, adds an error instead.
     fn ignore(&mut self, name: &str, value: &Value, why: &str) {
         match unused::mistyped(name, value) {
             Some(expected) => _ = self.fields.wrong_type::<()>(name, expected, value),

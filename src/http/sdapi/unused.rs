@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-/// The type that the field must have, if the value has another one.
+/// The type that the field must have, if the value has another type; otherwise `None`.
 pub(super) fn mistyped(name: &str, value: &Value) -> Option<&'static str> {
     let is_whole = |value: &Value| value.as_f64().is_some_and(|number| number.fract() == 0.0);
     let is_flag = |value: &Value| value.is_boolean() || matches!(value.as_u64(), Some(0 | 1));

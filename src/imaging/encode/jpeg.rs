@@ -20,7 +20,7 @@ pub(super) fn encode(image: &RgbImage, quality: u8, metadata: &Metadata) -> Resu
     };
     let mut file = Vec::with_capacity(image.pixels.len() / 4);
     let mut encoder = Encoder::new(&mut file, quality);
-    // The default takes the color of one pixel for four pixels.
+    // By default, the encoder would take the color of one of four pixels for all four.
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     for segment in segments(metadata) {
         encoder.add_app_segment(1, segment)?;

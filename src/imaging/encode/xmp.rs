@@ -10,8 +10,8 @@ pub(super) fn packet(property: &str, json: &str) -> String {
     wrapped(&document(property, json))
 }
 
-/// A packet that refers to a document stored elsewhere, for segments too small for the document (XMP specification part
-/// 3, 1.1.3.1). `digest` is the MD5 digest of the document in hexadecimal.
+/// A packet that refers to a document in other segments, for a document that does not fit into one segment (XMP
+/// specification part 3, 1.1.3.1). `digest` is the MD5 digest of the document in hexadecimal.
 pub(super) fn packet_of(digest: &str) -> String {
     let note = format!(r#" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="{digest}""#);
     wrapped(&description(&note, ""))

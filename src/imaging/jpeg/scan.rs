@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use super::{START_OF_SCAN, segments};
 
-/// Whether the data of each scan reaches its last block, and the scans of a progressive picture give every coefficient
-/// in full. The decoder fills missing blocks with gray without an error, and missing coefficients with zeros. The data
-/// of scans that refine AC coefficients is not checked, and neither are files that the decoder rejects anyway.
+/// Whether the data of each scan reaches the scan's last block, and whether the scans of a progressive picture give
+/// every coefficient with all its bits. The decoder fills missing blocks with gray without an error, and missing
+/// coefficients with zeros. The data of scans that refine AC coefficients is not checked, and neither are files that
+/// the decoder rejects anyway.
 pub(in crate::imaging) fn has_all_pixels(file: &[u8]) -> bool {
     let (mut frame, mut tables, mut restart_interval) = (None, Tables::default(), 0);
     let mut coverage = Coverage::default();
@@ -98,7 +99,7 @@ impl Frame {
         across * (self.height * part.down).div_ceil(most_down).div_ceil(8)
     }
 
-    /// The number of units of all components together (MCUs).
+    /// The number of units (MCUs) in a scan of all components. A unit has some blocks of each component.
     fn units(&self) -> u64 {
         let (most_across, most_down) = self.most();
         self.width.div_ceil(8 * most_across) * self.height.div_ceil(8 * most_down)
@@ -149,7 +150,7 @@ struct Scan<'a> {
     blocks: Vec<[Option<Codes<'a>>; 2]>,
 }
 
-/// Which coefficients a scan has.
+/// Which coefficients a scan has, and whether it gives their first bits or refines them by one more bit.
 enum Kind {
     Sequential,
     FirstDc,

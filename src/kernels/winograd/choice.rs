@@ -13,8 +13,8 @@ pub enum TileSize {
 /// Which of the suitable convolutions use Winograd's algorithm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Use {
-    /// Those for which it is estimated to be faster. The estimate uses only the sizes of layer and map, so that a
-    /// picture does not depend on its batch.
+    /// The convolutions for which Winograd's algorithm is estimated to be faster than a direct convolution. The
+    /// estimate uses only the sizes of layer and map, so that a picture does not depend on its batch.
     #[default]
     Auto,
     /// None.
@@ -35,18 +35,19 @@ impl Use {
     }
 }
 
-/// Chooses by estimated cycles of AVX2 per input channel and panel of outputs. Assumes two maps, because guidance makes
-/// two rows.
+/// Chooses the algorithm that takes the fewest cycles per input channel and panel of outputs, as estimated for AVX2.
+/// The estimate assumes two maps, because guidance makes two rows.
 fn cheapest(inputs: usize, outputs: usize, h: usize, w: usize) -> Option<TileSize> {
     let (c, n) = (inputs as f64, outputs as f64);
     let tiles = |m: usize| (2 * h.div_ceil(m) * w.div_ceil(m)) as f64;
-    // Kept weights or weights to be transformed come from memory, as a model is larger than the cache.
+    // Weights come from memory, because a model is larger than the cache: either transformed ones that the layer keeps,
+    // or plain ones that it transforms anew.
     let weights = |places: usize, anew: f64| match is_kept(places, inputs, outputs, KEPT) {
         true => places as f64 * FROM_MEMORY,
         false => 9.0 * FROM_MEMORY + anew,
     };
     let direct = 9.4 * tiles(1) + 9.0 * FROM_MEMORY;
-    // The sum of products, transforms of inputs and results, and weights.
+    // The terms are the cycles for products, for transforms of inputs and results, and for weights.
     let two = tiles(2) * (16.0 + 110.0 / n + 90.0 / c) + weights(16, 200.0);
     let four = tiles(4) * (36.0 + 300.0 / n + 250.0 / c) + weights(36, 550.0);
     match () {
@@ -63,7 +64,8 @@ const FROM_MEMORY: f64 = 26.0;
 /// The most floats of transformed weights that a layer keeps: 64 MiB.
 pub(super) const KEPT: usize = 1 << 24;
 
-/// Whether the transformed weights of a layer have at most `room` floats, so that the layer keeps them.
+/// Whether the transformed weights of a layer have at most `room` floats, in which case the layer keeps them. `places`
+/// is the number of values in a transformed tile.
 pub(super) fn is_kept(places: usize, inputs: usize, outputs: usize, room: usize) -> bool {
     places * inputs * outputs.next_multiple_of(WIDTH) <= room
 }

@@ -11,8 +11,8 @@ use crate::kernels::{
 /// Panels of outputs that a job computes at a time.
 pub(super) const PANELS: usize = 2;
 
-/// Computes G·g·Gᵀ of up to [`PANELS`] panels for some inputs. For each of the N² places, `out` gets the panels of a
-/// matrix (inputs, out).
+/// Computes G·g·Gᵀ of up to [`PANELS`] panels for some inputs. For each of the N² places of a transformed tile, `out`
+/// gets the panels of a matrix (inputs, outputs).
 pub(super) fn transform_weights<T: Transform<N, M>, const N: usize, const M: usize>(
     weights: &Panels,
     panels: Range<usize>,
@@ -57,7 +57,8 @@ fn transform_panel<T: Transform<N, M>, const N: usize, const M: usize>(
     }
 }
 
-/// The distance of the N² places in floats: [`PANELS`] panels and a gap, so that places do not share cache sets.
+/// The distance in floats between the matrices of two consecutive places: [`PANELS`] panels and a gap, so that the
+/// matrices do not share cache sets.
 pub(super) fn from_place_to_place(inputs: usize) -> usize {
     PANELS * inputs * WIDTH + WIDTH
 }

@@ -10,7 +10,7 @@ use object_store::{
 use super::BlobError;
 use crate::config;
 
-/// The files below one prefix of a bucket. Does not connect yet.
+/// Opens the files below one prefix of a bucket, without connecting to the store yet.
 pub fn open(settings: &config::Blobs, bucket: &str, prefix: &str) -> Result<PrefixStore<AmazonS3>, BlobError> {
     let client = ClientOptions::new()
         .with_allow_http(settings.allow_http)
@@ -21,7 +21,7 @@ pub fn open(settings: &config::Blobs, bucket: &str, prefix: &str) -> Result<Pref
         .with_region(&settings.region)
         .with_virtual_hosted_style_request(!settings.path_style)
         .with_client_options(client)
-        // `persist` retries every failure, with one bound for all tries.
+        // `persist` retries instead, with one time limit for all tries together.
         .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
     if !settings.endpoint.is_empty() {
         builder = builder.with_endpoint(&settings.endpoint);

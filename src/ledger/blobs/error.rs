@@ -21,7 +21,7 @@ pub enum BlobError {
     Io(#[source] io::Error),
     #[error("the blob store has not answered within {} s", .within.as_secs_f32())]
     NoAnswer { within: Duration },
-    /// At the start: the place that the settings name cannot be used.
+    /// At the start of the process: the bucket that the settings name cannot be used.
     #[error("{key}: {place} cannot be used: {source}")]
     Unusable { key: &'static str, place: String, source: Box<BlobError> },
 }
@@ -41,7 +41,7 @@ impl BlobError {
                 | E::Unauthenticated { .. }
                 | E::UnknownConfigurationKey { .. },
             ) => false,
-            // The other statuses of the store appear only in the error's text.
+            // The other HTTP statuses appear only in the error's text.
             BlobError::ObjectStore(error) => {
                 let text = error.to_string();
                 let client = text.split("status code: ").nth(1).filter(|status| status.starts_with('4'));

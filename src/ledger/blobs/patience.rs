@@ -12,7 +12,7 @@ use crate::{config, ledger::jittered};
 pub(super) enum Waiter {
     /// A client, who should get an error soon.
     Client,
-    /// A worker that would lose a computed result.
+    /// A worker, which would otherwise lose a computed result.
     Worker,
 }
 
@@ -28,8 +28,8 @@ pub(super) enum Kind {
     Bucket,
 }
 
-/// Repeats `attempt` until it succeeds, fails permanently, or the time is over. The end of the time also interrupts an
-/// attempt of a bucket.
+/// Repeats `attempt` until it succeeds, fails permanently, or the time is over. At the end of the time, an attempt on a
+/// bucket is interrupted.
 pub async fn persist<T, F>(
     settings: &config::Blobs,
     kind: Kind,

@@ -1,7 +1,7 @@
 //! Hints between processes by NOTIFY.
 //!
-//! A payload is a word, `queued`, `orders`, `keys`, `changed:ID` or `canceled:ID`; older versions send several words
-//! separated by spaces. Unknown words come from other versions and are skipped.
+//! A payload is a word: `queued`, `orders`, `keys`, `changed:ID`, `canceled:ID` or `erased:ID:TENANT_NUMBER`. Older
+//! versions send several words. Unknown words come from other versions and are skipped.
 
 use std::{io, time::Duration};
 
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 #[async_trait]
 impl Hints for Postgres {
-    /// The server delivers equal payloads of one transaction once.
+    /// PostgreSQL delivers equal payloads of one transaction only once.
     async fn hint(&self, hints: &[Hint]) -> Result<()> {
         if hints.is_empty() {
             return Ok(());
@@ -59,7 +59,7 @@ impl Hints for Postgres {
                     if !was_heard {
                         tracing::info!("hints of other processes are heard again");
                         was_heard = true;
-                        // Hints in between are lost. The queue is the most urgent, so it is looked at now.
+                        // The hints in between are lost. The queue is the most urgent, so the worker looks at it now.
                         let _ = self.heard.send(Hint::Queued);
                     }
                     hear(self, &mut listener).await

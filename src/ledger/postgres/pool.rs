@@ -27,12 +27,12 @@ pub fn open(settings: &config::Database) -> Result<PgPool> {
 pub fn options(settings: &config::Database) -> Result<PgConnectOptions> {
     let options: PgConnectOptions = settings.url.expose().parse()?;
     let name = options.get_application_name().unwrap_or("latentd").to_owned();
-    // Numbers are sent in binary form, so the setting has no use, and PgBouncer refuses it.
+    // Numbers are sent in binary form, so `extra_float_digits` has no use, and PgBouncer refuses it.
     Ok(options.application_name(&name).extra_float_digits(None))
 }
 
-/// Limits after which the server itself ends statements and waits for locks, idle transactions of a hanging process
-/// (before others give up waiting for its locks), and dead connections.
+/// Time limits after which PostgreSQL itself ends a statement, a wait for a lock, an idle transaction of a hanging
+/// process (before other processes stop waiting for its locks), and a dead connection.
 fn bounds(timeout: Duration) -> String {
     let ms = timeout.as_millis().clamp(4, 2_147_483_647);
     let (lock, idle) = (ms / 4 * 3, ms / 2);

@@ -26,7 +26,7 @@ impl Ledger {
     }
 }
 
-/// Checks that the database answers and has what this program needs.
+/// Checks that the database answers and has the schema that this program needs.
 pub async fn check(db: &Postgres) -> Result<()> {
     let needed = migrator().iter().map(|migration| migration.version).max().unwrap_or_default();
     let mut loan = pool::PooledConnection::of(&db.pool).await?;

@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 
 use crate::ledger::{Result, dialect::Value, row::Cell};
 
-/// Replaces `now()` by the time of the statement, which may have waited for others since its transaction began, and
-/// removes the names of indexes, because the planner finds the indexes itself.
+/// Replaces `now()`, the time when the transaction began, by the time when the statement began, because earlier
+/// statements may have waited for locks. Removes the names of indexes, which the planner chooses itself.
 pub fn translate(text: &str) -> String {
     let mut parts = text.split(" INDEXED BY ");
     let mut whole = parts.next().unwrap_or_default().to_owned();
@@ -67,7 +67,7 @@ pub fn cell(row: &PgRow, at: usize) -> Result<Cell, sqlx::Error> {
             let time: OffsetDateTime = row.try_get(at)?;
             Cell::Int(i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX))
         }
-        // The result of a lock function.
+        // The result of a function that takes a lock.
         "VOID" => Cell::Null,
         _ => Cell::Text(row.try_get(at)?),
     })

@@ -66,7 +66,7 @@ const LATEST: &str = "
             WHERE status IN ('queued', 'running')
         UNION ALL SELECT beaten_at FROM workers)";
 
-/// If the clock was set back since the previous process wrote, moves back the times that anything waits for.
+/// If the clock was set back since the previous process wrote, moves back the stored times for which anything waits.
 pub async fn settle(db: &Sqlite) -> Result<()> {
     let mut change = db.begin(false).await?;
     let now = db.clock.now_ms();

@@ -55,7 +55,7 @@ pub async fn writer(options: SqliteConnectOptions) -> Result<SqlitePool> {
         .idle_timeout(None)
         .max_lifetime(None)
         // If the disk is full, SQLite itself rolls a commit back. sqlx's own ROLLBACK then fails, and sqlx believes
-        // that the transaction is still open, so no other could begin. Such a connection is replaced.
+        // that the transaction is still open, so no other transaction could begin. Such a connection is replaced.
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .connect_with(options)
         .await?)

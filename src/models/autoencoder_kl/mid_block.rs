@@ -31,7 +31,7 @@ impl MidBlock {
         }
     }
 
-    /// One head with all channels of the map.
+    /// The parameters of the attention: one head with all channels of the map.
     fn attention(config: &AutoencoderKlConfig, channels: usize) -> SpatialAttentionKind {
         let groups = Some(config.norm_num_groups);
         SpatialAttentionKind { channels, heads: 1, groups, eps: 1e-6, rescale_output_factor: 1.0 }

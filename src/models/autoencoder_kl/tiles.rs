@@ -4,32 +4,35 @@ use std::ops::Range;
 
 use super::AutoencoderKlConfig;
 
-/// Floats of the largest map that a decode makes in one piece: 768 × 768 places of 256 channels, as in the last block
-/// of Stable Diffusion's autoencoder. Such a map takes 0.6 GB, and a decode holds two or three of them.
+/// The number of floats of the largest map that the decoder computes for one tile: 768 × 768 places of 256 channels, as
+/// in the last block of Stable Diffusion's autoencoder. Such a map takes 0.6 GB, and a decode holds two or three of
+/// them.
 ///
 /// Tiles change a picture slightly, because each tile is normalized on its own. So this bound is a constant instead of
 /// a setting: the tiles follow from the shape of the model, and a request gives the same picture on every server.
 const LARGEST_MAP: usize = 768 * 768 * 256;
 
-/// The minimum side of a tile in pixels, whatever the model's `sample_size` is: smaller tiles are visible.
+/// The minimum side of a tile in pixels, whatever the model's `sample_size` is, because smaller tiles would be visible
+/// in the picture.
 const LEAST_SIDE: usize = 256;
 
-/// The tiles of latents, laid out as in diffusers' `AutoencoderKL.tiled_decode`: squares that overlap by a quarter,
-/// smaller at the lower and right edges. A picture that is not too large is one tile.
+/// The tiles of latents, laid out as in diffusers' `AutoencoderKL.tiled_decode`: squares, of which neighbors overlap by
+/// a quarter of their side. Tiles at the lower and right edges may be smaller. A picture that is not too large is one
+/// tile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tiles {
     height: usize,
     width: usize,
-    /// The side of a tile in latent pixels: a multiple of 4, or at least as large as the latents.
+    /// The side of a tile in latent pixels: a multiple of 4, or at least as long as both sides of the latents.
     side: usize,
 }
 
-/// One tile. `y` and `x` are the latent pixels that it covers.
+/// One tile. `y` and `x` are the rows and the columns of latent pixels that it covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tile {
-    /// Counted from the top.
+    /// The number of the row of tiles, counted from the top.
     pub row: usize,
-    /// Counted from the left.
+    /// The number of the column of tiles, counted from the left.
     pub column: usize,
     pub y: Range<usize>,
     pub x: Range<usize>,
@@ -77,8 +80,8 @@ impl Tiles {
         (self.side.min(self.height), self.side.min(self.width))
     }
 
-    /// Latent pixels between the starts of neighboring tiles. The picture keeps this length of each tile; the next tile
-    /// covers the rest.
+    /// Latent pixels between the starts of neighboring tiles. The picture keeps only this length of each tile, and
+    /// takes the rest from the next tile.
     pub fn step(&self) -> usize {
         self.side - self.overlap()
     }

@@ -88,7 +88,8 @@ impl AutoencoderTinyConfig {
         self.upsampling_scaling_factor.pow(self.num_decoder_blocks.len() as u32 - 1)
     }
 
-    /// The demand of decoding one row of (h, w) latent pixels. Only the residual of a block outlives a layer.
+    /// The demand of decoding one row of (h, w) latent pixels. Besides the input and the output of a layer, only the
+    /// residual of its block is in memory.
     pub fn demand(&self, [h, w]: [usize; 2]) -> Demand {
         let (width, mut places) = (self.width(), h * w);
         let last = self.num_decoder_blocks.len() - 1;

@@ -68,10 +68,10 @@ const FIXED: &[Fixed] = &[
     ("gradient_checkpointing", &[]),
     ("initializer_factor", &[]),
     ("initializer_range", &[]),
-    // The tokenizer's files name the tokens for start and padding.
+    // Not used: the tokenizer's files name the tokens for start and padding.
     ("bos_token_id", &[]),
     ("pad_token_id", &[]),
-    // How the file was saved. Everything is computed in float32.
+    // These keys tell how the file was saved. They have no effect, because everything is computed in float32.
     ("dtype", &[]),
     ("torch_dtype", &[]),
     ("transformers_version", &[]),
@@ -91,7 +91,7 @@ impl ClipTextConfig {
             ("intermediate_size", config.intermediate_size, 4 * WIDEST),
             ("num_hidden_layers", config.num_hidden_layers, 256),
             ("num_attention_heads", config.num_attention_heads, WIDEST),
-            // The memory of attention grows with its square. The largest published value is 248.
+            // The memory of attention grows with the square of this value. The largest published value is 248.
             ("max_position_embeddings", config.max_position_embeddings, 1 << 10),
             ("projection_dim", config.projection_dim, WIDEST),
         ] {

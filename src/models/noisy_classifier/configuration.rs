@@ -30,7 +30,7 @@ pub struct NoisyClassifierConfig {
     pub num_head_channels: usize,
     pub norm_num_groups: usize,
     pub use_scale_shift_norm: bool,
-    /// Whether residual blocks halve the side; otherwise convolutions do.
+    /// Whether residual blocks halve the side between levels; otherwise convolutions halve it.
     pub resblock_updown: bool,
 }
 
@@ -86,8 +86,8 @@ impl NoisyClassifierConfig {
         Ok(config)
     }
 
-    /// The demand of the gradient of one row: a forward pass, a backward pass of twice its work, and all maps in
-    /// memory.
+    /// The demand of the gradient of one row. The backward pass has twice the work of the forward pass, and all maps
+    /// are in memory.
     pub fn demand(&self) -> Demand {
         let mut sum = Demand::default();
         let mut take = |layer: Demand| sum = sum.and(layer);

@@ -169,7 +169,7 @@ impl AttentionBlock {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let channels = x.dim(1)?;
         let normed = self.norm.forward(x)?.reshape((channels, ()))?;
-        // Queries, keys and values of the first head, then of the second.
+        // The order of the channels: queries, keys and values of the first head, then of the second head, and so on.
         let qkv = self.qkv.forward(&normed)?.reshape((self.heads, 3, channels / self.heads, ()))?;
         let part = |i| qkv.narrow(1, i, 1)?.squeeze(1)?.contiguous();
         let attended = attend(&part(0)?, &part(1)?, &part(2)?)?;
@@ -202,7 +202,7 @@ impl AttentionPool {
         let channels = x.dim(1)?;
         let x = x.reshape((channels, ()))?;
         let x = (Tensor::cat(&[&x.mean_keepdim(1)?, &x], 1)? + &self.positional_embedding)?;
-        // All queries, all keys, all values.
+        // The order of the channels: the queries of all heads, then all keys, then all values.
         let qkv = self.qkv_proj.forward(&x)?.reshape((3, self.heads, channels / self.heads, ()))?;
         let part = |i| qkv.narrow(0, i, 1)?.squeeze(0)?.contiguous();
         let attended = attend(&part(0)?.narrow(2, 0, 1)?.contiguous()?, &part(1)?, &part(2)?)?;

@@ -180,7 +180,7 @@ const PARTS: [(&str, &[&str]); 13] = [
     ("safety_checker", &[]),
     ("requires_safety_checker", &[]),
     ("force_zeros_for_empty_prompt", &[]),
-    // Follows from the U-Net's configuration.
+    // Not used here: whether the U-Net takes a score follows from its configuration.
     ("requires_aesthetics_score", &[]),
 ];
 
@@ -231,7 +231,7 @@ fn agree(
     Ok((length, layers.unwrap_or(0)))
 }
 
-/// Checks that both decoders take the same latents to pictures of the same size.
+/// Checks that both decoders decode the same latents to pictures of the same size.
 fn agree_on_latents(tiny: &AutoencoderTinyConfig, vae: &AutoencoderKlConfig) -> Result<(), LoadError> {
     for (tiny_key, tiny_value, key, value) in [
         ("vae_tiny latent_channels", tiny.latent_channels, "vae latent_channels", vae.latent_channels),

@@ -25,7 +25,8 @@ struct Entry {
 }
 
 /// Adds the tokens that `tokenizer_config.json` (`added_tokens_decoder`) and `added_tokens.json` list, in the order of
-/// their ids. If both list an id, the entry of `added_tokens_decoder` counts. `special` is `special_tokens_map.json`.
+/// their ids. If both list an id, the entry of `added_tokens_decoder` counts. `config` and `special` are the contents
+/// of `tokenizer_config.json` and `special_tokens_map.json`.
 ///
 /// # Errors
 /// A file is broken, or the id of a token is not the next free id.
@@ -72,8 +73,8 @@ pub(super) fn add(
     Ok(())
 }
 
-/// For each added token that stands for several tokens, the ids of the others. diffusers saves a word of several
-/// vectors as `<cat>`, `<cat>_1`, `<cat>_2` …, and replaces the first one in a prompt by all of them.
+/// For each added token that stands for several tokens, the ids of the tokens after it. diffusers saves a word of
+/// several vectors as `<cat>`, `<cat>_1`, `<cat>_2` …, and replaces `<cat>` in a prompt by all of them.
 pub(super) fn further(tokenizer: &Tokenizer) -> HashMap<u32, Vec<u32>> {
     let added = tokenizer.get_added_tokens_decoder();
     let ids: HashMap<&str, u32> = added.iter().map(|(id, token)| (token.content.as_str(), *id)).collect();
@@ -91,7 +92,7 @@ impl From<Entry> for AddedToken {
     }
 }
 
-/// The tokens that versions of transformers before `added_tokens_decoder` mark as special.
+/// The tokens that versions of transformers without `added_tokens_decoder` mark as special.
 fn additional_special_tokens<'a>(config: &'a Map<String, Value>, special: &'a Map<String, Value>) -> HashSet<&'a str> {
     let lists = [special, config].into_iter().filter_map(|map| map.get("additional_special_tokens")?.as_array());
     lists.flatten().filter_map(|token| content(Some(token))).collect()

@@ -8,7 +8,7 @@ use crate::models::word_tags::{WordTag, folded};
 #[derive(Debug, Default)]
 pub struct Triggers<'a> {
     all: Vec<(&'a str, Vec<u32>)>,
-    /// Indices into `all`, by folded trigger.
+    /// Maps each trigger, in the form that [`folded`] returns, to its index in `all`.
     folded: HashMap<String, usize>,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Triggers<'a> {
         Some(&self.all[*found].1)
     }
 
-    /// The ids of each trigger after its first.
+    /// For each trigger, its ids after the first id.
     pub fn further(&self) -> impl Iterator<Item = u32> {
         self.all.iter().flat_map(|(_, ids)| ids.iter().skip(1).copied())
     }

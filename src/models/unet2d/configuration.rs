@@ -100,8 +100,8 @@ pub enum TimeEmbeddingType {
     Learned,
 }
 
-/// Blocks on the way down, by diffusers' class names. The first files have `UNetRes` before each name, which diffusers
-/// ignores.
+/// Blocks on the way down, by diffusers' class names. In the first published files, each name has the prefix `UNetRes`,
+/// which diffusers ignores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownBlockType {
     #[serde(alias = "UNetResDownBlock2D")]
@@ -224,8 +224,8 @@ impl UNet2DConfig {
         divides(path, "norm_num_groups", self.groups(self.block_out_channels[0]), self.block_out_channels[0])
     }
 
-    /// Checks the blocks with a skip image. The image has 3 channels, and is as large as the map only if all blocks on
-    /// the way have a skip image.
+    /// Checks the blocks with a skip image (see `Block` in `layout.rs`). A skip image has 3 channels, and is as large
+    /// as the map of its block only if all blocks on the way down, or all on the way up, have a skip image.
     fn check_skips(&self) -> Result<(), (&'static str, &'static str)> {
         let down: Vec<bool> = self.down_block_types.iter().map(|block| block.has_skip_image()).collect();
         let up: Vec<bool> = self.up_block_types.iter().map(|block| block.has_skip_image()).collect();
@@ -255,18 +255,18 @@ impl UNet2DConfig {
         self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
     }
 
-    /// The groups of a norm of this many channels.
+    /// The number of groups of a norm of this many channels.
     pub(super) fn groups(&self, channels: usize) -> usize {
         self.norm_num_groups.unwrap_or_else(|| groups_of(channels))
     }
 }
 
-/// The groups of a norm if the configuration has no number.
+/// The number of groups of a norm of this many channels if the configuration has no `norm_num_groups`.
 pub(super) fn groups_of(channels: usize) -> usize {
     (channels / 4).clamp(1, 32)
 }
 
-/// The largest supported number of classes, and of timesteps with a vector each.
+/// The largest supported number of classes, and of timesteps of a learned time embedding.
 const MOST_LABELS: usize = 1 << 20;
 
 impl DownBlockType {

@@ -126,8 +126,8 @@ fn rows(table: &Tensor, indices: &[u32], device: &Device) -> Result<Tensor> {
     }
 }
 
-/// sin, then cos, of 2π·w·ln t, in float32 and in the order in which diffusers multiplies. The arguments reach
-/// thousands of radians, so another order would change the result visibly.
+/// The sines, then the cosines, of 2π·w·ln t for each frequency w, in float32 and in the order in which diffusers
+/// multiplies. The arguments reach thousands of radians, so another order would change the result visibly.
 fn fourier(t: f32, frequencies: &[f32]) -> Vec<f32> {
     // The logarithm is computed in float64 and rounded once.
     let logarithm = libm::log(f64::from(t)) as f32;

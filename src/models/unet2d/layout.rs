@@ -1,4 +1,5 @@
-//! The layers of each block and their sizes, from which blocks are built, checked and counted.
+//! The layers of each block and their sizes. The blocks are built from them, the configuration is checked with them,
+//! and the demand is computed from them.
 
 use super::configuration::{DownBlockType, ResampleType, UNet2DConfig, UpBlockType, groups_of};
 use crate::models::{
@@ -11,12 +12,13 @@ use crate::models::{
 pub(super) struct Block {
     pub resnets: Vec<Layer>,
     pub outputs: usize,
-    /// One after each resnet, or one after the last, or none; in the middle block, one after the first resnet, or none.
+    /// On the way down and up, one after each resnet, one after the last resnet only, or none; in the middle block, one
+    /// after the first resnet, or none.
     pub attentions: Vec<SpatialAttentionKind>,
     /// The layers at the end of the block that change the size of the map.
     pub resampler: Option<Resampler>,
-    /// Whether the block also has a skip image: a second picture, resampled without weights, which runs parallel to the
-    /// map.
+    /// Whether the block also has a skip image: a picture that goes from block to block beside the map and is resampled
+    /// with it, but without weights.
     pub has_skip_image: bool,
 }
 
@@ -33,7 +35,7 @@ pub(super) enum Resampler {
     Resnet(Resample, ResnetKind),
 }
 
-/// The sums of blocks with a skip image, and of their attentions, are divided by this factor.
+/// In blocks with a skip image, the sums of the residual blocks and of the attentions are divided by this factor.
 const SKIP_SCALE: f64 = std::f64::consts::SQRT_2;
 
 /// Groups of the norms before attentions in blocks with a skip image, whatever their width.

@@ -36,7 +36,7 @@ pub(super) struct UpBlock {
 enum Upsampler {
     Conv(Upsample2D),
     Resnet(ResnetBlock2D),
-    /// Adds a convolution of the map to the image, then doubles the map.
+    /// Adds a convolution of the map to the skip image, then doubles the map.
     WithSkipImage {
         skip_norm: GroupNorm,
         skip_conv: Conv,
@@ -74,8 +74,9 @@ impl UpBlock {
         }
     }
 
-    /// x (B, h, w, in) → (B, 2h, 2w, out); the last block keeps the size. The block's own maps are popped off `skips`.
-    /// The image is doubled with the map, and each level adds to it.
+    /// x (B, h, w, in) → (B, 2h, 2w, out); the last block keeps the size. Each resnet takes one map from the end of
+    /// `skips`. If the block has a skip image, `image` is doubled, and each block except the last adds a convolution of
+    /// its map to it.
     pub async fn forward(
         &self,
         mut x: Tensor,

@@ -15,7 +15,7 @@ use crate::{
 /// The conditions of each row of a call, in addition to its noisy latents.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditions<'a> {
-    /// Times (B), in training steps, not rounded.
+    /// Times (B), in training timesteps; they may have a fraction.
     pub t: &'a [f32],
     /// Hidden states of the text, (B, L, D).
     pub text: &'a Tensor,

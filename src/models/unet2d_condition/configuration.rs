@@ -109,8 +109,8 @@ impl AddedConditions {
     }
 }
 
-/// Blocks on the way down, by diffusers' class names. The first files have `UNetRes` before each name, which diffusers
-/// ignores.
+/// Blocks on the way down, by diffusers' class names. In the first published files, each name has the prefix `UNetRes`,
+/// which diffusers ignores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownBlockType {
     #[serde(alias = "UNetResCrossAttnDownBlock2D")]
@@ -248,7 +248,8 @@ impl UNet2DConditionConfig {
         })
     }
 
-    /// The channels of every map on the way down, beginning with the first convolution. ControlNets add to these maps.
+    /// The channels of every map on the way down, beginning with the map of the first convolution. ControlNets add to
+    /// these maps.
     pub fn maps(&self) -> Vec<usize> {
         let channels = &self.block_out_channels;
         let of_block = |(i, width): (usize, &usize)| {

@@ -61,8 +61,8 @@ impl UpBlock {
         self.resnets.len()
     }
 
-    /// x (B, h, w, in) → (B, H, W, out), where H × W is the size of the next skip. The block's own maps are popped off
-    /// `skips`.
+    /// x (B, h, w, in) → (B, H, W, out), where H × W is the size of the next skip. Each resnet takes one map from the
+    /// end of `skips`.
     pub async fn forward(
         &self,
         x: Tensor,

@@ -28,7 +28,7 @@ pub struct VqModelConfig {
     pub vq_embed_dim: Option<usize>,
     pub norm_num_groups: usize,
     pub mid_block_add_attention: bool,
-    /// Latents of the U-Net are divided by this factor before the codebook.
+    /// Latents of the U-Net are divided by this factor before the nearest codes are searched.
     pub scaling_factor: f64,
     pub sample_size: SampleSize,
 }

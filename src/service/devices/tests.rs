@@ -15,7 +15,7 @@ fn four() -> Devices {
     Devices::new((0..4).map(|core| format!("cpu:{core}")), &Metrics::new())
 }
 
-/// Candidates: the devices that have the model, and whether the others have room.
+/// The candidates, if these devices have the model, and if all devices or none have room for another model.
 fn on(devices: &'static [usize], has_room: bool) -> impl Fn(usize) -> Candidate {
     move |device| Candidate { is_there: devices.contains(&device), has_room }
 }

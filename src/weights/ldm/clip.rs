@@ -2,8 +2,8 @@
 
 use super::number;
 
-/// The published name of a tensor of transformers' `CLIPTextModel`. Some files omit `text_model`. `None` for other
-/// names.
+/// The name, in published files, of a tensor of transformers' `CLIPTextModel`, given the tensor's name with or without
+/// `text_model.`, which some files omit. `None` for names of other tensors.
 pub fn clip_name(name: &str) -> Option<String> {
     let name = name.strip_prefix("text_model.").unwrap_or(name);
     let known = ["embeddings.", "encoder.layers.", "final_layer_norm."].iter().any(|part| name.starts_with(part));

@@ -56,7 +56,7 @@ pub fn unet_layers<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     names.filter_map(number).max().map_or(2, |last| last.min(64) + 1)
 }
 
-/// Modules outside of the numbered rows.
+/// Modules that belong to no block, with their names in the original code and in diffusers.
 const OUTSIDE: [(&str, &str); 8] = [
     ("time_embed.0", "time_embedding.linear_1"),
     ("time_embed.2", "time_embedding.linear_2"),
@@ -68,7 +68,7 @@ const OUTSIDE: [(&str, &str); 8] = [
     ("out.2", "conv_out"),
 ];
 
-/// The layers of a ResNet.
+/// The layers of a ResNet, with their names in the original code and in diffusers.
 const RESNET: [(&str, &str); 6] = [
     ("in_layers.0", "norm1"),
     ("in_layers.2", "conv1"),

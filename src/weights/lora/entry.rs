@@ -1,4 +1,5 @@
-//! Sorts the tensors of a file by site and combines them into pairs. Only the header of the file is used.
+//! Sorts the tensors of a LoRA file by site and combines the two matrices of each site, down and up, into a pair. Only
+//! the header of the file is used.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -54,8 +55,8 @@ impl<'a> Entries<'a> {
     pub fn pair(self, modules: &Modules, mismatch: &mut LoraMismatch) -> BTreeMap<&'a str, Pair<'a>> {
         let mut pairs = BTreeMap::new();
         for (site, mut halves) in self.0 {
-            // If tensors of a wrong type were reported, an incomplete pair is probably their consequence and is not
-            // reported.
+            // If tensors of a wrong type were reported, an incomplete pair is probably a consequence of these tensors
+            // and is not reported.
             let named = !mismatch.not_float.is_empty();
             let (down, up) = match (halves.remove(&Half::Down), halves.remove(&Half::Up)) {
                 (Some(down), Some(up)) => (down, up),

@@ -1,4 +1,4 @@
-//! Splits a file's keys into module and half.
+//! Splits the keys of a LoRA file into the name of a module and the role of the tensor in the module.
 
 use std::borrow::Cow;
 
@@ -14,11 +14,11 @@ pub(super) enum Half {
 
 /// The meaning of a key.
 pub(super) enum LoraKey<'a> {
-    /// A half, and the site of a module that the model has.
+    /// A tensor of a module that the model has: the tensor's role, and the module's site.
     Of(Half, &'a str),
-    /// A half of a module that the model does not have.
+    /// A tensor of a module that the model does not have.
     Elsewhere,
-    /// A part of another kind of adapter, with the name of that kind.
+    /// A tensor of another kind of adapter, with the name of that kind.
     Unsupported(&'static str),
     /// A key that is not known.
     Unknown,
@@ -52,7 +52,7 @@ const KOHYA: [(&str, &str); 4] = [
     ("lora_te2_", "text_encoder_2"),
 ];
 
-/// The ends of keys after the module's name.
+/// The ends of keys, which follow the module's name, and the roles that they name.
 const ENDS: [(&str, Half); 11] = [
     (".lora_down.weight", Half::Down),
     (".lora_up.weight", Half::Up),
@@ -67,8 +67,8 @@ const ENDS: [(&str, Half); 11] = [
     ("_lora.up.weight", Half::Up),
 ];
 
-/// Marks in keys of other kinds of adapters by LyCORIS and PEFT, and the names of the kinds. Keys end with the mark; a
-/// mark that ends with `.` or `_` may be anywhere in a key.
+/// Marks in the keys of other kinds of adapters, which LyCORIS and PEFT write, and the names of these kinds. A mark is
+/// at the end of a key; a mark that ends with `.` or `_` may be anywhere in a key.
 const OTHER_KINDS: [(&str, &str); 15] = [
     (".dora_scale", "DoRA"),
     (".lora_magnitude_vector", "DoRA"),
@@ -116,8 +116,8 @@ fn component(module: &str) -> (&str, &str) {
         .unwrap_or(("unet", module))
 }
 
-/// Replaces the names of processors, which held the pairs of an attention in diffusers' first versions, by the names of
-/// the attention's layers. In text encoders, these versions used the U-Net's names.
+/// Translates module names of diffusers' first versions. There, processors held the matrices of an attention: the part
+/// `processor` is removed. In text encoders, the attention's layers had the U-Net's names: these are replaced.
 fn current<'a>(component: &str, module: &'a str) -> Cow<'a, str> {
     if component == "unet" {
         return match module.contains(".processor.") {

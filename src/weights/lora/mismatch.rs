@@ -18,9 +18,9 @@ pub struct LoraMismatch {
     pub unsupported: Vec<(String, &'static str)>,
     /// Keys of modules that the model does not have.
     pub elsewhere: Vec<String>,
-    /// Keys for a half of a module that another key has already given.
+    /// Keys of tensors that the file has a second time, under another key: the same role in the same module.
     pub repeated: Vec<String>,
-    /// Sites without a complete pair: the site, and which tensors it has and lacks.
+    /// Sites without a complete pair of matrices: the site, and which tensors it has and lacks.
     pub halved: Vec<(String, &'static str)>,
     /// Tensors whose type is not a float: key and type.
     pub not_float: Vec<(String, String)>,

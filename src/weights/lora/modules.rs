@@ -55,8 +55,8 @@ impl Modules {
         })
     }
 
-    /// The site of a dotted module name in a component. Newer text encoders have no `text_model`, and an attention's
-    /// output layer was once named `to_out` without its number.
+    /// The site of a dotted module name in a component. In newer text encoders, names lack `text_model`; and the output
+    /// layer of an attention, `to_out.0`, was once named `to_out`.
     pub(super) fn dotted(&self, component: &str, module: &str) -> Option<&str> {
         let known = |site: String| self.shapes.get_key_value(&site).map(|(site, _)| site.as_str());
         known(format!("{component}.{module}"))

@@ -42,8 +42,8 @@ impl Notes {
         ["unet", "text_encoder", "text_encoder_2"].map(of).into_iter().collect::<Result<_, _>>().map(Self)
     }
 
-    /// The factor of a product of this rank: α / r; α / √r for "rank-stabilized" adapters (Kalajdzievski 2023,
-    /// arXiv:2312.03732); 1 without settings.
+    /// The factor of the product up · down of rank r: α / r; α / √r for "rank-stabilized" adapters (Kalajdzievski 2023,
+    /// arXiv:2312.03732); 1 if the file has no settings.
     pub fn scale(&self, site: &str, rank: usize) -> f64 {
         let Some((settings, names)) = self.of(site) else { return 1.0 };
         let alpha = settings.alpha_pattern.find(&names).or(settings.lora_alpha);

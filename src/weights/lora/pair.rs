@@ -1,4 +1,4 @@
-//! The two halves of a module's pair in a file, and their numbers.
+//! The pair of matrices, down and up, that a LoRA file has for a module, and the numbers in them.
 
 use safetensors::Dtype;
 
@@ -26,7 +26,7 @@ pub(super) struct Pair<'a> {
     pub down: &'a Info,
     /// (out, r) or (out, r, 1, 1), floats
     pub up: &'a Info,
-    /// One number.
+    /// The tensor of α, which has one number; `None` if the file has none.
     pub alpha: Option<&'a Info>,
 }
 

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::marks::Marks;
 
-/// A kind of checkpoint in one file: how to recognize such a file, and properties that all published models of the kind
-/// share and no tensor's shape shows. Each kind belongs to a family of models.
+/// A kind of checkpoint in one file: how to recognize such a file, and the properties that all published models of the
+/// kind share, but that cannot be seen from the shapes of tensors. Each kind belongs to a family of models.
 pub struct Checkpoint {
     /// A prefix that at least one tensor's name has. If a file has the prefixes of several kinds, it is of the kind for
     /// whose text encoders it has the most tensors.
@@ -19,7 +19,7 @@ pub struct Checkpoint {
     pub scaling_factor: f64,
     /// How many numbers a U-Net with an added embedding takes in addition to the pooled text.
     pub time_id_count: usize,
-    /// Whether a file may have the marks of training on EDM's noise levels.
+    /// Whether marks of training on EDM's noise levels are read.
     pub reads_edm_marks: bool,
     /// The class of diffusers' pipeline for the folder.
     pub class: fn(Purpose) -> &'static str,
@@ -53,13 +53,13 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// diffusers' `text_encoder`.
+    /// The encoder that diffusers calls `text_encoder`.
     pub const fn first(is_open: bool, prefix: &'static str) -> Self {
         let (component, tokenizer) = ("text_encoder", "tokenizer");
         Self { component, tokenizer, class: "CLIPTextModel", is_open, prefix, unread: &[] }
     }
 
-    /// diffusers' `text_encoder_2`, by OpenCLIP.
+    /// The encoder that diffusers calls `text_encoder_2`, which is one of OpenCLIP.
     pub const fn second(prefix: &'static str) -> Self {
         let (component, tokenizer) = ("text_encoder_2", "tokenizer_2");
         Self { component, tokenizer, class: "CLIPTextModelWithProjection", is_open: true, prefix, unread: &[] }

@@ -76,9 +76,9 @@ fn model_index(checkpoint: &Checkpoint, purpose: Purpose, scheduler: &Value) -> 
     index
 }
 
-/// The width of the embedding of one micro-conditioning number (diffusers' `addition_time_embed_dim`). The U-Net takes
-/// the pooled text of width `pooled` and these embeddings side by side, so they have what remains of the input's width.
-/// `None` if the U-Net has no such input.
+/// The width of the embedding of one micro-conditioning number (diffusers' `addition_time_embed_dim`). The input of the
+/// U-Net's added embedding consists of the pooled text of width `pooled` and of the embeddings of all numbers, which
+/// share the rest of the input's width equally. `None` if the U-Net has no such input.
 fn size_embedding_width(
     checkpoint: &Checkpoint,
     unet: &Outline,
@@ -124,7 +124,8 @@ fn down(unet: &Outline) -> Result<Value, String> {
         text_width = Some(unet.axis(&format!("{attention}.transformer_blocks.0.attn2.to_k.weight"), 1)?);
         is_linear = unet.axis(&format!("{attention}.proj_in.weight"), 2).is_err();
     }
-    // Shapes do not show the number of heads: the first models have eight heads; in later ones, a head is 64 wide.
+    // Shapes do not show the number of heads. The first models have eight heads; in later models, whose `proj_in` is a
+    // linear layer, a head is 64 wide.
     let heads = match is_linear {
         true => json!(channels.iter().map(|channels| (channels / 64).max(1)).collect::<Vec<_>>()),
         false => json!(8),
@@ -165,7 +166,7 @@ fn controlnet(net: &Outline) -> Result<Value, String> {
     let mut config = down(net)?;
     config["_class_name"] = "ControlNetModel".into();
     config["conditioning_channels"] = net.axis("controlnet_cond_embedding.conv_in.weight", 1)?.into();
-    // One convolution keeps the number of channels, and the next one changes it.
+    // The convolutions alternate: one keeps the number of channels, and the next changes it.
     let mut channels = vec![net.axis("controlnet_cond_embedding.conv_in.weight", 0)?];
     for block in (1..net.count("controlnet_cond_embedding.blocks.")).step_by(2) {
         channels.push(net.axis(&format!("controlnet_cond_embedding.blocks.{block}.weight"), 0)?);

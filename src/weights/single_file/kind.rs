@@ -38,7 +38,7 @@ impl Kind {
                 return Err(format!("it has no {part} ({prefix}…)"));
             }
         }
-        // Programs that convert files leave single tensors of another kind in the file. So the file is of the kind for
+        // Some programs that convert files leave a few tensors of another kind in them. So the file is of the kind for
         // whose text encoders it has the most tensors.
         let tensors = |checkpoint: &Checkpoint| {
             let of = |encoder: &TextEncoder| {

@@ -11,7 +11,8 @@ pub(super) const ZERO_SNR: &str = "ztsnr";
 /// Two tensors of one number each, which mark variants trained on EDM's noise levels.
 const EDM: [&str; 2] = ["edm_vpred.sigma_min", "edm_vpred.sigma_max"];
 
-/// Statistics of latents (Playground 2.5). Without them, pictures have wrong colors.
+/// Tensors with statistics of the latents, as in Playground 2.5. A file with them is refused, because pictures would
+/// have wrong colors if the statistics were ignored.
 const UNSUPPORTED: [&str; 2] = ["edm_mean", "edm_std"];
 
 /// The note on the type of prediction that trainers write into the header (Stability's model metadata standard).
@@ -25,7 +26,7 @@ const LONGEST_NOTE: usize = 40;
 pub struct Marks {
     /// diffusers' `prediction_type`, and the name of the mark that contains it.
     pub prediction: Option<(&'static str, &'static str)>,
-    /// The beginning of a note on the type of prediction whose value is not known.
+    /// The beginning of the note on the type of prediction, if its value is not known.
     pub(super) unknown: Option<String>,
     /// Whether the last noise level has no signal left.
     pub zero_snr: bool,

@@ -18,10 +18,12 @@ pub(super) struct Parts {
 }
 
 /// The prefixes of an autoencoder's tensors. Other names belong to averages and counters of the training and to the
-/// discriminator. Tensors of a quantized autoencoder, which is another network, are refused.
+/// discriminator. `quantize.` is listed so that an autoencoder with a codebook, which is another network, is refused
+/// and not ignored.
 const AUTOENCODER: [&str; 5] = ["encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "quantize."];
 
-/// The prefixes of CLIP's text encoder. A temperature, a projection and a vision encoder are not used.
+/// The prefixes of CLIP's text encoder. The temperature, the projection and the vision encoder of CLIP, which some
+/// files have, are not used.
 const CLIP: [&str; 6] = [
     "text_model.embeddings.",
     "text_model.encoder.",
@@ -43,8 +45,8 @@ impl Parts {
     /// and the web interfaces.
     ///
     /// # Errors
-    /// A tensor within a network has no place, or two tensors have the same place; [`TensorMismatch`] lists them as
-    /// unused.
+    /// A tensor within a network has no counterpart in diffusers, or two tensors have the same counterpart;
+    /// [`TensorMismatch`] lists them as unused.
     pub fn sort(path: &str, header: &Header, kind: Kind) -> Result<Self, LoadError> {
         let names = Names::of(header, kind);
         let mut parts: BTreeMap<&'static str, HashMap<String, Entry>> = BTreeMap::new();
@@ -84,9 +86,9 @@ struct Names {
     kind: Kind,
     /// ResNets in a block of the U-Net.
     layers: usize,
-    /// Blocks on each side of the autoencoder.
+    /// Blocks of the autoencoder's encoder, and of its decoder.
     levels: usize,
-    /// Number of the last convolution of a ControlNet's hint.
+    /// The number in the name of the last convolution of the embedding of a ControlNet's hint.
     hints: usize,
 }
 
@@ -110,7 +112,7 @@ impl Names {
         let within = |prefix: &str, parts: &[&str]| {
             name.strip_prefix(prefix).is_some_and(|rest| parts.iter().any(|part| rest.starts_with(part)))
         };
-        // These integers follow from the configuration.
+        // `position_ids` are not needed: these integers follow from the configuration.
         if name.ends_with("embeddings.position_ids") {
             return false;
         }

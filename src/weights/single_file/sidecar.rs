@@ -5,9 +5,9 @@
 //! {"scheduler": {"prediction_type": "epsilon"}, "unet": {"sample_size": 64}}
 //! ```
 //!
-//! for a Stable Diffusion 2 that predicts noise and draws at 512 × 512. `scheduler`, `unet`, `vae`, `text_encoder`,
-//! `text_encoder_2`, `model_index` and `controlnet` are the configurations of diffusers' folders, `latentd` is the
-//! folder's `latentd.json`.
+//! for a checkpoint of Stable Diffusion 2 that predicts noise and draws at 512 × 512. `scheduler`, `unet`, `vae`,
+//! `text_encoder`, `text_encoder_2`, `model_index` and `controlnet` are the configurations of diffusers' folders,
+//! `latentd` is the folder's `latentd.json`.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -30,7 +30,7 @@ const FILES: [(&str, &str); 8] = [
     ("latentd", "latentd.json"),
 ];
 
-/// Keys that AUTOMATIC1111's web interface writes into a file of the same name.
+/// Keys that AUTOMATIC1111's web interface writes into a file of the same name. They are ignored.
 const OF_OTHER_PROGRAMS: [&str; 6] =
     ["description", "sd version", "activation text", "preferred weight", "negative text", "notes"];
 

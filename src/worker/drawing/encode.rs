@@ -29,8 +29,8 @@ impl Encoded {
     }
 }
 
-/// Encodes frame `index` of a generation in the requested format. `label` is the sampler's name in other programs. Call
-/// this function on a blocking thread.
+/// Encodes frame `index` of a generation in the requested format. `label` is the sampler's name in other programs, for
+/// the metadata of the file. Call this function on a blocking thread.
 ///
 /// # Errors
 /// The pixels do not match the picture's size, or the format does not support the size.

@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Drawing {
-    /// All pictures of the request. The error is the outcome of a generation without them.
+    /// All pictures of the request. The error is the outcome of a generation whose pictures cannot be loaded.
     pub(super) async fn load_inputs(&self, claimed: &Claimed, draw: &Draw) -> Result<Inputs, Outcome> {
         let mut inputs = Inputs::default();
         if let Some(source) = &draw.source {

@@ -11,8 +11,9 @@ use crate::{
     worker::executor::{Claimed, failed},
 };
 
-/// The log files of one attempt. They continue the files of earlier attempts, and each file is written once. If a file
-/// cannot be read or written, the next attempt computes more, but the generation does not fail.
+/// The log files of one attempt, each with one part of the log. They continue the files of earlier attempts, and each
+/// file is written once. If a file cannot be read or written, the next attempt computes more, but the generation does
+/// not fail.
 pub(super) struct LogFiles {
     blobs: Blobs,
     lease: Lease,

@@ -103,7 +103,8 @@ impl Drawing {
         let acquired = match first {
             Poll::Ready(acquired) => acquired,
             Poll::Pending => {
-                // The generation was claimed in time; it may wait for its model for at most the same time again.
+                // The generation was claimed in time; it may now wait for its model for at most `start_timeout_s` once
+                // more.
                 let patience = Duration::from_secs(claimed.record.job.start_timeout_s.into());
                 tokio::time::timeout(patience, acquire).await.map_err(|_| busy(name))?
             }
@@ -115,9 +116,9 @@ impl Drawing {
         read(acquired.map_err(failed)?, &self.metrics).await?.map_err(failed)
     }
 
-    /// The outcome of a generation for which something could not be loaded into the memory of a device; `other` makes it
-    /// from the text of an error that says nothing about the device. A device that was lost during the load gets no more
-    /// generations, and another one computes this one.
+    /// The outcome of a generation for which something could not be loaded into the memory of a device; `other` makes
+    /// the outcome from the text of an error that says nothing about the device. A device that was lost during the load
+    /// gets no more generations, and another device computes this generation.
     pub(super) fn not_loaded(&self, device: usize, error: &str, other: impl FnOnce(String) -> Outcome) -> Outcome {
         match Fault::of_text(error) {
             Fault::Call => other(error.to_owned()),
@@ -152,7 +153,8 @@ async fn read(acquired: Acquired, metrics: &Metrics) -> Result<Result<ModelLease
         let begun = Instant::now();
         let lease = ticket.read();
         seconds.observe(begun.elapsed().as_secs_f64());
-        // Reading a model leaves many freed blocks: some 30 MiB after the embedded model.
+        // Reading a model leaves many freed blocks, some 30 MiB after the embedded model, which are returned to the
+        // system.
         arena::trim();
         lease
     });

@@ -54,7 +54,7 @@ impl Drawing {
     ) -> Result<Ready, Outcome> {
         let inputs = self.load_inputs(claimed, draw).await?;
         let Some(placed) = self.place(&claimed.record.job) else {
-            // The process ends, because none of its devices computes any more.
+            // All devices have failed, so the process is about to end and to cancel this run.
             tell.until_canceled().await;
             return Err(ended_early(RunError::Canceled(claimed.cancel.reason().unwrap_or(Reason::Lost)), draw));
         };
@@ -72,7 +72,8 @@ impl Drawing {
         Ok(Ready { prepared, placed, held })
     }
 
-    /// Whether the files differ from the lists of `edition`. Lists the folders again unless that has already happened.
+    /// Whether the files differ from the lists of `edition`. Lists the folders again, unless they have been listed
+    /// again since `edition`.
     async fn lists_changes(&self, edition: &Edition) -> bool {
         if !self.catalogue.is_at(edition) {
             return true;

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::super::*;
 use super::{Kind, denoiser, limits};
 
-/// A simulated run. It awaits `rounds` calls, one after the other, each with `rows` rows of `seconds` each.
+/// A simulated run. It still awaits `rounds` calls, one after the other. Each call has `rows` rows, and each row takes
+/// `seconds`.
 #[derive(Clone, Debug)]
 struct Simulated {
     kind: Kind,
@@ -19,7 +20,7 @@ struct Simulated {
     in_batch: bool,
 }
 
-/// A batch in progress: its runs with their rows, and the seconds that are left.
+/// A batch in progress: its runs with their numbers of rows, and the seconds that it still has to compute.
 struct Going {
     picks: Vec<Pick>,
     left: f64,
@@ -133,8 +134,8 @@ proptest! {
         prop_assert!(waited <= 1.1 * others.len() as f64 + 1e-6, "{} s beside {} runs", waited, others.len());
     }
 
-    /// Each run gets all of its answers exactly once, in batches of bounded time and memory, which the simulation
-    /// asserts.
+    /// Each run gets all of its answers exactly once. `simulate` also asserts the limits of time and memory of each
+    /// batch.
     #[test]
     fn all_runs_end(runs in prop::collection::vec((0usize..3, 1usize..9, 0u64..2000), 1..6)) {
         let mut runs: Vec<Simulated> = runs.into_iter()
