@@ -18,6 +18,7 @@ mod gemm;
 pub mod group_norm;
 mod lanes;
 pub mod layer_norm;
+pub mod maps;
 pub mod matrix;
 mod partition;
 #[cfg(test)]

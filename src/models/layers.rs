@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
+pub(super) use crate::kernels::maps::{channels_first, channels_last};
+
 use super::adapters::{LowRank, RowAdapters, by_rows, narrowed};
 use crate::{
     kernels::{
@@ -213,14 +215,4 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.kernels.layer_norm(x, &self.weight, &self.bias, self.eps)
     }
-}
-
-/// (B, C, h, w) → (B, h, w, C), contiguous.
-pub(super) fn channels_last(x: &Tensor) -> Result<Tensor> {
-    x.permute((0, 2, 3, 1))?.contiguous()
-}
-
-/// (B, h, w, C) → (B, C, h, w), contiguous.
-pub(super) fn channels_first(x: &Tensor) -> Result<Tensor> {
-    x.permute((0, 3, 1, 2))?.contiguous()
 }

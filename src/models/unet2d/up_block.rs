@@ -7,7 +7,7 @@ use super::{
     layout::{Block, Layer, Resampler},
 };
 use crate::{
-    kernels::{Kernels, finish::Epilogue},
+    kernels::{Kernels, finish::Epilogue, maps::beside},
     models::{
         adapters::RowAdapters,
         layers::{Conv, GroupNorm},
@@ -87,7 +87,7 @@ impl UpBlock {
         let attended_from = self.resnets.len() - self.attentions.len();
         for (j, resnet) in self.resnets.iter().enumerate() {
             let Some(skip) = skips.pop() else { candle_core::bail!("the down blocks left too few maps") };
-            x = resnet.forward(&Tensor::cat(&[&x, &skip], 3)?, Some(time), RowAdapters::NONE).await?;
+            x = resnet.forward(&beside(&x, &skip)?, Some(time), RowAdapters::NONE).await?;
             if let Some(attention) = j.checked_sub(attended_from).and_then(|j| self.attentions.get(j)) {
                 x = attention.forward(&x).await?;
             }

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::{EmbeddedConditions, UNet2DConditionConfig, UpBlockType};
 use crate::{
+    kernels::maps::beside,
     models::{
         pause::pause,
         resnet::{ResnetBlock2D, Upsample2D},
@@ -89,9 +90,7 @@ impl UpBlock {
     ) -> Result<Tensor> {
         for j in layers {
             let Some(skip) = skips.pop() else { candle_core::bail!("the down blocks left too few maps") };
-            x = self.resnets[j]
-                .forward(&Tensor::cat(&[&x, &skip], 3)?, Some(&conditions.time), conditions.adapters)
-                .await?;
+            x = self.resnets[j].forward(&beside(&x, &skip)?, Some(&conditions.time), conditions.adapters).await?;
             if let Some(attention) = self.attentions.get(j) {
                 x = attention.forward(&x, conditions.text, conditions.adapters).await?;
             }
