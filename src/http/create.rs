@@ -160,7 +160,7 @@ async fn picture(
     let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];
     let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
     let warned = AppendHeaders(warnings::header(&record.job.warnings));
-    // An answer with a picture always waits, so `Preference-Applied` must not name `respond-async`.
+    // A request for a picture always waits, so `Preference-Applied` must not name `respond-async`.
     let prefer = Prefer { respond_async: false, ..prefer };
     Ok((headers(id), applied(&prefer), where_from, seed, warned, content::file(&record, &artifact, bytes))
         .into_response())
@@ -200,7 +200,7 @@ impl AppState {
         self.accept_of(request, waits, None).await
     }
 
-    /// As [`AppState::accept`], for a client that may repeat the request; `tried` recognizes its repetitions.
+    /// As [`AppState::accept`], for a client that may repeat the request; `tried` recognizes the repetitions.
     pub(super) async fn accept_of(
         &self,
         request: CreateRequest,

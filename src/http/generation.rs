@@ -78,8 +78,8 @@ struct Links {
     cancel: String,
 }
 
-/// Builds the object of a generation. `pace` is the pace of recent generations, for the estimated start; `base` begins
-/// the links.
+/// Builds the object of a generation. The speed of recent generations (`pace`) gives the estimated start. Links begin
+/// with `base`.
 pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> Object {
     let record = &view.record;
     let id = record.id;

@@ -93,7 +93,7 @@ pub async fn create(State(service): State<Service>, fields: Fields) -> Result<Re
     Ok((success::CREATED, NO_STORE, Json(made)).into_response())
 }
 
-/// `GET /admin/keys`: lists keys of all tenants or of one, also those that were revoked.
+/// `GET /admin/keys`: lists the keys of all tenants or of one, also revoked keys.
 pub async fn list(State(service): State<Service>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let query = read(query.as_deref())?;
     let page = service.list_keys(&query).await?;

@@ -21,8 +21,8 @@ pub(super) struct Units {
     pub notes: Vec<String>,
 }
 
-/// Reads the units. Units that are switched off are skipped. `source` is the picture of the request, which a unit
-/// without a picture of its own uses. Errors are added to `fields`.
+/// Reads the units. Units that are switched off are skipped. A unit without a picture of its own uses `source`, the
+/// picture of the request. Errors are added to `fields`.
 pub(super) fn units(script: Value, source: Option<&Value>, fields: &mut Fields) -> Units {
     let mut units = Units::default();
     let args = match script {
@@ -89,7 +89,7 @@ fn control(
     match control_mode(&mode) {
         Some(ControlMode::Balanced) => {}
         Some(ControlMode::Prompt) => {
-            notes.push(note(place, "control_mode", "My prompt is more important counts as Balanced"))
+            notes.push(note(place, "control_mode", "\"My prompt is more important\" counts as \"Balanced\""))
         }
         Some(ControlMode::ControlNet) => {
             control.insert("guess_mode".to_owned(), true.into());

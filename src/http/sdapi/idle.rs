@@ -99,7 +99,7 @@ const UNIT_FIELDS: [IdleField; 32] = [
     ("use_preview_as_input", &["false"]),
 ];
 
-/// Whether the field is one of the web interface.
+/// Whether the field is one of the web interface's fields that have no effect here.
 pub(super) fn is_known(name: &str) -> bool {
     FIELDS.iter().any(|(known, _)| *known == name)
 }

@@ -28,9 +28,9 @@ impl ChosenModels {
     }
 }
 
-/// The model for a request of this caller: the one in `override_settings`, otherwise the one that the tenant has
-/// chosen, otherwise the default model, or the first model that the caller may use. An unknown name is returned as it
-/// is.
+/// The model for a request of this caller: the model in `override_settings`, even if its name is unknown; otherwise the
+/// model that the tenant has chosen; otherwise the default model. If the caller may not use the chosen or the default
+/// model, the first model that the caller may use.
 pub(super) fn model_of(state: &AppState, caller: &Caller, settings: Option<&Value>) -> String {
     let named = settings.and_then(|settings| settings.get("sd_model_checkpoint")).and_then(Value::as_str);
     match named.filter(|name| !name.is_empty()) {
