@@ -42,7 +42,7 @@ impl Networks for StableDiffusion {
         let encode = async {
             let Encoded { hidden, pooled } = StableDiffusion::encode_text(self, prompts, clip_skip as usize).await?;
             let row = |row| {
-                // A copy, because a view would keep the whole batch in memory as long as the cache keeps the embedding.
+                // A copy, because a view in the cache of embeddings would keep the whole batch in memory.
                 let pooled = pooled.as_ref().map(|pooled| pooled.get(row)?.force_contiguous()).transpose()?;
                 Ok(TextEmbedding { hidden: hidden.get(row)?.force_contiguous()?, pooled })
             };
@@ -81,8 +81,7 @@ impl Networks for StableDiffusion {
                 }
             };
             let answer = |(row, prediction)| {
-                // A copy, because a view would keep the features of the whole batch in memory as long as those of this
-                // row.
+                // A copy, because a view of this row would keep the features of the whole batch in memory.
                 let features = kept.as_ref().map(|kept| kept.get(row)?.force_contiguous()).transpose()?;
                 Ok(Denoised { prediction, features: features.map(Features) })
             };
@@ -162,8 +161,8 @@ struct BatchConditions {
 }
 
 impl BatchConditions {
-    /// Stacks the conditions of the rows on a device. Text embeddings are already on this device, where the text
-    /// encoders computed them, except the zeros that some models take for an empty prompt.
+    /// Stacks the conditions of the rows on a device. The text encoders have computed their embeddings on this device.
+    /// Only the zeros that some models use for an empty prompt are copied to the device here.
     fn of(rows: &[DenoiseRow], place: &Device) -> candle_core::Result<BatchConditions> {
         let contexts = rows.iter().map(|row| row.context.hidden.to_device(place));
         let contexts = contexts.collect::<candle_core::Result<Vec<Tensor>>>()?;
@@ -195,7 +194,7 @@ impl BatchConditions {
     }
 
     /// The residuals of the ControlNets for the rows that have ControlNets. Rows with the same ControlNet and guess
-    /// mode go through the ControlNet together.
+    /// mode go through the ControlNet together, but a row that uses a ControlNet twice takes part in two batches.
     async fn control(&self, sample: &Tensor, rows: &[DenoiseRow]) -> candle_core::Result<Residuals> {
         let mut calls: Vec<(&Control, Vec<(usize, &Control)>)> = Vec::new();
         for (i, control) in rows.iter().enumerate().flat_map(|(i, row)| row.controls.iter().map(move |of| (i, of))) {
