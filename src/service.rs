@@ -107,7 +107,7 @@ pub struct Parts {
     pub computes: bool,
     /// Whether the worker of this process is drained.
     pub drain: Drain,
-    /// Set when the server stops taking work.
+    /// Canceled when the server stops taking work.
     pub draining: CancellationToken,
     /// Runs tasks that must run to their end even if their caller is no longer polled.
     pub tasks: TaskTracker,
@@ -162,7 +162,7 @@ pub enum ServiceError {
     Catalogue(String),
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    #[error("a key is needed")]
+    #[error("an API key is required")]
     MissingKey,
     #[error("the API key is unknown")]
     InvalidKey,
@@ -250,8 +250,8 @@ impl Service {
     }
 
     /// Returns when the generation is queued and no worker takes work: the worker of this process is drained, and no
-    /// other process shares the store. Running generations still end. `seen` is the number of the last event that the
-    /// caller has seen; the function does not return before the caller has seen all events.
+    /// other process shares the store. A drained worker still finishes its running generations. `seen` is the number of
+    /// the last event that the caller has seen; the function does not return before the caller has seen all events.
     pub async fn stands_still(&self, id: GenerationId, seen: i64) {
         const PAUSE: Duration = Duration::from_secs(1);
         if self.0.store.is_shared() {

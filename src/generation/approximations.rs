@@ -13,8 +13,8 @@ use super::{
 /// arXiv:2404.07724).
 ///
 /// The paper gives the range as noise levels; this type gives it as positions: after i of n steps, the network calls of
-/// the next step are guided if `start ≤ i/n < end`. Hence 0 is the first step, and an `end` of 1 includes the last
-/// step.
+/// the next step are guided if `start ≤ i/n < end`. Hence a `start` of 0 includes the first step, and an `end` of 1
+/// includes the last step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f64; 2]", into = "[f64; 2]")]
 pub struct GuidanceInterval {
@@ -86,7 +86,7 @@ pub struct FeatureCache {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FeatureCacheKind {
-    /// In the calls between two full ones, only the shallowest branch of the U-Net runs, on the deep features of the
+    /// In the calls between two full calls, only the shallowest branch of the U-Net runs, on the deep features of the
     /// last full call (Ma et al. 2023, arXiv:2312.00858).
     #[serde(rename = "deepcache")]
     DeepCache,

@@ -21,7 +21,7 @@ pub struct Field {
     /// Whether a request for this model must contain the field.
     pub required: fn(&ModelCard) -> bool,
     pub takers: Takers,
-    /// The field that must be present if this field is.
+    /// The field that must be present if this field is present.
     pub needs: Option<&'static str>,
     /// The fields that must be absent if this field is present.
     pub excludes: &'static [&'static str],

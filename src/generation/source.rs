@@ -39,8 +39,8 @@ pub struct Mask {
     /// redrawn. The result is scaled back and pasted into the picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub padding_mask_crop: Option<u32>,
-    /// Whether the black part is copied from `image`. Otherwise it comes from the autoencoder, which changes it a
-    /// little.
+    /// Whether the black part is copied from `image`. Otherwise the autoencoder decodes the black part, which changes
+    /// the part a little.
     pub keep_unmasked: bool,
 }
 
@@ -67,7 +67,7 @@ impl Source {
         if !fits {
             refuse(fields, card, wanted, mask.is_some());
         } else if mask.is_some() && image.is_none() {
-            fields.error("mask", "conflict", "needs an image that it is laid over");
+            fields.error("mask", "conflict", "needs an image of which it selects a part");
         }
         let mask = Mask::read(fields, mask, on);
         let usual = if mask.is_some() { 1.0 } else { 0.75 };
@@ -135,7 +135,7 @@ fn refuse_idle(fields: &mut Fields, field: &Field) {
     if fields.take(field.name).is_some() {
         let detail = match field.name {
             "image_guidance_scale" => "is for models that edit a picture by an instruction",
-            "strength" => "needs an image, and a model that starts from one with noise over it",
+            "strength" => "needs an image, and a model that starts from an image with added noise",
             _ => "needs a mask",
         };
         fields.error(field.name, "conflict", detail);

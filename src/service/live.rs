@@ -101,13 +101,13 @@ impl Live {
         self.0.events.subscribe()
     }
 
-    /// Tells the watchers of the tenant with the `tenant_number` `tenant` that a client has erased a generation.
+    /// Tells the watchers of a tenant that a client has erased a generation. `tenant` is a [`tenant_number`].
     pub fn erased(&self, tenant: u64, id: GenerationId) {
         // Sending fails only if nobody watches.
         let _ = self.0.erasures.0.send((tenant, id));
     }
 
-    /// The generations of all tenants that are erased from now on.
+    /// A channel of the erasures from now on, of all tenants.
     pub(super) fn erasures(&self) -> broadcast::Receiver<(u64, GenerationId)> {
         self.0.erasures.0.subscribe()
     }

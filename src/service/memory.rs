@@ -7,7 +7,8 @@ use tokio::sync::Notify;
 
 use crate::{catalogue::Plan, engine::Settings};
 
-/// How many later generations may start before a waiting one. After that, all later generations wait until it starts.
+/// How many later generations may start before a waiting one. After that, all later generations wait until the waiting
+/// one has started.
 const OVERTAKEN: usize = 64;
 
 /// Keeps account of the memory of generations according to their plans. The memory that all generations hold, plus the
@@ -84,9 +85,9 @@ impl Memory {
         !self.state().has_room((device, plan), &self.0)
     }
 
-    /// The work in units of [`Plan::cost`] that must be done before a generation with this plan would get its memory if
-    /// it arrived now; 0 if it fits at once. Running generations count in full, even if parts of them are finished. In
-    /// a process without a worker, the result is 0.
+    /// The work, in units of [`Plan::cost`], that must be done before a new generation with this plan gets its memory;
+    /// 0 if the generation fits at once. Running generations count in full, even if parts of them are finished. In a
+    /// process without a worker, the result is 0.
     ///
     /// The estimate assumes that running generations share the engines equally until the one with the least work ends;
     /// then waiting generations enter in their order as far as they fit.

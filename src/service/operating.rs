@@ -29,10 +29,10 @@ pub enum Unready {
 }
 
 impl Service {
-    /// Queues a dead generation again, that is, one that was given up after crashes.
+    /// Queues a dead generation again.
     ///
     /// # Errors
-    /// [`ServiceError::NotDead`] if the generation was not given up.
+    /// [`ServiceError::NotDead`] if the generation is not dead.
     pub async fn revive(&self, id: GenerationId) -> Result<View, ServiceError> {
         match self.query(self.0.store.revive(id)).await? {
             Some(record) => {

@@ -9,7 +9,7 @@ use super::{Service, ServiceError};
 use crate::generation::GenerationId;
 
 /// The pictures that were stored for a request. They are erased when the last clone is dropped, for example because the
-/// client disconnects, unless the accepted generation has claimed them.
+/// client disconnects, unless [`UnacceptedFiles::claim`] was called before.
 #[derive(Clone)]
 pub(super) struct UnacceptedFiles(Option<Arc<Files>>);
 

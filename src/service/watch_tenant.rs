@@ -1,5 +1,5 @@
-//! Watches all generations of a tenant: their durable events in one order, the latest progress and previews of
-//! those that run, and erasures.
+//! Watches all generations of a tenant: their durable events in one order, the latest progress and previews of the
+//! running ones, and erasures.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -35,7 +35,7 @@ const MOST_LATER: usize = 1000;
 const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
 /// Pause between two reads of the events, so that many events cost one read.
 const EVENTS_PAUSE: Duration = Duration::from_millis(50);
-/// Time after which the events are read although no process has told of new ones.
+/// Time after which the events are read although no process has announced new events.
 const POLL: Duration = Duration::from_secs(2);
 
 /// What a watcher of a tenant receives.

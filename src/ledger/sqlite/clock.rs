@@ -77,7 +77,7 @@ pub async fn settle(db: &Sqlite) -> Result<()> {
     }
     tracing::warn!(
         ahead_s = ahead / 1000,
-        "the system's clock was set back; what waits for its time goes by the new one"
+        "the system's clock was set back; stored due times are moved back"
     );
     let values = values![now, ahead];
     for text in [
