@@ -105,9 +105,9 @@ fn complete(headers: &mut HeaderMap, name: HeaderName, start: &str, base: &Base)
     }
 }
 
-/// What the proxy closest to the client states about the request. Scheme and host are those of `Forwarded` (RFC 7239);
-/// if `Forwarded` lacks either, the missing one is taken from `X-Forwarded-Proto` and `X-Forwarded-Host`. The prefix is
-/// always that of `X-Forwarded-Prefix`.
+/// What the proxy closest to the client states about the request. Scheme and host are those of `Forwarded` (RFC 7239).
+/// A scheme that is missing there is taken from `X-Forwarded-Proto`, and a missing host from `X-Forwarded-Host`. The
+/// prefix is always that of `X-Forwarded-Prefix`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Forwarded {
     /// Whether the headers state both scheme and host. Otherwise links stay paths, which are right in any case.

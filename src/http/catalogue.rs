@@ -112,7 +112,8 @@ impl Adapter {
     }
 }
 
-/// The state of an add-on. `available` means that a request can use the add-on. Its file is not read before.
+/// The state of an add-on. `available` means that a request can use the add-on. The first such request reads the file
+/// of the add-on.
 fn state(error: Option<&String>) -> &'static str {
     if error.is_some() { "failed" } else { "available" }
 }

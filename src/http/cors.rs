@@ -87,8 +87,8 @@ impl Cors {
 
 impl Grant {
     /// Whether the grant covers the credentials of the request. If the list admits the origin only by `*`, the page
-    /// must send its key itself. `Basic` credentials do not count then, because a browser adds them by itself, also for
-    /// pages that do not know the key.
+    /// must send its key itself. In this case, `Basic` credentials are refused, because a browser adds them by itself,
+    /// also for pages that do not know the key.
     pub fn admits(&self, headers: &HeaderMap) -> bool {
         let is_basic =
             |value: &HeaderValue| value.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"));

@@ -18,7 +18,7 @@ pub struct Follower {
     presence: Presence,
     watched: Pin<Box<dyn Stream<Item = Result<Watched, ServiceError>> + Send>>,
     ping: Interval,
-    /// The number of the last event of the generation.
+    /// The number of the last event that was seen.
     seen: i64,
 }
 

@@ -29,7 +29,7 @@ struct Leaving {
     service: Service,
     afterwork: TaskTracker,
     id: GenerationId,
-    /// The tries of a client that repeats its request after a lost connection.
+    /// Set if the client repeats its request by itself after a lost connection.
     present: Option<Present>,
     /// Makes the shutdown wait until it is known whether a task of `afterwork` must cancel the generation.
     open: TaskTrackerToken,

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::generation::FieldError;
 
-/// The body of an error. The response carries this document in its extensions to the outermost layer. That layer knows
-/// the request and writes the body.
+/// The body of an error. The extensions of the response carry this document to the outermost layer, which knows the
+/// request and writes the body.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProblemDocument {
     /// URI of the problem's type.

@@ -53,7 +53,7 @@ struct State {
     open: usize,
     /// When the connection was opened, or its last request ended.
     rests_since: Instant,
-    /// By the number of a request: since when its answer has waited for the client. Other requests are not listed.
+    /// The numbers of the requests whose answers wait for the client, each with the time since which the answer waits.
     unread: HashMap<u64, Instant>,
 }
 

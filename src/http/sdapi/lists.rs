@@ -97,7 +97,7 @@ pub(super) async fn control_net_modules(_: Caller) -> Json<Value> {
 }
 
 /// `GET /controlnet/control_types`: a single type with all preprocessors and all ControlNets, because the name of a
-/// ControlNet need not tell the type of the ControlNet.
+/// ControlNet does not always tell its type.
 pub(super) async fn control_types(State(service): State<Service>, _: Caller) -> Json<Value> {
     let names = [vec!["None".to_owned()], control_net_names(&service)].concat();
     let all = json!({

@@ -278,7 +278,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The picture of image-to-image, and its mask.
+    /// Reads the picture to start from, and its mask.
     fn source(&mut self) {
         match self.body.remove("init_images") {
             Some(Value::Array(mut images)) if images.len() <= 1 => {
