@@ -117,7 +117,7 @@ fn escaped(prompt: &str) -> String {
     escaped
 }
 
-/// Commas and colons separate settings, so a value that contains one is quoted as JSON.
+/// The value of a setting, quoted as JSON if it contains a separator of the format: a comma, a colon or a line break.
 fn quoted(value: &str) -> String {
     if value.contains([',', ':', '\n']) { Value::from(value).to_string() } else { value.to_owned() }
 }
