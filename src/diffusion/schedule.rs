@@ -1,8 +1,8 @@
 //! A schedule: the noise levels of a run, in the order of its steps.
 //!
 //! This module alone builds schedules, from a configuration and a number of steps. It rounds to float32 where diffusers
-//! does. Every schedule that it returns is valid: its levels are finite, and fall from noise to the picture. Only inverted
-//! flow levels rise from the picture to noise.
+//! does. Every schedule that it returns is valid: its levels are finite, and fall from noise to the picture. Only
+//! inverted flow levels rise from the picture to noise.
 
 use std::ops::Range;
 

@@ -81,7 +81,7 @@ pub fn decode_transparency(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     Ok(RgbImage { width: picture.width(), height: picture.height(), pixels })
 }
 
-/// Whether a picture has an alpha channel, and its number of pixels; read from the head of the file.
+/// Whether a picture has an alpha channel, and the picture's number of pixels; read from the head of the file.
 ///
 /// # Errors
 /// As [`size`].
