@@ -44,8 +44,8 @@ fn halved(image: &RgbImage) -> RgbImage {
 }
 
 /// Enlarges a picture of latent size by `factor`, with bilinear interpolation between the centers of pixels. If a side
-/// would have more than 512 pixels, the largest factor that fits replaces `factor`. A picture whose number of pixels does not match
-/// its size is returned unchanged; the encoder rejects it.
+/// would have more than 512 pixels, the largest factor that fits replaces `factor`. A picture whose number of pixels
+/// does not match its size is returned unchanged; the encoder rejects it.
 pub fn upscale(image: &RgbImage, factor: u32) -> RgbImage {
     let factor = factor.min(MAX_SIDE / image.width.max(image.height).max(1)).max(1);
     if factor == 1 || image.pixels.len() as u64 != image.expected_bytes() {

@@ -13,7 +13,7 @@ pub(in crate::diffusion) struct Flow {
     /// The last level before zero. The levels are stretched until their last one has this value; `None` does not
     /// stretch them.
     terminal: Option<f64>,
-    /// Whether the factor depends on the picture size.
+    /// Whether the factor of the shift depends on the picture size.
     is_dynamic: bool,
 }
 
@@ -39,7 +39,7 @@ impl Flow {
         Flow { shift, ..self }
     }
 
-    /// The factor; `None` if it depends on a picture size that is not known.
+    /// The factor of the shift; `None` if it depends on a picture size that is not known.
     pub(in crate::diffusion) fn factor(&self) -> Option<f64> {
         match self.shift {
             Shift::By(shift) => Some(shift),
@@ -48,7 +48,7 @@ impl Flow {
         }
     }
 
-    /// Whether the factor depends on the picture size.
+    /// Whether the factor of the shift depends on the picture size.
     pub(in crate::diffusion) fn is_dynamic(&self) -> bool {
         self.is_dynamic
     }
