@@ -69,7 +69,7 @@ impl LoraUse {
             }
         }
         if too_many {
-            fields.error("loras", "out_of_range", format!("and the prompt must name at most {} LoRAs together", LoraUse::MOST));
+            fields.error("loras", "out_of_range", format!("and the prompt must name at most {} LoRAs", LoraUse::MOST));
         }
         for LoraUse { name, scale } in &all {
             if scale.abs() > LoraUse::MAX_SCALE {

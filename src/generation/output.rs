@@ -156,8 +156,8 @@ impl Encoding {
     pub(super) fn check_size(self, fields: &mut Fields, width: u32, height: u32) {
         let (format, side) = (self.format(), width.max(height));
         if let Some(longest) = format.max_side().filter(|longest| side > *longest) {
-            let detail =
-                format!("must not be {} for a side of {side} pixels: the format allows at most {longest}", format.name());
+            let name = format.name();
+            let detail = format!("must not be {name} for a side of {side} pixels: the format allows at most {longest}");
             fields.error_below("output", "format", "out_of_range", detail);
         }
     }

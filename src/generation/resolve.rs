@@ -148,7 +148,7 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
     let controls = ControlUse::read(fields, on, rules);
     let feature_cache = FeatureCache::read(fields, on);
     if feature_cache.is_some() && !controls.is_empty() {
-        fields.error("feature_cache", "conflict", "excludes controls: ControlNets change the features that the cache would reuse");
+        fields.error("feature_cache", "conflict", "excludes controls: ControlNets change the cached features");
     }
     let has_mask = source.as_ref().is_some_and(|source| source.mask.is_some());
     let draw = Draw {
@@ -247,7 +247,7 @@ fn scheduler(
         }
         Some(Value::Object(map)) => {
             if let Some(key) = SchedulerChoice::key_of_long_text(&map) {
-                fields.error_below("scheduler", key, "out_of_range", "must not contain texts of more than 128 characters");
+                fields.error_below("scheduler", key, "out_of_range", "must have no text of more than 128 characters");
                 return (card.default_scheduler.clone(), asked);
             }
             SchedulerChoice::Object(map)

@@ -144,7 +144,8 @@ pub static CLASS_GUIDANCE_SCALE: Field = Field::new(
 .default(|on| on.card.classifier_guidance.then(|| 1.0.into()))
 .only(|card| card.classifier_guidance, Some("it has no classifier"));
 pub static ETA: Field =
-    Field::new("eta", SHARE, "η: for DDIM, the fraction of DDPM's noise that each step adds; γ of TCD.").default(|_| Some(0.0.into()));
+    Field::new("eta", SHARE, "η: for DDIM, the fraction of DDPM's noise that each step adds; γ of TCD.")
+        .default(|_| Some(0.0.into()));
 pub static SEED: Field = Field::new(
     "seed",
     Kind::Integer(|_| Integers { min: 0, max: i64::MAX as u64, multiple_of: 1 }),
@@ -284,7 +285,7 @@ pub static NEGATIVE_CROP_TOP_LEFT: Field =
 pub static NEGATIVE_TARGET_SIZE: Field =
     conditioning("negative_target_size", Kind::Pair { min: 1 }, "target_size of the negative prompt.");
 pub static AESTHETIC_SCORE: Field =
-    conditioning("aesthetic_score", SCORE, "The aesthetic score that a model with 5 time ids is conditioned on.")
+    conditioning("aesthetic_score", SCORE, "How pleasing the picture should look, for models such as SDXL's refiner.")
         .default(|_| Some(6.0.into()));
 pub static NEGATIVE_AESTHETIC_SCORE: Field =
     conditioning("negative_aesthetic_score", SCORE, "aesthetic_score of the negative prompt.")
@@ -314,8 +315,7 @@ pub static SWITCH_AT: Field =
 pub static REFINER_NEGATIVE_PROMPT: Field =
     Field::new("negative_prompt", PROMPT_TEXT, "The negative prompt of the refiner. The default is negative_prompt.");
 pub static REFINER_AESTHETIC_SCORE: Field =
-    Field::new("aesthetic_score", SCORE, "aesthetic_score for the refiner.")
-        .default(|_| Some(6.0.into()));
+    Field::new("aesthetic_score", SCORE, "aesthetic_score for the refiner.").default(|_| Some(6.0.into()));
 pub static REFINER_NEGATIVE_AESTHETIC_SCORE: Field =
     Field::new("negative_aesthetic_score", SCORE, "negative_aesthetic_score for the refiner.")
         .default(|_| Some(2.5.into()));

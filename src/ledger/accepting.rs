@@ -136,8 +136,7 @@ impl Change {
         self.one(&text, values![id, versions]).await
     }
 
-    /// The generation that the same request made before; an error if a different request has used the same idempotency
-    /// key or id.
+    /// The generation that the same request made before; an error if another request has used the key or id.
     async fn accepted_before(&mut self, acceptance: &Acceptance<'_>) -> Result<Option<Record>> {
         if let Some((key, _)) = acceptance.key {
             let text = format!(

@@ -101,7 +101,7 @@ pub struct Workload {
     ///
     /// Let n be the number of generations that run or are ahead in the queue, and s the number of slots of all workers
     /// together. Then k = n + 1 − s generations must end first (none if k ≤ 0). Running generations share the workers
-    /// equally, so the k with the least work left end first. If the last of these k had the work r left, the s − 1 that
+    /// equally, so the k with the least work left end first. If the last of these had the work r left, the s − 1 that
     /// still run also received r each. The estimate is the work left of the k, plus (s − 1) · r.
     pub cost: f64,
     /// Units per second of all workers that have measured their speed; 0 if none has.

@@ -104,7 +104,7 @@ impl Worker {
         Ok(())
     }
 
-    /// How long one attempt to write an outcome may take before it is repeated.
+    /// How long one try to write an outcome may take before the next try.
     pub(super) fn patience(&self) -> Duration {
         self.heartbeat.max(Duration::from_secs(1)) * 2
     }
