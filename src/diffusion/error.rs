@@ -63,8 +63,8 @@ pub enum InvalidSteps {
     #[error("must be below {bound:.4} so that one of the {steps} steps comes after it, not {}", Shown(*share))]
     BeginsAfterAll { steps: usize, share: f64, bound: f64 },
     #[error(
-        "cannot leave out the Runge-Kutta steps with which {class} starts; use another scheduler, or set skip_prk_steps \
-         to true"
+        "cannot leave out the Runge-Kutta steps with which {class} starts; use another scheduler, or set \
+         skip_prk_steps to true"
     )]
     BeginsLate { class: &'static str },
     #[error("{class} with this configuration takes no explicit {list}")]
@@ -72,8 +72,8 @@ pub enum InvalidSteps {
     #[error("{class} needs at least two sigmas, because the last one is where the last step ends")]
     OneSigma { class: &'static str },
     #[error(
-        "explicit timesteps cannot be combined with a spacing of noise levels (karras, exponential, beta, Lu), nor with \
-         timestep_type continuous"
+        "explicit timesteps cannot be combined with a spacing of noise levels (karras, exponential, beta, Lu), nor \
+         with timestep_type continuous"
     )]
     ListAndRespacing,
     #[error("explicit timesteps must fall")]
