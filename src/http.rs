@@ -107,7 +107,7 @@ pub struct AppState {
     pub draining: CancellationToken,
     /// Recognizes requests that clients repeat by themselves, even without an idempotency key.
     pub tries: Tries,
-    /// The model that each client of the A1111 face has chosen.
+    /// The model that each tenant has chosen through the A1111 face.
     sdapi_models: sdapi::ChosenModels,
     /// Runs tasks that must outlive their request, such as the cancellation for a client that disconnected. The
     /// shutdown waits for them.

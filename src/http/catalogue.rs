@@ -24,7 +24,7 @@ struct Model {
     state: &'static str,
     /// Memory that the weights take when they are loaded, in bytes.
     bytes: Option<u64>,
-    /// Whether requests that name no model use this one.
+    /// Whether requests that name no model use this model.
     default: bool,
     error: Option<String>,
     /// Notes for users about how the model's files were read.

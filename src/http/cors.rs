@@ -63,7 +63,7 @@ impl Cors {
             return;
         }
         let headers = response.headers_mut();
-        // A cache must not give the answer for one origin to another one.
+        // A cache must not give the answer for one origin to another origin.
         if self.0.iter().any(|origin| !origin.is_every()) {
             headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }

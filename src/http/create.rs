@@ -40,7 +40,7 @@ pub async fn create(
     answer(state, base, accept, prefer, request).await
 }
 
-/// `POST /v1/images.png` and the like, for shells: the path chooses a picture of this format as the answer.
+/// `POST /v1/images.png`, `.jpg` or `.webp`, for shells: the answer is a picture in the format that the path names.
 pub fn create_as(format: Format) -> MethodRouter<AppState> {
     let create = move |State(state): State<AppState>,
                        caller: Caller,

@@ -61,16 +61,16 @@ pub enum ApiError {
     #[error("this API key has expired")]
     KeyExpired,
     #[error(
-        "this API key does not have the scope {}; GET needs read, other methods need generate, and the operator's routes \
-         need admin",
+        "this API key does not have the scope {}; GET needs read, other methods need generate, and the operator's \
+         routes need admin",
         .0.as_str()
     )]
     ScopeMissing(Scope),
     #[error("this API key may not use the model {model:?}, only {}", .allowed.join(", "))]
     ModelForbidden { model: String, allowed: Vec<String> },
     #[error(
-        "this listener requires the operator's token: Authorization: Bearer TOKEN, with operator.token of the settings or \
-         the contents of the file operator.token in data_dir"
+        "this listener requires the operator's token: Authorization: Bearer TOKEN, with operator.token of the settings \
+         or the contents of the file operator.token in data_dir"
     )]
     MissingToken,
     #[error("Authorization contains neither the operator's token nor an API key with the scope admin")]

@@ -73,7 +73,7 @@ struct Links {
     #[serde(rename = "self")]
     itself: String,
     events: String,
-    /// When the signed URL of the events expires; `None` if it is not signed.
+    /// When the signed URL of the events expires; `None` if the URL is not signed.
     events_expires_at: Option<String>,
     cancel: String,
 }
@@ -166,7 +166,7 @@ pub fn retry_after_s(view: &View, pace: Option<Pace>) -> u64 {
     left.ceil().clamp(1.0, 60.0) as u64
 }
 
-/// The `ETag` of the object. It changes with the record. While the record stays the same, it changes with the queue
+/// The `ETag` of the object. The tag changes with the record. For the same record, the tag changes with the queue
 /// position, with the phase and the step of the progress, and with the expiry of signed URLs.
 pub fn etag(view: &View, signer: &Signer) -> String {
     let version = view.record.version;

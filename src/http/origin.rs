@@ -22,8 +22,8 @@ use super::{
 };
 use crate::config::{HostPattern, Http, Operator};
 
-/// Paths that may be requested under any host name: those of health checks and metrics, whose programs use names and
-/// addresses that the server does not know.
+/// Paths that may be requested under any host name: those of health checks and metrics. The programs that request these
+/// paths use names and addresses that the server does not know.
 pub(super) const PROBES: [&str; 6] = ["/livez", "/readyz", "/startupz", "/metrics", "/health", "/healthz"];
 
 /// The host names and pages that a listener accepts as its own.

@@ -41,7 +41,7 @@ impl AnswerBudget {
         AnswerBudget { own: Arc::new(Semaphore::new(self.most)), ..self.clone() }
     }
 
-    /// Waits until there is room. An answer larger than the room of a connection takes all of it.
+    /// Waits until there is room. An answer larger than the room of a connection takes all of this room.
     ///
     /// # Errors
     /// [`ApiError::AnswersUnread`] if there is no room within `http.write_timeout_s`.

@@ -60,7 +60,7 @@ pub async fn last(
     Ok((room, line))
 }
 
-/// The members of every object. `response` is empty, because it is for the text of text models.
+/// The members of every object. `response` is empty, because only text models use this member.
 fn line(about: &About, done: bool) -> Value {
     json!({"model": about.model, "created_at": rfc3339(OffsetDateTime::now_utc()), "response": "", "done": done})
 }

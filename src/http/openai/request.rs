@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Operation;
 use crate::generation::{Fields, Format, Limits, ModelCard};
 
-/// The parts of the answer that the request decides, and not the generation.
+/// The properties of the answer that depend on the request, not on the generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// Whether the answer is a stream of events.

@@ -54,7 +54,7 @@ struct Feed {
     client: Client,
     wanted: Wanted,
     follower: Follower,
-    /// Finished pictures that are not sent yet, with the generation.
+    /// Finished pictures that are not sent yet, each with the record of the generation.
     due: VecDeque<(Box<Record>, Artifact)>,
     /// Room for the last finished picture, until the client takes the next event.
     room: Option<AnswerRoom>,

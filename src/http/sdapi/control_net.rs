@@ -132,8 +132,8 @@ fn is_fitted(unit: &Map<String, Value>) -> bool {
     unit.get("resize_mode").is_some_and(|mode| !mode.is_null() && *mode != json!("Just Resize") && *mode != json!(0))
 }
 
-/// The note about entry `index` of `controls`, whose unit `place` asks to crop or fill its picture. `None` if the
-/// picture has the shape of the picture to draw and was not stretched.
+/// The note about unit `place`, which asks to crop or fill the picture of entry `index` of `controls`. `None` if that
+/// picture already has the shape of the picture to draw.
 pub(super) fn stretched(draw: &Draw, index: usize, place: usize) -> Option<String> {
     let image = &draw.controls.get(index)?.image;
     let has_shape = u64::from(image.width) * u64::from(draw.height) == u64::from(image.height) * u64::from(draw.width);

@@ -1,4 +1,4 @@
-//! `/sdapi/v1/options`: of the web interface's many options, the model alone can be set.
+//! `/sdapi/v1/options`: of the web interface's many options, only the model can be set.
 
 use std::{collections::HashMap, sync::Arc};
 
