@@ -46,8 +46,8 @@ pub fn word_tags(prompt: &str) -> Vec<WordTag<'_>> {
     tags
 }
 
-/// A text in the form in which CLIP's tokenizer compares added tokens: composed (NFC), one space for each run of white
-/// space, in lower case.
+/// A text in the form in which CLIP's tokenizer compares added tokens: composed (NFC), one space for each sequence of
+/// white space, in lower case.
 pub fn folded(text: &str) -> String {
     let mut normalized = NormalizedString::from(text);
     match normalize(&mut normalized) {
