@@ -57,7 +57,7 @@ pub enum Decoder {
     /// The model's own autoencoder.
     #[default]
     Full,
-    /// A much smaller network that approximates the autoencoder: the part `vae_tiny` of the model folder.
+    /// A much smaller network that approximates the autoencoder: the component `vae_tiny` of the model folder.
     Tiny,
 }
 
@@ -67,7 +67,7 @@ impl Decoder {
         let name = table::DECODER.name;
         if fields.peek(name).is_some_and(|word| word == "tiny") && !on.card.decoders.contains(&Decoder::Tiny) {
             fields.take(name);
-            let detail = format!("must be full, not tiny: the model {:?} has no part vae_tiny", on.card.name);
+            let detail = format!("must be full, not tiny: the model {:?} has no component vae_tiny", on.card.name);
             fields.error(name, "invalid_value", detail);
         }
         fields.get_or_default(&table::DECODER, on)

@@ -50,8 +50,8 @@ impl Levels {
     }
 }
 
-/// Takes the list in the field `name`. `entry` converts one entry and returns `None` if the entry is invalid, which is
-/// an error of the field; `what` describes the entries in the error message.
+/// Takes the list in the field `name`. `entry` converts one entry, and returns `None` for an invalid entry, which
+/// becomes an error; `what` describes the entries in the error message.
 fn list(
     fields: &mut Fields,
     name: &str,

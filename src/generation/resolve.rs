@@ -30,8 +30,8 @@ pub trait Rules {
     fn fault(&self, _model: &str) -> Option<String> {
         None
     }
-    /// Checks whether the model can be sampled with this scheduler in `steps` steps or, if the request lists noise
-    /// levels, over these `levels`. Returns the number of steps.
+    /// Checks whether this scheduler can sample the model in `steps` steps or, if there are `levels`, over these noise
+    /// levels. Returns the number of steps.
     ///
     /// # Errors
     /// The wrong key of the scheduler's object, and a description. The key is `""` if the choice as a whole is wrong,

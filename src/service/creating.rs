@@ -158,8 +158,8 @@ impl Service {
         }
         match accepted {
             Ok(Accepted::New(record)) => {
-                // If there are `uploads`, another generation had this id during the preparation. It has been erased in
-                // the meantime, so the pictures are stored now.
+                // If there are `uploads`, another generation had this id during the preparation. That generation was
+                // erased in the meantime, so the pictures are stored now.
                 for uploads in &uploads {
                     intake::keep(uploads, id, blobs).await?;
                 }

@@ -107,7 +107,7 @@ impl Live {
         let _ = self.0.erasures.0.send((tenant, id));
     }
 
-    /// A channel of the erasures from now on, of all tenants.
+    /// A channel that receives the erasures of all tenants from now on.
     pub(super) fn erasures(&self) -> broadcast::Receiver<(u64, GenerationId)> {
         self.0.erasures.0.subscribe()
     }

@@ -1,4 +1,4 @@
-//! Admits generations to computing as long as their memory fits a bound; the others wait in a queue.
+//! Lets generations compute as long as their memory fits a bound; further generations wait in a queue.
 
 use std::sync::Arc;
 

@@ -19,7 +19,7 @@ impl Worker {
     pub(super) async fn send_heartbeats(self: Arc<Self>, stop: CancellationToken) {
         let mut told = None;
         loop {
-            // An answer that comes after the next heartbeat is due is useless, so both requests end then. They run
+            // Both requests end when the next heartbeat is due, because a later answer is useless. They run
             // concurrently, so at most two heartbeat intervals pass between two checks for lapsed leases.
             let (renewed, shown) = tokio::join!(
                 tokio::time::timeout(self.heartbeat, self.renew()),

@@ -22,7 +22,7 @@ pub struct Sweeper {
     /// Time between two deletions of generations that were kept long enough.
     pub interval: Duration,
     /// Time between two searches for files that no row refers to. Such files are deleted only if they are older than
-    /// this.
+    /// this time.
     pub orphan_age: Duration,
     /// How generations of lost workers are taken back.
     pub reaping: Reaping,

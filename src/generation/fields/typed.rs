@@ -149,7 +149,7 @@ impl Fields {
 fn default_of<T: DeserializeOwned>(field: &Field, on: &Bounds<'_>) -> T {
     let default = (field.default)(on).unwrap_or(Value::Null);
     serde_json::from_value(default)
-        .expect("the default of every such field has the type of the field: tests send requests without the field")
+        .expect("every field of `get_or_default` has a default of its own type: tests send requests without the field")
 }
 
 impl Numbers {
