@@ -43,7 +43,7 @@ use crate::{
 /// Defines `FAMILIES` and `draw` for a list of families.
 macro_rules! families {
     ($($family:expr),+ $(,)?) => {
-        /// All families. The first one in this list that reads a folder is the family of the folder (see [`of`]).
+        /// All families. The first family of this list that reads a folder is the family of the folder (see [`of`]).
         pub static FAMILIES: &[&dyn Family] = &[$(&$family),+];
 
         /// Draws a prepared generation with the recipe of its model's family.

@@ -1,7 +1,7 @@
 //! A memory arena for activations and packed weights.
 //!
-//! A step of a network creates hundreds of tensors of the same sizes as the step before. If the memory of each tensor
-//! came from the system, the system would map and zero its pages each time, which costs as much as some of the
+//! A step of a network creates hundreds of tensors of the same sizes as the step before. If the memory of the tensors
+//! came from the system, the system would map and zero the pages of every tensor, which costs as much as some of the
 //! operations on the tensors. The arena is one range of addresses, backed by huge pages if the system has them (packed
 //! weights are read faster from huge pages). The memory in use grows to the peak of the largest step; the arena keeps
 //! this memory until [`release`].
@@ -80,8 +80,8 @@ const LEAST: usize = 1 << 15;
 /// The size of a page in bytes. Blocks begin and end at page boundaries.
 const PAGE: usize = 1 << 12;
 
-/// A layout that only [`is_installed`] requests, so that [`Allocator`] recognizes its request: one byte with an unusual
-/// alignment.
+/// The layout by which [`Allocator`] recognizes the request of [`is_installed`]: one byte with an alignment that no
+/// other code requests.
 const QUESTION: Layout = match Layout::from_size_align(1, 1 << 13) {
     Ok(layout) => layout,
     Err(_) => panic!("a power of two is an alignment"),
@@ -231,7 +231,7 @@ pub fn release() {
     free.touched = free.used().min(touched);
 }
 
-/// Makes glibc return freed blocks of at least 4 MiB to the system at once. Call it when a server process starts.
+/// Makes glibc return freed blocks of at least 4 MiB to the system at once. To be called when a server process starts.
 ///
 /// glibc makes a mapping of its own for each block above the mmap threshold, and removes the mapping when the program
 /// frees the block. Without this call, the threshold grows up to 32 MiB when larger blocks are freed. Then glibc keeps

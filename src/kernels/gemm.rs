@@ -79,8 +79,8 @@ pub(super) struct PanelsRef<'a> {
 /// out = a · b or out += a · b, for some panels and some lines of b.
 ///
 /// Each element is summed over k in ascending order with fused multiply-adds, starting from 0 or from the old value. So
-/// its bits do not depend on the tile, on the numbers of lines, threads and vector lanes, or on the division of k into
-/// pieces.
+/// the bits of an element do not depend on the tile, on the numbers of lines, threads and vector lanes, or on the
+/// division of k into pieces.
 pub(super) struct Product<'a> {
     /// One line of `depth.len()` values for each line of `out`. The lines are `a_stride` values apart.
     pub a: &'a [f32],
@@ -120,8 +120,8 @@ impl WithSimd for Product<'_> {
 
 impl Product<'_> {
     /// Iterates over pieces of k and over groups of `P` panels, with tiles of up to `H` lines. If at most half of
-    /// the last panel is used, its tiles have up to 12 lines. A panel is `V` vectors wide, and half a panel is `HALF`
-    /// vectors wide.
+    /// the last panel is used, the tiles of this panel have up to 12 lines. A panel is `V` vectors wide, and half a
+    /// panel is `HALF` vectors wide.
     #[inline(always)]
     fn pieces<S: Simd, const H: usize, const P: usize, const V: usize, const HALF: usize>(mut self, simd: S) {
         let rows = self.out.lines();
@@ -372,7 +372,7 @@ mod tests {
             let width = corner.len();
             product(&a[last * k..], k, b, panel..panel + 1, &mut corner, width);
             prop_assert_eq!(&alone[panel * WIDTH..], &corner);
-            // The product is the same if two calls sum one part of k each.
+            // The result is the same if one product sums a part of k and a second product adds the rest.
             let mut parts = vec![f32::NAN; rows * n];
             for depth in [0..k / 3, k / 3..k] {
                 let (a, add, panels) = (&a[depth.start..], depth.start > 0, 0..b.count());

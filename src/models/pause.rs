@@ -1,4 +1,4 @@
-//! Pauses between the layers of a network, at which the caller can interrupt a computation and continue it later.
+//! Pauses between the layers of a network. At a pause, the caller can interrupt a computation and continue it later.
 
 use std::{
     pin::pin,

@@ -1,4 +1,4 @@
-//! The tokenizers of a model without its networks, to find out how much of a prompt the model reads.
+//! The tokenizers of a model without its networks. They show how much of a prompt the model reads.
 
 use super::{ClipTokenizer, tokenizer::Triggers, word_tags::WordTag};
 use crate::generation::PromptSyntax;

@@ -22,7 +22,7 @@ pub struct WordTag<'a> {
 /// All tags of a prompt, in order. The time is linear in the length of the prompt.
 pub fn word_tags(prompt: &str) -> Vec<WordTag<'_>> {
     let mut text = NormalizedString::from(prompt);
-    // A prompt that cannot be normalized has no tags, but its text is encoded all the same.
+    // A prompt that cannot be normalized has no tags, but its text is still encoded.
     if !prompt.contains('<') || normalize(&mut text).is_err() {
         return Vec::new();
     }

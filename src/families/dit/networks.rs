@@ -119,7 +119,7 @@ impl DiTNetworks {
         let Some(classes) = rows.iter().map(|row| row.class).collect::<Option<Vec<u32>>>() else {
             candle_core::bail!("a row has no class")
         };
-        // If the network also predicts variances, they are the second half of its outputs, which is not used.
+        // If the network also predicts variances, these are the second half of the outputs. This half is not used.
         let predictions = self.transformer.forward(&samples, &t, &classes).await?.narrow(1, 0, c)?;
         let rows: Vec<Vec<f32>> = predictions.contiguous()?.flatten_from(1)?.to_vec2()?;
         Ok(rows.into_iter().map(|prediction| Denoised { prediction, features: None }).collect())
