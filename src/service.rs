@@ -138,7 +138,7 @@ pub struct Waited {
 /// A page of a list of generations.
 #[derive(Debug)]
 pub struct ViewPage {
-    /// The generations. Their progress and their places in the queue are not read.
+    /// The generations, without their progress and their places in the queue.
     pub views: Vec<View>,
     /// Whether the query has more generations after this page.
     pub has_more: bool,
@@ -231,7 +231,7 @@ impl Service {
             return Ok(Waited { is_cut_short: false, view: self.seen(record.clone(), None, None) });
         }
         let events = async {
-            // The watch starts at the first event. It does not end at the earlier terminal event of a revived
+            // The watch starts at the first event, and does not end at the earlier terminal event of a revived
             // generation, because only the last event counts.
             let mut watched = Box::pin(self.watch(record, 0));
             while let Some(seen) = watched.next().await {

@@ -1,5 +1,5 @@
-//! Approximations: settings that make a picture faster and change it slightly. They are off by default, and the API and
-//! the picture's metadata list those in use.
+//! Approximations: settings that make a picture faster and change it slightly. All are off by default; the API and the
+//! picture's metadata list the ones in use.
 
 use serde::{Deserialize, Serialize};
 

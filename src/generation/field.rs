@@ -157,7 +157,7 @@ impl Field {
         Field { required, ..self }
     }
 
-    /// Restricts the field to models that `take` it; `why` says why the others do not.
+    /// Restricts the field to models that `take` it; `why` says why other models do not take the field.
     pub const fn only(self, take: fn(&ModelCard) -> bool, why: Option<&'static str>) -> Field {
         Field { takers: Takers { take, why }, ..self }
     }

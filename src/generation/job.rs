@@ -34,7 +34,7 @@ pub struct Job {
     pub webhook: Option<Webhook>,
     /// The client's own labels.
     pub metadata: BTreeMap<String, String>,
-    /// Warnings to the client about the pictures. They have no effect on how the pictures are drawn.
+    /// Warnings to the client about the pictures. Warnings have no effect on how the pictures are drawn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
 }
@@ -78,8 +78,8 @@ impl Job {
         draw.approximations()
     }
 
-    /// The request that draws the same picture again: `params` of the API. It contains the fields of the table for
-    /// which [`Field::shown`](super::Field::shown) is true.
+    /// The request that draws the same picture again: `params` of the API, with the fields of the table for which
+    /// [`Field::shown`](super::Field::shown) is true.
     pub fn params(&self) -> Map<String, Value> {
         let mut stored = match serde_json::to_value(self) {
             Ok(Value::Object(stored)) => stored,

@@ -27,7 +27,7 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
     ///
     /// A generation whose number of crashes has reached [`Claimant::alone_from`] runs exclusively: only an `idle`
     /// worker claims it, and claims nothing else while it runs. While it is the first in the queue, workers that are
-    /// not idle claim nothing, so that they become idle. Once it is claimed, they claim again.
+    /// not idle claim nothing, so that they become idle. Once that generation is claimed, they claim again.
     async fn claim(&self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>> {
         if limit == 0 {
             return Ok(Vec::new());

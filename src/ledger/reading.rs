@@ -68,7 +68,7 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         Ok(rows.iter().filter_map(|row| read(row).inspect_err(skipped).ok()).collect())
     }
 
-    /// The number of this tenant's last event; 0 if it has none.
+    /// The number of this tenant's last event; 0 if the tenant has none.
     async fn last_event_of(&self, tenant: &str) -> Result<i64> {
         let row = self.as_ref().read("SELECT last_event FROM tenants WHERE id = $1", values![tenant]).await?.pop();
         Ok(row.map(|row| row.get("last_event")).transpose()?.unwrap_or(0))

@@ -38,7 +38,7 @@ pub struct Load {
     pub running: usize,
     /// The total cost of these generations, in 10⁹ multiplications.
     cost: f64,
-    /// Whether the device has failed. It gets no more generations.
+    /// Whether the device has failed. A failed device gets no more generations.
     pub failed: bool,
 }
 

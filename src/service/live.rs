@@ -48,7 +48,8 @@ impl Default for Erasures {
     }
 }
 
-/// Maximum number of erasures that a watcher may be behind. A watcher that is further behind misses the oldest ones.
+/// Maximum number of erasures that a watcher may be behind. A watcher that is further behind misses the oldest
+/// erasures.
 const MOST_ERASED: usize = 1000;
 
 /// A number that stands for a tenant in messages between processes: the first bytes of the SHA-256 of its id.

@@ -72,7 +72,7 @@ impl Memory {
         loop {
             let freed = self.0.freed.notified();
             if self.state().enter(taken.ticket, &self.0) {
-                // Wakes the generations behind this one, which check again whether they fit.
+                // Wakes the other waiting generations, which check again whether they fit.
                 self.0.freed.notify_waiters();
                 return taken;
             }
@@ -146,7 +146,7 @@ impl State {
         let plans = || self.computing.iter().map(|(_, device, plan)| (*device, *plan)).chain([new]);
         let held = plans().fold(0u64, |held, (_, plan)| held.saturating_add(plan.held));
         // The calls of one device run one after the other, so only its largest call counts. The calls of several
-        // devices run at the same time, so they are added.
+        // devices run at the same time, so their memory is added.
         let share = Settings::call_bytes(of.bound / of.devices as u64);
         let calls = (0..of.devices).fold(0u64, |calls, device| {
             let here = plans().filter(|(on, _)| *on == device).map(|(_, plan)| plan.call).max();

@@ -23,7 +23,7 @@ use crate::{
     ledger::{ListQuery, Reads, StoreError},
 };
 
-/// Events that are read at a time, which bounds the memory of a watcher.
+/// Maximum number of events that are read at a time. This bounds the memory of a watcher.
 const PAGE: usize = 100;
 /// Maximum number of running generations whose progress and previews a watcher receives. Durable events come from all
 /// generations.
@@ -140,7 +140,7 @@ impl Watcher {
     /// Waits until there may be new events, or there is progress to deliver.
     async fn wait(&mut self) {
         tokio::select! {
-            // This cannot fail, because the sender lives as long as `live`.
+            // The wait cannot fail, because the sender lives as long as `live`.
             _ = self.events.changed() => {
                 tokio::time::sleep(EVENTS_PAUSE).await;
                 self.events.mark_unchanged();

@@ -19,7 +19,7 @@ impl Worker {
     pub(super) async fn send_heartbeats(self: Arc<Self>, stop: CancellationToken) {
         let mut told = None;
         loop {
-            // Both requests end when the next heartbeat is due, because a later answer is useless. They run
+            // Both requests end when the next heartbeat is due, because a later answer is useless. The requests run
             // concurrently, so at most two heartbeat intervals pass between two checks for lapsed leases.
             let (renewed, shown) = tokio::join!(
                 tokio::time::timeout(self.heartbeat, self.renew()),
@@ -38,8 +38,8 @@ impl Worker {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.heartbeat) => {}
-                // An operator may have drained the worker. Only the answer to a report says so, and without `told` the
-                // next heartbeat reports.
+                // An operator may have drained the worker, which only the answer to a report says. Without `told`, the
+                // next heartbeat is a report.
                 () = self.drain.announced() => told = None,
                 () = stop.cancelled() => return,
             }

@@ -22,7 +22,7 @@ pub struct Slots {
 pub(super) struct WaitingCount(Arc<AtomicUsize>);
 
 impl Slots {
-    /// `most` generations compute at the same time.
+    /// At most `most` generations compute at the same time.
     pub fn new(most: usize) -> Slots {
         Slots {
             most,

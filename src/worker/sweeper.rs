@@ -1,5 +1,5 @@
-//! The sweeper: expires generations that waited too long, takes back those of lost workers, and deletes those that were
-//! kept long enough.
+//! The sweeper: expires generations that waited too long, takes back generations of lost workers, and deletes
+//! generations that were kept long enough.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,7 +37,7 @@ pub struct Sweeper {
 
 /// Time between two searches for expired generations, even if `interval` is longer.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum number of generations that are read at a time for deletion, which bounds the memory. Each generation is
+/// Maximum number of generations that are read at a time for deletion. This bounds the memory. Each generation is
 /// deleted in a transaction of its own.
 const PAGE: usize = 100;
 

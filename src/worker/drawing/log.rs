@@ -11,7 +11,7 @@ use crate::{
     worker::executor::{Claimed, failed},
 };
 
-/// The log files of one attempt, each with one portion of the log. They continue the files of earlier attempts, and
+/// The log files of one attempt, each with one portion of the log. The files continue those of earlier attempts, and
 /// each file is written once. If a file cannot be read or written, the next attempt computes more, but the generation
 /// does not fail.
 pub(super) struct LogFiles {

@@ -153,8 +153,8 @@ async fn read(acquired: Acquired, metrics: &Metrics) -> Result<Result<ModelLease
         let begun = Instant::now();
         let lease = ticket.read();
         seconds.observe(begun.elapsed().as_secs_f64());
-        // Reading a model leaves many freed blocks, about 30 MiB for the embedded model. They are returned to the
-        // system.
+        // Reading a model leaves many freed blocks, about 30 MiB for the embedded model. `trim` returns the blocks to
+        // the system.
         arena::trim();
         lease
     });
