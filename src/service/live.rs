@@ -102,7 +102,7 @@ impl Live {
         self.0.events.subscribe()
     }
 
-    /// Tells the watchers of a tenant that a client has erased a generation. `tenant` is a [`tenant_number`].
+    /// Tells the watchers of a tenant that a client has erased a generation. `tenant` is a `tenant_number`.
     pub fn erased(&self, tenant: u64, id: GenerationId) {
         // Sending fails only if nobody watches.
         let _ = self.0.erasures.0.send((tenant, id));

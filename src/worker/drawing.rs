@@ -205,9 +205,9 @@ mod tests {
         let lost = RunError::NotFinite { what: "the output of the network \"unet\"".to_owned(), step: 2, steps: 4 };
         let Outcome::Failed(problem) = ended_early(lost, &draw) else { panic!("it fails") };
         assert_eq!((problem.code.as_str(), problem.retryable), ("not_finite", false));
-        let said = "the output of the network \"unet\" is not finite in step 2 of 4; the picture was drawn with scheduler \
-                    ipndm, steps 4, class_guidance_scale 10, LoRA \"x\" with scale 4; smaller scales or another scheduler \
-                    may help";
+        let said = "the output of the network \"unet\" is not finite in step 2 of 4; the picture was drawn with \
+                    scheduler ipndm, steps 4, class_guidance_scale 10, LoRA \"x\" with scale 4; smaller scales or \
+                    another scheduler may help";
         assert_eq!(problem.message, said);
         let other = ended_early(RunError::Panicked, &draw);
         assert!(matches!(other, Outcome::Failed(problem) if problem.code == "internal"));
