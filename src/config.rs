@@ -389,14 +389,14 @@ impl Config {
             return bound("database.max_connections", "must be at least 2");
         }
         if self.database.url.is_empty() && self.role != ProcessRole::All {
-            return bound("role", "must be all where database.url is empty: one process alone may use a SQLite file");
+            return bound("role", "must be all if database.url is empty: only one process can use a SQLite file");
         }
         let worker = &self.worker;
         if !(worker.heartbeat_s.0 * 2 <= worker.self_fence_s.0 && worker.self_fence_s.0 < worker.lease_s.0) {
             return bound(
                 "worker",
-                "needs two heartbeat_s within self_fence_s, and self_fence_s shorter than lease_s, or a worker that is cut \
-                 off would still write when another one has its generations",
+                "heartbeat_s must be at most half of self_fence_s, and self_fence_s less than lease_s; otherwise a worker \
+                 without a connection would still compute generations that another worker has claimed",
             );
         }
         if self.limits.max_side_pixels < 8 || self.limits.max_images == 0 || self.limits.max_steps == 0 {

@@ -8,7 +8,8 @@
 //! timesteps, `n` steps, `t` a timestep in `[0, T)`. A noise level is a pair `(α, σ)`: at this level, the state of a
 //! run is `x = α x0 + σ ε`, where `x0` are the latents of the picture and `ε` is unit noise. The level is variance
 //! preserving if `α² + σ² = 1`. In the code, `noise` of a level means `σ/α`, the noise in `x/α` (σ of Karras et al.
-//! 2022).
+//! 2022). A [`Point`] is a level with its timestep. A schedule has one point at the start of each step, and the *end*:
+//! the point after the last step.
 //!
 //! Reading order: [`sample()`] (the entry point of a run), [`schedule`], `samplers`, then the modules that they use.
 

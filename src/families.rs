@@ -43,13 +43,13 @@ use crate::{
 /// Defines `FAMILIES` and `draw` for a list of families.
 macro_rules! families {
     ($($family:expr),+ $(,)?) => {
-        /// All families, in the order in which [`of`] asks them whether they read a folder.
+        /// All families. The first family of this list that reads a folder is the family of the folder (see [`of`]).
         pub static FAMILIES: &[&dyn Family] = &[$(&$family),+];
 
         /// Draws a prepared generation with the recipe of its model's family.
         ///
         /// # Errors
-        /// The recipe fails.
+        /// The recipe fails, or no family of the list has the name of the model's family.
         pub async fn draw(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
             let family = prepared.model.family;
             $(
@@ -75,7 +75,7 @@ families![
     ClassifierGuidance
 ];
 
-/// The message about a single-file checkpoint that is not a safetensors file. It says what to do with the file.
+/// The error for a single-file checkpoint that is not a safetensors file.
 pub const PICKLED_CHECKPOINT: &str = "a pickle, which can run code when it is read; only safetensors files are read: convert it in Python with diffusers, \
      StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)";
 

@@ -1,4 +1,5 @@
-//! The domain: requests, generations and their results, and the rules for them. No I/O, no clock, no candle.
+//! The domain: requests, generations and their results, and the rules for them. No I/O and no candle; only a new id
+//! reads the clock.
 //!
 //! A request enters as a JSON object ([`Fields`]) and becomes a [`Job`], in which every default is filled in; `None`
 //! has a fixed meaning, such as no refiner. Later code repeats only the checks that depend on the files of models,

@@ -107,7 +107,7 @@ pub struct AppState {
     pub draining: CancellationToken,
     /// Recognizes requests that clients repeat by themselves, even without an idempotency key.
     pub tries: Tries,
-    /// The model that each client of the A1111 face has chosen.
+    /// The model that each tenant has chosen through the A1111 face.
     sdapi_models: sdapi::ChosenModels,
     /// Runs tasks that must outlive their request, such as the cancellation for a client that disconnected. The
     /// shutdown waits for them.
@@ -172,10 +172,10 @@ fn guarded(router: Router, origins: Origins, bases: Bases) -> Router {
 
 fn assemble<S: Clone + Send + Sync + 'static>(endpoints: Vec<Route<S>>) -> Router<S> {
     let mut seen = BTreeSet::new();
-    let own = endpoints.into_iter().filter(|end| seen.insert((end.method.to_string(), end.routed)));
-    let routed = own.fold(Router::new(), |router, Route { routed, handler, face, .. }| {
-        let spoken = middleware::map_response(move |response| attach_face(response, ResponseFace(face)));
-        router.route(routed, handler.layer(spoken))
+    let distinct = endpoints.into_iter().filter(|route| seen.insert((route.method.to_string(), route.routed)));
+    let routed = distinct.fold(Router::new(), |router, Route { routed, handler, face, .. }| {
+        let with_face = middleware::map_response(move |response| attach_face(response, ResponseFace(face)));
+        router.route(routed, handler.layer(with_face))
     });
     routed.method_not_allowed_fallback(page::wrong_method)
 }
@@ -193,8 +193,8 @@ async fn choose_face(request: Request, next: Next) -> Response {
     response
 }
 
-/// Adds the layers around every route, the outermost last. The bound of axum on body sizes is disabled, because the
-/// extractor of bodies has its own bound.
+/// Adds the layers around every route, the outermost last. The layer that disables axum's bound on the size of bodies
+/// is here because the extractor of bodies has its own bound.
 pub fn finish(router: Router, metrics: Metrics) -> Router {
     let compressed = SizeAbove::new(512).and(is_compressible);
     router
@@ -204,9 +204,9 @@ pub fn finish(router: Router, metrics: Metrics) -> Router {
         .layer(middleware::from_fn_with_state(metrics, observe::observe))
 }
 
-/// Whether a response should be compressed, which is so for texts only. Pictures are compressed already, also those
-/// within JSON answers; such an answer has an [`AnswerRoom`](listener::AnswerRoom). Event streams stay uncompressed,
-/// because an event must not wait in a compressor's buffer.
+/// Whether a response should be compressed: only text should. Pictures are compressed already, also inside JSON; a JSON
+/// answer with pictures has an [`AnswerRoom`](listener::AnswerRoom). Event streams stay uncompressed, because an event
+/// must not wait in a compressor's buffer.
 fn is_compressible(_: StatusCode, _: Version, headers: &HeaderMap, extensions: &axum::http::Extensions) -> bool {
     if extensions.get::<listener::AnswerRoom>().is_some() {
         return false;

@@ -107,7 +107,7 @@ pub struct Parts {
     pub computes: bool,
     /// Whether the worker of this process is drained.
     pub drain: Drain,
-    /// Set when the server stops taking work.
+    /// Canceled when the server stops taking work.
     pub draining: CancellationToken,
     /// Runs tasks that must run to their end even if their caller is no longer polled.
     pub tasks: TaskTracker,
@@ -138,7 +138,7 @@ pub struct Waited {
 /// A page of a list of generations.
 #[derive(Debug)]
 pub struct ViewPage {
-    /// The generations. Their progress and their places in the queue are not read.
+    /// The generations, without their progress and their places in the queue.
     pub views: Vec<View>,
     /// Whether the query has more generations after this page.
     pub has_more: bool,
@@ -162,7 +162,7 @@ pub enum ServiceError {
     Catalogue(String),
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    #[error("a key is needed")]
+    #[error("an API key is required")]
     MissingKey,
     #[error("the API key is unknown")]
     InvalidKey,
@@ -231,7 +231,7 @@ impl Service {
             return Ok(Waited { is_cut_short: false, view: self.seen(record.clone(), None, None) });
         }
         let events = async {
-            // The watch starts at the first event. It does not end at the earlier terminal event of a revived
+            // The watch starts at the first event, and does not end at the earlier terminal event of a revived
             // generation, because only the last event counts.
             let mut watched = Box::pin(self.watch(record, 0));
             while let Some(seen) = watched.next().await {
@@ -250,8 +250,8 @@ impl Service {
     }
 
     /// Returns when the generation is queued and no worker takes work: the worker of this process is drained, and no
-    /// other process shares the store. Running generations still end. `seen` is the number of the last event that the
-    /// caller has seen; the function does not return before the caller has seen all events.
+    /// other process shares the store. A drained worker still finishes its running generations. `seen` is the number of
+    /// the last event that the caller has seen; the function does not return before the caller has seen all events.
     pub async fn stands_still(&self, id: GenerationId, seen: i64) {
         const PAUSE: Duration = Duration::from_secs(1);
         if self.0.store.is_shared() {

@@ -1,4 +1,4 @@
-//! Notifies receivers of generations over HTTP, according to Standard Webhooks 1.0.0.
+//! Sends notifications about generations to clients' HTTP servers, according to Standard Webhooks 1.0.0.
 //!
 //! [`EndpointRegistry`] manages endpoints and checks the webhook of a request. [`Deliverer`] sends the messages that
 //! the ledger holds. [`Guard`] decides which addresses may be contacted.

@@ -115,8 +115,9 @@ impl Worker {
         self.outbox.tell(Hint::Queued);
     }
 
-    /// Starts the run of a claimed generation in a task of its own, so that it continues while the worker waits for the
-    /// store. The run is registered before its task begins, so that a stop of the worker cancels every claimed run.
+    /// Starts the run of a claimed generation in a task of its own, so that the run continues while the worker waits
+    /// for the store. The run is registered before its task begins, so that a stop of the worker cancels every claimed
+    /// run.
     fn start(self: &Arc<Self>, record: Record, lease: Lease) {
         let cancel = Cancel::default();
         self.live.begin(lease.clone(), cancel.clone());

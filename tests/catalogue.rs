@@ -496,7 +496,7 @@ fn contradictions_in_a_folder_are_noted() {
     std::fs::write(&index, text).unwrap();
     let catalogue = Catalogue::open(models.path(), "emoji").unwrap();
     let notes = catalogue.notes("sd1");
-    assert!(notes.len() == 1 && notes[0].contains("is a DDIMScheduler, by model_index.json"), "{notes:?}");
+    assert!(notes.len() == 1 && notes[0].contains("makes the scheduler a DDIMScheduler"), "{notes:?}");
     assert_eq!(serde_json::to_value(&catalogue.card("sd1").unwrap().default_scheduler).unwrap(), "ddim");
 }
 

@@ -45,13 +45,13 @@ impl Blobs {
             return bound("blobs.endpoint", "must be empty (AWS) or begin with https:// or http://");
         }
         if self.endpoint.starts_with("http://") && !self.allow_http {
-            return bound("blobs.endpoint", "is not encrypted; say blobs.allow_http = true if that is meant");
+            return bound("blobs.endpoint", "is not encrypted; to allow this, set blobs.allow_http = true");
         }
         if self.access_key_id.is_empty() != self.secret_access_key.is_empty() {
-            return bound("blobs.access_key_id", "belongs to blobs.secret_access_key: give both or none");
+            return bound("blobs.access_key_id", "and blobs.secret_access_key belong together: set both or neither");
         }
         if self.region.is_empty() {
-            return bound("blobs.region", "must not be empty; stores without regions take us-east-1");
+            return bound("blobs.region", "must not be empty; stores without regions accept us-east-1");
         }
         Ok(())
     }

@@ -19,7 +19,8 @@ const OTHERS: [&str; 7] = [
 
 /// The settings in the environment, as keys and values. The values of text settings and the comma-separated entries of
 /// lists stay texts even if they look like numbers, because a folder may be called 007, and a secret of digits may
-/// begin with zeros. Variables that Kubernetes or Docker makes for a service named latentd are skipped.
+/// begin with zeros. Variables that Kubernetes or Docker makes for a service whose name begins with latentd are
+/// skipped.
 ///
 /// # Errors
 /// A variable begins with `LATENTD_` and is not a setting. If a setting has a similar name, the error contains that
@@ -95,11 +96,11 @@ fn nearest<'k>(name: &str, known: &'k [String]) -> Option<&'k str> {
     distances.filter(|(distance, _)| *distance <= 2).min().map(|(_, known)| known)
 }
 
-/// Whether Kubernetes or Docker made the variable. Kubernetes makes variables for each Service, here for one whose name
-/// begins with latentd, in every container of the namespace unless the pod has `enableServiceLinks: false`. Docker
-/// makes them for links between containers. Their names are `LATENTD_SERVICE_HOST`, `LATENTD_SERVICE_PORT`,
-/// `LATENTD_SERVICE_PORT_<name>`, `LATENTD_PORT=tcp://…`, and `LATENTD_PORT_<port>_<protocol>` with or without one of
-/// the suffixes `_PROTO`, `_PORT` and `_ADDR`.
+/// Whether Kubernetes or Docker made the variable. For each Service of a namespace, Kubernetes makes variables in all
+/// containers of the namespace, unless the pod has `enableServiceLinks: false`. Docker makes the same variables for
+/// links between containers. If the name of the Service is latentd, the variables are `LATENTD_SERVICE_HOST`,
+/// `LATENTD_SERVICE_PORT`, `LATENTD_SERVICE_PORT_<name>`, `LATENTD_PORT=tcp://…`, and `LATENTD_PORT_<port>_<protocol>`
+/// with or without one of the suffixes `_PROTO`, `_PORT` and `_ADDR`.
 fn is_service_link(name: &str, value: &str) -> bool {
     if name.contains("__") {
         return false;

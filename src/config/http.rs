@@ -14,8 +14,7 @@ pub struct Http {
     /// If empty, a listener on a loopback address accepts only local names, and any other listener accepts every name.
     pub allowed_hosts: Vec<HostPattern>,
     pub cors_origins: Vec<Origin>,
-    /// The beginning of links. If empty, links that must be absolute begin with the address to which the request was
-    /// sent.
+    /// The beginning of links. If empty, links are paths, unless the headers of a proxy state scheme and host.
     pub public_url: String,
     pub trust_forwarded: bool,
     pub max_body_bytes: usize,

@@ -1,4 +1,4 @@
-//! The section `[operator]`.
+//! The section `[operator]`: the operator's listener.
 
 use std::net::SocketAddr;
 

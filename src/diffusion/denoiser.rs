@@ -16,7 +16,7 @@ pub trait Denoise {
     /// `x: (B, C, h, w)` is already scaled for the network; `t` is the timestep that the network receives.
     fn predict(&self, x: &Latents, t: f64) -> impl Future<Output = Result<Latents, Error>>;
 
-    /// The prediction, with the variance and the gradient that ancestral sampling can use as well.
+    /// The prediction, with the variance and the gradient that ancestral sampling can also use.
     fn posterior(&self, x: &Latents, t: f64) -> impl Future<Output = Result<StepPosterior, Error>> {
         async move { Ok(StepPosterior::plain(self.predict(x, t).await?)) }
     }

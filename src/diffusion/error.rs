@@ -9,11 +9,11 @@ pub enum Error {
     Scheduler(#[from] InvalidScheduler),
     #[error(transparent)]
     Steps(#[from] InvalidSteps),
-    #[error("latents of shape {expected:?} were wanted, {got:?} came")]
+    #[error("expected latents of shape {expected:?}, got {got:?}")]
     Shape { expected: [usize; 4], got: [usize; 4] },
     #[error("{len} values do not fill latents of shape {shape:?}")]
     Length { shape: [usize; 4], len: usize },
-    #[error("variance_type is learned_range, and the network predicts no variance")]
+    #[error("variance_type is learned_range, but the network predicts no variance")]
     NoVariance,
     #[error("the latents are no longer finite")]
     NotFinite,
@@ -50,32 +50,37 @@ pub enum InvalidSteps {
     TooFew { steps: usize, min: usize, class: &'static str },
     #[error("{steps} steps are too many, this scheduler configuration allows {max}")]
     TooMany { steps: usize, max: usize },
-    #[error("timestep {t} of the schedule lies outside of the {num_train_timesteps} the model was trained on")]
+    #[error("timestep {t} of the schedule is not one of the {num_train_timesteps} that the model was trained on")]
     OutOfRange { t: f64, num_train_timesteps: usize },
     #[error("times steps must be at least 1, not {} · {steps}", Shown(*strength))]
     NothingLeft { steps: usize, strength: f64 },
-    /// The run ends after the fraction `share` of the schedule, but no step begins before that.
+    /// The run ends after the fraction `share` of the schedule, but no step begins earlier.
     #[error("must be at least {least:.4} so that one of the {steps} steps comes before it, not {}", Shown(*share))]
     EndsEarly { steps: usize, share: f64, least: f64 },
     #[error("cannot be used with steps that begin at the last timestep")]
     BeginsAtEnd,
-    /// The run begins after the fraction `share` of the schedule, but no step begins after that.
+    /// The run begins after the fraction `share` of the schedule, but no step begins later.
     #[error("must be below {bound:.4} so that one of the {steps} steps comes after it, not {}", Shown(*share))]
     BeginsAfterAll { steps: usize, share: f64, bound: f64 },
     #[error(
-        "cannot leave out the first steps of {class} with Runge-Kutta steps; another scheduler can, and so can this one with skip_prk_steps true"
+        "cannot leave out the Runge-Kutta steps with which {class} starts; use another scheduler, or set \
+         skip_prk_steps to true"
     )]
     BeginsLate { class: &'static str },
     #[error("{class} with this configuration takes no explicit {list}")]
     NoList { class: &'static str, list: &'static str },
-    #[error("one level is no step, {class} needs at least two sigmas, of which the last is the end")]
+    #[error("{class} needs at least two sigmas, because the last one is where the last step ends")]
     OneSigma { class: &'static str },
-    #[error("explicit timesteps cannot be combined with a spacing of noise levels (karras, exponential, beta, Lu)")]
+    #[error(
+        "explicit timesteps cannot be combined with a spacing of noise levels (karras, exponential, beta, Lu), nor \
+         with timestep_type continuous"
+    )]
     ListAndRespacing,
     #[error("explicit timesteps must fall")]
     Rising,
     #[error(
-        "the levels of this scheduler configuration depend on the size of the picture (use_dynamic_shifting), of which this model's pipeline says nothing"
+        "the levels of this scheduler configuration depend on the picture size (use_dynamic_shifting), which this \
+         model's pipeline does not set"
     )]
     NoSize,
     /// At `α = 0` a predicted ε does not determine x0.
@@ -83,6 +88,6 @@ pub enum InvalidSteps {
         "the schedule starts at zero signal, where this scheduler cannot use the model's {prediction_type} prediction"
     )]
     ZeroSignal { prediction_type: &'static str },
-    #[error("the noise levels of this scheduler configuration do not fall from a finite start")]
+    #[error("the noise levels of this scheduler configuration do not fall from a finite first level")]
     Degenerate,
 }

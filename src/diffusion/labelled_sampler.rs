@@ -48,8 +48,8 @@ pub enum UnknownLabel {
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
     pub sampler: &'static LabelledSampler,
-    /// Whether the sampler does not support the requested schedule type, so that the type has no effect, as in the web
-    /// interface.
+    /// Whether the requested schedule type has no effect, as in the web interface, because the sampler does not support
+    /// it.
     pub ignores_schedule_type: bool,
 }
 
@@ -71,7 +71,7 @@ static SAMPLERS: LazyLock<Vec<LabelledSampler>> = LazyLock::new(|| {
     samplers
 });
 
-/// The names of all samplers: those of the web interface, and those of samplers that only this program has.
+/// The names of all samplers: the web interface's names, and this program's names of further samplers.
 pub fn sampler_labels() -> Vec<&'static str> {
     let mut labels: Vec<&'static str> = Vec::new();
     for sampler in SAMPLERS.iter() {
@@ -179,8 +179,8 @@ fn objects() -> Vec<Map<String, Value>> {
     bases.iter().cloned().chain(respaced).chain(trailing).collect()
 }
 
-/// The scheduler configuration of a usual Stable Diffusion model. The label of each choice in the table is that of this
-/// configuration with the choice merged into it.
+/// The scheduler configuration of a usual Stable Diffusion model. Merging a choice of the table into this configuration
+/// gives the configuration whose label the table has.
 fn usual_model() -> Map<String, Value> {
     Map::from_iter([
         ("_class_name".to_owned(), "PNDMScheduler".into()),

@@ -26,8 +26,8 @@ impl Noise {
         Noise(Generators::Batch(Generator::new(seed)))
     }
 
-    /// `(B, C, h, w)` values from N(0, 1). With a generator per image, generator `b` draws row `b`; if there are more
-    /// rows than seeds, the rows start again with the first generator. Without seeds, the noise is zero.
+    /// `(B, C, h, w)` values from N(0, 1). With a generator per image, generator `b` draws the noise of image `b`; if
+    /// there are more images than seeds, the generators draw again in the same order. Without seeds, the noise is zero.
     pub fn draw(&mut self, shape: [usize; 4]) -> Latents {
         Latents::filled(shape, |data| match &mut self.0 {
             Generators::Batch(generator) => generator.fill_randn(data),

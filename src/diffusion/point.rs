@@ -3,8 +3,8 @@
 /// The noise level `x = α x0 + σ ε` and the timestep that the network receives for it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// The timestep for the network: a training timestep, whole or fractional, or `0.25 ln(σ/α)` for networks that were
-    /// trained on continuous noise levels.
+    /// The timestep for the network: a training timestep, whole or fractional, or another function of the level, such
+    /// as `0.25 ln(σ/α)` for networks that were trained on continuous noise levels.
     pub t: f64,
     /// α, the scale of the signal, in `[0, 1]`.
     pub alpha: f64,

@@ -49,13 +49,13 @@ pub(super) struct SamplerInputs<'a, D> {
     pub(super) noise: &'a mut Noise,
 }
 
-/// The table of samplers. Each row names the file and the type of the options; the file has the description of the
+/// The table of samplers. Each entry names the file and the type of the options; the file has the description of the
 /// class.
 macro_rules! samplers {
     ($($file:ident::$options:ident),+ $(,)?) => {
         pub(super) static CLASSES: &[&Class] = &[$(&$file::CLASS),+];
 
-        /// Runs the sampler and returns the latents of a picture, of the same shape as the first state.
+        /// Runs the sampler and returns the latents of the finished pictures, of the same shape as the first state.
         pub(super) async fn sample<D: Denoise>(sampler: &dyn Sampler, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
             let options: &dyn Any = sampler;
             $(
@@ -63,7 +63,7 @@ macro_rules! samplers {
                     return $file::sample(options, run).await;
                 }
             )+
-            unreachable!("a configuration's sampler is what a row of the table has read")
+            unreachable!("only the classes of this table read the sampler of a configuration")
         }
     };
 }

@@ -1,8 +1,8 @@
-//! A schedule: the noise levels of a run, from noise to picture.
+//! A schedule: the noise levels of a run, in the order of its steps.
 //!
 //! This module alone builds schedules, from a configuration and a number of steps. It rounds to float32 where diffusers
-//! does. Every schedule that it returns is valid: its levels are finite, they fall (or rise, for inverted flow levels),
-//! and they stay inside the timesteps that the model was trained on.
+//! does. Every schedule that it returns is valid: its levels are finite, and fall from noise to the picture. Only
+//! inverted flow levels rise from the picture to noise.
 
 use std::ops::Range;
 
@@ -29,7 +29,8 @@ mod trained;
 /// The least number of steps for PNDM if it starts with three Runge-Kutta steps.
 const MIN_PRK_STEPS: usize = 4;
 
-/// The noise levels of a run: one [`Point`] per step and one for the end, and the range of steps that the run takes.
+/// The noise levels of a run: one [`Point`] for the start of each step and one for the end of the last step; and the
+/// range of steps that the run takes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     points: Vec<Point>,
@@ -98,7 +99,7 @@ impl Schedule {
     /// in (0, 1] (Meng et al. 2022, arXiv:2108.01073, in the form of diffusers).
     ///
     /// # Errors
-    /// No step is left, or the run would start after Runge-Kutta steps.
+    /// No step is left, or Runge-Kutta steps would be left out.
     pub fn for_strength(self, strength: f64) -> Result<Schedule, InvalidSteps> {
         let steps = self.run.len();
         let kept = ((steps as f64 * strength) as usize).min(steps);
@@ -111,7 +112,7 @@ impl Schedule {
         Ok(Schedule { run: steps - kept..steps, ..self })
     }
 
-    /// Keeps the steps that begin at timestep `(1 − end)·T`, rounded, or above. T is the number of training timesteps;
+    /// Keeps the steps that begin at or above timestep `(1 − end)·T`, rounded. T is the number of training timesteps;
     /// `end` is in (0, 1).
     ///
     /// # Errors
@@ -133,10 +134,10 @@ impl Schedule {
         Ok(Schedule { run, ..self })
     }
 
-    /// Keeps the steps that [`Schedule::until`] would leave out if its `end` were `start`.
+    /// Keeps the steps that [`until(start)`](Schedule::until) leaves out.
     ///
     /// # Errors
-    /// No step is left, or the run would start after Runge-Kutta steps.
+    /// No step is left, or Runge-Kutta steps would be left out.
     pub fn from(self, start: f64) -> Result<Schedule, InvalidSteps> {
         let left = self.steps_from(self.cutoff(start));
         let run = (self.run.start + left).min(self.run.end)..self.run.end;
@@ -171,7 +172,7 @@ impl Schedule {
         &self.config
     }
 
-    /// The points of the whole schedule: one per step, where the network is called, and the end.
+    /// The points of the whole schedule: the start of each step, and the end of the last step.
     pub fn points(&self) -> &[Point] {
         &self.points
     }
@@ -208,15 +209,15 @@ impl Schedule {
         self.init_noise_sigma
     }
 
-    /// The state at `point` for the picture `x0` and unit noise, in the scaling of the state that this schedule's
-    /// sampler uses. Both latents are `(B, C, h, w)`.
+    /// The state at `point` for the picture `x0` and unit `noise`, scaled like the states of this schedule's sampler.
+    /// Both arguments are `(B, C, h, w)`.
     pub fn add_noise(&self, point: &Point, x0: &Latents, noise: &Latents) -> Latents {
         let (signal, noise_scale) =
             if self.config.class.is_over_alpha { (1.0, point.noise()) } else { (point.alpha, point.sigma) };
         Latents::combine(&[(signal, x0), (noise_scale, noise)])
     }
 
-    /// The noise level of training timestep `t`; for negative `t` the level of the end.
+    /// The noise level of training timestep `t`; for negative `t`, the level after the last step.
     pub fn level(&self, t: f64) -> Point {
         self.config.level(t)
     }

@@ -46,9 +46,9 @@ pub struct SchedulerConfig {
 }
 
 impl SchedulerConfig {
-    /// The keys of a `scheduler_config.json` that count: all except those that `_use_default_values` names. diffusers
-    /// lists there the keys that had the defaults of the class that wrote the file; a class that reads the file uses
-    /// its own defaults for them.
+    /// The keys of a `scheduler_config.json` that have an effect: all except those that `_use_default_values` lists.
+    /// Listed keys had the defaults of the class that wrote the file. A class that reads the file uses its own defaults
+    /// for these keys.
     #[must_use]
     pub fn given(mut file: Map<String, Value>) -> Map<String, Value> {
         for key in file.remove("_use_default_values").as_ref().and_then(Value::as_array).into_iter().flatten() {
@@ -64,8 +64,8 @@ impl SchedulerConfig {
         let written = scheduler_config.insert("_class_name".into(), class.into());
         let other = written.as_ref().and_then(Value::as_str).filter(|written| *written != class)?;
         Some(format!(
-            "the scheduler is a {class}, by model_index.json, as in diffusers; scheduler/scheduler_config.json was written for \
-             a {other}"
+            "model_index.json makes the scheduler a {class}, as in diffusers; scheduler/scheduler_config.json was \
+             written for a {other}"
         ))
     }
 

@@ -3,8 +3,8 @@
 use super::{InvalidSteps, Schedule, SchedulerConfig};
 use crate::generation::{Draw, ImageInfluence, Refiner};
 
-/// The schedules of a generation. They are built when a request arrives, so that the server rejects a request which the
-/// model's scheduler cannot run, and again when the generation runs.
+/// The schedules of a generation. They are built twice: when a request arrives, to reject a request that the model's
+/// scheduler cannot run, and when the generation runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stages {
     /// The steps of the generation's base model.

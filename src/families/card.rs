@@ -61,7 +61,7 @@ pub(super) fn base(
     })
 }
 
-/// The bytes that the tensors of these parts take as float32, computed from the headers of their files. A part is
+/// The bytes that the tensors of `parts` take as float32, computed from the headers of the weight files. A part is
 /// (folder, stem of its weight files). The transformed weights that small layers keep for Winograd's algorithm are not
 /// included.
 ///

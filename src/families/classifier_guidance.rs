@@ -1,6 +1,6 @@
 //! Pixel models that a classifier of noisy pictures guides (Dhariwal and Nichol 2021, arXiv:2105.05233). A folder has a
-//! `unet`, a `classifier` and a scheduler. diffusers has no pipeline for these models; their index names
-//! `ClassifierGuidancePipeline`.
+//! `unet`, a `classifier` and a scheduler. diffusers has no pipeline for these models; their
+//! `model_index.json` names `ClassifierGuidancePipeline`.
 
 use serde_json::Value;
 

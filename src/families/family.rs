@@ -30,7 +30,7 @@ pub trait Family: Sync {
     /// Describes a folder from its configurations and the headers of its weight files, without reading weights.
     ///
     /// # Errors
-    /// A file is missing or broken, or has a value that the family does not support. These are all errors of
+    /// A file is missing or broken, or has a value that the family does not support. This method finds every error of
     /// [`Family::load`] that can be found without reading weights.
     fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError>;
 
@@ -40,7 +40,7 @@ pub trait Family: Sync {
     /// The files are missing or broken, or do not belong to this family.
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError>;
 
-    /// The kinds of single-file checkpoints of this family, by which such files are recognized; none for most families.
+    /// How to recognize and read the single-file checkpoints of this family. Most families have none.
     fn checkpoints(&self) -> &'static [&'static Checkpoint] {
         &[]
     }
@@ -65,7 +65,7 @@ pub trait Family: Sync {
 /// How a family draws.
 pub trait Recipe {
     /// Returns the frames of a generation, one for each of its `n` pictures. Awaits `compute` for every network call
-    /// and reports every step to it.
+    /// and reports every step to `compute`.
     fn draw(
         &self,
         compute: &impl Compute,

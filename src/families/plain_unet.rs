@@ -160,7 +160,7 @@ impl Parts {
     }
 }
 
-/// The names of classes by number, from `id2label` of the index. A class with several names separates them by commas.
+/// The names of classes by number, from `id2label` of the index. If a class has several names, commas separate them.
 fn class_names(index: &ModelIndex) -> BTreeMap<usize, String> {
     let labels = index.keys.get("id2label").and_then(Value::as_object).into_iter().flatten();
     labels.filter_map(|(number, name)| Some((number.parse().ok()?, name.as_str()?.to_owned()))).collect()
@@ -179,7 +179,7 @@ fn check_unet(path: &str, unet: &UNet2DConfig, codebook: Option<&VqModelConfig>,
     }
     match (unet.class_embed_type, unet.num_class_embeds) {
         (_, Some(classes)) if !kind.classes => refused("num_class_embeds", classes.into(), "null".into()),
-        (Some(_), None) => refused("num_class_embeds", Value::Null, "a number, as class_embed_type is set".into()),
+        (Some(_), None) => refused("num_class_embeds", Value::Null, "a number, because class_embed_type is set".into()),
         _ => Ok(()),
     }
 }

@@ -56,7 +56,7 @@ impl Plan {
         self.held.saturating_add(self.call)
     }
 
-    /// The plan of a generation that makes these calls.
+    /// The plan of a generation with the network calls of `sampling`.
     pub fn of(draw: &Draw, sampling: SamplingDemand) -> Plan {
         let SamplingDemand { state, branches, calls, call, before, after } = sampling;
         let call = if draw.loras.is_empty() { call } else { call.adapted() };
@@ -76,8 +76,8 @@ impl Plan {
     }
 }
 
-/// If only a part of the source picture is drawn, the bytes of the pictures that stay in memory for this: 3 per pixel
-/// for the original, 3 and 1 for the part and its mask, which are at most as large, and 3 for the result.
+/// The bytes of the pictures that stay in memory if only a part of the source picture is drawn: 10 for each pixel of
+/// the source picture. The original and the result take 3 each, the drawn part at most 3, and its mask at most 1.
 fn original(draw: &Draw) -> u64 {
     let source = draw.source.as_ref();
     let has_part = |source: &&Source| source.mask.as_ref().is_some_and(|mask| mask.padding_mask_crop.is_some());

@@ -13,7 +13,7 @@ pub struct RateLimit {
     pub window_s: u32,
 }
 
-/// The last window of a rate limit. It may be over.
+/// The latest window of a rate limit, which may be over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// `None` before the first generation.
@@ -52,7 +52,7 @@ pub enum Exceeded {
     )]
     Rate { limit: RateLimit, reset_s: u64 },
     #[error(
-        "the generation costs {cost:.1} and this key has used {spent:.1} of {quota} of the day, in 10⁹ multiplications; \
+        "the generation costs {cost:.1}, and this key has used {spent:.1} of {quota} today, in 10⁹ multiplications; \
          the next day (UTC) begins in {reset_s} s"
     )]
     Quota { cost: f64, spent: f64, quota: u64, reset_s: u64 },
@@ -105,7 +105,8 @@ impl RateLimit {
     /// Counts a generation at `now`.
     ///
     /// # Errors
-    /// All generations of the window are used up. The error value is the number of seconds until the window is over.
+    /// The window already has its maximum number of generations. The error value is the number of seconds until the
+    /// window is over.
     pub fn take(self, window: Window, now: OffsetDateTime) -> Result<Window, u64> {
         let window = self.current(window, now);
         if window.used >= self.requests {

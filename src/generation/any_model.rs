@@ -95,7 +95,7 @@ impl Rules for AnyModel<'_> {
     }
 }
 
-/// Keeps the error that the name is unknown and drops errors about compatibility with the model.
+/// Keeps an error about an unknown name, and drops an error about compatibility with the model.
 fn unknown(checked: Result<(), (&'static str, String)>) -> Result<(), (&'static str, String)> {
     checked.or_else(|(code, detail)| match code {
         "unknown_lora" | "unknown_controlnet" => Err((code, detail)),

@@ -1,5 +1,5 @@
-//! Approximations: settings that make a picture faster and change it slightly. They are off by default, and the API and
-//! the picture's metadata list those in use.
+//! Approximations: settings that make a picture faster and change it slightly. All are off by default; the API and the
+//! picture's metadata list the ones in use.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +13,8 @@ use super::{
 /// arXiv:2404.07724).
 ///
 /// The paper gives the range as noise levels; this type gives it as positions: after i of n steps, the network calls of
-/// the next step are guided if `start ≤ i/n < end`. Hence 0 is the first step, and an `end` of 1 includes the last
-/// step.
+/// the next step are guided if `start ≤ i/n < end`. Hence a `start` of 0 includes the first step, and an `end` of 1
+/// includes the last step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f64; 2]", into = "[f64; 2]")]
 pub struct GuidanceInterval {
@@ -57,7 +57,7 @@ pub enum Decoder {
     /// The model's own autoencoder.
     #[default]
     Full,
-    /// A much smaller network that approximates the autoencoder: the part `vae_tiny` of the model folder.
+    /// A much smaller network that approximates the autoencoder: the component `vae_tiny` of the model folder.
     Tiny,
 }
 
@@ -67,7 +67,7 @@ impl Decoder {
         let name = table::DECODER.name;
         if fields.peek(name).is_some_and(|word| word == "tiny") && !on.card.decoders.contains(&Decoder::Tiny) {
             fields.take(name);
-            let detail = format!("must be full, not tiny: the model {:?} has no part vae_tiny", on.card.name);
+            let detail = format!("must be full, not tiny: the model {:?} has no component vae_tiny", on.card.name);
             fields.error(name, "invalid_value", detail);
         }
         fields.get_or_default(&table::DECODER, on)
@@ -86,7 +86,7 @@ pub struct FeatureCache {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FeatureCacheKind {
-    /// In the calls between two full ones, only the shallowest branch of the U-Net runs, on the deep features of the
+    /// In the calls between two full calls, only the shallowest branch of the U-Net runs, on the deep features of the
     /// last full call (Ma et al. 2023, arXiv:2312.00858).
     #[serde(rename = "deepcache")]
     DeepCache,

@@ -38,10 +38,10 @@ pub struct ModelCard {
     /// without a name is an empty string.
     #[serde(skip)]
     pub classes: Arc<[String]>,
-    /// The scheduler of a request without the field `scheduler`: the scheduler of the model's folder, by its name in
-    /// latentd if it has one.
+    /// The scheduler of a request without the field `scheduler`: the model folder's own scheduler, as a name if latentd
+    /// has a name for this scheduler.
     pub default_scheduler: SchedulerChoice,
-    /// The model folder's `scheduler_config.json`. The scheduler of a request overrides its keys.
+    /// The model folder's `scheduler_config.json`. The scheduler of a request overrides keys of this file.
     #[serde(skip)]
     pub scheduler_config: Map<String, Value>,
     /// Number of micro-conditioning values (diffusers' time ids): 6 or 5 for models like SDXL, otherwise 0.
@@ -53,10 +53,11 @@ pub struct ModelCard {
     /// Whether the guidance scale is an input of the network, which then needs no row for a negative prompt.
     #[serde(skip)]
     pub guidance_embedding: bool,
-    /// Width of the prompt's hidden states, which is the sum over all text encoders.
+    /// Width of the prompt's hidden states, summed over all text encoders.
     #[serde(skip)]
     pub context_width: usize,
-    /// Number of tokens that a text encoder reads at a time, including start and end; 0 for a model without prompts.
+    /// Number of tokens that a text encoder reads at a time, including the start token and the end token; 0 for a model
+    /// without prompts.
     #[serde(skip)]
     pub context_length: usize,
     /// Widths of the token embeddings of `text_encoder` and `text_encoder_2`, with `None` for a text encoder that the
@@ -70,7 +71,7 @@ pub struct ModelCard {
     /// requires.
     #[serde(skip)]
     pub predicts_variance: bool,
-    /// Whether only schedulers of the class of the model's own scheduler fit the predictions of its network.
+    /// Whether only the class of the model's own scheduler fits the network's predictions.
     #[serde(skip)]
     pub own_scheduler_class_only: bool,
     /// Channels of the U-Net's feature maps that ControlNets add residuals to.
@@ -93,8 +94,8 @@ impl ModelCard {
         self.inpaint_guidance_scale.filter(|_| has_mask).unwrap_or(self.default_guidance_scale)
     }
 
-    /// Whether either model can refine latents of the other: both have the same kind of latents, and both take the
-    /// micro-conditioning of SDXL.
+    /// Whether either model can refine the latents of the other model: both have the same kind of latents, and both
+    /// take the micro-conditioning of SDXL.
     pub fn shares_latents_with(&self, other: &ModelCard) -> bool {
         self.latents == other.latents && self.time_id_count > 0 && other.time_id_count > 0
     }

@@ -51,7 +51,7 @@ fn label(fields: &mut Fields, classes: &[String], path: &[&str], value: &Value) 
                 ("invalid_value", format!("must be the name of a class or a number from 0 to {most}, not {shown:?}"))
             }
         },
-        _ => ("wrong_type", "must be a number or a name, or a list of one for each picture".to_owned()),
+        _ => ("wrong_type", "must be a number or a name, or a list with one entry for each picture".to_owned()),
     };
     fields.error_at(path, code, detail);
     None

@@ -62,7 +62,7 @@ impl ControlUse {
             preprocess: fields.get_or_default(&table::CONTROL_PREPROCESS, on),
         };
         if control.start >= control.end && !fields.is_faulty("start") && !fields.is_faulty("end") {
-            let detail = format!("must be below end, {}, not {}", Shown(control.end), Shown(control.start));
+            let detail = format!("must be below end ({}), not {}", Shown(control.end), Shown(control.start));
             fields.error("start", "out_of_range", detail);
         }
         image.map(|_| control)

@@ -12,8 +12,8 @@ use super::{
 pub struct Draw {
     /// The prompt without its LoRA tags.
     pub prompt: String,
-    /// `None` if the request has no negative prompt and the model or its refiner treats a missing one differently from
-    /// an empty text.
+    /// `None` if the request has no negative prompt and the model or its refiner treats a missing negative prompt
+    /// differently from an empty one.
     pub negative_prompt: Option<String>,
     #[serde(default)]
     pub prompt_syntax: PromptSyntax,
@@ -44,7 +44,8 @@ pub struct Draw {
     pub guidance_interval: GuidanceInterval,
     /// The scheduler of the request, or the model's default scheduler.
     pub scheduler: SchedulerChoice,
-    /// The share of the noise that the sampler `ddim` adds in each step (η), 0 to 1.
+    /// η of DDIM: the fraction of DDPM's noise that each step adds, 0 to 1. For TCD, this is γ. Other samplers ignore
+    /// it.
     pub eta: f64,
     /// How many of the text encoder's last layers are skipped.
     pub clip_skip: u32,

@@ -24,7 +24,7 @@ pub struct TenantEvent {
     pub event: Event,
 }
 
-/// The kind of an event. Its text is the name of the server-sent event.
+/// The kind of an event. The text of a kind is the name of the server-sent event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventKind {
     #[serde(rename = "generation.queued")]
@@ -61,7 +61,7 @@ impl EventKind {
         serde_json::from_value(Value::String(text.to_owned())).ok()
     }
 
-    /// Whether the generation is finished with this event. An operator can still revive a generation afterwards.
+    /// Whether this event ends the generation. An operator can still revive a dead generation afterwards.
     pub fn is_terminal(self) -> bool {
         match self {
             EventKind::Queued | EventKind::Started | EventKind::Retrying => false,

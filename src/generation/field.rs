@@ -21,7 +21,7 @@ pub struct Field {
     /// Whether a request for this model must contain the field.
     pub required: fn(&ModelCard) -> bool,
     pub takers: Takers,
-    /// The field that must be present if this field is.
+    /// The field that must be present if this field is present.
     pub needs: Option<&'static str>,
     /// The fields that must be absent if this field is present.
     pub excludes: &'static [&'static str],
@@ -157,7 +157,7 @@ impl Field {
         Field { required, ..self }
     }
 
-    /// Restricts the field to models that `take` it; `why` says why the others do not.
+    /// Restricts the field to models that `take` it; `why` says why other models do not take the field.
     pub const fn only(self, take: fn(&ModelCard) -> bool, why: Option<&'static str>) -> Field {
         Field { takers: Takers { take, why }, ..self }
     }

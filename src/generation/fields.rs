@@ -115,8 +115,7 @@ impl Fields {
         self.faults.touch(&format!("{}/{name}", self.prefix))
     }
 
-    /// Takes all values, for a reader of another protocol that translates them and puts back the fields of a
-    /// generation.
+    /// Takes all values. The reader of another protocol translates the values and puts back the fields of a generation.
     pub fn take_all(&mut self) -> Map<String, Value> {
         std::mem::take(&mut self.map)
     }
@@ -225,7 +224,7 @@ impl Fields {
         }
     }
 
-    /// Reads a field that is an object. Its errors and unknown keys become errors of this request.
+    /// Reads a field that is an object. Errors and unknown keys of the object become errors of this request.
     pub(super) fn nested<T>(&mut self, field: &Field, read: impl FnOnce(&mut Fields) -> T) -> Option<T> {
         let map = self.object(field.name)?;
         let prefix = format!("{}/{}", self.prefix, field.name);
@@ -235,7 +234,7 @@ impl Fields {
         Some(value)
     }
 
-    /// Reads a field that is a list of objects. Their errors and unknown keys become errors of this request.
+    /// Reads a field that is a list of objects. Errors and unknown keys of the objects become errors of this request.
     pub(super) fn list<T>(&mut self, field: &Field, mut read: impl FnMut(&mut Fields) -> T) -> Option<Vec<T>> {
         let (name, known) = (field.name, field.kind.keys());
         let most = match field.kind {

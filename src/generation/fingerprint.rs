@@ -7,7 +7,8 @@ use super::Fields;
 
 impl Fields {
     /// SHA-256 of the request as the client wrote it. The order of the fields and the encoding (JSON, form or
-    /// multipart) make no difference; a file counts by its digest. Call this before reading fields or setting defaults.
+    /// multipart) make no difference; of a file, only the digest is hashed. Call this before reading fields or setting
+    /// defaults.
     pub fn fingerprint(&self) -> [u8; 32] {
         let Fields { map, files, faults, mask_is_transparency, .. } = self;
         let mut hash = Sha256::new();
@@ -27,7 +28,7 @@ impl Fields {
         if *mask_is_transparency {
             hash.update(b"a");
         }
-        // A request with errors never has the fingerprint of an accepted one.
+        // A request with errors never has the fingerprint of an accepted request.
         for error in faults.iter() {
             text(&mut hash, b'!', &error.pointer);
         }

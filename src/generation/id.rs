@@ -17,7 +17,7 @@ pub struct InvalidId {
 }
 
 impl GenerationId {
-    /// When the id was made, or 1970 for an id without a timestamp, which this program did not make.
+    /// When the id was made, or 1970 for an id without a timestamp. This program makes no such ids.
     pub fn made_at(&self) -> SystemTime {
         let unix = self.0.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
         UNIX_EPOCH + Duration::new(unix.0, unix.1)

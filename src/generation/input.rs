@@ -255,7 +255,7 @@ fn data_url(text: &str) -> Result<ImageSource, (&'static str, String)> {
     };
     match data.filter(|(kind, _)| is_base64(kind)) {
         Some((_, data)) => base64(data),
-        None => Err(("invalid_value", "must read data:image/png;base64,…".to_owned())),
+        None => Err(("invalid_value", "must have the form data:image/png;base64,…".to_owned())),
     }
 }
 
@@ -376,7 +376,7 @@ mod tests {
             ("aGk=é", "image is not base64: it has the character 'é'"),
             ("edges", "image is neither base64 nor the name of a file of the body: \"edges\""),
             ("aG lo aGlo", "each + must be sent as %2B"),
-            ("data:image/png,aGk=", "image must read data:image/png;base64,…"),
+            ("data:image/png,aGk=", "image must have the form data:image/png;base64,…"),
         ] {
             let mut request = fields(json!({"image": text}));
             assert!(request.pictures().is_empty(), "{text}");

@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 
 use super::{Draw, ImageField, InputImage, Output, Priority, Warning, Webhook, table};
 
-/// A valid request: all defaults are set, and all bounds are checked. Only [`resolve`](super::resolve) makes jobs, and
-/// stored jobs come from earlier calls of it, so all other code can rely on these checks.
+/// A valid request: all defaults are set, and all bounds are checked. Only [`resolve`](super::resolve) makes jobs,
+/// including the stored ones, so all other code can rely on these checks.
 ///
 /// Code that queues, stores, authorizes or reports generations uses only the envelope. The stored form is one flat
-/// object, which every released version can read.
+/// object, which the previous version can read, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     pub model: String,
@@ -34,7 +34,7 @@ pub struct Job {
     pub webhook: Option<Webhook>,
     /// The client's own labels.
     pub metadata: BTreeMap<String, String>,
-    /// Warnings to the client about the pictures. They have no effect on how the pictures are drawn.
+    /// Warnings to the client about the pictures. Warnings have no effect on how the pictures are drawn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
 }
@@ -51,8 +51,9 @@ pub enum Work {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDisconnect {
-    /// `Cancel` if the client waits for the bytes or the stream of its new generation and could not find the generation
-    /// again, because the request has neither an idempotency key nor an id that the client chose. Otherwise `Keep`.
+    /// `Cancel` if the client waits for the bytes or the stream of its new generation, and the request has neither an
+    /// idempotency key nor an id that the client chose: the client could not find the generation again. Otherwise
+    /// `Keep`.
     Auto,
     Keep,
     Cancel,
@@ -77,8 +78,8 @@ impl Job {
         draw.approximations()
     }
 
-    /// The request that draws the same picture again: `params` of the API. It contains the fields of the table for
-    /// which [`Field::shown`](super::Field::shown) is true.
+    /// The request that draws the same picture again: `params` of the API, with the fields of the table for which
+    /// [`Field::shown`](super::Field::shown) is true.
     pub fn params(&self) -> Map<String, Value> {
         let mut stored = match serde_json::to_value(self) {
             Ok(Value::Object(stored)) => stored,

@@ -8,7 +8,7 @@ use super::{Allowance, Exceeded, Priority, RateLimit, Spent};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Creates, cancels and deletes generations and webhook endpoints: every method besides `GET`.
+    /// Creates, cancels and deletes generations and webhook endpoints: every method except `GET`.
     Generate,
     /// Reads generations, models and usage: every `GET`.
     Read,
@@ -35,10 +35,10 @@ pub struct KeyTerms {
     pub scopes: Vec<Scope>,
     /// The models that the key may use; empty means every model.
     pub models: Vec<String>,
-    /// Higher priorities are lowered to this one.
+    /// Higher priorities are lowered to this priority.
     pub max_priority: Priority,
     pub rate_limit: Option<RateLimit>,
-    /// Most work of the generations of one day (UTC), in 10⁹ multiplications.
+    /// Maximum work of the generations of one day (UTC), in 10⁹ multiplications.
     pub max_cost_per_day: Option<u64>,
     /// How long the key is valid after its creation.
     pub expires_in_s: Option<u64>,
@@ -68,7 +68,7 @@ impl KeyTerms {
         self.rate_limit.is_some() || self.max_cost_per_day.is_some()
     }
 
-    /// Whether one more generation of this cost stays within the limits.
+    /// Checks that one more generation of this cost stays within the limits.
     ///
     /// # Errors
     /// The limit that the generation would exceed.

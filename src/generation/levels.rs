@@ -50,8 +50,8 @@ impl Levels {
     }
 }
 
-/// Takes the list in the field `name`. `entry` converts one entry and returns `None` if the entry is invalid, which is
-/// an error of the field; `what` describes the entries in the error message.
+/// Takes the list in the field `name`. `entry` converts one entry, and returns `None` for an invalid entry, which
+/// becomes an error; `what` describes the entries in the error message.
 fn list(
     fields: &mut Fields,
     name: &str,
@@ -86,7 +86,7 @@ fn sigmas_of(fields: &mut Fields, entries: &[Value]) -> Option<Levels> {
         return None;
     }
     if let Some(i) = sigmas.windows(2).position(|pair| pair[1] > pair[0]) {
-        let detail = format!("must not be above the {} before it", Shown(sigmas[i]));
+        let detail = format!("must not be above the previous entry, {}", Shown(sigmas[i]));
         fields.error_below("sigmas", &(i + 1).to_string(), "out_of_range", detail);
         return None;
     }
@@ -96,7 +96,7 @@ fn sigmas_of(fields: &mut Fields, entries: &[Value]) -> Option<Levels> {
 fn timesteps_of(fields: &mut Fields, entries: &[Value]) -> Option<Levels> {
     let timesteps: Vec<u32> = entries.iter().filter_map(Value::as_u64).filter_map(|t| u32::try_from(t).ok()).collect();
     if let Some(i) = timesteps.windows(2).position(|pair| pair[1] >= pair[0]) {
-        let detail = format!("must be below the {} before it", timesteps[i]);
+        let detail = format!("must be below the previous entry, {}", timesteps[i]);
         fields.error_below("timesteps", &(i + 1).to_string(), "out_of_range", detail);
         return None;
     }

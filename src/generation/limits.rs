@@ -1,4 +1,4 @@
-//! The operator's limits of a request.
+//! The operator's limits for requests.
 
 use serde::{Deserialize, Serialize};
 

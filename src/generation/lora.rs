@@ -16,7 +16,7 @@ use super::{
 pub struct LoraUse {
     /// The name of a LoRA in the catalogue.
     pub name: String,
-    /// The factor, -4 to 4, by which the LoRA's change of the weights is multiplied.
+    /// The factor of the LoRA's change of the weights, -4 to 4.
     pub scale: f64,
 }
 
@@ -69,7 +69,7 @@ impl LoraUse {
             }
         }
         if too_many {
-            fields.error("loras", "out_of_range", format!("and the prompt must name at most {}", LoraUse::MOST));
+            fields.error("loras", "out_of_range", format!("and the prompt must name at most {} LoRAs", LoraUse::MOST));
         }
         for LoraUse { name, scale } in &all {
             if scale.abs() > LoraUse::MAX_SCALE {

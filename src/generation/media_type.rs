@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Format;
 
-/// A media type without parameters, such as `image/png`. It is always a valid value of a `Content-Type` header.
+/// A media type without parameters, such as `image/png`; always a valid value of a `Content-Type` header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct MediaType(Cow<'static, str>);

@@ -1,5 +1,5 @@
-//! The body of a webhook message. It contains ids, states and links, but neither prompts nor pictures; a receiver
-//! requests further data with the API.
+//! The body of a webhook message: ids, states and links, but neither prompts nor pictures. A receiver requests further
+//! data with the API.
 
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};

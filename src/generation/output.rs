@@ -156,8 +156,8 @@ impl Encoding {
     pub(super) fn check_size(self, fields: &mut Fields, width: u32, height: u32) {
         let (format, side) = (self.format(), width.max(height));
         if let Some(longest) = format.max_side().filter(|longest| side > *longest) {
-            let detail =
-                format!("must not be {}, whose files have at most {longest} pixels a side, not {side}", format.name());
+            let name = format.name();
+            let detail = format!("must not be {name} for a side of {side} pixels: the format allows at most {longest}");
             fields.error_below("output", "format", "out_of_range", detail);
         }
     }
@@ -210,7 +210,7 @@ mod tests {
         };
         let error = |format: &str, most: u32, side: u32| {
             let detail = format!(
-                "output.format must not be {format}, whose files have at most {most} pixels a side, not {side}"
+                "output.format must not be {format} for a side of {side} pixels: the format allows at most {most}"
             );
             ("/output/format".to_owned(), detail)
         };

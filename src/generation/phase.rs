@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The phase of a run, in the order in which phases happen.
+/// The phase of a running generation. The variants are in the order of the phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {

@@ -14,7 +14,7 @@ pub enum Priority {
 }
 
 impl Priority {
-    /// The number by which the ledger orders the queue. Larger ranks start earlier.
+    /// The number by which the ledger orders the queue. Generations with larger ranks start earlier.
     pub fn rank(self) -> i16 {
         self as i16
     }

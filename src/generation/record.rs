@@ -89,7 +89,7 @@ impl Problem {
         Problem { code: "worker_crashed".to_owned(), message, retryable: false }
     }
 
-    /// The problem of a generation during whose runs `times` processes have ended.
+    /// The problem of a generation that was given up, because `times` processes have ended during its runs.
     pub fn crashed(times: u32) -> Problem {
         let message = format!("a worker ended {times} times while it ran this generation");
         Problem { code: "worker_crashed".to_owned(), message, retryable: false }

@@ -8,7 +8,8 @@ use super::{Fields, Rules, field::Bounds, table};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refiner {
     pub model: String,
-    /// The share of the steps after which the refiner takes over, between 0 and 1.
+    /// The share of the training timesteps after which the refiner takes over, counted from the noisiest; between 0 and
+    /// 1.
     pub switch_at: f64,
     /// `None` uses the negative prompt of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,7 +32,7 @@ impl Refiner {
                     None => fields.error("model", "unknown_model", format!("{name:?} is not in the catalogue")),
                 },
                 (Some(name), Some(other)) if card.time_id_count == 0 || !other.shares_latents_with(card) => {
-                    let detail = format!("{name:?} cannot go on where the model {:?} leaves off", card.name);
+                    let detail = format!("{name:?} cannot refine the latents of the model {:?}", card.name);
                     fields.error("model", "unsupported_for_model", detail);
                 }
                 _ => {}

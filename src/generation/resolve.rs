@@ -30,12 +30,12 @@ pub trait Rules {
     fn fault(&self, _model: &str) -> Option<String> {
         None
     }
-    /// Checks whether the model can be sampled with this scheduler in `steps` steps or, if the request lists noise
-    /// levels, over these `levels`. Returns the number of steps.
+    /// Checks whether this scheduler can sample the model in `steps` steps or, if there are `levels`, over these noise
+    /// levels. Returns the number of steps.
     ///
     /// # Errors
-    /// The key of the scheduler's object that is wrong, and a description. The key is `""` if the choice as a whole is
-    /// wrong, and `steps`, `sigmas` or `timesteps` if one of these fields is wrong.
+    /// The wrong key of the scheduler's object, and a description. The key is `""` if the choice as a whole is wrong,
+    /// and `steps`, `sigmas` or `timesteps` if one of these fields is wrong.
     fn check_scheduler(
         &self,
         card: &ModelCard,
@@ -49,9 +49,8 @@ pub trait Rules {
     fn check_lora(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
     /// Checks whether the model can use the textual inversions in a prompt. Each error is a code and a description.
     fn check_words(&self, card: &ModelCard, syntax: PromptSyntax, text: &str) -> Vec<(&'static str, String)>;
-    /// Checks whether the model and the refiner can each run the steps that fall to them. The error is the path of a
-    /// field and a description: because of this field, the model or the refiner has no step, or its scheduler would
-    /// have to do what it cannot do.
+    /// Checks that the model and the refiner each have a step to compute, and that their schedulers can compute these
+    /// steps. The error is the path of the field that prevents this, and a description.
     fn check_stages(&self, card: &ModelCard, draw: &Draw) -> Result<(), (Vec<&'static str>, String)>;
     /// A seed, in 0..2^32, for a request without a seed.
     fn random_seed(&self) -> u64;
@@ -149,7 +148,7 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
     let controls = ControlUse::read(fields, on, rules);
     let feature_cache = FeatureCache::read(fields, on);
     if feature_cache.is_some() && !controls.is_empty() {
-        fields.error("feature_cache", "conflict", "excludes controls, whose networks act on what it would keep");
+        fields.error("feature_cache", "conflict", "excludes controls: ControlNets change the cached features");
     }
     let has_mask = source.as_ref().is_some_and(|source| source.mask.is_some());
     let draw = Draw {
@@ -183,8 +182,8 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
     draw
 }
 
-/// Adds errors for textual inversions that the model cannot use, and for weighted prompts with more than
-/// `MAX_CHUNKS` parts between `BREAK`s.
+/// Adds errors for textual inversions that the model cannot use, and for weighted prompts with more than `MAX_CHUNKS`
+/// segments between `BREAK`s.
 fn check_prompts(fields: &mut Fields, draw: &Draw, card: &ModelCard, rules: &dyn Rules) {
     let Draw { prompt, negative_prompt, micro_conditioning, prompt_syntax, .. } = draw;
     let second = |text: fn(&MicroConditioning) -> &Option<String>| {
@@ -248,7 +247,7 @@ fn scheduler(
         }
         Some(Value::Object(map)) => {
             if let Some(key) = SchedulerChoice::key_of_long_text(&map) {
-                fields.error_below("scheduler", key, "out_of_range", "must not hold texts of more than 128 characters");
+                fields.error_below("scheduler", key, "out_of_range", "must have no text of more than 128 characters");
                 return (card.default_scheduler.clone(), asked);
             }
             SchedulerChoice::Object(map)
@@ -266,7 +265,7 @@ fn scheduler(
                 fields.error(
                     "steps",
                     "conflict",
-                    format!("must be left out or the {run} that its list of levels makes"),
+                    format!("must be absent or {run}, the number of steps that the listed noise levels make"),
                 );
             }
             return (choice, run);

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The scheduler of a request: the model folder's own, a name, or a partial diffusers `scheduler_config.json` that
-/// overrides the model's. The module `diffusion` interprets names and keys.
+/// The scheduler of a request: a name, or keys of diffusers' `scheduler_config.json` that override keys of the model
+/// folder's file. The module `diffusion` interprets names and keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum SchedulerChoice {

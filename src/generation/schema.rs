@@ -31,7 +31,7 @@ pub fn request_schema(on: &Bounds<'_>, is_default_model: bool) -> Value {
     schema
 }
 
-/// The schema of an object whose properties are those of `fields` that the model takes.
+/// The schema of an object. Its properties are the `fields` that the model takes.
 fn object(fields: &[&Field], on: &Bounds<'_>) -> Map<String, Value> {
     let taken: Vec<&Field> = fields.iter().copied().filter(|field| field.is_taken_by(on.card)).collect();
     let required = taken.iter().filter(|field| (field.required)(on.card)).map(|field| field.name);

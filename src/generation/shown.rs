@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A number that is written with at most some twenty characters: `0.5`, `1000`, and `1e300` instead of 301 digits.
+/// A number that is written with at most 24 characters: `0.5`, `1000`, and `1e300` instead of 301 digits.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown(pub f64);
 

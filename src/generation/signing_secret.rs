@@ -5,8 +5,8 @@ use std::fmt;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer};
 
-/// A symmetric key in the form of Standard Webhooks 1.0.0: `whsec_` and 24 to 64 bytes in base64. Its `Debug` form
-/// hides the key, so that logs cannot contain it.
+/// A symmetric key in the form of Standard Webhooks 1.0.0: `whsec_` and 24 to 64 bytes in base64. The `Debug` form
+/// hides the key, so logs cannot contain the key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningSecret(Vec<u8>);
 
@@ -39,7 +39,7 @@ impl SigningSecret {
         &self.0
     }
 
-    /// The text of the secret, which its owner sees once and the ledger stores.
+    /// The text of the secret. The owner sees the text once, and the ledger stores the text.
     pub fn reveal(&self) -> String {
         format!("{PREFIX}{}", STANDARD.encode(&self.0))
     }

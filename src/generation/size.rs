@@ -33,7 +33,7 @@ fn in_one(fields: &mut Fields, text: &str, default: (u32, u32), on: &Bounds<'_>)
         |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
     let sides = text.split_once('x').and_then(|(width, height)| Some((number(width)?, number(height)?)));
     let Some((width, height)) = sides else {
-        fields.error("size", "invalid_value", format!("must read WIDTHxHEIGHT, such as 512x768, not {text:?}"));
+        fields.error("size", "invalid_value", format!("must be WIDTHxHEIGHT, such as 512x768, not {text:?}"));
         return default;
     };
     let mut side = |field: &Field, pixels: u64| {

@@ -22,7 +22,7 @@ pub struct Source {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ImageInfluence {
-    /// The run covers this last share of the schedule, in (0, 1].
+    /// The run covers this share at the end of the schedule, in (0, 1].
     Strength { strength: f64 },
     /// Guidance scale towards the picture, 1 to 10, for models that edit by instruction.
     Guidance { image_guidance_scale: f64 },
@@ -39,8 +39,8 @@ pub struct Mask {
     /// redrawn. The result is scaled back and pasted into the picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub padding_mask_crop: Option<u32>,
-    /// Whether the black part is copied from `image`. Otherwise it comes from the autoencoder, which changes it a
-    /// little.
+    /// Whether the black part is copied from `image`. Otherwise, the autoencoder decodes the black part and thereby
+    /// changes it a little.
     pub keep_unmasked: bool,
 }
 
@@ -67,7 +67,7 @@ impl Source {
         if !fits {
             refuse(fields, card, wanted, mask.is_some());
         } else if mask.is_some() && image.is_none() {
-            fields.error("mask", "conflict", "needs an image that it is laid over");
+            fields.error("mask", "conflict", "needs an image");
         }
         let mask = Mask::read(fields, mask, on);
         let usual = if mask.is_some() { 1.0 } else { 0.75 };
@@ -80,7 +80,7 @@ impl Source {
         Some(Source { image: image?, hold, mask })
     }
 
-    /// The last share of the schedule that the run covers, in (0, 1]; 1 for models that edit by instruction.
+    /// The share at the end of the schedule that the run covers, in (0, 1]; 1 for models that edit by instruction.
     pub fn strength(&self) -> f64 {
         match self.hold {
             ImageInfluence::Strength { strength } => strength,
@@ -135,7 +135,7 @@ fn refuse_idle(fields: &mut Fields, field: &Field) {
     if fields.take(field.name).is_some() {
         let detail = match field.name {
             "image_guidance_scale" => "is for models that edit a picture by an instruction",
-            "strength" => "needs an image, and a model that starts from one with noise over it",
+            "strength" => "needs an image, and a model that starts from an image with added noise",
             _ => "needs a mask",
         };
         fields.error(field.name, "conflict", detail);

@@ -144,7 +144,8 @@ pub static CLASS_GUIDANCE_SCALE: Field = Field::new(
 .default(|on| on.card.classifier_guidance.then(|| 1.0.into()))
 .only(|card| card.classifier_guidance, Some("it has no classifier"));
 pub static ETA: Field =
-    Field::new("eta", SHARE, "The share of noise that DDIM adds in each step (η).").default(|_| Some(0.0.into()));
+    Field::new("eta", SHARE, "η: for DDIM, the fraction of DDPM's noise that each step adds; γ of TCD.")
+        .default(|_| Some(0.0.into()));
 pub static SEED: Field = Field::new(
     "seed",
     Kind::Integer(|_| Integers { min: 0, max: i64::MAX as u64, multiple_of: 1 }),
@@ -163,7 +164,7 @@ pub static IMAGE: Field = Field::new("image", Kind::Picture, "The input picture.
 pub static STRENGTH: Field = Field::new(
     "strength",
     Kind::Number(Numbers { min: 0.0, max: 1.0, min_is_open: true, max_is_open: false }),
-    "How much of image is redrawn; 1 ignores image. The default is 0.75, with a mask 1.",
+    "How much of image is redrawn; 1 ignores image. The default is 0.75, or 1 with a mask.",
 )
 .only(|card| takes_picture(card) && !edits(card), None)
 .needs("image");
@@ -284,7 +285,7 @@ pub static NEGATIVE_CROP_TOP_LEFT: Field =
 pub static NEGATIVE_TARGET_SIZE: Field =
     conditioning("negative_target_size", Kind::Pair { min: 1 }, "target_size of the negative prompt.");
 pub static AESTHETIC_SCORE: Field =
-    conditioning("aesthetic_score", SCORE, "The aesthetic score that the refiner is conditioned on.")
+    conditioning("aesthetic_score", SCORE, "How pleasing the picture should look, for models such as SDXL's refiner.")
         .default(|_| Some(6.0.into()));
 pub static NEGATIVE_AESTHETIC_SCORE: Field =
     conditioning("negative_aesthetic_score", SCORE, "aesthetic_score of the negative prompt.")
@@ -292,7 +293,7 @@ pub static NEGATIVE_AESTHETIC_SCORE: Field =
 pub static DENOISING_END: Field = conditioning(
     "denoising_end",
     INNER_SHARE,
-    "Stop after this share of the steps, with the remaining noise in the picture.",
+    "Stop after this share of the training timesteps, with the remaining noise in the picture.",
 );
 pub static REFINER: Field = Field::new(
     "refiner",
@@ -309,15 +310,14 @@ pub static REFINER: Field = Field::new(
 .excludes(&["denoising_end"]);
 pub static REFINER_MODEL: Field = Field::new("model", NAME, "The model: a name from /v1/models.").required(|_| true);
 pub static SWITCH_AT: Field =
-    Field::new("switch_at", INNER_SHARE, "The share of the steps after which the refiner takes over.")
+    Field::new("switch_at", INNER_SHARE, "The share of the training timesteps after which the refiner takes over.")
         .default(|_| Some(0.8.into()));
 pub static REFINER_NEGATIVE_PROMPT: Field =
     Field::new("negative_prompt", PROMPT_TEXT, "The negative prompt of the refiner. The default is negative_prompt.");
 pub static REFINER_AESTHETIC_SCORE: Field =
-    Field::new("aesthetic_score", SCORE, "The refiner's value of the field of this name.")
-        .default(|_| Some(6.0.into()));
+    Field::new("aesthetic_score", SCORE, "aesthetic_score for the refiner.").default(|_| Some(6.0.into()));
 pub static REFINER_NEGATIVE_AESTHETIC_SCORE: Field =
-    Field::new("negative_aesthetic_score", SCORE, "The refiner's value of the field of this name.")
+    Field::new("negative_aesthetic_score", SCORE, "negative_aesthetic_score for the refiner.")
         .default(|_| Some(2.5.into()));
 
 pub static PREVIEWS: Field =
@@ -433,7 +433,7 @@ const fn of_mask(name: &'static str, kind: Kind, doc: &'static str) -> Field {
 }
 
 const fn conditioning(name: &'static str, kind: Kind, doc: &'static str) -> Field {
-    Field::new(name, kind, doc).only(is_micro_conditioned, Some("it is for models with micro-conditioning"))
+    Field::new(name, kind, doc).only(is_micro_conditioned, Some("it has no micro-conditioning"))
 }
 
 /// Why a model refuses fields that need a prompt.

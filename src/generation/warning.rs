@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Something in an accepted request that may make its picture different from what the client expects. The generation
-/// runs all the same.
+/// runs anyway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
     /// A word that programs can compare, such as `prompt_cut`.

@@ -1,4 +1,5 @@
-//! The field `webhook` of a request: the receiver of messages about the generation, and the events that it receives.
+//! The field `webhook` of a request: the receiver of messages about the generation, and the events that the receiver
+//! gets.
 
 use std::collections::BTreeSet;
 

@@ -8,7 +8,7 @@ named_id! {
 }
 
 named_id! {
-    /// The id of one message to one receiver, which the header `webhook-id` contains. All tries to send the message
+    /// The id of one message to one receiver: the header `webhook-id` of the message. All tries to send the message
     /// have the same id.
     DeliveryId, "msg_"
 }

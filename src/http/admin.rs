@@ -111,17 +111,17 @@ pub async fn workers(State(service): State<Service>) -> Result<impl IntoResponse
     Ok(Collection::of(service.workers().await?.into_iter().map(WorkerObject::of)))
 }
 
-/// `POST /admin/workers/{id}/drain`: asks a worker to take no more work.
+/// `POST /admin/workers/{id}/drain`: tells a worker to claim no more generations.
 pub async fn drain(State(service): State<Service>, WorkerName(name): WorkerName) -> Result<Response, ApiError> {
     order(&service, &name, true).await
 }
 
-/// `POST /admin/workers/{id}/undrain`: asks a drained worker to take work again.
+/// `POST /admin/workers/{id}/undrain`: tells a drained worker to claim generations again.
 pub async fn undrain(State(service): State<Service>, WorkerName(name): WorkerName) -> Result<Response, ApiError> {
     order(&service, &name, false).await
 }
 
-/// Stores the order. The worker follows the order as soon as it has read it from the ledger.
+/// Stores the command to drain or undrain a worker. The worker obeys when it reads the command from the ledger.
 async fn order(service: &Service, name: &str, drain: bool) -> Result<Response, ApiError> {
     let worker = service.drain_worker(name, drain).await?.ok_or(ApiError::NotFound("worker"))?;
     Ok((success::ACCEPTED, Json(WorkerObject::of(worker))).into_response())

@@ -20,7 +20,7 @@ struct Bounds {
     timeout: Duration,
     /// Runs the tasks that read and discard the rest of refused bodies.
     afterwork: TaskTracker,
-    /// Room for bodies, in units of [`UNIT`].
+    /// The room that is left for bodies, in units of [`UNIT`].
     room: Arc<Semaphore>,
 }
 
@@ -50,7 +50,7 @@ impl Bodies {
         self.0.timeout
     }
 
-    /// The tasks that go on after an answer.
+    /// Runs the tasks that continue after an answer.
     pub(super) fn afterwork(&self) -> &TaskTracker {
         &self.0.afterwork
     }

@@ -17,7 +17,7 @@ use crate::{
     service::{AT_ONCE_BYTES, offload},
 };
 
-/// How many bytes of a refused body are read and discarded.
+/// The most bytes of a refused body that are read and discarded.
 const MAX_DISCARDED: usize = 64 << 20;
 
 impl<S> FromRequest<S> for Fields
@@ -51,7 +51,7 @@ impl Kind {
             .get(header::CONTENT_ENCODING)
             .is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
         {
-            return unsupported("compressed bodies are not read; send it without Content-Encoding".into());
+            return unsupported("compressed bodies are not supported; send the body without Content-Encoding".into());
         }
         let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
             return unsupported("Content-Type is missing; send application/json".into());

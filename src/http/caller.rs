@@ -35,8 +35,9 @@ where
 }
 
 /// Reads the key in `Authorization`: `Bearer KEY`, or `Basic` with the key as the password, for clients that support
-/// nothing else. `None` if the header is absent. An unreadable header gives the empty key, which is invalid. There are
-/// no cookies, and the server never asks for `Basic`, so no browser sends a key by itself with a form of another site.
+/// nothing else. `None` if the header is absent. An unreadable header gives the empty key, which is invalid. The server
+/// sets no cookies and never asks for `Basic`. A browser may still add stored `Basic` credentials by itself; therefore
+/// [`origin`](super::origin) refuses changes that pages of foreign sites request.
 pub(super) fn key(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {

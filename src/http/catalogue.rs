@@ -22,9 +22,9 @@ struct Model {
     created: u32,
     owned_by: &'static str,
     state: &'static str,
-    /// Memory that the weights take in bytes, whether or not they are loaded.
+    /// Memory that the weights take when they are loaded, in bytes.
     bytes: Option<u64>,
-    /// Whether requests that name no model use this one.
+    /// Whether requests that name no model use this model.
     default: bool,
     error: Option<String>,
     /// Notes for users about how the model's files were read.
@@ -70,8 +70,8 @@ pub async fn models(State(state): State<AppState>, caller: Caller) -> impl IntoR
     Collection::of(models.map(|model| Model::of(&state, model)))
 }
 
-/// `GET /v1/models/{id}`: a model; or, for `NAME/schema`, the JSON Schema of its requests, unless a model has that
-/// name. A model that the caller may not use counts as unknown.
+/// `GET /v1/models/{id}`: a model. If no model is called `NAME/schema`, that id gives the JSON Schema of requests to
+/// the model `NAME`. A model that the caller may not use counts as unknown.
 pub async fn model(
     State(state): State<AppState>,
     caller: Caller,
@@ -83,7 +83,7 @@ pub async fn model(
     }
     let named = name.strip_suffix("/schema").and_then(find);
     let card = named.ok_or(ApiError::NotFound("model"))?.card;
-    let card = card.ok_or(ApiError::NotFound("schema of a model that cannot be used"))?;
+    let card = card.ok_or(ApiError::NotFound("usable model of this name"))?;
     let schema = state.service.request_schema(&card);
     Ok(([(CONTENT_TYPE, SCHEMA_TYPE)], schema.to_string()).into_response())
 }
@@ -112,7 +112,8 @@ impl Adapter {
     }
 }
 
-/// The state of an add-on. `available` means that a request can use the add-on; its file is read only then.
+/// The state of an add-on. `available` means that a request can use the add-on. The first such request reads the file
+/// of the add-on.
 fn state(error: Option<&String>) -> &'static str {
     if error.is_some() { "failed" } else { "available" }
 }
@@ -183,7 +184,7 @@ struct QueueObject {
     queued: usize,
     running: usize,
     max_queued: usize,
-    /// Average duration of recent runs; `None` before the first.
+    /// Average duration of recent runs; `None` before the first run has ended.
     recent_run_seconds: Option<f64>,
     /// Seconds until a generation that is accepted now would begin.
     estimated_start_s: Option<f64>,
@@ -203,7 +204,7 @@ fn device(load: Load) -> Device {
     Device { id: load.name, running: load.running, failed: load.failed }
 }
 
-/// The generations of the caller's tenant in the queue.
+/// The numbers of queued and of running generations of the caller's tenant.
 #[derive(Debug, Serialize)]
 struct Own {
     queued: usize,

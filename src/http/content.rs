@@ -42,7 +42,7 @@ pub async fn content(
     if etag::matches(&headers, &tag) {
         return Ok((success::NOT_MODIFIED, kept(&artifact)).into_response());
     }
-    // The file is read only after there is room for it in memory; the answer keeps the room until it is sent.
+    // The file is read only after there is room for it in memory. The room is kept until the answer is sent.
     let room = AnswerRoom::of(&extensions, artifact.bytes).await?.map(Extension);
     let bytes = service.file(&artifact).await?;
     let length = bytes.len();

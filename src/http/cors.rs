@@ -63,7 +63,7 @@ impl Cors {
             return;
         }
         let headers = response.headers_mut();
-        // A cache must not give the answer for one origin to another one.
+        // A cache must not give the answer for one origin to another origin.
         if self.0.iter().any(|origin| !origin.is_every()) {
             headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
@@ -87,8 +87,8 @@ impl Cors {
 
 impl Grant {
     /// Whether the grant covers the credentials of the request. If the list admits the origin only by `*`, the page
-    /// must send its key itself. `Basic` credentials do not count then, because a browser adds them by itself, also for
-    /// pages that do not know the key.
+    /// must send its key itself. In this case, `Basic` credentials are refused, because a browser adds them by itself,
+    /// also for pages that do not know the key.
     pub fn admits(&self, headers: &HeaderMap) -> bool {
         let is_basic =
             |value: &HeaderValue| value.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"));
@@ -99,8 +99,8 @@ impl Grant {
     }
 }
 
-/// The answer to a preflight, the request by which a browser asks whether a page may send another request; `None` if
-/// the request is no preflight. The other request may have any headers, because the handlers check them.
+/// The answer to a preflight; `None` if the request is no preflight. With a preflight, a browser asks whether a page
+/// may send another request. That request may have any headers, because the handlers check them.
 pub fn preflight(request: &Request) -> Option<Response> {
     let headers = request.headers();
     if *request.method() != Method::OPTIONS || !headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
@@ -117,7 +117,7 @@ pub fn preflight(request: &Request) -> Option<Response> {
     if let Some(wanted) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
     }
-    // Browsers ask for this before a page of the internet uses a server on this machine or in its network.
+    // Browsers ask for this permission before a page from the internet may reach a server in the browser's own network.
     if headers.contains_key("access-control-request-private-network") {
         answer.insert("access-control-allow-private-network", HeaderValue::from_static("true"));
     }

@@ -40,7 +40,7 @@ pub async fn create(
     answer(state, base, accept, prefer, request).await
 }
 
-/// `POST /v1/images.png` and the like, for shells: the path chooses a picture of this format as the answer.
+/// `POST /v1/images.png`, `.jpg` or `.webp`, for shells: the answer is a picture in the format that the path names.
 pub fn create_as(format: Format) -> MethodRouter<AppState> {
     let create = move |State(state): State<AppState>,
                        caller: Caller,
@@ -160,7 +160,7 @@ async fn picture(
     let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];
     let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
     let warned = AppendHeaders(warnings::header(&record.job.warnings));
-    // An answer with a picture always waits, so `Preference-Applied` must not name `respond-async`.
+    // A request for a picture always waits, so `Preference-Applied` must not name `respond-async`.
     let prefer = Prefer { respond_async: false, ..prefer };
     Ok((headers(id), applied(&prefer), where_from, seed, warned, content::file(&record, &artifact, bytes))
         .into_response())
@@ -200,7 +200,7 @@ impl AppState {
         self.accept_of(request, waits, None).await
     }
 
-    /// As [`AppState::accept`], for a client that may repeat the request; `tried` recognizes its repetitions.
+    /// As [`AppState::accept`], for a client that may repeat the request; `tried` recognizes the repetitions.
     pub(super) async fn accept_of(
         &self,
         request: CreateRequest,

@@ -66,7 +66,8 @@ fn value(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// Decodes `UTF-8'LANGUAGE'TEXT` with percent signs; `None` if it is malformed or in another character set.
+/// Decodes `UTF-8'LANGUAGE'TEXT`, whose text is percent-encoded. `None` if the value is malformed or in another
+/// character set.
 fn decoded(value: &str) -> Option<String> {
     let (charset, rest) = value.split_once('\'')?;
     let (_, text) = rest.split_once('\'')?;

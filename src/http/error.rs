@@ -1,4 +1,4 @@
-//! The one table of statuses: status, code, title and problem document (RFC 9457) of every error.
+//! The one table of errors: the status, the code, the title and the problem document (RFC 9457) of each.
 
 mod from;
 mod problem;
@@ -52,7 +52,7 @@ pub enum ApiError {
     ImageExpired,
     #[error("the signed URL of the events has expired; read the generation for a new one")]
     UrlExpired,
-    #[error("the header Idempotency-Key {0}")]
+    #[error("the idempotency key {0}")]
     IdempotencyKeyInvalid(&'static str),
     #[error("this server requires an API key; send it as Authorization: Bearer ltd_…")]
     MissingKey,
@@ -61,16 +61,16 @@ pub enum ApiError {
     #[error("this API key has expired")]
     KeyExpired,
     #[error(
-        "this API key does not have the scope {}; GET needs read, other methods need generate, and the operator's routes \
-         need admin",
+        "this API key does not have the scope {}; GET needs read, other methods need generate, and the operator's \
+         routes need admin",
         .0.as_str()
     )]
     ScopeMissing(Scope),
     #[error("this API key may not use the model {model:?}, only {}", .allowed.join(", "))]
     ModelForbidden { model: String, allowed: Vec<String> },
     #[error(
-        "this listener requires the operator's token: Authorization: Bearer TOKEN, with operator.token of the settings or \
-         the contents of the file operator.token in data_dir"
+        "this listener requires the operator's token: Authorization: Bearer TOKEN, with operator.token of the settings \
+         or the contents of the file operator.token in data_dir"
     )]
     MissingToken,
     #[error("Authorization contains neither the operator's token nor an API key with the scope admin")]
@@ -84,7 +84,7 @@ pub enum ApiError {
     NotFound(&'static str),
     #[error("there is no such path; POST /v1/images creates pictures, and /openapi.yaml lists all paths")]
     NoSuchPath,
-    #[error("this path does not support the request's method; Allow lists those it supports")]
+    #[error("this path does not support the request's method; the header Allow lists the supported methods")]
     MethodNotAllowed,
     #[error("not acceptable: this request can be answered with {0}")]
     NotAcceptable(String),
@@ -112,7 +112,7 @@ pub enum ApiError {
     RangeNotSatisfiable { length: usize },
     #[error(transparent)]
     Invalid(Invalid),
-    #[error("the idempotency key was already used for a different request; send this one under a new key")]
+    #[error("the idempotency key was already used for a different request; send this request with a new key")]
     IdempotencyKeyReused,
     /// The generation ended in state `failed`.
     #[error("{message}")]
@@ -322,7 +322,8 @@ fn is_change(errors: &[FieldError]) -> bool {
 }
 
 /// The code of an invalid request, so that clients need not search its list of errors. A single error `unknown_model`
-/// or `model_unavailable` decides the code. Each of the other codes below is used only if all errors have this code.
+/// or `model_unavailable` decides the code. Other errors decide the code only if all of them have the same code from
+/// the list below; otherwise the code is `validation_failed`.
 fn invalid_code(errors: &[FieldError]) -> &'static str {
     let all = |code| errors.iter().all(|error| error.code == code || error.code == FieldError::MORE);
     if errors.iter().any(|error| error.code == "unknown_model") {

@@ -121,8 +121,8 @@ struct Feed {
     after: i64,
     watched: WatchedStream,
     presence: Presence,
-    /// `None` if the stream is the answer to the request that created the generation; its right to read is not checked
-    /// again.
+    /// `None` if the stream is the answer to the request that created the generation. The right to read such a stream
+    /// is not checked again.
     reader: Option<Reader>,
     ping: Interval,
     /// The newest progress, held back until `paused_until`.

@@ -4,7 +4,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 
 use crate::generation::{Artifact, Facts, Job, MetadataLevel, Record, Work};
 
-/// Longest part of a name that is taken from the prompt, in characters.
+/// The most characters of the prompt in a name.
 const MOST_CHARS: usize = 60;
 
 /// The header of a picture: `inline`, so that browsers show it, with a name such as `a-red-fox-7.png`.

@@ -18,7 +18,7 @@ pub struct Follower {
     presence: Presence,
     watched: Pin<Box<dyn Stream<Item = Result<Watched, ServiceError>> + Send>>,
     ping: Interval,
-    /// The number of the last event of the generation.
+    /// The number of the last event that was seen.
     seen: i64,
 }
 
@@ -31,7 +31,7 @@ pub enum Seen {
     Succeeded(Box<Record>, Vec<Artifact>),
     /// The generation has no picture, or cannot be followed any longer. Nothing follows.
     Failed(ApiError),
-    /// It is time to send something, so that the connection stays alive. This comes every `http.ping_interval_s`.
+    /// Every `http.ping_interval_s`, it is time to send something to keep the connection alive.
     Ping,
 }
 

@@ -73,13 +73,13 @@ struct Links {
     #[serde(rename = "self")]
     itself: String,
     events: String,
-    /// When the signed URL of the events expires; `None` if it is not signed.
+    /// When the signed URL of the events expires; `None` if the URL is not signed.
     events_expires_at: Option<String>,
     cancel: String,
 }
 
-/// Builds the object of a generation. `pace` is the pace of recent generations, for the estimated start; `base` begins
-/// the links.
+/// Builds the object of a generation. The speed of recent generations (`pace`) gives the estimated start. Links begin
+/// with `base`.
 pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> Object {
     let record = &view.record;
     let id = record.id;
@@ -166,7 +166,7 @@ pub fn retry_after_s(view: &View, pace: Option<Pace>) -> u64 {
     left.ceil().clamp(1.0, 60.0) as u64
 }
 
-/// The `ETag` of the object. It changes with the record. While the record stays the same, it changes with the queue
+/// The `ETag` of the object. The tag changes with the record. For the same record, the tag changes with the queue
 /// position, with the phase and the step of the progress, and with the expiry of signed URLs.
 pub fn etag(view: &View, signer: &Signer) -> String {
     let version = view.record.version;

@@ -21,8 +21,8 @@ impl IdempotencyKey {
     /// other value is the key itself, without the spaces around it.
     ///
     /// # Errors
-    /// `idempotency_key_invalid` if the header is given twice, if its value begins with a quote but is no such string,
-    /// or if the key does not have 1 to 255 printable ASCII characters.
+    /// `idempotency_key_invalid` if the header is given twice, if its value begins with a quote but is no string of RFC
+    /// 8941, or if the key does not have 1 to 255 printable ASCII characters.
     fn of(headers: &HeaderMap) -> Result<IdempotencyKey, ApiError> {
         let mut values = headers.get_all(NAME).iter();
         let value = match (values.next(), values.next()) {

@@ -19,8 +19,8 @@ use crate::{
     service::{ApiKey, Service},
 };
 
-/// An API key. `key`, the key itself with its secret, is shown only in the answer to the request that creates or
-/// rotates it.
+/// An API key. The field `key` contains the key with its secret. Only the answer to the request that creates or rotates
+/// the key has this field.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct KeyObject {
     object: String,
@@ -41,11 +41,11 @@ pub struct KeyObject {
     /// In 10⁹ multiplications.
     pub max_cost_per_day: Option<u64>,
     pub created_at: String,
-    /// The last use. It may be up to `auth.cache_s` earlier than the real last use.
+    /// The last recorded use, which may be up to `auth.cache_s` earlier than the real last use.
     pub last_used_at: Option<String>,
     pub expires_at: Option<String>,
     pub revoked_at: Option<String>,
-    /// Until when the secret before the last rotation is valid.
+    /// When the previous secret of a rotated key expires.
     pub old_key_expires_at: Option<String>,
 }
 
@@ -93,7 +93,7 @@ pub async fn create(State(service): State<Service>, fields: Fields) -> Result<Re
     Ok((success::CREATED, NO_STORE, Json(made)).into_response())
 }
 
-/// `GET /admin/keys`: lists keys of all tenants or of one, also those that were revoked.
+/// `GET /admin/keys`: lists the keys of all tenants or of one, also revoked keys.
 pub async fn list(State(service): State<Service>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let query = read(query.as_deref())?;
     let page = service.list_keys(&query).await?;

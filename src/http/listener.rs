@@ -53,7 +53,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let gate = Gate::new(listener, http);
     let cut = CancellationToken::new();
-    let door = Arc::new(ConnectionContext {
+    let shared = Arc::new(ConnectionContext {
         router,
         builder: builder(http),
         patience: Patience::of(http),
@@ -67,9 +67,9 @@ pub async fn serve(
             biased;
             () = shutdown.cancelled() => break,
             (stream, place) = gate.accept() => {
-                let door = door.clone();
+                let shared = shared.clone();
                 connections.spawn(async move {
-                    door.serve(stream).await;
+                    shared.serve(stream).await;
                     drop(place);
                 });
             }

@@ -51,8 +51,8 @@ impl Accept {
     /// Reads the header `Accept`.
     ///
     /// # Errors
-    /// `not_acceptable` if no answer has any of the types, `bad_header` if an item is not a media type or its quality
-    /// is not a number in 0..=1.
+    /// `not_acceptable` if the client accepts no form of the answer, `bad_header` if an item is not a media type or its
+    /// quality is not a number in 0..=1.
     pub fn of(headers: &HeaderMap) -> Result<Accept, ApiError> {
         let accept = Accept { ranges: media_ranges(headers)? };
         accept.answer(None).map(|_| accept)
@@ -88,13 +88,14 @@ impl Accept {
     /// Checks that the client accepts pictures of this format.
     ///
     /// # Errors
-    /// `not_acceptable` if it does not.
+    /// `not_acceptable` if the client does not.
     pub fn check(&self, format: Format) -> Result<(), ApiError> {
         let rank = self.rank(ResponseType::Picture(format));
         rank.map(|_| ()).ok_or_else(|| ApiError::NotAcceptable(format.media_type().to_owned()))
     }
 
-    /// Quality, exactness and position of the range that covers this answer; `None` if the client does not accept it.
+    /// Quality, exactness and position of the range that covers this answer; `None` if the client does not accept this
+    /// answer.
     fn rank(&self, answer: ResponseType) -> Option<(u16, u8, usize)> {
         if self.ranges.is_empty() {
             return Some((1000, 0, 0));

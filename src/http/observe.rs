@@ -1,4 +1,5 @@
-//! Adds to every response its request id, common headers and problem document, and records metrics and a log line.
+//! Adds the request id and common headers to every response, writes the body of errors, and records metrics and a log
+//! line.
 
 use std::time::Instant;
 
@@ -71,7 +72,7 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// Counts and logs a request once, when this is dropped, even if the client disconnected before the answer.
+/// Counts and logs a request when this value is dropped, even if the client disconnected before the answer.
 struct Line {
     metrics: Metrics,
     request_id: String,

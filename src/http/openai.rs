@@ -1,5 +1,5 @@
-//! OpenAI's protocol for pictures: `POST /v1/images/generations`, `/edits` and `/variations`. Their generations wait in
-//! the same queue as those of all other protocols.
+//! OpenAI's protocol for pictures: `POST /v1/images/generations`, `/edits` and `/variations`. The generations of all
+//! protocols wait in the same queue.
 
 mod answer;
 mod client;
@@ -117,8 +117,8 @@ async fn accept(
     state.accept_of(order, Waits::ForResult, tried).await
 }
 
-/// Sets the mask of an edit: the transparency of `mask`, otherwise, if the model can inpaint, the transparency of the
-/// image.
+/// Sets the mask of an edit: the transparency of `mask`. If the request has no mask and the model can inpaint, the
+/// transparency of the image is the mask.
 async fn masked(state: &AppState, mut fields: Fields) -> Fields {
     fields.read_mask_by_transparency();
     if fields.has("mask") {

@@ -3,8 +3,8 @@
 //! A browser sends what any page asks it to send, also to this machine and its neighbors. Two things expose such a
 //! request. `Host`: if a page points its own name at this server (DNS rebinding), the browser takes the server for the
 //! page's origin, but the name is not the server's. `Sec-Fetch-Site` and `Origin`: browsers state where a request comes
-//! from, and no page can change that. Programs other than browsers, such as curl and SDKs, usually send neither
-//! `Sec-Fetch-Site` nor `Origin`; for them, only the check of `Host` applies.
+//! from, and no page can change these headers. Programs other than browsers, such as curl and SDKs, usually send
+//! neither `Sec-Fetch-Site` nor `Origin`; for them, only the check of `Host` applies.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ use super::{
 };
 use crate::config::{HostPattern, Http, Operator};
 
-/// Paths that may be requested under any host name: those of health checks and metrics, whose programs use names and
-/// addresses that the server does not know.
+/// Paths that may be requested under any host name: those of health checks and metrics. The programs that request these
+/// paths use names and addresses that the server does not know.
 pub(super) const PROBES: [&str; 6] = ["/livez", "/readyz", "/startupz", "/metrics", "/health", "/healthz"];
 
 /// The host names and pages that a listener accepts as its own.
@@ -103,16 +103,15 @@ impl Origins {
         }
     }
 
-    /// Whether a name in `Host` is this listener's. With DNS rebinding, a page's host is a domain name with a dot,
-    /// which its owner points to another address. An address, a name without a dot, `localhost` and names below it (RFC
-    /// 6761) cannot be rebound in this way, so they are always accepted.
+    /// Whether a name in `Host` is this listener's. In DNS rebinding, the owner of a page points the page's domain name
+    /// to another address. Such a name has a dot. An address, a name without a dot, `localhost` and names below
+    /// `localhost` (RFC 6761) cannot be rebound in this way, so they are always accepted.
     fn serves(&self, HostPort { host, is_address, .. }: &HostPort) -> bool {
         let is_near = !host.contains('.') || host.ends_with(".localhost");
         *is_address || is_near || self.allowed.iter().any(|pattern| pattern.matches(host))
     }
 
-    /// Whether a request with these headers comes from a page of this server, or from no page at all. Only this method
-    /// decides it.
+    /// Whether a request with these headers comes from a page of this server, or from no page at all.
     fn is_ours(&self, headers: &HeaderMap, names: &[&str]) -> bool {
         // A browser sends each header once. If there are several, all must name this server.
         let sites = headers.get_all("sec-fetch-site");

@@ -44,7 +44,7 @@ pub async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Result<Respo
     Ok(respond(name, file, &headers))
 }
 
-/// Answers, with 404, every path of the operator's listener that has no route.
+/// Answers requests for paths of the operator's listener that have no route: with 404.
 pub async fn nothing() -> ApiError {
     ApiError::NotFound("resource")
 }

@@ -29,7 +29,7 @@ struct Leaving {
     service: Service,
     afterwork: TaskTracker,
     id: GenerationId,
-    /// The tries of a client that repeats its request after a lost connection.
+    /// Set if the client repeats its request by itself after a lost connection.
     present: Option<Present>,
     /// Makes the shutdown wait until it is known whether a task of `afterwork` must cancel the generation.
     open: TaskTrackerToken,
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Leaving {
 }
 
 impl Presence {
-    /// `is_repeatable`: whether the client can come back for the same generation, by its idempotency key or its id.
+    /// `is_repeatable`: whether an idempotency key or an id lets the client come back for the same generation.
     /// `present`: given if the client repeats its request by itself. Then the generation is canceled only if the client
     /// does not return in time; if `on_disconnect` is `cancel`, it is canceled at once.
     pub fn of(state: &AppState, view: &View, waits: Waits, is_repeatable: bool, present: Option<Present>) -> Presence {
@@ -92,7 +92,7 @@ impl Drop for Presence {
                 return;
             }
             match service.cancel_disconnected(id).await {
-                Ok(_) => tracing::info!(%id, "canceled because its client disconnected"),
+                Ok(_) => tracing::info!(%id, "a generation was canceled because its client disconnected"),
                 Err(error) => {
                     tracing::warn!(%id, %error, "a generation cannot be canceled after its client disconnected")
                 }

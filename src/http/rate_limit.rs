@@ -10,7 +10,7 @@ use axum::{
 
 use crate::{generation::Allowance, service::Allowances};
 
-/// Middleware: adds the headers to the answer of a request that counts against limits, whatever its protocol.
+/// Middleware for all protocols: adds the headers to the answer of a request that counts against limits.
 pub async fn show(mut request: Request, next: Next) -> Response {
     let allowances = Allowances::default();
     request.extensions_mut().insert(allowances.clone());

@@ -7,9 +7,10 @@ use super::{AppState, face::Face};
 /// One operation of a listener.
 pub struct Route<S = AppState> {
     pub method: Method,
-    /// Path in the syntax that axum and OpenAPI share, such as `/v1/images/{id}`.
+    /// The path in `openapi.yaml`, such as `/v1/models/{id}`.
     pub path: &'static str,
-    /// Path in the router. Operations with the same path here share a handler.
+    /// The path in axum's router, such as `/v1/models/{*id}`. Operations with the same method and the same path in the
+    /// router share a handler.
     pub(super) routed: &'static str,
     pub(super) face: &'static dyn Face,
     pub(super) handler: MethodRouter<S>,

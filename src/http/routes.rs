@@ -22,7 +22,8 @@ pub fn public_routes() -> Vec<Route> {
     routes
 }
 
-/// The face of a path of the public listener that has no route, and of methods that a path does not support.
+/// The face of an answer that no route of the public listener made, because the path has no route or does not support
+/// the method.
 pub(super) fn face_of(path: &str) -> &'static dyn Face {
     let is_below = |roots: &[&str]| roots.iter().any(|root| path.starts_with(root));
     match path {

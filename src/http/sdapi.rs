@@ -1,5 +1,5 @@
-//! The face of AUTOMATIC1111's web interface, `/sdapi/v1`, as its clients use it: a request waits for its pictures, and
-//! the answer contains them in base64.
+//! The face of AUTOMATIC1111's web interface, under `/sdapi/v1`: a request waits for its pictures, and the answer
+//! contains them in base64.
 
 mod control_net;
 mod draw;

@@ -1,5 +1,5 @@
-//! `GET /v1/events`: the events of all generations of the caller as one stream, which a reader can resume on any
-//! process.
+//! `GET /v1/events`: the events of all generations of the caller's tenant as one stream, which a reader can resume on
+//! any process.
 
 use std::pin::Pin;
 
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::service::{ServiceError, TenantWatched, Watched};
 
-/// The event stream of the caller's generations. Without `Last-Event-ID` and `after` it begins with the next event.
+/// The event stream of the caller's tenant. Without `Last-Event-ID` and `after`, the stream begins with the next event.
 pub async fn events(
     State(state): State<AppState>,
     caller: Caller,
@@ -85,7 +85,7 @@ impl Feed {
     }
 }
 
-/// `None` if there is nothing to send: the preview is too large, or the generation was erased meanwhile.
+/// The frame to send. `None` if the preview is too large, or if the generation was erased meanwhile.
 async fn frame(
     state: &AppState,
     base: &Base,

@@ -15,8 +15,8 @@ pub fn query(query: Option<&str>) -> Result<Fields, ApiError> {
 /// `curl -d prompt='50% off'` works.
 ///
 /// # Errors
-/// `malformed_form` if a decoded name or value is not UTF-8, since decoding it loosely would silently change a prompt,
-/// or if there are more than [`Fields::MOST_IN_FORM`] fields.
+/// `malformed_form` if a decoded name or value is not UTF-8, or if there are more than [`Fields::MOST_IN_FORM`] fields.
+/// Invalid bytes are not replaced, because that would silently change a prompt.
 pub fn pairs(form: &[u8]) -> Result<Vec<(String, String)>, ApiError> {
     const MOST: usize = Fields::MOST_IN_FORM;
     let parts = || form.split(|byte| *byte == b'&').filter(|part| !part.is_empty());

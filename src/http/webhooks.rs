@@ -1,4 +1,4 @@
-//! The API of webhook endpoints and of the log of deliveries to them.
+//! The API of webhook endpoints and of the deliveries to them.
 
 use axum::{
     extract::{RawQuery, State},
@@ -28,7 +28,7 @@ struct EndpointObject {
     url: String,
     events: Vec<WebhookEvent>,
     description: String,
-    /// `enabled`, `disabled`, or `gone` if its receiver has answered 410.
+    /// `enabled`, `disabled`, or `gone` if the receiver has answered 410.
     status: &'static str,
     created_at: String,
     updated_at: String,

@@ -17,7 +17,7 @@ use crate::{
 pub enum EncodeError {
     #[error("a picture of {width} × {height} pixels has {expected} bytes, not {bytes}")]
     Length { width: u32, height: u32, expected: u64, bytes: usize },
-    #[error("a picture of {width} × {height} pixels is too large for a JPEG")]
+    #[error("a JPEG has at most 65535 pixels per side, not {width} × {height}")]
     TooLarge { width: u32, height: u32 },
     #[error("the picture cannot be encoded: {0}")]
     Png(#[from] ::png::EncodingError),

@@ -10,8 +10,8 @@ use crate::{
 
 /// The text for image `index` of a generation; `model` is the name of the model.
 pub fn infotext(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> String {
-    // LoRAs are written as tags after the prompt, as the web interface writes them, however the request named the
-    // LoRAs.
+    // LoRAs become tags after the prompt, as in the web interface. The form in which the request named them has no
+    // effect.
     let tags = draw.loras.iter().map(|lora| format!("<lora:{}:{}>", lora.name, lora.scale));
     let text = |prompt: &str| match draw.prompt_syntax {
         PromptSyntax::Plain => escaped(prompt),
@@ -117,7 +117,7 @@ fn escaped(prompt: &str) -> String {
     escaped
 }
 
-/// Commas and colons separate settings, so a value that contains one is quoted as JSON.
+/// The value of a setting, quoted as JSON if it contains a separator of the format: a comma, a colon or a line break.
 fn quoted(value: &str) -> String {
     if value.contains([',', ':', '\n']) { Value::from(value).to_string() } else { value.to_owned() }
 }

@@ -23,20 +23,20 @@ pub enum DecodeError {
     Empty,
     #[error("must be a PNG, JPEG or WebP picture")]
     Format,
-    #[error("has {width} × {height} pixels; at most {MAX_PIXELS} and {MAX_SIDE} a side are read")]
+    #[error("has {width} × {height} pixels, but may have at most {MAX_PIXELS} in all and {MAX_SIDE} per side")]
     TooLarge { width: u32, height: u32 },
-    #[error("cannot be decoded: the JPEG ends before its end marker, it was cut short")]
+    #[error("cannot be decoded: the file was cut short, its end is missing")]
     CutShort,
     #[error("cannot be decoded: pixels or scans of the JPEG are missing, it was cut short or damaged")]
     Incomplete,
-    #[error("cannot be decoded: a checksum of the PNG's pixels is wrong, it is damaged")]
+    #[error("cannot be decoded: a checksum of the PNG's pixels is wrong, the file is damaged")]
     Checksum,
     #[error(
-        "cannot be decoded: the JPEG is baseline with a scan for each color plane; save it with one scan for all, \
-         progressive, or as PNG"
+        "cannot be decoded: the JPEG is baseline with a scan for each color plane; save it with one scan for all \
+         planes, as a progressive JPEG, or as a PNG"
     )]
     SeparateScans,
-    #[error("has no transparent part; the transparent parts are redrawn")]
+    #[error("has no transparent part, but only transparent parts are redrawn")]
     Opaque,
     #[error("cannot be decoded: {0}")]
     Broken(image::ImageError),
@@ -81,7 +81,7 @@ pub fn decode_transparency(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     Ok(RgbImage { width: picture.width(), height: picture.height(), pixels })
 }
 
-/// Whether a picture has an alpha channel, and its number of pixels; read from the head of the file.
+/// Whether a picture has an alpha channel, and the picture's number of pixels; read from the head of the file.
 ///
 /// # Errors
 /// As [`size`].

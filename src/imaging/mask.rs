@@ -17,7 +17,7 @@ pub fn grey(picture: &RgbImage, blur: u32, invert: bool) -> GreyImage {
     if blur > 0 { blurred(&sharp, blur, BAND) } else { sharp }
 }
 
-/// Pixels that are blurred at a time. The blur takes twelve bytes of memory for each.
+/// Pixels that are blurred at a time. The blur takes twelve bytes of memory for each pixel.
 const BAND: u32 = 8 << 20;
 
 /// The picture, blurred by a Gaussian of `blur` pixels in bands of about `band` pixels. The result is that of a blur of

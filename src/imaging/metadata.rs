@@ -38,8 +38,8 @@ impl Metadata {
 }
 
 /// The request that draws exactly this picture. It has only fields that shape the picture, so that equal pictures are
-/// equal files, whoever has requested them and how. Images of [`SeedMode::Batch`] cannot be drawn one by one, so their
-/// request is that of the whole generation.
+/// equal files, regardless of who requested them and in which form. Images of [`SeedMode::Batch`] cannot be drawn one
+/// by one, so their request is that of the whole generation.
 fn request(job: &Job, draw: &Draw, index: u32) -> Map<String, Value> {
     let mut params = job.params();
     FIELDS.iter().filter(|field| !field.shapes_picture).for_each(|field| drop(params.remove(field.name)));

@@ -10,8 +10,7 @@ const MAX_SIDE: u32 = 512;
 /// The most bytes of a preview file, which are 64 KiB in base64.
 const MAX_BYTES: usize = 48 * 1024;
 
-/// Encodes a preview as a PNG without texts, quickly rather than compactly, in at most 48 KiB: halves a picture until
-/// its file fits.
+/// Encodes a preview as a PNG without texts, in the fastest way. Halves the picture until the file has at most 48 KiB.
 ///
 /// # Errors
 /// As [`encode_fast`].
@@ -44,9 +43,9 @@ fn halved(image: &RgbImage) -> RgbImage {
     RgbImage { width, height, pixels }
 }
 
-/// Enlarges a picture of latent size by `factor`, bilinear between the centers of pixels, to at most 512 pixels per
-/// side: a larger factor is replaced by the largest factor that fits. A picture whose number of pixels does not match
-/// its size is returned unchanged; the encoder rejects it.
+/// Enlarges a picture of latent size by `factor`, with bilinear interpolation between the centers of pixels. If a side
+/// would have more than 512 pixels, the largest factor that fits replaces `factor`. A picture whose number of pixels
+/// does not match its size is returned unchanged; the encoder rejects it.
 pub fn upscale(image: &RgbImage, factor: u32) -> RgbImage {
     let factor = factor.min(MAX_SIDE / image.width.max(image.height).max(1)).max(1);
     if factor == 1 || image.pixels.len() as u64 != image.expected_bytes() {

@@ -1,4 +1,4 @@
-//! Reads the texts in picture files that say how the pictures were made.
+//! Reads from a picture file the text that says how the picture was made.
 
 use std::io::Cursor;
 

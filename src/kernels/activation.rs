@@ -76,7 +76,7 @@ fn erf(x: f32) -> f32 {
     (1.0 - sum * t * exp(-x * x)).copysign(x)
 }
 
-/// The least number of floats per rayon job. Only the last job of a tensor is smaller.
+/// The number of floats that a thread computes at a time. Only the last chunk of a tensor is smaller.
 const GRAIN: usize = 1 << 13;
 
 /// An element-wise function and its name. Generic, so that each function gets its own vectorized loop.

@@ -1,7 +1,7 @@
 //! A memory arena for activations and packed weights.
 //!
-//! A step of a network creates hundreds of tensors of the same sizes as the step before. If the memory of each tensor
-//! came from the system, the system would map and zero its pages each time, which costs as much as some of the
+//! A step of a network creates hundreds of tensors of the same sizes as the step before. If the memory of the tensors
+//! came from the system, the system would map and zero the pages of every tensor, which costs as much as some of the
 //! operations on the tensors. The arena is one range of addresses, backed by huge pages if the system has them (packed
 //! weights are read faster from huge pages). The memory in use grows to the peak of the largest step; the arena keeps
 //! this memory until [`release`].
@@ -80,8 +80,8 @@ const LEAST: usize = 1 << 15;
 /// The size of a page in bytes. Blocks begin and end at page boundaries.
 const PAGE: usize = 1 << 12;
 
-/// A layout that only [`is_installed`] requests, so that [`Allocator`] recognizes its request: one byte with an unusual
-/// alignment.
+/// The layout by which [`Allocator`] recognizes the request of [`is_installed`]: one byte with an alignment that no
+/// other code requests.
 const QUESTION: Layout = match Layout::from_size_align(1, 1 << 13) {
     Ok(layout) => layout,
     Err(_) => panic!("a power of two is an alignment"),
@@ -141,8 +141,7 @@ impl Arena {
         Some(Arena { memory, free: Mutex::new(Free::new(RESERVED)) })
     }
 
-    /// Locks the free parts. The mutex is that of the standard library, because the lock of an allocator must not
-    /// allocate.
+    /// Locks the free parts with a mutex of the standard library, because the lock of an allocator must not allocate.
     fn free(&self) -> MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,8 +164,8 @@ impl Free {
         Some(begin)
     }
 
-    /// No byte is in use at the returned offset or above. It is the begin of the free part at the end of the arena, or
-    /// the length of the arena if there is no such part.
+    /// The offset of the first byte after all bytes in use. A free part at the end of the arena begins at this offset;
+    /// otherwise the offset is the length of the arena.
     fn used(&self) -> usize {
         let last = self.parts.last_key_value().filter(|(_, end)| **end == self.end);
         last.map_or(self.end, |(begin, _)| *begin)
@@ -209,7 +208,8 @@ pub(super) fn take(len: usize) -> Vec<f32> {
         return vec![0.0; len];
     };
     // SAFETY: the part lies within the mapping, begins at a page, and has no other owner. All bytes of the mapping are
-    // initialized, and any bytes are valid floats. The vector frees the part through `Allocator`, which recognizes it.
+    // initialized, and any bytes are valid floats. The vector frees the part through `Allocator`, which recognizes the
+    // part by its address.
     unsafe { Vec::from_raw_parts(arena.memory.as_ptr().add(offset).cast_mut().cast::<f32>(), len, len) }
 }
 
@@ -221,7 +221,7 @@ pub fn release() {
     for (&begin, &end) in &free.parts {
         let end = end.min(touched);
         if begin < end {
-            // SAFETY: the part has no owner and gets none while the lock is held. It reads as zeros afterwards.
+            // SAFETY: the part has no owner and gets none while the lock is held. Afterwards, its bytes are zeros.
             let advised = unsafe { arena.memory.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, end - begin) };
             if let Err(error) = advised {
                 tracing::debug!(%error, "the arena keeps its memory");
@@ -231,11 +231,11 @@ pub fn release() {
     free.touched = free.used().min(touched);
 }
 
-/// Makes glibc return freed blocks of at least 4 MiB to the system at once. Call it when a server process starts.
+/// Makes glibc return freed blocks of at least 4 MiB to the system at once. To be called when a server process starts.
 ///
-/// glibc maps each block above its mmap threshold by itself, and unmaps the block when the program frees it. Without
-/// this call, the threshold grows up to 32 MiB as larger blocks are freed. Then glibc keeps free memory of up to twice
-/// the threshold at the end of each thread's heap, and [`trim`] does not return this memory.
+/// glibc makes a mapping of its own for each block above the mmap threshold, and removes the mapping when the program
+/// frees the block. Without this call, the threshold grows up to 32 MiB when larger blocks are freed. Then glibc keeps
+/// free memory of up to twice the threshold at the end of each thread's heap, and [`trim`] does not return this memory.
 pub fn give_large_blocks_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

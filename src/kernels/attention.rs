@@ -36,10 +36,10 @@ struct Attention {
     mask: Mask,
 }
 
-/// Queries per job. A job holds the scores of `QUERIES` queries and `KEYS` keys at a time, so that they stay in the L2
+/// The queries that a thread processes at a time. The scores of `QUERIES` queries and `KEYS` keys fit into the L2
 /// cache.
 pub const QUERIES: usize = 48;
-/// Keys that a job processes at a time.
+/// The keys that a thread processes at a time.
 const KEYS: usize = 256;
 
 impl CustomOp3 for Attention {
@@ -74,11 +74,11 @@ impl CustomOp3 for Attention {
         let mut out = blank(q.len());
         let whole = Block::new(&mut out, width);
         let blocks = n.div_ceil(QUERIES);
-        (0..batch * heads * blocks).into_par_iter().for_each_init(Scratch::default, |scratch, job| {
-            let (b, h, block) = (job / blocks / heads, job / blocks % heads, job % blocks);
+        (0..batch * heads * blocks).into_par_iter().for_each_init(Scratch::default, |scratch, i| {
+            let (b, h, block) = (i / blocks / heads, i / blocks % heads, i % blocks);
             let queries = block * QUERIES..n.min((block + 1) * QUERIES);
             let (first, last) = (b * n + queries.start, b * n + queries.end);
-            // SAFETY: any two jobs have different lines or different columns.
+            // SAFETY: any two blocks have different lines or different columns.
             let mut out = unsafe { whole.part(first..last, h * d..(h + 1) * d) };
             let q = &q[first * width + h * d..];
             let causal_from = (self.mask == Mask::Causal).then_some(queries.start);
@@ -96,7 +96,7 @@ struct Head {
     values: Panels,
 }
 
-/// Buffers of a thread, reused from job to job.
+/// Buffers of a thread, reused from block to block.
 #[derive(Default)]
 struct Scratch {
     /// (queries, d), divided by √d.
@@ -131,7 +131,7 @@ impl Head {
                     for (i, scores) in scores.chunks_exact_mut(keys.len()).enumerate() {
                         let seen = causal_from.map_or(m, |from| from + i + 1).saturating_sub(first).min(keys.len());
                         let (seen, hidden) = scores.split_at_mut(seen);
-                        let rescale = if seen.is_empty() { 1.0 } else { softmax[i].portion(seen) };
+                        let rescale = if seen.is_empty() { 1.0 } else { softmax[i].extend(seen) };
                         hidden.fill(0.0);
                         if first > 0 {
                             out.line(i).iter_mut().for_each(|out| *out *= rescale);

@@ -2,9 +2,9 @@
 
 use std::{marker::PhantomData, ops::Range};
 
-/// Mutable access to a rectangle of a row-major matrix: some of its lines and some columns of each.
+/// Mutable access to a rectangle of a row-major matrix: some lines, and the same columns of each line.
 ///
-/// It holds a pointer instead of a slice, because the lines of two blocks side by side alternate in memory.
+/// A block holds a pointer instead of a slice, because the lines of two blocks side by side alternate in memory.
 pub(super) struct Block<'a> {
     first: *mut f32,
     stride: usize,
@@ -46,7 +46,7 @@ impl<'a> Block<'a> {
     pub unsafe fn part(&self, lines: Range<usize>, columns: Range<usize>) -> Block<'a> {
         assert!(lines.start <= lines.end && lines.end <= self.lines && columns.start <= columns.end);
         assert!(columns.end <= self.columns);
-        // SAFETY: the first value of the part lies within the block, or right behind it where the part is empty.
+        // SAFETY: the first value of the part lies within the block, or right behind the block if the part is empty.
         let first = unsafe { self.first.add(lines.start * self.stride + columns.start) };
         Block { first, stride: self.stride, lines: lines.len(), columns: columns.len(), matrix: PhantomData }
     }
@@ -58,7 +58,7 @@ impl<'a> Block<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.first.add(line * self.stride), self.columns) }
     }
 
-    /// The pointer to the first value of a rectangle within the block, and the distance of its lines in floats.
+    /// The pointer to the first value of a rectangle within the block, and the distance between its lines in floats.
     pub fn rectangle(&mut self, lines: Range<usize>, columns: Range<usize>) -> (*mut f32, usize) {
         assert!(lines.end <= self.lines && columns.end <= self.columns && !lines.is_empty() && !columns.is_empty());
         // SAFETY: the rectangle is not empty and lies within the block.

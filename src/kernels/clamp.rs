@@ -10,8 +10,8 @@ use super::{
 };
 
 impl Kernels {
-    /// max(x, 0), element by element. Packed kernels keep NaN and write the result into the memory of `x`, so no other
-    /// tensor may share that memory.
+    /// max(x, 0), element by element. If `x` is contiguous, packed kernels keep NaN and write the result into the
+    /// memory of `x`, so no other tensor may share this memory.
     pub fn relu(self, x: Tensor) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) if x.is_contiguous() => {
@@ -31,7 +31,7 @@ impl Kernels {
     }
 }
 
-/// The least number of floats per rayon job. Only the last job of a tensor is smaller.
+/// The number of floats that a thread computes at a time. Only the last chunk of a tensor is smaller.
 const GRAIN: usize = 1 << 14;
 
 struct Relu;

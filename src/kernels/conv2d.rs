@@ -137,9 +137,9 @@ impl Conv2d {
 /// How many rows of a batch a GPU convolves at a time, if a row has `patches` numbers in all its patches. A patch is
 /// the part of the map under the kernel, for one pixel of the result.
 ///
-/// Without cuDNN, candle copies all patches side by side before it multiplies them. It counts the copied numbers in 32
-/// bits: with 2³² or more, a part of the copy is never written, and the result is wrong without an error. For several
-/// rows the bound is lower, to save memory: the copy takes 4 bytes for each number.
+/// Without cuDNN, candle copies all patches side by side before it multiplies them. candle counts the copied numbers in
+/// 32 bits: with 2³² or more numbers, a part of the copy is never written, and the result is wrong without an error.
+/// For several rows, the bound is lower to save memory: the copy takes 4 bytes for each number.
 ///
 /// # Errors
 /// A single row has too many numbers.
@@ -147,7 +147,7 @@ fn rows_at_a_time(patches: usize) -> Result<usize> {
     const MOST_OF_ROW: usize = u32::MAX as usize;
     const MOST_OF_ROWS: usize = 1 << 30;
     if patches > MOST_OF_ROW {
-        candle_core::bail!("conv2d: the patches of a row have {patches} numbers, a GPU takes at most {MOST_OF_ROW}");
+        candle_core::bail!("conv2d: the patches of a row have {patches} numbers; a GPU takes at most {MOST_OF_ROW}");
     }
     Ok((MOST_OF_ROWS / patches.max(1)).max(1))
 }
@@ -167,8 +167,8 @@ struct Op<'a> {
     epilogue: Epilogue<'a>,
 }
 
-/// The most floats of one pixel's patch that are copied at a time. If one tap (one position of the kernel) has more
-/// input channels than that, its channels are still copied together.
+/// The most floats of one pixel's patch that are copied at a time, but always at least all input channels of one tap. A
+/// tap is one position of the kernel.
 const PATCH: usize = 1 << 10;
 
 impl CustomOp1 for Op<'_> {
@@ -207,9 +207,9 @@ impl Geometry {
         let (taps, n) = (self.kernel.0 * self.kernel.1, panels.n);
         let whole = Block::new(out, n);
         let taps_at_a_time = (PATCH / c).clamp(1, taps);
-        Partition::product(batch * height * width, panels.k, n).run(|patches, pixels, panels_of_job| {
-            let columns = panels_of_job.start * WIDTH..n.min(panels_of_job.end * WIDTH);
-            // SAFETY: the jobs of a partition do not overlap.
+        Partition::product(batch * height * width, panels.k, n).run(|patches, pixels, panels_of_block| {
+            let columns = panels_of_block.start * WIDTH..n.min(panels_of_block.end * WIDTH);
+            // SAFETY: the blocks of a partition do not overlap.
             let mut out = unsafe { whole.part(pixels.clone(), columns.clone()) };
             for first in (0..taps).step_by(taps_at_a_time) {
                 let taps = first..taps.min(first + taps_at_a_time);
@@ -225,7 +225,7 @@ impl Geometry {
                     }
                 }
                 let (depth, add) = (taps.start * c..taps.end * c, taps.start > 0);
-                let (b, a_stride, panels, out) = (panels.whole(), depth.len(), panels_of_job.clone(), out.reborrow());
+                let (b, a_stride, panels, out) = (panels.whole(), depth.len(), panels_of_block.clone(), out.reborrow());
                 Product { a: patches, a_stride, b, depth, panels, out, add }.run();
             }
             vectorized(

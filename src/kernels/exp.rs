@@ -2,8 +2,8 @@
 
 use std::f32::consts::LOG2_E;
 
-/// e^x with the same bits on every machine. The function has no branches and no calls, so that the compiler vectorizes
-/// loops over it: inside [`vectorized`](super::simd::vectorized), its fused multiply-adds are single instructions.
+/// e^x with the same bits on every machine. The function has no branches and no calls, so the compiler can vectorize
+/// loops with it. Inside [`vectorized`](super::simd::vectorized), fused multiply-adds are single instructions.
 ///
 /// Relative error below 2.5e-7. x is clamped to [-87, 88], so results are never below e^-87 ≈ 1.6e-38. NaN stays NaN.
 #[inline(always)]

@@ -63,7 +63,7 @@ impl LockedEpilogue<'_> {
     }
 }
 
-/// Adds, in this order, the bias, the vector of the row of the batch, and the residual to each sum.
+/// Adds three terms to each sum: first the bias, then the vector of the row of the batch, then the residual.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a> {
     bias: &'a [f32],
@@ -74,7 +74,7 @@ pub(super) struct Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// Finishes a block of lines that starts at line `first` of the whole product.
+    /// Adds the terms to a block of lines that starts at line `first` of the whole product.
     #[inline(always)]
     pub fn block(&self, out: &mut Block<'_>, first: usize, columns: Range<usize>) {
         for line in 0..out.lines() {
@@ -82,7 +82,7 @@ impl Finish<'_> {
         }
     }
 
-    /// Finishes some columns of line `line` of the whole product.
+    /// Adds the terms to some columns of line `line` of the whole product.
     #[inline(always)]
     pub fn line(&self, out: &mut [f32], line: usize, columns: Range<usize>) {
         out.iter_mut().zip(&self.bias[columns.clone()]).for_each(|(out, bias)| *out += bias);

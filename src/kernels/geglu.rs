@@ -95,7 +95,7 @@ impl CustomOp1 for Op<'_> {
         let added = self.added.map(Operand::of);
         let added = added.as_ref().map(Operand::floats).transpose()?;
         if added.is_some_and(|added| added.len() != x.len() / k * both) {
-            candle_core::bail!("geglu: what is added is not as wide as the product, {dims:?} by {k}×{both}");
+            candle_core::bail!("geglu: the added values do not have the shape of the product, {dims:?} by {k}×{both}");
         }
         let mut out = blank(x.len() / k * both / 2);
         let whole = Block::new(&mut out, both / 2);
@@ -104,7 +104,8 @@ impl CustomOp1 for Op<'_> {
             let wide = at_least(wide, rows.len() * columns.len());
             let (a, out) = (&x[rows.start * k..rows.end * k], Block::new(wide, columns.len()));
             Product { a, a_stride: k, b: self.panels.whole(), depth: 0..k, panels, out, add: false }.run();
-            // SAFETY: the jobs of a partition do not overlap, and each begins with a whole pair of values and gates.
+            // SAFETY: the blocks of a partition do not overlap, and each block begins with a whole pair of values and
+            // gates.
             let mut out = unsafe { whole.part(rows.clone(), columns.start / 2..columns.end / 2) };
             if let Some(added) = added {
                 let lines = added.chunks_exact(both).skip(rows.start);
@@ -126,7 +127,7 @@ impl CustomOp1 for Op<'_> {
 }
 
 impl Op<'_> {
-    /// Adds values of `line` (2·N) to `wide`, one line of a product, whose alternating columns begin at column `first`.
+    /// Adds values of `line` (2·N) to `wide`, which is one line of a product from the alternating column `first` on.
     fn add(&self, wide: &mut [f32], line: &[f32], first: usize) {
         let (value, gate) = line.split_at(line.len() / 2);
         for (i, pair) in wide.chunks_exact_mut(2 * self.alternating).enumerate() {

@@ -12,11 +12,11 @@ use super::{
 
 /// Columns of a panel.
 pub(super) const WIDTH: usize = 16;
-/// Rows of the largest tile, a block of the result that is summed in registers. A job whose number of rows is a
-/// multiple of `HEIGHT` needs no smaller tiles.
+/// Lines of the largest tile. A tile is a rectangle of the result that is summed in registers. A block of the result
+/// (see `partition.rs`) whose number of lines is a multiple of `HEIGHT` needs no smaller tiles.
 pub(super) const HEIGHT: usize = 12;
-/// The most products per element of the result that are summed in registers at a time. A panel has one line for each of
-/// these products, and this many lines of a panel stay in the cache.
+/// The most products per element of the result that are summed in registers at a time. Each of these products takes its
+/// own line of a panel, so at most `DEPTH` lines of a panel are in use at a time. These lines stay in the cache.
 const DEPTH: usize = 512;
 
 /// A (K, N) matrix in the layout of the micro-kernel: panels (K, 16) of 16 columns, the last padded with zeros.
@@ -79,7 +79,8 @@ pub(super) struct PanelsRef<'a> {
 /// out = a · b or out += a · b, for some panels and some lines of b.
 ///
 /// Each element is summed over k in ascending order with fused multiply-adds, starting from 0 or from the old value. So
-/// its bits do not depend on the tile, the numbers of rows, threads and vector lanes, or the division of k into pieces.
+/// the bits of an element do not depend on the tile, on the numbers of lines, threads and vector lanes, or on the
+/// division of k into pieces.
 pub(super) struct Product<'a> {
     /// One line of `depth.len()` values for each line of `out`. The lines are `a_stride` values apart.
     pub a: &'a [f32],
@@ -118,9 +119,9 @@ impl WithSimd for Product<'_> {
 }
 
 impl Product<'_> {
-    /// Iterates over pieces of k and over groups of `P` panels, with tiles of up to `H` rows. If at most half of the
-    /// last panel is used, its tiles have up to 12 rows. A panel is `V` vectors wide, and half a panel is `HALF`
-    /// vectors wide.
+    /// Iterates over pieces of k and over groups of `P` panels, with tiles of up to `H` lines. If at most half of
+    /// the last panel is used, the tiles of this panel have up to 12 lines. A panel is `V` vectors wide, and half a
+    /// panel is `HALF` vectors wide.
     #[inline(always)]
     fn pieces<S: Simd, const H: usize, const P: usize, const V: usize, const HALF: usize>(mut self, simd: S) {
         let rows = self.out.lines();
@@ -150,7 +151,7 @@ impl Product<'_> {
         }
     }
 
-    /// Computes all rows of the result for the lines `ks` of b and for `P` panels. A line of a panel has `LINE`
+    /// Computes all lines of the result for the lines `ks` of b and for `P` panels. A line of a panel has `LINE`
     /// vectors, of which the first `V` are used.
     #[inline(always)]
     fn columns<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize>(
@@ -169,7 +170,7 @@ impl Product<'_> {
         self.rows::<S, 1, P, V, LINE>(simd, ks, panel, &mut row);
     }
 
-    /// Computes as many tiles of `H` rows as fit from `row` on, and advances `row`.
+    /// Computes as many tiles of `H` lines as fit from line `row` on, and advances `row`.
     #[inline(always)]
     fn rows<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize>(
         &mut self,
@@ -188,7 +189,7 @@ impl Product<'_> {
         let next = self.b.k * WIDTH;
         let b = &self.b.values[panel * next..][..P * next];
         let first = ks.start - self.depth.start;
-        // SAFETY: `pieces` has asserted that `a` holds a line of `depth.len()` values for each row.
+        // SAFETY: `pieces` has asserted that `a` holds a line of `depth.len()` values for each line of the result.
         let a = unsafe { self.a.as_ptr().add(*row * self.a_stride + first) };
         let (a_stride, add) = (self.a_stride, self.add);
         if columns == width {
@@ -237,10 +238,11 @@ impl Product<'_> {
     }
 }
 
-/// The micro-kernel. Computes `count` tiles of `H` rows times `P` panels of `V` vectors, summed over k in registers.
+/// The micro-kernel. Computes `count` tiles of `H` lines times `P` panels of `V` vectors, summed over k in registers.
 ///
-/// The creator must ensure that `a` points to `count · H` lines of `ks.len()` values, `a_stride` apart, and `out` to
-/// `count · H` lines, `stride` apart, which have `V` vectors for each of the `P` panels.
+/// The creator must ensure two things. `a` points to `count · H` lines of `ks.len()` values, which begin `a_stride`
+/// values apart. `out` points to `count · H` lines with `V` vectors for each of the `P` panels, which begin `stride`
+/// values apart.
 struct TileKernel<'a, const H: usize, const P: usize, const V: usize, const LINE: usize> {
     a: *const f32,
     a_stride: usize,
@@ -284,8 +286,8 @@ impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd
                 }
             }
             // Weights mostly come from memory, and the processor does not predict where reading continues after these
-            // panels. It usually continues at the same lines of the next `P` panels, so the first tile prefetches those
-            // lines.
+            // panels. Reading usually continues at the same lines of the next `P` panels, so the first tile prefetches
+            // those lines.
             let ahead = if tile == 0 { P * next } else { 0 };
             for k in 0..ks.len() {
                 for p in 0..P {
@@ -370,7 +372,7 @@ mod tests {
             let width = corner.len();
             product(&a[last * k..], k, b, panel..panel + 1, &mut corner, width);
             prop_assert_eq!(&alone[panel * WIDTH..], &corner);
-            // The product is the same if two calls sum one part of k each.
+            // The result is the same if one product sums a part of k and a second product adds the rest.
             let mut parts = vec![f32::NAN; rows * n];
             for depth in [0..k / 3, k / 3..k] {
                 let (a, add, panels) = (&a[depth.start..], depth.start > 0, 0..b.count());

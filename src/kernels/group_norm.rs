@@ -19,7 +19,7 @@ pub enum Then {
 
 impl Kernels {
     /// x (B, …, C) → (B, …, C), normalized over all positions and the channels of each group, then scaled by `weight`
-    /// (C) and shifted by `bias` (C), as PyTorch's `GroupNorm`.
+    /// (C) and shifted by `bias` (C), like PyTorch's `GroupNorm`.
     pub fn group_norm(
         self,
         x: &Tensor,
@@ -46,7 +46,7 @@ struct GroupNorm {
 /// threads.
 const PLACES: usize = 64;
 
-/// The least number of floats per rayon job, if a row has that many.
+/// The least number of floats that a thread computes at a time, if a row has at least this number.
 const GRAIN: usize = 1 << 13;
 
 impl CustomOp3 for GroupNorm {

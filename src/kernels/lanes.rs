@@ -1,5 +1,5 @@
-//! Sums and maxima in sixteen lanes: a vector unit computes sixteen partial results at the same time, and they are
-//! combined in a fixed order, so that the results have the same bits on every machine.
+//! Sums and maxima in sixteen lanes: a vector unit computes sixteen partial results at the same time. The partial
+//! results are combined in a fixed order, so the result has the same bits on every machine.
 
 pub(super) const LANES: usize = 16;
 

@@ -13,8 +13,8 @@ use super::{
 impl Kernels {
     /// x (…, C) → (…, C), normalized over the last dimension, then scaled by `weight` (C) and shifted by `bias` (C).
     ///
-    /// The rounding error of the mean is relative to the size of the values, not to that of their deviations. So a
-    /// second pass computes the mean of the deviations and subtracts this mean too.
+    /// The rounding error of the mean grows with the values and may be large beside their deviations from the mean. So
+    /// a second pass computes the mean of the deviations and subtracts this mean too.
     pub fn layer_norm(self, x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op3_no_bwd(weight, bias, &LayerNorm { eps: eps as f32 }),

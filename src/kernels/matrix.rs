@@ -130,7 +130,7 @@ impl CustomOp1 for Times<'_> {
         let whole = Block::new(&mut out, n);
         Partition::product(lines, k, n).run(|_, rows, panels| {
             let columns = panels.start * WIDTH..n.min(panels.end * WIDTH);
-            // SAFETY: the jobs of a partition do not overlap.
+            // SAFETY: the blocks of a partition do not overlap.
             let mut out = unsafe { whole.part(rows.clone(), columns.clone()) };
             let (a, b, out_of) = (&x[rows.start * k..rows.end * k], self.panels.whole(), out.reborrow());
             Product { a, a_stride: k, b, depth: 0..k, panels, out: out_of, add: false }.run();

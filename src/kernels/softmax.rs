@@ -1,4 +1,4 @@
-//! Online softmax: scores arrive in portions (Milakov and Gimelshein 2018, arXiv:1805.02867).
+//! Online softmax: scores arrive in groups (Milakov and Gimelshein 2018, arXiv:1805.02867).
 
 use super::{
     exp::exp,
@@ -16,9 +16,9 @@ impl Softmax {
     pub const EMPTY: Self = Self { largest: f32::NEG_INFINITY, sum: 0.0 };
 
     /// Replaces each score s by e^(s − largest) and returns the factor by which the caller multiplies the results of
-    /// all earlier portions.
+    /// all earlier groups of scores.
     #[inline(always)]
-    pub fn portion(&mut self, scores: &mut [f32]) -> f32 {
+    pub fn extend(&mut self, scores: &mut [f32]) -> f32 {
         let largest = self.largest.max(largest(scores));
         let rescale = exp(self.largest - largest);
         let sum = replace_and_sum(scores, |score| exp(score - largest));
@@ -26,7 +26,7 @@ impl Softmax {
         rescale
     }
 
-    /// After the last portion, the caller multiplies all results by this factor, so that the weights add up to 1.
+    /// After the last group of scores, the caller multiplies all results by this factor. Then the weights add up to 1.
     #[inline(always)]
     pub fn scale(self) -> f32 {
         1.0 / self.sum

@@ -1,4 +1,4 @@
-//! Checks the gradient of every reference kernel, with respect to the kernel's input, against finite differences.
+//! Compares the gradients of reference kernels with respect to their inputs with finite differences.
 
 use candle_core::{Result, Tensor, Var};
 
@@ -15,7 +15,7 @@ use super::{
 
 type Kernel<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 
-/// The inputs have two rows, and their maps are not square.
+/// The inputs have two rows; the maps are not square.
 #[test]
 fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     const REFERENCE: Kernels = Kernels::Reference;

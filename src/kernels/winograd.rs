@@ -3,9 +3,9 @@
 //! A tile of m × m results needs (m + 2)² products instead of 9·m²: Y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]A. Over tiles and
 //! channels, each of the (m + 2)² products is a matrix product, (tiles, in) · (in, out).
 //!
-//! Transformed weights take (m + 2)² / 9 times the memory of the weights. Small layers keep them. Large layers
-//! transform the weights of some outputs at a time in every convolution, which needs no memory for the whole layer but
-//! takes time, most noticeably on small maps. Both ways give the same bits.
+//! Transformed weights take (m + 2)² / 9 times the memory of the weights. Small layers keep transformed weights. Large
+//! layers transform the weights of some outputs at a time in every convolution. This takes time, most noticeably on
+//! small maps, but no memory for the transformed weights of the whole layer. Both ways give the same bits.
 
 mod choice;
 mod transform;
@@ -28,7 +28,7 @@ use super::{
 use choice::{KEPT, is_kept};
 pub use choice::{TileSize, Use};
 use transform::{F2, F4, LANES, Lanes, Transform};
-use weights::{PANELS, from_place_to_place, portion, transform_weights};
+use weights::{PANELS, from_place_to_place, transform_weights, transformed_floats};
 
 /// The sizes of a convolution's weights, and the transformed weights of a small layer.
 #[derive(Clone, Debug)]
@@ -36,8 +36,8 @@ pub(super) struct Winograd {
     inputs: usize,
     outputs: usize,
     /// The most floats of transformed weights that a layer keeps.
-    room: usize,
-    /// The number of floats of transformed weights that are computed at a time if they are not kept.
+    most_kept: usize,
+    /// The number of floats of transformed weights that are computed at a time if the layer does not keep them.
     at_a_time: usize,
     /// The kept weights for tiles of 2 × 2 (`two`) and of 4 × 4 (`four`), computed when they are first needed.
     two: Arc<OnceLock<Vec<f32>>>,
@@ -50,7 +50,7 @@ impl Winograd {
         Self {
             inputs,
             outputs,
-            room: KEPT,
+            most_kept: KEPT,
             at_a_time: TRANSFORMED_AT_A_TIME,
             two: Arc::default(),
             four: Arc::default(),
@@ -59,7 +59,7 @@ impl Winograd {
 
     #[cfg(test)]
     pub fn without_kept_weights(self) -> Self {
-        Self { room: 0, at_a_time: 1 << 14, ..self }
+        Self { most_kept: 0, at_a_time: 1 << 14, ..self }
     }
 
     /// Convolves `map` (B, h, w, in) with a matrix of weights (3·3·in, out) into `out` (B, h, w, out).
@@ -80,11 +80,12 @@ pub(super) struct Map<'a> {
     pub width: usize,
 }
 
-/// Floats of transformed weights that are computed at a time if they are not kept. They fit into the L2 cache.
+/// The number of floats of transformed weights that are computed at a time if the layer does not keep them. These
+/// floats fit into the L2 cache.
 const TRANSFORMED_AT_A_TIME: usize = 1 << 18;
 
-/// Floats of transformed inputs per job. If weights are kept, a job has few tiles, which stay in or near the L2 cache.
-/// Otherwise it has many tiles, so that weights are transformed rarely.
+/// Floats of transformed inputs that a thread holds at a time. If the layer keeps weights, these are few tiles, which
+/// stay in or near the L2 cache. Otherwise they are many tiles, so that weights are transformed rarely.
 const FEW_INPUTS: usize = 1 << 17;
 const MANY_INPUTS: usize = 3 << 20;
 
@@ -98,10 +99,10 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
 ) {
     let Winograd { inputs, outputs, .. } = *winograd;
     let panels = outputs.div_ceil(WIDTH);
-    let kept = is_kept(N * N, inputs, outputs, winograd.room).then(|| {
+    let kept = is_kept(N * N, inputs, outputs, winograd.most_kept).then(|| {
         kept.get_or_init(|| {
-            let mut all = vec![0.0; panels.div_ceil(PANELS) * portion::<N>(inputs)];
-            for (i, u) in all.chunks_exact_mut(portion::<N>(inputs)).enumerate() {
+            let mut all = vec![0.0; panels.div_ceil(PANELS) * transformed_floats::<N>(inputs)];
+            for (i, u) in all.chunks_exact_mut(transformed_floats::<N>(inputs)).enumerate() {
                 transform_weights::<T, N, M>(weights, i * PANELS..panels.min((i + 1) * PANELS), 0..inputs, u);
             }
             all
@@ -110,33 +111,34 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
     let (down, across) = (map.height.div_ceil(M), map.width.div_ceil(M));
     let tiles = map.batch * down * across;
     let threads = rayon::current_num_threads();
-    let room = if kept.is_some() { FEW_INPUTS } else { MANY_INPUTS } / (N * N * inputs);
+    let fitting = if kept.is_some() { FEW_INPUTS } else { MANY_INPUTS } / (N * N * inputs);
     let most = match kept.is_some() {
-        true => room.next_multiple_of(HEIGHT).clamp(24, 48),
-        false => room.next_multiple_of(HEIGHT).clamp(48, 192),
+        true => fitting.next_multiple_of(HEIGHT).clamp(24, 48),
+        false => fitting.next_multiple_of(HEIGHT).clamp(48, 192),
     };
-    // Divides the work by tiles if there are many, otherwise by panels, too. If weights are not kept and there are
-    // several threads, the work is always divided by panels, so that fewer jobs transform the same weights.
-    let jobs = 2 * threads;
-    let job_tiles = tiles.div_ceil(jobs.max(tiles.div_ceil(most))).next_multiple_of(HEIGHT).min(most);
-    let (job_tiles, parts) = match threads == 1 || kept.is_some() && 2 * job_tiles >= most {
-        true => (job_tiles, 1),
-        false => (most.min(tiles), jobs.div_ceil(tiles.div_ceil(most)).min(panels.div_ceil(PANELS))),
+    // Divides the result into blocks: many tiles by tiles only, few tiles also by panels. If weights are not kept and
+    // there are several threads, always divides by panels too, so that fewer blocks transform the same weights.
+    let blocks = 2 * threads;
+    let block_tiles = tiles.div_ceil(blocks.max(tiles.div_ceil(most))).next_multiple_of(HEIGHT).min(most);
+    let (block_tiles, parts) = match threads == 1 || kept.is_some() && 2 * block_tiles >= most {
+        true => (block_tiles, 1),
+        false => (most.min(tiles), blocks.div_ceil(tiles.div_ceil(most)).min(panels.div_ceil(PANELS))),
     };
-    let job_panels = panels.div_ceil(parts).next_multiple_of(PANELS);
+    let block_panels = panels.div_ceil(parts).next_multiple_of(PANELS);
     let whole = Block::new(out, outputs);
-    let run = |scratch: &mut Scratch, job: usize| {
-        let (tile, panel) = (job / parts * job_tiles, job % parts * job_panels);
-        let (tiles, panels) = (tile..tiles.min(tile + job_tiles), panel..panels.min(panel + job_panels));
-        Job::<N, M> { winograd, kept, weights, map, down, across, tiles, panels }.run::<T>(scratch, finish, &whole);
+    let run = |scratch: &mut Scratch, i: usize| {
+        let (tile, panel) = (i / parts * block_tiles, i % parts * block_panels);
+        let (tiles, panels) = (tile..tiles.min(tile + block_tiles), panel..panels.min(panel + block_panels));
+        TileBlock::<N, M> { winograd, kept, weights, map, down, across, tiles, panels }
+            .run::<T>(scratch, finish, &whole);
     };
-    match tiles.div_ceil(job_tiles) * parts {
+    match tiles.div_ceil(block_tiles) * parts {
         1 => run(&mut Scratch::default(), 0),
-        jobs => (0..jobs).into_par_iter().for_each_init(Scratch::default, run),
+        blocks => (0..blocks).into_par_iter().for_each_init(Scratch::default, run),
     }
 }
 
-/// Buffers of a thread, reused from job to job.
+/// Buffers of a thread, reused from block to block.
 #[derive(Default)]
 struct Scratch {
     /// (in), the zeros that stand for the channels of a pixel beyond the edge of the map.
@@ -150,7 +152,8 @@ struct Scratch {
     m: Vec<f32>,
 }
 
-struct Job<'a, const N: usize, const M: usize> {
+/// Some tiles and some panels of the result, which one thread computes.
+struct TileBlock<'a, const N: usize, const M: usize> {
     winograd: &'a Winograd,
     kept: Option<&'a Vec<f32>>,
     weights: &'a Panels,
@@ -162,7 +165,7 @@ struct Job<'a, const N: usize, const M: usize> {
     panels: Range<usize>,
 }
 
-impl<const N: usize, const M: usize> Job<'_, N, M> {
+impl<const N: usize, const M: usize> TileBlock<'_, N, M> {
     fn run<T: Transform<N, M>>(self, scratch: &mut Scratch, finish: Finish<'_>, out: &Block<'_>) {
         let Winograd { inputs: c, outputs, .. } = *self.winograd;
         let tiles = self.tiles.len();
@@ -189,9 +192,9 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
                 let channels = first..c.min(first + at_a_time);
                 let depth = channels.len();
                 let u = match self.kept {
-                    Some(kept) => &kept[panel / PANELS * portion::<N>(c)..][..portion::<N>(c)],
+                    Some(kept) => &kept[panel / PANELS * transformed_floats::<N>(c)..][..transformed_floats::<N>(c)],
                     None => {
-                        let u = at_least(u, portion::<N>(depth));
+                        let u = at_least(u, transformed_floats::<N>(depth));
                         transform_weights::<T, N, M>(self.weights, panels.clone(), channels, u);
                         u
                     }
@@ -265,7 +268,7 @@ impl<const N: usize, const M: usize> Job<'_, N, M> {
         let (b, top, left) = self.place(tile);
         let (down, across) = (M.min(height - top), M.min(width - left));
         let pixel = |i: usize, j: usize| (b * height + top + i) * width + left + j;
-        // SAFETY: each pixel belongs to one tile, and only one job computes these columns of the tile.
+        // SAFETY: each pixel belongs to one tile, and only one thread computes these columns of the tile.
         let line = |pixel: usize| unsafe { out.part(pixel..pixel + 1, columns.clone()) };
         for first in (0..columns.len()).step_by(LANES) {
             let m = &m[first..];

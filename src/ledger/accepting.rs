@@ -91,9 +91,9 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Queues a dead generation (one that was given up after crashes) again as if it had never run, at its old place,
-    /// even if the queue is full. Its fence and its event numbers continue; only in this case do events follow a final
-    /// event. `None` if no dead generation has this id.
+    /// Queues a dead generation again, as if it had never run, at its old place, even if the queue is full. The fence
+    /// and the event numbers continue; events follow a final event only in this case. `None` if no dead generation has
+    /// this id.
     async fn revive(&self, id: GenerationId) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let text = format!(
@@ -136,7 +136,7 @@ impl Change {
         self.one(&text, values![id, versions]).await
     }
 
-    /// The generation that the same request made before; an error if another request has used its key or id.
+    /// The generation that the same request made before; an error if another request has used the key or id.
     async fn accepted_before(&mut self, acceptance: &Acceptance<'_>) -> Result<Option<Record>> {
         if let Some((key, _)) = acceptance.key {
             let text = format!(

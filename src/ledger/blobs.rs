@@ -82,13 +82,13 @@ impl Blobs {
             self.put_promptly(&path, written.clone()).await?;
             let read = self.get(&path).await?;
             self.delete(&path).await?;
-            let differs = || BlobError::Io(io::Error::other("it did not give back what was written"));
+            let differs = || BlobError::Io(io::Error::other("the file was read back with other contents"));
             if read == Some(written) { Ok(()) } else { Err(differs()) }
         };
         checked.await.map_err(|error| error.at(&self.settings.url))
     }
 
-    /// Stores a file. When this returns the file is durable; readers see all of it or nothing. A failing bucket, or a
+    /// Stores a file. When this returns, the file is durable; readers see all of it or nothing. A failing bucket, or a
     /// folder for which there are no file descriptors, is tried again for `blobs.upload_timeout_s`, so a worker must
     /// renew its lease meanwhile.
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
@@ -154,7 +154,7 @@ impl Blobs {
         self.folders(&path::folder_of(id)).await
     }
 
-    /// The paths of the log parts of all attempts, in the order in which they were written.
+    /// The paths of the log portions of all attempts, in the order in which they were written.
     pub async fn parts(&self, id: GenerationId) -> Result<Vec<String>> {
         let order = |file: ObjectMeta| {
             let path = file.location.to_string();
@@ -172,7 +172,7 @@ impl Blobs {
         self.delete_folder(&path::log_of(id)).await
     }
 
-    /// Erases the artifacts of all attempts except that with the fence `winner`. The request's pictures stay.
+    /// Erases the artifacts of all attempts except the one with the fence `winner`. The request's pictures stay.
     pub async fn delete_losers(&self, id: GenerationId, winner: Option<i64>) -> Result<()> {
         self.delete_attempts(id, &self.fences(id).await?, winner).await
     }
@@ -236,7 +236,7 @@ impl Blobs {
         self.persist(Waiter::Client, attempt).await
     }
 
-    /// Repeats an operation that fails but may succeed later. Each attempt waits for a permit of `room`.
+    /// Repeats an operation that fails but may succeed later. Each try waits for a permit of `room`.
     async fn persist<T, F>(&self, waiting: Waiter, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,

@@ -145,8 +145,8 @@ impl Change {
         Ok(rows)
     }
 
-    /// Appends an event to each of these generations, whose rows are locked, so that the event numbers have no gaps.
-    /// The database also numbers the events of each tenant. This locks the tenants' rows, always in one order.
+    /// Appends an event to each of these generations. Their rows are locked, so the event numbers have no gaps. The
+    /// database also numbers the events of each tenant. This numbering locks the tenants' rows, always in one order.
     pub async fn append(&mut self, told: &[(GenerationId, EventKind, Json)]) -> Result<()> {
         let row = |(id, kind, data): &(GenerationId, EventKind, Json)| json!({"told_id": hex(*id), "told_kind": kind, "told_data": data});
         let table = Value::json(&told.iter().map(row).collect::<Vec<_>>())?;

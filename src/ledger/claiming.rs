@@ -27,7 +27,7 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
     ///
     /// A generation whose number of crashes has reached [`Claimant::alone_from`] runs exclusively: only an `idle`
     /// worker claims it, and claims nothing else while it runs. While it is the first in the queue, workers that are
-    /// not idle claim nothing, so that they become idle. Once it is claimed, they claim again.
+    /// not idle claim nothing, so that they become idle. Once that generation is claimed, they claim again.
     async fn claim(&self, by: &Claimant, limit: usize, idle: bool) -> Result<Vec<(Record, Lease)>> {
         if limit == 0 {
             return Ok(Vec::new());
@@ -146,7 +146,7 @@ impl Change {
                     return Ok(picked);
                 }
             }
-            // If generations were skipped because their tenants have no room, the next round looks behind them.
+            // If generations were skipped because their tenants may run no more, the next round looks behind them.
             if picked.len() == limit || rows.len() < wanted {
                 return Ok(picked);
             }
@@ -154,7 +154,7 @@ impl Change {
     }
 
     /// How many more generations each tenant with a bound may run. If there is such a tenant, claims run one after the
-    /// other, so that the count is exact; every other change of the count only makes room.
+    /// other, so that the count is exact; every other change of the count only lowers it.
     async fn room_of_tenants(&mut self) -> Result<HashMap<String, i64>> {
         let bounded = "SELECT EXISTS (SELECT 1 FROM tenants WHERE max_running IS NOT NULL) AS bounded";
         if !self.one(bounded, values![]).await?.get::<bool>("bounded")? {
@@ -182,7 +182,7 @@ impl Change {
                 Ok(record) => claimed.push((record, Lease { id, fence: row.get("fence")? })),
                 // If an unreadable generation stayed in the queue, every later claim would fail.
                 Err(error) => {
-                    tracing::error!(%error, "a generation fails since it cannot be read");
+                    tracing::error!(%error, "a generation fails, because it cannot be read");
                     unreadable.push(id);
                 }
             }

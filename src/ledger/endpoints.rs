@@ -1,4 +1,4 @@
-//! Webhook endpoints and the log of deliveries to them. Rows are locked in the order generation, endpoint, delivery.
+//! Webhook endpoints and the deliveries to them. Rows are locked in the order generation, endpoint, delivery.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().read(&text, values![id, tenant]).await?.pop().as_ref().map(endpoint).transpose()
     }
 
-    /// Replaces the terms of an endpoint. Disabling it makes its pending deliveries dead.
+    /// Replaces the terms of an endpoint. Disabling an endpoint makes its pending deliveries dead.
     async fn replace_endpoint(
         &self,
         tenant: &str,
@@ -131,7 +131,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
 
     /// Makes a delivery due at once, whatever its state, and gives it all of its tries again.
     async fn retry_delivery(&self, tenant: &str, endpoint: EndpointId, id: DeliveryId) -> Result<Option<Delivery>> {
-        // The new fence keeps the outcome of a try in progress from counting as a new try.
+        // With the new fence, the outcome of a try in progress is not stored.
         let text = format!(
             "UPDATE webhook_deliveries
              SET state = 'pending', attempts = 0, fence = fence + 1, due_at = now(), ended_at = NULL, expires_at = NULL

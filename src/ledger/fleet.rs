@@ -93,7 +93,7 @@ pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().read(text, values![FORGOTTEN]).await?.iter().map(worker).collect()
     }
 
-    /// Asks a worker to take no more work, or if `drain` is false to take work again. The worker learns of this from
+    /// Asks a worker to take no more work, or, if `drain` is false, to take work again. The worker learns of this from
     /// its next [`Fleet::heartbeat`]. Returns whether the worker exists.
     async fn drain_worker(&self, worker: &str, drain: bool) -> Result<bool> {
         // No worker's name contains a zero byte, and PostgreSQL refuses such a text.

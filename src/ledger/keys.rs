@@ -23,7 +23,7 @@ pub struct KeyRecord {
     pub tenant: String,
     /// The tenant's share of the workers, relative to other tenants; greater than 0.
     pub weight: f64,
-    /// Most generations of the tenant that may be queued and that may run; `None` means no bound.
+    /// Maximum numbers of queued and of running generations of the tenant; `None` means no bound.
     pub max_queued: Option<u32>,
     pub max_running: Option<u32>,
     pub terms: KeyTerms,

@@ -10,7 +10,7 @@ impl Change {
     /// without a webhook costs no statement.
     pub async fn enqueue(&mut self, generation: &Row, kind: EventKind) -> Result<()> {
         let Some(event) = WebhookEvent::of(kind) else { return Ok(()) };
-        // The webhook of an unreadable generation is unknown, and the change of its state must succeed all the same.
+        // The webhook of an unreadable generation is unknown, and the change of its state must succeed nevertheless.
         let Some(record) = readable(generation) else { return Ok(()) };
         let Some(webhook) = &record.job.webhook else { return Ok(()) };
         let (endpoint, url) = match webhook {

@@ -23,7 +23,7 @@ use super::{
 use crate::config;
 use pool::PooledConnection;
 
-/// How many hints a listener may be behind. A slower listener loses the oldest ones.
+/// How many hints a listener may be behind. A slower listener loses the oldest hints.
 const HINTS: usize = 1024;
 
 /// The planner knows the queue from old statistics, in which the queue is often empty. Without this setting, the

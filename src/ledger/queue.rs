@@ -86,7 +86,7 @@ pub struct Newcomer<'a> {
 /// The workers, and what they have done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Crew<'a> {
-    /// Only workers count that have sent a heartbeat within this time.
+    /// Only workers that have sent a heartbeat within this time count.
     pub lately: Duration,
     /// How many generations each worker runs at a time.
     pub slots: usize,
@@ -101,8 +101,8 @@ pub struct Workload {
     ///
     /// Let n be the number of generations that run or are ahead in the queue, and s the number of slots of all workers
     /// together. Then k = n + 1 − s generations must end first (none if k ≤ 0). Running generations share the workers
-    /// equally, so the k with the least work left end first. If the last of these had r left, the s − 1 that still run
-    /// also received r each. The estimate is the work left of the k, plus (s − 1) · r.
+    /// equally, so the k with the least work left end first. If the last of these had the work r left, the s − 1 that
+    /// still run also received r each. The estimate is the work left of the k, plus (s − 1) · r.
     pub cost: f64,
     /// Units per second of all workers that have measured their speed; 0 if none has.
     pub speed: f64,
@@ -119,8 +119,9 @@ pub struct QueuePosition {
 
 impl Reaping {
     /// The number of crashes from which a generation runs exclusively, if it is given up after `max_crashes`. Most
-    /// crashes are not caused by a generation, so with `max_crashes` ≥ 3 it may run beside others after its first
-    /// crash. With `max_crashes` ≥ 2 its last try is exclusive, so that crashes by other generations do not end it.
+    /// crashes are not caused by a generation, so with `max_crashes` ≥ 3, a generation may run beside others after its
+    /// first crash. With `max_crashes` ≥ 2, its last try is exclusive, so that crashes by other generations do not end
+    /// it.
     pub fn alone_from(max_crashes: u32) -> u32 {
         max_crashes.saturating_sub(1).clamp(1, 2)
     }

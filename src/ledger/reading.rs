@@ -26,7 +26,7 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         if query.model.as_ref().is_some_and(|model| model.contains('\0')) {
             return Ok(Page { records: Vec::new(), has_more: false });
         }
-        // With `before` alone, the page next to that generation is wanted, so rows are read in ascending order.
+        // With `before` alone, the page has the generations nearest to `before`, so rows are read in ascending order.
         let ascending = query.before.is_some() && query.after.is_none();
         let (mut query, mut records) = (query.clone(), Vec::new());
         // Unreadable rows are skipped, so a full page may take several reads.
@@ -68,7 +68,7 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         Ok(rows.iter().filter_map(|row| read(row).inspect_err(skipped).ok()).collect())
     }
 
-    /// The number of this tenant's last event; 0 if it has none.
+    /// The number of this tenant's last event; 0 if the tenant has none.
     async fn last_event_of(&self, tenant: &str) -> Result<i64> {
         let row = self.as_ref().read("SELECT last_event FROM tenants WHERE id = $1", values![tenant]).await?.pop();
         Ok(row.map(|row| row.get("last_event")).transpose()?.unwrap_or(0))
@@ -92,7 +92,7 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
         self.as_ref().count("AND tenant_id = $1", values![tenant]).await
     }
 
-    /// The work that must be done before a generation that would be accepted now, and the speed of the workers.
+    /// The work that must be done before `newcomer` can begin, and the speed of the workers.
     async fn workload(&self, newcomer: &Newcomer<'_>, crew: &Crew<'_>) -> Result<Workload> {
         let Newcomer { tenant, priority, cost } = *newcomer;
         // The statement computes the place in the queue as `Change::take_place` does.

@@ -26,7 +26,7 @@ pub fn record(row: &Row) -> Result<Record> {
 
 /// Like [`record`], for callers that read many rows: logs and skips an unreadable row, which must not hide others.
 pub fn readable(row: &Row) -> Option<Record> {
-    record(row).inspect_err(|error| tracing::error!(%error, "a generation is passed over")).ok()
+    record(row).inspect_err(|error| tracing::error!(%error, "an unreadable generation is skipped")).ok()
 }
 
 /// Reads a row of `generation_events`.

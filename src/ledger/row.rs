@@ -53,7 +53,7 @@ impl Row {
     }
 
     pub fn get<T: Column>(&self, column: &'static str) -> Result<T, Unreadable> {
-        T::read(self.cell(column)?).ok_or_else(|| unreadable(column, "it is of another kind"))
+        T::read(self.cell(column)?).ok_or_else(|| unreadable(column, "the value has another type"))
     }
 
     /// The parsed JSON of a column; NULL is `null`.

@@ -1,4 +1,4 @@
-//! Regular maintenance of the queue: takes generations back from lost workers, fails those that crashed too often,
+//! Regular maintenance of the queue: takes generations back from lost workers, fails those with too many crashes,
 //! expires those that did not start in time, raises the priority of waiting ones, and erases old rows.
 
 use std::time::Duration;
@@ -82,7 +82,8 @@ pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Raises the priority of queued generations by one, up to high, if accepted or last raised at least `after` ago.
+    /// Raises the priority of queued generations by one, up to high, if they were accepted or last raised at least
+    /// `after` ago.
     async fn age(&self, after: Duration) -> Result<()> {
         let text = "WITH waiting AS MATERIALIZED (
              SELECT id AS waiting_id FROM generations INDEXED BY generations_aged

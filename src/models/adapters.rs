@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The changes that one adapter file makes, by the path of the layer: `unet.conv_in`,
-/// `text_encoder.encoder.layers.0.self_attn.q_proj` … It is immutable, so threads can share it.
+/// `text_encoder.encoder.layers.0.self_attn.q_proj` … An adapter is immutable, so threads can share it.
 pub struct Adapter {
     layers: HashMap<String, LowRank>,
 }
@@ -81,7 +81,7 @@ impl LowRank {
                     }
                 }
             }
-            (Down::Conv { kernel, .. }, _) => candle_core::bail!("an adapter's kernel {kernel:?} is not the layer's"),
+            (Down::Conv { kernel, .. }, _) => candle_core::bail!("the kernel {kernel:?} does not fit its layer"),
         };
         self.up.times_with(&down.affine(self.scale * scale, 0.0)?, Epilogue::residual(y))
     }
@@ -110,7 +110,7 @@ impl Adapter {
                 let down = down.contiguous()?.reshape((kh * kw * inputs, rank))?;
                 LowRank::conv(&down, low.kernel, &up, scale, kernels)?
             };
-            // The sites of text encoders have `text_model` between encoder and module; the paths of layers omit it.
+            // The sites of text encoders have `text_model` between encoder and module; the paths of layers do not.
             Ok((site.replacen(".text_model.", ".", 1), change))
         };
         Ok(Adapter { layers: read.sites.into_iter().map(layer).collect::<Result<_>>()? })

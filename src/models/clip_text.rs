@@ -35,7 +35,8 @@ pub struct ClipTextModel {
 #[derive(Clone, Copy, Debug)]
 pub struct TextRow<'a> {
     pub ids: &'a [u32],
-    /// The vectors, of D values each, of the ids from the size of the vocabulary on, in the order of these ids.
+    /// Vectors of D values for the ids beyond the vocabulary. The first vector belongs to the id that equals the size
+    /// of the vocabulary, the second vector to the next id, and so on.
     pub learned: &'a [Vec<f32>],
 }
 
@@ -136,7 +137,7 @@ impl ClipTextModel {
     }
 
     /// The position of the token that represents the whole prompt: the first end token. If `eos_token_id` is 2, as in
-    /// configurations of early versions, the end token is the token with the largest id.
+    /// files of early versions of transformers, the end token is the token with the largest id.
     fn end(&self, ids: &[u32]) -> usize {
         let largest = ids.iter().max().copied().unwrap_or(0);
         let wanted = if self.eos_token_id == 2 { largest } else { self.eos_token_id };

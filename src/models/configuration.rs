@@ -20,17 +20,17 @@ where
 {
     let bad = |key: &str, reason: String| LoadError::BadKey { path: path.into(), key: key.into(), reason };
     let defaults = serde_json::to_value(C::default()).map_err(|e| bad("defaults", e.to_string()))?;
-    let mut honoured = Map::new();
+    let mut fields = Map::new();
     for (key, value) in keys {
         if defaults.get(key).is_some() {
-            honoured.insert(key.clone(), exact(value));
+            fields.insert(key.clone(), exact(value));
         } else if let Some((_, supported)) = fixed.iter().find(|(fixed, _)| fixed == key) {
             one_of(path, key, value, supported)?;
         } else if !key.starts_with('_') {
             return Err(LoadError::UnknownKey { path: path.into(), key: key.clone(), value: value.clone() });
         }
     }
-    serde_path_to_error::deserialize(Value::Object(honoured)).map_err(|e| {
+    serde_path_to_error::deserialize(Value::Object(fields)).map_err(|e| {
         let key = e.path().to_string();
         bad(&key, plain(&e.into_inner().to_string()))
     })

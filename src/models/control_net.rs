@@ -127,8 +127,8 @@ impl ControlNet {
 
     /// sample (B, C, h, w), and one hint with a scale for each row → the residuals for the U-Net's skips and for the
     /// output of its middle block, times the rows' scales. If `guess` (diffusers' `guess_mode`) is true, residuals of
-    /// outer maps count less than residuals of inner maps: they are also multiplied by factors, which rise in equal
-    /// ratios from 0.1 for the outermost map to 1 for the middle block.
+    /// outer maps count less than residuals of inner maps: each residual is also multiplied by a factor. The factors
+    /// rise in equal ratios from 0.1 for the outermost map to 1 for the middle block.
     pub async fn forward(
         &self,
         sample: &Tensor,

@@ -20,8 +20,8 @@ impl Demand {
         Demand { work: self.work + other.work, bytes: self.bytes + other.bytes }
     }
 
-    /// The demand if LoRAs change the layers. Memory then peaks in a GEGLU layer that a LoRA changes: it takes 23 maps,
-    /// where `transformer` counts 11.
+    /// The demand if LoRAs change the layers. Memory then peaks in a GEGLU layer that a LoRA changes. Such a layer
+    /// takes 23 maps; `transformer` counts 11.
     pub fn adapted(self) -> Demand {
         Demand { bytes: self.bytes.saturating_mul(23) / 11, ..self }
     }
@@ -37,8 +37,8 @@ pub(super) fn bytes(floats: usize) -> u64 {
     (floats * size_of::<f32>()) as u64
 }
 
-/// The demand of a `kernel` × `kernel` convolution from a map of `input_places` pixels with `inputs` channels to a map
-/// of `places` pixels with `outputs` channels.
+/// The demand of a `kernel` × `kernel` convolution from a map of `input_places` places with `inputs` channels to a map
+/// of `places` places with `outputs` channels.
 pub(super) fn conv(places: usize, kernel: usize, inputs: usize, outputs: usize, input_places: usize) -> Demand {
     let work = (kernel * kernel * inputs * outputs) as f64 * places as f64;
     Demand { work, bytes: bytes(input_places * inputs + places * outputs) }
@@ -52,11 +52,11 @@ pub(super) fn resnet(places: usize, inputs: usize, outputs: usize) -> Demand {
     Demand { work, bytes: bytes(places * (2 * inputs + 4 * outputs)) }
 }
 
-/// The demand of a `Transformer2DModel` of `layers` blocks for a map with `places` and `channels`, and for a text of
-/// `tokens` that have `width` values each. Memory peaks in the feed-forward layer, and is counted as eleven maps: the
-/// transformer's input, the block's state and its norm, and the values and the gates of GEGLU, four maps each. The
-/// packed kernel (`kernels/geglu.rs`) stores only their product, four maps; the other four leave room for the output
-/// and for scratch memory.
+/// The demand of a `Transformer2DModel` of `layers` blocks for a map of `places` places with `channels` channels and a
+/// text of `tokens` tokens with `width` values each. Memory peaks in the feed-forward layer, and is counted as eleven
+/// maps: the transformer's input, the block's state, the norm of this state, and four maps each for the values and the
+/// gates of GEGLU. The packed kernel (`kernels/geglu.rs`) stores only the products of values and gates, four maps. The
+/// other four maps are counted for the output and for scratch memory.
 pub(super) fn transformer(places: usize, channels: usize, layers: usize, [tokens, width]: [usize; 2]) -> Demand {
     let (n, c) = (places as f64, channels as f64);
     let to_itself = 4.0 * c * c * n + 2.0 * n * n * c;

@@ -19,7 +19,7 @@ use crate::{
     weights::Weights,
 };
 
-/// Predicts the noise, and how to interpolate the variance, from noisy latents, a time and a class.
+/// Predicts the noise and the interpolation of the variance from noisy latents, a time and a class.
 #[derive(Debug)]
 pub struct DiTTransformer2DModel {
     proj: Conv2d,
@@ -111,7 +111,7 @@ impl PlainNorm {
 /// (B, K·D) → K tensors (B, 1, D)
 fn parts<const K: usize>(x: &Tensor) -> Result<[Tensor; K]> {
     let parts: Result<Vec<Tensor>> = x.chunk(K, 1)?.into_iter().map(|part| part.contiguous()?.unsqueeze(1)).collect();
-    parts?.try_into().or_else(|_| candle_core::bail!("{:?} does not fall into {K} parts", x.shape()))
+    parts?.try_into().or_else(|_| candle_core::bail!("{:?} cannot be split into {K} parts", x.shape()))
 }
 
 /// The position embedding of each patch, (grid², D): sines and cosines of its column, then of its row (diffusers'

@@ -16,7 +16,7 @@ pub struct Spec {
     pub context_width: usize,
     /// P: width of the vector of a whole prompt, if the U-Net takes one.
     pub pooled_width: Option<usize>,
-    /// How many numbers about the sizes of a picture the U-Net takes: 0, 6, or 5 if the last one is a score.
+    /// How many numbers about the sizes of a picture the U-Net takes: 0, 6, or 5 if the last number is a score.
     pub time_id_count: usize,
     /// Whether the U-Net takes the guidance scale as an input, so that guidance needs no second row without the prompt.
     pub guidance_embedding: bool,
@@ -47,7 +47,7 @@ pub enum Input {
     /// The noisy latents.
     #[default]
     Latents,
-    /// The noisy latents, the mask, and the latents of the picture without what the mask covers.
+    /// The noisy latents, the mask, and the latents of the picture with its masked part removed.
     MaskedPicture,
     /// The noisy latents and the latents of the picture to edit.
     Picture,

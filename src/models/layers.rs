@@ -45,7 +45,7 @@ impl Linear {
 
     fn of(weights: &Weights, plain: Tensor, bias: Option<Tensor>) -> Self {
         let matrix =
-            Matrix::new(&plain, bias.as_ref(), weights.kernels()).expect("the shapes were asked for to fit each other");
+            Matrix::new(&plain, bias.as_ref(), weights.kernels()).expect("the weights have the requested shapes");
         Self { matrix, path: weights.path() }
     }
 
@@ -81,7 +81,7 @@ impl GegluLayer {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let matrix = weights.matrix("weight", 2 * outputs, inputs);
         let bias = weights.tensor("bias", &[2 * outputs]);
-        let geglu = Geglu::new(&matrix, &bias, weights.kernels()).expect("the shapes were asked for to fit each other");
+        let geglu = Geglu::new(&matrix, &bias, weights.kernels()).expect("the weights have the requested shapes");
         Self { geglu, path: weights.path() }
     }
 
@@ -119,7 +119,7 @@ impl Conv {
         Self::of(weights, inputs, outputs, Geometry::square(kernel, stride, padding), weights.kernels().exact())
     }
 
-    /// A 3 × 3 convolution within a network, which keeps the size of the maps.
+    /// A 3 × 3 convolution within a network. It keeps the size of the maps.
     pub fn inner(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         Self::of(weights, inputs, outputs, Geometry::square(3, 1, 1), weights.kernels())
     }
@@ -154,7 +154,7 @@ pub(super) fn conv2d(
     convolution(weights, inputs, bias, Geometry::square(kernel, stride, padding), weights.kernels().exact())
 }
 
-/// A 3 × 3 convolution within a network, which keeps the size of the maps, without adapters.
+/// A 3 × 3 convolution within a network, without adapters. It keeps the size of the maps.
 pub(super) fn inner_conv2d(weights: &Weights, inputs: usize, outputs: usize) -> Conv2d {
     let bias = weights.tensor("bias", &[outputs]);
     convolution(weights, inputs, bias, Geometry::square(3, 1, 1), weights.kernels())
@@ -168,7 +168,7 @@ pub(super) fn inner_conv2d_without_bias(weights: &Weights, channels: usize) -> C
 
 fn convolution(weights: &Weights, inputs: usize, bias: Tensor, geometry: Geometry, kernels: Kernels) -> Conv2d {
     let weight = weights.conv2d("weight", bias.elem_count(), inputs, geometry.kernel);
-    Conv2d::new(&weight, &bias, geometry, kernels).expect("the shapes were asked for to fit each other")
+    Conv2d::new(&weight, &bias, geometry, kernels).expect("the weights have the requested shapes")
 }
 
 /// Group normalization of (B, …, C).

@@ -16,8 +16,8 @@ pub(super) fn scheduler_config(mut keys: Map<String, Value>) -> Map<String, Valu
     keys
 }
 
-/// The `sample_size` that a U-Net was trained on, given the one in its configuration. In files of diffusers before
-/// 0.9.0, a square size below 64 is wrong: these U-Nets were trained on 64.
+/// The `sample_size` that a U-Net was trained on, from the `sample_size` in its configuration. In files of diffusers
+/// before 0.9.0, a square size below 64 is wrong: these U-Nets were trained on 64.
 pub(super) fn sample_size(unet: &Map<String, Value>, (h, w): (usize, usize)) -> (usize, usize) {
     let version = unet.get("_diffusers_version").and_then(Value::as_str).unwrap_or("1");
     let mut numbers = version.split('.').map(|n| n.parse::<u32>().unwrap_or(0));

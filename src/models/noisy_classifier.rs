@@ -1,8 +1,8 @@
 //! A classifier of noisy pictures and its gradient, which guides a diffusion model to a class (Dhariwal and Nichol
 //! 2021, arXiv:2105.05233; the encoder half of their U-Net).
 //!
-//! All layers are candle's differentiable operations. Each row is computed alone, because the bits of small matrix
-//! products depend on the size of the batch.
+//! All layers consist of candle's differentiable operations. Each row is computed alone, because the bits of small
+//! matrix products depend on the size of the batch.
 
 mod configuration;
 mod layers;
@@ -93,7 +93,7 @@ impl NoisyClassifier {
     /// `∇_x ln p(y | x, t)`: x (B, C, H, W), t (B), labels y (B) → (B, C, H, W)
     pub async fn gradient(&self, x: &Tensor, t: &[f32], labels: &[u32]) -> Result<Tensor> {
         if labels.len() != t.len() {
-            candle_core::bail!("{} times, {} labels", t.len(), labels.len());
+            candle_core::bail!("{} times, but {} labels", t.len(), labels.len());
         }
         let mut gradients = Vec::with_capacity(t.len());
         for ((row, t), label) in rows(x, t)?.into_iter().zip(labels) {
@@ -128,7 +128,7 @@ impl NoisyClassifier {
 /// The rows (1, C, H, W) of a batch, each with its time.
 fn rows(x: &Tensor, t: &[f32]) -> Result<Vec<(Tensor, f32)>> {
     if x.dim(0)? != t.len() {
-        candle_core::bail!("{:?} pictures, {} times", x.shape(), t.len());
+        candle_core::bail!("pictures {:?}, but {} times", x.shape(), t.len());
     }
     t.iter().enumerate().map(|(i, t)| Ok((x.narrow(0, i, 1)?.contiguous()?, *t))).collect()
 }

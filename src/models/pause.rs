@@ -1,13 +1,13 @@
-//! Pauses between the layers of a network, at which the caller can interrupt a computation and continue it later.
+//! Pauses between the layers of a network. At a pause, the caller can interrupt a computation and continue it later.
 
 use std::{
     pin::pin,
     task::{Context, Poll, Waker},
 };
 
-/// Is pending once. A network awaits a pause before each layer, so whoever polls the future of the network decides when
-/// the layer runs, and ends the call by dropping this future. The results do not depend on when and on which thread the
-/// layers run.
+/// Is pending once. A network awaits a pause before each layer. So the caller that polls the future of the network
+/// decides when the layer runs, and can end the call by dropping this future. The results do not depend on when and on
+/// which thread the layers run.
 pub(super) async fn pause() {
     futures::pending!();
 }

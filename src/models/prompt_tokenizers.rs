@@ -1,4 +1,4 @@
-//! The tokenizers of a model without its networks, to find out how much of a prompt the model reads.
+//! The tokenizers of a model without its networks. They show how much of a prompt the model reads.
 
 use super::{ClipTokenizer, tokenizer::Triggers, word_tags::WordTag};
 use crate::generation::PromptSyntax;
@@ -16,9 +16,9 @@ pub struct Cut {
 }
 
 impl PromptTokenizers {
-    /// If a model reads only a part of `text`, returns how much of it. `is_second` is false for a `prompt` or
-    /// `negative_prompt`, and true for a `prompt_2` or `negative_prompt_2`. `words` lists the words of textual
-    /// inversions in the text, each with its number of vectors.
+    /// Returns how much of `text` a model reads, or `None` if the model reads all of `text`. `is_second` is false for a
+    /// `prompt` or `negative_prompt`, and true for a `prompt_2` or `negative_prompt_2`. `words` lists the words of
+    /// textual inversions in the text, each with its number of vectors.
     pub fn cut(&self, text: &str, is_second: bool, syntax: PromptSyntax, words: &[(String, usize)]) -> Option<Cut> {
         let tokenizer = if is_second { self.0.last() } else { self.0.first() }?;
         let ids = words.iter().map(|(trigger, vectors)| (trigger.as_str(), vec![0; *vectors]));
@@ -37,7 +37,7 @@ impl PromptTokenizers {
         (used < total).then_some(Cut { used, total })
     }
 
-    /// Whether the vocabulary has the tag as one token.
+    /// Whether the vocabulary of a tokenizer has the tag as one token.
     pub fn knows(&self, tag: &WordTag<'_>) -> bool {
         self.0.iter().any(|tokenizer| tokenizer.knows(&tag.folded) || tokenizer.knows(tag.spelled))
     }

@@ -69,7 +69,7 @@ fn fir_up(x: &Tensor, axis: usize) -> Result<Tensor> {
 fn pairs(x: &Tensor, axis: usize) -> Result<(Tensor, Tensor)> {
     let mut dims = x.dims().to_vec();
     if !dims[axis].is_multiple_of(2) {
-        candle_core::bail!("half of an odd size: {dims:?}");
+        candle_core::bail!("cannot halve an odd size: {dims:?}");
     }
     dims[axis] /= 2;
     dims.insert(axis + 1, 2);

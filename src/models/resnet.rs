@@ -136,8 +136,8 @@ fn scaled_and_shifted(x: &Tensor, time: &Tensor) -> Result<Tensor> {
 pub(super) struct Downsample2D(Conv);
 
 impl Downsample2D {
-    /// Padding 0 adds one line of zeros below and to the right, so that half of an odd size is rounded down. Padding 1
-    /// adds zeros on all four sides, so that it is rounded up.
+    /// Padding 0 adds one line of zeros below and to the right; half of an odd size is then rounded down. Padding 1
+    /// adds zeros on all four sides; half of an odd size is then rounded up.
     pub fn new(weights: &Weights, channels: usize, padding: usize) -> Self {
         let geometry = match padding {
             0 => Geometry::square_padded_at_the_end(3, 2, 1),

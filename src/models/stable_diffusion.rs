@@ -33,9 +33,9 @@ pub use description::{CLASSES, XL_CLASSES};
 use description::{Description, VAE_TINY};
 pub use sizes::Sizes;
 
-/// The most multiplications of one row in a stage of decoding that has several layers. They take tens of milliseconds
-/// on a few cores: short enough that the steps of other runs do not wait long, and far longer than the overhead of a
-/// call.
+/// The most multiplications of one row in a decoding stage of several layers. These multiplications take tens of
+/// milliseconds on a few cores. So the steps of other runs do not wait long, and the overhead of a call is small in
+/// comparison.
 const STAGE_WORK: f64 = 1e9;
 
 /// The networks of a text-to-image pipeline on one device. They are immutable, so threads can share them.
@@ -182,12 +182,12 @@ impl StableDiffusion {
     }
 
     /// B prompts → hidden states (B, L, D) and, if the U-Net takes them, vectors of whole prompts (B, P). The hidden
-    /// states do not pass the encoders' last `clip_skip` layers.
+    /// states skip the last `clip_skip` layers of each encoder.
     pub async fn encode_text(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
         self.text.encode(prompts, clip_skip).await
     }
 
-    /// sample (B, C, h, w) → the U-Net's prediction, (B, C_out, h, w)
+    /// sample (B, C, h, w) → the prediction of the U-Net, (B, C_out, h, w)
     pub async fn denoise(&self, sample: &Tensor, conditions: &Conditions<'_>, control: &Residuals) -> Result<Tensor> {
         self.unet.forward(&sample.to_device(self.device.candle())?, conditions, control).await
     }
@@ -203,8 +203,8 @@ impl StableDiffusion {
         self.unet.forward_keeping(&sample.to_device(self.device.candle())?, conditions, control).await
     }
 
-    /// As [`StableDiffusion::denoise`], with only the U-Net's shallowest branch. `features` has, for each row of
-    /// `sample`, the features of an earlier call.
+    /// As [`StableDiffusion::denoise`], with only the U-Net's shallowest branch. `features` has the features of an
+    /// earlier call for each row of `sample`.
     pub async fn denoise_shallow(
         &self,
         sample: &Tensor,

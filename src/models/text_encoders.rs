@@ -24,7 +24,7 @@ pub struct TextEncoders {
 pub(super) enum EncoderOutput {
     /// The hidden states of the last layer, after the final norm: Stable Diffusion 1 and 2.
     Last,
-    /// The hidden states of the last but one layer, and the vector of the whole prompt: SDXL.
+    /// The hidden states of the second-to-last layer, and the vector of the whole prompt: SDXL.
     Penultimate,
 }
 
@@ -47,7 +47,7 @@ pub struct Tokens {
     /// For each encoder, the weight of each token's hidden state; empty for prompts in plain syntax, which have no
     /// weights.
     pub weights: Vec<Vec<f32>>,
-    /// The textual inversions whose vectors the ids beyond the vocabulary stand for.
+    /// Textual inversions. Ids beyond the vocabulary stand for their vectors.
     pub learned: LearnedTokens,
     /// Adapters that change the encoders for this prompt.
     pub adapters: AdapterSet,
@@ -72,7 +72,8 @@ pub struct LearnedTokens(Option<Arc<[LearnedToken]>>);
 pub struct LearnedToken {
     /// The text of the trigger in a prompt, such as `<cat>`.
     pub trigger: String,
-    /// For each encoder, the vectors, of the encoder's width; empty for an encoder for which the file has no vectors.
+    /// For each encoder, a list of vectors, which are as wide as the encoder. The list is empty if the file has no
+    /// vectors for the encoder.
     pub vectors: Vec<Vec<Vec<f32>>>,
 }
 
@@ -161,12 +162,12 @@ impl TextEncoders {
     fn prompt_of<'a>(&self, encoder: usize, prompts: &[&'a str]) -> &'a str {
         let last = prompts.len().saturating_sub(1);
         // A single encoder that is `text_encoder_2` takes the text for `text_encoder_2`.
-        let place =
+        let index =
             if self.encoders.len() == 1 && self.way == EncoderOutput::Penultimate { last } else { encoder.min(last) };
-        prompts.get(place).copied().unwrap_or_default()
+        prompts.get(index).copied().unwrap_or_default()
     }
 
-    /// Encodes prompts. The hidden states do not pass the encoders' last `clip_skip` layers.
+    /// Encodes prompts. The hidden states skip the last `clip_skip` layers of each encoder.
     pub async fn encode(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
         let adapters = RowAdapters::of(prompts.iter().map(|prompt| &prompt.adapters));
         let mut hidden = Vec::with_capacity(self.encoders.len());

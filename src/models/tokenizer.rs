@@ -27,7 +27,7 @@ use crate::{
 
 pub use triggers::Triggers;
 
-/// Turns prompts into ids: `<|startoftext|>`, the words, `<|endoftext|>`, and padding up to the length.
+/// Turns prompts into ids: `<|startoftext|>`, the words, `<|endoftext|>`, and padding up to `length` ids.
 #[derive(Debug)]
 pub struct ClipTokenizer {
     tokenizer: Tokenizer,
@@ -84,7 +84,7 @@ impl ClipTokenizer {
         let length = config.get("model_max_length").and_then(Value::as_f64).unwrap_or(f64::INFINITY);
         let length = positions.min(length as usize);
         if length < 2 {
-            let reason = format!("{length} tokens leave no place for a prompt");
+            let reason = format!("prompts have {length} tokens, but start and end take 2");
             return Err(LoadError::BadKey {
                 path: file("tokenizer_config.json"),
                 key: "model_max_length".into(),
@@ -199,7 +199,7 @@ fn from_json(folder: &ModelFolder, path: &str) -> Result<Tokenizer, LoadError> {
     Ok(tokenizer)
 }
 
-/// Builds from the two files the same tokenizer that transformers builds from them.
+/// Builds the tokenizer that transformers builds from the same two files.
 fn from_vocab_and_merges(
     folder: &ModelFolder,
     vocab_path: &str,
@@ -217,7 +217,8 @@ fn from_vocab_and_merges(
         .lines()
         .filter(|line| !line.starts_with("#version") && !line.is_empty())
         .map(|line| {
-            let (left, right) = line.split_once(' ').ok_or_else(|| bad(merges_path, format!("{line:?} is no pair")))?;
+            let (left, right) =
+                line.split_once(' ').ok_or_else(|| bad(merges_path, format!("{line:?} is not a pair")))?;
             Ok((left.to_owned(), right.to_owned()))
         })
         .collect::<Result<Vec<_>, LoadError>>()?;

@@ -79,7 +79,7 @@ impl UNet2DModel {
         let (b, _, h, w) = sample.dims4()?;
         let unit = self.config.unit();
         if t.len() != b || !h.is_multiple_of(unit) || !w.is_multiple_of(unit) {
-            candle_core::bail!("{:?} samples, {} times; sides are multiples of {unit}", sample.shape(), t.len());
+            candle_core::bail!("samples {:?}, {} times: sides must be multiples of {unit}", sample.shape(), t.len());
         }
         let time = self.embeddings.forward(t, classes, sample.device())?;
         let mut image = channels_last(sample)?;

@@ -22,7 +22,7 @@ pub struct WordTag<'a> {
 /// All tags of a prompt, in order. The time is linear in the length of the prompt.
 pub fn word_tags(prompt: &str) -> Vec<WordTag<'_>> {
     let mut text = NormalizedString::from(prompt);
-    // A prompt that cannot be normalized has no tags, but its text is encoded all the same.
+    // A prompt that cannot be normalized has no tags, but its text is still encoded.
     if !prompt.contains('<') || normalize(&mut text).is_err() {
         return Vec::new();
     }
@@ -46,8 +46,8 @@ pub fn word_tags(prompt: &str) -> Vec<WordTag<'_>> {
     tags
 }
 
-/// A text in the form in which CLIP's tokenizer compares added tokens: composed (NFC), one space for each run of white
-/// space, in lower case.
+/// A text in the form in which CLIP's tokenizer compares added tokens: composed (NFC), one space for each sequence of
+/// white space, in lower case.
 pub fn folded(text: &str) -> String {
     let mut normalized = NormalizedString::from(text);
     match normalize(&mut normalized) {

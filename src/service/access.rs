@@ -7,7 +7,8 @@ use crate::generation::Record;
 pub enum Access<'a> {
     /// The generations of this tenant.
     Tenant(&'a str),
-    /// All generations: for the operator, and for callers with a right to one generation, such as a signed URL.
+    /// All generations: for the operator, and for a request whose access was checked before, such as a request with a
+    /// signed URL.
     Full,
 }
 

@@ -56,9 +56,10 @@ pub struct Bus {
 const HINT_INTERVAL: Duration = Duration::from_millis(50);
 /// Time between two reports of progress. Each report covers all runs of this process.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two polls of the store.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of generations in one query.
-const PORTION: usize = 500;
+const MAX_IDS: usize = 500;
 
 impl Bus {
     /// Runs until `stop`; returns at once if no other process can share the store.
@@ -85,12 +86,12 @@ impl Bus {
                 () = stop.cancelled() => break,
             };
             if let Err(error) = done {
-                tracing::warn!(%error, "other processes cannot be heard or told of progress for now");
+                tracing::warn!(%error, "hints and progress cannot be exchanged with other processes for now");
             }
         }
         // A last hint lets other processes claim at once what the worker of this process has given back.
         if let Err(error) = self.store.hint(&self.outbox.take()).await {
-            tracing::warn!(%error, "other processes find out for themselves what this one has given back");
+            tracing::warn!(%error, "the last hints cannot be sent; other processes see the changes at their next poll");
         }
     }
 
@@ -138,18 +139,18 @@ impl Bus {
     }
 
     async fn look(&self, followed: Vec<GenerationId>) -> Result<(), StoreError> {
-        for ids in followed.chunks(PORTION) {
-            let glances = self.store.snapshots(ids).await?;
-            for snapshots in &glances {
-                if self.live.apply_snapshot(snapshots) {
-                    for preview in self.store.previews(snapshots.id).await? {
-                        self.live.preview(snapshots.id, preview);
+        for ids in followed.chunks(MAX_IDS) {
+            let snapshots = self.store.snapshots(ids).await?;
+            for snapshot in &snapshots {
+                if self.live.apply_snapshot(snapshot) {
+                    for preview in self.store.previews(snapshot.id).await? {
+                        self.live.preview(snapshot.id, preview);
                     }
                 }
             }
             // Generations without a snapshot were erased, so no further events follow, and the channels of their
             // watchers are closed.
-            let gone = ids.iter().filter(|id| glances.iter().all(|snapshots| snapshots.id != **id));
+            let gone = ids.iter().filter(|id| snapshots.iter().all(|snapshot| snapshot.id != **id));
             gone.for_each(|id| self.live.close_unless_running(*id));
         }
         Ok(())

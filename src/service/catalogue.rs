@@ -116,7 +116,7 @@ impl Service {
         self.look(Catalogue::reload).await?.map_err(|error| ServiceError::Catalogue(error.to_string()))
     }
 
-    /// Calls, on a thread for blocking work, a function that reads files.
+    /// Calls a function that reads files, on a thread for blocking work.
     async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Catalogue) -> T + Send + 'static,

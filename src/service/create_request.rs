@@ -9,7 +9,7 @@ pub struct CreateRequest {
     pub caller: Caller,
     pub fields: Fields,
     pub repeatable: Repeatable,
-    /// The default format of the pictures. It is not part of the request's fingerprint.
+    /// The default format of the pictures, which is not part of the request's fingerprint.
     pub format: Option<Format>,
 }
 

@@ -12,7 +12,8 @@ use crate::{
     ledger::{Acceptance, Accepted, Fingerprint, Hint, Newcomer, Refusal, StoreError},
 };
 
-/// A valid request whose pictures are stored, or a repeated request. Dropping this value erases the stored pictures.
+/// A valid request whose pictures are stored, or a repeated request. Dropping this value erases the stored pictures,
+/// unless the client has chosen the id of the generation.
 pub struct Prepared(Outcome);
 
 enum Outcome {
@@ -48,8 +49,8 @@ impl Service {
     ///
     /// # Errors
     /// All invalid fields at once (but only the first picture that cannot be decoded), a model that the API key may not
-    /// use, a limit of the key, too long an expected wait, an idempotency key or an id that belongs to another request,
-    /// a stopping server, or a store that does not answer.
+    /// use, a limit of the key, an expected wait that is too long, an idempotency key or an id that belongs to another
+    /// request, a stopping server, or a store that does not answer.
     pub async fn prepare(&self, request: CreateRequest) -> Result<Prepared, ServiceError> {
         let Parts { webhooks, metrics, draining, accept_policy, .. } = &self.0.parts;
         if draining.is_cancelled() {
@@ -157,8 +158,8 @@ impl Service {
         }
         match accepted {
             Ok(Accepted::New(record)) => {
-                // If there are `uploads`, another generation had this id during the preparation. It has been erased in
-                // the meantime, so the pictures are stored now.
+                // If there are `uploads`, another generation had this id during the preparation. That generation was
+                // erased in the meantime, so the pictures are stored now.
                 for uploads in &uploads {
                     intake::keep(uploads, id, blobs).await?;
                 }
@@ -250,18 +251,18 @@ impl Service {
             return Ok(());
         }
         let detail = format!(
-            "must be at least {:.0}: alone and at the best recent speed of the model {:?} the generation takes about \
-             {:.0} s; less than half of that is refused, such as {asked}",
+            "must be at least {:.0}, not {asked}: the generation takes about {:.0} s alone at the best recent speed of \
+             the model {:?}, and a limit below half of this time is refused",
             (least / MARGIN).ceil(),
-            job.model,
             least.ceil(),
+            job.model,
         );
         Err(ServiceError::Invalid(Invalid {
             errors: vec![FieldError::at(&["run_timeout_s"], "out_of_range", &detail)],
         }))
     }
 
-    /// Refuses a generation with too long an estimated wait.
+    /// Refuses a generation whose estimated wait is too long.
     async fn admit(&self, tenant: &str, job: &Job, plan: Plan) -> Result<(), ServiceError> {
         let Some(wait) = self.estimated_wait_of(tenant, job.priority, plan).await? else { return Ok(()) };
         let bound = self.0.accept_policy.max_wait.min(Duration::from_secs(job.start_timeout_s.into()));

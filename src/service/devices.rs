@@ -38,11 +38,11 @@ pub struct Load {
     pub running: usize,
     /// The total cost of these generations, in 10⁹ multiplications.
     cost: f64,
-    /// Whether the device has failed. It gets no more generations.
+    /// Whether the device has failed. A failed device gets no more generations.
     pub failed: bool,
 }
 
-/// Whether a device has the model of a generation, or room for it.
+/// Whether a device has the model of a generation, or free memory for the model.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Candidate {
     /// Whether the model is in memory or being loaded.
@@ -75,9 +75,9 @@ impl Devices {
         self.0.state.lock().loads.clone()
     }
 
-    /// Chooses a device for a generation of this cost and adds the generation to its load; `of` says for each device
-    /// whether it has the model or room for the model. Concurrent calls see each other's generations. `None` if all
-    /// devices have failed.
+    /// Chooses a device for a generation of this cost and adds the generation to the load of the device; `of` says
+    /// whether a device has the model, or free memory for the model. Concurrent calls see each other's generations.
+    /// `None` if all devices have failed.
     pub fn place(&self, cost: f64, of: impl Fn(usize) -> Candidate) -> Option<Placed> {
         let mut state = self.0.state.lock();
         let device = choose(&state.loads, of)?;
@@ -138,9 +138,9 @@ impl Drop for Placed {
 }
 
 /// Chooses the device for a generation among those that have not failed, in this order: an idle device that has the
-/// model; an idle device with room for the model, so that a frequent model is loaded on several devices; an idle device
-/// without room, if the queues of all devices that have the model are long; the least busy device that has the model,
-/// so that no model is unloaded for a copy of another one; the least busy device.
+/// model; an idle device with free memory for the model, so that a frequent model is loaded on several devices; an idle
+/// device without free memory, if the queues of all devices that have the model are long; the least busy device that
+/// has the model, so that no model is unloaded for a copy of another one; the least busy device.
 fn choose(loads: &[Load], of: impl Fn(usize) -> Candidate) -> Option<usize> {
     let usable: Vec<(usize, Candidate)> =
         (0..loads.len()).filter(|&device| !loads[device].failed).map(|device| (device, of(device))).collect();

@@ -1,4 +1,4 @@
-//! The drained state of this process's worker, which an operator sets.
+//! Whether an operator has drained the worker of this process.
 
 use std::sync::Arc;
 

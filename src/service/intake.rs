@@ -214,7 +214,7 @@ impl Picture {
                 let Some(file) = file else { return Ok(Err(gone(&sha256))) };
                 let (digest, file) = apart(move || (digest(&file), file)).await;
                 if digest != sha256 {
-                    return Err(failed(format!("the picture {sha256} of {id} is not what was stored")));
+                    return Err(failed(format!("the stored picture {sha256} of {id} has changed")));
                 }
                 Ok(Ok(taken(sha256, file)))
             }
@@ -239,7 +239,7 @@ fn converted(
     let picture = decoded.map_err(|error| error.to_string())?;
     drop(bytes);
     if (picture.width, picture.height) != size {
-        return Err("cannot be decoded: its pixels are not of the size that its head names".to_owned());
+        return Err("cannot be decoded: the size of the pixels differs from the size in the header".to_owned());
     }
     go_on()?;
     let file: Bytes = encode_fast(&picture).map_err(|error| error.to_string())?.into();

@@ -56,7 +56,8 @@ impl Known {
         })
     }
 
-    /// Whether this is the digest of the key, or its digest before a rotation if that is still valid at `now`.
+    /// Whether this is the digest of the key, or the digest before a rotation, if the old digest is still valid at
+    /// `now`.
     fn is(&self, sha256: &[u8; 32], now: OffsetDateTime) -> bool {
         let is_old = self.old.is_some_and(|(old, until)| same(&old, sha256) && now < until);
         same(&self.sha256, sha256) || is_old

@@ -48,7 +48,8 @@ impl Default for Erasures {
     }
 }
 
-/// Maximum number of erasures that a watcher may be behind. A watcher that is further behind misses the oldest ones.
+/// Maximum number of erasures that a watcher may be behind. A watcher that is further behind misses the oldest
+/// erasures.
 const MOST_ERASED: usize = 1000;
 
 /// A number that stands for a tenant in messages between processes: the first bytes of the SHA-256 of its id.
@@ -101,13 +102,13 @@ impl Live {
         self.0.events.subscribe()
     }
 
-    /// Tells the watchers of the tenant with the `tenant_number` `tenant` that a client has erased a generation.
+    /// Tells the watchers of a tenant that a client has erased a generation. `tenant` is a `tenant_number`.
     pub fn erased(&self, tenant: u64, id: GenerationId) {
         // Sending fails only if nobody watches.
         let _ = self.0.erasures.0.send((tenant, id));
     }
 
-    /// The generations of all tenants that are erased from now on.
+    /// A channel that receives the erasures of all tenants from now on.
     pub(super) fn erasures(&self) -> broadcast::Receiver<(u64, GenerationId)> {
         self.0.erasures.0.subscribe()
     }

@@ -1,4 +1,4 @@
-//! Admits generations to computing as long as their memory fits a bound; the others wait in a queue.
+//! Lets generations compute as long as their memory fits a bound; further generations wait in a queue.
 
 use std::sync::Arc;
 
@@ -7,7 +7,8 @@ use tokio::sync::Notify;
 
 use crate::{catalogue::Plan, engine::Settings};
 
-/// How many later generations may start before a waiting one. After that, all later generations wait until it starts.
+/// How many later generations may start before a waiting one. After that, all later generations wait until the waiting
+/// one has started.
 const OVERTAKEN: usize = 64;
 
 /// Keeps account of the memory of generations according to their plans. The memory that all generations hold, plus the
@@ -71,7 +72,7 @@ impl Memory {
         loop {
             let freed = self.0.freed.notified();
             if self.state().enter(taken.ticket, &self.0) {
-                // Wakes the generations behind this one, which check again whether they fit.
+                // Wakes the other waiting generations, which check again whether they fit.
                 self.0.freed.notify_waiters();
                 return taken;
             }
@@ -84,9 +85,9 @@ impl Memory {
         !self.state().has_room((device, plan), &self.0)
     }
 
-    /// The work in units of [`Plan::cost`] that must be done before a generation with this plan would get its memory if
-    /// it arrived now; 0 if it fits at once. Running generations count in full, even if parts of them are finished. In
-    /// a process without a worker, the result is 0.
+    /// The work, in units of [`Plan::cost`], that must be done before a new generation with this plan gets its memory;
+    /// 0 if the generation fits at once. Running generations count in full, even if parts of them are finished. In a
+    /// process without a worker, the result is 0.
     ///
     /// The estimate assumes that running generations share the engines equally until the one with the least work ends;
     /// then waiting generations enter in their order as far as they fit.
@@ -145,7 +146,7 @@ impl State {
         let plans = || self.computing.iter().map(|(_, device, plan)| (*device, *plan)).chain([new]);
         let held = plans().fold(0u64, |held, (_, plan)| held.saturating_add(plan.held));
         // The calls of one device run one after the other, so only its largest call counts. The calls of several
-        // devices run at the same time, so they are added.
+        // devices run at the same time, so their memory is added.
         let share = Settings::call_bytes(of.bound / of.devices as u64);
         let calls = (0..of.devices).fold(0u64, |calls, device| {
             let here = plans().filter(|(on, _)| *on == device).map(|(_, plan)| plan.call).max();

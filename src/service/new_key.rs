@@ -75,7 +75,7 @@ fn tenant(fields: &mut Fields) -> String {
     {
         fields.error("tenant", "invalid_value", "must match [a-z0-9][a-z0-9._-]{0,63}");
     } else if tenant == ANONYMOUS {
-        fields.error("tenant", "invalid_value", format!("cannot be {ANONYMOUS}, which is everybody without a key"));
+        fields.error("tenant", "invalid_value", format!("cannot be {ANONYMOUS}, the tenant of requests without a key"));
     }
     tenant
 }

@@ -29,10 +29,10 @@ pub enum Unready {
 }
 
 impl Service {
-    /// Queues a dead generation again, that is, one that was given up after crashes.
+    /// Queues a dead generation again.
     ///
     /// # Errors
-    /// [`ServiceError::NotDead`] if the generation was not given up.
+    /// [`ServiceError::NotDead`] if the generation is not dead.
     pub async fn revive(&self, id: GenerationId) -> Result<View, ServiceError> {
         match self.query(self.0.store.revive(id)).await? {
             Some(record) => {
@@ -64,7 +64,7 @@ impl Service {
         Ok(self.workers().await?.into_iter().find(|worker| worker.heartbeat.worker == name))
     }
 
-    /// Whether the only worker is drained, so that no generation starts.
+    /// Whether the only worker is drained, and therefore no generation starts.
     pub fn is_drained(&self) -> bool {
         self.0.drain.is_set() && !self.0.store.is_shared()
     }
@@ -76,7 +76,7 @@ impl Service {
         awaited.map(|name| Unready::Model { state: catalogue.state(&name).0, name }).collect()
     }
 
-    /// The reasons why the server does not take work, for `/readyz`; empty if it is ready.
+    /// The reasons why the server does not take work, for `/readyz`; empty if the server is ready.
     pub async fn unready_reasons(&self) -> Vec<Unready> {
         let mut reasons = Vec::new();
         if self.0.draining.is_cancelled() {

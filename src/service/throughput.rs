@@ -31,8 +31,8 @@ const REMEMBERED: usize = 32;
 /// Minimum number of runs from which the speed of a model is known: the first run may have waited for the weights.
 const FEWEST: usize = 3;
 
-/// The part of each run, in seconds, that is assumed to be no computation but, for example, loading and storing; at
-/// most nine tenths of the run. Because of this part, a short run says little about the speed of a long run.
+/// The seconds of each run that are assumed to be loading and storing instead of computation; at most nine tenths of
+/// the run. Because of these seconds, a short run says little about the speed of a long run.
 const BESIDE_S: f64 = 1.0;
 
 impl Throughput {
@@ -45,7 +45,7 @@ impl Throughput {
         recent.push_back(Ended { model, seconds, together: together.max(1), cost });
     }
 
-    /// Cost per second of this process; `None` before the first generation has ended.
+    /// The speed of this process, in cost per second; `None` before the first generation has ended.
     pub fn speed(&self) -> Option<f64> {
         let recent = self.recent();
         let (cost, seconds) = recent.iter().fold((0.0, 0.0), |(cost, seconds), ended| {

@@ -72,7 +72,7 @@ impl Watcher {
         }
     }
 
-    /// Collects everything new. `closed` means that no event will follow those in the store.
+    /// Collects everything new. `closed` means that the store already has the last event.
     async fn look(&mut self, closed: bool) -> Result<(), ServiceError> {
         let state = self.receiver.borrow_and_update().clone();
         let mut terminal = closed;

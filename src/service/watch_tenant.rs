@@ -1,5 +1,5 @@
-//! Watches all generations of a tenant: their durable events in one order, the latest progress and previews of
-//! those that run, and erasures.
+//! Watches all generations of a tenant: their durable events in one order, the latest progress and previews of the
+//! running ones, and erasures.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -23,7 +23,7 @@ use crate::{
     ledger::{ListQuery, Reads, StoreError},
 };
 
-/// Events that are read at a time, which bounds the memory of a watcher.
+/// Maximum number of events that are read at a time. This bounds the memory of a watcher.
 const PAGE: usize = 100;
 /// Maximum number of running generations whose progress and previews a watcher receives. Durable events come from all
 /// generations.
@@ -35,7 +35,7 @@ const MOST_LATER: usize = 1000;
 const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
 /// Pause between two reads of the events, so that many events cost one read.
 const EVENTS_PAUSE: Duration = Duration::from_millis(50);
-/// Time after which the events are read although no process has told of new ones.
+/// Time after which the events are read although no process has announced new events.
 const POLL: Duration = Duration::from_secs(2);
 
 /// What a watcher of a tenant receives.
@@ -140,7 +140,7 @@ impl Watcher {
     /// Waits until there may be new events, or there is progress to deliver.
     async fn wait(&mut self) {
         tokio::select! {
-            // This cannot fail, because the sender lives as long as `live`.
+            // The wait cannot fail, because the sender lives as long as `live`.
             _ = self.events.changed() => {
                 tokio::time::sleep(EVENTS_PAUSE).await;
                 self.events.mark_unchanged();

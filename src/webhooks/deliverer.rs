@@ -37,7 +37,7 @@ pub struct Deliverer {
     pub receivers: Receivers,
 }
 
-/// How often the loop looks for messages that became due while no try ended.
+/// The loop looks for due messages whenever a try ends, and at least this often.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How much longer the claim of a message lasts than a try may take, so that the outcome of the try can be stored.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -116,7 +116,7 @@ impl Deliverer {
             () = give_up.cancelled() => {
                 // If the claim cannot be given back, it expires by itself.
                 if let Err(error) = self.store.release_delivery(claim).await {
-                    tracing::warn!(id = %claim.id(), %error, "a webhook cannot be given back");
+                    tracing::warn!(id = %claim.id(), %error, "the claim of a webhook cannot be given back");
                 }
                 return;
             }

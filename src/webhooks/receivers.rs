@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
+
 /// The number of messages in flight to each receiver.
 #[derive(Debug, Default)]
 pub struct Receivers(Mutex<HashMap<String, usize>>);

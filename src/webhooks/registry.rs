@@ -83,7 +83,7 @@ impl EndpointRegistry {
                 Some(_) => {}
             },
             Some(Webhook::Url { .. }) if !self.signs_for_requests => {
-                let detail = "cannot be signed for, as webhooks.secret is not set here: register an endpoint";
+                let detail = "is not possible without the setting webhooks.secret; register an endpoint instead";
                 fields.error_below("webhook", "url", FORBIDDEN, detail);
             }
             Some(Webhook::Url { url, .. }) => {

@@ -10,7 +10,7 @@ pub struct RetrySchedule {
     waits: Vec<Duration>,
 }
 
-/// A receiver that asks for a longer wait gets this wait.
+/// The longest wait that a receiver can ask for. A longer one is reduced to this wait.
 const LONGEST_ASKED: Duration = Duration::from_secs(86_400);
 
 impl RetrySchedule {

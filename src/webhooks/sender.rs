@@ -36,7 +36,7 @@ pub struct Sent {
     pub retry_after: Option<Duration>,
 }
 
-/// Longest reason for a failed try in the log of deliveries, in characters.
+/// Longest reason for a failed try in the list of deliveries, in characters.
 const MAX_REASON_CHARS: usize = 200;
 
 impl Sender {

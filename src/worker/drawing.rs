@@ -160,12 +160,12 @@ fn ended_early(error: RunError, draw: &Draw) -> Outcome {
         RunError::Canceled(Reason::Canceled | Reason::Disconnected) => Outcome::Canceled,
         RunError::Canceled(Reason::Lost) | RunError::Stopped => Outcome::Released,
         RunError::Canceled(Reason::TimedOut) => {
-            failed("run_timeout", "the generation took longer than it may; see run_timeout_s".to_owned(), false)
+            failed("run_timeout", "the generation took longer than run_timeout_s allows".to_owned(), false)
         }
         RunError::NotFinite { .. } => failed("not_finite", format!("{error}; {}", settings_of(draw)), false),
         RunError::Pipeline(PipelineError::Network(error)) if error.fault == Fault::OutOfMemory => {
             let (width, height) = (draw.width, draw.height);
-            let advice = format!("it draws {width} × {height} pixels; a smaller size may fit");
+            let advice = format!("the generation draws {width} × {height} pixels; a smaller size may fit");
             failed("out_of_memory", format!("{error}; {advice}"), false)
         }
         RunError::Pipeline(error) => failed("internal", error.to_string(), false),
@@ -187,7 +187,7 @@ fn settings_of(draw: &Draw) -> String {
     settings.extend(draw.class_guidance_scale.map(|scale| format!("class_guidance_scale {scale}")));
     settings.extend(draw.loras.iter().map(|lora| format!("LoRA {:?} with scale {}", lora.name, lora.scale)));
     settings.extend(draw.controls.iter().map(|control| format!("ControlNet {:?}", control.model)));
-    format!("it was drawn with {}; smaller scales or another scheduler may help", settings.join(", "))
+    format!("the picture was drawn with {}; smaller scales or another scheduler may help", settings.join(", "))
 }
 
 #[cfg(test)]
@@ -205,8 +205,9 @@ mod tests {
         let lost = RunError::NotFinite { what: "the output of the network \"unet\"".to_owned(), step: 2, steps: 4 };
         let Outcome::Failed(problem) = ended_early(lost, &draw) else { panic!("it fails") };
         assert_eq!((problem.code.as_str(), problem.retryable), ("not_finite", false));
-        let said = "the output of the network \"unet\" is not finite in step 2 of 4; it was drawn with scheduler ipndm, \
-                    steps 4, class_guidance_scale 10, LoRA \"x\" with scale 4; smaller scales or another scheduler may help";
+        let said = "the output of the network \"unet\" is not finite in step 2 of 4; the picture was drawn with \
+                    scheduler ipndm, steps 4, class_guidance_scale 10, LoRA \"x\" with scale 4; smaller scales or \
+                    another scheduler may help";
         assert_eq!(problem.message, said);
         let other = ended_early(RunError::Panicked, &draw);
         assert!(matches!(other, Outcome::Failed(problem) if problem.code == "internal"));

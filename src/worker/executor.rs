@@ -42,8 +42,8 @@ impl Claimed {
         self.record.id
     }
 
-    /// The outcome after an error of the object store that may be temporary: a retry after 1, 2, 4, … at most 64
-    /// seconds, or a failure after the last attempt.
+    /// The outcome after an error of the blob store that may be temporary: a retry after 1, 2, 4, … at most 64 seconds,
+    /// or a failure after the last attempt.
     pub fn retry(&self, message: String) -> Outcome {
         let problem = Problem { code: "object_store_error".to_owned(), message, retryable: true };
         let attempt = self.record.attempt;

@@ -21,7 +21,7 @@ enum Written {
 impl Worker {
     /// Writes the outcome, with retries, because the ledger lists the generation as running until the outcome is
     /// written. Once the lease is not trusted any more, tries to release the generation instead, and gives up when more
-    /// than one lease time has passed since the first attempt. (With SQLite, leases are always trusted, so the worker
+    /// than one lease time has passed since the first try. (With SQLite, leases are always trusted, so the worker
     /// retries until the store answers.) Then notifies the watchers, and if the generation has ended, deletes the files
     /// that are no longer needed.
     pub(super) async fn finish(&self, lease: Lease, outcome: Outcome, begun: Instant) {
@@ -32,7 +32,7 @@ impl Worker {
             Written::Nothing => self.live.pause(&lease),
             Written::Fenced => {
                 self.metrics.fenced_writes.inc();
-                tracing::warn!(%id, fence = lease.fence(), "an outcome is thrown away, since the lease is another's");
+                tracing::warn!(%id, fence = lease.fence(), "an outcome is discarded, because the lease is lost");
                 self.live.pause(&lease);
             }
             Written::Record(record) if record.status.is_terminal() => {
@@ -71,7 +71,7 @@ impl Worker {
     async fn erase_leftovers(&self, lease: &Lease, record: &Record) {
         let id = record.id;
         if let Err(error) = self.blobs.delete_log(id).await {
-            tracing::warn!(%id, %error, "the log of a generation that is over waits for the sweeper");
+            tracing::warn!(%id, %error, "the log of an ended generation stays until the next sweep");
         }
         let winner = matches!(record.status, Status::Succeeded { .. }).then(|| lease.fence());
         if lease.fence() > 1 || winner.is_none() {
@@ -110,7 +110,7 @@ impl Worker {
 
     async fn erase_losers(&self, id: GenerationId, winner: Option<i64>) {
         if let Err(error) = self.blobs.delete_losers(id, winner).await {
-            tracing::warn!(%id, %error, "artifacts of attempts that do not count wait for the sweeper");
+            tracing::warn!(%id, %error, "artifacts of attempts that did not win stay until the next sweep");
         }
     }
 }

@@ -19,7 +19,7 @@ impl Worker {
     pub(super) async fn send_heartbeats(self: Arc<Self>, stop: CancellationToken) {
         let mut told = None;
         loop {
-            // An answer that comes after the next heartbeat is due is useless, so both requests end then. They run
+            // Both requests end when the next heartbeat is due, because a later answer is useless. The requests run
             // concurrently, so at most two heartbeat intervals pass between two checks for lapsed leases.
             let (renewed, shown) = tokio::join!(
                 tokio::time::timeout(self.heartbeat, self.renew()),
@@ -38,8 +38,8 @@ impl Worker {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.heartbeat) => {}
-                // An operator may have drained the worker. Only the answer to a report says so, and without `told` the
-                // next heartbeat reports.
+                // An operator may have drained the worker, which only the answer to a report says. Without `told`, the
+                // next heartbeat is a report.
                 () = self.drain.announced() => told = None,
                 () = stop.cancelled() => return,
             }
@@ -104,7 +104,7 @@ impl Worker {
         Ok(())
     }
 
-    /// How long one attempt to write an outcome may take before it is repeated.
+    /// How long one try to write an outcome may take before the next try.
     pub(super) fn patience(&self) -> Duration {
         self.heartbeat.max(Duration::from_secs(1)) * 2
     }

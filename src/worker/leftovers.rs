@@ -14,14 +14,14 @@ impl Sweeper {
         let ids = match self.blobs.logs().await {
             Ok(ids) => ids,
             Err(error) => {
-                tracing::warn!(%error, "logs without a generation cannot be looked for");
+                tracing::warn!(%error, "the generations with a log cannot be listed");
                 return Ok(());
             }
         };
         for id in ids {
             let is_over = self.store.get(id).await?.is_none_or(|record| record.status.is_terminal());
             if is_over && let Err(error) = self.blobs.delete_log(id).await {
-                tracing::warn!(%id, %error, "the log of a generation that is over stays where it is");
+                tracing::warn!(%id, %error, "the log of an ended generation cannot be deleted yet");
             }
         }
         Ok(())
@@ -33,7 +33,7 @@ impl Sweeper {
         let ids = match self.blobs.generations().await {
             Ok(ids) => ids,
             Err(error) => {
-                tracing::warn!(%error, "files without a generation cannot be looked for");
+                tracing::warn!(%error, "the generations with files cannot be listed");
                 return Ok(());
             }
         };
@@ -46,7 +46,7 @@ impl Sweeper {
                 Some(_) => self.erase_losers(id).await?,
             };
             if let Err(error) = erased {
-                tracing::warn!(%id, %error, "files that nothing names stay where they are");
+                tracing::warn!(%id, %error, "files that no row refers to cannot be deleted yet");
             }
         }
         Ok(())
@@ -78,7 +78,7 @@ impl Sweeper {
     /// Deletes all files of a deleted generation.
     pub(super) async fn erase_blobs(&self, id: GenerationId) {
         if let Err(error) = self.blobs.delete_generation(id).await {
-            tracing::warn!(%id, %error, "an erased generation's files stay where they are");
+            tracing::warn!(%id, %error, "the files of a deleted generation cannot be deleted yet");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The limits of how many generations a worker has claimed.
+//! Limits how many generations a worker claims.
 
 use std::sync::{
     Arc,
@@ -7,8 +7,8 @@ use std::sync::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Slots for `most` generations that compute, and for as many more that wait for their model or for memory. Waiting
-/// generations do not take the slots of computing ones. Clones share the same slots.
+/// Slots for `most` generations that compute. Generations that wait for their model or for memory take no slot, so a
+/// worker claims up to 2 · `most` generations. Clones share the same slots.
 #[derive(Clone, Debug)]
 pub struct Slots {
     most: usize,
@@ -22,7 +22,7 @@ pub struct Slots {
 pub(super) struct WaitingCount(Arc<AtomicUsize>);
 
 impl Slots {
-    /// `most` generations compute at the same time.
+    /// At most `most` generations compute at the same time.
     pub fn new(most: usize) -> Slots {
         Slots {
             most,

@@ -1,5 +1,5 @@
-//! The sweeper: expires generations that waited too long, takes back those of lost workers, and deletes those that were
-//! kept long enough.
+//! The sweeper: expires generations that waited too long, takes back generations of lost workers, and deletes
+//! generations that were kept long enough.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ pub struct Sweeper {
     /// Time between two deletions of generations that were kept long enough.
     pub interval: Duration,
     /// Time between two searches for files that no row refers to. Such files are deleted only if they are older than
-    /// this.
+    /// this time.
     pub orphan_age: Duration,
     /// How generations of lost workers are taken back.
     pub reaping: Reaping,
@@ -37,8 +37,9 @@ pub struct Sweeper {
 
 /// Time between two searches for expired generations, even if `interval` is longer.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum number of generations deleted at once, so that requests are accepted in between.
-const PORTION: usize = 100;
+/// Maximum number of generations that are read at a time for deletion. This bounds the memory. Each generation is
+/// deleted in a transaction of its own.
+const PAGE: usize = 100;
 
 impl Sweeper {
     /// Sweeps until `stop`. Queue and files are swept concurrently, so that a bucket that does not answer does not
@@ -118,8 +119,8 @@ impl Sweeper {
     /// leftover logs.
     async fn erase(&self) -> Result<(), StoreError> {
         loop {
-            let overdue = self.store.overdue_for_deletion(PORTION).await?;
-            let last = overdue.len() < PORTION;
+            let overdue = self.store.overdue_for_deletion(PAGE).await?;
+            let last = overdue.len() < PAGE;
             for record in overdue {
                 if self.store.delete(record.id).await?.is_some() {
                     self.erase_blobs(record.id).await;

@@ -21,7 +21,7 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// An executor for prompts that begin with its name. It writes the prompt into a file.
+/// An executor for prompts that begin with its name. The executor writes the prompt into a file.
 struct Copying(&'static str, Blobs);
 
 #[async_trait]

@@ -45,7 +45,7 @@ fn the_index_names_the_class_of_the_scheduler() {
     assert_eq!(class(&copy), "EulerDiscreteScheduler");
     let [note] = &notes(&copy)[..] else { panic!("one note") };
     assert!(
-        note.contains("is a EulerDiscreteScheduler, by model_index.json") && note.contains("a PNDMScheduler"),
+        note.contains("makes the scheduler a EulerDiscreteScheduler") && note.contains("a PNDMScheduler"),
         "{note}"
     );
     for keys in [json!({"steps_offset": 1}), json!({"_class_name": "X", "_use_default_values": ["_class_name"]})] {

@@ -231,7 +231,7 @@ fn words_in_the_vocabulary_and_from_files_are_encoded_equally() {
 fn invalid_added_tokens_are_refused() {
     for (files, said) in [
         // After a gap in the ids, versions of transformers use different ids for the token.
-        (vec![added(json!({"<my-cat>": 1000}))], "\"<my-cat>\" has the id 1000, but the next one is 994"),
+        (vec![added(json!({"<my-cat>": 1000}))], "\"<my-cat>\" has the id 1000, but the next free id is 994"),
         (vec![added(json!({"<my-cat>": "994"}))], "must be the id of the token"),
         (vec![added(json!({"<my-cat>": -1}))], "must be the id of the token"),
         (vec![decoder(&[("x", "<my-cat>", json!({}))])], "added_tokens_decoder"),

@@ -149,7 +149,7 @@ fn replayed(server: &Server) -> BTreeMap<String, u64> {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let of_line = |line: Value| {
         let id = line["id"].as_str()?.to_owned();
-        (line["message"] == "generation goes on from its log").then_some((id, line["calls"].as_u64()?))
+        (line["message"] == "generation continues from its log").then_some((id, line["calls"].as_u64()?))
     };
     lines.filter_map(of_line).collect()
 }

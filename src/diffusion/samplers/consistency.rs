@@ -52,7 +52,7 @@ impl Sampler for Consistency {
 }
 
 /// Algorithm 1 of Song et al. (2023) with states `x = x0 + σ ε`. Every step draws noise, also the last one, where the
-/// noise is multiplied by zero; a run of one step draws no noise.
+/// noise is multiplied by zero; a schedule of one step draws no noise.
 pub(super) async fn sample<D: Denoise>(options: &Consistency, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     for (i, (now, next)) in schedule.steps().enumerate() {

@@ -15,7 +15,7 @@ use crate::diffusion::step_source::StepSource;
 
 pub(super) static CLASS: Class = Class {
     aliases: &["DDIMParallelScheduler"],
-    names: &[Name::new("ddim", "Implicit sampling of Song et al. (2021), deterministic unless eta is given")],
+    names: &[Name::new("ddim", "Implicit sampling of Song et al. (2021), deterministic unless eta is above 0")],
     spacing: "leading",
     zero_signal: ZeroSignal::WithoutEpsilon,
     // In the web interface, `Eta` without `DDIM` is the value for the ancestral samplers, and its default is 1.

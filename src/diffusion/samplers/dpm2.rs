@@ -1,4 +1,4 @@
-//! The midpoint method in ln σ: DPM-Solver-2 (Lu et al. 2022, arXiv:2206.00927) in the σ of Karras et al. (2022,
+//! The midpoint method in ln σ: DPM-Solver-2 (Lu et al. 2022, arXiv:2206.00927) with the σ of Karras et al. (2022,
 //! arXiv:2206.00364); diffusers' `KDPM2DiscreteScheduler`.
 
 use std::sync::Arc;

@@ -35,7 +35,7 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
     if solver.sde && solver.order == 3 {
         return Err(InvalidScheduler::Conflict {
             keys: "algorithm_type and solver_order",
-            why: "sde-dpmsolver++ has no third order here",
+            why: "sde-dpmsolver++ has no third order in this class",
         });
     }
     Ok(Arc::new(EdmDpmMultistep { levels, steps: Multistep { end, clip: keys.thresholding()?, solver } }))

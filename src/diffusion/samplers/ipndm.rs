@@ -27,7 +27,7 @@ pub(super) struct Ipndm;
 
 fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
     match keys.get("trained_betas") {
-        Some(value) => Err(refused("trained_betas", value, "null, this class has betas of its own".to_owned())),
+        Some(value) => Err(refused("trained_betas", value, "null, because this class has its own betas".to_owned())),
         None => Ok(Arc::new(Ipndm)),
     }
 }

@@ -97,8 +97,8 @@ pub(super) async fn sample<D: Denoise>(options: &Pndm, run: SamplerInputs<'_, D>
     }
     let timeline = schedule.timeline();
     let multisteps = if skip_prk_steps { &timeline[..] } else { &timeline[12..] };
-    // With `skip_prk_steps`, the state before the first multistep step. After that step, the loop repeats it from this
-    // state, with the mean of the network outputs at its two ends.
+    // With `skip_prk_steps`, the state before the first multistep step. After this step, the loop repeats the step from
+    // this state, with the mean of the network outputs at the start and the end of the step.
     let mut begin = None;
     for (i, now) in multisteps.iter().enumerate() {
         let answer = network.raw(&x, now.t).await?;

@@ -53,7 +53,7 @@ const PREDICTIONS: [(&str, &str); 4] = [
 fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
     keys.no_learned_variance()?;
     if let Some(value) = keys.get("tau_func") {
-        return Err(refused("tau_func", value, "null, a function cannot be sent".to_owned()));
+        return Err(refused("tau_func", value, "null, because a function cannot be sent".to_owned()));
     }
     let algorithms = [("data_prediction", true), ("noise_prediction", false)];
     let predict_x0 = keys.word("algorithm_type", "data_prediction", &algorithms)?;
@@ -90,8 +90,8 @@ impl Sampler for SaSolver {
 }
 
 /// Algorithm 1 of Xue et al. (2023) with states `x = α x0 + σ ε`, λ = ln(α/σ). The network output at a point first
-/// corrects the state that was predicted there, and then predicts the next state. Every step draws noise; its factor τ
-/// is 1 at timesteps from 200 to 800, and otherwise 0.
+/// corrects the state that was predicted there, and then predicts the next state. Every step draws noise; the factor τ
+/// of the noise is 1 at timesteps from 200 to 800, and otherwise 0.
 pub(super) async fn sample<D: Denoise>(options: &SaSolver, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let kept = options.predictor_order.max(options.corrector_order - 1);

@@ -9,9 +9,10 @@ use crate::diffusion::sigmas::Respacing;
 use crate::diffusion::step_source::{StepSource, listed};
 use crate::generation::Levels;
 
-/// Levels that are listed, or evenly spaced between the largest and the smallest trained level; then all are shifted.
-/// If the shift does not depend on the picture size, those two ends of evenly spaced levels are also shifted
-/// beforehand, as in diffusers. `inverted` levels rise from the picture to noise.
+/// The points of the flow-matching classes. Their levels are listed, or evenly spaced between the largest and the
+/// smallest trained level; then all levels are shifted. If the shift does not depend on the picture size, evenly spaced
+/// levels are shifted twice, as in diffusers: first their two ends, then all levels. `inverted` replaces each level σ
+/// by 1 − σ, so the levels rise from the picture to noise.
 pub(in crate::diffusion) fn flow_points(
     config: &SchedulerConfig,
     step_source: StepSource<'_>,

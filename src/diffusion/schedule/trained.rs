@@ -7,7 +7,7 @@ use crate::diffusion::step_source::{StepSource, listed};
 use crate::generation::Levels;
 
 impl SchedulerConfig {
-    /// The level of training timestep `t`; for negative `t` the level of the end.
+    /// The level of training timestep `t`; for negative `t`, the level after the last step.
     pub(in crate::diffusion) fn level(&self, t: f64) -> Point {
         let alphas_cumprod = self.betas.alphas_cumprod();
         let alpha_cumprod = if t >= 0.0 {
@@ -26,8 +26,8 @@ impl SchedulerConfig {
     }
 }
 
-/// Points at whole training timesteps, and the end, whose timestep `end` computes from the last training timestep of
-/// the run.
+/// Points at whole training timesteps, and the point after the last step. `end` computes the timestep of this point
+/// from the last training timestep of the run.
 pub(in crate::diffusion) fn trained_points(
     config: &SchedulerConfig,
     step_source: StepSource<'_>,
@@ -45,8 +45,9 @@ pub(in crate::diffusion) fn trained_points(
     Ok(timesteps.into_iter().chain([end]).map(|t| config.level(t)).collect())
 }
 
-/// Points of a distilled model, evenly spaced among the lowest `kept` of the timesteps that it was distilled at, and
-/// the end at timestep `end`. Explicit timesteps can be any training timesteps.
+/// Points of a distilled model, and the point after the last step, at timestep `end`. The model was distilled at
+/// `original_inference_steps` timesteps; the points are evenly spaced among the lowest `kept` of these. Explicit
+/// timesteps can be any training timesteps.
 pub(in crate::diffusion) fn distilled_points(
     config: &SchedulerConfig,
     (original_inference_steps, kept): (usize, usize),

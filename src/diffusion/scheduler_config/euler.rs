@@ -18,7 +18,7 @@ pub(in crate::diffusion) struct EulerLevels {
     /// Whether levels are evenly spaced in `ln σ`, from the level of the last training timestep to the level of the
     /// first one (`interpolation_type`).
     pub log_linear: bool,
-    /// Whether the network receives `0.25 ln σ` as timestep (`timestep_type`).
+    /// Whether a network that predicts v receives `0.25 ln σ` as timestep (`timestep_type`).
     pub continuous: bool,
     pub end: FinalSigma,
 }

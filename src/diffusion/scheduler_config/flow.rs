@@ -10,10 +10,10 @@ use crate::diffusion::error::InvalidScheduler;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::diffusion) struct Flow {
     shift: Shift,
-    /// The last level before zero: the levels are stretched so that the last one has this value. `None` does not
+    /// The last level before zero. The levels are stretched until their last one has this value; `None` does not
     /// stretch them.
     terminal: Option<f64>,
-    /// Whether the factor depends on the picture size.
+    /// Whether the factor of the shift depends on the picture size.
     is_dynamic: bool,
 }
 
@@ -39,7 +39,7 @@ impl Flow {
         Flow { shift, ..self }
     }
 
-    /// The factor; `None` if it depends on a picture size that is not known.
+    /// The factor of the shift; `None` if it depends on a picture size that is not known.
     pub(in crate::diffusion) fn factor(&self) -> Option<f64> {
         match self.shift {
             Shift::By(shift) => Some(shift),
@@ -48,7 +48,7 @@ impl Flow {
         }
     }
 
-    /// Whether the factor depends on the picture size.
+    /// Whether the factor of the shift depends on the picture size.
     pub(in crate::diffusion) fn is_dynamic(&self) -> bool {
         self.is_dynamic
     }
@@ -65,8 +65,8 @@ pub(in crate::diffusion) struct FlowKeys {
     pub is_always: bool,
     /// Whether the factor may be μ itself (`time_shift_type: linear`).
     pub may_be_linear: bool,
-    /// Whether shifting by the picture size fails without a size. If not, a class with `is_always` false uses
-    /// `flow_shift` when no pipeline sets the size; a class with `is_always` true still fails.
+    /// Whether shifting by the picture size fails if no pipeline sets the size; otherwise the class uses `flow_shift`
+    /// instead. A class with `is_always` true fails in both cases.
     pub needs_size: bool,
 }
 
@@ -106,7 +106,7 @@ impl Keys<'_> {
             if self.respacing()?.is_some() {
                 return Err(InvalidScheduler::Conflict {
                     keys: "use_flow_sigmas and use_karras_sigmas, use_exponential_sigmas or use_beta_sigmas",
-                    why: "those levels are not those of a flow",
+                    why: "karras, exponential and beta levels are not flow levels",
                 });
             }
         }

@@ -60,7 +60,7 @@ impl Keys<'_> {
         let Some(value) = self.get(key) else {
             return Ok(default);
         };
-        // Some programs write every number as 1000.0.
+        // Some programs write whole numbers with a decimal point, such as 1000.0.
         let exact = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9e15).contains(number));
         let number = value.as_u64().or_else(|| exact().map(|number| number as u64));
         let number = number.and_then(|number| usize::try_from(number).ok());

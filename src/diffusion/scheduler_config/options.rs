@@ -10,7 +10,7 @@ use crate::diffusion::prediction::{Clip, Prediction};
 use crate::diffusion::sigmas::{Respacing, SigmaRange};
 use crate::diffusion::spacing::Spacing;
 
-/// What most networks predict: ε, v or x0, and flow velocity if the class has flow levels.
+/// What most networks predict: ε, v or x0, or flow velocity if the class has flow levels.
 pub(in crate::diffusion) fn any_prediction(keys: Keys<'_>, class: &Class) -> Result<Prediction, InvalidScheduler> {
     let words =
         [("epsilon", Prediction::Epsilon), ("v_prediction", Prediction::Velocity), ("sample", Prediction::Sample)];
@@ -27,7 +27,7 @@ impl Keys<'_> {
         let Training { num_train_timesteps, beta_start, beta_end, beta_schedule, beta_schedules } = class.training;
         let count = self.integer("num_train_timesteps", num_train_timesteps, 1, MAX_TRAIN_TIMESTEPS)?;
         if !class.has("beta_schedule") {
-            // Classes without betas define their own levels; only the number of timesteps counts.
+            // Classes without betas define their own levels and use only the number of timesteps.
             return Ok(Betas::new(BetaSchedule::Linear.betas(0.0001, 0.02, count)));
         }
         let (start, end) = (self.beta("beta_start", beta_start)?, self.beta("beta_end", beta_end)?);

@@ -119,7 +119,8 @@ impl RunPoints<'_> {
         self.begins()[self.run.start..].iter().flat_map(|point| std::iter::repeat_n(*point, calls)).collect()
     }
 
-    /// One call at each end of each step; the last step of the whole schedule has only the call at its start.
+    /// One call at the start and one at the end of each step; the last step of the whole schedule has only the call at
+    /// its start.
     pub(in crate::diffusion) fn at_both_ends(&self) -> Vec<Point> {
         let pairs = self.points[self.run.start..=self.run.end].windows(2).flatten().copied();
         let calls = 2 * self.run.len() - usize::from(self.run.end == self.points.len() - 1);

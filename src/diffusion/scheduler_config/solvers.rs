@@ -38,9 +38,11 @@ impl Keys<'_> {
     /// Rejects learned variances. These classes ignore a fixed variance, which is present if the model's own scheduler
     /// is DDPM.
     pub(in crate::diffusion) fn no_learned_variance(self) -> Result<(), InvalidScheduler> {
-        let fixed = |value: &&Value| !matches!(value.as_str(), Some(word) if word.starts_with("fixed"));
-        match self.get("variance_type").filter(fixed) {
-            Some(value) => Err(refused("variance_type", value, "null, learned variances are not supported".to_owned())),
+        let is_not_fixed = |value: &&Value| !matches!(value.as_str(), Some(word) if word.starts_with("fixed"));
+        match self.get("variance_type").filter(is_not_fixed) {
+            Some(value) => {
+                Err(refused("variance_type", value, "null, because learned variances are not supported".to_owned()))
+            }
             None => Ok(()),
         }
     }

@@ -27,8 +27,8 @@ pub(super) struct Sizes {
 
 const WEIGHTS: &str = "diffusion_pytorch_model";
 
-/// The most multiplications of one row in a stage of decoding that has several layers. They take tens of milliseconds
-/// on a few cores.
+/// The most multiplications of one row in a decoding stage of several layers. These multiplications take tens of
+/// milliseconds on a few cores.
 const STAGE_WORK: f64 = 1e9;
 
 impl Sizes {
@@ -44,10 +44,10 @@ impl Sizes {
         let bad =
             |key: &str, reason: String| Err(LoadError::BadKey { path: transformer.into(), key: key.into(), reason });
         if channels != latents {
-            return bad("in_channels", format!("{channels}, and the latents of the vae have {latents}"));
+            return bad("in_channels", format!("must be {latents}, the latent_channels of the vae, not {channels}"));
         }
         if outputs != channels && outputs != 2 * channels {
-            return bad("out_channels", format!("{outputs} is neither {channels} nor twice as many"));
+            return bad("out_channels", format!("must be {channels} or {}, not {outputs}", 2 * channels));
         }
         Ok(sizes)
     }
@@ -119,7 +119,7 @@ impl DiTNetworks {
         let Some(classes) = rows.iter().map(|row| row.class).collect::<Option<Vec<u32>>>() else {
             candle_core::bail!("a row has no class")
         };
-        // If the network also predicts variances, they are the second half of its outputs, which is not used.
+        // If the network also predicts variances, these are the second half of the outputs. This half is not used.
         let predictions = self.transformer.forward(&samples, &t, &classes).await?.narrow(1, 0, c)?;
         let rows: Vec<Vec<f32>> = predictions.contiguous()?.flatten_from(1)?.to_vec2()?;
         Ok(rows.into_iter().map(|prediction| Denoised { prediction, features: None }).collect())
@@ -131,7 +131,7 @@ fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
 }
 
 fn missing(network: &'static str) -> NetworkError {
-    NetworkError::new(network, "this model has none")
+    NetworkError::new(network, "the model has no such network")
 }
 
 #[async_trait]

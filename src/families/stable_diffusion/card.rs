@@ -12,7 +12,7 @@ use crate::{
     models::latent_diffusion::{Input, Spec},
 };
 
-/// Defaults of steps and guidance scale for requests.
+/// Default steps and guidance scales of requests.
 pub(in crate::families) struct Guidance {
     pub steps: u32,
     pub guidance_scale: f64,

@@ -27,7 +27,7 @@ pub const V1: Checkpoint = Checkpoint {
 };
 
 /// Stable Diffusion 2, with the OpenCLIP text encoder. A text-to-image checkpoint whose marks give no prediction type
-/// is assumed to predict velocity, as the last version for 768 × 768 pixels does; diffusers assumes the same.
+/// is assumed to predict velocity, like Stable Diffusion 2.1 for 768 × 768 pixels; diffusers assumes the same.
 pub const V2: Checkpoint = Checkpoint {
     mark: "cond_stage_model.model.",
     text_encoders: &[TextEncoder {

@@ -42,7 +42,7 @@ impl Networks for StableDiffusion {
         let encode = async {
             let Encoded { hidden, pooled } = StableDiffusion::encode_text(self, prompts, clip_skip as usize).await?;
             let row = |row| {
-                // A copy, because a view would keep the whole batch in memory as long as the cache keeps the embedding.
+                // A copy, because a view in the cache of embeddings would keep the whole batch in memory.
                 let pooled = pooled.as_ref().map(|pooled| pooled.get(row)?.force_contiguous()).transpose()?;
                 Ok(TextEmbedding { hidden: hidden.get(row)?.force_contiguous()?, pooled })
             };
@@ -58,9 +58,9 @@ impl Networks for StableDiffusion {
         rows: &[DenoiseRow],
     ) -> Result<Vec<Denoised>, NetworkError> {
         let denoise = async {
-            let place = self.device().candle();
-            let sample = batch_of(rows.iter().map(|row| row.sample.as_slice()), [c, h, w], place)?;
-            let batch = BatchConditions::of(rows, place)?;
+            let device = self.device().candle();
+            let sample = batch_of(rows.iter().map(|row| row.sample.as_slice()), [c, h, w], device)?;
+            let batch = BatchConditions::of(rows, device)?;
             let (predictions, kept) = match depth {
                 Depth::Full => {
                     let control = batch.control(&sample, rows).await?;
@@ -81,8 +81,7 @@ impl Networks for StableDiffusion {
                 }
             };
             let answer = |(row, prediction)| {
-                // A copy, because a view would keep the features of the whole batch in memory as long as those of this
-                // row.
+                // A copy, because a view of this row would keep the features of the whole batch in memory.
                 let features = kept.as_ref().map(|kept| kept.get(row)?.force_contiguous()).transpose()?;
                 Ok(Denoised { prediction, features: features.map(Features) })
             };
@@ -162,12 +161,12 @@ struct BatchConditions {
 }
 
 impl BatchConditions {
-    /// Stacks the conditions of the rows on a device. Text embeddings are already on this device, where the text
-    /// encoders computed them, except the zeros that some models take for an empty prompt.
-    fn of(rows: &[DenoiseRow], place: &Device) -> candle_core::Result<BatchConditions> {
-        let contexts = rows.iter().map(|row| row.context.hidden.to_device(place));
+    /// Stacks the conditions of the rows on a device. The text encoders have computed their embeddings on this device.
+    /// Only the zeros that some models use for an empty prompt are copied to the device here.
+    fn of(rows: &[DenoiseRow], device: &Device) -> candle_core::Result<BatchConditions> {
+        let contexts = rows.iter().map(|row| row.context.hidden.to_device(device));
         let contexts = contexts.collect::<candle_core::Result<Vec<Tensor>>>()?;
-        let pooled = rows.iter().map(|row| row.context.pooled.as_ref().map(|pooled| pooled.to_device(place)));
+        let pooled = rows.iter().map(|row| row.context.pooled.as_ref().map(|pooled| pooled.to_device(device)));
         let added = match pooled.collect::<Option<candle_core::Result<Vec<Tensor>>>>().transpose()? {
             Some(pooled) if !pooled.is_empty() => Some(Added {
                 text_embeds: Tensor::stack(&pooled, 0)?,
@@ -195,7 +194,7 @@ impl BatchConditions {
     }
 
     /// The residuals of the ControlNets for the rows that have ControlNets. Rows with the same ControlNet and guess
-    /// mode go through the ControlNet together.
+    /// mode go through the ControlNet together, but a row that uses a ControlNet twice takes part in two batches.
     async fn control(&self, sample: &Tensor, rows: &[DenoiseRow]) -> candle_core::Result<Residuals> {
         let mut calls: Vec<(&Control, Vec<(usize, &Control)>)> = Vec::new();
         for (i, control) in rows.iter().enumerate().flat_map(|(i, row)| row.controls.iter().map(move |of| (i, of))) {
@@ -209,9 +208,9 @@ impl BatchConditions {
         for (Control { net, guess, .. }, of) in calls {
             let (indices, uses): (Vec<usize>, Vec<&Control>) = of.into_iter().unzip();
             let some: Vec<DenoiseRow> = indices.iter().map(|i| rows[*i].clone()).collect();
-            let places = Tensor::from_iter(indices.iter().map(|i| *i as u32), sample.device())?;
+            let selected = Tensor::from_iter(indices.iter().map(|i| *i as u32), sample.device())?;
             // If the U-Net also receives a mask or a picture, its ControlNets receive only the latents.
-            let sample = sample.index_select(&places, 0)?.narrow(1, 0, net.in_channels())?.contiguous()?;
+            let sample = sample.index_select(&selected, 0)?.narrow(1, 0, net.in_channels())?.contiguous()?;
             let hints: Vec<_> = uses.iter().map(|of| (of.hint.as_ref(), of.scale)).collect();
             let batch = BatchConditions::of(&some, sample.device())?;
             residuals.push(indices, net.forward(&sample, &batch.conditions(), &hints, *guess).await?);
@@ -224,11 +223,11 @@ impl BatchConditions {
 fn batch_of<'a>(
     rows: impl Iterator<Item = &'a [f32]>,
     [c, h, w]: [usize; 3],
-    place: &Device,
+    device: &Device,
 ) -> candle_core::Result<Tensor> {
     let data: Vec<f32> = rows.flatten().copied().collect();
     let b = data.len() / (c * h * w).max(1);
-    Tensor::from_vec(data, (b, c, h, w), place)
+    Tensor::from_vec(data, (b, c, h, w), device)
 }
 
 fn rows_of(tensor: &Tensor) -> candle_core::Result<Vec<Vec<f32>>> {

@@ -6,8 +6,8 @@ use crate::{
     models::{demand::Demand, latent_diffusion::Part, stable_diffusion::Sizes},
 };
 
-/// Ignores the additional work of prompts of more than one chunk and of LoRAs, and that a refiner may differ in size
-/// from its base model, because these change the plan little. ([`Plan::of`] adds the memory of LoRAs.)
+/// Ignores three things that change a plan little: the work for all chunks of a prompt after the first, the work of
+/// LoRAs, and the difference in size between a refiner and its base model. ([`Plan::of`] adds the memory of LoRAs.)
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan {
         let Work::Draw(draw) = &job.work;

@@ -67,7 +67,7 @@ impl<K: StableDiffusionVariant> Recipe for K {
 
 /// The parameters by which these families differ.
 pub(in crate::families) struct VariantParameters {
-    /// How many numbers about picture sizes the U-Net receives.
+    /// How many numbers about a picture the U-Net receives: sizes, offsets, and in the refiner a score.
     pub time_id_count: usize,
     /// Whether the model can draw from noise alone; otherwise it only improves pictures.
     pub draws_from_noise: bool,
@@ -99,8 +99,8 @@ impl VariantParameters {
         Ok(Description { card, bytes: bytes(folder, &parts)?, notes, outline: Box::new(sizes) })
     }
 
-    /// Checks that the U-Net takes as many numbers about sizes as this family passes to it. (The index determines the
-    /// family.)
+    /// Checks that the U-Net takes as many numbers about a picture as this family passes to the U-Net. (The index
+    /// determines the family.)
     fn check(&self, spec: &Spec) -> Result<(), LoadError> {
         if spec.time_id_count == self.time_id_count {
             return Ok(());
@@ -109,7 +109,7 @@ impl VariantParameters {
             path: ModelIndex::PATH.into(),
             key: "_class_name".into(),
             reason: format!(
-                "the pipeline, by this and requires_aesthetics_score, gives the U-Net {} numbers of sizes; it takes {}",
+                "by this class and requires_aesthetics_score, the pipeline passes {} time ids; the U-Net takes {}",
                 self.time_id_count, spec.time_id_count
             ),
         })

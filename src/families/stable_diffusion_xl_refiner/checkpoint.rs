@@ -5,7 +5,7 @@ use crate::{
     weights::{Checkpoint, TextEncoder},
 };
 
-/// The refiner, whose only text encoder is OpenCLIP, in the place of the second encoder.
+/// The refiner. Its only text encoder, OpenCLIP, is `text_encoder_2` in diffusers' folders.
 pub const CHECKPOINT: Checkpoint = Checkpoint {
     mark: "conditioner.embedders.0.model.",
     text_encoders: &[TextEncoder::second("conditioner.embedders.0.model.")],

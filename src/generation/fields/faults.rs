@@ -20,7 +20,7 @@ pub struct FieldError {
 impl FieldError {
     /// Maximum number of errors in a list, not counting the entry that counts the rest.
     pub const MOST: usize = 100;
-    /// The code of the entry that counts the rest. Its pointer is empty.
+    /// The code of the entry that counts the rest. The pointer of this entry is empty.
     pub const MORE: &str = "more_errors";
 
     /// The first error and the number of further ones, for programs that show a single line.

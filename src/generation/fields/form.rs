@@ -106,8 +106,8 @@ impl Fields {
 /// Text fields of webhook endpoints, keys, queries and other protocols, which are not in the table.
 const OTHER_TEXTS: [&str; 5] = ["tenant", "user", "url", "description", "safety_identifier"];
 
-/// The kind of the field `name`. If there is `within`, this is a field that is an object, and `name` is one of its
-/// keys.
+/// The kind of the field `name`. If `within` is set, it names a field that is an object, and `name` is a key of this
+/// object.
 fn kind_of(within: Option<&str>, name: &str) -> Option<Kind> {
     let known = match within {
         None => table::FIELDS,
@@ -116,8 +116,8 @@ fn kind_of(within: Option<&str>, name: &str) -> Option<Kind> {
     Field::find(known, name).map(|field| field.kind)
 }
 
-/// Converts a number of an HTML form to JSON. HTML accepts numbers such as `.5` and `007` (HTML, valid floating-point
-/// number), JSON does not. Any other text stays unchanged.
+/// Converts a number of an HTML form to JSON. Texts such as `.5` and `007` are valid floating-point numbers in HTML,
+/// but not in JSON. Any other text stays unchanged.
 fn as_json(text: &str) -> Cow<'_, str> {
     let (sign, digits) = text.split_at(usize::from(text.starts_with('-')));
     let whole = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());

@@ -10,8 +10,8 @@ use crate::generation::{
 };
 
 impl Fields {
-    /// Takes the value of a field. `None` if the request has no value, or an invalid value, for which this function
-    /// adds an error. Values of the kinds that have their own reader, such as pictures, are returned unchecked.
+    /// Takes the value of a field. `None` if the value is absent or invalid. For an invalid value, this function adds
+    /// an error. Values of the kinds that have their own reader, such as pictures, are returned unchecked.
     pub(in crate::generation) fn get<T: DeserializeOwned>(&mut self, field: &Field, on: &Bounds<'_>) -> Option<T> {
         let name = field.name;
         let value: Value = match field.kind {
@@ -61,7 +61,7 @@ impl Fields {
         self.get(field, on)
     }
 
-    /// Adds an error for each field that the model does not take, unless the field's own reader reports it.
+    /// Adds an error for each field that the model does not take, unless the field's own reader reports the error.
     pub(in crate::generation) fn refuse_untaken(&mut self, fields: &[&Field], on: &Bounds<'_>) {
         for field in fields.iter().filter(|field| !field.is_taken_by(on.card)) {
             if let Some(why) = field.takers.why
@@ -137,7 +137,7 @@ impl Fields {
             }
         }
         if start >= end {
-            let detail = format!("must begin before it ends, not at {} with its end at {}", Shown(start), Shown(end));
+            let detail = format!("must be two rising numbers, not {} and {}", Shown(start), Shown(end));
             self.error(name, "invalid_value", detail);
             return None;
         }
@@ -149,7 +149,7 @@ impl Fields {
 fn default_of<T: DeserializeOwned>(field: &Field, on: &Bounds<'_>) -> T {
     let default = (field.default)(on).unwrap_or(Value::Null);
     serde_json::from_value(default)
-        .expect("a field that is read so has a default of its own kind: requests without it are tested")
+        .expect("every field of `get_or_default` has a default of its own type: tests send requests without the field")
 }
 
 impl Numbers {

@@ -28,8 +28,8 @@ pub struct Chunks {
     pub cut: usize,
 }
 
-/// The least number of chunks of a prompt: one for each segment, except an empty last one. A segment with many tokens
-/// takes several chunks.
+/// The least number of chunks of a prompt: one for each segment, except an empty last segment. A segment with many
+/// tokens takes several chunks.
 pub fn least_chunks(segments: &[Vec<Span>]) -> usize {
     let is_last_empty = segments.last().is_some_and(Vec::is_empty);
     (segments.len() - usize::from(is_last_empty)).max(1)

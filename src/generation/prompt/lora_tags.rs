@@ -31,18 +31,18 @@ pub fn lora_tags(prompt: &str) -> (String, Vec<LoraTag>) {
 
 /// Parses `name` or `name:scale`.
 fn tag(inside: &str) -> LoraTag {
-    let refused = |detail: &str| Err(format!("must not hold <lora:{}>: {detail}", shortened(inside)));
+    let refused = |detail: &str| Err(format!("must not contain <lora:{}>: {detail}", shortened(inside)));
     let (name, scale) = match inside.split_once(':') {
         None => (inside, 1.0),
-        Some((_, scale)) if scale.contains(':') => return refused("one scale is for all networks"),
+        Some((_, scale)) if scale.contains(':') => return refused("a tag has one scale for all networks"),
         Some((name, scale)) => match scale.trim().parse::<f64>() {
             Ok(number) if (-LoraUse::MAX_SCALE..=LoraUse::MAX_SCALE).contains(&number) => (name, number),
-            _ => return refused("the scale is a number between -4 and 4"),
+            _ => return refused("the scale must be a number between -4 and 4"),
         },
     };
     match name.chars().count() {
         1..=LoraUse::MAX_NAME_CHARS => Ok(LoraUse { name: name.to_owned(), scale }),
-        _ => refused("a name has 1 to 128 characters"),
+        _ => refused("the name must have 1 to 128 characters"),
     }
 }
 

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::generation::FieldError;
 
-/// The body of an error. It travels in the extensions of the response until the outermost layer, which knows the
-/// request, writes it.
+/// The body of an error. The extensions of the response carry this document to the outermost layer, which knows the
+/// request and writes the body.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProblemDocument {
     /// URI of the problem's type.

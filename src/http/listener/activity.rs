@@ -53,7 +53,7 @@ struct State {
     open: usize,
     /// When the connection was opened, or its last request ended.
     rests_since: Instant,
-    /// Since when the answer of each request, by its number, has waited for the client.
+    /// The numbers of the requests whose answers wait for the client, each with the time since which the answer waits.
     unread: HashMap<u64, Instant>,
 }
 
@@ -155,7 +155,7 @@ mod tests {
         assert!(matches!(activity.verdict(later(31), PATIENCE), Verdict::Until(_)));
         slow.waits_for_client();
         drop(slow);
-        assert!(matches!(activity.verdict(later(31), PATIENCE), Verdict::Until(_)), "what is gone waits for nobody");
+        assert!(matches!(activity.verdict(later(31), PATIENCE), Verdict::Until(_)), "an ended request does not wait");
         drop(quick);
     }
 }

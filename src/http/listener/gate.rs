@@ -32,7 +32,7 @@ pub struct Gate {
     write_timeout: Duration,
 }
 
-/// The slot of one connection. Dropping it frees the slot.
+/// Counts one open connection against the bounds until this value is dropped.
 pub struct ConnectionSlot {
     _room: OwnedSemaphorePermit,
     address: IpAddr,
@@ -73,7 +73,7 @@ impl Gate {
     async fn next(&self) -> io::Result<Option<(TcpStream, ConnectionSlot)>> {
         let room = self.room.clone().acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = self.listener.accept().await?;
-        // Without this option, the system would hold back an event, which is small, until more bytes follow.
+        // Without this option, the system would hold back a small event until more bytes follow.
         stream.set_nodelay(true)?;
         let address = network(peer.ip());
         let enters = self.addresses.enter(address);
@@ -120,8 +120,8 @@ impl Addresses {
             tracing::warn!(
                 %address,
                 most,
-                "an address has as many connections as it may (http.max_connections_per_address); more are closed. Behind a \
-                 load balancer set it to 0"
+                "an address has the most connections that http.max_connections_per_address allows; further ones are \
+                 closed. Behind a load balancer, set http.max_connections_per_address to 0"
             );
         }
     }

@@ -41,7 +41,7 @@ impl AnswerBudget {
         AnswerBudget { own: Arc::new(Semaphore::new(self.most)), ..self.clone() }
     }
 
-    /// Waits until there is room. An answer larger than the room of a connection takes all of it.
+    /// Waits until there is room. An answer larger than the room of a connection takes all of this room.
     ///
     /// # Errors
     /// [`ApiError::AnswersUnread`] if there is no room within `http.write_timeout_s`.
@@ -59,8 +59,8 @@ impl AnswerBudget {
 }
 
 impl AnswerRoom {
-    /// Takes the room for an answer of `bytes` bytes to the request with these extensions; `None` if no listener
-    /// received the request.
+    /// Takes the room for an answer of `bytes` bytes to the request with these extensions; `None` if the request did
+    /// not come through a listener, as in some tests.
     ///
     /// # Errors
     /// [`ApiError::AnswersUnread`] if there is no room within `http.write_timeout_s`.
@@ -85,12 +85,12 @@ mod tests {
         let unread = AnswerBudget::new(&Config::load(&Sources { flags, ..Sources::default() }).unwrap().http);
         let first = unread.of_connection();
         let held = first.room(8000).await.unwrap();
-        assert!(first.room(4000).now_or_never().is_none(), "it waits for its own");
+        assert!(first.room(4000).now_or_never().is_none(), "it waits for the room of its own connection");
         let others: Vec<AnswerRoom> =
             futures::future::join_all((0..7).map(|_| async { unread.of_connection().room(1 << 40).await.unwrap() }))
                 .await;
         let last = unread.of_connection();
-        assert!(last.room(4000).now_or_never().is_none(), "it waits for the others'");
+        assert!(last.room(4000).now_or_never().is_none(), "it waits for the room of all connections");
         drop(held);
         assert!(last.room(4000).now_or_never().is_some());
         drop(others);

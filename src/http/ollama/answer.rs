@@ -30,7 +30,8 @@ pub fn loaded(request: &Request) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(line)).into_response()
 }
 
-/// The last object, with the picture, and the room that it takes until the client has read it.
+/// The last object, with the picture. Also returns the room for the picture, which the answer must keep until the
+/// client has read the picture.
 ///
 /// # Errors
 /// The picture cannot be read, or earlier answers were not read in time ([`ApiError::AnswersUnread`]).
@@ -59,7 +60,7 @@ pub async fn last(
     Ok((room, line))
 }
 
-/// The members of every object. `response` is empty, because it is for the text of text models.
+/// The members of every object. `response` is empty, because only text models use this member.
 fn line(about: &About, done: bool) -> Value {
     json!({"model": about.model, "created_at": rfc3339(OffsetDateTime::now_utc()), "response": "", "done": done})
 }

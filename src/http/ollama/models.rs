@@ -11,7 +11,7 @@ use crate::{
     service::{ModelView, Service},
 };
 
-/// Models have no time of change here, but Ollama's clients expect one.
+/// Models have no time of change here, but Ollama's clients expect such a time.
 const MODIFIED_AT: &str = "1970-01-01T00:00:00.000Z";
 
 /// `GET /api/tags`: the models that the caller can use. Their tag is always `latest`.

@@ -88,8 +88,8 @@ pub fn read(
     Ok(Request { fields, stream, only_loads, about: About { model, ignored } })
 }
 
-/// Removes the fields that mean nothing for pictures, and returns a warning for each that has a value. Moves those
-/// entries of `options` that are fields of a generation to the other fields, unless the request has the field already.
+/// Removes the fields that mean nothing for pictures, and returns a warning for each that has a value. An entry of
+/// `options` that is a field of a generation becomes a field of the request, unless the request already has this field.
 fn ignored(fields: &mut Fields) -> Vec<Warning> {
     let mut ignored = Vec::new();
     let mut ignore = |pointer: String| {

@@ -68,7 +68,8 @@ impl Lines {
                     return Some(self.progress());
                 }
                 Seen::Progress(_) | Seen::Preview(_) => {}
-                // These lines have no comments that could keep the connection alive, so the last line is repeated.
+                // These lines have no comments that could keep the connection alive, so the same progress is sent
+                // again.
                 Seen::Ping => return Some(self.progress()),
                 Seen::Succeeded(record, artifacts) => {
                     self.ended = true;

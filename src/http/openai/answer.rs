@@ -78,7 +78,7 @@ pub async fn respond(
 }
 
 impl Picture {
-    /// Reads the file of a picture if the client wants its bytes (`b64`), and makes its URL if the client wants that
+    /// Reads the file of a picture if the client wants its bytes (`b64`), and makes its URL if the client wants the URL
     /// (`has_url`).
     pub async fn read(
         state: &AppState,

@@ -10,7 +10,8 @@ use crate::{
     service::Repeatable,
 };
 
-/// The number of a try, from 0. OpenAI's SDKs send it with every request, and repeat requests by themselves.
+/// The header with the number of a try, from 0. OpenAI's SDKs send this header with every request, and repeat requests
+/// by themselves.
 const RETRY_COUNT: &str = "x-stainless-retry-count";
 
 /// The sender of a request.

@@ -85,11 +85,11 @@ fn param(error: &FieldError) -> Option<String> {
     })
 }
 
-/// Whether the same request may succeed if it is sent again. OpenAI's SDKs repeat 408, 409, 429 and everything above
-/// 499, unless the answer forbids it.
+/// Whether the same request may succeed if it is sent again. OpenAI's SDKs repeat requests after a 408, 409, 429 or any
+/// status above 499, unless the answer forbids it.
 fn may_succeed_later(problem: &ProblemDocument) -> bool {
     match problem.status {
-        // The quota is there again on the next day, which no SDK waits for.
+        // The next day has a new quota, but no SDK waits that long.
         429 => problem.code != "quota_exceeded",
         408 => true,
         500.. => !matches!(problem.code, "out_of_memory" | "model_unavailable" | "run_timeout" | "not_finite"),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Operation;
 use crate::generation::{Fields, Format, Limits, ModelCard};
 
-/// The parts of the answer that the request decides, and not the generation.
+/// The properties of the answer that depend on the request, not on the generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// Whether the answer is a stream of events.
@@ -192,7 +192,7 @@ fn output(fields: &mut Fields) {
         Format::Jpeg => put_output(fields, "output_compression", "quality", compression.max(1).into()),
         Format::Png | Format::Webp if compression == 100 => {}
         format => {
-            let detail = format!("must be 100 or absent, because {} files are written lossless", format.name());
+            let detail = format!("must be 100 or absent, because {} files are lossless", format.name());
             fields.error("output_compression", UNSUPPORTED, detail);
         }
     }
@@ -225,16 +225,16 @@ fn model(fields: &mut Fields, models: &Models<'_>) -> Option<Arc<ModelCard>> {
     card
 }
 
-/// Removes `quality` and chooses the number of steps accordingly, unless the request itself has steps or noise levels.
+/// Removes `quality`. Unless the request itself has steps or noise levels, `quality` chooses the number of steps.
 fn quality(fields: &mut Fields, card: Option<&ModelCard>, limits: &Limits) -> &'static str {
-    let (name, share) = match word(fields, &QUALITY) {
+    let (name, factor) = match word(fields, &QUALITY) {
         Some("low") => ("low", 0.5),
         Some("high" | "hd") => ("high", 1.6),
         _ => ("medium", 1.0),
     };
     let has_own = ["steps", "num_inference_steps", "sigmas", "timesteps"].iter().any(|field| fields.has(field));
     if let Some(card) = card.filter(|_| name != "medium" && !has_own) {
-        let steps = (f64::from(card.default_steps) * share).round() as u32;
+        let steps = (f64::from(card.default_steps) * factor).round() as u32;
         fields.put_back("steps", steps.clamp(1, limits.max_steps).into());
     }
     name

@@ -30,8 +30,8 @@ use crate::{
     service::Preview,
 };
 
-/// Answers with the events of a generation. The stream has neither `id` nor `retry` nor events without data, which
-/// OpenAI's clients do not read; comments keep the connection alive.
+/// Answers with the events of a generation. The stream has no `id`, no `retry` and no events without data, because
+/// OpenAI's clients do not read them. Comments keep the connection alive.
 pub fn respond(
     state: AppState,
     operation: Operation,
@@ -54,7 +54,7 @@ struct Feed {
     client: Client,
     wanted: Wanted,
     follower: Follower,
-    /// Finished pictures that are not sent yet, with the generation.
+    /// Finished pictures that are not sent yet, each with the record of the generation.
     due: VecDeque<(Box<Record>, Artifact)>,
     /// Room for the last finished picture, until the client takes the next event.
     room: Option<AnswerRoom>,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::generation::{Artifact, Facts, Job, Work};
 
-/// One image token is a square of this many pixels a side.
+/// One image token stands for a square with sides of this many pixels.
 const TOKEN_SIDE: u32 = 16;
 
 /// The sizes of a request and its pictures. They are for orientation: nothing is billed by them.
@@ -57,7 +57,7 @@ fn image_tokens(width: u32, height: u32) -> u64 {
     u64::from(width.div_ceil(TOKEN_SIDE)) * u64::from(height.div_ceil(TOKEN_SIDE))
 }
 
-/// Counts the words, digits and runs of other characters in a text: CLIP's tokenizer first splits a text into these
+/// Counts the words, digits and groups of other characters in a text: CLIP's tokenizer first splits a text into these
 /// parts.
 fn text_tokens(text: &str) -> u64 {
     #[derive(Clone, Copy, PartialEq)]

@@ -21,8 +21,8 @@ pub(super) struct Units {
     pub notes: Vec<String>,
 }
 
-/// Reads the units. Units that are switched off are skipped. `source` is the picture of the request, which a unit
-/// without a picture of its own uses. Errors are added to `fields`.
+/// Reads the units. Units that are switched off are skipped. A unit without a picture of its own uses `source`, the
+/// picture of the request. Errors are added to `fields`.
 pub(super) fn units(script: Value, source: Option<&Value>, fields: &mut Fields) -> Units {
     let mut units = Units::default();
     let args = match script {
@@ -89,7 +89,7 @@ fn control(
     match control_mode(&mode) {
         Some(ControlMode::Balanced) => {}
         Some(ControlMode::Prompt) => {
-            notes.push(note(place, "control_mode", "My prompt is more important counts as Balanced"))
+            notes.push(note(place, "control_mode", "\"My prompt is more important\" counts as \"Balanced\""))
         }
         Some(ControlMode::ControlNet) => {
             control.insert("guess_mode".to_owned(), true.into());
@@ -132,8 +132,8 @@ fn is_fitted(unit: &Map<String, Value>) -> bool {
     unit.get("resize_mode").is_some_and(|mode| !mode.is_null() && *mode != json!("Just Resize") && *mode != json!(0))
 }
 
-/// The note about entry `index` of `controls`, whose unit `place` asks to crop or fill its picture. `None` if the
-/// picture has the shape of the picture to draw and was not stretched.
+/// The note about unit `place`, which asks to crop or fill the picture of entry `index` of `controls`. `None` if that
+/// picture already has the shape of the picture to draw.
 pub(super) fn stretched(draw: &Draw, index: usize, place: usize) -> Option<String> {
     let image = &draw.controls.get(index)?.image;
     let has_shape = u64::from(image.width) * u64::from(draw.height) == u64::from(image.height) * u64::from(draw.width);

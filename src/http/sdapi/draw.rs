@@ -78,7 +78,7 @@ async fn draw(
     presence.keep();
     let view = waited?.view;
     let artifacts = match view.record.status {
-        // In the web interface an interrupted request is no error, so the answer has a note instead of pictures.
+        // In the web interface, an interrupted request is no error, so the answer has a note instead of pictures.
         Status::Canceled => {
             request.notes.push("the generation was canceled before it had a picture".to_owned());
             Vec::new()
@@ -118,6 +118,6 @@ fn longest(view: &View) -> Duration {
 fn checked(id: String) -> Result<String, ApiError> {
     match (1..=255).contains(&id.len()) && id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         true => Ok(id),
-        false => Err(ApiError::IdempotencyKeyInvalid("in force_task_id must have 1 to 255 characters of ASCII")),
+        false => Err(ApiError::IdempotencyKeyInvalid("in force_task_id must have 1 to 255 printable ASCII characters")),
     }
 }

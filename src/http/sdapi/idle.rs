@@ -87,7 +87,7 @@ const UNIT_FIELDS: [IdleField; 32] = [
     ("lowvram", &["false"]),
     ("mask_image", &["\"\""]),
     ("output_dir", &["\"\""]),
-    // Asks to find edges in the picture at the size that it has in the generation, which this server always does.
+    // Asks to find the edges of the picture at the size of the generation, as this server always does.
     ("pixel_perfect", &["*"]),
     ("processor_res", &["512", "-1"]),
     ("pulid_mode", &["*"]),
@@ -99,12 +99,12 @@ const UNIT_FIELDS: [IdleField; 32] = [
     ("use_preview_as_input", &["false"]),
 ];
 
-/// Whether the field is one of the web interface.
+/// Whether the field is one of the web interface's fields that have no effect here.
 pub(super) fn is_known(name: &str) -> bool {
     FIELDS.iter().any(|(known, _)| *known == name)
 }
 
-/// The note about a field that was not read; `None` if it would have no effect in the web interface either.
+/// The note about a field that was not read; `None` if the value would have no effect in the web interface either.
 pub(super) fn note(name: &str, value: &Value) -> Option<String> {
     note_of(&FIELDS, name, value)
 }

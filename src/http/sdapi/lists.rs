@@ -37,7 +37,8 @@ pub(super) async fn schedule_types(_: Caller) -> Json<Value> {
     Json(types.collect())
 }
 
-/// `GET /sdapi/v1/loras`: the LoRAs that a model can use. `path` is the name too: clients need no paths of the server.
+/// `GET /sdapi/v1/loras`: the LoRAs that a model can use. `path` is also the name, because clients need no paths of the
+/// server.
 pub(super) async fn loras(State(service): State<Service>, _: Caller) -> Result<Json<Value>, ApiError> {
     let usable = service.loras().await?.into_iter().filter(|lora| lora.error.is_none());
     let lora = usable.map(|lora| json!({"name": lora.name, "alias": lora.name, "path": lora.name, "metadata": {}}));
@@ -55,7 +56,7 @@ pub(super) async fn embeddings(State(service): State<Service>, _: Caller) -> Res
     Ok(Json(json!({"loaded": loaded, "skipped": skipped})))
 }
 
-/// The list of a kind of thing that this server does not have, such as upscalers.
+/// The empty list of something that this server does not have, such as upscalers.
 pub(super) async fn none(_: Caller) -> Json<Value> {
     Json(json!([]))
 }
@@ -96,7 +97,7 @@ pub(super) async fn control_net_modules(_: Caller) -> Json<Value> {
 }
 
 /// `GET /controlnet/control_types`: a single type with all preprocessors and all ControlNets, because the name of a
-/// ControlNet need not say what type it has.
+/// ControlNet does not always tell its type.
 pub(super) async fn control_types(State(service): State<Service>, _: Caller) -> Json<Value> {
     let names = [vec!["None".to_owned()], control_net_names(&service)].concat();
     let all = json!({

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{http::caller::Caller, service::Service};
 
-/// The memory for generations in bytes, which the setting `engine.max_bytes` bounds.
+/// The memory for generations, in bytes. The setting `engine.max_bytes` bounds this memory.
 pub(super) async fn memory(State(service): State<Service>, _: Caller) -> Json<Value> {
     let (used, total) = service.memory();
     let ram = json!({"free": total.saturating_sub(used), "used": used, "total": total});
@@ -18,7 +18,7 @@ pub(super) async fn flags(_: Caller) -> Json<Value> {
 }
 
 /// Answers requests to read the folders of models again, or to load or unload a model, and does nothing. The server
-/// does all of this by itself, and no tenant may decide it for the others.
+/// does all of this by itself, and no tenant may decide for the others.
 pub(super) async fn unchanged(_: Caller) -> Json<Value> {
     Json(json!({}))
 }

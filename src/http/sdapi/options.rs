@@ -1,4 +1,4 @@
-//! `/sdapi/v1/options`: of the web interface's many options, the model alone can be set.
+//! `/sdapi/v1/options`: of the web interface's many options, only the model can be set.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -28,9 +28,9 @@ impl ChosenModels {
     }
 }
 
-/// The model for a request of this caller: the one in `override_settings`, otherwise the one that the tenant has
-/// chosen, otherwise the default model, or the first model that the caller may use. An unknown name is returned as it
-/// is.
+/// The model for a request of this caller: the model in `override_settings`, even if its name is unknown; otherwise the
+/// model that the tenant has chosen; otherwise the default model. If the caller may not use the chosen or the default
+/// model, the first model that the caller may use.
 pub(super) fn model_of(state: &AppState, caller: &Caller, settings: Option<&Value>) -> String {
     let named = settings.and_then(|settings| settings.get("sd_model_checkpoint")).and_then(Value::as_str);
     match named.filter(|name| !name.is_empty()) {

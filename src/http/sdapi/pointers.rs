@@ -30,8 +30,8 @@ const KEYS: [(&str, &str); 5] = [
     ("preprocess", "module"),
 ];
 
-/// Replaces the names in an error about invalid fields. `units` has, for each entry of `controls`, the index of the
-/// unit from which the entry comes.
+/// Replaces the names in an error about invalid fields. `units` has the index of the unit from which each entry of
+/// `controls` comes.
 pub(super) fn renamed(error: ApiError, units: &[usize]) -> ApiError {
     match error {
         ApiError::Invalid(Invalid { errors }) => {

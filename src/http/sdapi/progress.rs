@@ -1,4 +1,5 @@
-//! `GET /sdapi/v1/progress` and `POST /sdapi/v1/interrupt`: they concern the caller's own generations of this face.
+//! `GET /sdapi/v1/progress` and `POST /sdapi/v1/interrupt`, which concern the generations that the caller's tenant has
+//! created through this face.
 
 use axum::{
     extract::{RawQuery, State},
@@ -24,8 +25,8 @@ pub(super) async fn progress(
     RawQuery(query): RawQuery,
 ) -> Result<impl IntoResponse, ApiError> {
     let skips_picture = skips_picture(urlencoded::query(query.as_deref())?)?;
-    // Reads one page of running and one page of queued generations. This finds the newest one, unless the tenant's 100
-    // newest generations of that status are of other protocols; `job_count` counts only the generations on these two
+    // Reads one page of running and one page of queued generations. A generation of this face is not found if the
+    // tenant has 100 newer generations with the same status. `job_count` counts only the generations on these two
     // pages.
     let active = active(&state, &caller, 1).await?;
     let Some(newest) = active.first() else { return Ok(answer(idle())) };
@@ -54,7 +55,7 @@ fn answer(object: Value) -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "no-store")], Json(object))
 }
 
-/// Cancels all running and queued generations that the caller made through this face.
+/// Cancels all running and queued generations that the caller's tenant has created through this face.
 pub(super) async fn interrupt(State(state): State<AppState>, caller: Caller) -> Result<impl IntoResponse, ApiError> {
     for id in active(&state, &caller, usize::MAX).await? {
         state.service.cancel(caller.access(), id).await?;
@@ -62,8 +63,8 @@ pub(super) async fn interrupt(State(state): State<AppState>, caller: Caller) -> 
     Ok(Json(json!({})))
 }
 
-/// The caller's generations of this face that have yet to end: the running ones and then the queued ones, each the
-/// newest first. Reads at most `pages` pages of each.
+/// The tenant's generations of this face that have yet to end: first the running and then the queued generations, the
+/// newest first among each. Reads at most `pages` pages of running and at most `pages` pages of queued generations.
 async fn active(state: &AppState, caller: &Caller, pages: usize) -> Result<Vec<GenerationId>, ApiError> {
     let mut found = Vec::new();
     for status in ["running", "queued"] {

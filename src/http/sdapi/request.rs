@@ -132,8 +132,7 @@ impl Reader<'_> {
         }
         self.fields.put_back("prompt", prompt.unwrap_or_else(|| "".into()));
         self.fields.put_back("prompt_syntax", "weighted".into());
-        // In the web interface an empty negative prompt counts as a missing one, for which SDXL uses an embedding of
-        // zeros.
+        // In the web interface, an empty negative prompt counts as a missing one. SDXL then uses an embedding of zeros.
         if let Some(negative) = negative.filter(|negative| *negative != "") {
             self.fields.put_back("negative_prompt", negative);
         }
@@ -254,7 +253,7 @@ impl Reader<'_> {
                     self.fields.error_at(&path, "wrong_type", "must be a string");
                 }
                 ("CLIP_stop_at_last_layers", value) => match value.as_u64() {
-                    // The web interface counts the last layer as 1, this program counts it as 0.
+                    // The web interface counts the last layer as 1; `clip_skip` counts the last layer as 0.
                     Some(layer @ 1..=12) => self.fields.put_back("clip_skip", (layer - 1).into()),
                     _ => {
                         let path = ["override_settings", "CLIP_stop_at_last_layers"];
@@ -279,7 +278,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The picture of image-to-image, and its mask.
+    /// Reads the picture to start from, and its mask.
     fn source(&mut self) {
         match self.body.remove("init_images") {
             Some(Value::Array(mut images)) if images.len() <= 1 => {

@@ -1,9 +1,8 @@
 //! Writes EXIF with a user comment. AUTOMATIC1111's web interface and related tools read the parameters of a JPEG or
 //! WebP from this field.
 
-/// A TIFF file (big-endian, EXIF 2.32) whose EXIF directory has this `UserComment` in UTF-16. The byte order of the
-/// text is that of the file, because piexif, with which those tools read the comment, supports no other order for
-/// Unicode.
+/// A TIFF file (big-endian, EXIF 2.32) whose EXIF directory has this `UserComment` in UTF-16. The text is big-endian
+/// too, because image tools read the comment with piexif, which supports no other byte order of UTF-16.
 pub(super) fn user_comment(text: &str) -> Vec<u8> {
     const UNDEFINED: u16 = 7;
     const LONG: u16 = 4;

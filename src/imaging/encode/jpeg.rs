@@ -29,8 +29,9 @@ pub(super) fn encode(image: &RgbImage, quality: u8, metadata: &Metadata) -> Resu
     Ok(file)
 }
 
-/// The APP1 segments with the metadata. Parameters that do not fit into one EXIF segment (more than 32,000 characters)
-/// are left out, because truncated parameters would describe another picture. The request is included at any length.
+/// The APP1 segments with the metadata. Parameters that do not fit into one EXIF segment (more than about 32,000
+/// characters) are left out, because truncated parameters would describe another picture. The request is included at
+/// any length.
 fn segments(metadata: &Metadata) -> Vec<Vec<u8>> {
     match metadata {
         Metadata::Full { parameters, request } => {

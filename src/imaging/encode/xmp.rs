@@ -33,8 +33,8 @@ fn description(attributes: &str, content: &str) -> String {
     )
 }
 
-/// The JSON text, escaped for an XML element. JSON already escapes the control characters that XML cannot contain; the
-/// two other forbidden characters are escaped here in the form of JSON.
+/// The JSON text, escaped for an XML element. JSON already escapes the control characters that XML cannot contain. This
+/// function escapes the two other forbidden characters, in the form of JSON.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len() + json.len() / 8);
     for character in json.chars() {

@@ -277,7 +277,7 @@ impl<'a> Bits<'a> {
     }
 
     /// Reads the AC coefficients at the positions `from` to `to` of one block. Returns the number of following blocks
-    /// without coefficients (0 in a sequential scan, which has no codes for such runs).
+    /// without coefficients (0 in a sequential scan, whose codes do not count such blocks).
     fn coefficients(&mut self, codes: Codes, from: usize, to: usize) -> Option<u64> {
         let mut at = from;
         while at <= to {

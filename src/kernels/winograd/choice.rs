@@ -17,9 +17,9 @@ pub enum Use {
     /// estimate uses only the sizes of layer and map, so that a picture does not depend on its batch.
     #[default]
     Auto,
-    /// None.
+    /// No convolution.
     Off,
-    /// All, with tiles of this size.
+    /// All suitable convolutions, with tiles of this size.
     Always(TileSize),
 }
 
@@ -40,8 +40,8 @@ impl Use {
 fn cheapest(inputs: usize, outputs: usize, h: usize, w: usize) -> Option<TileSize> {
     let (c, n) = (inputs as f64, outputs as f64);
     let tiles = |m: usize| (2 * h.div_ceil(m) * w.div_ceil(m)) as f64;
-    // Weights come from memory, because a model is larger than the cache: either transformed ones that the layer keeps,
-    // or plain ones that it transforms anew.
+    // Weights come from memory, because a model is larger than the cache: either transformed weights that the layer
+    // keeps, or plain weights that the layer transforms in every convolution.
     let weights = |places: usize, anew: f64| match is_kept(places, inputs, outputs, KEPT) {
         true => places as f64 * FROM_MEMORY,
         false => 9.0 * FROM_MEMORY + anew,
@@ -64,8 +64,8 @@ const FROM_MEMORY: f64 = 26.0;
 /// The most floats of transformed weights that a layer keeps: 64 MiB.
 pub(super) const KEPT: usize = 1 << 24;
 
-/// Whether the transformed weights of a layer have at most `room` floats, in which case the layer keeps them. `places`
-/// is the number of values in a transformed tile.
-pub(super) fn is_kept(places: usize, inputs: usize, outputs: usize, room: usize) -> bool {
-    places * inputs * outputs.next_multiple_of(WIDTH) <= room
+/// Whether a layer keeps its transformed weights, which must have at most `most` floats. `places` is the number of
+/// values in a transformed tile.
+pub(super) fn is_kept(places: usize, inputs: usize, outputs: usize, most: usize) -> bool {
+    places * inputs * outputs.next_multiple_of(WIDTH) <= most
 }

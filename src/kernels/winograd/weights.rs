@@ -8,7 +8,7 @@ use crate::kernels::{
     simd::vectorized,
 };
 
-/// Panels of outputs that a job computes at a time.
+/// The panels of outputs that a thread computes at a time.
 pub(super) const PANELS: usize = 2;
 
 /// Computes G·g·Gᵀ of up to [`PANELS`] panels for some inputs. For each of the N² places of a transformed tile, `out`
@@ -64,11 +64,11 @@ pub(super) fn from_place_to_place(inputs: usize) -> usize {
 }
 
 /// The number of floats of the transformed weights of [`PANELS`] panels, which are stored together.
-pub(super) fn portion<const N: usize>(inputs: usize) -> usize {
+pub(super) fn transformed_floats<const N: usize>(inputs: usize) -> usize {
     N * N * from_place_to_place(inputs)
 }
 
 #[inline(always)]
 fn lanes(values: &[f32]) -> &[f32; LANES] {
-    values.first_chunk().expect("a line of a panel is as long as there are lanes")
+    values.first_chunk().expect("a line of a panel has LANES values")
 }

@@ -27,7 +27,7 @@ pub enum BlobError {
 }
 
 impl BlobError {
-    /// Whether a retry may succeed. A store that refuses a request or its credentials does so again.
+    /// Whether a retry may succeed. A store that refuses a request or its credentials would refuse them again.
     pub fn may_pass(&self) -> bool {
         match self {
             BlobError::StorageFull | BlobError::Path(_) | BlobError::Unusable { .. } => false,

@@ -27,7 +27,7 @@ pub fn path_of_input(id: GenerationId, sha256: &str) -> String {
     format!("{}/input/{sha256}.{}", folder_of(id), FAST_FORMAT.extension())
 }
 
-/// Path of part `index` of the log that the attempt with this fence has written.
+/// Path of portion `index` of the log that the attempt with this fence has written.
 pub fn path_of_part(id: GenerationId, fence: i64, index: u32) -> String {
     format!("{}/{fence}/{index}", log_of(id))
 }

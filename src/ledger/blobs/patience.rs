@@ -18,17 +18,17 @@ pub(super) enum Waiter {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The kind of a store, which decides which failures are retried and whether an attempt can be interrupted.
+/// The kind of a store, which decides which failures are retried and whether a try can be interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Only failures of the file system for a transient reason are retried. An attempt has no time limit, because its
-    /// system calls continue after an interruption.
+    /// Only failures of the file system for a transient reason are retried. A try has no time limit, because its system
+    /// calls continue after an interruption.
     Folder,
     /// Every failure is retried, except refusals.
     Bucket,
 }
 
-/// Repeats `attempt` until it succeeds, fails permanently, or the time is over. At the end of the time, an attempt on a
+/// Repeats `attempt` until it succeeds, fails permanently, or the time is over. At the end of the time, a try on a
 /// bucket is interrupted.
 pub async fn persist<T, F>(
     settings: &config::Blobs,
@@ -67,7 +67,7 @@ where
             return Err(error);
         }
         if last.is_none() {
-            tracing::warn!(%error, ?within, "the blob store fails and is asked again");
+            tracing::warn!(%error, ?within, "an operation of the blob store failed and is tried again");
         }
         last = Some(error);
         sleep_until(next).await;

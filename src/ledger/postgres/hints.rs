@@ -21,7 +21,7 @@ use crate::ledger::{
 
 const CHANNEL: &str = "latentd";
 
-/// After this silence the connection is checked.
+/// After this silence, the connection is checked.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Pause between two tries to connect.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ impl Hints for Postgres {
             let error = match connect(self).await {
                 Ok(mut listener) => {
                     if !was_heard {
-                        tracing::info!("hints of other processes are heard again");
+                        tracing::info!("hints of other processes are received again");
                         was_heard = true;
                         // The hints in between are lost. The queue is the most urgent, so the worker looks at it now.
                         let _ = self.heard.send(Hint::Queued);
@@ -67,7 +67,7 @@ impl Hints for Postgres {
                 Err(error) => error,
             };
             if was_heard {
-                tracing::warn!(%error, "hints of other processes are not heard; their changes are seen by looking again");
+                tracing::warn!(%error, "hints of other processes are lost; polls find their changes");
                 was_heard = false;
             }
             tokio::time::sleep(PAUSE).await;

@@ -42,8 +42,8 @@ fn bounds(timeout: Duration) -> String {
     )
 }
 
-/// A connection of the pool. It is closed if it is not given back, because its state is unknown: the server rolls back
-/// an unfinished transaction, and the pool does not wait for a network that no longer answers.
+/// A connection of the pool. A connection that is not given back is closed, because its state is unknown: the server
+/// rolls back an unfinished transaction, and the pool does not wait for a network that no longer answers.
 #[derive(Debug)]
 pub struct PooledConnection {
     pub connection: PoolConnection<sqlx::Postgres>,

@@ -75,10 +75,7 @@ pub async fn settle(db: &Sqlite) -> Result<()> {
     if ahead <= 0 {
         return Ok(());
     }
-    tracing::warn!(
-        ahead_s = ahead / 1000,
-        "the system's clock was set back; what waits for its time goes by the new one"
-    );
+    tracing::warn!(ahead_s = ahead / 1000, "the system's clock was set back; stored due times are moved back");
     let values = values![now, ahead];
     for text in [
         "UPDATE generations SET run_at = run_at - $2 WHERE status = 'queued' AND run_at > $1",

@@ -34,8 +34,8 @@ pub struct AutoencoderKlConfig {
     pub use_quant_conv: bool,
     pub use_post_quant_conv: bool,
     pub mid_block_add_attention: bool,
-    /// Size in pixels of the pictures that the autoencoder was trained on. The height, limited to the bounds in
-    /// `tiles.rs`, is the side of a tile.
+    /// Size in pixels of the pictures that the autoencoder was trained on. The side of a tile is this height, limited
+    /// to the bounds in `tiles.rs`.
     pub sample_size: Option<SampleSize>,
 }
 

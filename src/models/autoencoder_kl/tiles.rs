@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::AutoencoderKlConfig;
 
 /// The number of floats of the largest map that the decoder computes for one tile: 768 × 768 places of 256 channels, as
-/// in the last block of Stable Diffusion's autoencoder. Such a map takes 0.6 GB, and a decode holds two or three of
-/// them.
+/// in the last block of Stable Diffusion's autoencoder. Such a map takes 0.6 GB, and decoding a tile holds two or
+/// three such maps.
 ///
 /// Tiles change a picture slightly, because each tile is normalized on its own. So this bound is a constant instead of
 /// a setting: the tiles follow from the shape of the model, and a request gives the same picture on every server.
@@ -16,9 +16,9 @@ const LARGEST_MAP: usize = 768 * 768 * 256;
 /// in the picture.
 const LEAST_SIDE: usize = 256;
 
-/// The tiles of latents, laid out as in diffusers' `AutoencoderKL.tiled_decode`: squares, of which neighbors overlap by
-/// a quarter of their side. Tiles at the lower and right edges may be smaller. A picture that is not too large is one
-/// tile.
+/// The tiles of latents, laid out as in diffusers' `AutoencoderKL.tiled_decode`: squares; neighbors overlap by a
+/// quarter of a side. Tiles at the lower and right edges may be smaller. A picture whose maps fit into `LARGEST_MAP` is
+/// one tile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tiles {
     height: usize,

@@ -99,7 +99,7 @@ mod tests {
                 prop_assert!((stage.demand.work - work).abs() < 1e-9);
                 prop_assert!(stage.layers.len() == 1 || work <= quantum + 1e-9, "{:?}", stage);
                 if let Some(next) = stages.get(i + 1) {
-                    prop_assert!(work + layers[next.layers.start] > quantum - 1e-9, "{:?} has room", stage);
+                    prop_assert!(work + layers[next.layers.start] > quantum - 1e-9, "{:?} is not full", stage);
                 }
             }
         }

@@ -40,7 +40,7 @@ impl Residuals {
     pub(in crate::models) fn onto_skips(&self, skips: &mut [Tensor]) -> Result<()> {
         for part in &self.parts {
             if part.down.len() != skips.len() {
-                candle_core::bail!("a ControlNet adds to {} maps, the U-Net has {}", part.down.len(), skips.len());
+                candle_core::bail!("a ControlNet adds to {} maps, but the U-Net has {}", part.down.len(), skips.len());
             }
             for (skip, added) in skips.iter_mut().zip(&part.down) {
                 *skip = part.epilogue(skip.clone(), added)?;

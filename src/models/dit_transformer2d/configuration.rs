@@ -47,8 +47,8 @@ impl Default for DiTTransformer2DConfig {
     }
 }
 
-/// Keys with fixed values. The keys from `attention_type` on belong to `Transformer2DModel`, the class that published
-/// files name.
+/// Keys with fixed values. The keys from `attention_type` on belong to `Transformer2DModel`, the class name in
+/// published files.
 const FIXED: [Fixed; 16] = [
     ("activation_fn", &["\"gelu-approximate\""]),
     ("dropout", &[]),
@@ -112,8 +112,8 @@ impl DiTTransformer2DConfig {
         let layer = embedding + 6.0 * d * d + 12.0 * d * d * n + 2.0 * n * n * d;
         let pixels = (self.patch_size * self.patch_size) as f64;
         let ends = pixels * (self.in_channels + self.outputs()) as f64 * d * n + embedding + 2.0 * d * d;
-        // Memory peaks at the GELU of the feed-forward layer, whose input and output are each four times as wide as the
-        // state, which is in memory too.
+        // Memory peaks at the GELU of the feed-forward layer. The input and the output of this GELU are each four times
+        // as wide as the state, and the state is in memory too.
         Demand { work: layers * layer + ends, bytes: bytes(11 * grid * grid * self.width()) }
     }
 }

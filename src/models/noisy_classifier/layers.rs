@@ -177,8 +177,8 @@ impl AttentionBlock {
     }
 }
 
-/// Attention pooling: a token with the mean of all pixels attends to itself and to all pixels. Its output gives the
-/// logits.
+/// Attention pooling: a token with the mean of all pixels attends to itself and to all pixels. The output of this
+/// token gives the logits.
 #[derive(Debug)]
 pub(super) struct AttentionPool {
     positional_embedding: Tensor,

@@ -17,7 +17,7 @@ use crate::{
     weights::{LoadError, ModelFolder},
 };
 
-/// The subfolder with diffusers' `AutoencoderTiny`. diffusers' own layout has no name for it: pipelines take an
+/// The subfolder with diffusers' `AutoencoderTiny`. diffusers has no name for this subfolder: its pipelines take an
 /// `AutoencoderTiny` instead of the `vae`.
 pub(super) const VAE_TINY: &str = "vae_tiny";
 
@@ -64,8 +64,11 @@ impl Description {
             path: "unet/config.json".into(),
             key: "in_channels".into(),
             reason: format!(
-                "{} is neither once nor twice the vae's latent_channels, {}, nor that and 1",
-                channels.0, channels.1
+                "must be {} (the latent_channels of the vae), {} (twice as many) or {} (twice as many and 1), not {}",
+                channels.1,
+                2 * channels.1,
+                2 * channels.1 + 1,
+                channels.0
             ),
         })?;
         if let Some(tiny) = &vae_tiny_config {
@@ -144,10 +147,10 @@ fn time_id_count(unet: &UNet2DConditionConfig, pooled_width: Option<usize>) -> R
         path: "unet/config.json".into(),
         key: "projection_class_embeddings_input_dim".into(),
         reason: format!(
-            "{} is neither 5 nor 6 times {} and the width of the prompt's vector, {}",
-            added.width,
+            "must be 5 or 6 times addition_time_embed_dim ({}) plus the width of the prompt's vector ({}), not {}",
             added.time_embed_dim,
-            pooled_width.map_or("which there is none of".to_owned(), |width| width.to_string()),
+            pooled_width.unwrap_or(0),
+            added.width,
         ),
     })
 }
@@ -208,8 +211,8 @@ fn check_parts(path: &str, index: &Map<String, Value>) -> Result<(), LoadError> 
     Ok(())
 }
 
-/// Checks that the parts fit each other. Returns the number of tokens of a prompt, and the number of layers of the text
-/// encoder that has the fewest.
+/// Checks that the parts fit each other. Returns the number of tokens of a prompt, and the least number of layers of a
+/// text encoder.
 fn agree(
     text: &[(&'static str, ClipTokenizer, ClipTextConfig)],
     unet: &UNet2DConditionConfig,
@@ -221,7 +224,7 @@ fn agree(
         let fits = largest < text.vocab_size;
         agreed(fits, "the tokenizer's largest id", largest, "text_encoder vocab_size", text.vocab_size)?;
         let (ours, theirs) = (tokenizer.length(), length);
-        agreed(ours == theirs, "the length of a tokenizer's prompts", ours, "that of the first one", theirs)?;
+        agreed(ours == theirs, "tokenizer_2 prompt length", ours, "tokenizer prompt length", theirs)?;
     }
     let width = text.iter().map(|(.., text)| text.hidden_size).sum();
     let (taken, out, latents) = (unet.text_width(), unet.out_channels, vae.latent_channels);

@@ -60,13 +60,15 @@ pub(super) fn add(
     let bad = |reason: String| LoadError::Tokenizer { path: part.to_owned(), reason };
     tokenizer.add_tokens(tokens.values().cloned()).map_err(|error| bad(error.to_string()))?;
     for (id, AddedToken { content, .. }) in tokens {
-        // Depending on its version, transformers gives such a token the next free id or the id in the file. So the two
-        // ids must be equal.
+        // Depending on the version, transformers gives such a token the next free id or the id in the file. So these
+        // two ids must be equal.
         match tokenizer.token_to_id(&content) {
             Some(given) if given == id => {}
             given => {
                 let given = given.map_or_else(|| "none".to_owned(), |given| given.to_string());
-                return Err(bad(format!("the added token {content:?} has the id {id}, but the next one is {given}")));
+                return Err(bad(format!(
+                    "the added token {content:?} has the id {id}, but the next free id is {given}"
+                )));
             }
         }
     }

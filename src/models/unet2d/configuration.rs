@@ -145,7 +145,7 @@ pub enum ResampleType {
     Resnet,
 }
 
-/// What the class embedding is computed from, if not from one vector for each class.
+/// The input of the class embedding. Without this key, the embedding is one vector for each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClassEmbedType {
@@ -224,8 +224,9 @@ impl UNet2DConfig {
         divides(path, "norm_num_groups", self.groups(self.block_out_channels[0]), self.block_out_channels[0])
     }
 
-    /// Checks the blocks with a skip image (see `Block` in `layout.rs`). A skip image has 3 channels, and is as large
-    /// as the map of its block only if all blocks on the way down, or all on the way up, have a skip image.
+    /// Checks the blocks with a skip image (see `Block` in `layout.rs`). A skip image has 3 channels, and must
+    /// be as large as the map of its block. So all blocks on the way down have a skip image, or none; and likewise all
+    /// blocks on the way up.
     fn check_skips(&self) -> Result<(), (&'static str, &'static str)> {
         let down: Vec<bool> = self.down_block_types.iter().map(|block| block.has_skip_image()).collect();
         let up: Vec<bool> = self.up_block_types.iter().map(|block| block.has_skip_image()).collect();

@@ -80,7 +80,7 @@ impl Embeddings {
             (Some(embedding), Some(classes)) if classes.len() == t.len() => {
                 (time + self.classes(embedding, classes, device)?)?
             }
-            (wanted, given) => candle_core::bail!("classes are wanted: {}, given: {given:?}", wanted.is_some()),
+            (wanted, given) => candle_core::bail!("classes are needed: {}, given: {given:?}", wanted.is_some()),
         };
         self.kernels.silu(&embedding)
     }
@@ -121,7 +121,7 @@ impl TimeProjection {
 fn rows(table: &Tensor, indices: &[u32], device: &Device) -> Result<Tensor> {
     let known = table.dim(0)?;
     match indices.iter().find(|index| **index as usize >= known) {
-        Some(index) => candle_core::bail!("row {index} of a table of {known}"),
+        Some(index) => candle_core::bail!("a table of {known} rows has no row {index}"),
         None => table.index_select(&Tensor::new(indices, device)?, 0),
     }
 }

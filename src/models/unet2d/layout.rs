@@ -17,8 +17,8 @@ pub(super) struct Block {
     pub attentions: Vec<SpatialAttentionKind>,
     /// The layers at the end of the block that change the size of the map.
     pub resampler: Option<Resampler>,
-    /// Whether the block also has a skip image: a picture that goes from block to block beside the map and is resampled
-    /// with it, but without weights.
+    /// Whether the block also has a skip image: a picture that goes from block to block in addition to the map. Like
+    /// the map, the picture is halved or doubled, but without weights.
     pub has_skip_image: bool,
 }
 

@@ -76,7 +76,7 @@ impl UpBlock {
 
     /// x (B, h, w, in) → (B, 2h, 2w, out); the last block keeps the size. Each resnet takes one map from the end of
     /// `skips`. If the block has a skip image, `image` is doubled, and each block except the last adds a convolution of
-    /// its map to it.
+    /// its map to the image.
     pub async fn forward(
         &self,
         mut x: Tensor,

@@ -94,7 +94,7 @@ impl Embeddings {
                 Some(sinusoids.forward(&thousands, t.len(), device)?)
             }
             (wanted, given) => {
-                candle_core::bail!("a guidance embedding is wanted: {}, given: {given:?}", wanted.is_some())
+                candle_core::bail!("guidance scales are needed: {}, given: {given:?}", wanted.is_some())
             }
         };
         let times = self.time_proj.forward(t, t.len(), device)?;
@@ -107,7 +107,7 @@ impl Embeddings {
                 time = (time + embedding.forward(&both, None, adapters)?)?;
             }
             (wanted, given) => {
-                candle_core::bail!("conditions of SDXL are wanted: {}, given: {}", wanted.is_some(), given.is_some())
+                candle_core::bail!("conditions of SDXL are needed: {}, given: {}", wanted.is_some(), given.is_some())
             }
         }
         Ok(EmbeddedConditions { time: self.kernels.silu(&time)?, text, adapters }) // every block takes the SiLU

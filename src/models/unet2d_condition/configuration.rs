@@ -191,7 +191,7 @@ impl UNet2DConditionConfig {
             divides(path, "norm_num_groups", self.norm_num_groups, *channels)?;
             divides(path, "attention_head_dim", self.attention_head_dim.at(i), *channels)?;
             if self.cross_attention_dim.at(i) != self.text_width() {
-                let (key, reason) = ("cross_attention_dim".into(), "the blocks want texts of different widths".into());
+                let (key, reason) = ("cross_attention_dim".into(), "the blocks take texts of different widths".into());
                 return Err(LoadError::BadKey { path: path.into(), key, reason });
             }
         }

@@ -131,8 +131,8 @@ fn places([h, w]: [usize; 2], level: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Profiles of the U-Net of Stable Diffusion 1 at 512 × 512 pixels report 803 GFLOPs for one call, which are two
-    /// operations for each multiplication.
+    /// Profiles of the U-Net of Stable Diffusion 1 at 512 × 512 pixels report 803 GFLOPs for one call. Each
+    /// multiplication counts as two operations.
     #[test]
     fn stable_diffusion_1_takes_what_is_published() {
         let config = UNet2DConditionConfig { cross_attention_dim: per_block(768), ..UNet2DConditionConfig::default() };

@@ -47,7 +47,7 @@ pub fn encode(frame: Frame, job: &Job, label: &SamplerLabel, index: u32) -> Resu
 }
 
 /// Encodes a preview of a result whose longest side has `side` pixels. The preview is enlarged by the largest whole
-/// factor with which its longest side has at most `side` and at most 256 pixels, but at least by 1.
+/// factor that keeps its longest side within `side` and within 256 pixels. A larger preview stays as it is.
 ///
 /// # Errors
 /// Those of [`encode`].

@@ -36,7 +36,8 @@ impl Drawing {
     ) -> Result<(), Outcome> {
         let file = self.blobs.get(&path_of_input(claimed.id(), &input.upload)).await;
         let file = file.map_err(|error| claimed.retry(format!("a picture cannot be read: {error}")))?;
-        let file: Bytes = file.ok_or_else(|| failed("input_missing", format!("{} is gone", input.upload), false))?;
+        let missing = || failed("input_missing", format!("the picture {} is missing", input.upload), false);
+        let file: Bytes = file.ok_or_else(missing)?;
         // Stored pictures have neither transparency nor a rotation, so the background color has no effect.
         let decoded = tokio::task::spawn_blocking(move || decode(&file, 255)).await;
         let decoded = decoded.map_err(|error| failed("internal", format!("decoding a picture: {error}"), true))?;

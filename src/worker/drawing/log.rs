@@ -11,16 +11,16 @@ use crate::{
     worker::executor::{Claimed, failed},
 };
 
-/// The log files of one attempt, each with one part of the log. They continue the files of earlier attempts, and each
-/// file is written once. If a file cannot be read or written, the next attempt computes more, but the generation does
-/// not fail.
+/// The log files of one attempt, each with one portion of the log. The files continue those of earlier attempts, and
+/// each file is written once. If a file cannot be read or written, the next attempt computes more, but the generation
+/// does not fail.
 pub(super) struct LogFiles {
     blobs: Blobs,
     lease: Lease,
     numerics: Numerics,
-    /// The number of parts that this attempt has written.
-    parts: u32,
-    /// Whether a part could not be written. Later parts would be useless behind the gap, so they are not written.
+    /// The number of portions that this attempt has written.
+    written: u32,
+    /// Whether a portion could not be written. Later portions would be useless behind the gap, so they are not written.
     broken: bool,
 }
 
@@ -30,7 +30,7 @@ impl Drawing {
         let (catalogue, job): (Arc<_>, _) = (self.catalogue.clone(), claimed.record.job.clone());
         let numerics = tokio::task::spawn_blocking(move || Numerics::of(&job, &catalogue, &device)).await;
         let numerics = numerics.map_err(|error| failed("internal", format!("looking at the model: {error}"), true))?;
-        Ok(LogFiles { blobs: self.blobs.clone(), lease: claimed.lease.clone(), numerics, parts: 0, broken: false })
+        Ok(LogFiles { blobs: self.blobs.clone(), lease: claimed.lease.clone(), numerics, written: 0, broken: false })
     }
 }
 
@@ -42,20 +42,21 @@ impl LogFiles {
         if self.lease.fence() <= 1 {
             return log;
         }
-        let parts = self.blobs.parts(id).await.unwrap_or_else(|error| {
-            tracing::warn!(%id, %error, "the log of earlier attempts cannot be looked for");
+        let portions = self.blobs.parts(id).await.unwrap_or_else(|error| {
+            tracing::warn!(%id, %error, "the log of earlier attempts cannot be listed");
             Vec::new()
         });
-        for path in parts {
+        for path in portions {
             match self.read(&path).await {
-                // `join` skips a part after a gap, and a part that a later attempt has written again.
-                Ok(Some(part)) => drop(log.join(part)),
+                // `join` skips a portion after a gap, and a portion whose calls the log already has from an earlier
+                // attempt.
+                Ok(Some(portion)) => drop(log.join(portion)),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%id, path, %error, "a part of a log cannot be read"),
+                Err(error) => tracing::warn!(%id, path, %error, "a portion of a log cannot be read"),
             }
         }
         if !log.asks.is_empty() {
-            tracing::info!(%id, calls = log.asks.len(), "generation goes on from its log");
+            tracing::info!(%id, calls = log.asks.len(), "generation continues from its log");
         }
         log
     }
@@ -65,9 +66,9 @@ impl LogFiles {
         let numerics = self.numerics;
         let decoded = tokio::task::spawn_blocking(move || Log::decode(&file, &numerics)).await;
         match decoded.map_err(std::io::Error::other)? {
-            Ok(part) => Ok(Some(part)),
+            Ok(portion) => Ok(Some(portion)),
             Err(error) => {
-                tracing::warn!(path, %error, "a part of a log is of no use");
+                tracing::warn!(path, %error, "a portion of a log cannot be used");
                 Ok(None)
             }
         }
@@ -79,16 +80,16 @@ impl LogFiles {
             return;
         }
         if let Err(error) = self.write(portion).await {
-            tracing::warn!(id = %self.lease.id(), %error, "a log ends, since a part cannot be written");
+            tracing::warn!(id = %self.lease.id(), %error, "a log ends, because a portion cannot be written");
             self.broken = true;
         }
-        self.parts += 1;
+        self.written += 1;
     }
 
     async fn write(&self, portion: Log) -> Result<(), BlobError> {
         let numerics = self.numerics;
         let file =
             tokio::task::spawn_blocking(move || portion.encode(&numerics)).await.map_err(std::io::Error::other)?;
-        self.blobs.put(&path_of_part(self.lease.id(), self.lease.fence(), self.parts), file.into()).await
+        self.blobs.put(&path_of_part(self.lease.id(), self.lease.fence(), self.written), file.into()).await
     }
 }

@@ -1,4 +1,4 @@
-//! Loads the models of a claimed generation and waits for room in the engine.
+//! Loads the models of a claimed generation and waits for memory and a slot.
 
 use std::{
     pin::pin,
@@ -32,8 +32,8 @@ impl Drawing {
         })
     }
 
-    /// Acquires the model, the refiner if there is one, and room in the engine. The error is the outcome of a
-    /// generation that cannot get them. A cancel ends the wait at once; a load that has begun continues for later
+    /// Acquires the model, the refiner if there is one, memory and a slot. The error is the outcome of a generation
+    /// that cannot get all of these. A cancel ends the wait at once; a load that has begun continues for later
     /// generations.
     pub(super) async fn load_models(
         &self,
@@ -122,7 +122,7 @@ impl Drawing {
     pub(super) fn not_loaded(&self, device: usize, error: &str, other: impl FnOnce(String) -> Outcome) -> Outcome {
         match Fault::of_text(error) {
             Fault::Call => other(error.to_owned()),
-            // There may be room later, when other generations have ended.
+            // There may be enough memory later, when other generations have ended.
             Fault::OutOfMemory => failed("out_of_memory", error.to_owned(), true),
             Fault::Lost => {
                 tracing::error!(device, "a device is lost: {error}");
@@ -153,8 +153,8 @@ async fn read(acquired: Acquired, metrics: &Metrics) -> Result<Result<ModelLease
         let begun = Instant::now();
         let lease = ticket.read();
         seconds.observe(begun.elapsed().as_secs_f64());
-        // Reading a model leaves many freed blocks, some 30 MiB after the embedded model, which are returned to the
-        // system.
+        // Reading a model leaves many freed blocks, about 30 MiB for the embedded model. `trim` returns the blocks to
+        // the system.
         arena::trim();
         lease
     });
@@ -166,7 +166,7 @@ fn unavailable(error: CatalogueError) -> Outcome {
 }
 
 fn busy(name: &str) -> Outcome {
-    let message = format!("other models were in use for so long that there was no room for the model {name:?}");
+    let message = format!("no memory became free in time for the model {name:?}: other models were in use");
     failed("overloaded", message, true)
 }
 

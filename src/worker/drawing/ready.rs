@@ -16,7 +16,7 @@ use crate::{
 pub(super) struct Ready {
     pub prepared: Prepared,
     pub placed: Placed,
-    /// The leases of the models and the room in the engine. They are released when this value is dropped.
+    /// The leases of the models, the memory and the slot. All are released when this value is dropped.
     pub held: (ModelLease, Option<ModelLease>, Room),
 }
 
@@ -24,7 +24,7 @@ impl Drawing {
     /// Loads everything that the generation needs. The error is the outcome of a generation that cannot be prepared.
     /// Files may have changed since the request was accepted: if something cannot be loaded and the folders differ from
     /// the catalogue's lists, the folders are listed again and the load is retried once. If the second load fails too,
-    /// the error is retryable, since somebody is changing the files.
+    /// the error is retryable, because somebody is changing the files.
     pub(super) async fn made_ready(
         &self,
         claimed: &Claimed,
