@@ -284,9 +284,12 @@ pub static NEGATIVE_CROP_TOP_LEFT: Field =
     conditioning("negative_crop_top_left", Kind::Pair { min: 0 }, "crop_top_left of the negative prompt.");
 pub static NEGATIVE_TARGET_SIZE: Field =
     conditioning("negative_target_size", Kind::Pair { min: 1 }, "target_size of the negative prompt.");
-pub static AESTHETIC_SCORE: Field =
-    conditioning("aesthetic_score", SCORE, "How pleasing the picture should look, for models such as SDXL's refiner.")
-        .default(|_| Some(6.0.into()));
+pub static AESTHETIC_SCORE: Field = conditioning(
+    "aesthetic_score",
+    SCORE,
+    "How pleasing the picture should look, for models that take an aesthetic score, such as refiners.",
+)
+.default(|_| Some(6.0.into()));
 pub static NEGATIVE_AESTHETIC_SCORE: Field =
     conditioning("negative_aesthetic_score", SCORE, "aesthetic_score of the negative prompt.")
         .default(|_| Some(2.5.into()));
