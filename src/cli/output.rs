@@ -36,14 +36,16 @@ impl Output {
     /// The file cannot be written.
     pub fn check(&self) -> Result<()> {
         let Output::File(path) = self else { return Ok(()) };
-        let is_new = path.symlink_metadata().is_err();
+        let is_new = fs::metadata(path).is_err();
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
             return Ok(());
         }
         let opened = fs::File::options().write(true).create(true).truncate(false).open(path);
         opened.with_context(|| format!("cannot write {self}"))?;
         if is_new {
-            fs::remove_file(path).with_context(|| format!("cannot replace {self}"))?;
+            // If the path is a link, the target of the link is the new file.
+            let removed = fs::canonicalize(path).and_then(fs::remove_file);
+            removed.with_context(|| format!("cannot replace {self}"))?;
         }
         Ok(())
     }
