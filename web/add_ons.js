@@ -1,4 +1,5 @@
-// The LoRAs, textual inversions, ControlNets and refiners that fit a model, and their names in the schema of its requests.
+// The LoRAs, textual inversions, ControlNets and refiners that fit a model, and their names in the schema of its
+// requests.
 
 /** Fields that only models have which can compute the last steps of another model. */
 const MARK_OF_REFINERS = 'aesthetic_score';

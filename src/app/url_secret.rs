@@ -33,7 +33,7 @@ pub(super) fn settle(config: &mut Config) -> Result<()> {
         Ok(secret) => config.http.url_secret = secret,
         Err(error) => {
             let path = path.display();
-            tracing::warn!(%path, %error, "URLs are not signed, because the file of the secret cannot be used; set http.url_secret");
+            tracing::warn!(%path, %error, "URLs are not signed: the file of the secret cannot be used; set http.url_secret");
         }
     }
     Ok(())

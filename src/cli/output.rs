@@ -72,3 +72,26 @@ impl fmt::Display for Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_check_leaves_links_and_makes_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [new, target, link] = ["new.png", "target.png", "link.png"].map(|name| folder.path().join(name));
+        symlink("target.png", &link).unwrap();
+        for path in [&new, &link] {
+            Output::of(path).check().unwrap();
+        }
+        assert!(!new.exists() && !target.exists(), "a check made a file");
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("target.png"));
+
+        Output::of(&link).write(b"picture").unwrap();
+        Output::of(&link).check().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"picture");
+    }
+}
