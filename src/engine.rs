@@ -164,10 +164,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The part of `max_bytes` for activations. It limits the activations of each batch; if a batch takes longer than a
-    /// slice, it limits the activations of this batch and of all paused batches together. A batch of a single row may
-    /// exceed the limit, unless it takes longer than a slice while another batch is paused. The rest of `max_bytes` is
-    /// for what runs hold during their whole life.
+    /// The part of `max_bytes` for activations. The activations of each batch take at most this part. The activations
+    /// of a batch that takes longer than a slice and those of all paused batches take at most this part together. A
+    /// batch of a single row may exceed the limit, except when both are true: the batch takes longer than a slice, and
+    /// another batch is paused. The rest of `max_bytes` is for what runs hold during their whole life.
     pub fn call_bytes(max_bytes: u64) -> u64 {
         max_bytes / 8
     }
@@ -226,7 +226,7 @@ pub fn engine(device: Device, settings: Settings, metrics: Metrics) -> (Engine, 
 /// The engine did not accept the run. The variants return the run; its observer was not called.
 #[derive(Debug)]
 pub enum Refused {
-    /// The maximum number of runs waits to be admitted.
+    /// As many runs as allowed ([`Settings::max_runs`]) already wait to be admitted.
     Full(Box<Run>),
     /// The engine's thread has ended. While handles of the engine exist, the thread ends only if the device is lost or
     /// the thread panics.

@@ -563,7 +563,7 @@ fn everything_in_the_folder_is_listed_with_its_fault() {
         ("old", "pickle"),
         ("emoji (in the folder)", "pickle"),
         ("empty", "empty"),
-        ("dangling", "a link that leads nowhere, to nowhere"),
+        ("dangling", "a link to nowhere, which does not exist"),
     ] {
         let fault = catalogue.fault(name).unwrap_or_else(|| panic!("{name} is not listed"));
         assert!(fault.contains(reason), "{name}: {fault}");
@@ -630,7 +630,7 @@ fn linked_files_outside_the_folder_are_refused() {
     let catalogue = Catalogue::open(&models, "emoji").unwrap();
     assert_eq!(["a", "b", "d"].map(|name| catalogue.fault(name)), [None, None, None]);
     let fault = catalogue.fault("c").unwrap();
-    assert!(fault.contains("leads out"), "{fault}");
+    assert!(fault.contains("is outside the model folder"), "{fault}");
 }
 
 /// Copies a folder into a cache: the files go to `blobs`, and `to` contains links to them.

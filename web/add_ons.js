@@ -1,4 +1,5 @@
-// The LoRAs, learned words, ControlNets and refiners that fit a model, and their names in the schema of its requests.
+// The LoRAs, textual inversions, ControlNets and refiners that fit a model, and their names in the schema of its
+// requests.
 
 /** Fields that only models have which can compute the last steps of another model. */
 const MARK_OF_REFINERS = 'aesthetic_score';
@@ -15,7 +16,7 @@ export class AddOns {
     Object.assign(this, { models, loras, embeddings, controlNets });
   }
 
-  /** The learned words of a model, such as `<teal>`. */
+  /** The words of the textual inversions of a model, such as `<teal>`. */
   words(model) {
     return fitting(this.embeddings, model).map(({ word, name }) => word ?? `<${name}>`);
   }

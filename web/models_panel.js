@@ -1,4 +1,4 @@
-// A dialog with the models, LoRAs, ControlNets and learned words of the server, and how to add some.
+// A dialog with the models, LoRAs, ControlNets and textual inversions of the server, and how to add some.
 
 import * as api from './api.js';
 import { openDialog } from './dialog.js';
@@ -40,7 +40,7 @@ export async function showModels(page) {
     place.replaceChildren(
       section('Models', models.map((model) => row(model.id, model, page))),
       section('LoRAs', loras.map((lora) => row(lora.name, lora))),
-      section('Learned words', embeddings.map((one) => row(one.word ?? one.name, one))),
+      section('Textual inversions', embeddings.map((one) => row(one.word ?? one.name, one))),
       section('ControlNets', controlNets.map((one) => row(one.name, one))),
       more(page),
     );

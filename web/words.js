@@ -1,4 +1,4 @@
-// The learned words of a model (textual inversions), which the user can add to the prompt.
+// The words of the textual inversions of a model, which the user can add to the prompt.
 
 import { element } from './element.js';
 

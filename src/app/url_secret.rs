@@ -19,7 +19,10 @@ pub(super) fn settle(config: &mut Config) -> Result<()> {
         return Ok(());
     }
     if !config.database.url.is_empty() {
-        tracing::warn!("URLs of pictures and events are not signed and need a key: set http.url_secret");
+        tracing::warn!(
+            "URLs of pictures and events are not signed, so a client must send its API key to read them; to sign the \
+             URLs, set http.url_secret"
+        );
         return Ok(());
     }
     let path = config.data_dir.join(FILE);

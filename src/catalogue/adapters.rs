@@ -361,7 +361,7 @@ mod tests {
             fault(0).contains("rename") && fault(2).contains("too few") && fault(5).contains("pickle"),
             "{found:?}"
         );
-        assert_eq!(fault(3), "a link that leads nowhere, to ../gone/x.bin");
+        assert_eq!(fault(3), "a link to ../gone/x.bin, which does not exist");
         assert!([1, 4, 6].iter().all(|at| found[*at].1.is_none()), "{found:?}");
         let code = |name: &str| adapters.find_lora(name).map(drop).map_err(|(code, _)| code);
         assert_eq!(code("cut"), Err("unsupported_for_model"));

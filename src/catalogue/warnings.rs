@@ -78,9 +78,9 @@ impl Catalogue {
         let warning = |(word, near): (String, Option<String>)| {
             let hint = match near {
                 Some(near) => format!("; did you mean {near}?"),
-                None => "; GET /v1/embeddings lists the learned words".to_owned(),
+                None => "; GET /v1/embeddings lists the textual inversions".to_owned(),
             };
-            let detail = format!("{} has {word}, which is no learned word here{hint}", field(text.pointer));
+            let detail = format!("{} has {word}, which names no known textual inversion{hint}", field(text.pointer));
             Warning::new("unknown_word", text.pointer, detail)
         };
         unknown.into_iter().take(MOST_WORDS).map(warning).collect()

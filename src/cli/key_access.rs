@@ -119,7 +119,7 @@ impl Server {
     /// Requests the operation `what` on one key.
     async fn act(&self, id: &str, what: &str, fields: Map<String, Value>) -> Result<KeyObject> {
         if !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) || id.is_empty() {
-            bail!("{id:?} is not the id of a key, which is its second part");
+            bail!("{id:?} is not the id of a key; the id is the second part of the key's text");
         }
         self.ask(Method::POST, &format!("/admin/keys/{id}/{what}"), fields).await
     }
@@ -136,7 +136,10 @@ impl Server {
     /// Sends a request to the server.
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, fields: Map<String, Value>) -> Result<T> {
         let asked = self.send(method, path, fields).await;
-        asked.with_context(|| format!("{}; its operator listener {} did not do it either", self.locked, self.address))
+        asked.with_context(|| {
+            let Server { locked, address, .. } = self;
+            format!("{locked}, and the server at its operator listener {address} did not carry out the command")
+        })
     }
 
     async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, fields: Map<String, Value>) -> Result<T> {
@@ -151,8 +154,9 @@ impl Server {
         let (status, body) = (answer.status(), answer.bytes().await.map_err(reqwest::Error::without_url)?);
         if !status.is_success() {
             let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-            bail!("it answers {status}: {}", problem["detail"].as_str().unwrap_or("the answer is not from latentd"));
+            let detail = problem["detail"].as_str().unwrap_or("the answer is not from latentd");
+            bail!("the server answers {status}: {detail}");
         }
-        serde_json::from_slice(&body).context("its answer cannot be read")
+        serde_json::from_slice(&body).context("the server's answer cannot be read")
     }
 }

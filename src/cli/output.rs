@@ -36,14 +36,16 @@ impl Output {
     /// The file cannot be written.
     pub fn check(&self) -> Result<()> {
         let Output::File(path) = self else { return Ok(()) };
-        let is_new = path.symlink_metadata().is_err();
+        let is_new = fs::metadata(path).is_err();
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
             return Ok(());
         }
         let opened = fs::File::options().write(true).create(true).truncate(false).open(path);
         opened.with_context(|| format!("cannot write {self}"))?;
         if is_new {
-            fs::remove_file(path).with_context(|| format!("cannot replace {self}"))?;
+            // If the path is a link, the target of the link is the new file.
+            let removed = fs::canonicalize(path).and_then(fs::remove_file);
+            removed.with_context(|| format!("cannot replace {self}"))?;
         }
         Ok(())
     }
@@ -68,5 +70,28 @@ impl fmt::Display for Output {
             Output::File(path) => path.display().fmt(f),
             Output::Stdout => f.write_str("standard output"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_check_leaves_links_and_makes_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [new, target, link] = ["new.png", "target.png", "link.png"].map(|name| folder.path().join(name));
+        symlink("target.png", &link).unwrap();
+        for path in [&new, &link] {
+            Output::of(path).check().unwrap();
+        }
+        assert!(!new.exists() && !target.exists(), "a check made a file");
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("target.png"));
+
+        Output::of(&link).write(b"picture").unwrap();
+        Output::of(&link).check().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"picture");
     }
 }

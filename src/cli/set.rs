@@ -14,20 +14,21 @@ pub(super) struct Set {
     value: String,
 }
 
-/// Fields that cannot be set this way, each with the reason.
-const OTHERS: [(&str, &str); 12] = [
-    ("prompt", "is the argument before the flags"),
-    ("n", "is -n"),
-    ("image", "is --image FILE"),
-    ("mask", "is --mask FILE"),
-    ("output.format", "is the extension of --output, or --format"),
-    ("output.quality", "is --quality"),
-    ("previews", "is for clients of a server"),
-    ("on_disconnect", "is for clients of a server"),
-    ("priority", "is for the queue of a server"),
-    ("start_timeout_s", "is for the queue of a server"),
-    ("run_timeout_s", "is for the queue of a server"),
-    ("webhook", "is sent by a server"),
+/// Fields that cannot be set with `--set`, each with the end of the error's sentence.
+const OTHERS: [(&str, &str); 13] = [
+    ("prompt", "; write the prompt before the flags"),
+    ("n", "; use -n"),
+    ("image", "; use --image FILE"),
+    ("mask", "; use --mask FILE"),
+    ("output.format", "; use --format, or the extension of --output"),
+    ("output.quality", "; use --quality"),
+    ("previews", ", because only a server sends previews"),
+    ("on_disconnect", ", because only a server has clients that disconnect"),
+    ("priority", ", because only a server has a queue"),
+    ("start_timeout_s", ", because only a server has a queue"),
+    ("run_timeout_s", ", because only a server limits the time of a generation"),
+    ("webhook", ", because only a server sends webhook messages"),
+    ("metadata", ", because only a server stores it"),
 ];
 
 /// Parses the text of a flag.
@@ -37,9 +38,8 @@ pub(super) fn parsed(text: &str) -> Result<Set, String> {
     let is_of =
         |other: &str| name == other || name.strip_prefix(other).is_some_and(|rest| rest.starts_with(['.', '[']));
     match OTHERS.iter().find(|(other, _)| is_of(other)) {
-        Some((_, reason)) => Err(format!("{name} {reason}")),
-        None if name == "output" => Err("name the key: output.metadata=none".to_owned()),
-        None if is_of("metadata") => Err(format!("{name} is stored by a server")),
+        Some((_, rest)) => Err(format!("{name} cannot be set with --set{rest}")),
+        None if name == "output" => Err("output needs one of its keys, such as output.metadata=none".to_owned()),
         None if name.is_empty() => Err("the name of the field is missing before =".to_owned()),
         None => Ok(Set { name: name.to_owned(), value: value.to_owned() }),
     }

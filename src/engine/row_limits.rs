@@ -9,11 +9,11 @@ use super::BatchKey;
 /// vain.
 const FITTING: u32 = 64;
 
-/// Maximum number of limits. If more are learned, all are forgotten.
+/// Maximum number of limits. If a limit for one more key is learned, all others are forgotten.
 const LIMITS: usize = 1024;
 
-/// The maximum number of rows for each key of which a batch did not fit. Rows with the same key take about the same
-/// memory.
+/// For each key for which a batch did not fit: the maximum number of rows of a batch with this key. Rows with the same
+/// key take about the same memory.
 #[derive(Debug, Default)]
 pub(super) struct RowLimits(HashMap<BatchKey, Limit>);
 
@@ -32,7 +32,7 @@ impl RowLimits {
 
     /// A batch of `rows` rows did not fit: the next batches have at most half as many rows, rounded up.
     pub fn shrink(&mut self, key: &BatchKey, rows: usize) {
-        if self.0.len() >= LIMITS {
+        if self.0.len() >= LIMITS && !self.0.contains_key(key) {
             self.0.clear();
         }
         self.0.insert(key.clone(), Limit { rows: rows.div_ceil(2), fitted: 0 });
@@ -87,5 +87,10 @@ mod tests {
         let mut limits = RowLimits::default();
         (1..3 * LIMITS).for_each(|side| limits.shrink(&key(side), 4));
         assert!(limits.0.len() <= LIMITS);
+
+        let mut full = RowLimits::default();
+        (1..=LIMITS).for_each(|side| full.shrink(&key(side), 4));
+        full.shrink(&key(1), 2);
+        assert_eq!((full.most(&key(1)), full.most(&key(2))), (1, 2), "a known key replaces only its own limit");
     }
 }

@@ -16,7 +16,7 @@ use super::{
     batch_key::BatchKey,
     pending_call::PendingCall,
     recording::Recording,
-    slot::{RunContext, Slot},
+    slot::{RunCompute, Slot},
     text_cache::Cache,
 };
 use crate::{
@@ -58,7 +58,7 @@ impl Active {
         let Run { prepared, replay: _, observer, cancel, attempt } = run;
         let Work::Draw(work) = &prepared.job.work;
         let slot = Rc::new(RefCell::new(Slot::new(work.steps, recording)));
-        let context = RunContext {
+        let context = RunCompute {
             slot: slot.clone(),
             model: prepared.model.clone(),
             refiner: prepared.auxiliary.refiner.as_ref().map(|(model, _)| model.clone()),

@@ -35,7 +35,7 @@ impl Slot {
 }
 
 /// The [`Compute`] of one run. Each awaited call leaves a pending call in the slot, unless the log has the answer.
-pub(super) struct RunContext {
+pub(super) struct RunCompute {
     pub slot: Rc<RefCell<Slot>>,
     pub model: Arc<Model>,
     /// The generation's refiner.
@@ -44,10 +44,10 @@ pub(super) struct RunContext {
     pub previews: u32,
 }
 
-impl Compute for RunContext {
-    fn refiner(&self) -> Option<RunContext> {
+impl Compute for RunCompute {
+    fn refiner(&self) -> Option<RunCompute> {
         let model = self.refiner.clone()?;
-        Some(RunContext { slot: self.slot.clone(), model, refiner: None, previews: self.previews })
+        Some(RunCompute { slot: self.slot.clone(), model, refiner: None, previews: self.previews })
     }
 
     async fn call<C: Call>(&self, phase: Phase, call: C, rows: Vec<C::Row>) -> Result<Vec<C::Answer>, PipelineError> {
@@ -101,7 +101,7 @@ impl Compute for RunContext {
     }
 }
 
-impl RunContext {
+impl RunCompute {
     fn is_preview_due(&self, step: usize, steps: usize) -> bool {
         previews_by(step, steps, self.previews) > previews_by(step - 1, steps, self.previews)
     }

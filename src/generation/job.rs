@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::{Draw, ImageField, InputImage, Output, Priority, Warning, Webhook, table};
 
-/// A valid request: all defaults are set, and all bounds are checked. Only [`resolve`](super::resolve) makes jobs,
-/// including the stored ones, so all other code can rely on these checks.
+/// A valid request: all defaults are set, and all bounds are checked. Every job, also a stored one, was made by
+/// [`resolve`](super::resolve) when its request was accepted, so all other code can rely on these checks.
 ///
 /// Code that queues, stores, authorizes or reports generations uses only the envelope. The stored form is one flat
 /// object, which the previous version can read, too.

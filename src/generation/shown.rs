@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A number that is written with at most 24 characters: `0.5`, `1000`, and `1e300` instead of 301 digits.
+/// A number that is written with at most 25 characters: `0.5`, `1000`, and `1e300` instead of 301 digits.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown(pub f64);
 
@@ -32,8 +32,8 @@ mod tests {
         ] {
             assert_eq!(Shown(number).to_string(), text);
         }
-        assert!(
-            [f64::MAX, f64::MIN_POSITIVE, -1.0 / 3.0, 1e15 - 0.3].iter().all(|n| Shown(*n).to_string().len() <= 24)
-        );
+        let longest = -3.200_958_219_333_160_6e-6;
+        assert_eq!(Shown(longest).to_string().len(), 25);
+        assert!([f64::MAX, f64::MIN_POSITIVE, -1.0 / 3.0, 1e15 - 0.3].iter().all(|n| Shown(*n).to_string().len() < 25));
     }
 }

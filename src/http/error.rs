@@ -76,7 +76,10 @@ pub enum ApiError {
     #[error("Authorization contains neither the operator's token nor an API key with the scope admin")]
     InvalidToken,
     /// A page of another site sent the request.
-    #[error("the request comes from a page of {origin}; only this server's own pages may make changes")]
+    #[error(
+        "the request comes from a page of {origin}; only this server's own pages may make changes, on the public \
+         listener also pages of the origins in http.cors_origins"
+    )]
     ForeignOrigin { origin: String },
     #[error("{host} is not a name of this server; its operator can add it to {setting}")]
     HostNotAllowed { host: String, setting: &'static str },
@@ -125,7 +128,7 @@ pub enum ApiError {
     ObjectStore { cause: String },
     #[error(transparent)]
     LimitReached(Exceeded),
-    #[error("{queued} of your generations are queued already, which is the limit of your share")]
+    #[error("{queued} generations of your tenant are queued already, which is the tenant's limit")]
     TenantQueueFull { queued: usize, retry_after_s: u64 },
     #[error("request bodies in progress use all of the {limit} bytes allowed for them together; retry soon")]
     BodiesFull { limit: usize },
@@ -210,7 +213,7 @@ impl ApiError {
                 (S::TOO_MANY_REQUESTS, "quota_exceeded", "The quota of the day is used up")
             }
             ApiError::TenantQueueFull { .. } => {
-                (S::TOO_MANY_REQUESTS, "tenant_queue_full", "Your share of the queue is full")
+                (S::TOO_MANY_REQUESTS, "tenant_queue_full", "Your tenant has too many queued generations")
             }
             ApiError::Failed { code, .. } => failed_row(code),
             ApiError::CatalogueUnreadable(_) => {

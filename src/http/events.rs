@@ -184,7 +184,7 @@ impl Feed {
         None
     }
 
-    /// Ends the stream, because no further event will come.
+    /// Ends the stream without an event: no further event will come, or the reader may no longer read the generation.
     fn end(&mut self) -> Option<Result<Bytes, ServiceError>> {
         self.presence.keep();
         self.ended = true;

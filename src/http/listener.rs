@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::config::Http;
 
 use activity::Patience;
-use connection::ConnectionContext;
+use connection::ConnectionShared;
 use gate::Gate;
 use unread::AnswerBudget;
 
@@ -53,7 +53,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let gate = Gate::new(listener, http);
     let cut = CancellationToken::new();
-    let shared = Arc::new(ConnectionContext {
+    let shared = Arc::new(ConnectionShared {
         router,
         builder: builder(http),
         patience: Patience::of(http),

@@ -11,7 +11,7 @@ use super::{exif, jpeg};
 const MOST_BYTES: usize = 4 << 20;
 
 /// The settings in a picture file: the text `parameters` of a PNG, the user comment in the EXIF of a JPEG or WebP.
-/// `None` if the file has no such text or another format.
+/// `None` if the file has no such text, or is of another format.
 pub fn infotext_of(file: &[u8]) -> Option<String> {
     match file {
         [0xff, 0xd8, ..] => exif::user_comment(jpeg::exif(file)?),

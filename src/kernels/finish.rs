@@ -55,8 +55,8 @@ impl LockedEpilogue<'_> {
             ("vectors for the samples", per_sample.map(<[f32]>::len), batch * bias.len()),
             ("a residual", residual.map(<[f32]>::len), batch * lines * bias.len()),
         ] {
-            if made.is_some_and(|made| made != wanted) {
-                candle_core::bail!("{what}: {made:?} values, expected {wanted}");
+            if let Some(made) = made.filter(|made| *made != wanted) {
+                candle_core::bail!("{what}: {made} values, expected {wanted}");
             }
         }
         Ok(Finish { bias, per_sample, residual, lines })

@@ -3,8 +3,8 @@
 use crate::imaging::GreyImage;
 
 /// The bounding box of all pixels of the mask that are not black, as [x, y, width, height]. The box is extended by
-/// `padding` on all sides and then in one direction, as far as the mask allows, to the aspect ratio of `width` ×
-/// `height`. For a black mask, the box is the whole mask.
+/// `padding` on all sides. Then its width or its height is extended to the aspect ratio of `width` × `height`, but not
+/// beyond the edges of the mask. For a black mask, the box is the whole mask.
 pub(super) fn around(mask: &GreyImage, padding: u32, [height, width]: [usize; 2]) -> [u32; 4] {
     let (w, h) = (i64::from(mask.width), i64::from(mask.height));
     let white = |x: i64, y: i64| mask.pixels[(y * w + x) as usize] != 0;

@@ -137,10 +137,11 @@ fn gone(sha256: &str) -> String {
     format!("names no stored picture: {sha256} was never stored or is erased; send the picture itself")
 }
 
-/// Decodes the pictures of a valid request one by one and puts their digests into the job. Each picture is stored
-/// before the next one is decoded. This generation has its own copy, so that the picture stays when another generation
-/// with the same picture is erased. If a generation with this id exists already (`is_taken`), the pictures are returned
-/// for [`keep`] instead. If the future is dropped, no further picture is decoded.
+/// Decodes the pictures of a valid request one by one and puts their digests into the job. Stores each picture before
+/// the next one is decoded, as this generation's own copy, so that the picture stays when another generation with the
+/// same picture is erased. If a generation with this id exists already (`is_taken`), the pictures are not stored but
+/// returned; the caller stores them with [`keep`] if the ledger accepts this generation as a new one. If the future is
+/// dropped, no further picture is decoded.
 ///
 /// # Errors
 /// A picture that cannot be decoded is an error of its field.

@@ -54,7 +54,8 @@ impl Service {
         self.query(self.0.store.workers()).await
     }
 
-    /// Asks a worker to take no more work, or to take work again. `None` if no worker has this name.
+    /// Asks a worker to take no more work, or to take work again. `None` if no worker has this name. Also `None` for a
+    /// worker without a heartbeat within the last hour, although the command is stored for it.
     pub async fn drain_worker(&self, name: &str, drain: bool) -> Result<Option<WorkerRecord>, ServiceError> {
         if !self.query(self.0.store.drain_worker(name, drain)).await? {
             return Ok(None);

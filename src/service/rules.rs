@@ -47,7 +47,8 @@ impl Rules for CatalogueRules<'_> {
             let hint = match &error {
                 InvalidScheduler::UnknownName { .. } => "; GET /v1/schedulers lists the names",
                 InvalidScheduler::UnknownKey { key, .. } if ["name", "type", "class"].contains(&key.as_str()) => {
-                    "; _class_name names the class, and a text in place of the object names a scheduler"
+                    "; the key of the class is _class_name; to choose a scheduler by its name, give a string instead \
+                     of an object"
                 }
                 _ => "",
             };

@@ -11,9 +11,12 @@ use super::lora::LoraMismatch;
 pub enum LoadError {
     #[error("{path}: no such file in the model folder")]
     Absent { path: String },
-    #[error("{path}: a link that leads nowhere, to {target}; the download did not end, or the file was removed")]
+    #[error("{path}: a link to {target}, which does not exist; the download did not end, or the file was removed")]
     DeadLink { path: String, target: String },
-    #[error("{path}: leads out of the model folder and of the folder that the setting names; copy the file there")]
+    #[error(
+        "{path}: the file is outside the model folder and outside the folder of the setting (models.dir, \
+         controlnets.dir); copy the file into the model folder"
+    )]
     Escapes { path: String },
     #[error("{path}: {source}")]
     Read { path: String, source: std::io::Error },
@@ -46,7 +49,7 @@ pub enum LoadError {
     Checkpoint { path: String, reason: String },
     #[error(transparent)]
     Lora(#[from] Box<LoraMismatch>),
-    #[error("the decoder cannot be tried: {0}")]
+    #[error("the colors of previews cannot be computed, because the decoder failed: {0}")]
     Preview(String),
     #[error("device: {0}")]
     Device(#[from] candle_core::Error),

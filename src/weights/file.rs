@@ -164,11 +164,11 @@ impl FileContent {
     }
 }
 
-/// Why the file at `path` cannot be looked at. For a link that leads nowhere, the text names the target.
+/// Why the file at `path` cannot be looked at. For a link whose target does not exist, the text names the target.
 pub fn unreadable(path: &Path, error: &io::Error) -> String {
     match fs::read_link(path) {
         Ok(target) if error.kind() == io::ErrorKind::NotFound => {
-            format!("a link that leads nowhere, to {}", target.display())
+            format!("a link to {}, which does not exist", target.display())
         }
         Ok(target) => format!("a link to {}: {error}", target.display()),
         Err(_) => error.to_string(),

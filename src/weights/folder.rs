@@ -200,7 +200,7 @@ impl ModelFolder {
         Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
     }
 
-    /// The error for a file that does not exist, or for a link that leads nowhere.
+    /// The error for a file that does not exist, or for a link whose target does not exist.
     pub(super) fn absent(&self, path: &str) -> LoadError {
         match &self.0 {
             Location::Disk { root, .. } => absent(root, path),

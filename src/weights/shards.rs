@@ -43,7 +43,7 @@ pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<
     }
 }
 
-/// The error of a component without files. If a link leads nowhere, the error names it.
+/// The error of a component without files. If the target of a link does not exist, the error names the link.
 fn lacking(folder: &ModelFolder, component: &str, stem: &str) -> LoadError {
     let names = folder.names(component).unwrap_or_default();
     let is_weights = |name: &&String| name.starts_with(stem) && name.ends_with(".safetensors");
@@ -102,7 +102,8 @@ fn by_index(folder: &ModelFolder, component: &str, path: &str) -> Result<Vec<Str
     for (name, file) in map {
         let file = file.as_str().ok_or_else(|| bad(&format!("weight_map.{name}"), "expected the name of a file"))?;
         if file.contains(['/', '\\']) || file.starts_with('.') {
-            return Err(LoadError::Escapes { path: format!("{component}/{file}") });
+            let reason = format!("{file:?} must be the name of a file in {component}, without / and \\ and not hidden");
+            return Err(bad(&format!("weight_map.{name}"), &reason));
         }
         files.insert(format!("{component}/{file}"));
     }

@@ -75,8 +75,8 @@ impl Executor for Drawing {
             biased;
             saved = saved.as_mut() => saved,
             () = tell.until_canceled() => match claimed.cancel.reason() {
-                // A worker that stops still stores the frames, because the next attempt would have to compute the last
-                // steps again, which the log lacks.
+                // A worker that stops still stores the frames. Otherwise the next attempt would have to compute the
+                // last steps again, because the log lacks them.
                 Some(Reason::Lost) if self.leases.allows(&claimed.lease) => saved.await,
                 reason => Err(ended_early(RunError::Canceled(reason.unwrap_or(Reason::Lost)), draw)),
             },

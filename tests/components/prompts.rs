@@ -1,4 +1,4 @@
-//! Tests of hostile prompts, learned words, and tokenizers with added tokens.
+//! Tests of hostile prompts, textual inversions, and tokenizers with added tokens.
 
 use std::{collections::HashSet, fs, sync::Arc, thread};
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::fixtures::{Copy, ids_of, load, parity};
 
-/// Learned words for sd1. Each has a name and a number of vectors.
+/// Textual inversions for sd1. Each has a name and a number of vectors.
 fn learned(names: &[(&str, usize)]) -> LearnedTokens {
     let token = |(name, count): &(&str, usize)| LearnedToken {
         trigger: format!("<{name}>"),
@@ -91,7 +91,7 @@ fn long_prompts_are_read_with_little_stack_in_linear_time() {
 }
 
 #[test]
-fn learned_words_are_found_in_any_letter_case() {
+fn words_of_textual_inversions_are_found_in_any_letter_case() {
     let sd = load(&parity().join("pipelines/sd1")).unwrap();
     let of = |names: &[(&str, usize)], prompt: &str| words(&sd, prompt, &learned(names));
     for prompt in ["a <my-cat>", "a <My-Cat>", "A<MY-CAT>", "a  <my-cat>"] {
@@ -210,7 +210,7 @@ fn the_other_tokens_of_a_word_follow_its_first() {
     assert!(rows.len() == 2 && !rows[0].contains(&994) && (994..997).all(|id| rows[1].contains(&id)), "{rows:?}");
 }
 
-/// The same vector gives the same states, from the vocabulary of a model or from the file of a learned word.
+/// The same vector gives the same states, from the vocabulary of a model or from the file of a textual inversion.
 #[test]
 fn words_in_the_vocabulary_and_from_files_are_encoded_equally() {
     let copy = with_tokens(&[added(json!({"<my-cat>": 994}))], 1);

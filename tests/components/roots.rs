@@ -185,7 +185,7 @@ fn configurations_are_honored_or_refused_by_name() {
         (json!({"time_embedding_type": "learned"}), "num_train_timesteps"),
         (json!({"freq_shift": 16}), "freq_shift"),
         (json!({"downsample_padding": 2}), "downsample_padding"),
-        (json!({"block_out_channels": []}), "block_out_channels"),
+        (json!({"block_out_channels": []}), "`block_out_channels`: must have 1 to 12 entries, not 0"),
         (json!({"wavelets": true}), "wavelets"),
         (with(json!({"in_channels": 4})), "in_channels"),
         (with(json!({"out_channels": 6})), "out_channels"),

@@ -167,7 +167,7 @@ async fn words_that_differ_only_in_letter_case_stand_for_one_file_and_the_other_
 }
 
 #[tokio::test]
-async fn learned_words_that_do_not_fit_the_model_are_refused() {
+async fn textual_inversions_that_do_not_fit_the_model_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     embedding(dir.path(), "ForXL", &[("clip_l", 2, 32), ("clip_g", 2, 48)]);
     embedding(dir.path(), "pivotal", &[("text_encoders_0", 2, 32), ("text_encoders_1", 2, 48)]);
@@ -189,7 +189,7 @@ async fn learned_words_that_do_not_fit_the_model_are_refused() {
         (json!({"model": "sd1", "prompt": "<broken>"}), "/prompt", vec!["<broken>", "safetensors"]),
         (json!({"model": "sd1", "prompt": "(<wide>:1.2)", "prompt_syntax": "weighted"}), "/prompt", vec!["1024"]),
         (json!({"model": "sd1", "prompt": "<a \\(v2\\)>", "prompt_syntax": "weighted"}), "/prompt", vec!["1024"]),
-        (json!({"model": "sd1", "prompt": many}), "/prompt", vec!["at most 32 different learned words, not 33"]),
+        (json!({"model": "sd1", "prompt": many}), "/prompt", vec!["at most 32 different textual inversions, not 33"]),
     ] {
         let (at, detail) = refused(&api, body).await;
         assert_eq!(at, pointer, "{detail}");
@@ -198,7 +198,7 @@ async fn learned_words_that_do_not_fit_the_model_are_refused() {
     for body in [
         json!({"model": "sdxl", "prompt": "a <pivotal> and <FORXL>"}),
         json!({"model": "sd1", "prompt": "<w1>".repeat(2000)}),
-        // A tag without a file is text; so is, for other models, the learned word of the embedded model.
+        // A tag without a file is text; so is, for other models, the word of the embedded textual inversion.
         json!({"model": "sd1", "prompt": "<nothing> <teal>"}),
         json!({"model": "sd1", "prompt": "<a (v2)>", "prompt_syntax": "weighted"}),
     ] {

@@ -66,7 +66,7 @@ async fn an_unknown_word_names_the_most_similar_one() {
     let far = warnings(&api, json!({"prompt": "a fox", "negative_prompt": "<something else>"})).await;
     assert_eq!((&*far[0].0, &*far[0].1), ("unknown_word", "/negative_prompt"));
     assert!(!far[0].2.contains("did you mean"), "{far:?}");
-    // These are no learned words.
+    // These are no words of textual inversions.
     for prompt in ["a < b > c", "<lora:emoji-flat:1>", "1 <2> 3", "<|startoftext|>", "<3"] {
         assert_eq!(codes(&api, json!({"prompt": prompt, "prompt_syntax": "plain"})).await, [], "{prompt}");
     }

@@ -204,7 +204,7 @@ async fn only_add_ons_that_fit_the_model_are_offered() {
     browser.fill("[id='refiner.model']", "");
     assert_eq!(extras(&browser), json!({}));
 
-    // A learned word goes to the cursor of the prompt. Models that cannot use it do not have it.
+    // The word of a textual inversion goes to the cursor of the prompt. Models that cannot use it do not offer it.
     assert_eq!(browser.value("document.getElementById('words').hidden"), true);
     choose(&browser, "emoji");
     browser.fill("#prompt", "a frog");

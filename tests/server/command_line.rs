@@ -349,8 +349,8 @@ fn every_field_can_be_set_by_its_name() {
         ("steps=0", "steps must be between 1 and"),
         ("steps", "FIELD=VALUE"),
         ("colour=red", "colour is not a field"),
-        ("n=2", "n is -n"),
-        ("priority=low", "queue of a server"),
+        ("n=2", "n cannot be set with --set; use -n"),
+        ("priority=low", "only a server has a queue"),
         (r#"controls=[{"model": "emoji-canny", "image": {"file": "none.png"}}]"#, "cannot read none.png"),
     ] {
         let (code, text) = draw("no.png", &["--set", set]);
@@ -364,7 +364,7 @@ fn warnings_are_printed() {
     let (long, word) = (vec!["fox"; 40].join(" "), "a <nothing-like-it> fox".to_owned());
     for (arguments, said) in [
         (vec![long.as_str()], "warning: prompt has 40 tokens"),
-        (vec![word.as_str()], "warning: prompt has <nothing-like-it>, which is no learned word here\n"),
+        (vec![word.as_str()], "warning: prompt has <nothing-like-it>, which names no known textual inversion\n"),
         (vec!["a fox", "--size", "64x64"], "warning: the size is 64x64, and this model was made for 128x128"),
     ] {
         let output = latentd(&[&["generate", "--steps", "1", "-o", "-"], &arguments[..]].concat(), &[]);

@@ -72,9 +72,9 @@ async fn the_default_negative_prompt_depends_on_each_model() {
     assert_equal(&drawn, "cropped.png");
 }
 
-/// A learned word in the model's vocabulary and the same vector in a file draw the same picture.
+/// The word of a textual inversion in the model's vocabulary and the same vector in a file draw the same picture.
 #[tokio::test]
-async fn a_learned_word_in_a_model_draws_the_same_as_its_file() {
+async fn a_textual_inversion_in_a_model_draws_the_same_as_its_file() {
     let (data, models, words) =
         (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let parity = fixtures().join("parity");
@@ -115,7 +115,7 @@ async fn a_learned_word_in_a_model_draws_the_same_as_its_file() {
     let file = draw(&server, "without", "a photo of <My-Cat>").await;
     assert_eq!(file, draw(&server, "without", "a photo of <MY-cat>").await, "letter case does not matter");
     assert_ne!(file, draw(&server, "without", "a photo of my cat").await);
-    // A prompt of the maximum length that consists of learned words must not overflow the stack.
+    // A prompt of the maximum length that consists of textual inversions must not overflow the stack.
     draw(&server, "without", &"<My-Cat>".repeat(1250)).await;
     assert!(server.is_running());
 

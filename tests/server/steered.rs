@@ -1,4 +1,5 @@
-//! Tests of requests with ControlNets, LoRAs, learned words, pictures and masks that share the batches of one model.
+//! Tests of requests with ControlNets, LoRAs, textual inversions, pictures and masks that share the batches of one
+//! model.
 
 use std::path::PathBuf;
 

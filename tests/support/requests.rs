@@ -238,7 +238,7 @@ impl Draw<'_> {
         });
     }
 
-    /// The learned words whose vectors have the width of the model's text encoder.
+    /// The words of the textual inversions whose vectors have the width of the model's text encoder.
     fn learned_words(&self) -> &'static [&'static str] {
         match self.model {
             "emoji" => &["<teal>"],

@@ -455,7 +455,10 @@ fn the_metadata_of_diffusers_sets_the_scale() {
         (r#"{"unet.lora_alpha": Infinity}"#, "unet.lora_alpha: invalid type"),
         (r#"{"unet.use_dora": true}"#, "unet.use_dora is not supported"),
         (r#"{"unet.lora_alpha": 1e300}"#, "alpha / rank = 2.5e299 is not between -65536 and 65536"),
-        (r#"{"unet.lora_alpha": 8, "unet.r": 8}"#, "the matrices are of rank 4, the note lora_adapter_metadata says 8"),
+        (
+            r#"{"unet.lora_alpha": 8, "unet.r": 8}"#,
+            "the matrices are of rank 4, but the metadata entry lora_adapter_metadata says 8",
+        ),
         (r#"{"unet.r": 0}"#, "says 0"),
         (r#"{"unet.r": 4, "unet.rank_pattern": {"proj": 2}}"#, "says 2"),
         (r#"{"unet.rank_pattern": {"(": 2}}"#, "unet.rank_pattern: regex parse error"),

@@ -141,12 +141,12 @@ impl Adapters {
     pub fn check_words(&self, card: &ModelCard, syntax: PromptSyntax, text: &str) -> Vec<(&'static str, String)> {
         let words = self.words(&card.name, syntax, text);
         if words.len() > MOST_WORDS {
-            let detail = format!("must have at most {MOST_WORDS} different learned words, not {}", words.len());
+            let detail = format!("must have at most {MOST_WORDS} different textual inversions, not {}", words.len());
             return vec![("out_of_range", detail)];
         }
         let check = |(name, file): (&str, &File)| {
             let (code, error) = self.check_word(name, file, card.text_widths).err()?;
-            Some((code, format!("has the learned word <{name}>, which cannot be used here: {error}")))
+            Some((code, format!("has the textual inversion <{name}>, which cannot be used here: {error}")))
         };
         words.into_iter().filter_map(check).collect()
     }

@@ -8,7 +8,8 @@ use crate::diffusion::point::Point;
 use crate::diffusion::sigmas::Respacing;
 use crate::diffusion::step_source::StepSource;
 
-/// The options of a class, as a configuration sets them, and the properties that follow from them.
+/// A sampling algorithm with its options: those of one of diffusers' scheduler classes, with the values of a
+/// configuration.
 pub(in crate::diffusion) trait Sampler: Same + Debug + Send + Sync {
     /// The points of a schedule, one per step and one for the end, and the factor that scales unit noise to the first
     /// state. Fails if the sampler cannot run the steps.
@@ -19,8 +20,9 @@ pub(in crate::diffusion) trait Sampler: Same + Debug + Send + Sync {
         run.once()
     }
 
-    /// The points of `steps` steps within the last part of the levels, for a run that starts from a picture with this
-    /// `strength`; `None` for samplers whose run takes the last steps of the whole schedule instead.
+    /// For a run that starts from a picture: `strength` selects the last part of the noise levels, and the result is
+    /// the points of `steps` steps within this part. `None` if the run instead takes the last of the steps of the whole
+    /// schedule.
     fn compressed(
         &self,
         _config: &SchedulerConfig,
@@ -38,8 +40,8 @@ pub(in crate::diffusion) trait Sampler: Same + Debug + Send + Sync {
         Label::FirstName
     }
 
-    /// Whether timesteps below 0, where the last step may end, have the level of timestep 0; otherwise they have no
-    /// noise.
+    /// The last step may end at a timestep below 0. Whether that point has the noise level of timestep 0; if false, it
+    /// has no noise.
     fn ends_at_first_timestep(&self) -> bool {
         false
     }
@@ -49,7 +51,7 @@ pub(in crate::diffusion) trait Sampler: Same + Debug + Send + Sync {
         false
     }
 
-    /// Whether the levels rise from the picture to noise.
+    /// Whether the steps go from the picture to noise, so the noise level rises from step to step.
     fn is_rising(&self) -> bool {
         false
     }
@@ -84,11 +86,12 @@ pub(in crate::diffusion) enum Label {
     WithLevels(&'static str),
     /// The web interface has the sampler with fixed noise levels.
     AtOwnLevels(&'static str),
-    /// The web interface has no such sampler; this name of the API replaces it.
+    /// The web interface has no such sampler. The substitute is this name of the API.
     Name(&'static str),
-    /// The web interface has no such sampler; the first name of the class replaces it, or the class if it has no name.
+    /// The web interface has no such sampler. The substitute is the first API name of the class, or diffusers' class
+    /// name if there is no API name.
     FirstName,
-    /// Neither the web interface nor the API has a name; the class replaces it.
+    /// The web interface has no such sampler. The substitute is always diffusers' class name.
     Class,
 }
 

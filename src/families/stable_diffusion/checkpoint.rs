@@ -26,8 +26,9 @@ pub const V1: Checkpoint = Checkpoint {
     },
 };
 
-/// Stable Diffusion 2, with the OpenCLIP text encoder. A text-to-image checkpoint whose marks give no prediction type
-/// is assumed to predict velocity, like Stable Diffusion 2.1 for 768 × 768 pixels; diffusers assumes the same.
+/// Stable Diffusion 2, with the OpenCLIP text encoder. A text-to-image checkpoint without a special tensor or header
+/// note ([`Marks`]) that gives the prediction type is assumed to predict velocity, like Stable Diffusion 2.1 for
+/// 768 × 768 pixels; diffusers assumes the same.
 pub const V2: Checkpoint = Checkpoint {
     mark: "cond_stage_model.model.",
     text_encoders: &[TextEncoder {
@@ -61,7 +62,7 @@ fn class(purpose: Purpose) -> &'static str {
 }
 
 /// The scheduler configuration for the noise levels that the published models were trained on. `prediction` is their
-/// prediction type, which a mark in the file overrides.
+/// prediction type, which a special tensor or header note of the file ([`Marks`]) overrides.
 pub fn scheduler(class: &str, prediction: &str, marks: &Marks) -> Value {
     let mut scheduler = json!({
         "_class_name": class,

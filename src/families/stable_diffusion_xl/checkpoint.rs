@@ -17,7 +17,7 @@ pub const CHECKPOINT: Checkpoint = Checkpoint {
     sample_size: |_| 128,
     scaling_factor: 0.13025,
     time_id_count: 6,
-    // Other programs read EDM marks only in this family.
+    // Other programs read the special tensors of EDM's noise levels only in this family.
     reads_edm_marks: true,
     class: |purpose| match purpose {
         Purpose::Text | Purpose::FewSteps => "StableDiffusionXLPipeline",

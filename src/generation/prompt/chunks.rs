@@ -10,12 +10,12 @@ pub const MAX_CHUNKS: usize = 8;
 /// a phrase.
 const BACKTRACK: usize = 20;
 
-/// A token of a prompt, or one vector of a learned word.
+/// A token of a prompt, or one vector of a textual inversion.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Token {
     pub id: u32,
     pub weight: f32,
-    /// Whether this is the second or a later vector of a learned word. All vectors of a word go into the same chunk if
+    /// Whether this is the second or a later vector of a textual inversion. All its vectors go into the same chunk if
     /// they fit.
     pub joined: bool,
 }

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The parts that all connections of a listener share.
-pub struct ConnectionContext {
+pub struct ConnectionShared {
     pub router: Router,
     pub builder: Builder<TokioExecutor>,
     pub patience: Patience,
@@ -30,7 +30,7 @@ pub struct ConnectionContext {
     pub cut: CancellationToken,
 }
 
-impl ConnectionContext {
+impl ConnectionShared {
     /// Serves a connection; returns when it is closed.
     pub async fn serve(&self, stream: Stream) {
         let activity = Activity::new(Instant::now());

@@ -30,8 +30,8 @@ pub fn loaded(request: &Request) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(line)).into_response()
 }
 
-/// The last object, with the picture. Also returns the room for the picture, which the answer must keep until the
-/// client has read the picture.
+/// The last object, with the picture. Also returns the permit for the memory of the picture, which the answer must
+/// keep until the client has read the picture.
 ///
 /// # Errors
 /// The picture cannot be read, or earlier answers were not read in time ([`ApiError::AnswersUnread`]).

@@ -9,7 +9,7 @@ use crate::{http::caller::Caller, service::Service};
 pub(super) async fn memory(State(service): State<Service>, _: Caller) -> Json<Value> {
     let (used, total) = service.memory();
     let ram = json!({"free": total.saturating_sub(used), "used": used, "total": total});
-    Json(json!({"ram": ram, "cuda": {"error": "this server computes on processors"}}))
+    Json(json!({"ram": ram, "cuda": {"error": "this server does not report the memory of GPUs"}}))
 }
 
 /// The flags of the web interface that describe this server.

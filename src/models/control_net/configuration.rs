@@ -66,7 +66,6 @@ impl ControlNetConfig {
         entries(path, "block_out_channels", blocks, 16)?;
         shared.insert("up_block_types".into(), vec!["UpBlock2D"; blocks].into());
         let unet = UNet2DConditionConfig::read(path, &shared)?;
-        within(path, "conditioning_channels", config.conditioning_channels, 3)?;
         if config.conditioning_channels != 3 {
             let (key, value) = ("conditioning_channels".into(), config.conditioning_channels.into());
             return Err(LoadError::UnsupportedKey { path: path.into(), key, value, supported: "3".into() });

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     models::{
-        configuration::{Fixed, LARGEST_SAMPLE, WIDEST, divides, read, within},
+        configuration::{Fixed, LARGEST_SAMPLE, WIDEST, divides, entries, read, within},
         demand::{Demand, attention, conv, resnet},
     },
     weights::LoadError,
@@ -67,11 +67,11 @@ impl NoisyClassifierConfig {
             ("num_classes", config.num_classes, 1 << 20),
             ("model_channels", config.model_channels, WIDEST),
             ("num_res_blocks", config.num_res_blocks, 100),
-            ("channel_mult", config.channel_mult.len(), 16),
             ("num_head_channels", config.num_head_channels, WIDEST),
             ("norm_num_groups", config.norm_num_groups, WIDEST),
         ];
         bounds.into_iter().try_for_each(|(key, value, most)| within(path, key, value, most))?;
+        entries(path, "channel_mult", config.channel_mult.len(), 16)?;
         divides(path, "model_channels", 2, config.model_channels)?;
         divides(path, "channel_mult", 1 << (config.channel_mult.len() - 1), config.image_size)?;
         for (level, mult) in config.channel_mult.iter().enumerate() {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::{
     models::{
         configuration::{
-            Fixed, LARGEST_EPS, LARGEST_SAMPLE, SampleSize, WIDEST, between, divides, per_block, read, within,
+            Fixed, LARGEST_EPS, LARGEST_SAMPLE, SampleSize, WIDEST, between, divides, entries, per_block, read, within,
         },
         resnet::TimeEmbeddingNorm,
     },
@@ -172,7 +172,7 @@ impl UNet2DConfig {
     fn check(&self, path: &str) -> Result<(), LoadError> {
         let bad = |key: &str, reason: String| LoadError::BadKey { path: path.into(), key: key.into(), reason };
         let blocks = self.block_out_channels.len();
-        within(path, "block_out_channels", blocks, 12)?;
+        entries(path, "block_out_channels", blocks, 12)?;
         per_block(path, "down_block_types", self.down_block_types.len(), blocks)?;
         per_block(path, "up_block_types", self.up_block_types.len(), blocks)?;
         within(path, "layers_per_block", self.layers_per_block, 16)?;

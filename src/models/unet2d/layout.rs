@@ -12,8 +12,8 @@ use crate::models::{
 pub(super) struct Block {
     pub resnets: Vec<Layer>,
     pub outputs: usize,
-    /// On the way down and up, one after each resnet, one after the last resnet only, or none; in the middle block, one
-    /// after the first resnet, or none.
+    /// The attentions. A down or up block has an attention after each resnet, only after the last resnet, or none. The
+    /// middle block has one after its first resnet, or none.
     pub attentions: Vec<SpatialAttentionKind>,
     /// The layers at the end of the block that change the size of the map.
     pub resampler: Option<Resampler>,

@@ -24,7 +24,7 @@ pub struct LoraMismatch {
     pub halved: Vec<(String, &'static str)>,
     /// Tensors whose type is not a float: key and type.
     pub not_float: Vec<(String, String)>,
-    /// Site, key or note, and what is wrong with its shapes, rank or numbers.
+    /// Site, key or metadata entry, and what is wrong with its shapes, rank or numbers.
     pub unfit: Vec<(String, String)>,
 }
 

@@ -1,4 +1,4 @@
-//! The notes of a LoRA file: the settings of PEFT's training, which newer versions of diffusers write into the header.
+//! The metadata entry of a LoRA file with the settings of PEFT's training, which newer versions of diffusers write.
 
 use std::collections::BTreeMap;
 
@@ -22,28 +22,28 @@ struct Settings {
     use_rslora: bool,
 }
 
-/// The name of the note that holds the settings.
+/// The name of the metadata entry that holds the settings.
 const NOTE: &str = "lora_adapter_metadata";
 
-/// The note's members, such as `unet.lora_alpha`.
+/// The entry's members, such as `unet.lora_alpha`.
 type Members = BTreeMap<String, Box<RawValue>>;
 
 impl Notes {
     /// Reads the settings, if the file has them.
     ///
     /// # Errors
-    /// The note is not a JSON object, has patterns that cannot be matched, or requires something other than a low-rank
-    /// product. The error is the note's name, and what is wrong.
+    /// The entry is not a JSON object, has patterns that cannot be matched, or requires something other than a low-rank
+    /// product. The error is the entry's name, and what is wrong.
     pub fn read(metadata: &BTreeMap<String, String>) -> Result<Self, (String, String)> {
         let Some(text) = metadata.get(NOTE) else { return Ok(Self::default()) };
-        let bad = |reason: String| (format!("the note {NOTE}"), reason);
+        let bad = |reason: String| (format!("the metadata entry {NOTE}"), reason);
         let members: Members = json::read(text).map_err(|e| bad(e.to_string()))?;
         let of = |component| Settings::read(component, &members).map_err(bad).map(|settings| (component, settings));
         ["unet", "text_encoder", "text_encoder_2"].map(of).into_iter().collect::<Result<_, _>>().map(Self)
     }
 
     /// The factor of the product up · down of rank r: α / r; α / √r for "rank-stabilized" adapters (Kalajdzievski 2023,
-    /// arXiv:2312.03732); 1 if the file has no settings.
+    /// arXiv:2312.03732); 1 if the file has no settings, or its settings have no α for the site.
     pub fn scale(&self, site: &str, rank: usize) -> f64 {
         let Some((settings, names)) = self.of(site) else { return 1.0 };
         let alpha = settings.alpha_pattern.find(&names).or(settings.lora_alpha);
@@ -59,7 +59,7 @@ impl Notes {
         let Some((settings, names)) = self.of(site) else { return Ok(()) };
         match settings.rank_pattern.find(&names).or(settings.r) {
             Some(noted) if noted != rank as f64 => {
-                Err(format!("the matrices are of rank {rank}, the note {NOTE} says {}", Shown(noted)))
+                Err(format!("the matrices are of rank {rank}, but the metadata entry {NOTE} says {}", Shown(noted)))
             }
             _ => Ok(()),
         }

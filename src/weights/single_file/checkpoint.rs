@@ -19,7 +19,7 @@ pub struct Checkpoint {
     pub scaling_factor: f64,
     /// How many numbers a U-Net with an added embedding takes in addition to the pooled text.
     pub time_id_count: usize,
-    /// Whether marks of training on EDM's noise levels are read.
+    /// Whether the special tensors that mark training on EDM's noise levels are read.
     pub reads_edm_marks: bool,
     /// The class of diffusers' pipeline for the folder.
     pub class: fn(Purpose) -> &'static str,

@@ -21,7 +21,7 @@ pub(super) const NOTE: &str = "modelspec.prediction_type";
 /// How many characters of a note are shown.
 const LONGEST_NOTE: usize = 40;
 
-/// The marks of a file.
+/// The marks of a file: its special tensors, and the note in its header.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Marks {
     /// diffusers' `prediction_type`, and the name of the mark that contains it.

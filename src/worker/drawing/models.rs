@@ -103,8 +103,7 @@ impl Drawing {
         let acquired = match first {
             Poll::Ready(acquired) => acquired,
             Poll::Pending => {
-                // The generation was claimed in time; it may now wait for its model for at most `start_timeout_s` once
-                // more.
+                // The generation started in time. It may now wait for its model for another `start_timeout_s` at most.
                 let patience = Duration::from_secs(claimed.record.job.start_timeout_s.into());
                 tokio::time::timeout(patience, acquire).await.map_err(|_| busy(name))?
             }
@@ -116,9 +115,9 @@ impl Drawing {
         read(acquired.map_err(failed)?, &self.metrics).await?.map_err(failed)
     }
 
-    /// The outcome of a generation for which something could not be loaded into the memory of a device; `other` makes
-    /// the outcome from the text of an error that says nothing about the device. A device that was lost during the load
-    /// gets no more generations, and another device computes this generation.
+    /// The outcome of a generation after something could not be loaded into the memory of a device. If the cause is not
+    /// the device (neither too little memory nor a lost device), `other` makes the outcome from the error's text. A
+    /// device that was lost during the load gets no more generations, and another device computes this generation.
     pub(super) fn not_loaded(&self, device: usize, error: &str, other: impl FnOnce(String) -> Outcome) -> Outcome {
         match Fault::of_text(error) {
             Fault::Call => other(error.to_owned()),
@@ -141,8 +140,8 @@ pub(super) struct Room {
     _slot: OwnedSemaphorePermit,
 }
 
-/// The model's lease, or why the model cannot be loaded; loads the model first if this request must do so. The outer
-/// error is the outcome after a panic.
+/// Loads the model if `acquired` says that this generation must load it. Returns the guard that keeps the model in
+/// memory, or why the model cannot be loaded. The outer error is the outcome after a panic.
 async fn read(acquired: Acquired, metrics: &Metrics) -> Result<Result<ModelLease, CatalogueError>, Outcome> {
     let ticket = match acquired {
         Acquired::Ready(lease) => return Ok(Ok(lease)),
