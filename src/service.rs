@@ -19,6 +19,7 @@ mod memory;
 mod new_key;
 mod offload;
 mod operating;
+mod owning;
 mod rules;
 mod throughput;
 mod unaccepted_files;
@@ -61,7 +62,7 @@ pub use offload::{AT_ONCE_BYTES, offload};
 pub use operating::Unready;
 pub use rules::CatalogueRules;
 pub use throughput::{Pace, Throughput};
-pub use watch_tenant::TenantWatched;
+pub use watch_tenant::{TenantWatched, WatchedOfTenant};
 
 /// The tenant of requests without a key.
 pub const ANONYMOUS: &str = "default";
@@ -298,26 +299,6 @@ impl Service {
             Status::Queued | Status::Succeeded { .. } | Status::Failed { .. } | Status::Expired => {}
         }
         self.view(record).await
-    }
-
-    /// Erases a finished generation and its artifacts.
-    pub async fn delete(&self, access: Access<'_>, id: GenerationId) -> Result<(), ServiceError> {
-        let tenant = live::tenant_number(&self.find(access, id).await?.tenant);
-        self.query(self.0.store.delete(id)).await?.ok_or(ServiceError::NotFound)?;
-        match self.0.store.is_shared() {
-            // This process hears the hint, too.
-            true => self.0.outbox.tell(Hint::Erased(id, tenant)),
-            false => self.0.live.erased(tenant, id),
-        }
-        self.erase_blobs(id).await;
-        Ok(())
-    }
-
-    /// Erases the files of a generation that has no record. A failure only leaves the files until the next sweep.
-    async fn erase_blobs(&self, id: GenerationId) {
-        if let Err(error) = self.0.blobs.delete_generation(id).await {
-            tracing::warn!(%id, %error, "files without a generation stay for now");
-        }
     }
 
     /// Artifact `index` of a generation that succeeded, and the generation; otherwise [`ServiceError::NotFound`].

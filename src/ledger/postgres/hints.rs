@@ -1,7 +1,7 @@
 //! Hints between processes by NOTIFY.
 //!
-//! A payload is a word, `queued`, `orders`, `keys`, `changed:ID` or `canceled:ID`; older versions send several words
-//! separated by spaces. Unknown words come from other versions and are skipped.
+//! A payload is a word, such as `queued`, `changed:ID` or `generation.starred:ID:TENANT`; older versions send several
+//! words separated by spaces. Unknown words come from other versions and are skipped.
 
 use std::{io, time::Duration};
 
@@ -18,6 +18,7 @@ use crate::ledger::{
     Hint, Result,
     dialect::{Dialect, Hints, Value},
 };
+use crate::generation::OwnerChange;
 
 const CHANNEL: &str = "latentd";
 
@@ -82,7 +83,7 @@ fn word(hint: &Hint) -> String {
         Hint::KeysChanged => "keys".to_owned(),
         Hint::Changed(id) => format!("changed:{id}"),
         Hint::Canceled(id) => format!("canceled:{id}"),
-        Hint::Erased(id, tenant) => format!("erased:{id}:{tenant}"),
+        Hint::ChangedByOwner(change, id, tenant) => format!("{}:{id}:{tenant}", change.as_str()),
     }
 }
 
@@ -93,10 +94,11 @@ fn parse(word: &str) -> Option<Hint> {
         None if word == "keys" => Some(Hint::KeysChanged),
         Some(("changed", id)) => id.parse().ok().map(Hint::Changed),
         Some(("canceled", id)) => id.parse().ok().map(Hint::Canceled),
-        Some(("erased", of)) => {
-            of.split_once(':').and_then(|(id, n)| Some(Hint::Erased(id.parse().ok()?, n.parse().ok()?)))
+        Some((word, of)) => {
+            let (id, tenant) = of.split_once(':')?;
+            Some(Hint::ChangedByOwner(OwnerChange::parse(word)?, id.parse().ok()?, tenant.parse().ok()?))
         }
-        _ => None,
+        None => None,
     }
 }
 
