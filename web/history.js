@@ -96,11 +96,11 @@ export class History {
     if (this.searching || (this.search.value.trim() === '' && this.filter.value === 'all')) return;
     this.searching = true;
     try {
-      if (this.filter.value === 'starred') await gallery.loadStarred();
       while (this.filter.value !== 'starred' && gallery.hasOlder && gallery.cards.size < MOST_SEARCHED) {
         await gallery.loadOlder(100);
         this.changed();
       }
+      if (this.filter.value === 'starred') await gallery.loadStarred();
     } catch (problem) {
       this.page.announce(problem.message, true);
     }
