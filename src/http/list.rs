@@ -68,8 +68,7 @@ pub async fn listed<T: Serialize, const N: usize>(
         let (limit, after) = (Some(query.limit.to_string()), Some(last.to_string()));
         let (status, model) = (query.status.clone(), query.model.clone());
         let starred = query.starred.map(|starred| starred.to_string());
-        let shared =
-            [("limit", limit), ("after", after), ("status", status), ("model", model), ("starred", starred)];
+        let shared = [("limit", limit), ("after", after), ("status", status), ("model", model), ("starred", starred)];
         (header::LINK, url::next_page(path, shared.into_iter().chain(own)))
     });
     let list = Page::of(data, &ids, page.has_more);

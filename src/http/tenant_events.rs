@@ -97,7 +97,9 @@ async fn frame(
 ) -> Result<Option<Frame>, ServiceError> {
     let of = (reader.access(), id);
     let frame = match watched {
-        WatchedOfTenant::Watched(Watched::Progress(progress)) => return Ok(Some(events::progress_frame(&id, progress))),
+        WatchedOfTenant::Watched(Watched::Progress(progress)) => {
+            return Ok(Some(events::progress_frame(&id, progress)));
+        }
         WatchedOfTenant::Watched(Watched::Preview(preview)) => return Ok(events::preview_frame(&id, &preview)),
         WatchedOfTenant::Watched(Watched::Event(event)) => {
             let data = events::data(state, base, of, &event).await;

@@ -128,8 +128,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
             }
             if starred {
                 // The lock lasts until the commit, so the count is exact.
-                let lock = "SELECT id FROM tenants WHERE id = $1 FOR NO KEY UPDATE";
-                change.fetch(lock, values![&found.tenant]).await?;
+                change.fetch("SELECT id FROM tenants WHERE id = $1 FOR NO KEY UPDATE", values![&found.tenant]).await?;
                 let count = "SELECT count(*) AS stars FROM generations WHERE tenant_id = $1 AND starred";
                 if change.one(count, values![&found.tenant]).await?.get::<usize>("stars")? >= most {
                     return Err(Refusal::StarsFull { most }.into());

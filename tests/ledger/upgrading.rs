@@ -319,7 +319,8 @@ async fn processes_of_two_versions_share_keys() {
 }
 
 /// The statements of the version with seven migrations: it ends a generation, and finds those that it deletes.
-const OLD_END: &str = "UPDATE generations SET status = 'succeeded', artifacts = '[]', finished_at = $2, expires_at = $2,
+const OLD_END: &str =
+    "UPDATE generations SET status = 'succeeded', artifacts = '[]', finished_at = $2, expires_at = $2,
      lease_owner = NULL, lease_expires_at = NULL WHERE id = $1";
 const OLD_OVERDUE: &str = "SELECT id FROM generations WHERE expires_at <= $1 ORDER BY expires_at, id";
 

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::join_all};
-use latentd::generation::{Draw, EventKind, GenerationId, ImageInfluence, InputImage, OwnerChange, Source, Status, TenantEvent};
+use latentd::generation::{
+    Draw, EventKind, GenerationId, ImageInfluence, InputImage, OwnerChange, Source, Status, TenantEvent,
+};
 use latentd::ledger::{Acceptance, Hint, Outcome, Store};
 
 use crate::place::{

@@ -14,11 +14,11 @@ use sqlx::{
 use tokio::{sync::broadcast, time::timeout};
 
 use super::Postgres;
+use crate::generation::OwnerChange;
 use crate::ledger::{
     Hint, Result,
     dialect::{Dialect, Hints, Value},
 };
-use crate::generation::OwnerChange;
 
 const CHANNEL: &str = "latentd";
 
