@@ -218,6 +218,7 @@ pub struct Database {
 pub struct Retention {
     pub finished_s: Seconds,
     pub sweep_interval_s: Seconds,
+    pub max_starred: usize,
     pub orphan_age_s: Seconds,
 }
 

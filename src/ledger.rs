@@ -197,6 +197,8 @@ pub struct ListQuery {
     pub tenant: Option<String>,
     /// Only dead generations, which were given up after crashes.
     pub dead: bool,
+    /// Only generations with a star, or without one.
+    pub starred: Option<bool>,
 }
 
 /// A page of a list.
@@ -231,6 +233,10 @@ pub enum Refusal {
     IdTaken,
     #[error("the generation is not finished")]
     NotFinished,
+    #[error("the generation has not succeeded")]
+    NotSucceeded,
+    #[error("{most} generations of this tenant have stars already")]
+    StarsFull { most: usize },
 }
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;

@@ -19,6 +19,7 @@ mod memory;
 mod new_key;
 mod offload;
 mod operating;
+mod owning;
 mod rules;
 mod throughput;
 mod unaccepted_files;
@@ -61,7 +62,7 @@ pub use offload::{AT_ONCE_BYTES, offload};
 pub use operating::Unready;
 pub use rules::CatalogueRules;
 pub use throughput::{Pace, Throughput};
-pub use watch_tenant::TenantWatched;
+pub use watch_tenant::{TenantWatched, WatchedOfTenant};
 
 /// The tenant of requests without a key.
 pub const ANONYMOUS: &str = "default";
@@ -301,28 +302,7 @@ impl Service {
         self.view(record).await
     }
 
-    /// Erases a finished generation and its artifacts.
-    pub async fn delete(&self, access: Access<'_>, id: GenerationId) -> Result<(), ServiceError> {
-        let tenant = live::tenant_number(&self.find(access, id).await?.tenant);
-        self.query(self.0.store.delete(id)).await?.ok_or(ServiceError::NotFound)?;
-        match self.0.store.is_shared() {
-            // The hint also comes back to this process, which then informs its own watchers.
-            true => self.0.outbox.tell(Hint::Erased(id, tenant)),
-            false => self.0.live.erased(tenant, id),
-        }
-        self.erase_blobs(id).await;
-        Ok(())
-    }
-
-    /// Erases the files of a generation that has no record. If this fails, the files stay until the next sweep.
-    async fn erase_blobs(&self, id: GenerationId) {
-        if let Err(error) = self.0.blobs.delete_generation(id).await {
-            tracing::warn!(%id, %error, "files without a generation stay for now");
-        }
-    }
-
-    /// A generation and its artifact `index`. [`ServiceError::NotFound`] if the generation has not succeeded or has no
-    /// such artifact.
+    /// Artifact `index` of a generation that succeeded, and the generation; otherwise [`ServiceError::NotFound`].
     pub async fn artifact(
         &self,
         access: Access<'_>,

@@ -52,6 +52,8 @@ mod schema;
 mod sdapi;
 #[path = "http_routes/silence.rs"]
 mod silence;
+#[path = "http_routes/stars.rs"]
+mod stars;
 #[path = "http_routes/tenant_events.rs"]
 mod tenant_events;
 #[path = "http_routes/tenants.rs"]

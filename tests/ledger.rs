@@ -48,6 +48,8 @@ mod shared;
 mod sharing;
 #[path = "ledger/speed.rs"]
 mod speed;
+#[path = "ledger/starring.rs"]
+mod starring;
 #[path = "ledger/upgrading.rs"]
 mod upgrading;
 #[path = "ledger/usage.rs"]
@@ -136,6 +138,9 @@ macro_rules! conformance {
             ending::only_finished_generations_are_deleted,
             ending::unknown_ids_return_nothing,
             ending::retention_starts_when_a_generation_ends,
+            starring::a_star_keeps_a_generation_until_it_is_taken_away,
+            starring::only_generations_that_succeeded_have_stars,
+            starring::a_tenant_has_a_bound_of_stars,
             listing::pages_are_newest_first,
             listing::pages_go_forward_and_backward,
             listing::pages_are_filtered,

@@ -76,13 +76,13 @@ export const wait = (id) => call('GET', one(id), { prefer: 'wait=60' });
 export const get = (id, signal) => call('GET', one(id), { signal });
 export const cancel = (id) => call('POST', `${one(id)}/cancel`);
 export const erase = (id) => call('DELETE', one(id));
+/** Gives a generation a star, or takes the star away. */
+export const star = (id, starred) => call(starred ? 'PUT' : 'DELETE', `${one(id)}/star`);
 
 /** A page of generations, newest first. `after` is the last id of the previous page. */
-export function list({ limit, status, after }) {
-  const query = new URLSearchParams({ limit });
-  if (status) query.set('status', status);
-  if (after) query.set('after', after);
-  return call('GET', `v1/images?${query}`);
+export function list({ limit, ...filters }) {
+  const set = Object.entries(filters).filter(([, value]) => value !== undefined);
+  return call('GET', `v1/images?${new URLSearchParams([['limit', limit], ...set])}`);
 }
 
 export const models = async () => (await call('GET', 'v1/models')).data;
@@ -102,13 +102,11 @@ export const allEventsUrl = () => 'v1/events';
 /** The URL of a picture that was uploaded with a request. */
 export const uploadUrl = (sha256) => `v1/uploads/${sha256}`;
 
-/** The bytes of a picture. `image` is an image of a generation object, or one that this browser keeps (`blob`). */
-export async function bytes(image) {
-  return image.blob ?? send('GET', local(image.url), { accept: '*/*', read: (response) => response.blob() });
-}
+/** The bytes of a picture. `image` is an image of a generation object. */
+export const bytes = (image) => send('GET', local(image.url), { accept: '*/*', read: (response) => response.blob() });
 
 /** Whether a browser cannot load the URL by itself: it needs the key, which only `fetch` sends. */
-export const needsKey = (url) => key() !== null && !url.startsWith('blob:') && !/[?&]sig=/.test(url);
+export const needsKey = (url) => key() !== null && !/[?&]sig=/.test(url);
 
 /** Loads a picture of the server into an `<img>`. */
 export async function show(img, url) {

@@ -16,14 +16,12 @@ export class Card {
    * @param {object} generation the generation object of the API
    * @param {{use(generation: object): void, start(image: object): void, open(card: Card, index: number): void, removed(card: Card): void,
    *   announce(text: string, seen?: boolean): void, copy(text: string): void, finished(card: Card): void,
-   *   more(params: object): void, star(card: Card): void, chosen(card: Card): void,
+   *   more(params: object): void, changed(): void, chosen(card: Card): void,
    *   schemaOf(model: string): object | undefined}} page
    */
   constructor(generation, page) {
     this.page = page;
     this.id = generation.id;
-    /** Whether this browser keeps the generation. */
-    this.starred = false;
     this.build(generation);
     this.update(generation);
     if (!isTerminal(generation.status)) this.stop = watch(this.id, (name, data) => this.hear(name, data));
@@ -66,7 +64,7 @@ export class Card {
     }
   }
 
-  /** Deletes the generation on the server and in this browser. Rejects with a Problem. */
+  /** Deletes the generation. Rejects with a Problem. */
   async erase() {
     await api.erase(this.id).catch((problem) => {
       if (problem.status !== 404) throw problem;
@@ -74,25 +72,33 @@ export class Card {
     this.remove();
   }
 
-  /** Shows whether this browser keeps the generation. */
-  mark(starred) {
-    this.starred = starred;
-    this.star.setAttribute('aria-pressed', starred);
-    this.element.toggleAttribute('data-starred', starred);
-    this.age();
+  /** Gives the generation a star, so that the server keeps it, or takes the star away. */
+  async toggleStar() {
+    if (this.starring) return;
+    this.starring = true;
+    try {
+      this.update(await api.star(this.id, !this.generation.starred));
+      this.page.announce(this.generation.starred ? 'Starred. The server keeps the picture.' : 'The star is gone.');
+    } catch (problem) {
+      this.page.announce(problem.message, true);
+    }
+    this.starring = false;
   }
 
   /** Shows the state of a generation object. */
   update(generation) {
     const before = this.generation?.status;
-    const moved = Boolean(this.generation?.apart) !== Boolean(generation.apart);
+    const wasStarred = this.generation?.starred ?? false;
     this.generation = generation;
     this.element.dataset.status = generation.status;
     for (const image of this.images) this.tiles[image.index]?.show(image);
     this.warn(generation.warnings ?? []);
     this.progress(generation.progress);
     this.age();
-    if (generation.status !== before || moved) this.showActions();
+    this.star.setAttribute('aria-pressed', generation.starred);
+    this.element.toggleAttribute('data-starred', generation.starred);
+    if (before !== undefined && generation.starred !== wasStarred) this.page.changed();
+    if (generation.status !== before) this.showActions();
     if (generation.status === before) return;
     if (!this.active) this.stop?.();
     if (before !== undefined) this.page.announce(`${this.caption(generation.params)}: ${this.status.textContent}`);
@@ -102,7 +108,7 @@ export class Card {
   /** Updates the text about the time until the generation is deleted. */
   age() {
     if (!this.generation) return;
-    const text = expiryText(this.generation, this.starred);
+    const text = expiryText(this.generation);
     if (this.expiry.textContent !== text) this.expiry.textContent = text;
     this.expiry.hidden = text === '';
   }
@@ -125,7 +131,7 @@ export class Card {
     this.warnings = element('ul', { class: 'warnings', 'aria-label': 'Warnings', hidden: true });
     this.bar = element('progress', { max: 100, 'aria-label': 'Progress' });
     this.actions = element('div', { class: 'actions' });
-    this.star = iconButton('star', 'Star: keep in this browser', () => this.page.star(this));
+    this.star = iconButton('star', 'Star: keep this picture', () => this.toggleStar());
     this.star.classList.add('star');
     this.choice = element('input', { type: 'checkbox', 'aria-label': `Select: ${prompt}`, onchange: () => this.page.chosen(this) });
     this.element = element(
@@ -167,7 +173,6 @@ export class Card {
 
   /** Asks for new URLs of the pictures, because the old ones have expired. */
   async renew() {
-    if (this.generation.apart) return;
     const generation = await api.get(this.id).catch(() => null);
     if (generation) this.update(generation);
   }

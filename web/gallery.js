@@ -4,7 +4,6 @@ import * as api from './api.js';
 import { Card } from './card.js';
 import { mainField } from './element.js';
 import { follow, isFollowing, isTerminal } from './events.js';
-import * as stars from './stars.js';
 import * as tabs from './tabs.js';
 
 /** Generations per page of the list. */
@@ -15,13 +14,11 @@ const AGE_MS = 30_000;
 export const UNLISTED = 'latentd-page';
 
 export class Gallery {
-  /** @param {object} page the callbacks of `Card`, without `removed` and `star`, and `changed()` for a change of the cards */
+  /** @param {object} page the callbacks of `Card`, without `removed`; `changed()` also tells of new and removed cards */
   constructor(page) {
-    this.page = { ...page, removed: (card) => this.erased(card), star: (card) => this.star(card) };
+    this.page = { ...page, removed: (card) => this.erased(card) };
     /** @type {Map<string, Card>} */
     this.cards = new Map();
-    /** The generations that this browser keeps, by id. */
-    this.stars = new Map();
     this.list = document.getElementById('cards');
     this.more = document.getElementById('more');
     this.empty = document.getElementById('empty');
@@ -38,7 +35,6 @@ export class Gallery {
     if (known || generation.metadata?.[UNLISTED]) return known;
     const card = new Card(generation, this.page);
     this.cards.set(card.id, card);
-    card.mark(this.stars.has(card.id));
     const follower = [...this.list.children].find((element) => element.dataset.id < card.id);
     card.element.dataset.id = card.id;
     this.list.insertBefore(card.element, follower ?? null);
@@ -53,12 +49,9 @@ export class Gallery {
     return this.add(generation);
   }
 
-  /** Loads running and queued generations, the newest others, and those that this browser keeps. */
+  /** Loads running and queued generations, and the newest others. */
   async load() {
-    this.stars = new Map((await stars.all()).map((generation) => [generation.id, generation]));
-    const page = await this.newest();
-    this.remember(page);
-    await this.addLost();
+    this.remember(await this.newest());
     this.loaded = true;
     this.empty.hidden = this.cards.size > 0;
     this.page.changed();
@@ -71,15 +64,14 @@ export class Gallery {
       const present = new Set(page.data.map(({ id }) => id));
       const oldest = page.has_more ? page.data.at(-1)?.id : '';
       for (const card of this.cards.values()) {
-        const missing = card.id >= oldest && !present.has(card.id) && !card.active && !card.generation.apart;
-        if (missing) this.lost(card);
+        if (card.id >= oldest && !present.has(card.id) && !card.active) this.forget(card);
       }
     } catch {
       // The banner says that the server does not answer.
     }
   }
 
-  /** Removes all cards, because another key may see others. Generations and stars stay as they are. */
+  /** Removes all cards, because another key may see others. Generations stay as they are. */
   clear() {
     this.loaded = false;
     for (const card of [...this.cards.values()]) this.forget(card);
@@ -118,6 +110,15 @@ export class Gallery {
     this.remember(page);
   }
 
+  /** Loads all generations with a star. */
+  async loadStarred() {
+    let page;
+    do {
+      page = await api.list({ limit: 100, starred: true, after: page?.last_id });
+      for (const generation of page.data) this.add(generation);
+    } while (page.has_more);
+  }
+
   /** Whether the server has older generations than the cards. */
   get hasOlder() {
     return !this.more.hidden;
@@ -133,22 +134,6 @@ export class Gallery {
     return this.shown.flatMap((card) => card.images.map((image) => ({ card, image })));
   }
 
-  /** Stars a generation, or removes its star. */
-  async star(card) {
-    try {
-      if (card.starred) {
-        await stars.forget(card.id);
-        this.unstarred(card);
-      } else {
-        await stars.keep(card.generation);
-        this.starred(card);
-      }
-      tabs.tell('starred', card.id);
-    } catch (problem) {
-      this.page.announce(problem.status === undefined ? `This browser cannot keep the picture: ${problem.message}` : problem.message, true);
-    }
-  }
-
   // Private methods.
 
   /** Reads the first page of generations and all that wait or run, and adds their cards. */
@@ -157,29 +142,21 @@ export class Gallery {
     const pages = await Promise.all(lists);
     for (const generation of pages.flatMap((page) => page.data)) {
       const card = this.add(generation);
+      if (!card) continue;
+      const { status, starred } = card.generation;
       // An event may have arrived before this answer.
-      if (card?.active && (isTerminal(generation.status) || card.generation.status === 'queued')) card.update(generation);
+      const isNewer = card.active ? isTerminal(generation.status) || status === 'queued' : starred !== generation.starred;
+      if (isNewer) card.update(generation);
     }
     return pages[2];
-  }
-
-  /** Adds the starred generations that the server no longer has. */
-  async addLost() {
-    for (const generation of this.stars.values()) {
-      if (this.cards.has(generation.id)) continue;
-      const expired = generation.expires_at && new Date(generation.expires_at) < Date.now();
-      // A newer generation than the oldest of the list is on the server if the list has it.
-      const missing = expired || !this.last || generation.id > this.last || !this.hasOlder;
-      const there = missing ? null : await api.get(generation.id).catch((problem) => (problem.status === 404 ? null : generation));
-      this.add(there ?? stars.apart(generation));
-    }
   }
 
   /** An event of the stream of all own generations. */
   happened(name, id, data) {
     const card = this.cards.get(id);
     if (!card && name === 'queued') this.add(data.generation);
-    if (card && !card.active && (name === 'deleted' || name === 'gone')) this.lost(card);
+    if (card && !card.active && (name === 'deleted' || name === 'gone')) this.forget(card);
+    if (card && (name === 'starred' || name === 'unstarred')) card.update(data.generation);
   }
 
   /** A message of another tab. */
@@ -187,41 +164,12 @@ export class Gallery {
     const card = this.cards.get(id);
     if (kind === 'created' && !card) await api.get(id).then((generation) => this.add(generation), () => {});
     else if (kind === 'deleted' && card) this.forget(card);
-    else if (kind === 'starred') {
-      this.stars = new Map((await stars.all()).map((generation) => [generation.id, generation]));
-      if (card && this.stars.has(id)) this.starred(card);
-      else if (card) this.unstarred(card);
-      else await this.addLost();
-    }
-  }
-
-  starred(card) {
-    this.stars.set(card.id, card.generation);
-    card.mark(true);
-    this.page.announce('Starred. This browser keeps the picture even after the server has deleted it.');
-    this.page.changed();
-  }
-
-  unstarred(card) {
-    this.stars.delete(card.id);
-    card.mark(false);
-    // Only this browser had the picture.
-    if (card.generation.apart) this.forget(card);
-    this.page.changed();
-  }
-
-  /** The server no longer has a generation. */
-  async lost(card) {
-    const kept = (await stars.all()).find(({ id }) => id === card.id);
-    if (!this.cards.has(card.id)) return;
-    if (kept) card.update(stars.apart(kept));
-    else this.forget(card);
   }
 
   age() {
     for (const card of this.cards.values()) {
       const { expires_at: expires } = card.generation;
-      if (expires && new Date(expires) < Date.now()) this.lost(card);
+      if (expires && new Date(expires) < Date.now()) this.forget(card);
       else card.age();
     }
   }
@@ -233,7 +181,6 @@ export class Gallery {
 
   /** A generation was deleted by this page, or while it ran by another client. */
   erased(card) {
-    stars.forget(card.id).catch(() => {});
     tabs.tell('deleted', card.id);
     this.forget(card);
   }
@@ -244,7 +191,6 @@ export class Gallery {
     card.stop?.();
     card.element.remove();
     this.cards.delete(card.id);
-    this.stars.delete(card.id);
     this.empty.hidden = this.cards.size > 0;
     if (held) (neighbour ?? mainField()).focus();
     this.page.changed();

@@ -13,7 +13,7 @@ const MOST_SEARCHED = 2000;
 const FILTERS = {
   all: { name: 'All', holds: () => true },
   succeeded: { name: 'Finished', holds: (card) => card.generation.status === 'succeeded' },
-  starred: { name: 'Starred', holds: (card) => card.starred },
+  starred: { name: 'Starred', holds: (card) => card.generation.starred },
   failed: { name: 'Failed or canceled', holds: (card) => ['failed', 'canceled', 'expired'].includes(card.generation.status) },
 };
 
@@ -34,6 +34,8 @@ export class History {
     for (const card of cards.values()) {
       const text = `${card.element.getAttribute('aria-label')} ${card.generation.params.model} ${card.generation.params.seed}`.toLowerCase();
       const hidden = !holds(card) || !wanted.every((word) => text.includes(word));
+      // What has the focus must not disappear, such as the star of a card that loses it.
+      if (hidden && card.element.contains(document.activeElement)) this.filter.focus();
       if (card.element.hidden !== hidden) card.element.hidden = hidden;
       if (hidden) card.chosen = false;
     }
@@ -78,25 +80,27 @@ export class History {
     if (this.note.textContent !== text) this.note.textContent = text;
   }
 
-  /** How long the server keeps generations, as a finished one shows. */
+  /** How long the server keeps generations, as the finished ones show. */
   kept() {
-    const ended = [...this.page.gallery.cards.values()].map((card) => card.generation).find((one) => one.expires_at && one.finished_at);
-    if (!ended) return '';
-    const kept = duration((new Date(ended.expires_at) - new Date(ended.finished_at)) / 1000);
-    return `The server deletes pictures ${kept} after they are drawn. This browser keeps those with a star.`;
+    const ended = [...this.page.gallery.cards.values()].map((card) => card.generation).filter((one) => one.expires_at && one.finished_at);
+    if (ended.length === 0) return '';
+    // A generation whose star was taken away is kept longer.
+    const kept = Math.min(...ended.map((one) => new Date(one.expires_at) - new Date(one.finished_at)));
+    return `The server deletes pictures ${duration(kept / 1000)} after they are drawn. It keeps those with a star.`;
   }
 
-  /** Shows what matches, and loads older generations so that all are searched. */
+  /** Shows what matches, and loads older generations so that all are searched; those with a star need no search. */
   async find() {
     this.changed();
     const { gallery } = this.page;
     if (this.searching || (this.search.value.trim() === '' && this.filter.value === 'all')) return;
     this.searching = true;
     try {
-      while (gallery.hasOlder && gallery.cards.size < MOST_SEARCHED) {
+      while (this.filter.value !== 'starred' && gallery.hasOlder && gallery.cards.size < MOST_SEARCHED) {
         await gallery.loadOlder(100);
         this.changed();
       }
+      if (this.filter.value === 'starred') await gallery.loadStarred();
     } catch (problem) {
       this.page.announce(problem.message, true);
     }

@@ -71,7 +71,7 @@ async function decoded(file) {
 }
 
 /** The bytes of a file or blob as a data URL. */
-export function dataUrl(file) {
+function dataUrl(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.addEventListener('load', () => resolve(reader.result));

@@ -14,10 +14,9 @@ export function stateText(generation, progress, canceling) {
   return ended(generation);
 }
 
-/** When a generation is deleted, or that this browser keeps it. */
-export function expiryText({ expires_at: expires, status, apart }, starred, now = Date.now()) {
-  if (apart) return 'Starred: only this browser has this picture now.';
-  if (starred) return 'Starred: this browser keeps this picture.';
+/** When a generation is deleted, or that the server keeps it. */
+export function expiryText({ expires_at: expires, status, starred }, now = Date.now()) {
+  if (starred) return 'Starred: the server keeps this picture.';
   if (!expires) return '';
   const left = (new Date(expires) - now) / 1000;
   return left > 0 ? `${status === 'succeeded' ? 'Expires' : 'Is deleted'} in ${duration(left)}` : 'Expired';

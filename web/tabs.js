@@ -1,4 +1,4 @@
-// Messages between the tabs of this page: what one of them has created, deleted or starred.
+// Messages between the tabs of this page: what one of them has created or deleted.
 
 const channel = typeof BroadcastChannel === 'undefined' ? null : new BroadcastChannel(`latentd ${document.baseURI}`);
 

@@ -26,7 +26,9 @@ pub struct Record {
     pub created_at: OffsetDateTime,
     pub started_at: Option<OffsetDateTime>,
     pub finished_at: Option<OffsetDateTime>,
-    /// When the record and its artifacts are erased. Only finished generations have this time.
+    /// Whether the generation is kept until its star is taken away. Only generations that succeeded have stars.
+    pub starred: bool,
+    /// When the record and its artifacts are erased. Only finished generations without a star have this time.
     pub expires_at: Option<OffsetDateTime>,
     /// Grows with every change; used for `ETag`s.
     pub version: i64,

@@ -97,6 +97,10 @@ pub enum ApiError {
     RequestTimeout,
     #[error("the generation is not finished; cancel it first")]
     NotFinished,
+    #[error("only a generation that succeeded can have a star")]
+    NotSucceeded,
+    #[error("{most} of your generations have stars, which is the limit (retention.max_starred); take one away first")]
+    StarsFull { most: usize },
     #[error("the generation was canceled before it had a picture")]
     Canceled(GenerationId),
     #[error("the id belongs to another generation; choose a new one")]
@@ -185,6 +189,8 @@ impl ApiError {
             ApiError::MultipleImages(_) => (S::NOT_ACCEPTABLE, "multiple_images", "More than one picture"),
             ApiError::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "The request is too slow"),
             ApiError::NotFinished => (S::CONFLICT, "generation_not_finished", "The generation is not finished"),
+            ApiError::NotSucceeded => (S::CONFLICT, "generation_not_succeeded", "The generation has no pictures"),
+            ApiError::StarsFull { .. } => (S::CONFLICT, "stars_full", "Too many stars"),
             ApiError::Canceled(_) => (S::CONFLICT, "generation_canceled", "The generation was canceled"),
             ApiError::IdConflict => (S::CONFLICT, "id_conflict", "The id is taken"),
             ApiError::NotDead => (S::CONFLICT, "generation_not_dead", "The generation was not given up"),
@@ -394,6 +400,8 @@ impl IntoResponse for ApiError {
             }
             // Widely used SDKs retry every 409 unless this header forbids it.
             ApiError::NotFinished
+            | ApiError::NotSucceeded
+            | ApiError::StarsFull { .. }
             | ApiError::Canceled(_)
             | ApiError::IdConflict
             | ApiError::NotDead

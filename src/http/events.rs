@@ -226,22 +226,24 @@ pub(super) async fn data(
 ) -> Result<Value, ServiceError> {
     match event.kind {
         EventKind::Started | EventKind::Retrying => Ok(with_id(&id, event.data.clone())),
-        EventKind::Queued => generation_data(state, base, (access, id), as_queued).await,
+        EventKind::Queued => Ok(shown(state, base, &as_queued(state.service.get(access, id).await?))),
         EventKind::Succeeded | EventKind::Failed | EventKind::Canceled | EventKind::Expired => {
-            generation_data(state, base, (access, id), |view| view).await
+            generation_data(state, base, (access, id)).await
         }
     }
 }
 
-/// The data of the events that contain the whole generation.
-async fn generation_data(
+/// The data of the events that contain the whole generation as it is now.
+pub(super) async fn generation_data(
     state: &AppState,
     base: &Base,
     (access, id): (Access<'_>, GenerationId),
-    seen: fn(View) -> View,
 ) -> Result<Value, ServiceError> {
-    let view = seen(state.service.get(access, id).await?);
-    Ok(json!({ "generation": generation::object(&view, state.service.pace(), &state.signer, base) }))
+    Ok(shown(state, base, &state.service.get(access, id).await?))
+}
+
+fn shown(state: &AppState, base: &Base, view: &View) -> Value {
+    json!({ "generation": generation::object(view, state.service.pace(), &state.signer, base) })
 }
 
 /// The generation as it was when it was accepted, for readers who replay its history from the beginning.
@@ -252,6 +254,7 @@ fn as_queued(view: View) -> View {
         attempt: 0,
         started_at: None,
         finished_at: None,
+        starred: false,
         expires_at: None,
         cancel_requested: false,
         ..view.record

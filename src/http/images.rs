@@ -18,6 +18,7 @@ use super::{
     url, urlencoded,
 };
 use crate::{
+    generation::GenerationId,
     ledger::ListQuery,
     service::{Service, View},
 };
@@ -79,6 +80,30 @@ pub async fn cancel(
         true => Ok(answer.into_response()),
         false => Ok((success::ACCEPTED, answer).into_response()),
     }
+}
+
+/// `PUT /v1/images/{id}/star`: keeps a generation that succeeded.
+pub async fn star(State(state): State<AppState>, caller: Caller, base: Base, Id(id): Id) -> Result<Response, ApiError> {
+    set_star((&state, &caller, &base), id, true).await
+}
+
+/// `DELETE /v1/images/{id}/star`.
+pub async fn unstar(
+    State(state): State<AppState>,
+    caller: Caller,
+    base: Base,
+    Id(id): Id,
+) -> Result<Response, ApiError> {
+    set_star((&state, &caller, &base), id, false).await
+}
+
+async fn set_star(
+    (state, caller, base): (&AppState, &Caller, &Base),
+    id: GenerationId,
+    starred: bool,
+) -> Result<Response, ApiError> {
+    let view = state.service.star(caller.access(), id, starred).await?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], object(state, base, &view)).into_response())
 }
 
 /// `DELETE /v1/images/{id}`: erases a finished generation.

@@ -66,8 +66,9 @@ pub async fn listed<T: Serialize, const N: usize>(
         page.views.iter().map(|view| show(generation::object(view, pace, &state.signer, base), &view.record)).collect();
     let next = ids.last().filter(|_| page.has_more && query.before.is_none()).map(|last| {
         let (limit, after) = (Some(query.limit.to_string()), Some(last.to_string()));
-        let shared =
-            [("limit", limit), ("after", after), ("status", query.status.clone()), ("model", query.model.clone())];
+        let (status, model) = (query.status.clone(), query.model.clone());
+        let starred = query.starred.map(|starred| starred.to_string());
+        let shared = [("limit", limit), ("after", after), ("status", status), ("model", model), ("starred", starred)];
         (header::LINK, url::next_page(path, shared.into_iter().chain(own)))
     });
     let list = Page::of(data, &ids, page.has_more);
@@ -83,8 +84,9 @@ impl ListQuery {
         if after.is_some() && before.is_some() {
             fields.error("before", "conflict", "excludes after");
         }
-        let model = fields.text("model", 128);
-        ListQuery { limit, after, before, status: status.map(StatusFilter::text), model, ..ListQuery::default() }
+        let (model, starred) = (fields.text("model", 128), fields.flag("starred"));
+        let status = status.map(StatusFilter::text);
+        ListQuery { limit, after, before, status, model, starred, ..ListQuery::default() }
     }
 }
 
@@ -129,17 +131,18 @@ mod tests {
     #[test]
     fn a_list_is_narrowed_by_its_query() {
         let id = GenerationId::new();
-        let (query, errors) = read(&format!("limit=5&after={id}&status=queued&model=emoji"));
+        let (query, errors) = read(&format!("limit=5&after={id}&status=queued&model=emoji&starred=true"));
         assert_eq!((query.limit, query.after, query.before, errors.len()), (5, Some(id), None, 0));
         assert_eq!((query.status.as_deref(), query.model.as_deref()), (Some("queued"), Some("emoji")));
-        assert_eq!(read("").0.limit, 20);
+        assert_eq!(query.starred, Some(true));
+        assert_eq!((read("").0.limit, read("").0.starred), (20, None));
     }
 
     #[test]
     fn every_bad_parameter_is_named() {
-        let mut named = read("limit=0&status=done&after=x&colour=red").1;
+        let mut named = read("limit=0&status=done&after=x&colour=red&starred=yes").1;
         named.sort();
-        assert_eq!(named, ["/after", "/colour", "/limit", "/status"]);
+        assert_eq!(named, ["/after", "/colour", "/limit", "/starred", "/status"]);
         for limit in ["limit=101", "limit=null", "limit="] {
             assert_eq!(read(limit).1, ["/limit"]);
         }

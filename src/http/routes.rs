@@ -48,6 +48,8 @@ fn native_routes() -> Vec<Route> {
         endpoint(Method::PUT, "/v1/images/{id}", put(create::put)),
         endpoint(Method::DELETE, "/v1/images/{id}", delete(images::delete)),
         endpoint(Method::POST, "/v1/images/{id}/cancel", post(images::cancel)),
+        endpoint(Method::PUT, "/v1/images/{id}/star", put(images::star)),
+        endpoint(Method::DELETE, "/v1/images/{id}/star", delete(images::unstar)),
         endpoint(Method::GET, "/v1/images/{id}/events", get(events::events)),
         endpoint(Method::GET, "/v1/images/{id}/content/{n}", get(content::content)),
         endpoint(Method::GET, "/v1/images/{id}/preview", get(content::preview)),

@@ -23,7 +23,10 @@ use super::{
     sse,
     sse::Frame,
 };
-use crate::service::{ServiceError, TenantWatched, Watched};
+use crate::{
+    generation::OwnerChange,
+    service::{ServiceError, TenantWatched, Watched, WatchedOfTenant},
+};
 
 /// The event stream of the caller's tenant. Without `Last-Event-ID` and `after`, the stream begins with the next event.
 pub async fn events(
@@ -92,16 +95,26 @@ async fn frame(
     reader: &Reader,
     TenantWatched { id, number, watched }: TenantWatched,
 ) -> Result<Option<Frame>, ServiceError> {
-    let Some(watched) = watched else {
-        return Ok(Some(Frame::ephemeral("generation.deleted", &json!({ "id": id }))));
+    let of = (reader.access(), id);
+    let frame = match watched {
+        WatchedOfTenant::Watched(Watched::Progress(progress)) => {
+            return Ok(Some(events::progress_frame(&id, progress)));
+        }
+        WatchedOfTenant::Watched(Watched::Preview(preview)) => return Ok(events::preview_frame(&id, &preview)),
+        WatchedOfTenant::Watched(Watched::Event(event)) => {
+            let data = events::data(state, base, of, &event).await;
+            data.map(|data| number.map(|number| Frame::durable(number, event.kind.as_str(), &data)))
+        }
+        WatchedOfTenant::ChangedByOwner(change) => {
+            let data = match change {
+                OwnerChange::Deleted => Ok(json!({ "id": id })),
+                OwnerChange::Starred | OwnerChange::Unstarred => events::generation_data(state, base, of).await,
+            };
+            data.map(|data| Some(Frame::ephemeral(change.as_str(), &data)))
+        }
     };
-    Ok(match watched {
-        Watched::Progress(progress) => Some(events::progress_frame(&id, progress)),
-        Watched::Preview(preview) => events::preview_frame(&id, &preview),
-        Watched::Event(event) => match events::data(state, base, (reader.access(), id), &event).await {
-            Ok(data) => number.map(|number| Frame::durable(number, event.kind.as_str(), &data)),
-            Err(ServiceError::NotFound) => None,
-            Err(error) => return Err(error),
-        },
-    })
+    match frame {
+        Err(ServiceError::NotFound) => Ok(None),
+        frame => frame,
+    }
 }

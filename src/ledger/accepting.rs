@@ -1,5 +1,7 @@
 //! Changes that clients request: generations are accepted, canceled, queued again or erased.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde_json::json;
 
@@ -37,7 +39,7 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
             change.charge(acceptance, clock.get("now")?).await?;
             let vft = change.take_place(acceptance, clock.get("v")?).await?;
             let Acceptance { id, tenant, job, fingerprint, cost, .. } = acceptance;
-            let start_timeout = std::time::Duration::from_secs(job.start_timeout_s.into());
+            let start_timeout = Duration::from_secs(job.start_timeout_s.into());
             let text = format!(
                 "INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline, priority,
                      vft, cost, aged_at, fingerprint)
@@ -106,6 +108,39 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
             let told = json!({"id": id, "attempt": 0, "reason": "revived"});
             change.append(&[(id, EventKind::Retrying, told)]).await?;
             record(&row).map(Some)
+        })
+    }
+
+    /// Gives a generation that succeeded a star, or takes the star away. A generation with a star is kept; without it,
+    /// as long as one that ends now. `None` if there is no such generation.
+    ///
+    /// # Errors
+    /// [`Refusal::NotSucceeded`]; [`Refusal::StarsFull`] if `most` generations of the tenant have stars.
+    async fn star(&self, id: GenerationId, starred: bool, most: usize) -> Result<Option<Record>> {
+        atomically!(self, |change| {
+            let Some(row) = change.lock(id).await? else { return Ok(None) };
+            let found = record(&row)?;
+            if found.starred == starred {
+                return Ok(Some(found));
+            }
+            if !matches!(found.status, Status::Succeeded { .. }) {
+                return Err(Refusal::NotSucceeded.into());
+            }
+            if starred {
+                // The lock lasts until the commit, so the count is exact.
+                change.fetch("SELECT id FROM tenants WHERE id = $1 FOR NO KEY UPDATE", values![&found.tenant]).await?;
+                let count = "SELECT count(*) AS stars FROM generations WHERE tenant_id = $1 AND starred";
+                if change.one(count, values![&found.tenant]).await?.get::<usize>("stars")? >= most {
+                    return Err(Refusal::StarsFull { most }.into());
+                }
+            }
+            // `expires_at` alone decides about deletion, also in processes that know no stars.
+            let kept = if starred { Duration::MAX } else { change.retention };
+            let text = format!(
+                "UPDATE generations SET starred = $2, expires_at = now() + $3, version = version + 1
+                 WHERE id = $1 RETURNING {COLUMNS}"
+            );
+            record(&change.one(&text, values![id, starred, kept]).await?).map(Some)
         })
     }
 

@@ -15,7 +15,7 @@ use crate::generation::{Artifact, EventKind, GenerationId, Problem};
 /// as soon as a newer program adds a column.
 pub const COLUMNS: &str =
     "id, tenant_id, params, status, attempt, fence, crash_count, dead, cancel_requested_at, created_at, started_at,
-     finished_at, expires_at, version, artifacts, problem, vft, fingerprint";
+     finished_at, expires_at, version, artifacts, problem, vft, fingerprint, starred";
 
 /// Runs the block in one transaction, as a whole or not at all. Runs it again if other transactions conflict with it.
 macro_rules! atomically {

@@ -193,6 +193,7 @@ fn listing(query: &ListQuery, ascending: bool, limit: usize) -> (String, Vec<Val
     }
     values.push(limit.into());
     let (dead, order) = (if query.dead { " AND dead" } else { "" }, if ascending { "" } else { " DESC" });
-    text += &format!("{dead} ORDER BY id{order} LIMIT ${}", values.len());
+    let starred = query.starred.map_or("", |starred| if starred { " AND starred" } else { " AND NOT starred" });
+    text += &format!("{dead}{starred} ORDER BY id{order} LIMIT ${}", values.len());
     (text, values)
 }

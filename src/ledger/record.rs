@@ -14,10 +14,11 @@ pub fn record(row: &Row) -> Result<Record> {
     let id = row.get("id")?;
     let read = || -> Result<Record, Unreadable> {
         Ok(from_row!(row => Record {
-            id, attempt, crash_count, dead, created_at, started_at, finished_at, expires_at, version;
+            id, attempt, crash_count, dead, starred, created_at, started_at, finished_at, version;
             tenant: row.get("tenant_id")?,
             job: row.json("params")?,
             status: status(row)?,
+            expires_at: if row.get("starred")? { None } else { row.get("expires_at")? },
             cancel_requested: row.get::<Option<i64>>("cancel_requested_at")?.is_some()
         }))
     };

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use crate::generation::{GenerationId, Preview, Progress};
+use crate::generation::{GenerationId, OwnerChange, Preview, Progress};
 
 use super::Lease;
 
@@ -41,8 +41,8 @@ pub enum Hint {
     Changed(GenerationId),
     /// A running generation is to be canceled.
     Canceled(GenerationId),
-    /// A client has erased this generation; the number stands for its tenant.
-    Erased(GenerationId, u64),
+    /// A client has changed this finished generation; the number stands for its tenant.
+    ChangedByOwner(OwnerChange, GenerationId, u64),
 }
 
 /// A worker's heartbeat.

@@ -13,6 +13,8 @@ pub struct AcceptPolicy {
     pub max_wait: Duration,
     /// Default of `start_timeout_s`, in seconds.
     pub start_timeout_s: u32,
+    /// Maximum number of generations of a tenant that have a star.
+    pub max_starred: usize,
     /// How long an idempotency key identifies its generation.
     pub idempotency: Duration,
     /// Maximum number of attempts before a generation fails.
@@ -41,6 +43,7 @@ impl AcceptPolicy {
             max_queued: config.queue.max_queued.get(),
             max_wait: config.queue.max_wait_s.into(),
             start_timeout_s: config.queue.start_timeout_s,
+            max_starred: config.retention.max_starred,
             idempotency: config.queue.idempotency_s.into(),
             max_attempts: config.queue.max_attempts,
             run_timeout_s: run_timeout.as_secs_f64().ceil() as u32,

@@ -103,7 +103,7 @@ impl Bus {
             }
             Hint::DrainChanged => self.drain.announce(),
             Hint::KeysChanged => self.keys.clear(),
-            Hint::Erased(id, tenant) => self.live.erased(tenant, id),
+            Hint::ChangedByOwner(change, id, tenant) => self.live.changed_by_owner(change, id, tenant),
             Hint::Canceled(id) => self.live.cancel(id, Reason::Canceled),
             Hint::Changed(id) => {
                 self.live.announce();

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{Cancel, Reason},
-    generation::GenerationId,
+    generation::{GenerationId, OwnerChange},
     ledger::{Lease, Report, Snapshot},
 };
 
@@ -35,22 +35,22 @@ struct Shared {
     entries: Mutex<HashMap<GenerationId, Entry>>,
     /// Changes whenever a durable event of any generation may have been written.
     events: watch::Sender<()>,
-    erasures: Erasures,
+    owner_changes: OwnerChanges,
 }
 
-/// Sends the id of each generation that a client has erased, with its `tenant_number`.
+/// Sends what clients have done with finished generations, each with its `tenant_number`.
 #[derive(Debug)]
-struct Erasures(broadcast::Sender<(u64, GenerationId)>);
+struct OwnerChanges(broadcast::Sender<(u64, GenerationId, OwnerChange)>);
 
-impl Default for Erasures {
-    fn default() -> Erasures {
-        Erasures(broadcast::channel(MOST_ERASED).0)
+impl Default for OwnerChanges {
+    fn default() -> OwnerChanges {
+        OwnerChanges(broadcast::channel(MOST_OWNER_CHANGES).0)
     }
 }
 
-/// Maximum number of erasures that a watcher may be behind. A watcher that is further behind misses the oldest
-/// erasures.
-const MOST_ERASED: usize = 1000;
+/// Maximum number of such changes that a watcher may be behind. A watcher that is further behind misses the oldest
+/// changes.
+const MOST_OWNER_CHANGES: usize = 1000;
 
 /// A number that stands for a tenant in messages between processes: the first bytes of the SHA-256 of its id.
 pub fn tenant_number(tenant: &str) -> u64 {
@@ -102,15 +102,15 @@ impl Live {
         self.0.events.subscribe()
     }
 
-    /// Tells the watchers of a tenant that a client has erased a generation. `tenant` is a `tenant_number`.
-    pub fn erased(&self, tenant: u64, id: GenerationId) {
+    /// Tells the watchers of a tenant what a client has done with a finished generation. `tenant` is a `tenant_number`.
+    pub fn changed_by_owner(&self, change: OwnerChange, id: GenerationId, tenant: u64) {
         // Sending fails only if nobody watches.
-        let _ = self.0.erasures.0.send((tenant, id));
+        let _ = self.0.owner_changes.0.send((tenant, id, change));
     }
 
-    /// A channel that receives the erasures of all tenants from now on.
-    pub(super) fn erasures(&self) -> broadcast::Receiver<(u64, GenerationId)> {
-        self.0.erasures.0.subscribe()
+    /// A channel that receives from now on what clients of all tenants do with finished generations.
+    pub(super) fn owner_changes(&self) -> broadcast::Receiver<(u64, GenerationId, OwnerChange)> {
+        self.0.owner_changes.0.subscribe()
     }
 
     /// Tells the watchers of all generations that a durable event may have been written.

@@ -1,5 +1,5 @@
 //! Watches all generations of a tenant: their durable events in one order, the latest progress and previews of the
-//! running ones, and erasures.
+//! running ones, and what clients do with finished ones.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -19,7 +19,7 @@ use super::{
     live::{State, tenant_number},
 };
 use crate::{
-    generation::{EventKind, GenerationId, TenantEvent},
+    generation::{EventKind, GenerationId, OwnerChange, TenantEvent},
     ledger::{ListQuery, Reads, StoreError},
 };
 
@@ -46,8 +46,21 @@ pub struct TenantWatched {
     /// The number of a durable event among the tenant's events; a watcher can resume after it. `None` for progress,
     /// previews and erasures.
     pub number: Option<i64>,
-    /// `None`: a client has erased the generation.
-    pub watched: Option<Watched>,
+    pub watched: WatchedOfTenant,
+}
+
+/// What happened to a generation.
+#[derive(Clone, Debug)]
+pub enum WatchedOfTenant {
+    Watched(Watched),
+    /// A client has changed the finished generation.
+    ChangedByOwner(OwnerChange),
+}
+
+impl TenantWatched {
+    fn live(id: GenerationId, watched: Watched) -> TenantWatched {
+        TenantWatched { id, number: None, watched: WatchedOfTenant::Watched(watched) }
+    }
 }
 
 /// See [`Service::watch_tenant`](super::Service::watch_tenant).
@@ -59,7 +72,7 @@ pub(super) async fn watch(
     after: i64,
 ) -> Result<impl Stream<Item = Result<TenantWatched, ServiceError>> + Send + use<>, ServiceError> {
     // The subscription precedes the first read, so that no event is missed between the two.
-    let (events, erasures) = (live.all_events(), live.erasures());
+    let (events, owner_changes) = (live.all_events(), live.owner_changes());
     let query = ListQuery {
         limit: MOST_RUNNING + MOST_LATER,
         tenant: Some(tenant.to_string()),
@@ -79,7 +92,7 @@ pub(super) async fn watch(
         tenant,
         after,
         events,
-        erasures,
+        owner_changes,
         has_all: false,
         poll,
         looks,
@@ -101,7 +114,7 @@ struct Watcher {
     /// Number of the last durable event that was read.
     after: i64,
     events: Receiver<()>,
-    erasures: broadcast::Receiver<(u64, GenerationId)>,
+    owner_changes: broadcast::Receiver<(u64, GenerationId, OwnerChange)>,
     /// Whether the last read found no more events.
     has_all: bool,
     poll: Interval,
@@ -146,12 +159,13 @@ impl Watcher {
                 self.events.mark_unchanged();
                 self.has_all = false;
             }
-            erased = self.erasures.recv() => match erased {
-                Ok((tenant, id)) if tenant == tenant_number(&self.tenant) => {
+            changed = self.owner_changes.recv() => match changed {
+                Ok((tenant, id, change)) if tenant == tenant_number(&self.tenant) => {
                     self.leave(id);
-                    self.due.push_back(TenantWatched { id, number: None, watched: None });
+                    let watched = WatchedOfTenant::ChangedByOwner(change);
+                    self.due.push_back(TenantWatched { id, number: None, watched });
                 }
-                // Another tenant's generation was erased, or this watcher was too slow and missed some erasures.
+                // Another tenant's generation was changed, or this watcher was too slow and missed some changes.
                 _ => {}
             },
             _ = self.poll.tick() => self.has_all = false,
@@ -179,7 +193,8 @@ impl Watcher {
                 | EventKind::Canceled
                 | EventKind::Expired => self.leave(id),
             }
-            self.due.push_back(TenantWatched { id, number: Some(number), watched: Some(Watched::Event(event)) });
+            let watched = WatchedOfTenant::Watched(Watched::Event(event));
+            self.due.push_back(TenantWatched { id, number: Some(number), watched });
         }
     }
 
@@ -217,22 +232,14 @@ impl Watcher {
             if state.progress != running.progress {
                 running.progress = state.progress;
                 let progress = state.progress.map(Watched::Progress);
-                self.due.extend(progress.map(|watched| TenantWatched {
-                    id: *id,
-                    number: None,
-                    watched: Some(watched),
-                }));
+                self.due.extend(progress.map(|watched| TenantWatched::live(*id, watched)));
             }
             for preview in state.previews {
                 let step = (preview.index, preview.step);
                 if !running.previews.contains(&step) {
                     running.previews.retain(|(index, _)| *index != preview.index);
                     running.previews.push(step);
-                    self.due.push_back(TenantWatched {
-                        id: *id,
-                        number: None,
-                        watched: Some(Watched::Preview(preview)),
-                    });
+                    self.due.push_back(TenantWatched::live(*id, Watched::Preview(preview)));
                 }
             }
         }

@@ -54,6 +54,10 @@ impl Accepts for SilentStore {
         pending().await
     }
 
+    async fn star(&self, _: GenerationId, _: bool, _: usize) -> Result<Option<Record>, StoreError> {
+        pending().await
+    }
+
     async fn delete(&self, _: GenerationId) -> Result<Option<Record>, StoreError> {
         pending().await
     }

@@ -154,6 +154,35 @@ async fn tenants_see_only_their_own_events() {
 }
 
 #[tokio::test]
+async fn stars_are_told_to_the_tenant_alone() {
+    let api = TestApi::open(&[]).await;
+    let other = api.key("other", 5).await;
+    let mut own = Reader::open(&api, "/v1/events", &[]).await;
+    let mut others = Reader::open(&api, "/v1/events", &[("authorization", &other)]).await;
+    own.until(|event| event.get("retry").is_some()).await;
+    others.until(|event| event.get("retry").is_some()).await;
+    let id = api.create(json!({"prompt": "first"})).await;
+    api.succeed(api.begin().await, PNG).await;
+    own.until_named("generation.succeeded").await;
+    for (method, name, starred) in [
+        (axum::http::Method::PUT, "generation.starred", true),
+        (axum::http::Method::DELETE, "generation.unstarred", false),
+    ] {
+        assert_eq!(api.act(method, &format!("/v1/images/{id}/star")).await.status, 200);
+        let seen = own.until_named(name).await;
+        let told = seen.last().unwrap();
+        let generation = &told["data"]["generation"];
+        assert_eq!((&generation["id"], &generation["starred"]), (&json!(id), &json!(starred)));
+        assert_eq!(told.get("id"), None);
+    }
+    let request = post(&json!({"prompt": "second"}), &[("authorization", &other)]);
+    assert_eq!(api.ask(request).await.status, 202);
+    let seen = others.until_named("generation.queued").await;
+    let names: Vec<_> = seen.iter().filter_map(|event| event["event"].as_str()).collect();
+    assert!(!names.iter().any(|name| name.ends_with("starred")), "{names:?}");
+}
+
+#[tokio::test]
 async fn a_deletion_is_told_to_the_tenant_alone() {
     let api = TestApi::open(&[]).await;
     let other = api.key("other", 5).await;

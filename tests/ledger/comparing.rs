@@ -15,6 +15,7 @@ use crate::place::{
 };
 
 const MAX_QUEUED: usize = 7;
+const MAX_STARRED: usize = 2;
 const TENANTS: [&str; 3] = ["default", "two", "free"];
 const KEYS: [&str; 2] = ["first", "second"];
 const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
@@ -43,6 +44,10 @@ enum Operation {
     },
     Cancel(usize),
     Delete(usize),
+    Star {
+        which: usize,
+        starred: bool,
+    },
     Revive(usize),
     Reap {
         all: bool,
@@ -106,6 +111,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
             .prop_map(|(lease, how, is_kept)| Operation::Finish { lease, how, is_kept }),
         4 => which().prop_map(Operation::Cancel),
         3 => which().prop_map(Operation::Delete),
+        6 => (which(), prop::bool::weighted(0.7)).prop_map(|(which, starred)| Operation::Star { which, starred }),
         3 => which().prop_map(Operation::Revive),
         6 => (prop::bool::weighted(0.3), 1..4u32, prop::bool::weighted(0.2))
             .prop_map(|(all, max_crashes, is_delayed)| Operation::Reap { all, max_crashes, is_delayed }),
@@ -195,6 +201,15 @@ impl Both {
                 self.model.cancel(id);
             }
             Operation::Delete(which) => self.delete(which).await,
+            Operation::Star { which, starred } => {
+                let id = self.any(which);
+                let done = match self.store().star(id, starred, MAX_STARRED).await {
+                    Ok(record) => record.map(|record| record.starred == starred),
+                    Err(StoreError::Refused(Refusal::NotSucceeded | Refusal::StarsFull { .. })) => Some(false),
+                    Err(error) => panic!("{error}"),
+                };
+                assert_eq!(done, self.model.star(id, starred, MAX_STARRED));
+            }
             Operation::Revive(which) => {
                 let dead = self.model.rows.iter().find(|(_, row)| row.is_dead).map(|(id, _)| *id);
                 let id = dead.filter(|_| which % 4 != 0).unwrap_or_else(|| self.any(which));
@@ -329,7 +344,13 @@ impl Both {
                 (row.ask.tenant, row.crashes, row.is_dead, row.has_started)
             );
             assert_eq!(record.finished_at.is_some(), record.status.is_terminal());
-            assert_eq!(record.expires_at, record.finished_at.map(|at| at + HOUR));
+            assert_eq!(record.starred, row.is_starred);
+            match record.finished_at.map(|at| at + HOUR) {
+                _ if row.is_starred => assert_eq!(record.expires_at, None),
+                // The retention began again.
+                expires_at if row.was_starred => assert!(record.expires_at >= expires_at),
+                expires_at => assert_eq!(record.expires_at, expires_at),
+            }
             match &record.status {
                 Status::Succeeded { artifacts } => assert_eq!(artifacts, &[artifact()]),
                 Status::Failed { problem } => assert!(!problem.code.is_empty()),

@@ -70,6 +70,9 @@ pub struct Row {
     /// The worker, and whether the lease has ended.
     pub lease: Option<(usize, bool)>,
     pub history: Vec<EventKind>,
+    pub is_starred: bool,
+    /// Whether a star was taken away.
+    pub was_starred: bool,
 }
 
 impl Row {
@@ -126,6 +129,8 @@ impl Model {
             is_delayed: false,
             lease: None,
             history: vec![EventKind::Queued],
+            is_starred: false,
+            was_starred: false,
         };
         self.rows.insert(ask.id, row);
         if let Some((key, false)) = ask.key {
@@ -256,6 +261,23 @@ impl Model {
         row.change("queued", EventKind::Retrying);
         (row.attempt, row.crashes, row.is_dead, row.has_started, row.is_delayed) = (0, 0, false, false, false);
         true
+    }
+
+    /// Whether the generation now is as asked; `None` if there is none.
+    pub fn star(&mut self, id: GenerationId, starred: bool, most: usize) -> Option<bool> {
+        let row = self.rows.get(&id)?;
+        let of_tenant = self.rows.values().filter(|other| other.ask.tenant == row.ask.tenant && other.is_starred);
+        let is_full = of_tenant.count() >= most;
+        if row.is_starred == starred {
+            return Some(true);
+        }
+        if row.status != "succeeded" || starred && is_full {
+            return Some(false);
+        }
+        let row = self.rows.get_mut(&id)?;
+        (row.is_starred, row.was_starred) = (starred, !starred);
+        row.version += 1;
+        Some(true)
     }
 
     pub fn delete(&mut self, id: GenerationId) {

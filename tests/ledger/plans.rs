@@ -147,7 +147,7 @@ async fn sqlite_uses_an_index_for_every_list() {
     let mut connection = SqliteConnection::connect(&file).await.unwrap();
     let id = GenerationId::new();
     let word = || Some("word".to_owned());
-    for bits in 0..64 {
+    for bits in 0..128 {
         let query = ListQuery {
             limit: 20,
             after: (bits & 1 != 0).then_some(id),
@@ -156,6 +156,7 @@ async fn sqlite_uses_an_index_for_every_list() {
             model: word().filter(|_| bits & 8 != 0),
             tenant: word().filter(|_| bits & 16 != 0),
             dead: bits & 32 != 0,
+            starred: (bits & 64 != 0).then_some(true),
         };
         statements.0.lock().unwrap().clear();
         latentd::ledger::Reads::list(&store, &query).await.unwrap();

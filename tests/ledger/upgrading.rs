@@ -1,6 +1,6 @@
 //! Tests of databases that an earlier version has written.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use latentd::generation::{Artifact, EventKind, Facts, Format, GenerationId, KeyTerms, Status};
 use latentd::ledger::{Acceptance, Counts, Crew, KeyRecord, ListQuery, Outcome, Refusal, StoreError};
@@ -14,7 +14,7 @@ use sqlx::{
 };
 
 use crate::place::{
-    LAST, PgPlace, Place, SqlitePlace, accept, artifact, claim, claim_one, crew, generation, get, history, ids,
+    HOUR, LAST, PgPlace, Place, SqlitePlace, accept, artifact, claim, claim_one, crew, generation, get, history, ids,
     problem, reap_all, reap_late, request,
 };
 
@@ -316,6 +316,49 @@ async fn processes_of_two_versions_share_keys() {
         let found = sqlx::query(OLD_FIND).bind(id).fetch_all(&mut old).await.unwrap();
         assert_eq!(found.len() == 1, is_found, "{id}");
     }
+}
+
+/// The statements of the version with seven migrations: it ends a generation, and finds those that it deletes.
+const OLD_END: &str =
+    "UPDATE generations SET status = 'succeeded', artifacts = '[]', finished_at = $2, expires_at = $2,
+     lease_owner = NULL, lease_expires_at = NULL WHERE id = $1";
+const OLD_OVERDUE: &str = "SELECT id FROM generations WHERE expires_at <= $1 ORDER BY expires_at, id";
+
+/// While processes are replaced one by one, those of the previous version delete no generation with a star.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_of_two_versions_share_stars() {
+    let Some(place) = PgPlace::new().await else { return };
+    let mut old = PgConnection::connect(place.url()).await.unwrap();
+    earlier("postgres", 7).await.run(&mut old).await.unwrap();
+    let store = place.open_with(Duration::ZERO).await;
+    let ids = accept(&*store, 3).await;
+    claim(&*store, 3).await;
+    let now = time::OffsetDateTime::now_utc();
+    for id in &ids {
+        sqlx::query(OLD_END).bind(uuid(*id)).bind(now).execute(&mut old).await.unwrap();
+    }
+    assert!(!get(&*store, ids[0]).await.starred);
+    store.star(ids[0], true, 9).await.unwrap().unwrap();
+    store.star(ids[1], true, 9).await.unwrap().unwrap();
+    store.star(ids[1], false, 9).await.unwrap().unwrap();
+    let soon = now + HOUR;
+    let found: Vec<Uuid> = sqlx::query_scalar(OLD_OVERDUE).bind(soon).fetch_all(&mut old).await.unwrap();
+    assert_eq!(found, [uuid(ids[2]), uuid(ids[1])]);
+}
+
+/// Generations of a SQLite file of the version before have no stars, and can get them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn generations_of_an_earlier_version_can_have_stars() {
+    let place = SqlitePlace::new();
+    let mut connection = database(place.path(), 4).await;
+    let events = [EventKind::Queued, EventKind::Started, EventKind::Succeeded];
+    let id = insert(&mut connection, "succeeded", 1_700_000_000_000, &events).await;
+    connection.close().await.unwrap();
+    let store = place.open().await;
+    assert!(!get(&*store, id).await.starred);
+    assert_eq!(store.overdue_for_deletion(9).await.unwrap().len(), 1);
+    store.star(id, true, 1).await.unwrap().unwrap();
+    assert!(store.overdue_for_deletion(9).await.unwrap().is_empty());
 }
 
 /// A key of a SQLite file of the version before may do what it could.

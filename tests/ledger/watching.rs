@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::join_all};
-use latentd::generation::{Draw, EventKind, GenerationId, ImageInfluence, InputImage, Source, Status, TenantEvent};
+use latentd::generation::{
+    Draw, EventKind, GenerationId, ImageInfluence, InputImage, OwnerChange, Source, Status, TenantEvent,
+};
 use latentd::ledger::{Acceptance, Hint, Outcome, Store};
 
 use crate::place::{
@@ -169,7 +171,10 @@ pub async fn hints_reach_other_stores(place: &dyn Place) {
     let stores = place.open_many(2).await;
     let (id, _) = running(&*stores[0]).await;
     stores[0].hint(&[]).await.unwrap();
-    let sent = [Hint::Queued, Hint::Changed(id), Hint::Canceled(id)];
+    let changed = |change| Hint::ChangedByOwner(change, id, u64::MAX);
+    let [deleted, starred, unstarred] =
+        [OwnerChange::Deleted, OwnerChange::Starred, OwnerChange::Unstarred].map(changed);
+    let sent = [Hint::Queued, Hint::Changed(id), Hint::Canceled(id), deleted, starred, unstarred];
     stores[0].hint(&sent).await.unwrap();
     assert_eq!(stores[0].is_shared(), place.is_shared());
     if !place.is_shared() {

@@ -55,6 +55,11 @@ export class Server {
     return answer.json();
   }
 
+  /** Gives a generation a star, or takes the star away, as another client. */
+  star(id, starred = true) {
+    return this.json(`v1/images/${id}/star`, { method: starred ? "PUT" : "DELETE" });
+  }
+
   /** Draws a generation and returns it when it has ended. */
   draw(request, headers = {}) {
     return this.json("v1/images", { method: "POST", body: JSON.stringify(request), headers: { Prefer: "wait=60", ...headers } });

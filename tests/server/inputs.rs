@@ -86,6 +86,29 @@ async fn a_picture_is_accepted_in_every_encoding_and_kept_for_later_requests() {
 }
 
 #[tokio::test]
+async fn a_star_keeps_a_picture_and_the_picture_that_it_was_made_from() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = [("LATENTD_RETENTION__FINISHED_S", "5"), ("LATENTD_RETENTION__SWEEP_INTERVAL_S", "0.2")];
+    let server = Server::start(data.path(), &settings).await;
+    let body = with(request("a red fox", 7), &json!({"steps": 2, "image": b64(&png(64, 64, [250, 10, 10]))}));
+    let kept = server.accept(&body).await;
+    let params = server.ended(&kept).await["params"].clone();
+    let star = server.client.put(server.url(&format!("/v1/images/{kept}/star"))).send().await.unwrap();
+    assert_eq!(star.status(), StatusCode::OK);
+    let picture = server.picture(&kept, 0).await;
+
+    let other = server.accept(&request("a panda", 1)).await;
+    server.ended(&other).await;
+    let is_gone =
+        async |server: &Server| server.get(&format!("/v1/images/{other}")).await.status() == StatusCode::NOT_FOUND;
+    server.until("the one without a star is erased", is_gone).await;
+    assert_eq!(server.picture(&kept, 0).await, picture);
+    let again = server.accept(&params).await;
+    assert_eq!(server.ended(&again).await["status"], "succeeded");
+    assert_eq!(server.picture(&again, 0).await, picture);
+}
+
+#[tokio::test]
 async fn pixels_under_the_mask_are_drawn_and_others_stay_unchanged() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;

@@ -42,6 +42,8 @@ fn refused(refusal: Refusal, retry_after_s: u64) -> ApiError {
         Refusal::KeyReused => ApiError::IdempotencyKeyReused,
         Refusal::IdTaken => ApiError::IdConflict,
         Refusal::NotFinished => ApiError::NotFinished,
+        Refusal::NotSucceeded => ApiError::NotSucceeded,
+        Refusal::StarsFull { most } => ApiError::StarsFull { most },
     }
 }
 

@@ -43,6 +43,8 @@ fn all() -> Vec<ApiError> {
         ApiError::MultipleImages("image/png"),
         ApiError::RequestTimeout,
         ApiError::NotFinished,
+        ApiError::NotSucceeded,
+        ApiError::StarsFull { most: 1 },
         ApiError::Canceled(id),
         ApiError::EndpointsFull { most: 1 },
         ApiError::BodyTooLarge { limit: 1 },

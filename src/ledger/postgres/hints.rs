@@ -1,7 +1,8 @@
 //! Hints between processes by NOTIFY.
 //!
-//! A payload is a word: `queued`, `orders`, `keys`, `changed:ID`, `canceled:ID` or `erased:ID:TENANT_NUMBER`. Older
-//! versions send several words. Unknown words come from other versions and are skipped.
+//! A payload is a word: `queued`, `orders`, `keys`, `changed:ID`, `canceled:ID`, or what a client has done with a finished
+//! generation, such as `generation.starred:ID:TENANT_NUMBER`. Older versions send several words. Unknown words come from
+//! other versions and are skipped.
 
 use std::{io, time::Duration};
 
@@ -14,6 +15,7 @@ use sqlx::{
 use tokio::{sync::broadcast, time::timeout};
 
 use super::Postgres;
+use crate::generation::OwnerChange;
 use crate::ledger::{
     Hint, Result,
     dialect::{Dialect, Hints, Value},
@@ -82,7 +84,7 @@ fn word(hint: &Hint) -> String {
         Hint::KeysChanged => "keys".to_owned(),
         Hint::Changed(id) => format!("changed:{id}"),
         Hint::Canceled(id) => format!("canceled:{id}"),
-        Hint::Erased(id, tenant) => format!("erased:{id}:{tenant}"),
+        Hint::ChangedByOwner(change, id, tenant) => format!("{}:{id}:{tenant}", change.as_str()),
     }
 }
 
@@ -93,10 +95,11 @@ fn parse(word: &str) -> Option<Hint> {
         None if word == "keys" => Some(Hint::KeysChanged),
         Some(("changed", id)) => id.parse().ok().map(Hint::Changed),
         Some(("canceled", id)) => id.parse().ok().map(Hint::Canceled),
-        Some(("erased", of)) => {
-            of.split_once(':').and_then(|(id, n)| Some(Hint::Erased(id.parse().ok()?, n.parse().ok()?)))
+        Some((word, of)) => {
+            let (id, tenant) = of.split_once(':')?;
+            Some(Hint::ChangedByOwner(OwnerChange::parse(word)?, id.parse().ok()?, tenant.parse().ok()?))
         }
-        _ => None,
+        None => None,
     }
 }
 

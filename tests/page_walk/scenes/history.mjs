@@ -26,36 +26,56 @@ export const history = {
 };
 
 export const stars = {
-  settings: { LATENTD_RETENTION__FINISHED_S: "20", LATENTD_RETENTION__SWEEP_INTERVAL_S: "1" },
-  // The server no longer has what it has deleted.
-  expected: /status of 404/,
+  settings: { LATENTD_RETENTION__FINISHED_S: "20", LATENTD_RETENTION__SWEEP_INTERVAL_S: "1", LATENTD_RETENTION__MAX_STARRED: "1" },
+  // A second star is more than the server allows.
+  expected: /status of 409/,
   async play({ server, visit }) {
     await server.start();
     const [fox, frog] = await drawn(server, ["a red fox", "a green frog"]);
     const page = await visit.openPage(server.url);
     await finished(page, 2);
-    await page.hover(".card >> nth=1");
-    await page.click(".card >> nth=1 >> .star");
-    await page.waitForSelector(`.card[data-id=${fox.id}][data-starred]`);
-    assert.match(await page.textContent(`.card[data-id=${fox.id}] .expiry`), /this browser keeps this picture/);
+    for (const { id } of [fox, frog]) {
+      await page.hover(`.card[data-id=${id}]`);
+      await page.click(`.card[data-id=${id}] .star`);
+      await page.waitForSelector(`.card[data-id=${fox.id}][data-starred]`);
+    }
+    await page.waitForFunction(() => document.querySelector("#toast.seen")?.textContent.startsWith("1 of your generations have stars"));
+    assert.equal(await page.locator(".card[data-starred]").count(), 1);
+    assert.match(await page.textContent(`.card[data-id=${fox.id}] .expiry`), /the server keeps this picture/);
     await visit.accessible(page, "a star");
-    await until("the server has deleted both", async () => (await server.json("v1/images")).data.length === 0);
+    await until("the server has deleted the other one", async () => (await server.json("v1/images")).data.length === 1);
     await page.reload();
     await page.waitForFunction(() => document.querySelector(".card img.picture")?.naturalWidth === 64);
     assert.deepEqual(await prompts(page), ["a red fox"]);
-    assert.match(await page.textContent(".card .expiry"), /only this browser has this picture/);
-    assert.notEqual(frog.id, await page.getAttribute(".card", "data-id"));
-    // The settings and the file are still there.
-    const download = page.waitForEvent("download");
-    await page.click(".card .actions a");
-    assert.equal((await download).suggestedFilename(), "a-red-fox-0.png");
     await page.selectOption("#filter", "starred");
     assert.deepEqual(await prompts(page), ["a red fox"]);
-    await visit.accessible(page, "a picture that only the browser has");
+    await visit.accessible(page, "the pictures with stars");
+    // Without the star, the retention begins again.
     await page.click(".card .star");
-    await page.waitForSelector(".card", { state: "detached" });
+    await page.waitForSelector(".card[hidden]", { state: "attached" });
+    assert.equal(await page.evaluate(() => document.activeElement.id), "filter");
+    await page.selectOption("#filter", "all");
+    assert.match(await page.textContent(".card .expiry"), /Expires in/);
+    await until("the server has deleted it", async () => (await server.json("v1/images")).data.length === 0);
     await page.reload();
     await page.waitForSelector("#empty:not([hidden])");
+  },
+};
+
+export const oldStars = {
+  async play({ server, visit }) {
+    await server.start();
+    // More than a page of the list, so that the filter has to load older ones.
+    const all = await drawn(server, ["a red fox", ...Array.from({ length: 26 }, (_, number) => `a cat ${number}`)]);
+    await server.star(all[0].id);
+    await server.star(all[20].id);
+    const page = await visit.openPage(server.url);
+    await finished(page, 1);
+    await page.waitForSelector(`.card[data-id=${all[20].id}][data-starred]`);
+    assert.equal(await page.locator(`.card[data-id=${all[0].id}]`).count(), 0);
+    await page.selectOption("#filter", "starred");
+    await page.waitForSelector(`.card[data-id=${all[0].id}]`);
+    assert.deepEqual(await prompts(page), ["a cat 19", "a red fox"]);
   },
 };
 
@@ -122,6 +142,9 @@ export const tabs = {
     await one.hover(".card");
     await one.click(".card .star");
     await other.waitForSelector(".card[data-starred]");
+    const [{ id }] = (await server.json("v1/images?starred=true")).data;
+    await server.star(id, false);
+    for (const page of [one, other]) await page.waitForSelector(`.card[data-id=${id}]:not([data-starred])`);
     for (let presses = 0; presses < 2; presses += 1) await other.locator(".card .actions > :last-child").nth(1).click();
     for (const page of [one, other]) {
       await page.waitForFunction(() => document.querySelectorAll(".card").length === 1);

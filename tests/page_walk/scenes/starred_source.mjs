@@ -1,4 +1,4 @@
-// A star keeps everything that draws the picture again, also the pictures that the request started from.
+// A star keeps everything that draws the picture again, also the pictures that its request started from.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -12,7 +12,6 @@ const input = (name) => {
 
 export const starredSource = {
   settings: { LATENTD_RETENTION__FINISHED_S: "15", LATENTD_RETENTION__SWEEP_INTERVAL_S: "1" },
-  expected: /status of 404/,
   async play({ server, visit }) {
     await server.start();
     const first = await server.draw({
@@ -20,21 +19,22 @@ export const starredSource = {
       controls: [{ model: "emoji-canny", image: input("edges_64.png"), scale: 0.6 }],
     });
     assert.equal(first.status, "succeeded", JSON.stringify(first));
+    await server.draw({ ...SMALL, prompt: "a fox" });
     const page = await visit.openPage(server.url);
-    await finished(page, 1);
-    await page.hover(".card");
-    await page.click(".card .star");
-    await page.waitForSelector(".card[data-starred]");
+    await finished(page, 2);
+    await page.hover(`.card[data-id=${first.id}]`);
+    await page.click(`.card[data-id=${first.id}] .star`);
+    await page.waitForSelector(`.card[data-id=${first.id}][data-starred]`);
+    await until("the server has deleted the other generation", async () => (await server.json("v1/images")).data.length === 1);
     const { image, mask, controls } = first.params;
-    await until("the server has deleted the generation and its uploads", async () => {
-      const answers = await Promise.all([image, mask, controls[0].image].map(({ upload }) => fetch(`${server.url}v1/uploads/${upload}`)));
-      return (await server.json("v1/images")).data.length === 0 && answers.every(({ status }) => status === 404);
-    });
+    for (const { upload } of [image, mask, controls[0].image]) {
+      assert.equal((await fetch(`${server.url}v1/uploads/${upload}`)).status, 200);
+    }
     await page.reload();
     await finished(page, 1);
     await page.click(".card [aria-label='Use these settings']");
     await page.waitForSelector("#source img.thumbnail");
-    await visit.accessible(page, "settings that only this browser has");
+    await visit.accessible(page, "settings of a picture with a star");
     await page.click("#form [type=submit]");
     await finished(page, 2);
     const [second] = (await server.json("v1/images?limit=1")).data;
