@@ -1,6 +1,6 @@
 //! Scripts: what a test lets happen on a device.
 
-use super::FaultError;
+use super::{FaultError, GpuMemory};
 
 /// Decides what happens on a device, for tests of faults that cannot be caused on a real one. See
 /// [`Device::with_script`](super::Device::with_script).
@@ -10,6 +10,11 @@ pub trait Script: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// The fault of the device, which ends the batch.
     fn before(&self, layer: Layer) -> Result<(), FaultError>;
+
+    /// The memory of the device; `None` if the script does not say.
+    fn memory(&self) -> Option<GpuMemory> {
+        None
+    }
 }
 
 /// A layer of a batch that a device is about to compute.
