@@ -39,7 +39,7 @@ use crate::{
 
 use computation::{Computation, device_lost, worker_name};
 pub use devices::devices;
-pub use memory::HostMemory;
+pub use memory::{HostMemory, MemoryPlan};
 use open_files::FileShares;
 pub use operator_token::operator_token;
 use store::{announce, reaping, start_store};
@@ -83,14 +83,17 @@ impl App {
     pub async fn build_on(config: Config, opened: Vec<Device>) -> Result<App> {
         let mut config = config;
         let files = FileShares::of(open_files::raise_limit(), &config)?;
-        if config.role.works() {
-            config.engine.max_bytes = memory::bound(config.engine.max_bytes);
-        }
         // Computes the digest of the program now, before its file can be replaced.
         tokio::task::spawn_blocking(executable::digest);
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config, opened.clone())?.counted_in(metrics.clone()));
         catalogue.warn();
+        if config.role.works() {
+            let plan = MemoryPlan::of(&config, &catalogue);
+            plan.warn();
+            metrics.memory_plan_bytes.set(i64::try_from(plan.bytes()).unwrap_or(i64::MAX));
+            config.engine.max_bytes = plan.generations;
+        }
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
         let store = start_store(&config, &tasks, &draining).await?;
         operator_token::settle(&mut config)?;
@@ -347,7 +350,8 @@ pub fn catalogue(config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
     let adapters = Adapters::open(&config.loras.dir, &config.embeddings.dir)?
         .keeping(config.loras.max_loaded)
         .within(config.loras.max_bytes);
-    let control_nets = ControlNets::open(&config.controlnets.dir)?;
+    let bound = memory::control_nets(config.controlnets.max_bytes);
+    let control_nets = ControlNets::open(&config.controlnets.dir)?.within(bound);
     let catalogue = catalogue.with_adapters(adapters).with_control_nets(control_nets);
     Ok(catalogue.on(devices))
 }

@@ -4,6 +4,7 @@
 mod adapters;
 mod blocking;
 mod control_nets;
+mod control_shelf;
 mod embedded;
 mod entries;
 mod entry;
@@ -33,16 +34,20 @@ use rayon::prelude::*;
 
 pub use crate::families::Plan;
 use crate::{
-    device::Device, generation::ModelCard, metrics::Metrics, models::prompt_tokenizers::PromptTokenizers,
+    device::{Device, Precision},
+    generation::ModelCard,
+    metrics::Metrics,
+    models::prompt_tokenizers::PromptTokenizers,
     pipelines::Model,
 };
 pub use adapters::Adapters;
-pub use control_nets::ControlNets;
+pub use control_nets::{ControlLease, ControlNets};
 use entry::{Entry, on_device};
 pub use fits::CompatibleModels;
 use lru::Lru;
 pub use model_lease::{Acquired, ModelLease, Ticket};
 pub use numerics::Numerics;
+pub use plan::TooLarge;
 pub use prepare::PrepareError;
 use reload::NameKeys;
 pub use reload::{Changes, Edition, Reloaded};
@@ -157,7 +162,8 @@ impl Catalogue {
     /// The state of a model on the device with this index; `None` if the model is unknown or cannot be used.
     pub fn standing_on(&self, name: &str, device: usize) -> Option<OnDevice> {
         let entry = self.entry(name)?;
-        let (bytes, device) = (entry.usable().ok()?.bytes, self.devices.get(device)?);
+        let device = self.devices.get(device)?;
+        let bytes = entry.usable().ok()?.size.bytes(device.precision());
         let standing = self.shelf.standing(&on_device(&entry.key, device.name()));
         let is_there = matches!(standing, Standing::Ready | Standing::Loading);
         Some(OnDevice { is_there, has_room: is_there || self.shelf.has_room(bytes) })
@@ -194,9 +200,11 @@ impl Catalogue {
         self.entry(name)?.usable().err().map(str::to_owned)
     }
 
-    /// Bytes of memory that the model's weights take, loaded or not; `None` if the model is unknown or cannot be used.
+    /// Bytes of memory that the model's weights take on the first device, loaded or not; `None` if the model is unknown
+    /// or cannot be used.
     pub fn bytes(&self, name: &str) -> Option<u64> {
-        self.entry(name)?.usable().ok().map(|usable| usable.bytes)
+        let precision = self.devices.first().map_or(Precision::F32, Device::precision);
+        self.entry(name)?.usable().ok().map(|usable| usable.size.bytes(precision))
     }
 
     /// Notes for operators on how the model's files were read.
@@ -285,7 +293,7 @@ impl Catalogue {
     }
 
     /// The device for callers whose index belongs to no device.
-    fn first_device(&self) -> Device {
+    pub fn first_device(&self) -> Device {
         self.devices.first().cloned().unwrap_or_default()
     }
 
@@ -296,8 +304,23 @@ impl Catalogue {
         self
     }
 
-    /// Counts model loads in these metrics.
+    /// The most bytes that models and ControlNets take together in the memory of the host: all of them if they fit
+    /// their bounds, and at least the largest model. Devices of the CPU have a copy of a model each; GPUs have their
+    /// own memory.
+    pub fn most_bytes(&self) -> u64 {
+        if self.first_device().is_gpu() {
+            return 0;
+        }
+        let sizes: Vec<u64> = self.names().iter().filter_map(|name| self.bytes(name)).collect();
+        let all = sizes.iter().fold(0u64, |all, bytes| all.saturating_add(*bytes));
+        let all = all.saturating_mul(self.devices.len().max(1) as u64);
+        let largest = sizes.into_iter().max().unwrap_or(0);
+        all.min(self.shelf.bound().max(largest)).saturating_add(self.control_nets().most_bytes(&self.first_device()))
+    }
+
+    /// Counts model loads, and tells the memory of weights, in these metrics.
     pub fn counted_in(self, metrics: Metrics) -> Catalogue {
+        self.control_nets().tell_in(&metrics);
         self.shelf.set_metrics(metrics);
         self
     }
@@ -357,8 +380,8 @@ impl Catalogue {
     ) -> Result<Acquired, CatalogueError> {
         let entry = self.entry(name).ok_or_else(|| CatalogueError::Unknown(name.to_owned()))?;
         let failed = |reason: String| CatalogueError::Load { name: name.to_owned(), reason };
-        let bytes = entry.usable().map_err(|reason| failed(reason.to_owned()))?.bytes;
         let device = self.devices.get(device).cloned().unwrap_or_else(|| self.first_device());
+        let bytes = entry.usable().map_err(|reason| failed(reason.to_owned()))?.size.bytes(device.precision());
         let shelf_key: Arc<str> = on_device(&entry.key, device.name()).into();
         match self.shelf.take(&shelf_key, bytes, held.map(|held| &*held.shelf_key)).await {
             Acquisition::Model(model) => Ok(Acquired::Ready(ModelLease::new(model, shelf_key, self.shelf.clone()))),

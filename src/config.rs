@@ -28,7 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::generation::Limits;
 
 pub use blobs::Blobs;
-pub use devices::{DeviceName, KernelSet};
+pub use devices::{DeviceName, KernelSet, Precision};
 pub use hosts::HostPattern;
 pub use http::Http;
 pub use operator::Operator;
@@ -53,7 +53,7 @@ pub struct Config {
     pub models: Models,
     pub loras: Loras,
     pub embeddings: Folder,
-    pub controlnets: Folder,
+    pub controlnets: ControlNets,
     pub engine: Engine,
     pub kernels: Kernels,
     pub queue: Queue,
@@ -78,6 +78,7 @@ pub struct Models {
     pub preload: Vec<String>,
     /// Seconds between two checks of the folders for changes; 0 means no such checks.
     pub poll_interval_s: u32,
+    pub precision: Precision,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -99,13 +100,22 @@ pub struct Folder {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct ControlNets {
+    /// If empty, only the embedded ControlNets exist.
+    pub dir: PathBuf,
+    /// 0 means a quarter of the machine's or container's memory.
+    pub max_bytes: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Engine {
     pub devices: Vec<DeviceName>,
     pub kernels: KernelSet,
     pub threads: usize,
     pub max_rows: NonZeroUsize,
     pub slice_ms: u64,
-    /// 0 means half of the machine's or container's memory.
+    /// 0 means what weights leave of the machine's or container's memory, at most half of it.
     pub max_bytes: u64,
     pub max_runs: NonZeroUsize,
     pub text_cache_entries: usize,

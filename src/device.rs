@@ -5,6 +5,7 @@
 mod affinity;
 mod fault;
 mod gpu;
+mod precision;
 mod script;
 
 use std::{ops::RangeInclusive, sync::Arc};
@@ -13,6 +14,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 pub use fault::{Fault, FaultError};
 pub use gpu::{DriverError, Gpu, GpuKind, GpuMemory};
+pub use precision::Precision;
 pub use script::{Layer, Script};
 
 use crate::kernels::{Kernels, arena};
@@ -24,12 +26,18 @@ pub const HOST: candle_core::Device = candle_core::Device::Cpu;
 /// other threads runs further work on its own stack.
 const COMPUTE_STACK: usize = 8 << 20;
 
+/// Bytes for what a GPU's kernels copy besides activations: the patches of a convolution (`kernels/conv2d.rs`), the
+/// scores of a part of an attention (`models/attention.rs`), and workspaces of its libraries. Not measured yet.
+const GPU_SCRATCH: u64 = 2 << 30;
+
 /// A device that computes networks. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Device {
     name: Arc<str>,
     candle: candle_core::Device,
     kernels: Kernels,
+    /// The precision of networks that support several.
+    precision: Precision,
     /// The GPU; `None` if the device is the CPU.
     gpu: Option<Arc<Gpu>>,
     /// The cores of the device; `None` means all cores that the process may use.
@@ -59,6 +67,8 @@ pub enum DeviceError {
     Driver { name: String, source: DriverError },
     #[error("{name:?} cannot be opened: {source}")]
     Gpu { name: String, source: candle_core::Error },
+    #[error("models.precision is {}, but {name:?} cannot compute with it: {reason}", .precision.name())]
+    Precision { name: String, precision: Precision, reason: &'static str },
 }
 
 impl Default for Device {
@@ -71,7 +81,8 @@ impl Device {
     /// The CPU, with rayon's current thread pool.
     pub fn host() -> Device {
         let (gpu, cores, pool, script) = (None, None, None, None);
-        Device { name: "cpu".into(), candle: HOST, kernels: Kernels::default(), gpu, cores, pool, script }
+        let (kernels, precision) = (Kernels::default(), Precision::F32);
+        Device { name: "cpu".into(), candle: HOST, kernels, precision, gpu, cores, pool, script }
     }
 
     /// The CPU with a thread pool of its own, on all cores or pinned to `cores`. `threads` is the number of threads; 0
@@ -102,7 +113,7 @@ impl Device {
     /// # Errors
     /// The build does not support the kind, the machine has no such GPU, or the driver refuses.
     pub fn gpu(kind: GpuKind, index: usize) -> Result<Device, DeviceError> {
-        let name = Gpu { kind, index, model: String::new(), cores: None, memory: None }.name();
+        let name = kind.name_of(index);
         if !kind.is_in_build() {
             return Err(DeviceError::NotInBuild { name, kind: kind.name() });
         }
@@ -123,6 +134,27 @@ impl Device {
     /// The same device with another set of kernels.
     pub fn with_kernels(self, kernels: Kernels) -> Device {
         Device { kernels, ..self }
+    }
+
+    /// The same device with another precision of networks; `None` is the best one: float32 on the CPU, where it is the
+    /// fastest, and 16 bits on a GPU.
+    ///
+    /// # Errors
+    /// The device cannot compute with this precision.
+    pub fn with_precision(self, precision: Option<Precision>) -> Result<Device, DeviceError> {
+        let best = || self.gpu.as_ref().map_or(Precision::F32, |gpu| Precision::of_gpu(gpu.compute_capability));
+        let precision = precision.unwrap_or_else(best);
+        let reason = match (&self.gpu, self.kernels, precision) {
+            (None, Kernels::Packed(_), Precision::F16 | Precision::Bf16) => {
+                "the kernels of the CPU compute in f32; auto is f32 there"
+            }
+            (None, Kernels::Reference, Precision::Bf16) => "candle has no convolutions in bf16 for the CPU",
+            (Some(gpu), _, Precision::Bf16) if Precision::of_gpu(gpu.compute_capability) != Precision::Bf16 => {
+                "a GPU needs compute capability 8.0 or higher for bf16; f16 is possible"
+            }
+            _ => return Ok(Device { precision, ..self }),
+        };
+        Err(DeviceError::Precision { name: self.name.to_string(), precision, reason })
     }
 
     /// The same device under the control of a test: `script` decides before each layer whether the device computes it.
@@ -157,6 +189,16 @@ impl Device {
         self.kernels
     }
 
+    /// Whether the device is a GPU.
+    pub fn is_gpu(&self) -> bool {
+        self.gpu.is_some()
+    }
+
+    /// The precision of networks that support several; others compute in float32.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Runs `work` on the threads of the device.
     pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.pool {
@@ -181,6 +223,20 @@ impl Device {
     /// The fault that the script of a test causes at this layer. Without a script there is no error.
     pub fn before(&self, layer: Layer) -> Result<(), FaultError> {
         self.script.as_ref().map_or(Ok(()), |script| script.before(layer))
+    }
+
+    /// The memory that is free now on a device with memory of its own. `None` if it is unknown, and for the CPU, whose
+    /// memory is planned for the whole process.
+    pub fn own_memory(&self) -> Option<GpuMemory> {
+        let scripted = self.script.as_ref().and_then(|script| script.memory());
+        scripted.or_else(|| self.gpu.as_ref()?.memory_now())
+    }
+
+    /// Bytes of the device's own memory that the activations of a batch may take now. On a GPU, some of the free memory
+    /// stays reserved for copies that no plan contains.
+    pub fn bytes_for_batch(&self) -> Option<u64> {
+        let scratch = if self.is_gpu() { GPU_SCRATCH } else { 0 };
+        self.own_memory().map(|memory| memory.free.saturating_sub(scratch))
     }
 
     /// Gives the memory that no tensor uses, which the process keeps for later calls, back to the system.
@@ -281,9 +337,35 @@ mod tests {
                 true => assert!(text.contains("this machine has"), "{text}"),
             }
         }
-        let gpu = |index| Gpu { kind: GpuKind::Cuda, index, model: "X".to_owned(), cores: None, memory: None };
+        let gpu = |index| gpu(index, None);
         assert_eq!(names(&[gpu(0), gpu(2)]), "cuda:0, cuda:2");
         assert!(names(&[]).contains("no GPU"));
+    }
+
+    fn gpu(index: usize, compute_capability: Option<(u32, u32)>) -> Gpu {
+        let model = "X".to_owned();
+        Gpu { kind: GpuKind::Cuda, index, model, cores: None, memory: None, compute_capability }
+    }
+
+    #[test]
+    fn the_precision_follows_from_the_device_and_an_impossible_one_is_refused() {
+        let on = |capability| Device { gpu: Some(Arc::new(gpu(0, capability))), ..Device::host() };
+        let reference = || Device::host().with_kernels(Kernels::Reference);
+        let of = |device: Device, precision| device.with_precision(precision).map(|device| device.precision());
+        assert_eq!(of(Device::host(), None).unwrap(), Precision::F32);
+        assert_eq!(of(on(Some((9, 0))), None).unwrap(), Precision::Bf16);
+        assert_eq!(of(on(Some((7, 5))), None).unwrap(), Precision::F16);
+        assert_eq!(of(on(Some((7, 5))), Some(Precision::F32)).unwrap(), Precision::F32);
+        assert_eq!(of(reference(), Some(Precision::F16)).unwrap(), Precision::F16);
+        for (device, precision, said) in [
+            (Device::host(), Precision::F16, "models.precision is f16, but \"cpu\" cannot compute with it"),
+            (Device::host(), Precision::Bf16, "auto is f32 there"),
+            (reference(), Precision::Bf16, "no convolutions in bf16"),
+            (on(Some((7, 5))), Precision::Bf16, "compute capability 8.0"),
+        ] {
+            let error = of(device, Some(precision)).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod stable_diffusion_xl_refiner;
 mod stages;
 
 pub use card::CardError;
-pub use family::{Description, Family, ModelIndex, Outline, Recipe};
+pub use family::{Description, Family, ModelIndex, ModelSize, Outline, Recipe};
 pub use plan::{ControlDemand, Plan, SamplingDemand};
 
 use classifier_guidance::ClassifierGuidance;

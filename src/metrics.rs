@@ -57,6 +57,10 @@ pub struct Metrics {
     pub text_cache: IntCounterVec,
     /// Bytes of the weights of models that are in memory or being loaded.
     pub model_bytes: IntGauge,
+    /// Bytes of the weights of ControlNets that are in memory or being loaded.
+    pub control_net_bytes: IntGauge,
+    /// The most bytes that the process lets weights, generations and everything else take together.
+    pub memory_plan_bytes: IntGauge,
     /// Leases lost before their generation ended.
     pub leases_lost: IntCounter,
     /// Outcomes rejected because the lease had been lost to another worker.
@@ -163,6 +167,11 @@ impl Metrics {
             reaped: counter("latentd_reaped_total", "Generations taken back from workers that disappeared"),
             text_cache: counters("latentd_text_cache_total", "Text encodings, by cache hit or miss", &["result"]),
             model_bytes: gauge("latentd_model_bytes", "Bytes of model weights in memory or being loaded"),
+            control_net_bytes: gauge("latentd_control_net_bytes", "Bytes of ControlNets in memory or being loaded"),
+            memory_plan_bytes: gauge(
+                "latentd_memory_plan_bytes",
+                "The most bytes that the process lets weights, generations and everything else take together",
+            ),
             model_loads: counters(
                 "latentd_model_loads_total",
                 "Attempts to load models, by result",

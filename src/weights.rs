@@ -25,5 +25,5 @@ pub use file::{FileContent, Stamp, unreadable};
 pub use folder::{LARGEST_TEXT, ModelFolder};
 pub use header::check as check_header;
 pub use single_file::{Checkpoint, Marks, Purpose, TextEncoder};
-pub use size::float32_bytes;
+pub use size::WeightSize;
 pub use tensors::Weights;

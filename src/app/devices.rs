@@ -4,15 +4,15 @@ use anyhow::{Context, Result};
 
 use crate::{
     config::{self, Config, DeviceName},
-    device::{Device, DeviceError, Gpu, GpuKind},
+    device::{Device, DeviceError, Gpu, GpuKind, Precision},
     kernels::{Kernels, winograd},
 };
 
 /// Opens the devices in the settings, with their threads.
 ///
 /// # Errors
-/// A core in the settings is not available to this process, the build does not support a GPU in the settings, or the
-/// machine does not have the GPU.
+/// A core in the settings is not available to this process, the build does not support a GPU in the settings, the
+/// machine does not have the GPU, or a device cannot compute with `models.precision`.
 pub fn devices(config: &Config) -> Result<Vec<Device>> {
     let names = match &config.engine.devices[..] {
         [DeviceName::Auto] => found(&Gpu::all().context("engine.devices: \"auto\"")?),
@@ -35,15 +35,21 @@ fn found(gpus: &[Gpu]) -> Vec<DeviceName> {
 }
 
 fn open(name: &DeviceName, config: &Config) -> Result<Device, DeviceError> {
+    let precision = match config.models.precision {
+        config::Precision::Auto => None,
+        config::Precision::F32 => Some(Precision::F32),
+        config::Precision::F16 => Some(Precision::F16),
+        config::Precision::Bf16 => Some(Precision::Bf16),
+    };
     let cores = match name {
-        DeviceName::Cuda { index } => return Device::gpu(GpuKind::Cuda, *index),
-        DeviceName::Metal => return Device::gpu(GpuKind::Metal, 0),
+        DeviceName::Cuda { index } => return Device::gpu(GpuKind::Cuda, *index)?.with_precision(precision),
+        DeviceName::Metal => return Device::gpu(GpuKind::Metal, 0)?.with_precision(precision),
         DeviceName::Cpu { cores } => cores.clone(),
         // `auto` is the only entry of its list, which `found` has replaced.
         DeviceName::Auto => None,
     };
     let name = DeviceName::Cpu { cores: cores.clone() }.to_string();
-    Ok(Device::cpu(&name, cores, config.engine.threads)?.with_kernels(kernels(config)))
+    Device::cpu(&name, cores, config.engine.threads)?.with_kernels(kernels(config)).with_precision(precision)
 }
 
 /// The kernels of networks on the CPU.
@@ -65,7 +71,14 @@ mod tests {
 
     #[test]
     fn auto_is_all_gpus_or_else_the_cpu() {
-        let gpu = |kind, index| Gpu { kind, index, model: "X".to_owned(), cores: None, memory: None };
+        let gpu = |kind, index| Gpu {
+            kind,
+            index,
+            model: "X".to_owned(),
+            cores: None,
+            memory: None,
+            compute_capability: None,
+        };
         let names = |gpus: &[Gpu]| found(gpus).iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(names(&[]), ["cpu"]);
         assert_eq!(names(&[gpu(GpuKind::Cuda, 0), gpu(GpuKind::Cuda, 3)]), ["cuda:0", "cuda:3"]);

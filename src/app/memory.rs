@@ -1,20 +1,79 @@
-//! The memory of the process: its size, what is free, and what running generations may use.
+//! The memory of the process: its size, what is free, and how it is divided.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{catalogue::Catalogue, config::Config};
 
 /// Assumed memory in bytes if the system does not report it.
 const UNKNOWN: u64 = 8 << 30;
 
-/// The memory that the process may use, in bytes: the memory of the machine, or the limit of the process's container if
-/// this limit is lower.
+/// What the process takes besides weights and generations: the program, tokenizers, bodies of requests, caches.
+const PROCESS: u64 = 512 << 20;
+
+/// The memory that the process may use, in bytes: the memory of the machine, or the limit of the process's container or
+/// control group if this limit is lower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostMemory {
     pub total: u64,
-    /// The part of this memory that is still available; `None` if the system does not report it.
+    /// The part of this memory that the process can still get: memory that no process uses, and memory that the system
+    /// uses to cache files. `None` if the system does not report it.
     pub free: Option<u64>,
 }
 
-/// The bytes of a setting, or half of the process's memory if the setting is 0.
+/// How the memory is divided. All parts together are less than the memory, so the system does not end the process for
+/// requests that the server accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// The most bytes that models and ControlNets take.
+    pub weights: u64,
+    /// The most bytes that generations take: `engine.max_bytes`.
+    pub generations: u64,
+    /// The memory of the machine or container.
+    pub memory: u64,
+}
+
+impl MemoryPlan {
+    /// The division for the weights of this catalogue. If `engine.max_bytes` is 0, generations get what weights, the
+    /// process and a reserve of a sixteenth leave: at least a sixteenth of the memory, and at most half of it.
+    pub fn of(config: &Config, catalogue: &Catalogue) -> MemoryPlan {
+        MemoryPlan::within(HostMemory::now().total, catalogue.most_bytes(), config.engine.max_bytes)
+    }
+
+    fn within(memory: u64, weights: u64, setting: u64) -> MemoryPlan {
+        let left = memory.saturating_sub(memory / 16).saturating_sub(PROCESS).saturating_sub(weights);
+        let generations = if setting == 0 { left.clamp(memory / 16, memory / 2) } else { setting };
+        MemoryPlan { weights, generations, memory }
+    }
+
+    /// The most bytes that the process takes.
+    pub fn bytes(&self) -> u64 {
+        PROCESS.saturating_add(self.weights).saturating_add(self.generations)
+    }
+
+    /// Logs a warning if the parts together may take more than there is.
+    pub fn warn(&self) {
+        let MemoryPlan { weights, generations, memory } = *self;
+        if self.bytes() > memory {
+            let advice = "lower models.max_bytes, controlnets.max_bytes or engine.max_bytes";
+            tracing::warn!(
+                weights,
+                generations,
+                memory,
+                "weights and generations may take more memory than there is; {advice}"
+            );
+        }
+    }
+}
+
+/// The bytes of `controlnets.max_bytes`, or a quarter of the process's memory if the setting is 0.
+pub(super) fn control_nets(setting: u64) -> u64 {
+    if setting == 0 { HostMemory::now().total / 4 } else { setting }
+}
+
+/// The bytes of `engine.max_bytes`, or half of the process's memory if the setting is 0.
 pub(super) fn bound(setting: u64) -> u64 {
     if setting == 0 { HostMemory::now().total / 2 } else { setting }
 }
@@ -26,23 +85,72 @@ impl HostMemory {
     }
 
     fn below(root: &Path) -> HostMemory {
-        let read = |path: &str| fs::read_to_string(root.join(path)).ok();
-        let number = |path: &str| read(path)?.trim().parse::<u64>().ok();
-        let meminfo = read("proc/meminfo").unwrap_or_default();
-        let machine = |key: &str| {
-            let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
-            Some(1024 * line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?)
-        };
-        // Without a limit, the files contain "max" or a number larger than any machine's memory.
-        let limits = [
-            ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
-            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
-        ];
-        let limits = limits.map(|(limit, used)| Some((number(limit)?, number(used))));
-        let limits = || limits.iter().flatten();
-        let total = limits().map(|(limit, _)| *limit).chain(machine("MemTotal:")).min();
-        let left = limits().filter_map(|(limit, used)| Some(limit.saturating_sub((*used)?)));
-        HostMemory { total: total.unwrap_or(UNKNOWN), free: left.chain(machine("MemAvailable:")).min() }
+        let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
+        let machine = |key: &str| Some(1024 * number(&meminfo, key)?.strip_suffix("kB")?.trim().parse::<u64>().ok()?);
+        let groups: Vec<Group> = groups(root).iter().filter_map(|(path, names)| Group::read(path, names)).collect();
+        let total = groups.iter().map(|group| group.limit).chain(machine("MemTotal:")).min();
+        let free = groups.iter().filter_map(Group::free).chain(machine("MemAvailable:")).min();
+        HostMemory { total: total.unwrap_or(UNKNOWN), free }
+    }
+}
+
+/// The text after `key` in a line of `text` that begins with it.
+fn number<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim)
+}
+
+/// The names of the files of control groups in version 2 or 1, and the prefix of the process's line in
+/// `/proc/self/cgroup`.
+struct Names {
+    root: &'static str,
+    limit: &'static str,
+    used: &'static str,
+    line: &'static str,
+}
+
+static VERSIONS: [Names; 2] = [
+    Names { root: "sys/fs/cgroup", limit: "memory.max", used: "memory.current", line: "0::" },
+    Names {
+        root: "sys/fs/cgroup/memory",
+        limit: "memory.limit_in_bytes",
+        used: "memory.usage_in_bytes",
+        line: ":memory:",
+    },
+];
+
+/// The folders of the control groups that contain the process. In a container, the root is the container's group.
+fn groups(root: &Path) -> Vec<(PathBuf, &'static Names)> {
+    let own = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let folders = |names: &'static Names| {
+        let path = own.lines().find_map(|line| line.split_once(names.line)).map_or("", |(_, path)| path);
+        let path = Path::new(path.trim_start_matches('/')).to_owned();
+        let above: Vec<PathBuf> = path.ancestors().map(|part| root.join(names.root).join(part)).collect();
+        above.into_iter().map(move |folder| (folder, names))
+    };
+    VERSIONS.iter().flat_map(folders).collect()
+}
+
+/// The memory of a control group with a limit.
+struct Group {
+    limit: u64,
+    used: Option<u64>,
+    /// Bytes of `used` that the kernel takes back when memory is needed: cached files.
+    reclaimable: u64,
+}
+
+impl Group {
+    /// Without a limit, the file contains "max" or a number larger than any machine's memory.
+    fn read(folder: &Path, names: &Names) -> Option<Group> {
+        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+        let value = |name: &str| read(name)?.trim().parse::<u64>().ok();
+        let stat = read("memory.stat").unwrap_or_default();
+        let of_stat = |key: &str| number(&stat, key).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+        let reclaimable = ["inactive_file ", "active_file ", "slab_reclaimable "].map(of_stat).into_iter().sum();
+        Some(Group { limit: value(names.limit)?, used: value(names.used), reclaimable })
+    }
+
+    fn free(&self) -> Option<u64> {
+        Some(self.limit.saturating_sub(self.used?.saturating_sub(self.reclaimable)))
     }
 }
 
@@ -51,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_of_machine_and_container_counts() {
+    fn the_least_of_machine_and_groups_counts() {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = root.path().join(path);
@@ -67,6 +175,34 @@ mod tests {
         assert_eq!(memory(), HostMemory { total: 1_000_000, free: Some(20_000_000 << 10) });
         write("sys/fs/cgroup/memory.current", "400000\n");
         assert_eq!(memory(), HostMemory { total: 1_000_000, free: Some(600_000) });
-        assert_eq!((bound(7), bound(0) > 0), (7, true));
+        // The system gives up cached files before it ends a process.
+        write("sys/fs/cgroup/memory.stat", "anon 100000\ninactive_file 200000\nactive_file 50000\nslab 9\n");
+        assert_eq!(memory(), HostMemory { total: 1_000_000, free: Some(850_000) });
+        // A service of systemd has a group of its own, and the limits of all groups around it count.
+        write("proc/self/cgroup", "1:name=systemd:/x\n0::/system.slice/latentd.service\n");
+        write("sys/fs/cgroup/system.slice/memory.max", "900000\n");
+        write("sys/fs/cgroup/system.slice/latentd.service/memory.max", "500000\n");
+        write("sys/fs/cgroup/system.slice/latentd.service/memory.current", "450000\n");
+        assert_eq!(memory(), HostMemory { total: 500_000, free: Some(50_000) });
+        write("sys/fs/cgroup/system.slice/latentd.service/memory.max", "max\n");
+        assert_eq!(memory(), HostMemory { total: 900_000, free: Some(850_000) });
+        write("proc/self/cgroup", "7:memory:/docker\n");
+        write("sys/fs/cgroup/memory/docker/memory.limit_in_bytes", "300000\n");
+        assert_eq!(memory().total, 300_000);
+        assert_eq!((bound(7), bound(0) > 0, control_nets(7), control_nets(0) > 0), (7, true, 7, true));
+    }
+
+    #[test]
+    fn generations_get_what_weights_leave() {
+        const GIB: u64 = 1 << 30;
+        let of = |memory: u64, weights: u64, setting| MemoryPlan::within(memory * GIB, weights * GIB, setting);
+        assert_eq!(of(64, 1, 0).generations, 32 * GIB, "at most half");
+        assert_eq!(of(32, 20, 0).generations, 32 * GIB - 2 * GIB - PROCESS - 20 * GIB);
+        assert_eq!(of(16, 15, 0).generations, GIB, "at least a sixteenth");
+        assert_eq!(of(16, 15, 7).generations, 7);
+        for weights in 0..13 {
+            assert!(of(16, weights, 0).bytes() <= 15 * GIB, "the parts fit the memory with {weights} GiB of weights");
+        }
+        assert!(of(16, 15, 0).bytes() > 16 * GIB, "there is nothing left to divide");
     }
 }

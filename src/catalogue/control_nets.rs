@@ -1,17 +1,17 @@
 //! The ControlNets: the embedded ones, and those of `controlnets.dir`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
-use parking_lot::Mutex;
-
 use super::{
+    blocking,
+    control_shelf::{ControlShelf, Lease, Wanted},
     embedded,
-    entry::CHANGED,
+    entry::{CHANGED, key_of, on_device},
     fault::Fault,
     listing::{self, Source},
 };
@@ -19,11 +19,12 @@ use crate::{
     device::Device,
     families,
     generation::ModelCard,
+    metrics::Metrics,
     models::{
         control_net::{ControlNet, ControlNetConfig},
         demand::Demand,
     },
-    weights::ModelFolder,
+    weights::{ModelFolder, WeightSize},
 };
 
 /// The ControlNets by name. Configurations and file headers are read when ControlNets are listed, weights at first use.
@@ -31,7 +32,14 @@ use crate::{
 pub struct ControlNets {
     dir: PathBuf,
     entries: BTreeMap<String, Arc<Entry>>,
+    /// The networks in memory.
+    shelf: ControlShelf<ControlNet>,
 }
+
+/// Room in the memory of a device for the ControlNets of one generation. They stay in memory until the lease is
+/// dropped.
+#[derive(Debug)]
+pub struct ControlLease(Lease<ControlNet>);
 
 #[derive(Debug)]
 struct Entry {
@@ -40,8 +48,6 @@ struct Entry {
     /// `None` for an embedded network.
     source: Option<Source>,
     usable: Result<Usable, Fault>,
-    /// The loaded networks, by the name of the memory that holds them ([`Device::memory`]).
-    loaded: Mutex<BTreeMap<String, Arc<ControlNet>>>,
     /// Why the weights cannot be loaded, however often this is tried.
     unloadable: OnceLock<String>,
 }
@@ -52,6 +58,8 @@ struct Usable {
     /// The subfolder of `folder` that contains the network.
     part: String,
     config: ControlNetConfig,
+    /// The memory that the weights take.
+    size: WeightSize,
 }
 
 /// The folder of ControlNets cannot be listed.
@@ -90,7 +98,55 @@ impl ControlNets {
             let entry = known(&name, &key).unwrap_or_else(|| Arc::new(Entry::of(key, &source, &self.dir)));
             entries.insert(name, entry);
         }
-        Ok(ControlNets { dir: self.dir.clone(), entries })
+        let keys: BTreeSet<String> = entries.iter().map(|(name, entry)| entry.shelf_key(name)).collect();
+        self.shelf.keep(|key| keys.contains(key_of(key)));
+        Ok(ControlNets { dir: self.dir.clone(), entries, shelf: self.shelf.clone() })
+    }
+
+    /// Limits the memory of the networks in one memory together to `max_bytes`.
+    pub fn within(self, max_bytes: u64) -> ControlNets {
+        self.shelf.set_bound(max_bytes);
+        self
+    }
+
+    /// Tells the memory of the networks in these metrics.
+    pub(super) fn tell_in(&self, metrics: &Metrics) {
+        self.shelf.set_gauge(metrics.control_net_bytes.clone());
+    }
+
+    /// The most bytes that the networks take in the memory of the device.
+    pub fn most_bytes(&self, device: &Device) -> u64 {
+        let all = self.entries.values().filter_map(|entry| entry.usable().ok());
+        let bytes = all.map(|usable| usable.size.bytes(device.precision()));
+        bytes.fold(0, u64::saturating_add).min(self.shelf.bound())
+    }
+
+    /// Checks that all these networks can be in the memory of the device at the same time. The error is their bytes and
+    /// the bound.
+    pub fn check_together<'a>(&self, names: impl Iterator<Item = &'a str>, device: &Device) -> Result<(), (u64, u64)> {
+        let (bytes, bound) = (self.bytes_of(names, device), self.shelf.bound());
+        if bytes <= bound { Ok(()) } else { Err((bytes, bound)) }
+    }
+
+    /// The bytes of all these networks together in the memory of the device, each counted once.
+    pub(super) fn bytes_of<'a>(&self, names: impl Iterator<Item = &'a str>, device: &Device) -> u64 {
+        self.wanted(names, device).iter().map(|wanted| wanted.bytes).fold(0, u64::saturating_add)
+    }
+
+    /// What the networks take in the memory of the device. Networks that cannot be used take nothing.
+    fn wanted<'a>(&self, names: impl Iterator<Item = &'a str>, device: &Device) -> BTreeSet<Wanted> {
+        let one = |name: &str| {
+            let entry = self.entries.get(name)?;
+            let bytes = entry.usable().ok()?.size.bytes(device.precision());
+            Some(Wanted { key: on_device(&entry.shelf_key(name), device.memory()), bytes })
+        };
+        names.filter_map(one).collect()
+    }
+
+    /// Waits for room for all these networks together in the memory of the device. Nothing is loaded yet. Generations
+    /// that need other networks wait if there is no room; the networks that no generation uses are dropped first.
+    pub async fn lease<'a>(&self, names: impl Iterator<Item = &'a str>, device: &Device) -> ControlLease {
+        ControlLease(self.shelf.take(self.wanted(names, device)).await)
     }
 
     /// The networks except those whose files could not be read or whose weights could not be loaded.
@@ -184,31 +240,35 @@ impl ControlNets {
         Some(usable.config.demand(size, tokens))
     }
 
-    /// The network with its weights in the memory of the device, loaded at the first use. Blocks during the load.
+    /// [`ControlNets::load_in`] with a lease of its own, for which the thread waits.
+    ///
+    /// # Errors
+    /// Those of [`ControlNets::load_in`].
+    pub fn load(&self, name: &str, device: &Device) -> Result<Arc<ControlNet>, String> {
+        let lease = blocking::wait(self.lease([name].into_iter(), device));
+        self.load_in(&lease, name, device)
+    }
+
+    /// The network with its weights in the memory of the device, loaded at the first use. Blocks during the load. The
+    /// lease must name the network and be of the same device.
     ///
     /// # Errors
     /// The name is unknown, or the files are missing, damaged or of another architecture. A later call tries again,
     /// unless the files are at fault.
-    pub fn load(&self, name: &str, device: &Device) -> Result<Arc<ControlNet>, String> {
+    pub fn load_in(&self, lease: &ControlLease, name: &str, device: &Device) -> Result<Arc<ControlNet>, String> {
         let entry = self.entries.get(name).ok_or_else(|| format!("the ControlNet {name:?} is not in the catalogue"))?;
-        // The lock is held during the load, so that the weights are read only once.
-        let mut loaded = entry.loaded.lock();
-        if let Some(net) = loaded.get(device.memory()) {
-            return Ok(net.clone());
-        }
         let failed = |reason: &str| format!("the ControlNet {name:?} cannot be loaded: {reason}");
         let Usable { folder, part, .. } = entry.usable().map_err(failed)?;
-        entry.check_unchanged().map_err(failed)?;
-        let net = ControlNet::load(folder, part, device).map_err(|error| {
-            let reason = error.to_string();
-            if error.is_lasting() {
-                entry.unloadable.get_or_init(|| reason.clone());
-            }
-            failed(&reason)
-        });
-        let net = Arc::new(net?);
-        loaded.insert(device.memory().to_owned(), net.clone());
-        Ok(net)
+        lease.0.get(&on_device(&entry.shelf_key(name), device.memory()), || {
+            entry.check_unchanged().map_err(failed)?;
+            ControlNet::load(folder, part, device).map_err(|error| {
+                let reason = error.to_string();
+                if error.is_lasting() {
+                    entry.unloadable.get_or_init(|| reason.clone());
+                }
+                failed(&reason)
+            })
+        })
     }
 }
 
@@ -239,11 +299,17 @@ impl Entry {
             let (folder, part) = folder?;
             let config = ControlNetConfig::of(&folder, &part)?;
             ControlNet::check(&folder, &part)?;
-            Ok(Usable { folder, part, config })
+            let size = WeightSize::read(&folder, &part, "diffusion_pytorch_model")?;
+            Ok(Usable { folder, part, config, size })
         };
         let usable = catch_unwind(AssertUnwindSafe(look));
         let usable = usable.unwrap_or_else(|_| Err("its files made latentd panic; see the log".to_owned().into()));
-        Entry { key, source, usable, loaded: Mutex::default(), unloadable: OnceLock::new() }
+        Entry { key, source, usable, unloadable: OnceLock::new() }
+    }
+
+    /// The key of the network's files on the shelf, without the memory that holds them.
+    fn shelf_key(&self, name: &str) -> String {
+        format!("{name}\n{}", self.key)
     }
 
     fn usable(&self) -> Result<&Usable, &str> {

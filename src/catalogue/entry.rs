@@ -12,7 +12,7 @@ use super::{
     listing::{Source, stamp as listing_stamp},
 };
 use crate::{
-    families::{self, Description, Family, Outline},
+    families::{self, Description, Family, ModelSize, Outline},
     generation::ModelCard,
     weights::{ModelFolder, fingerprint, lora::Modules},
 };
@@ -38,8 +38,8 @@ pub(super) struct Usable {
     pub folder: ModelFolder,
     pub family: &'static dyn Family,
     pub card: Arc<ModelCard>,
-    /// Bytes of memory that the weights take.
-    pub bytes: u64,
+    /// The memory that the weights take.
+    pub size: ModelSize,
     /// Notes for operators on how the files were read.
     pub notes: Vec<String>,
     /// The sizes of the model's layers.
@@ -48,10 +48,7 @@ pub(super) struct Usable {
 
 impl std::fmt::Debug for Usable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Usable")
-            .field("family", &self.family.name())
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("Usable").field("family", &self.family.name()).field("size", &self.size).finish_non_exhaustive()
     }
 }
 
@@ -88,8 +85,8 @@ impl Entry {
             let family = families::of(&folder).map_err(|error| Fault::of(&error, folder.told(&error)))?;
             let description = family.describe(name, &folder);
             let description = description.map_err(|error| Fault::of_card(&error, folder.told(&error)))?;
-            let Description { card, bytes, notes, outline } = description;
-            Ok(Usable { folder, family, card: Arc::new(card), bytes, notes, outline })
+            let Description { card, size, notes, outline } = description;
+            Ok(Usable { folder, family, card: Arc::new(card), size, notes, outline })
         };
         // A file that causes a panic must not prevent other models from being served.
         let usable = catch_unwind(AssertUnwindSafe(look));

@@ -11,8 +11,8 @@ use crate::{
 };
 
 /// If two digests are equal, the same generation gets network outputs with the same bits. The digest covers the build,
-/// the vector unit, the hardware of the device, the kernels and their settings, and the files of the model and of
-/// everything else that the request names.
+/// the vector unit, the hardware of the device, the kernels and their settings, the precision, and the files of the
+/// model and of everything else that the request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics([u8; 32]);
 
@@ -25,6 +25,7 @@ impl Numerics {
             kernels::isa().to_owned(),
             device.hardware(),
             format!("{:?}", device.kernels()),
+            device.precision().name().to_owned(),
             catalogue.fingerprint(&job.model),
         ];
         parts.extend(draw.refiner.as_ref().map(|refiner| catalogue.fingerprint(&refiner.model)));

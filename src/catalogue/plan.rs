@@ -1,7 +1,23 @@
 //! The plan of a generation with the models of the catalogue.
 
 use super::Catalogue;
-use crate::{families::Plan, generation::Job};
+use crate::{
+    device::Device,
+    families::Plan,
+    generation::{Job, Work},
+    models::demand::Demand,
+};
+
+/// Why no device has enough memory of its own for a generation: bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge {
+    /// Weights of the model and of the ControlNets.
+    pub weights: u64,
+    /// Activations of one row of the largest call.
+    pub call: u64,
+    /// The memory of the largest device.
+    pub memory: u64,
+}
 
 impl Catalogue {
     /// The work and memory of a generation; `None` if its model is unknown or cannot be used.
@@ -11,5 +27,32 @@ impl Catalogue {
         let control_nets = self.control_nets();
         let of_control = |name: &str, size, tokens| control_nets.demand(name, size, tokens);
         Some(usable.outline.plan(job, &usable.card, &of_control))
+    }
+
+    /// Checks that a device can compute the generation. Devices without memory of their own always can, because their
+    /// memory is divided for the whole process.
+    ///
+    /// # Errors
+    /// The model, the ControlNets and one row of the largest call exceed the memory of each device.
+    pub fn check_devices(&self, job: &Job, plan: Plan) -> Result<(), TooLarge> {
+        let mut largest: Option<TooLarge> = None;
+        for device in self.devices() {
+            let Some(memory) = device.own_memory() else { return Ok(()) };
+            let too_large = self.on_device(job, plan, device, memory.total);
+            if too_large.weights.saturating_add(too_large.call) <= memory.total {
+                return Ok(());
+            }
+            largest = largest.filter(|other| other.memory >= memory.total).or(Some(too_large));
+        }
+        largest.map_or(Ok(()), Err)
+    }
+
+    fn on_device(&self, job: &Job, plan: Plan, device: &Device, memory: u64) -> TooLarge {
+        let Work::Draw(draw) = &job.work;
+        let model = self.entry(&job.model).and_then(|entry| Some(entry.usable().ok()?.size.bytes(device.precision())));
+        let nets = draw.controls.iter().map(|control| control.model.as_str());
+        let weights = model.unwrap_or(0).saturating_add(self.control_nets().bytes_of(nets, device));
+        let call = Demand { work: 0.0, bytes: plan.call }.on(device, device.precision()).bytes;
+        TooLarge { weights, call, memory }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Catalogue, CatalogueError};
+use super::{Catalogue, CatalogueError, ControlLease, blocking};
 use crate::{
+    device::Device,
     diffusion::{InvalidScheduler, SchedulerConfig},
     generation::{Draw, Job, Work},
     pipelines::{Auxiliary, Inputs, Model, Prepared},
@@ -26,11 +27,11 @@ pub enum PrepareError {
 }
 
 impl Catalogue {
-    /// Prepares a generation whose models are loaded: checks the request against the current files, builds the
-    /// scheduler, loads everything else that the request names, and resizes the pictures. Blocks meanwhile.
+    /// [`Catalogue::prepare_in`] for a caller that computes one generation at a time, so that the room for ControlNets
+    /// needs no lease.
     ///
     /// # Errors
-    /// A name is unknown, or what it names cannot be loaded or used.
+    /// Those of [`Catalogue::prepare_in`].
     pub fn prepare(
         &self,
         job: Job,
@@ -38,9 +39,33 @@ impl Catalogue {
         model: Arc<Model>,
         refiner: Option<Arc<Model>>,
     ) -> Result<Prepared, PrepareError> {
+        let lease = blocking::wait(self.lease_control_nets(&job, &model.device));
+        self.prepare_in(&lease, job, inputs, model, refiner)
+    }
+
+    /// Waits for room for the ControlNets of a generation in the memory of the device.
+    pub async fn lease_control_nets(&self, job: &Job, device: &Device) -> ControlLease {
+        let Work::Draw(draw) = &job.work;
+        self.control_nets().lease(draw.controls.iter().map(|control| control.model.as_str()), device).await
+    }
+
+    /// Prepares a generation whose models are loaded: checks the request against the current files, builds the
+    /// scheduler, loads everything else that the request names, and resizes the pictures. Blocks meanwhile. The lease
+    /// must be that of the generation.
+    ///
+    /// # Errors
+    /// A name is unknown, or what it names cannot be loaded or used.
+    pub fn prepare_in(
+        &self,
+        lease: &ControlLease,
+        job: Job,
+        inputs: Inputs,
+        model: Arc<Model>,
+        refiner: Option<Arc<Model>>,
+    ) -> Result<Prepared, PrepareError> {
         let Work::Draw(draw) = &job.work;
         self.check_fits(draw, &job.model)?;
-        let auxiliary = self.auxiliary(draw, &model, refiner)?;
+        let auxiliary = self.auxiliary(lease, draw, &model, refiner)?;
         let scheduler = self.scheduler(draw, &job.model)??;
         let inputs = inputs.fitted(draw);
         Ok(Prepared { job, model, scheduler, auxiliary, inputs })
@@ -73,9 +98,15 @@ impl Catalogue {
         )))
     }
 
-    fn auxiliary(&self, draw: &Draw, model: &Model, refiner: Option<Arc<Model>>) -> Result<Auxiliary, PrepareError> {
+    fn auxiliary(
+        &self,
+        lease: &ControlLease,
+        draw: &Draw,
+        model: &Model,
+        refiner: Option<Arc<Model>>,
+    ) -> Result<Auxiliary, PrepareError> {
         let controls = draw.controls.iter();
-        let control_nets = controls.map(|control| self.control_nets().load(&control.model, &model.device));
+        let control_nets = controls.map(|control| self.control_nets().load_in(lease, &control.model, &model.device));
         let refiner = match refiner {
             Some(model) => {
                 let scheduler = self.scheduler(draw, &model.name)?.map_err(PrepareError::RefinerScheduler)?;

@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn lines_say_what_is_known() {
-        let gpu = Gpu { kind: GpuKind::Cuda, index: 1, model: "X 1".to_owned(), cores: Some(132), memory: None };
+        let (kind, model) = (GpuKind::Cuda, "X 1".to_owned());
+        let gpu = Gpu { kind, index: 1, model, cores: Some(132), memory: None, compute_capability: None };
         assert_eq!(Listed::gpu(gpu).line(), "cuda:1: X 1, 132 multiprocessors, not used by engine.devices");
         let parts = ["cpu:0".to_owned(), "cpu:1".to_owned()].to_vec();
         let cpu = Listed { cores: None, memory_bytes: Some(2_000_000_000), free_bytes: None, ..Listed::cpu() };

@@ -20,6 +20,25 @@ impl<'de> Deserialize<'de> for KernelSet {
     }
 }
 
+/// The numbers with which networks compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// The best one for each device.
+    Auto,
+    F32,
+    F16,
+    Bf16,
+}
+
+impl<'de> Deserialize<'de> for Precision {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let names =
+            [("auto", Precision::Auto), ("f32", Precision::F32), ("f16", Precision::F16), ("bf16", Precision::Bf16)];
+        words::one_of(deserializer, &names)
+    }
+}
+
 /// An entry of the list of devices: `cpu`, `cpu:0` or `cpu:0-7` for some cores only, `cuda:0`, `metal`, or `auto`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceName {
@@ -167,6 +186,19 @@ mod tests {
             let error = DeviceName::parse(text).unwrap_err();
             assert!(error.contains(said) && error.contains(&format!("{text:?}")), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_precision_has_a_name() {
+        for (text, precision) in
+            [("auto", Precision::Auto), ("f32", Precision::F32), ("f16", Precision::F16), ("bf16", Precision::Bf16)]
+        {
+            let text = serde_json::Value::from(text);
+            assert_eq!(serde_json::from_value::<Precision>(text.clone()).unwrap(), precision);
+            assert_eq!(serde_json::to_value(precision).unwrap(), text);
+        }
+        let error = serde_json::from_value::<Precision>("fp16".into()).unwrap_err().to_string();
+        assert!(error.contains("must be auto, f32, f16 or bf16, not \"fp16\""), "{error}");
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Gpu {
     pub cores: Option<usize>,
     /// The memory of the GPU; `None` if it is unknown.
     pub memory: Option<GpuMemory>,
+    /// (major, minor); `None` if the driver does not tell.
+    pub compute_capability: Option<(u32, u32)>,
 }
 
 /// The memory of a GPU, in bytes.
@@ -53,6 +55,14 @@ impl GpuKind {
         }
     }
 
+    /// The name of the GPU with this number in the settings: `cuda:0`, `metal`.
+    pub(super) fn name_of(self, index: usize) -> String {
+        match self {
+            GpuKind::Cuda => format!("cuda:{index}"),
+            GpuKind::Metal => "metal".to_owned(),
+        }
+    }
+
     /// Whether the build supports the kind.
     pub fn is_in_build(self) -> bool {
         match self {
@@ -70,9 +80,11 @@ impl GpuKind {
             #[cfg(feature = "cuda")]
             GpuKind::Cuda => cuda::gpus(),
             // candle opens the first GPU, and computers of Apple have only one.
-            GpuKind::Metal if self.is_in_build() => candle_core::Device::new_metal(0)
-                .map(|_| vec![Gpu { kind: self, index: 0, model: "Apple GPU".to_owned(), cores: None, memory: None }])
-                .map_err(|error| error.to_string()),
+            GpuKind::Metal if self.is_in_build() => {
+                let model = "Apple GPU".to_owned();
+                let gpu = Gpu { kind: self, index: 0, model, cores: None, memory: None, compute_capability: None };
+                candle_core::Device::new_metal(0).map(|_| vec![gpu]).map_err(|error| error.to_string())
+            }
             _ => Ok(Vec::new()),
         };
         found.map_err(|reason| DriverError { kind: self, reason })
@@ -91,9 +103,15 @@ impl Gpu {
 
     /// The GPU's name in the settings: `cuda:0`, `metal`.
     pub fn name(&self) -> String {
+        self.kind.name_of(self.index)
+    }
+
+    /// The memory at this time; `None` if the driver does not tell.
+    pub(super) fn memory_now(&self) -> Option<GpuMemory> {
         match self.kind {
-            GpuKind::Cuda => format!("cuda:{}", self.index),
-            GpuKind::Metal => "metal".to_owned(),
+            #[cfg(feature = "cuda")]
+            GpuKind::Cuda => cuda::memory(self.index),
+            _ => None,
         }
     }
 

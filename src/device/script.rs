@@ -1,6 +1,6 @@
 //! Scripts, with which tests decide when a device is slow or fails.
 
-use super::FaultError;
+use super::{FaultError, GpuMemory};
 
 /// Decides when a device is slow or fails, for tests of faults that cannot be caused on a real device. See
 /// [`Device::with_script`](super::Device::with_script).
@@ -11,6 +11,11 @@ pub trait Script: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// The fault of the device, which ends the batch.
     fn before(&self, layer: Layer) -> Result<(), FaultError>;
+
+    /// The memory of the device; `None` if the script does not say.
+    fn memory(&self) -> Option<GpuMemory> {
+        None
+    }
 }
 
 /// A layer of a batch that a device is about to compute.

@@ -215,7 +215,9 @@ impl ActiveRuns {
         let (open, waiting): (Vec<usize>, Vec<WaitingCall>) = self.runs.iter().enumerate().filter_map(waiting).unzip();
         let paused: Vec<PausedBatch> = self.paused.iter().map(|batch| self.paused_batch(batch)).collect();
         let of_runs = |run: usize| open[run];
-        match choose(&waiting, &paused, self.limits) {
+        // Before a batch is formed, the memory of a device that has its own decides how many rows it takes.
+        let max_bytes = self.device.bytes_for_batch().unwrap_or(self.limits.max_bytes);
+        match choose(&waiting, &paused, BatchLimits { max_bytes, ..self.limits }) {
             Next::Begin { picks, charged } => Next::Begin {
                 picks: picks.into_iter().map(|pick| Pick { waiting: of_runs(pick.waiting), ..pick }).collect(),
                 charged: charged.map(of_runs),

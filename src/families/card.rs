@@ -6,7 +6,7 @@ use super::extras::Extras;
 use crate::{
     diffusion::SchedulerConfig,
     generation::{ModelCard, SchedulerChoice, Shown},
-    weights::{LoadError, ModelFolder, float32_bytes},
+    weights::{LoadError, ModelFolder, WeightSize},
 };
 
 /// Why no model card can be made for a folder.
@@ -61,13 +61,12 @@ pub(super) fn base(
     })
 }
 
-/// The bytes that the tensors of `parts` take as float32, computed from the headers of the weight files. A part is
-/// (folder, stem of its weight files). The transformed weights that small layers keep for Winograd's algorithm are not
-/// included.
+/// The memory of the weights of `parts`, computed from the headers of the weight files. A part is (folder, stem of its
+/// weight files).
 ///
 /// # Errors
 /// The files of a part are missing or broken.
-pub(super) fn bytes(folder: &ModelFolder, parts: &[(&str, &str)]) -> Result<u64, LoadError> {
-    let part = |bytes: u64, (part, stem): &(&str, &str)| Ok(bytes.saturating_add(float32_bytes(folder, part, stem)?));
-    parts.iter().try_fold(0, part)
+pub(super) fn size(folder: &ModelFolder, parts: &[(&str, &str)]) -> Result<WeightSize, LoadError> {
+    let part = |size: WeightSize, (part, stem): &(&str, &str)| Ok(size.and(WeightSize::read(folder, part, stem)?));
+    parts.iter().try_fold(WeightSize::default(), part)
 }

@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::{
-    CardError, ControlDemand, Description, Family, ModelIndex, Outline, Plan, Recipe, SamplingDemand,
+    CardError, ControlDemand, Description, Family, ModelIndex, ModelSize, Outline, Plan, Recipe, SamplingDemand,
     card::{self, Defaults},
     extras::Extras,
     plan::calls,
@@ -115,8 +115,8 @@ impl Family for ClassifierGuidance {
             decoders: vec![Decoder::Full],
             ..card::base(name, &extras, scheduler_config, defaults)?
         };
-        let bytes = card::bytes(folder, &[UNET, CLASSIFIER])?;
-        Ok(Description { card, bytes, notes, outline: Box::new(sizes) })
+        let size = ModelSize::float32(card::size(folder, &[UNET, CLASSIFIER])?);
+        Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    CardError, ControlDemand, Description, Family, ModelIndex, Outline, Plan, Recipe, SamplingDemand,
-    card::{self, Defaults, bytes},
+    CardError, ControlDemand, Description, Family, ModelIndex, ModelSize, Outline, Plan, Recipe, SamplingDemand,
+    card::{self, Defaults},
     extras::Extras,
     plan::calls,
 };
@@ -64,7 +64,8 @@ impl Family for Dit {
             ..base
         };
         notes.extend(DiTNetworks::check(folder, &sizes)?);
-        Ok(Description { card, bytes: bytes(folder, &PARTS)?, notes, outline: Box::new(sizes) })
+        let size = ModelSize::float32(card::size(folder, &PARTS)?);
+        Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {

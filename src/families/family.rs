@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 
 use super::{CardError, ControlDemand, Plan};
 use crate::{
-    device::Device,
+    device::{Device, Precision},
     generation::{Job, ModelCard},
     models::prompt_tokenizers::PromptTokenizers,
     pipelines::{Compute, Frame, Loaded, PipelineError, Prepared},
-    weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
+    weights::{Checkpoint, LoadError, ModelFolder, WeightSize, lora::Modules},
 };
 
 /// A family: models whose folders have the same parts, and with which the same recipe draws.
@@ -77,12 +77,33 @@ pub trait Recipe {
 #[derive(Debug)]
 pub struct Description {
     pub card: ModelCard,
-    /// Memory of the weights, in bytes.
-    pub bytes: u64,
+    /// The memory of the weights.
+    pub size: ModelSize,
     /// What operators should know about how the files are read.
     pub notes: Vec<String>,
     /// The sizes of the model's layers.
     pub outline: Box<dyn Outline>,
+}
+
+/// The memory of a model's weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModelSize {
+    /// Networks that take the precision of the device.
+    pub adaptable: WeightSize,
+    /// Networks in float32 on every device.
+    pub float32: WeightSize,
+}
+
+impl ModelSize {
+    /// The size of a model whose networks are all float32.
+    pub fn float32(size: WeightSize) -> ModelSize {
+        ModelSize { float32: size, ..ModelSize::default() }
+    }
+
+    /// Bytes on a device with this precision.
+    pub fn bytes(&self, precision: Precision) -> u64 {
+        self.adaptable.bytes(precision).saturating_add(self.float32.bytes(Precision::F32))
+    }
 }
 
 /// The sizes of a model's layers, from which work and memory of generations follow.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{
-    CardError, ControlDemand, Description, ModelIndex, Outline, Plan, SamplingDemand,
+    CardError, ControlDemand, Description, ModelIndex, ModelSize, Outline, Plan, SamplingDemand,
     card::{self, Defaults},
     extras::Extras,
     plan::calls,
@@ -113,7 +113,7 @@ impl Parts {
             weights.check(|weights| drop(VqModel::new(config, weights)))?;
             parts.push((part, WEIGHTS));
         }
-        let bytes = card::bytes(folder, &parts)?;
+        let size = ModelSize::float32(card::size(folder, &parts)?);
         let scale = self.scale();
         let native = |side: usize| (side * scale) as u32;
         let (height, width) = self.sample_size;
@@ -133,7 +133,7 @@ impl Parts {
             decoders: vec![Decoder::Full],
             ..base
         };
-        Ok(Description { card, bytes, notes, outline: Box::new(self) })
+        Ok(Description { card, size, notes, outline: Box::new(self) })
     }
 
     /// Reads the weights. `output` is the format of the samples if the model has no codebook.

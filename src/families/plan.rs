@@ -59,7 +59,6 @@ impl Plan {
     /// The plan of a generation with the network calls of `sampling`.
     pub fn of(draw: &Draw, sampling: SamplingDemand) -> Plan {
         let SamplingDemand { state, branches, calls, call, before, after } = sampling;
-        let call = if draw.loras.is_empty() { call } else { call.adapted() };
         let rows = draw.n as usize * branches;
         let work = before.work + (calls * rows) as f64 * call.work + f64::from(draw.n) * after.work;
 

@@ -1,6 +1,6 @@
 //! Scaled dot-product attention over several heads.
 
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
@@ -155,13 +155,14 @@ impl Head {
     }
 }
 
-/// Attention by candle's operations.
+/// Attention by candle's operations. Scores and their softmax are float32. Queries are divided by √d before the
+/// product, because float16 ends at 65504.
 fn composite(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
     let (batch, n, width) = q.dims3()?;
     let d = width / heads;
     let split = |x: &Tensor| x.reshape((batch, (), heads, d))?.transpose(1, 2)?.contiguous();
-    let (q, k, v) = (split(q)?, split(k)?, split(v)?);
-    let mut scores = (q.matmul(&k.t()?)? / (d as f64).sqrt())?;
+    let (q, k, v) = (split(&(q / (d as f64).sqrt())?)?, split(k)?, split(v)?);
+    let mut scores = q.matmul(&k.t()?)?.to_dtype(DType::F32)?;
     if mask == Mask::Causal {
         let m = k.dim(2)?;
         let hidden: Vec<f32> = (0..n * m).map(|at| if at % m > at / m { f32::NEG_INFINITY } else { 0.0 }).collect();
@@ -171,7 +172,7 @@ fn composite(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Re
     // from the gradient.
     let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let weights = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
-    weights.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, n, width))
+    weights.to_dtype(v.dtype())?.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, n, width))
 }
 
 #[cfg(test)]

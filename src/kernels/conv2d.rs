@@ -127,39 +127,57 @@ impl Conv2d {
         let Geometry { stride, top, bottom, left, right, .. } = self.geometry;
         let (batch, h, w, _) = x.dims4()?;
         let (height, width) = self.geometry.output(h, w)?;
-        let padded = x.permute((0, 3, 1, 2))?.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?;
-        let rows = if x.device().is_cpu() { batch } else { rows_at_a_time(height * width * self.weight.shape().0)? };
-        let y = in_parts(&padded.contiguous()?, weight, stride, rows)?.permute((0, 2, 3, 1))?.contiguous()?;
+        let x = x.to_dtype(weight.dtype())?.permute((0, 3, 1, 2))?;
+        let padded = x.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?;
+        let part = match x.device().is_cpu() {
+            true => Part { rows: batch, lines: height },
+            false => Part::of(height, width * self.weight.shape().0, MOST_PATCHES),
+        };
+        let y = in_parts(&padded.contiguous()?, weight, stride, height, part)?.permute((0, 2, 3, 1))?.contiguous()?;
         epilogue.composite(self.weight.bias().into_iter().try_fold(y, |y, bias| y.broadcast_add(bias))?)
     }
 }
 
-/// How many rows of a batch a GPU convolves at a time, if a row has `patches` numbers in all its patches. A patch is
-/// the part of the map under the kernel, for one pixel of the result.
+/// The most numbers that a GPU has in the copies of patches at a time: 1 GiB of float32.
 ///
-/// Without cuDNN, candle copies all patches side by side before it multiplies them. candle counts the copied numbers in
-/// 32 bits: with 2³² or more numbers, a part of the copy is never written, and the result is wrong without an error.
-/// For several rows, the bound is lower to save memory: the copy takes 4 bytes for each number.
-///
-/// # Errors
-/// A single row has too many numbers.
-fn rows_at_a_time(patches: usize) -> Result<usize> {
-    const MOST_OF_ROW: usize = u32::MAX as usize;
-    const MOST_OF_ROWS: usize = 1 << 30;
-    if patches > MOST_OF_ROW {
-        candle_core::bail!("conv2d: the patches of a row have {patches} numbers; a GPU takes at most {MOST_OF_ROW}");
-    }
-    Ok((MOST_OF_ROWS / patches.max(1)).max(1))
+/// Without cuDNN, candle copies all patches side by side before it multiplies them. It counts their numbers in 32 bits:
+/// with 2³² or more, a part of the copy is never written, and the result is wrong without an error. The bound is lower,
+/// because the copy also takes memory.
+const MOST_PATCHES: usize = 1 << 28;
+
+/// How much of a batch is convolved at a time: rows of the batch, and lines of the result of each row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    rows: usize,
+    lines: usize,
 }
 
-/// The convolution of x (B, in, h, w), `rows` rows at a time.
-fn in_parts(x: &Tensor, weight: &Tensor, stride: usize, rows: usize) -> Result<Tensor> {
-    let batch = x.dim(0)?;
-    if batch <= rows {
+impl Part {
+    /// The largest part with at most `most` numbers in its patches, and at least one line. A row has `height` lines,
+    /// whose patches have `line` numbers each.
+    fn of(height: usize, line: usize, most: usize) -> Part {
+        let lines = (most / line.max(1)).max(1);
+        Part { rows: (lines / height.max(1)).max(1), lines: lines.min(height.max(1)) }
+    }
+}
+
+/// The convolution of x (B, in, h, w), with `height` lines of results, in parts.
+fn in_parts(x: &Tensor, weight: &Tensor, stride: usize, height: usize, part: Part) -> Result<Tensor> {
+    let (batch, kernel) = (x.dim(0)?, weight.dim(2)?);
+    if batch <= part.rows && height <= part.lines {
         return x.conv2d(weight, 0, stride, 1, 1);
     }
-    let part = |first: usize| x.narrow(0, first, rows.min(batch - first))?.conv2d(weight, 0, stride, 1, 1);
-    Tensor::cat(&(0..batch).step_by(rows).map(part).collect::<Result<Vec<_>>>()?, 0)
+    let of_rows = |first: usize| {
+        let x = x.narrow(0, first, part.rows.min(batch - first))?;
+        let of_lines = |first: usize| {
+            let lines = part.lines.min(height - first);
+            // Neighboring parts share the lines of x that the kernel covers in both.
+            let x = x.narrow(2, first * stride, (lines - 1) * stride + kernel)?.contiguous()?;
+            x.conv2d(weight, 0, stride, 1, 1)
+        };
+        Tensor::cat(&(0..height).step_by(part.lines).map(of_lines).collect::<Result<Vec<_>>>()?, 2)
+    };
+    Tensor::cat(&(0..batch).step_by(part.rows).map(of_rows).collect::<Result<Vec<_>>>()?, 0)
 }
 
 struct Op<'a> {
@@ -307,18 +325,34 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_convolves_as_many_rows_as_the_copy_of_the_patches_allows() {
-        assert_eq!(rows_at_a_time(1 << 28).unwrap(), 4);
-        assert_eq!(rows_at_a_time((1 << 30) + 1).unwrap(), 1);
-        assert_eq!(rows_at_a_time(u32::MAX as usize).unwrap(), 1);
-        assert!(rows_at_a_time(1 << 32).unwrap_err().to_string().contains("4294967296 numbers"));
-        // The first convolution with 256 channels on a map of 1024 × 1024, as in the decoder of Stable Diffusion.
-        assert_eq!(rows_at_a_time(1024 * 1024 * 9 * 256).unwrap(), 1);
+    fn a_gpu_convolves_as_much_as_the_copy_of_the_patches_allows() {
+        assert_eq!(Part::of(64, 1 << 20, MOST_PATCHES), Part { rows: 4, lines: 64 });
+        assert_eq!(Part::of(256, (1 << 20) + 1, MOST_PATCHES), Part { rows: 1, lines: 255 });
+        assert_eq!(Part::of(1, usize::MAX, MOST_PATCHES), Part { rows: 1, lines: 1 });
+        // The first convolution with 256 channels on a map of 2048 × 2048, as in the decoder of Stable Diffusion: its
+        // patches have more than 2³² numbers.
+        let (side, line) = (2048, 2048 * 9 * 256);
+        assert!(side * line > u32::MAX as usize);
+        let part = Part::of(side, line, MOST_PATCHES);
+        assert!(part.rows * part.lines * line <= MOST_PATCHES && part.lines > 1, "{part:?}");
+    }
+
+    #[test]
+    fn parts_give_the_whole() {
         let mut random = Random::new(1);
-        let (x, weight) = (random.normal(&[5, 3, 7, 6], 0.0), random.normal(&[2, 3, 3, 3], 0.0));
-        let numbers = |rows| in_parts(&x, &weight, 2, rows).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        for rows in 1..5 {
-            assert_eq!(numbers(rows), numbers(5), "{rows} rows at a time");
+        for (stride, height) in [(1, 7), (2, 4)] {
+            let (x, weight) = (random.normal(&[5, 3, 9, 6], 0.0), random.normal(&[2, 3, 3, 3], 0.0));
+            let numbers = |rows, lines| -> Vec<f32> {
+                let whole = in_parts(&x, &weight, stride, height, Part { rows, lines }).unwrap();
+                assert_eq!(whole.dims(), [5, 2, height, (6 - 3) / stride + 1]);
+                whole.flatten_all().unwrap().to_vec1().unwrap()
+            };
+            let whole = numbers(5, height);
+            for (rows, lines) in (1..6).flat_map(|rows| (1..=height).map(move |lines| (rows, lines))) {
+                for (part, whole) in numbers(rows, lines).into_iter().zip(&whole) {
+                    assert!((part - whole).abs() < 1e-5, "{rows} rows and {lines} lines at a time");
+                }
+            }
         }
     }
 

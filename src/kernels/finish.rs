@@ -21,18 +21,18 @@ impl<'a> Epilogue<'a> {
         Self { per_sample: None, residual: Some(residual) }
     }
 
-    /// Adds the terms to y (B, …, N) by candle's operations.
+    /// Adds the terms to y (B, …, N) by candle's operations, in the precision of y.
     pub(super) fn composite(self, y: Tensor) -> Result<Tensor> {
         let y = match self.per_sample {
             Some(vectors) => {
                 let (b, n) = vectors.dims2()?;
                 let mut dims = vec![1; y.rank()];
                 (dims[0], dims[y.rank() - 1]) = (b, n);
-                y.broadcast_add(&vectors.reshape(dims)?)?
+                y.broadcast_add(&vectors.reshape(dims)?.to_dtype(y.dtype())?)?
             }
             None => y,
         };
-        self.residual.into_iter().try_fold(y, |y, residual| y + residual)
+        self.residual.into_iter().try_fold(y, |y, residual| &y + residual.to_dtype(y.dtype())?)
     }
 
     pub(super) fn lock(self) -> LockedEpilogue<'a> {

@@ -1,6 +1,6 @@
 //! Group normalization of channels-last maps, optionally with SiLU in the same pass.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
@@ -165,7 +165,10 @@ fn composite(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64
     if places.is_empty() || groups == 0 || channels % groups != 0 {
         candle_core::bail!("group_norm: {dims:?} in {groups} groups");
     }
-    let grouped = x.reshape([places, &[groups, channels / groups]].concat())?;
+    // The statistics are float32: sums of many numbers of 16 bits are too rough.
+    let precision = x.dtype();
+    let (weight, bias) = (weight.to_dtype(DType::F32)?, bias.to_dtype(DType::F32)?);
+    let grouped = x.to_dtype(DType::F32)?.reshape([places, &[groups, channels / groups]].concat())?;
     // Means of one dimension at a time, so that each float32 sum is short. The mean is rounded, so the centered values
     // are centered once more.
     let mean = |x: &Tensor| {
@@ -176,8 +179,8 @@ fn composite(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64
     let centered = centered.broadcast_sub(&mean(&centered)?)?;
     let variance = mean(&centered.sqr()?)?;
     let normed = centered.broadcast_div(&(variance + eps)?.sqrt()?)?.reshape(dims)?;
-    let y = normed.broadcast_mul(weight)?.broadcast_add(bias)?;
-    if then == Then::Silu { y.silu() } else { Ok(y) }
+    let y = normed.broadcast_mul(&weight)?.broadcast_add(&bias)?;
+    if then == Then::Silu { y.silu()?.to_dtype(precision) } else { y.to_dtype(precision) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Layer normalization.
 
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
@@ -24,11 +24,16 @@ impl Kernels {
 }
 
 /// Layer normalization by candle's basic operations, because candle's own layer norm has no gradient.
+///
+/// The statistics are float32: sums of many numbers of 16 bits are too rough.
 fn composite(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let precision = x.dtype();
+    let (x, weight, bias) = (x.to_dtype(DType::F32)?, weight.to_dtype(DType::F32)?, bias.to_dtype(DType::F32)?);
     let centered = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let centered = centered.broadcast_sub(&centered.mean_keepdim(D::Minus1)?)?;
     let variance = centered.sqr()?.mean_keepdim(D::Minus1)?;
-    centered.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(weight)?.broadcast_add(bias)
+    let normed = centered.broadcast_div(&(variance + eps)?.sqrt()?)?;
+    normed.broadcast_mul(&weight)?.broadcast_add(&bias)?.to_dtype(precision)
 }
 
 struct LayerNorm {

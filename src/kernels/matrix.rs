@@ -51,7 +51,8 @@ impl Matrix {
         self.shape
     }
 
-    /// x (B, …, K) · matrix + bias → (B, …, N). The bits of a row of the batch do not depend on the other rows.
+    /// x (B, …, K) · matrix + bias → (B, …, N), in the precision of the matrix. The bits of a row of the batch do not
+    /// depend on the other rows.
     pub fn times(&self, x: &Tensor) -> Result<Tensor> {
         self.times_with(x, Epilogue::default())
     }
@@ -77,7 +78,7 @@ impl Matrix {
             candle_core::bail!("times: {dims:?} by a matrix of {k}×{n}");
         }
         let shape = [&dims[..dims.len() - 1], &[n]].concat();
-        let x = x.contiguous()?;
+        let x = x.to_dtype(matrix.dtype())?.contiguous()?;
         let batch = if dims.len() > 1 && x.device().is_cpu() { dims[0] } else { 1 };
         if batch <= 1 {
             return x.reshape(((), k))?.matmul(matrix)?.reshape(shape);

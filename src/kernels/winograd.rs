@@ -26,7 +26,7 @@ use super::{
     storage::at_least,
 };
 use choice::{KEPT, is_kept};
-pub use choice::{TileSize, Use};
+pub use choice::{TileSize, Use, most_kept};
 use transform::{F2, F4, LANES, Lanes, Transform};
 use weights::{PANELS, from_place_to_place, transform_weights, transformed_floats};
 

@@ -83,7 +83,7 @@ impl LowRank {
             }
             (Down::Conv { kernel, .. }, _) => candle_core::bail!("the kernel {kernel:?} does not fit its layer"),
         };
-        self.up.times_with(&down.affine(self.scale * scale, 0.0)?, Epilogue::residual(y))
+        self.up.times_with(&down.affine(self.scale * scale, 0.0)?, Epilogue::residual(y))?.to_dtype(y.dtype())
     }
 }
 
@@ -95,19 +95,20 @@ impl Adapter {
 
     /// Converts the LoRA `read` to tensors in the layout of the device's kernels.
     pub(super) fn of(read: Lora, device: &Device) -> Result<Adapter> {
-        let (kernels, device) = (device.kernels(), device.candle());
+        let (kernels, precision, device) = (device.kernels(), device.precision().dtype(), device.candle());
         let layer = |(site, low): (String, lora::LowRank)| {
             let (rank, inputs, outputs) = (low.rank, low.inputs, low.outputs);
-            let up = Tensor::from_vec(low.up, (outputs, rank), device)?.t()?.contiguous()?;
+            let up = Tensor::from_vec(low.up, (outputs, rank), device)?.to_dtype(precision)?.t()?.contiguous()?;
             let (kh, kw) = low.kernel;
             let scale = f64::from(low.scale);
             let change = if low.kernel == (1, 1) {
-                let down = Tensor::from_vec(low.down, (rank, inputs), device)?.t()?.contiguous()?;
+                let down = Tensor::from_vec(low.down, (rank, inputs), device)?.to_dtype(precision)?;
+                let down = down.t()?.contiguous()?;
                 LowRank::linear(&down, &up, scale, kernels)?
             } else {
                 // (r, in, kh, kw) → (kh·kw·in, r)
                 let down = Tensor::from_vec(low.down, (rank, inputs, kh, kw), device)?.permute((2, 3, 1, 0))?;
-                let down = down.contiguous()?.reshape((kh * kw * inputs, rank))?;
+                let down = down.to_dtype(precision)?.contiguous()?.reshape((kh * kw * inputs, rank))?;
                 LowRank::conv(&down, low.kernel, &up, scale, kernels)?
             };
             // The sites of text encoders have `text_model` between encoder and module; the paths of layers do not.

@@ -9,7 +9,7 @@ mod work;
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 pub use configuration::{AutoencoderKlConfig, DecoderBlockType, EncoderBlockType};
 pub(super) use decoder::Decoder;
@@ -62,7 +62,7 @@ impl AutoencoderKl {
         if let Some(conv) = &self.quant_conv {
             x = conv.forward(&x)?;
         }
-        let x = channels_first(&x)?;
+        let x = channels_first(&x.to_dtype(DType::F32)?)?;
         let half = |i| x.narrow(1, i * self.latent_channels, self.latent_channels)?.contiguous();
         Ok(Moments { mean: half(0)?, logvar: half(1)?.clamp(-30f32, 20f32)? })
     }

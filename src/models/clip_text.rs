@@ -3,7 +3,7 @@
 
 mod configuration;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 pub use configuration::{ClipTextConfig, HiddenAct};
 
@@ -113,14 +113,14 @@ impl ClipTextModel {
         }
     }
 
-    /// Token embeddings plus position embeddings, (B, L, D).
+    /// Token embeddings plus position embeddings, (B, L, D), in float32.
     fn embed(&self, rows: &[TextRow<'_>]) -> Result<Tensor> {
         let length = rows.first().map_or(0, |row| row.ids.len());
         let (vocabulary, width) = self.token_embedding.dims2()?;
         let known = |id: &u32| if (*id as usize) < vocabulary { *id } else { 0 };
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.iter().map(known)).collect();
         let ids = Tensor::from_vec(ids, rows.len() * length, self.token_embedding.device())?;
-        let mut embedded = self.token_embedding.index_select(&ids, 0)?;
+        let mut embedded = self.token_embedding.index_select(&ids, 0)?.to_dtype(DType::F32)?;
         if rows.iter().any(|row| row.ids.iter().any(|id| *id as usize >= vocabulary)) {
             let mut values = embedded.to_vec2::<f32>()?;
             let places = rows.iter().flat_map(|row| row.ids.iter().map(move |id| (row, *id as usize)));
@@ -133,7 +133,7 @@ impl ClipTextModel {
             embedded = Tensor::from_vec(values.concat(), (rows.len() * length, width), embedded.device())?;
         }
         let embedded = embedded.reshape((rows.len(), length, width))?;
-        embedded.broadcast_add(&self.position_embedding.narrow(0, 0, length)?)
+        embedded.broadcast_add(&self.position_embedding.narrow(0, 0, length)?.to_dtype(DType::F32)?)
     }
 
     /// The position of the token that represents the whole prompt: the first end token. If `eos_token_id` is 2, as in

@@ -36,6 +36,7 @@ pub struct ControlNet {
     controlnet_down_blocks: Vec<Linear>,
     controlnet_mid_block: Linear,
     config: ControlNetConfig,
+    device: Device,
 }
 
 /// A control picture, (1, 3, H, W) in [0, 1], and a cache of its embedding, which is the same in every call.
@@ -65,9 +66,9 @@ impl ControlNet {
         let config = ControlNetConfig::of(folder, name)?;
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let weights = Weights::open(folder, name, "diffusion_pytorch_model", device, as_it_is)?;
-        let net = ControlNet::new(&config, &weights);
+        let net = ControlNet::new(&config, &weights.in_precision(device.precision()));
         weights.finish()?;
-        Ok(net)
+        Ok(ControlNet { device: device.clone(), ..net })
     }
 
     /// Checks that the headers of the files have the tensors that the network needs. No weights are read.
@@ -112,6 +113,7 @@ impl ControlNet {
                 .collect(),
             controlnet_mid_block: Linear::pointwise(&weights.pp("controlnet_mid_block"), last, last),
             config: config.clone(),
+            device: Device::host(),
         }
     }
 
@@ -122,7 +124,7 @@ impl ControlNet {
 
     /// The demand of one row of (h, w) latent pixels and `tokens` text tokens.
     pub fn demand(&self, size: [usize; 2], tokens: usize) -> Demand {
-        self.config.demand(size, tokens)
+        self.config.demand(size, tokens).on(&self.device, self.device.precision())
     }
 
     /// sample (B, C, h, w), and one hint with a scale for each row → the residuals for the U-Net's skips and for the
@@ -156,7 +158,8 @@ impl ControlNet {
         let scale = |i: usize| if guess { libm::pow(10.0, i as f64 / (levels - 1) as f64 - 1.0) as f32 } else { 1.0 };
         let scaled = |i: usize, map: Tensor| -> Result<Tensor> {
             let scales: Vec<f32> = hints.iter().map(|(_, of_row)| scale(i) * of_row).collect();
-            map.broadcast_mul(&Tensor::from_vec(scales, (hints.len(), 1, 1, 1), map.device())?)
+            let scales = Tensor::from_vec(scales, (hints.len(), 1, 1, 1), map.device())?;
+            map.broadcast_mul(&scales.to_dtype(map.dtype())?)
         };
         let behind = self.controlnet_down_blocks.iter().zip(&maps).enumerate();
         let down = behind.map(|(i, (layer, map))| scaled(i, layer.forward(map)?)).collect::<Result<Vec<_>>>()?;

@@ -1,5 +1,7 @@
 //! Work and memory of network calls, computed from the sizes of the layers alone.
 
+use crate::device::{Device, Precision};
+
 /// The work and memory of one row in one call of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Demand {
@@ -20,10 +22,11 @@ impl Demand {
         Demand { work: self.work + other.work, bytes: self.bytes + other.bytes }
     }
 
-    /// The demand if LoRAs change the layers. Memory then peaks in a GEGLU layer that a LoRA changes. Such a layer
-    /// takes 23 maps; `transformer` counts 11.
-    pub fn adapted(self) -> Demand {
-        Demand { bytes: self.bytes.saturating_mul(23) / 11, ..self }
+    /// The demand on a device, of networks in this precision. Reference kernels on a GPU make copies that packed
+    /// kernels do not make: about twice the memory. How much it is exactly, no GPU has shown yet.
+    pub fn on(self, device: &Device, precision: Precision) -> Demand {
+        let copies = if device.is_gpu() { 2 } else { 1 };
+        Demand { bytes: self.bytes / 4 * precision.bytes() * copies, ..self }
     }
 
     /// The demand with `floats` additional numbers in memory.
@@ -42,6 +45,17 @@ pub(super) fn bytes(floats: usize) -> u64 {
 pub(super) fn conv(places: usize, kernel: usize, inputs: usize, outputs: usize, input_places: usize) -> Demand {
     let work = (kernel * kernel * inputs * outputs) as f64 * places as f64;
     Demand { work, bytes: bytes(input_places * inputs + places * outputs) }
+}
+
+/// What LoRAs add to the memory of a layer with an output map of `places` and `outputs` channels: the output before the
+/// change, and the changed rows before all rows are put together.
+pub(super) fn adapted_conv(places: usize, outputs: usize) -> usize {
+    2 * places * outputs
+}
+
+/// What LoRAs add to the memory of [`transformer`]. It peaks in an adapted GEGLU: 23 maps in place of 11.
+pub(super) fn adapted_transformer(places: usize, channels: usize) -> usize {
+    12 * places * channels
 }
 
 /// The demand of a `ResnetBlock2D`: two convolutions, and a 1 × 1 convolution if the width changes. Memory holds the
@@ -90,6 +104,7 @@ mod tests {
         assert_eq!(a, Demand { work: (9 * 32 * 10) as f64, bytes: 4 * (160 + 80) });
         assert_eq!(a.then(b), Demand { work: a.work + b.work, bytes: b.bytes });
         assert_eq!(a.beside(7).bytes, a.bytes + 28);
-        assert_eq!(transformer(10, 8, 1, [77, 16]).adapted().bytes, 4 * 23 * 80);
+        let adapted = transformer(10, 8, 1, [77, 16]).beside(adapted_transformer(10, 8));
+        assert_eq!(adapted.bytes, 4 * 23 * 80);
     }
 }

@@ -70,8 +70,9 @@ impl Input {
 pub enum Part {
     /// Encodes one prompt with all text encoders.
     Text,
-    /// Denoises latents of `size` (h, w) with `tokens` text tokens. `shallow`: with only the U-Net's shallowest branch.
-    Denoise { size: [usize; 2], tokens: usize, shallow: bool },
+    /// Denoises latents of `size` (h, w) with `tokens` text tokens. `shallow`: with only the U-Net's shallowest branch;
+    /// `adapted`: with LoRAs.
+    Denoise { size: [usize; 2], tokens: usize, shallow: bool, adapted: bool },
     /// Encodes a picture of `size` (H, W) pixels.
     Encode { size: [usize; 2] },
     /// Decodes one tile of `size` (h, w) latent pixels, in all stages together.

@@ -19,10 +19,10 @@ use super::{
     latent_diffusion::Spec,
     prompt_tokenizers::PromptTokenizers,
     text_encoders::{Encoded, LearnedToken, LearnedTokens, TextEncoders, Tokens},
-    unet2d_condition::Conditions,
+    unet2d_condition::{Conditions, UNet2DConditionConfig},
 };
 use crate::{
-    device::Device,
+    device::{Device, Precision},
     weights::{
         LoadError, ModelFolder, Weights,
         lora::{Lora, Modules},
@@ -45,6 +45,7 @@ pub struct StableDiffusion {
     unet: UNet2DConditionModel,
     vae: AutoencoderKl,
     vae_config: AutoencoderKlConfig,
+    vae_precision: Precision,
     vae_tiny: Option<(AutoencoderTiny, AutoencoderTinyConfig)>,
     scheduler_config: Map<String, Value>,
     spec: Spec,
@@ -67,6 +68,8 @@ impl StableDiffusion {
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let weights = "diffusion_pytorch_model";
         let modules = Mutex::new(Modules::default());
+        let precision = device.precision();
+        let vae_precision = vae_precision(&vae_config, &unet_config, precision);
         let noted = |part: &str, weights: &Weights| {
             modules.lock().add(part, &weights.requested());
         };
@@ -76,20 +79,23 @@ impl StableDiffusion {
                 noted(part, w);
                 model
             };
-            Ok((tokenizer, network(folder, (part, "model"), device, as_it_is, build)?))
+            Ok((tokenizer, network(folder, (part, "model"), (device, precision), as_it_is, build)?))
         };
         let (encoders, (unet, vae)) = rayon::join(
             || text.into_par_iter().map(encoder).collect::<std::result::Result<Vec<_>, LoadError>>(),
             || {
                 rayon::join(
                     || {
-                        network(folder, ("unet", weights), device, as_it_is, |w| {
+                        network(folder, ("unet", weights), (device, precision), as_it_is, |w| {
                             let unet = UNet2DConditionModel::new(&unet_config, w);
                             noted("unet", w);
                             unet
                         })
                     },
-                    || network(folder, ("vae", weights), device, current_name, |w| AutoencoderKl::new(&vae_config, w)),
+                    || {
+                        let on = (device, vae_precision);
+                        network(folder, ("vae", weights), on, current_name, |w| AutoencoderKl::new(&vae_config, w))
+                    },
                 )
             },
         );
@@ -97,14 +103,35 @@ impl StableDiffusion {
         let vae_tiny = match vae_tiny_config {
             Some(config) => {
                 let build = |w: &Weights| AutoencoderTiny::new(&config, w);
-                let tiny = network(folder, (VAE_TINY, weights), device, as_it_is, build)?;
+                let tiny = network(folder, (VAE_TINY, weights), (device, Precision::F32), as_it_is, build)?;
                 Some((tiny, config))
             }
             None => None,
         };
         let device = device.clone();
         let modules = modules.into_inner();
-        Ok(Self { modules, text, unet, vae, vae_config, vae_tiny, scheduler_config, spec, sizes, device })
+        Ok(Self {
+            modules,
+            text,
+            unet,
+            vae,
+            vae_config,
+            vae_precision,
+            vae_tiny,
+            scheduler_config,
+            spec,
+            sizes,
+            device,
+        })
+    }
+
+    /// Whether the autoencoder stays in float32 if the other networks have 16 bits.
+    ///
+    /// # Errors
+    /// Those of [`StableDiffusion::describe`].
+    pub fn upcasts_vae(folder: &ModelFolder) -> std::result::Result<bool, LoadError> {
+        let Description { vae_config, unet_config, .. } = Description::read(folder)?;
+        Ok(vae_precision(&vae_config, &unet_config, Precision::F16) == Precision::F32)
     }
 
     /// The properties of a folder's model, the configuration of its scheduler, and the sizes of its layers. No weights
@@ -289,6 +316,11 @@ impl StableDiffusion {
         &self.scheduler_config
     }
 
+    /// The precision of the autoencoder.
+    pub fn vae_precision(&self) -> Precision {
+        self.vae_precision
+    }
+
     /// The device on which the networks compute.
     pub fn device(&self) -> &Device {
         &self.device
@@ -310,16 +342,23 @@ fn rows(Vectors { width, values, .. }: &Vectors) -> Vec<Vec<f32>> {
     values.chunks_exact((*width).max(1)).map(<[f32]>::to_vec).collect()
 }
 
+/// The precision of the autoencoder if the other networks have `precision`. Some autoencoders exceed the numbers of
+/// float16, among them those of Stable Diffusion XL whose configuration does not say otherwise.
+fn vae_precision(vae: &AutoencoderKlConfig, unet: &UNet2DConditionConfig, precision: Precision) -> Precision {
+    let upcast = vae.force_upcast.unwrap_or(unet.added().is_some());
+    if upcast { Precision::F32 } else { precision }
+}
+
 /// Loads one network of a folder. Fails if a tensor of its files is not used.
 fn network<N>(
     folder: &ModelFolder,
     (component, stem): (&str, &str),
-    device: &Device,
+    (device, precision): (&Device, Precision),
     rename: impl Fn(&str, &[usize]) -> (String, Vec<usize>),
     build: impl FnOnce(&Weights) -> N,
 ) -> std::result::Result<N, LoadError> {
     let weights = Weights::open(folder, component, stem, device, rename)?;
-    let network = build(&weights);
+    let network = build(&weights.in_precision(precision));
     weights.finish()?;
     Ok(network)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::{
     ClipTextModel, ClipTokenizer,
@@ -187,8 +187,11 @@ impl TextEncoders {
                     states
                 }
             };
+            // The U-Net's layers convert the states again, but sums of them are float32.
+            let states = states.to_dtype(DType::F32)?;
             hidden.push(emphasized(states, prompts.iter().map(|prompt| prompt.weights.get(i)))?);
         }
+        let pooled = pooled.map(|pooled: Tensor| pooled.to_dtype(DType::F32)).transpose()?;
         Ok(Encoded { hidden: Tensor::cat(&hidden, 2)?, pooled })
     }
 }

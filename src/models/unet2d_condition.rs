@@ -8,7 +8,7 @@ mod down_block;
 mod mid_block;
 mod up_block;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
 pub use conditions::{Added, Conditions};
@@ -23,7 +23,7 @@ use super::{
     layers::{Conv, GroupNorm, channels_first, channels_last},
     pause::pause,
 };
-use crate::weights::Weights;
+use crate::{device::Precision, weights::Weights};
 
 /// Predicts the quantity of the scheduler's `prediction_type` from noisy latents, a time and a text.
 #[derive(Debug)]
@@ -67,7 +67,15 @@ impl UNet2DConditionModel {
                 channels[0],
                 config.norm_eps,
             ),
-            conv_out: conv("conv_out", channels[0], config.out_channels, config.conv_out_kernel),
+            // The prediction is float32: samplers multiply its errors.
+            conv_out: Conv::new(
+                &weights.pp("conv_out").in_precision(Precision::F32),
+                channels[0],
+                config.out_channels,
+                config.conv_out_kernel,
+                1,
+                config.conv_out_kernel / 2,
+            ),
             center_input_sample: config.center_input_sample,
         }
     }
@@ -141,8 +149,9 @@ impl UNet2DConditionModel {
         }
     }
 
-    /// (B, h, w, C) → (B, C_out, h, w)
+    /// (B, h, w, C) → (B, C_out, h, w), in float32
     fn leave(&self, x: &Tensor, embedded: &EmbeddedConditions<'_>) -> Result<Tensor> {
-        channels_first(&self.conv_out.adapted(&self.conv_norm_out.forward_silu(x)?, embedded.adapters)?)
+        let normed = self.conv_norm_out.forward_silu(&x.to_dtype(DType::F32)?)?;
+        channels_first(&self.conv_out.adapted(&normed, embedded.adapters)?)
     }
 }

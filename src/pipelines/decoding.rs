@@ -1,6 +1,6 @@
 //! Decoding of latents to pixels, in tiles and stages.
 
-use candle_core::{Storage, Tensor};
+use candle_core::{DType, Storage, Tensor};
 
 use super::{Frame, NetworkError, Networks, calls::Decode, canvas::Canvas};
 use crate::{device::HOST, diffusion::Latents, models::pause::ToEnd};
@@ -49,7 +49,7 @@ impl Activation {
     }
 
     fn look<T>(&self, read: impl FnOnce(&[f32]) -> T) -> candle_core::Result<T> {
-        let here = self.0.to_device(&HOST)?.contiguous()?;
+        let here = self.0.to_device(&HOST)?.to_dtype(DType::F32)?.contiguous()?;
         let (storage, layout) = here.storage_and_layout();
         let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
             candle_core::bail!("a tensor is not where it was put")

@@ -7,7 +7,7 @@ use super::{
     rules::CatalogueRules, unaccepted_files::UnacceptedFiles,
 };
 use crate::{
-    catalogue::Plan,
+    catalogue::{Plan, TooLarge},
     generation::{Draw, FieldError, GenerationId, Invalid, Job, Priority, Work, resolve},
     ledger::{Acceptance, Accepted, Fingerprint, Hint, Newcomer, Refusal, StoreError},
 };
@@ -209,20 +209,35 @@ impl Service {
         }
     }
 
-    /// The plan of a generation. An error if the generation needs more memory than a worker has; `size_field` is the
-    /// field in which the request has the size.
+    /// The plan of a generation. An error if the generation, or its ControlNets, need more memory than a worker has;
+    /// `size_field` is the field in which the request has the size.
     fn planned(&self, job: &Job, size_field: &str) -> Result<Plan, ServiceError> {
         let Work::Draw(draw) = &job.work;
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let refused = |field: &str, detail| {
+            let error = FieldError { pointer: format!("/{field}"), code: "out_of_range", detail };
+            ServiceError::Invalid(Invalid { errors: vec![error] })
+        };
+        let nets = draw.controls.iter().map(|control| control.model.as_str());
+        let device = self.0.catalogue.first_device();
+        self.0.catalogue.control_nets().check_together(nets, &device).map_err(|(bytes, bound)| {
+            let takes = format!("its ControlNets take {} MiB together", mib(bytes));
+            refused("controls", format!("must be fewer: {takes}, and controlnets.max_bytes is {} MiB", mib(bound)))
+        })?;
         let plan = |n| {
             let work = Work::Draw(Draw { n, ..draw.clone() });
             self.0.catalogue.plan(&Job { work, ..job.clone() }).unwrap_or_default()
         };
         let (whole, bound) = (plan(draw.n), self.0.accept_policy.max_bytes);
+        self.0.catalogue.check_devices(job, whole).map_err(|TooLarge { weights, call, memory }| {
+            let takes = format!("one row of its largest network call takes {} MiB", mib(call));
+            let beside = format!("beside {} MiB of weights, and the GPU has {} MiB", mib(weights), mib(memory));
+            refused(size_field, format!("must be smaller: {takes} {beside}"))
+        })?;
         let fits = |plan: Plan| bound.is_none_or(|bound| plan.bytes() <= bound);
         if fits(whole) {
             return Ok(whole);
         }
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let bound = format!("engine.max_bytes is {} MiB", mib(bound.unwrap_or(0)));
         let Draw { n, width, height, .. } = draw;
         let (field, detail) = match (1..*n).rev().find(|n| fits(plan(*n))) {
@@ -236,8 +251,7 @@ impl Service {
                 (size_field, format!("{subject} smaller: {takes}, and {bound}"))
             }
         };
-        let error = FieldError { pointer: format!("/{field}"), code: "out_of_range", detail };
-        Err(ServiceError::Invalid(Invalid { errors: vec![error] }))
+        Err(refused(field, detail))
     }
 
     /// Refuses a `run_timeout_s` that is less than half of the time that the run needs if nothing else runs. The check

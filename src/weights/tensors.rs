@@ -1,4 +1,4 @@
-//! The tensors of a component, as float32 on a device.
+//! The tensors of a component, as floats on a device.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,10 +19,13 @@ use super::{
     ldm::Part,
     shards,
 };
-use crate::{device::Device, kernels::Kernels};
+use crate::{
+    device::{Device, HOST, Precision},
+    kernels::Kernels,
+};
 
-/// The tensors of one component by diffusers name, as float32 on a device, and the kernels of the layers that are built
-/// from them. Cheap to clone; [`Weights::pp`] enters a scope.
+/// The tensors of one component by diffusers name, as float32 on a device unless [`Weights::in_precision`] says
+/// otherwise, and the kernels of the layers that are built from them. Cheap to clone; [`Weights::pp`] enters a scope.
 ///
 /// No request fails on its own: a tensor that is missing or of another shape is noted and replaced by zeros that take
 /// no memory, and [`Weights::finish`] reports all faults together.
@@ -31,6 +34,7 @@ pub struct Weights {
     source: Arc<Source>,
     prefix: String,
     note: Option<String>,
+    precision: Precision,
 }
 
 struct Source {
@@ -160,7 +164,12 @@ impl Weights {
         let component = component.to_owned();
         let report = Mutex::default();
         let source = Arc::new(Source { component, device: device.clone(), zero, files, entries, report, reads: true });
-        Ok(Self { source, prefix: String::new(), note: None })
+        Ok(Self { source, prefix: String::new(), note: None, precision: Precision::F32 })
+    }
+
+    /// The same weights, in which tensors have this precision.
+    pub fn in_precision(&self, precision: Precision) -> Self {
+        Self { precision, ..self.clone() }
     }
 
     /// A note for users on the choice of the files.
@@ -175,7 +184,7 @@ impl Weights {
 
     /// The weights in the scope `prefix.part`.
     pub fn pp(&self, part: impl fmt::Display) -> Self {
-        Self { source: self.source.clone(), prefix: self.name(part), note: None }
+        Self { source: self.source.clone(), prefix: self.name(part), note: None, precision: self.precision }
     }
 
     /// The path of a layer in its model, which adapters use as the layer's name: the component and the scope, without
@@ -204,7 +213,8 @@ impl Weights {
 
     /// Zeros that take no memory, in place of a tensor that the network does not have, such as a bias.
     pub fn zeros(&self, shape: &[usize]) -> Tensor {
-        self.source.zero.broadcast_as(shape).expect("a scalar broadcasts to every shape")
+        let zero = self.source.zero.to_dtype(self.precision.dtype());
+        zero.and_then(|zero| zero.broadcast_as(shape)).expect("a scalar converts, and broadcasts to every shape")
     }
 
     /// A matrix that is stored as (out, in), returned as (in, out) so that `x · matrix` reads it row by row.
@@ -258,10 +268,12 @@ impl Weights {
 
     fn get(&self, name: &str, expected: &[usize], laid_out: &[usize], how: LayOut) -> Tensor {
         let tensor = self.values(self.name(name), expected, how).and_then(|values| {
-            let made = Tensor::from_vec(values, laid_out, self.source.device.candle());
+            // Converted on the host, so that a GPU needs no memory for float32.
+            let made = Tensor::from_vec(values, laid_out, &HOST).and_then(|made| made.to_dtype(self.precision.dtype()));
+            let made = made.and_then(|made| made.to_device(self.source.device.candle()));
             made.map_err(|error| self.fail(error.into())).ok()
         });
-        tensor.unwrap_or_else(|| self.source.zero.broadcast_as(laid_out).expect("a scalar broadcasts to every shape"))
+        tensor.unwrap_or_else(|| self.zeros(laid_out))
     }
 
     fn values(&self, name: String, expected: &[usize], how: LayOut) -> Option<Vec<f32>> {
@@ -294,7 +306,7 @@ impl Weights {
             false => widened(&bytes, entry.dtype, how),
             true => turned_back(&bytes, entry, how),
         }?;
-        if let Err(reason) = check_numbers(&values) {
+        if let Err(reason) = check_numbers(&values).and_then(|()| check_range(&values, self.precision)) {
             self.fail(LoadError::BadKey { path: path.clone(), key: name, reason });
         }
         Some(values)
@@ -344,6 +356,17 @@ pub(super) fn check_numbers(values: &[f32]) -> Result<(), String> {
     }
     let found = values.iter().find(|value| value.is_nan() || value.abs() > LARGEST_NUMBER).expect("a chunk has one");
     Err(format!("has the number {found:e}; weights are finite and at most {LARGEST_NUMBER:e}"))
+}
+
+/// Refuses numbers that the precision does not have.
+fn check_range(values: &[f32], precision: Precision) -> Result<(), String> {
+    if precision.largest() >= LARGEST_NUMBER {
+        return Ok(());
+    }
+    match values.iter().find(|value| value.abs() > precision.largest()) {
+        Some(found) => Err(format!("has the number {found:e}, too large for models.precision {}", precision.name())),
+        None => Ok(()),
+    }
 }
 
 /// Far more than any weight of a trained network: weights are published as float16, whose largest number is 65504.

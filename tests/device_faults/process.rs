@@ -49,6 +49,14 @@ impl Process {
         generation["id"].as_str().unwrap().to_owned()
     }
 
+    /// The problem document of a request that is refused with 422.
+    pub async fn refusal(&self, request: &Value) -> Value {
+        let response = self.client.post(format!("{}/v1/images", self.public)).json(request).send().await.unwrap();
+        let (status, text) = (response.status(), response.text().await.unwrap());
+        assert_eq!(status, 422, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
     /// Waits until the generation has ended; returns it.
     pub async fn ended(&self, id: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;

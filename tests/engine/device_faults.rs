@@ -162,6 +162,25 @@ fn batches_are_halved_until_they_fit_and_later_ones_fit_at_once() {
     assert!(batches >= 4 * 8 && refused < batches / 2, "{refused} of {batches} batches");
 }
 
+/// A device that tells its memory gets batches that fit, so none is computed in vain.
+#[test]
+fn a_batch_has_as_many_rows_as_the_memory_of_the_device_holds() {
+    let experiment = Experiment::new("a device that tells its memory");
+    let script = &experiment.script;
+    let expected = drawn(&[json!({"prompt": "a fox", "steps": 4, "seed": 1, "n": 8}), company()[1].clone()]);
+    experiment.all_draw(&expected);
+    let (whole, row) = (script.batches.load(SeqCst), script.bytes_per_row.load(SeqCst));
+    script.restart();
+    let memory = 3 * row + row / 2;
+    script.memory.store(memory, SeqCst);
+    script.bytes.store(memory, SeqCst);
+    experiment.all_draw(&expected);
+    experiment.verdict();
+    assert_eq!((script.refused.load(SeqCst), experiment.splits()), (0, 0), "a batch did not fit");
+    let batches = script.batches.load(SeqCst);
+    assert!(batches > whole, "{batches} batches are more than the {whole} of a device with much memory");
+}
+
 #[test]
 fn a_run_that_never_fits_fails_alone_with_the_figures() {
     let experiment = Experiment::new("too large beside others");

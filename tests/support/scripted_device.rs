@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use latentd::device::{Device, Fault, FaultError, Layer, Script};
+use latentd::device::{Device, Fault, FaultError, GpuMemory, Layer, Script};
 use parking_lot::Mutex;
 
 /// What happens on a device. All fields may be set while the device computes.
@@ -38,6 +38,8 @@ pub struct Scripted {
     pub after_loss: AtomicUsize,
     /// The largest number of bytes per row of any batch.
     pub bytes_per_row: AtomicU64,
+    /// The device's own memory in bytes, all of it free for a batch; `u64::MAX`: the device does not say.
+    pub memory: AtomicU64,
 }
 
 impl Scripted {
@@ -56,6 +58,7 @@ impl Scripted {
             refused: 0.into(),
             after_loss: 0.into(),
             bytes_per_row: 0.into(),
+            memory: u64::MAX.into(),
         })
     }
 
@@ -83,6 +86,11 @@ impl Scripted {
 }
 
 impl Script for Scripted {
+    fn memory(&self) -> Option<GpuMemory> {
+        let total = self.memory.load(SeqCst);
+        (total < u64::MAX).then_some(GpuMemory { total, free: total })
+    }
+
     fn before(&self, layer: Layer) -> Result<(), FaultError> {
         let at = self.layers.fetch_add(1, SeqCst);
         let fault = |fault, detail: String| Err(FaultError { fault, detail });

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::{
+    device::Precision,
     families::stages,
     models::{
         StableDiffusion,
@@ -107,7 +108,12 @@ impl Networks for StableDiffusion {
     }
 
     fn demand(&self, part: Part) -> Demand {
-        self.sizes().demand(part)
+        let precision = match part {
+            Part::Text | Part::Denoise { .. } => self.device().precision(),
+            Part::Encode { .. } | Part::Decode { .. } => self.vae_precision(),
+            Part::DecodeTiny { .. } => Precision::F32,
+        };
+        self.sizes().demand(part).on(self.device(), precision)
     }
 
     fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
@@ -231,5 +237,5 @@ fn batch_of<'a>(
 }
 
 fn rows_of(tensor: &Tensor) -> candle_core::Result<Vec<Vec<f32>>> {
-    tensor.flatten_from(1)?.to_vec2::<f32>()
+    tensor.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()
 }

@@ -6,8 +6,8 @@ use crate::{
     models::{demand::Demand, latent_diffusion::Part, stable_diffusion::Sizes},
 };
 
-/// Ignores three things that change a plan little: the work for all chunks of a prompt after the first, the work of
-/// LoRAs, and the difference in size between a refiner and its base model. ([`Plan::of`] adds the memory of LoRAs.)
+/// Ignores three things that change a plan little: the chunks of a prompt after the first, the work of LoRAs, and the
+/// difference in size between a refiner and its base model. (The plan contains the memory of LoRAs.)
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan {
         let Work::Draw(draw) = &job.work;
@@ -21,7 +21,8 @@ impl Outline for Sizes {
         };
         let controls = draw.controls.iter().map(|of| of.model.as_str()).fold(Demand::default(), control);
 
-        let denoise = |shallow| self.demand(Part::Denoise { size, tokens, shallow }).and(controls);
+        let adapted = !draw.loras.is_empty();
+        let denoise = |shallow| self.demand(Part::Denoise { size, tokens, shallow, adapted }).and(controls);
         let whole = denoise(false);
         let each_call = match draw.feature_cache {
             Some(FeatureCache { interval, .. }) if interval > 1 => {

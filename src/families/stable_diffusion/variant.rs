@@ -3,7 +3,7 @@
 use super::card::{self, Guidance};
 use crate::{
     device::Device,
-    families::{CardError, Description, Family, ModelIndex, Recipe, card::bytes, extras::Extras},
+    families::{CardError, Description, Family, ModelIndex, ModelSize, Recipe, card::size, extras::Extras},
     models::{StableDiffusion, latent_diffusion::Spec, prompt_tokenizers::PromptTokenizers},
     pipelines::{
         Compute, Frame, LatentDiffusion, LatentRgb, Loaded, PipelineError, Prepared, decoding::decode_alone,
@@ -96,7 +96,12 @@ impl VariantParameters {
         let index = ModelIndex::of(folder)?;
         let is_there = |part: &str| index.part(part).is_some() || part == "vae_tiny" && spec.tiny_decoder;
         let parts: Vec<(&str, &str)> = PARTS.into_iter().filter(|(part, _)| is_there(part)).collect();
-        Ok(Description { card, bytes: bytes(folder, &parts)?, notes, outline: Box::new(sizes) })
+        // In the precisions of `StableDiffusion::load`.
+        let upcasts_vae = StableDiffusion::upcasts_vae(folder)?;
+        let is_float32 = |(part, _): &(&str, &str)| *part == "vae_tiny" || *part == "vae" && upcasts_vae;
+        let (float32, adaptable): (Vec<_>, Vec<_>) = parts.into_iter().partition(is_float32);
+        let size = ModelSize { adaptable: size(folder, &adaptable)?, float32: size(folder, &float32)? };
+        Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }
 
     /// Checks that the U-Net takes as many numbers about a picture as this family passes to the U-Net. (The index

@@ -69,3 +69,13 @@ pub(super) const KEPT: usize = 1 << 24;
 pub(super) fn is_kept(places: usize, inputs: usize, outputs: usize, most: usize) -> bool {
     places * inputs * outputs.next_multiple_of(WIDTH) <= most
 }
+
+/// The most floats of transformed weights that a layer keeps for tiles of one size. Few layers meet maps of such
+/// different sizes that they keep those for both.
+pub fn most_kept(inputs: usize, outputs: usize) -> usize {
+    if inputs.min(outputs) < LANES {
+        return 0;
+    }
+    let places = [16, 36].into_iter().filter(|places| is_kept(*places, inputs, outputs, KEPT));
+    places.map(|places| places * inputs * outputs.next_multiple_of(WIDTH)).max().unwrap_or(0)
+}

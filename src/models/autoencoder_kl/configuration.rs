@@ -34,6 +34,9 @@ pub struct AutoencoderKlConfig {
     pub use_quant_conv: bool,
     pub use_post_quant_conv: bool,
     pub mid_block_add_attention: bool,
+    /// Whether the network stays in float32 if others have 16 bits, because its numbers exceed float16. `None`: as the
+    /// family decides.
+    pub force_upcast: Option<bool>,
     /// Size in pixels of the pictures that the autoencoder was trained on. The side of a tile is this height, limited
     /// to the bounds in `tiles.rs`.
     pub sample_size: Option<SampleSize>,
@@ -55,6 +58,7 @@ impl Default for AutoencoderKlConfig {
             use_quant_conv: true,
             use_post_quant_conv: true,
             mid_block_add_attention: true,
+            force_upcast: None,
             sample_size: Some(SampleSize::Square(32)),
         }
     }
@@ -72,12 +76,8 @@ pub enum DecoderBlockType {
     UpDecoderBlock2D,
 }
 
-const FIXED: &[Fixed] = &[
-    ("act_fn", &[r#""silu""#, r#""swish""#]),
-    ("force_upcast", &["true", "false"]), // everything is computed in float32 either way
-    ("latents_mean", &["null"]),
-    ("latents_std", &["null"]),
-];
+const FIXED: &[Fixed] =
+    &[("act_fn", &[r#""silu""#, r#""swish""#]), ("latents_mean", &["null"]), ("latents_std", &["null"])];
 
 impl AutoencoderKlConfig {
     /// Reads the keys of the file at `path`.

@@ -60,7 +60,7 @@ impl Part {
                 None => ranges.push((*row..row + 1, from)),
             }
         }
-        by_rows(x, ranges, |rows, x, from| x + added.narrow(0, from, rows.len())?)
+        by_rows(x, ranges, |rows, x, from| &x + added.narrow(0, from, rows.len())?.to_dtype(x.dtype())?)
     }
 }
 

@@ -36,8 +36,8 @@ impl Sizes {
     pub fn demand(&self, part: Part) -> Demand {
         match part {
             Part::Text => self.text.iter().map(ClipTextConfig::demand).fold(Demand::default(), Demand::then),
-            Part::Denoise { size, tokens, shallow: false } => self.unet.demand(size, tokens),
-            Part::Denoise { size, tokens, shallow: true } => self.unet.demand_shallow(size, tokens),
+            Part::Denoise { size, tokens, shallow: false, adapted } => self.unet.demand(size, tokens, adapted),
+            Part::Denoise { size, tokens, shallow: true, adapted } => self.unet.demand_shallow(size, tokens, adapted),
             Part::Encode { size } => self.vae.encode_demand(size),
             Part::Decode { size: [h, w] } => self.vae.decode_demand(h, w),
             Part::DecodeTiny { size } => self.vae_tiny.as_ref().map_or(Demand::default(), |tiny| tiny.demand(size)),

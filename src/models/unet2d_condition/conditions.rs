@@ -1,6 +1,6 @@
 //! The conditions of a U-Net call, and the layers that embed them.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::{AddedConditions, UNet2DConditionConfig};
 use crate::{
@@ -103,7 +103,7 @@ impl Embeddings {
             (None, None) => {}
             (Some((sinusoids, embedding)), Some(Added { text_embeds, time_ids })) => {
                 let ids = sinusoids.forward(time_ids, t.len(), device)?;
-                let both = Tensor::cat(&[&text_embeds.to_device(device)?, &ids], 1)?;
+                let both = Tensor::cat(&[&text_embeds.to_device(device)?.to_dtype(DType::F32)?, &ids], 1)?;
                 time = (time + embedding.forward(&both, None, adapters)?)?;
             }
             (wanted, given) => {

@@ -1,11 +1,13 @@
 //! Work and memory of a call of the U-Net, layer by layer in the order of `forward`.
 
 use super::{DownBlockType, UNet2DConditionConfig, UpBlockType};
-use crate::models::demand::{Demand, conv, resnet, transformer};
+use crate::models::demand::{Demand, adapted_conv, adapted_transformer, conv, resnet, transformer};
 
 /// The demand of the layers so far, and the skips in memory.
 struct Walk {
     so_far: Demand,
+    /// Whether LoRAs change the layers.
+    adapted: bool,
     /// Floats of each skip that is still in memory.
     skips: Vec<usize>,
 }
@@ -14,12 +16,27 @@ impl Walk {
     fn take(&mut self, layer: Demand) {
         self.so_far = self.so_far.then(layer.beside(self.skips.iter().sum()));
     }
+
+    fn conv(&mut self, places: usize, kernel: usize, inputs: usize, outputs: usize, input_places: usize) {
+        let more = if self.adapted { adapted_conv(places, outputs) } else { 0 };
+        self.take(conv(places, kernel, inputs, outputs, input_places).beside(more));
+    }
+
+    fn resnet(&mut self, places: usize, inputs: usize, outputs: usize) {
+        let more = if self.adapted { adapted_conv(places, outputs) } else { 0 };
+        self.take(resnet(places, inputs, outputs).beside(more));
+    }
+
+    fn transformer(&mut self, places: usize, channels: usize, layers: usize, text: [usize; 2]) {
+        let more = if self.adapted { adapted_transformer(places, channels) } else { 0 };
+        self.take(transformer(places, channels, layers, text).beside(more));
+    }
 }
 
 impl UNet2DConditionConfig {
-    /// The demand of one row of (h, w) latent pixels and `tokens` text tokens.
-    pub fn demand(&self, [h, w]: [usize; 2], tokens: usize) -> Demand {
-        let mut walk = self.way_down([h, w], tokens);
+    /// The demand of one row of (h, w) latent pixels and `tokens` text tokens; `adapted` by LoRAs or not.
+    pub fn demand(&self, [h, w]: [usize; 2], tokens: usize, adapted: bool) -> Demand {
+        let mut walk = self.way_down([h, w], tokens, adapted);
         let text = [tokens, self.text_width()];
         let (channels, last) = (&self.block_out_channels, self.block_out_channels.len() - 1);
         for i in 0..=last {
@@ -35,42 +52,44 @@ impl UNet2DConditionConfig {
             for j in 0..layers {
                 let below = if j == 0 { previous } else { outputs };
                 let skipped = if j + 1 == layers { skipped_below } else { outputs };
-                walk.take(resnet(places, below + skipped, outputs));
+                walk.resnet(places, below + skipped, outputs);
                 walk.skips.pop();
                 if let UpBlockType::CrossAttnUpBlock2D = self.up_block_types[i] {
-                    walk.take(transformer(places, outputs, transformer_layers, text));
+                    walk.transformer(places, outputs, transformer_layers, text);
                 }
             }
             if i < last {
                 let above = self::places([h, w], level - 1);
-                walk.take(conv(above, 3, outputs, outputs, above));
+                walk.conv(above, 3, outputs, outputs, above);
             }
         }
         let places = h * w;
-        walk.take(conv(places, self.conv_out_kernel, channels[0], self.out_channels, 2 * places));
+        walk.conv(places, self.conv_out_kernel, channels[0], self.out_channels, 2 * places);
         walk.so_far
     }
 
     /// The demand of one row for only the shallowest branch.
-    pub fn demand_shallow(&self, [h, w]: [usize; 2], tokens: usize) -> Demand {
+    pub fn demand_shallow(&self, [h, w]: [usize; 2], tokens: usize, adapted: bool) -> Demand {
         let (places, outer) = (h * w, self.block_out_channels[0]);
         let last = self.block_out_channels.len() - 1;
-        let mut demand = conv(places, self.conv_in_kernel, self.in_channels, outer, places);
-        demand = demand.then(resnet(places, 2 * outer, outer).beside(2 * places * outer));
+        let mut walk = Walk { so_far: Demand::default(), adapted, skips: vec![2 * places * outer] };
+        walk.conv(places, self.conv_in_kernel, self.in_channels, outer, places);
+        walk.resnet(places, 2 * outer, outer);
         if let Some(UpBlockType::CrossAttnUpBlock2D) = self.up_block_types.last() {
             let layers = match &self.reverse_transformer_layers_per_block {
                 Some(layers) => layers[last],
                 None => self.transformer_layers_per_block.at(0),
             };
-            demand = demand.then(transformer(places, outer, layers, [tokens, self.text_width()]));
+            walk.transformer(places, outer, layers, [tokens, self.text_width()]);
         }
-        demand.then(conv(places, self.conv_out_kernel, outer, self.out_channels, 2 * places))
+        walk.conv(places, self.conv_out_kernel, outer, self.out_channels, 2 * places);
+        walk.so_far
     }
 
     /// The demand of one row for a ControlNet of this configuration, without the embedding of its picture: the way
     /// down, and a 1 × 1 convolution after every map.
     pub(in crate::models) fn demand_down(&self, [h, w]: [usize; 2], tokens: usize) -> Demand {
-        let mut walk = self.way_down([h, w], tokens);
+        let mut walk = self.way_down([h, w], tokens, false);
         let behind: Vec<(usize, usize)> = self.skips([h, w]);
         let residuals: usize = behind.iter().map(|(places, width)| places * width).sum();
         for (places, width) in behind {
@@ -80,32 +99,32 @@ impl UNet2DConditionConfig {
     }
 
     /// The demand of the layers from the input up to and including the middle block, and the skips that they leave.
-    fn way_down(&self, [h, w]: [usize; 2], tokens: usize) -> Walk {
+    fn way_down(&self, [h, w]: [usize; 2], tokens: usize, adapted: bool) -> Walk {
         let text = [tokens, self.text_width()];
         let (channels, last) = (&self.block_out_channels, self.block_out_channels.len() - 1);
-        let mut walk = Walk { so_far: Demand::default(), skips: Vec::new() };
-        walk.take(conv(h * w, self.conv_in_kernel, self.in_channels, channels[0], h * w));
+        let mut walk = Walk { so_far: Demand::default(), adapted, skips: Vec::new() };
+        walk.conv(h * w, self.conv_in_kernel, self.in_channels, channels[0], h * w);
         walk.skips.push(h * w * channels[0]);
         for i in 0..=last {
             let (inputs, outputs) = (channels[i.saturating_sub(1)], channels[i]);
             let places = places([h, w], i);
             for j in 0..self.layers_per_block.at(i) {
-                walk.take(resnet(places, if j == 0 { inputs } else { outputs }, outputs));
+                walk.resnet(places, if j == 0 { inputs } else { outputs }, outputs);
                 if let DownBlockType::CrossAttnDownBlock2D = self.down_block_types[i] {
-                    walk.take(transformer(places, outputs, self.transformer_layers_per_block.at(i), text));
+                    walk.transformer(places, outputs, self.transformer_layers_per_block.at(i), text);
                 }
                 walk.skips.push(places * outputs);
             }
             if i < last {
                 let below = self::places([h, w], i + 1);
-                walk.take(conv(below, 3, outputs, outputs, places));
+                walk.conv(below, 3, outputs, outputs, places);
                 walk.skips.push(below * outputs);
             }
         }
         let (places, width) = (places([h, w], last), channels[last]);
-        walk.take(resnet(places, width, width));
-        walk.take(transformer(places, width, self.transformer_layers_per_block.at(last), text));
-        walk.take(resnet(places, width, width));
+        walk.resnet(places, width, width);
+        walk.transformer(places, width, self.transformer_layers_per_block.at(last), text);
+        walk.resnet(places, width, width);
         walk
     }
 
@@ -136,13 +155,17 @@ mod tests {
     #[test]
     fn stable_diffusion_1_takes_what_is_published() {
         let config = UNet2DConditionConfig { cross_attention_dim: per_block(768), ..UNet2DConditionConfig::default() };
-        let demand = config.demand([64, 64], 77);
+        let demand = config.demand([64, 64], 77, false);
         assert!((2.0 * demand.work / 803e9 - 1.0).abs() < 0.01, "{demand:?}");
-        let larger = config.demand([128, 128], 77);
+        let larger = config.demand([128, 128], 77, false);
         assert!(larger.work > 5.0 * demand.work, "attention grows with the square: {larger:?}");
         assert!(larger.bytes > 39 * demand.bytes / 10 && larger.bytes < 41 * demand.bytes / 10);
-        assert!(config.demand_shallow([64, 64], 77).work < 0.2 * demand.work);
+        assert!(config.demand_shallow([64, 64], 77, false).work < 0.2 * demand.work);
         assert!(config.demand_down([64, 64], 77).work < 0.5 * demand.work);
+        // With LoRAs, only some layers take more: the peak is less than in proportion to the transformers' 23 / 11.
+        let adapted = config.demand([64, 64], 77, true);
+        assert_eq!(adapted.work, demand.work);
+        assert!(adapted.bytes > demand.bytes && adapted.bytes < 23 * demand.bytes / 11, "{adapted:?}");
     }
 
     fn per_block(n: usize) -> crate::models::configuration::PerBlock {

@@ -53,12 +53,15 @@ impl Call for DenoiseCall {
     }
 
     fn demand(&self, model: &Model, rows: &[DenoiseRow]) -> Demand {
-        let part = Part::Denoise { size: self.size(), tokens: self.context[0], shallow: self.depth == Depth::Shallow };
+        let part = Part::Denoise {
+            size: self.size(),
+            tokens: self.context[0],
+            shallow: self.depth == Depth::Shallow,
+            adapted: rows.iter().any(|row| !row.adapters.is_empty()),
+        };
         let controls = rows.iter().map(|row| self.control_demand(&row.controls));
         let controls = controls.max_by(|a, b| a.work.total_cmp(&b.work)).unwrap_or_default();
-        let demand = LatentDiffusion::demand(model, part);
-        let is_adapted = rows.iter().any(|row| !row.adapters.is_empty());
-        if is_adapted { demand.adapted() } else { demand }.and(controls)
+        LatentDiffusion::demand(model, part).and(controls)
     }
 
     async fn run(&self, model: &Model, rows: &[DenoiseRow]) -> Result<Vec<Denoised>, NetworkError> {

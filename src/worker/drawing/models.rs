@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Drawing, ended_early};
 use crate::{
-    catalogue::{Acquired, Catalogue, CatalogueError, ModelLease, OnDevice},
+    catalogue::{Acquired, Catalogue, CatalogueError, ControlLease, ModelLease, OnDevice},
     device::Fault,
     engine::{Reason, RunError},
     generation::{Draw, Job},
@@ -32,9 +32,9 @@ impl Drawing {
         })
     }
 
-    /// Acquires the model, the refiner if there is one, memory and a slot. The error is the outcome of a generation
-    /// that cannot get all of these. A cancel ends the wait at once; a load that has begun continues for later
-    /// generations.
+    /// Acquires the model, the refiner if there is one, room for the ControlNets, memory and a slot. The error is the
+    /// outcome of a generation that cannot get all of these. A cancel ends the wait at once; a load that has begun
+    /// continues for later generations.
     pub(super) async fn load_models(
         &self,
         claimed: &Claimed,
@@ -59,7 +59,8 @@ impl Drawing {
                     (lease, Some(refiner))
                 }
             };
-            let room = self.room(job, placed).await?;
+            let control_nets = Arc::new(self.control_nets(job, &lease).await);
+            let room = self.room(job, placed, control_nets).await?;
             Ok((lease, refiner, room))
         };
         tokio::select! {
@@ -71,8 +72,20 @@ impl Drawing {
         }
     }
 
+    /// Waits for room for the ControlNets beside those of other generations.
+    async fn control_nets(&self, job: &Job, model: &ModelLease) -> ControlLease {
+        let mut lease = pin!(self.catalogue.lease_control_nets(job, &model.model().device));
+        if let Poll::Ready(lease) = futures::poll!(lease.as_mut()) {
+            return lease;
+        }
+        // A generation that waits does not compute, so another generation may be claimed meanwhile.
+        let _waiting = self.slots.wait();
+        self.wake.notify_one();
+        lease.await
+    }
+
     /// Waits for the memory that the generation needs, then for a slot.
-    async fn room(&self, job: &Job, placed: &Placed) -> Result<Room, Outcome> {
+    async fn room(&self, job: &Job, placed: &Placed, control_nets: Arc<ControlLease>) -> Result<Room, Outcome> {
         let plan = self.catalogue.plan(job).unwrap_or_default();
         // A generation that waits for memory does not compute, so another generation may be claimed meanwhile.
         let waiting = self.memory.is_short_of(placed.device, plan).then(|| self.slots.wait());
@@ -82,7 +95,7 @@ impl Drawing {
         let memory = self.memory.take(placed.device, plan).await;
         drop(waiting);
         let slot = self.slots.compute().await.ok_or(Outcome::Released)?;
-        Ok(Room { _memory: memory, _slot: slot })
+        Ok(Room { control_nets, _memory: memory, _slot: slot })
     }
 
     async fn acquire(
@@ -136,6 +149,7 @@ impl Drawing {
 /// The memory and the slot of a generation while it computes.
 #[derive(Debug)]
 pub(super) struct Room {
+    pub control_nets: Arc<ControlLease>,
     _memory: TakenMemory,
     _slot: OwnedSemaphorePermit,
 }

@@ -16,7 +16,8 @@ use crate::{
 pub(super) struct Ready {
     pub prepared: Prepared,
     pub placed: Placed,
-    /// The leases of the models, the memory and the slot. All are released when this value is dropped.
+    /// The leases of the models, the room for ControlNets, the memory and the slot. All are released when this value is
+    /// dropped.
     pub held: (ModelLease, Option<ModelLease>, Room),
 }
 
@@ -61,8 +62,9 @@ impl Drawing {
         let held = self.load_models(claimed, draw, tell, &placed).await?;
         let (catalogue, wanted) = (self.catalogue.clone(), claimed.record.job.clone());
         let (model, refiner) = (held.0.model().clone(), held.1.as_ref().map(|refiner| refiner.model().clone()));
-        let prepared =
-            tokio::task::spawn_blocking(move || blame(attempt, || catalogue.prepare(wanted, inputs, model, refiner)));
+        let lease = held.2.control_nets.clone();
+        let prepare = move || blame(attempt, || catalogue.prepare_in(&lease, wanted, inputs, model, refiner));
+        let prepared = tokio::task::spawn_blocking(prepare);
         let prepared = prepared.await.map_err(|error| failed("internal", format!("loading: {error}"), true))?;
         let prepared = prepared.map_err(|error| match error {
             PrepareError::Scheduler(error) => failed(UNSUPPORTED, error.to_string(), false),
