@@ -2,7 +2,7 @@
 
 use axum::{http::Method, routing::MethodRouter};
 
-use super::{AppState, face::Face};
+use super::AppState;
 
 /// One operation of a listener.
 pub struct Route<S = AppState> {
@@ -11,7 +11,6 @@ pub struct Route<S = AppState> {
     pub path: &'static str,
     /// Path in the router. Operations with the same path here share a handler.
     pub(super) routed: &'static str,
-    pub(super) face: &'static dyn Face,
     pub(super) handler: MethodRouter<S>,
 }
 

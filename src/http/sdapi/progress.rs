@@ -24,8 +24,7 @@ pub(super) async fn progress(
     RawQuery(query): RawQuery,
 ) -> Result<impl IntoResponse, ApiError> {
     let skips_picture = skips_picture(urlencoded::query(query.as_deref())?)?;
-    // One page is enough for the newest one; `job_count` ends at two pages.
-    let active = active(&state, &caller, 1).await?;
+    let active = active(&state, &caller, Search::Newest).await?;
     let Some(newest) = active.first() else { return Ok(answer(idle())) };
     let view = state.service.get(caller.access(), *newest).await?;
     let preview = if skips_picture { None } else { state.service.preview(caller.access(), *newest).await? };
@@ -54,19 +53,36 @@ fn answer(object: Value) -> impl IntoResponse {
 
 /// Cancels all running and queued generations that the caller made through this face.
 pub(super) async fn interrupt(State(state): State<AppState>, caller: Caller) -> Result<impl IntoResponse, ApiError> {
-    for id in active(&state, &caller, usize::MAX).await? {
+    for id in active(&state, &caller, Search::All).await? {
         state.service.cancel(caller.access(), id).await?;
     }
     Ok(Json(json!({})))
 }
 
+/// Generations in one page of the store.
+const PAGE: usize = 100;
+/// The most pages of running and of queued generations that are read to find the newest one. Clients ask for the
+/// progress several times per second.
+const MOST_PAGES: usize = 20;
+
+/// Which generations are searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Search {
+    /// Reads on until one is found, at most [`MOST_PAGES`] of each status. Further ones are found only in pages that
+    /// are read for the newest one.
+    Newest,
+    /// Reads everything.
+    All,
+}
+
 /// The caller's generations of this face that have yet to end: the running ones and then the queued ones, each the
-/// newest first. Reads at most `pages` pages of each.
-async fn active(state: &AppState, caller: &Caller, pages: usize) -> Result<Vec<GenerationId>, ApiError> {
+/// newest first. The tenant's generations of other faces lie among them.
+async fn active(state: &AppState, caller: &Caller, search: Search) -> Result<Vec<GenerationId>, ApiError> {
+    let pages = if search == Search::All { usize::MAX } else { MOST_PAGES };
     let mut found = Vec::new();
     for status in ["running", "queued"] {
         let mut query = ListQuery {
-            limit: 100,
+            limit: PAGE,
             status: Some(status.to_owned()),
             tenant: Some(caller.tenant.to_string()),
             ..ListQuery::default()
@@ -75,7 +91,7 @@ async fn active(state: &AppState, caller: &Caller, pages: usize) -> Result<Vec<G
             let page = state.service.list(&query).await?;
             query.after = page.views.last().map(|view| view.record.id);
             found.extend(page.views.iter().filter(|view| is_own(&view.record)).map(|view| view.record.id));
-            if !page.has_more {
+            if !page.has_more || (search == Search::Newest && !found.is_empty()) {
                 break;
             }
         }
