@@ -82,6 +82,8 @@ export class Gallery {
   /** Removes all cards, because another key may see others. Generations and stars stay as they are. */
   clear() {
     this.loaded = false;
+    this.last = undefined;
+    this.more.hidden = true;
     for (const card of [...this.cards.values()]) this.forget(card);
   }
 
@@ -170,7 +172,10 @@ export class Gallery {
       const expired = generation.expires_at && new Date(generation.expires_at) < Date.now();
       // A newer generation than the oldest of the list is on the server if the list has it.
       const missing = expired || !this.last || generation.id > this.last || !this.hasOlder;
-      const there = missing ? null : await api.get(generation.id).catch((problem) => (problem.status === 404 ? null : generation));
+      const there = missing ? null : await api.get(generation.id).catch((problem) => {
+        if (problem.code === api.OTHER_KEY) throw problem;
+        return problem.status === 404 ? null : generation;
+      });
       this.add(there ?? stars.apart(generation));
     }
   }
