@@ -59,10 +59,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Router,
-    extract::{FromRef, Request},
+    extract::FromRef,
     http::{HeaderMap, StatusCode, Version, header},
-    middleware::{self, Next},
-    response::Response,
+    middleware,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::{
@@ -78,7 +77,6 @@ use crate::{
 };
 
 use base::Bases;
-use face::ResponseFace;
 use operator_access::OperatorAccess;
 use origin::Origins;
 use signed::Signer;
@@ -149,7 +147,6 @@ impl std::fmt::Debug for AppState {
 /// The router of the public listener: the API and the web page.
 pub fn public_router(state: AppState) -> Router {
     let router = assemble(public_routes()).layer(middleware::from_fn(rate_limit::show)).fallback(page::asset);
-    let router = router.layer(middleware::from_fn(choose_face));
     let (origins, bases) = (Origins::public(&state.http), Bases::new(&state.http, true));
     finish(guarded(router.with_state(state.clone()), origins, bases), state.metrics)
 }
@@ -173,24 +170,8 @@ fn guarded(router: Router, origins: Origins, bases: Bases) -> Router {
 fn assemble<S: Clone + Send + Sync + 'static>(endpoints: Vec<Route<S>>) -> Router<S> {
     let mut seen = BTreeSet::new();
     let distinct = endpoints.into_iter().filter(|route| seen.insert((route.method.to_string(), route.routed)));
-    let routed = distinct.fold(Router::new(), |router, Route { routed, handler, face, .. }| {
-        let with_face = middleware::map_response(move |response| attach_face(response, ResponseFace(face)));
-        router.route(routed, handler.layer(with_face))
-    });
+    let routed = distinct.fold(Router::new(), |router, Route { routed, handler, .. }| router.route(routed, handler));
     routed.method_not_allowed_fallback(page::wrong_method)
-}
-
-async fn attach_face(mut response: Response, face: ResponseFace) -> Response {
-    response.extensions_mut().insert(face);
-    response
-}
-
-/// If no route made the answer, chooses the face of the answer from the path.
-async fn choose_face(request: Request, next: Next) -> Response {
-    let face = ResponseFace(routes::face_of(request.uri().path()));
-    let mut response = next.run(request).await;
-    response.extensions_mut().get_or_insert(face);
-    response
 }
 
 /// Adds the layers around every route, the outermost last. The layer that disables axum's bound on the size of bodies

@@ -16,6 +16,8 @@ mod counted;
 mod create;
 #[path = "http_routes/draining.rs"]
 mod draining;
+#[path = "http_routes/faces.rs"]
+mod faces;
 #[path = "http_routes/faults.rs"]
 mod faults;
 #[path = "http_routes/formats.rs"]

@@ -26,8 +26,12 @@ function reached(now) {
   reach.dispatchEvent(new Event(up ? 'up' : 'down'));
 }
 
+/** The code of the problem that replaces an answer for an earlier key: the tenant of the present key may be another one. */
+export const OTHER_KEY = 'other_key';
+
 /** Sends a request, and reads the whole answer with `read`. */
 async function send(method, path, { body, signal, accept = 'application/json', prefer, read }) {
+  const sentWith = key();
   const headers = { Accept: accept, ...keyHeaders(), ...(prefer ? { Prefer: prefer } : {}) };
   if (body !== undefined) headers['Content-Type'] = 'application/json';
   let response, content;
@@ -40,6 +44,7 @@ async function send(method, path, { body, signal, accept = 'application/json', p
     throw new Problem({ status: 0, code: 'unreachable', detail: 'The server does not answer.' });
   }
   reached(true);
+  if (key() !== sentWith) throw new Problem({ status: 0, code: OTHER_KEY, detail: 'The answer came after the key had been changed.' });
   if (response.ok) return content;
   if (response.status === 401) reach.dispatchEvent(new Event('locked'));
   const retryAfter = Number(response.headers.get('Retry-After'));

@@ -74,6 +74,8 @@ export class Gallery {
   /** Removes all cards, because another key may see others. Generations stay as they are. */
   clear() {
     this.loaded = false;
+    this.last = undefined;
+    this.more.hidden = true;
     for (const card of [...this.cards.values()]) this.forget(card);
   }
 

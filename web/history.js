@@ -8,7 +8,7 @@ import { duration } from './duration.js';
 import { element } from './element.js';
 import { zip } from './zip.js';
 
-/** The most generations that a search loads. */
+/** The most generations that a search loads before it asks whether to go on. */
 const MOST_SEARCHED = 2000;
 const FILTERS = {
   all: { name: 'All', holds: () => true },
@@ -21,6 +21,8 @@ export class History {
   /** @param {{gallery: object, announce(text: string, seen?: boolean): void, compare(first: object, second: object): void}} page */
   constructor(page) {
     this.page = page;
+    /** The number of cards at which a search stops. */
+    this.most = MOST_SEARCHED;
     this.place = document.getElementById('history');
     this.build();
   }
@@ -53,6 +55,7 @@ export class History {
     );
     this.toggle = element('button', { id: 'choose', class: 'plain', type: 'button', 'aria-pressed': 'false' }, 'Select');
     this.note = element('p', { class: 'note', role: 'status' });
+    this.further = element('button', { id: 'search-on', class: 'plain', type: 'button', hidden: true, onclick: () => this.findOlder() }, 'Search older pictures');
     this.count = element('span', { class: 'count', role: 'status' });
     const button = (id, text, onclick) => element('button', { id, class: 'plain', type: 'button', ...(onclick ? { onclick } : {}) }, text);
     this.buttons = {
@@ -65,7 +68,7 @@ export class History {
       }),
     };
     this.bar = element('div', { class: 'chosen', role: 'group', 'aria-label': 'Selected pictures', hidden: true }, this.count, ...Object.values(this.buttons));
-    this.place.append(element('div', { class: 'history-bar' }, this.search, this.filter, this.toggle), this.bar, this.note);
+    this.place.append(element('div', { class: 'history-bar' }, this.search, this.filter, this.toggle), this.bar, this.note, this.further);
     this.search.addEventListener('input', () => this.find());
     this.filter.addEventListener('change', () => this.find());
     this.toggle.addEventListener('click', () => this.select(this.bar.hidden));
@@ -74,10 +77,16 @@ export class History {
   /** Says how many generations are found, and how long pictures are kept. */
   say() {
     const { gallery } = this.page;
-    const filtered = this.search.value.trim() !== '' || this.filter.value !== 'all';
-    const found = filtered ? `${gallery.shown.length} of ${gallery.cards.size} found. ` : '';
-    const text = found + (this.searching ? 'Searching older pictures …' : this.kept());
+    const found = this.filtered ? `${gallery.shown.length} of ${gallery.cards.size} found. ` : '';
+    this.further.hidden = !this.filtered || this.searching || !gallery.hasOlder;
+    const rest = this.further.hidden ? this.kept() : 'Older pictures are not searched yet.';
+    const text = found + (this.searching ? 'Searching older pictures …' : rest);
     if (this.note.textContent !== text) this.note.textContent = text;
+  }
+
+  /** Whether a text or a filter is set. */
+  get filtered() {
+    return this.search.value.trim() !== '' || this.filter.value !== 'all';
   }
 
   /** How long the server keeps generations, as the finished ones show. */
@@ -91,12 +100,12 @@ export class History {
 
   /** Shows what matches, and loads older generations so that all are searched; those with a star need no search. */
   async find() {
-    this.changed();
     const { gallery } = this.page;
-    if (this.searching || (this.search.value.trim() === '' && this.filter.value === 'all')) return;
+    if (this.searching || !this.filtered) return this.changed();
     this.searching = true;
     try {
-      while (this.filter.value !== 'starred' && gallery.hasOlder && gallery.cards.size < MOST_SEARCHED) {
+      this.changed();
+      while (this.filter.value !== 'starred' && gallery.hasOlder && gallery.cards.size < this.most) {
         await gallery.loadOlder(100);
         this.changed();
       }
@@ -106,6 +115,13 @@ export class History {
     }
     this.searching = false;
     this.changed();
+  }
+
+  /** Continues a search that has stopped. */
+  async findOlder() {
+    this.most = this.page.gallery.cards.size + MOST_SEARCHED;
+    this.search.focus();
+    await this.find();
   }
 
   select(on) {

@@ -36,7 +36,7 @@ pub enum Preprocess {
 
 impl ControlUse {
     /// Maximum number of `controls` in one request.
-    pub(super) const MOST: usize = 4;
+    pub const MOST: usize = 4;
 
     pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Vec<ControlUse> {
         let controls = fields.list(&table::CONTROLS, |fields| ControlUse::of(fields, on, rules));

@@ -19,9 +19,8 @@ pub struct Event {
 pub struct TenantEvent {
     /// Counts the tenant's events from 1. Events of erased generations are missing.
     pub number: i64,
-    /// The generation.
-    pub id: GenerationId,
-    pub event: Event,
+    /// The generation and its event; `None` if the store cannot read them.
+    pub event: Option<(GenerationId, Event)>,
 }
 
 /// The kind of an event. The text of a kind is the name of the server-sent event.

@@ -57,7 +57,7 @@ pub async fn generations(
     let (dead, tenant) = (fields.flag("dead").unwrap_or(false), fields.text("tenant", 64));
     let query = ListQuery { dead, tenant, ..ListQuery::read(&mut fields) };
     let own = [("dead", dead.then(|| "true".to_owned())), ("tenant", query.tenant.clone())];
-    listed((&state, &base), fields, &query, "/admin/generations", own, AdminGeneration::of).await
+    listed((&state, &base), fields, &query, ("/admin/generations", None), own, AdminGeneration::of).await
 }
 
 /// `POST /admin/generations/{id}/requeue`: queues a generation that was given up.

@@ -18,10 +18,7 @@ use super::{
     path::{Content, Id},
     range, url,
 };
-use crate::{
-    generation::{Artifact, MediaType, Record},
-    service::Service,
-};
+use crate::generation::{Artifact, MediaType, Record};
 
 /// `GET /v1/images/{id}/content/{n}`: the file of an artifact, or a range of the file.
 pub async fn content(
@@ -79,9 +76,15 @@ pub fn content_type(media_type: &MediaType) -> [(HeaderName, String); 1] {
 }
 
 /// `GET /v1/images/{id}/preview`: the newest preview, or 204 if there is none.
-pub async fn preview(State(service): State<Service>, caller: Caller, Id(id): Id) -> Result<Response, ApiError> {
+pub async fn preview(
+    State(AppState { service, signer, .. }): State<AppState>,
+    caller: Result<Caller, ApiError>,
+    Id(id): Id,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let reader = signer.reader(&url::preview(&id), query.as_deref(), caller)?;
     let uncached = [(header::CACHE_CONTROL, "no-store")];
-    match service.preview(caller.access(), id).await? {
+    match service.preview(reader.access(), id).await? {
         Some(preview) => Ok((uncached, content_type(&preview.media_type), preview.bytes).into_response()),
         None => Ok((success::NO_CONTENT, uncached).into_response()),
     }

@@ -50,7 +50,7 @@ pub enum ApiError {
     SignatureInvalid,
     #[error("the signed URL has expired; read the generation for a new one")]
     ImageExpired,
-    #[error("the signed URL of the events has expired; read the generation for a new one")]
+    #[error("the signed URL of the events has expired; the generation, or the list of generations, has a new one")]
     UrlExpired,
     #[error("the idempotency key {0}")]
     IdempotencyKeyInvalid(&'static str),

@@ -52,7 +52,7 @@ pub async fn events(
         ApiError::ImageExpired => ApiError::UrlExpired,
         error => error,
     })?;
-    let after = resume_point(&headers, query.as_deref())?.unwrap_or(0);
+    let after = resume_point(&headers, query.as_deref(), &["exp", "sig"])?.unwrap_or(0);
     let record = state.service.find(reader.access(), id).await?;
     state.signer = state.signer.for_reader(&reader);
     let mut watched = Box::pin(state.service.watch(&record, after).peekable());
@@ -60,23 +60,22 @@ pub async fn events(
     if record.status.is_terminal() && watched.as_mut().peek().await.is_none() {
         return Ok(success::NO_CONTENT.into_response());
     }
-    Ok(respond(Feed { reader: Some(reader), ..Feed::new((state, base), id, after, watched, Presence::indifferent()) }))
+    let feed = Feed::new((state, base), record, after, watched, Presence::indifferent());
+    Ok(respond(Feed { reader: Some(reader), ..feed }))
 }
 
 /// The event stream of a generation that the same request created.
 pub fn stream(state: AppState, base: Base, record: &Record, presence: Presence) -> Response {
     let watched = Box::pin(state.service.watch(record, 0));
-    respond(Feed::new((state, base), record.id, 0, watched, presence))
+    respond(Feed::new((state, base), record.clone(), 0, watched, presence))
 }
 
 /// The number of the last event that the reader has: from `Last-Event-ID`, which browsers send when they reconnect,
 /// otherwise from the query's `after`. `None` if the reader names no event. An invalid header means that the reader has
-/// no event.
-pub(super) fn resume_point(headers: &HeaderMap, query: Option<&str>) -> Result<Option<i64>, ApiError> {
+/// no event. `signed` lists the parameters of the signature, which the handler has already checked.
+pub(super) fn resume_point(headers: &HeaderMap, query: Option<&str>, signed: &[&str]) -> Result<Option<i64>, ApiError> {
     let mut fields = urlencoded::query(query)?;
-    // If the URL is signed, the handler has already checked its signature.
-    fields.take("exp");
-    fields.take("sig");
+    signed.iter().for_each(|name| drop(fields.take(name)));
     let after = fields.integer("after", 0, i64::MAX as u64).and_then(|after| i64::try_from(after).ok());
     let errors = fields.finish();
     if !errors.is_empty() {
@@ -118,6 +117,7 @@ struct Feed {
     state: AppState,
     base: Base,
     id: GenerationId,
+    tenant: String,
     after: i64,
     watched: WatchedStream,
     presence: Presence,
@@ -134,14 +134,14 @@ struct Feed {
 impl Feed {
     fn new(
         (state, base): (AppState, Base),
-        id: GenerationId,
+        Record { id, tenant, .. }: Record,
         after: i64,
         watched: WatchedStream,
         presence: Presence,
     ) -> Feed {
         let ping = pings(&state);
         let (held, paused_until) = (None, Instant::now());
-        Feed { state, base, id, after, watched, presence, reader: None, ping, held, paused_until, ended: false }
+        Feed { state, base, id, tenant, after, watched, presence, reader: None, ping, held, paused_until, ended: false }
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, ServiceError>> {
@@ -209,7 +209,7 @@ impl Feed {
         self.after = event.seq;
         // The held progress is older than this event.
         self.held = None;
-        let data = data(&self.state, &self.base, (Access::Full, self.id), event).await?;
+        let data = data(&self.state, &self.base, (Access::Tenant(&self.tenant), self.id), event).await?;
         if event.kind.is_terminal() {
             self.presence.keep();
         }
@@ -297,17 +297,21 @@ mod tests {
     fn a_reader_resumes_after_what_it_has() {
         let last =
             |value: &str| HeaderMap::from_iter([(HeaderName::from_static("last-event-id"), value.parse().unwrap())]);
-        assert_eq!(resume_point(&HeaderMap::new(), None).unwrap(), None);
-        assert_eq!(resume_point(&HeaderMap::new(), Some("after=3")).unwrap(), Some(3));
-        assert_eq!(resume_point(&last("5"), Some("after=3")).unwrap(), Some(5));
+        let of = |headers: &HeaderMap, query| resume_point(headers, query, &["exp"]);
+        assert_eq!(of(&HeaderMap::new(), None).unwrap(), None);
+        assert_eq!(of(&HeaderMap::new(), Some("after=3")).unwrap(), Some(3));
+        assert_eq!(of(&last("5"), Some("after=3")).unwrap(), Some(5));
         for unknown in ["", "x", "-1", "99999999999999999999"] {
-            assert_eq!(resume_point(&last(unknown), None).unwrap(), Some(0), "{unknown}");
+            assert_eq!(of(&last(unknown), None).unwrap(), Some(0), "{unknown}");
         }
         for invalid in ["after=x", "after=-1", "after=null"] {
-            assert!(resume_point(&HeaderMap::new(), Some(invalid)).is_err(), "{invalid}");
-            assert!(resume_point(&last("5"), Some(invalid)).is_err(), "{invalid}");
+            assert!(of(&HeaderMap::new(), Some(invalid)).is_err(), "{invalid}");
+            assert!(of(&last("5"), Some(invalid)).is_err(), "{invalid}");
         }
-        assert!(resume_point(&HeaderMap::new(), Some("colour=red")).is_err());
+        assert_eq!(of(&HeaderMap::new(), Some("after=3&exp=1")).unwrap(), Some(3));
+        for unknown in ["colour=red", "sig=1"] {
+            assert!(of(&HeaderMap::new(), Some(unknown)).is_err(), "{unknown}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
     url,
 };
 use crate::{
-    generation::{Artifact, Facts, GenerationId, MediaType, Priority, Problem, Status, Warning, rfc3339},
+    generation::{Artifact, Facts, GenerationId, MediaType, Priority, Problem, Status, Warning, Webhook, rfc3339},
     ledger::QueuePosition,
     service::{Pace, Progress, View},
 };
@@ -42,6 +42,9 @@ pub struct Object {
     images: Vec<ImageObject>,
     error: Option<Problem>,
     links: Links,
+    /// `None` also for the holder of a signed URL, because an address may contain a secret of its receiver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<Webhook>,
     metadata: BTreeMap<String, String>,
     /// What may surprise the client about the pictures.
     warnings: Vec<Warning>,
@@ -76,6 +79,8 @@ struct Links {
     events: String,
     /// When the signed URL of the events expires; `None` if the URL is not signed.
     events_expires_at: Option<String>,
+    preview: String,
+    preview_expires_at: Option<String>,
     cancel: String,
 }
 
@@ -121,8 +126,11 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> 
             itself: base.link(&url::generation(&id)),
             events: base.link(&signed(&url::events(&id), signer, expiry)),
             events_expires_at: time_of(expiry),
+            preview: base.link(&signed(&url::preview(&id), signer, expiry)),
+            preview_expires_at: time_of(expiry),
             cancel: base.link(&format!("{}/cancel", url::generation(&id))),
         },
+        webhook: record.job.webhook.clone().filter(|_| !signer.is_of_holder()),
         metadata: record.job.metadata.clone(),
         warnings: record.job.warnings.clone(),
     }
@@ -154,7 +162,8 @@ fn signed(path: &str, signer: &Signer, expiry: Option<i64>) -> String {
     expiry.map_or_else(|| path.to_owned(), |expiry| signer.sign(path, expiry))
 }
 
-fn time_of(expiry: Option<i64>) -> Option<String> {
+/// The time of an expiry in seconds since 1970.
+pub fn time_of(expiry: Option<i64>) -> Option<String> {
     OffsetDateTime::from_unix_timestamp(expiry?).ok().map(rfc3339)
 }
 

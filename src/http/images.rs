@@ -12,7 +12,7 @@ use super::{
     caller::Caller,
     error::{ApiError, success},
     etag, generation,
-    list::listed,
+    list::{Links, listed},
     negotiate::Prefer,
     path::Id,
     url, urlencoded,
@@ -60,7 +60,8 @@ pub async fn list(
 ) -> Result<Response, ApiError> {
     let mut fields = urlencoded::query(query.as_deref())?;
     let query = ListQuery { tenant: Some(caller.tenant.to_string()), ..ListQuery::read(&mut fields) };
-    listed((&state, &base), fields, &query, "/v1/images", [], |object, _| object).await
+    let links = Links::of(&state, &base, &caller);
+    listed((&state, &base), fields, &query, ("/v1/images", Some(links)), [], |object, _| object).await
 }
 
 /// `POST /v1/images/{id}/cancel`: 202 while the run has yet to end, 200 if the generation has ended.

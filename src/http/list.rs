@@ -6,7 +6,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{AppState, base::Base, error::ApiError, generation, url};
+use super::{AppState, base::Base, caller::Caller, error::ApiError, generation, url};
 use crate::{
     generation::{Fields, GenerationId, Invalid, Record},
     ledger::ListQuery,
@@ -33,17 +33,36 @@ pub struct Page<I, T> {
     first_id: Option<I>,
     last_id: Option<I>,
     has_more: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    links: Option<Links>,
+}
+
+/// What belongs to all generations of the list.
+#[derive(Debug, Serialize)]
+pub struct Links {
+    events: String,
+    /// When the signed URL of the events expires; `None` if it is not signed.
+    events_expires_at: Option<String>,
+}
+
+impl Links {
+    /// The links of the list of the caller's generations.
+    pub fn of(state: &AppState, base: &Base, caller: &Caller) -> Links {
+        let (events, expiry) = state.signer.sign_for(url::TENANT_EVENTS, caller);
+        Links { events: base.link(&events), events_expires_at: generation::time_of(expiry) }
+    }
 }
 
 impl<I: Copy, T> Page<I, T> {
     /// One page of a list. `ids` has the id of each item of `data`, in the same order.
     pub fn of(data: Vec<T>, ids: &[I], has_more: bool) -> Page<I, T> {
-        Page { object: "list", data, first_id: ids.first().copied(), last_id: ids.last().copied(), has_more }
+        let (first_id, last_id) = (ids.first().copied(), ids.last().copied());
+        Page { object: "list", data, first_id, last_id, has_more, links: None }
     }
 }
 
-/// Answers with the page that the query asks for, and links to the next page under `path`. The link repeats `own`, the
-/// parameters that only this list has. `show` converts each generation.
+/// Answers with the page that the query asks for and with `links`, and links to the next page under `path`. The link to
+/// the next page repeats `own`, the parameters that only this list has. `show` converts each generation.
 ///
 /// # Errors
 /// All invalid parameters. Parameters left in `fields` are unknown.
@@ -51,7 +70,7 @@ pub async fn listed<T: Serialize, const N: usize>(
     (state, base): (&AppState, &Base),
     fields: Fields,
     query: &ListQuery,
-    path: &str,
+    (path, links): (&str, Option<Links>),
     own: [(&'static str, Option<String>); N],
     show: impl Fn(generation::Object, &Record) -> T,
 ) -> Result<Response, ApiError> {
@@ -71,7 +90,7 @@ pub async fn listed<T: Serialize, const N: usize>(
         let shared = [("limit", limit), ("after", after), ("status", status), ("model", model), ("starred", starred)];
         (header::LINK, url::next_page(path, shared.into_iter().chain(own)))
     });
-    let list = Page::of(data, &ids, page.has_more);
+    let list = Page { links, ..Page::of(data, &ids, page.has_more) };
     Ok((AppendHeaders(next), [(header::CACHE_CONTROL, "no-store")], Json(list)).into_response())
 }
 

@@ -11,7 +11,7 @@ use axum::{
 };
 use tracing::Instrument;
 
-use super::{error::ProblemDocument, face::ResponseFace};
+use super::{error::ProblemDocument, routes};
 use crate::metrics::Metrics;
 
 const REQUEST_ID: &str = "x-request-id";
@@ -20,6 +20,7 @@ const REQUEST_ID: &str = "x-request-id";
 pub async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
     let request_id = request_id(request.headers());
     let instance: String = request.uri().path().chars().take(256).collect();
+    let face = routes::face_of(request.uri().path());
     let mut line = Line {
         metrics,
         request_id: request_id.clone(),
@@ -34,7 +35,6 @@ pub async fn observe(State(metrics): State<Metrics>, request: Request, next: Nex
     let problem = response.extensions_mut().remove::<ProblemDocument>();
     if let Some(problem) = problem.clone() {
         let problem = ProblemDocument { instance, request_id: request_id.clone(), ..problem };
-        let ResponseFace(face) = response.extensions_mut().remove::<ResponseFace>().unwrap_or(ResponseFace::DEFAULT);
         face.adapt_error(&problem, &mut response);
         face.render_error(&problem).write(&mut response);
     }

@@ -42,7 +42,7 @@ pub fn routes() -> Vec<Route> {
 }
 
 fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>) -> Route {
-    Route { method, path, routed: path, face: &Ollama, handler }
+    Route { method, path, routed: path, handler }
 }
 
 /// The protocol of `/api`.

@@ -2,7 +2,7 @@
 
 use axum::{http::Method, routing::MethodRouter};
 
-use super::{AppState, face::Face};
+use super::AppState;
 
 /// One operation of a listener.
 pub struct Route<S = AppState> {
@@ -12,7 +12,6 @@ pub struct Route<S = AppState> {
     /// The path in axum's router, such as `/v1/models/{*id}`. Operations with the same method and the same path in the
     /// router share a handler.
     pub(super) routed: &'static str,
-    pub(super) face: &'static dyn Face,
     pub(super) handler: MethodRouter<S>,
 }
 

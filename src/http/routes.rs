@@ -22,15 +22,21 @@ pub fn public_routes() -> Vec<Route> {
     routes
 }
 
-/// The face of an answer that no route of the public listener made, because the path has no route or does not support
-/// the method.
+/// The faces other than the native one, by the root of their paths.
+const FACES: [(&str, &dyn Face); 7] = [
+    ("/v1/images/generations", &openai::OpenAi),
+    ("/v1/images/edits", &openai::OpenAi),
+    ("/v1/images/variations", &openai::OpenAi),
+    ("/sdapi", &sdapi::Sdapi),
+    ("/controlnet", &sdapi::Sdapi),
+    ("/internal", &sdapi::Sdapi),
+    ("/api", &ollama::Ollama),
+];
+
+/// The face of a path, whether or not the path has a route: that of the root at or above the path.
 pub(super) fn face_of(path: &str) -> &'static dyn Face {
-    let is_below = |roots: &[&str]| roots.iter().any(|root| path.starts_with(root));
-    match path {
-        _ if is_below(&["/sdapi/", "/controlnet/", "/internal/"]) => &sdapi::Sdapi,
-        _ if is_below(&["/api/"]) => &ollama::Ollama,
-        _ => &Native,
-    }
+    let has = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    FACES.iter().find(|(root, _)| has(root)).map_or(&Native, |(_, face)| *face)
 }
 
 /// The operations of the public listener, without those of the A1111 and the Ollama face.
@@ -41,9 +47,9 @@ fn native_routes() -> Vec<Route> {
         endpoint(Method::POST, "/v1/images.png", create::create_as(Format::Png)),
         endpoint(Method::POST, "/v1/images.jpg", create::create_as(Format::Jpeg)),
         endpoint(Method::POST, "/v1/images.webp", create::create_as(Format::Webp)),
-        of_openai("/v1/images/generations", post(openai::generations)),
-        of_openai("/v1/images/edits", post(openai::edits)),
-        of_openai("/v1/images/variations", post(openai::variations)),
+        endpoint(Method::POST, "/v1/images/generations", post(openai::generations)),
+        endpoint(Method::POST, "/v1/images/edits", post(openai::edits)),
+        endpoint(Method::POST, "/v1/images/variations", post(openai::variations)),
         endpoint(Method::GET, "/v1/images/{id}", get(images::get)),
         endpoint(Method::PUT, "/v1/images/{id}", put(create::put)),
         endpoint(Method::DELETE, "/v1/images/{id}", delete(images::delete)),
@@ -105,9 +111,33 @@ pub fn operator_routes() -> Vec<Route> {
 }
 
 fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>) -> Route {
-    Route { method, path, routed: path, face: &Native, handler }
+    Route { method, path, routed: path, handler }
 }
 
-fn of_openai(path: &'static str, handler: MethodRouter<AppState>) -> Route {
-    Route { face: &openai::OpenAi, ..endpoint(Method::POST, path, handler) }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::error::ApiError;
+
+    #[test]
+    fn a_path_has_the_face_of_its_root() {
+        for (path, member) in [
+            ("/v1/images", "/type"),
+            ("/v1/images/generationsx", "/type"),
+            ("/v1/images/generations", "/error/message"),
+            ("/v1/images/edits/", "/error/message"),
+            ("/v1/images/variations/x/events", "/error/message"),
+            ("/sdapi", "/fields"),
+            ("/sdapi/v1/nothing", "/fields"),
+            ("/controlnet/version", "/fields"),
+            ("/api", "/error"),
+            ("/api/chat", "/error"),
+            ("/apis", "/type"),
+            ("/admin/keys", "/type"),
+        ] {
+            let body = face_of(path).render_error(&ApiError::NoSuchPath.problem()).body;
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert!(body.pointer(member).is_some(), "{path}: {body}");
+        }
+    }
 }

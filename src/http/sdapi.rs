@@ -7,6 +7,7 @@ mod idle;
 mod info;
 mod lists;
 mod machine;
+mod notes;
 mod options;
 mod png_info;
 mod pointers;
@@ -73,7 +74,7 @@ pub fn routes() -> Vec<Route> {
 }
 
 fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>) -> Route {
-    Route { method, path, routed: path, face: &Sdapi, handler }
+    Route { method, path, routed: path, handler }
 }
 
 /// The entry of `metadata` that marks the generations of this face. `progress` and `interrupt` concern only generations
@@ -85,7 +86,7 @@ fn is_own(record: &Record) -> bool {
     record.job.metadata.get(LABEL.0).is_some_and(|face| face == LABEL.1)
 }
 
-/// The protocol of `/sdapi/v1`.
+/// The protocol of `/sdapi/v1`, and of the paths beside it that its clients use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sdapi;
 

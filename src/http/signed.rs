@@ -1,5 +1,7 @@
 //! URLs that allow access to one picture, or to the events of one generation, until they expire: `?exp=SECONDS&sig=…`,
-//! an HMAC-SHA256 of path and expiry.
+//! an HMAC-SHA256 of path and expiry. [`tenant`] has URLs for all generations of a tenant.
+
+mod tenant;
 
 use std::time::Duration;
 
@@ -34,13 +36,15 @@ pub enum Reader {
     Caller(Caller),
     /// The URL expires at this time, in seconds since 1970.
     Signed(i64),
+    /// The holder of a URL that reads on behalf of this caller's key until this time, in seconds since 1970.
+    Holder(Caller, i64),
 }
 
 impl Reader {
     /// A signed URL grants access by itself.
     pub fn access(&self) -> Access<'_> {
         match self {
-            Reader::Caller(caller) => caller.access(),
+            Reader::Caller(caller) | Reader::Holder(caller, _) => caller.access(),
             Reader::Signed(_) => Access::Full,
         }
     }
@@ -53,6 +57,7 @@ impl Reader {
         match self {
             Reader::Caller(caller) => service.may_still_read(caller).await,
             Reader::Signed(expiry) => Ok(now() < *expiry),
+            Reader::Holder(caller, expiry) => Ok(now() < *expiry && service.may_still_read(caller).await?),
         }
     }
 }
@@ -82,17 +87,19 @@ impl Signer {
     pub fn for_reader(self, reader: &Reader) -> Signer {
         match reader {
             Reader::Caller(_) => self,
-            Reader::Signed(expiry) => Signer { latest: *expiry, ..self },
+            Reader::Signed(expiry) | Reader::Holder(_, expiry) => Signer { latest: *expiry, ..self },
         }
+    }
+
+    /// Whether this signer is for answers to the holder of a signed URL.
+    pub fn is_of_holder(&self) -> bool {
+        self.latest != i64::MAX
     }
 
     /// The path with its signature; without a secret the path alone.
     pub fn sign(&self, path: &str, expiry: i64) -> String {
         match self.mac(path, &expiry.to_string()) {
-            Some(mac) => {
-                let signature = BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());
-                format!("{path}?exp={expiry}&sig={signature}")
-            }
+            Some(mac) => format!("{path}?exp={expiry}&sig={}", encoded(mac)),
             None => path.to_owned(),
         }
     }
@@ -103,26 +110,11 @@ impl Signer {
     /// # Errors
     /// The signature is not valid for this path, or it has expired.
     pub fn verify(&self, path: &str, query: &str, now: i64) -> Result<Option<i64>, ApiError> {
-        let (mut expiry, mut signature) = (None, None);
-        for (name, value) in urlencoded::pairs(query.as_bytes())? {
-            let place = match &*name {
-                "exp" => &mut expiry,
-                "sig" => &mut signature,
-                _ => continue,
-            };
-            if place.replace(value).is_some() {
-                return Err(ApiError::SignatureInvalid);
-            }
-        }
-        if expiry.is_none() && signature.is_none() {
+        let claim = Claim::read(query)?;
+        if claim.expiry.is_none() && claim.signature.is_none() {
             return Ok(None);
         }
-        let holds = |expiry: &str, signature: &str| {
-            let mac = self.mac(path, expiry)?;
-            mac.verify_slice(&BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
-            expiry.parse::<i64>().ok()
-        };
-        match expiry.zip(signature).and_then(|(expiry, signature)| holds(&expiry, &signature)) {
+        match self.expiry_of(path, &claim) {
             None => Err(ApiError::SignatureInvalid),
             Some(expiry) if expiry <= now => Err(ApiError::ImageExpired),
             Some(expiry) => Ok(Some(expiry)),
@@ -145,12 +137,54 @@ impl Signer {
         }
     }
 
+    /// When the claim expires; `None` if its signature is not valid for `subject`.
+    fn expiry_of(&self, subject: &str, claim: &Claim) -> Option<i64> {
+        let (expiry, signature) = (claim.expiry.as_deref()?, claim.signature.as_deref()?);
+        let mac = self.mac(subject, expiry)?;
+        mac.verify_slice(&BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
+        expiry.parse().ok()
+    }
+
     fn mac(&self, path: &str, expiry: &str) -> Option<Hmac<Sha256>> {
         let mut mac = self.key.clone()?;
         // No path contains a line break, so no other pair of path and expiry gives the same bytes.
         mac.update(format!("{path}\n{expiry}").as_bytes());
         Some(mac)
     }
+}
+
+/// What a query says about its signature.
+#[derive(Debug, Default, PartialEq)]
+struct Claim {
+    expiry: Option<String>,
+    signature: Option<String>,
+    /// The id of the key on whose behalf the URL reads.
+    key: Option<String>,
+}
+
+impl Claim {
+    /// # Errors
+    /// The query is malformed, or has a parameter of a signature twice.
+    fn read(query: &str) -> Result<Claim, ApiError> {
+        let mut claim = Claim::default();
+        for (name, value) in urlencoded::pairs(query.as_bytes())? {
+            let place = match &*name {
+                "exp" => &mut claim.expiry,
+                "sig" => &mut claim.signature,
+                "key" => &mut claim.key,
+                _ => continue,
+            };
+            if place.replace(value).is_some() {
+                return Err(ApiError::SignatureInvalid);
+            }
+        }
+        Ok(claim)
+    }
+}
+
+/// The text of a signature.
+fn encoded(mac: Hmac<Sha256>) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
 }
 
 impl std::fmt::Debug for Signer {

@@ -22,24 +22,27 @@ use super::{
     signed::Reader,
     sse,
     sse::Frame,
+    url,
 };
 use crate::{
     generation::OwnerChange,
-    service::{ServiceError, TenantWatched, Watched, WatchedOfTenant},
+    service::{Access, ServiceError, TenantWatched, Watched, WatchedOfTenant},
 };
 
 /// The event stream of the caller's tenant. Without `Last-Event-ID` and `after`, the stream begins with the next event.
 pub async fn events(
-    State(state): State<AppState>,
-    caller: Caller,
+    State(mut state): State<AppState>,
+    caller: Result<Caller, ApiError>,
     base: Base,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let after = resume_point(&headers, query.as_deref())?;
-    let (after, watched) = state.service.watch_tenant(caller.tenant.clone(), after).await?;
+    let reader = state.signer.tenant_reader(&state.service, url::TENANT_EVENTS, query.as_deref(), caller).await?;
+    let after = resume_point(&headers, query.as_deref(), &["key", "exp", "sig"])?;
+    let Access::Tenant(tenant) = reader.access() else { return Err(ApiError::SignatureInvalid) };
+    let (after, watched) = state.service.watch_tenant(tenant.into(), after).await?;
+    state.signer = state.signer.for_reader(&reader);
     let prime = stream::iter([Ok(Frame::prime(RETRY_MS, after).encode())]);
-    let reader = Reader::Caller(caller);
     let feed = Feed { ping: pings(&state), state, base, reader, watched: Box::pin(watched), ended: false };
     let frames = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
     Ok(sse::respond(prime.chain(frames)))

@@ -17,6 +17,14 @@ pub fn events(id: &GenerationId) -> String {
     format!("/v1/images/{id}/events")
 }
 
+/// The path of the newest preview of a generation.
+pub fn preview(id: &GenerationId) -> String {
+    format!("/v1/images/{id}/preview")
+}
+
+/// The path of the events of all generations of the caller's tenant.
+pub const TENANT_EVENTS: &str = "/v1/events";
+
 /// The path of a webhook endpoint.
 pub fn webhook_endpoint(id: EndpointId) -> String {
     format!("/v1/webhook_endpoints/{id}")

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::{
-    Counts, Crew, Ledger, ListQuery, Newcomer, Page, QueuePosition, Result, StoreError, Workload,
+    Counts, Crew, Ledger, ListQuery, Newcomer, Page, QueuePosition, Result, Workload,
     change::{COLUMNS, hex},
     dialect::{Value, values},
     record::{event, readable, record},
@@ -55,17 +55,17 @@ pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
     }
 
     /// Events of this tenant whose number (`tenant_seq`) is greater than `after`, in the order of these numbers, at
-    /// most `limit`. Events of erased generations are gone.
+    /// most `limit`. Events of erased generations are gone; unreadable ones have only their number.
     async fn events_of(&self, tenant: &str, after: i64, limit: usize) -> Result<Vec<TenantEvent>> {
         let text = "SELECT tenant_seq, generation_id, seq, kind, data FROM generation_events
              WHERE tenant_id = $1 AND tenant_seq > $2 ORDER BY tenant_seq LIMIT $3";
         let rows = self.as_ref().read(text, values![tenant, after, limit]).await?;
-        let read = |row: &Row| -> Result<TenantEvent> {
+        let read = |row: &Row| -> Result<(GenerationId, Event)> {
             let id = row.get("generation_id")?;
-            Ok(TenantEvent { number: row.get("tenant_seq")?, id, event: event(id, row)? })
+            event(id, row).map(|event| (id, event))
         };
-        let skipped = |error: &StoreError| tracing::error!(%error, "an event is skipped");
-        Ok(rows.iter().filter_map(|row| read(row).inspect_err(skipped).ok()).collect())
+        let read = |row: &Row| read(row).inspect_err(|error| tracing::error!(%error, "an event is skipped")).ok();
+        rows.iter().map(|row| Ok(TenantEvent { number: row.get("tenant_seq")?, event: read(row) })).collect()
     }
 
     /// The number of this tenant's last event; 0 if the tenant has none.

@@ -56,11 +56,16 @@ impl Known {
         })
     }
 
+    /// The digest of the key, and its digest before a rotation if that is still valid at `now`.
+    fn digests(&self, now: OffsetDateTime) -> impl Iterator<Item = [u8; 32]> {
+        let old = self.old.filter(|(_, until)| now < *until).map(|(old, _)| old);
+        std::iter::once(self.sha256).chain(old)
+    }
+
     /// Whether this is the digest of the key, or the digest before a rotation, if the old digest is still valid at
     /// `now`.
     fn is(&self, sha256: &[u8; 32], now: OffsetDateTime) -> bool {
-        let is_old = self.old.is_some_and(|(old, until)| same(&old, sha256) && now < until);
-        same(&self.sha256, sha256) || is_old
+        self.digests(now).any(|digest| same(&digest, sha256))
     }
 
     /// The sender who has presented a key with this digest.
@@ -133,16 +138,46 @@ impl Service {
         }
         let key = ApiKey::parse(text).ok_or(ServiceError::InvalidKey)?;
         let (sha256, now) = (key.sha256(), OffsetDateTime::now_utc());
-        // If the secret differs from the cached one, another process may have rotated the key: the store decides.
-        if let Some(known) = self.0.keys.find(&key.id).filter(|known| known.is(&sha256, now)) {
-            return known.caller(Some(sha256), now);
+        let known = self.known(&key.id, |known| known.is(&sha256, now)).await?;
+        known.ok_or(ServiceError::InvalidKey)?.caller(Some(sha256), now)
+    }
+
+    /// The caller on whose behalf the holder of a signed URL reads: the owner of the key with this id. `signed` gets a
+    /// digest of the key and returns what the URL says if its signature is valid for that digest. `None` if the
+    /// signature is valid for no digest of a valid key.
+    ///
+    /// # Errors
+    /// [`ServiceError::KeyExpired`], [`ServiceError::ScopeMissing`], or an error of the store.
+    pub async fn holder<T>(
+        &self,
+        id: &str,
+        signed: impl Fn(&[u8; 32]) -> Option<T>,
+    ) -> Result<Option<(Caller, T)>, ServiceError> {
+        if !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Ok(None);
+        }
+        let now = OffsetDateTime::now_utc();
+        let of = |known: &Known| known.digests(now).find_map(|digest| Some((digest, signed(&digest)?)));
+        let Some(known) = self.known(id, |known| of(known).is_some()).await? else { return Ok(None) };
+        let Some((digest, said)) = of(&known) else { return Ok(None) };
+        let caller = known.caller(Some(digest), now)?;
+        caller.require(Scope::Read)?;
+        Ok(Some((caller, said)))
+    }
+
+    /// The key with this id, if it was not revoked and `fits`. If a cached key does not fit, another process may have
+    /// rotated the key, so the store decides.
+    async fn known(&self, id: &str, fits: impl Fn(&Known) -> bool) -> Result<Option<Known>, ServiceError> {
+        if let Some(known) = self.0.keys.find(id).filter(|known| fits(known)) {
+            return Ok(Some(known));
         }
         let clears = self.0.keys.clears();
-        let found = self.query(self.0.store.find_key(&key.id)).await?.and_then(Known::of);
-        let known = found.filter(|known| known.is(&sha256, now)).ok_or(ServiceError::InvalidKey)?;
-        self.0.keys.keep(known.clone(), clears);
-        self.mark_used(key.id);
-        known.caller(Some(sha256), now)
+        let found = self.query(self.0.store.find_key(id)).await?.and_then(Known::of).filter(|known| fits(known));
+        if let Some(known) = &found {
+            self.0.keys.keep(known.clone(), clears);
+            self.mark_used(id.to_owned());
+        }
+        Ok(found)
     }
 
     /// Whether the sender of an open stream may still read: its key is valid and has the scope `read`. A secret from
@@ -151,22 +186,12 @@ impl Service {
     /// # Errors
     /// The store does not answer.
     pub async fn may_still_read(&self, caller: &Caller) -> Result<bool, ServiceError> {
-        let Some(CallerKey { id, .. }) = caller.key.as_deref() else { return Ok(true) };
-        let known = match self.0.keys.find(id) {
-            Some(known) => Some(known),
-            None => {
-                let clears = self.0.keys.clears();
-                let found = self.query(self.0.store.find_key(id)).await?.and_then(Known::of);
-                if let Some(known) = &found {
-                    self.0.keys.keep(known.clone(), clears);
-                    self.mark_used(id.clone());
-                }
-                found
-            }
+        let (Some(CallerKey { id, .. }), Some(digest)) = (caller.key.as_deref(), caller.digest) else {
+            return Ok(caller.key.is_none());
         };
         let now = OffsetDateTime::now_utc();
-        let known = known.filter(|known| caller.digest.is_some_and(|digest| known.is(&digest, now)));
-        let caller = known.and_then(|known| known.caller(caller.digest, now).ok());
+        let known = self.known(id, |known| known.is(&digest, now)).await?;
+        let caller = known.and_then(|known| known.caller(Some(digest), now).ok());
         Ok(caller.is_some_and(|caller| caller.require(Scope::Read).is_ok()))
     }
 

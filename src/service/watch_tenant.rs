@@ -182,8 +182,9 @@ impl Watcher {
     }
 
     fn take(&mut self, page: Vec<TenantEvent>) {
-        for TenantEvent { number, id, event } in page {
+        for TenantEvent { number, event } in page {
             self.after = number;
+            let Some((id, event)) = event else { continue };
             match event.kind {
                 EventKind::Started => self.follow(id),
                 EventKind::Queued => {}

@@ -33,9 +33,7 @@ async fn answers_of_the_public_listener_follow_the_contract() {
 async fn answers_of_the_operator_listener_follow_the_contract() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &LIMITS).await;
-    // No links lead from one of these operations to another.
-    let phases = ["--phases", "examples,coverage,fuzzing"];
-    check(&server, &server.operator, &[&["--include-tag", "operator"][..], &phases].concat()).await;
+    check(&server, &server.operator, &["--include-tag", "operator"]).await;
 }
 
 /// Runs schemathesis against one listener, with the operations that `chosen` names.

@@ -57,9 +57,11 @@ pub fn assert_conforms(method: &str, path: &str, status: u16, body: &[u8]) {
             status == 404 || status == 405,
             "{method} {path} is not in the contract but was answered with {status}"
         );
-        let schema = match path.split('/').nth(1) {
-            Some("sdapi" | "controlnet" | "internal") => "SdapiError",
-            Some("api") => "OllamaError",
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        let schema = match segments[..] {
+            ["sdapi" | "controlnet" | "internal", ..] => "SdapiError",
+            ["api", ..] => "OllamaError",
+            ["v1", "images", "generations" | "edits" | "variations", ..] => "OpenAiErrorBody",
             _ => "Problem",
         };
         let schema = json!({"$ref": format!("#/components/schemas/{schema}")});

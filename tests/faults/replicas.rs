@@ -102,6 +102,38 @@ async fn every_endpoint_works_on_every_replica() {
     drop(workers);
 }
 
+/// T27: the stream of all own generations tells a deletion at another replica.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_is_told_on_every_replica() {
+    let Some(site) = Site::shared("T27 deletions at one replica, the stream at the other, PostgreSQL").await else {
+        return;
+    };
+    let servers = [site.start("all").await, site.start("api").await];
+    site.open(&servers.each_ref());
+    let load = Load::through(site.door.url());
+    let id = servers[0].accept(&request(0, 5)).await;
+    load.note("kept", &id);
+    for (here, there) in [(0, 1), (1, 0)] {
+        let (here, there) = (&servers[here], &servers[there]);
+        let mut stream = load.client.get(there.url("/v1/events")).send().await.unwrap();
+        assert_eq!(stream.status(), StatusCode::OK);
+        let id = here.accept(&request(1, 5)).await;
+        here.ended(&id).await;
+        let deleted = load.client.delete(here.url(&format!("/v1/images/{id}"))).send().await.unwrap();
+        assert_eq!(deleted.status(), StatusCode::NO_CONTENT);
+        let told = format!("event: generation.deleted\ndata: {{\"id\":\"{id}\"}}\n\n");
+        let mut text = String::new();
+        let reading = async {
+            while !text.contains(&told) {
+                text += std::str::from_utf8(&stream.chunk().await.unwrap().expect("the stream has no end")).unwrap();
+            }
+        };
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        assert!(read.is_ok(), "the deletion is not told: {text}");
+    }
+    site.verdict(&load, Figures::default().note("told in both directions".to_owned())).await;
+}
+
 /// T10.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_creates_one_generation_on_three_replicas() {

@@ -43,7 +43,7 @@ pub struct TestApi {
     pub memory: Memory,
     /// One device, named `cpu`.
     pub devices: Devices,
-    _data: tempfile::TempDir,
+    pub data: tempfile::TempDir,
 }
 
 /// An answer with its complete body.
@@ -122,20 +122,7 @@ impl TestApi {
         let operator = config.operator.clone();
         let state = AppState::new(service, metrics, config.http, config.limits, draining.clone(), afterwork.clone());
         let (public, operator) = (http::public_router(state.clone()), http::operator_router(state, &operator));
-        TestApi {
-            public,
-            operator,
-            store,
-            live,
-            draining,
-            drain,
-            afterwork,
-            blobs,
-            throughput,
-            memory,
-            devices,
-            _data: data,
-        }
+        TestApi { public, operator, store, live, draining, drain, afterwork, blobs, throughput, memory, devices, data }
     }
 
     /// Sends a request to the public listener; the body of the answer is not read.

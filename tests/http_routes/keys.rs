@@ -6,6 +6,7 @@ use axum::{
     body::Body,
     http::{Method, Request},
 };
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -13,6 +14,7 @@ use crate::{
     PNG,
     api::{Answer, TestApi, post, read},
     conforms::assert_conforms,
+    read::preview,
 };
 
 const GET: Method = Method::GET;
@@ -384,6 +386,164 @@ async fn a_signed_url_of_events_needs_no_key() {
         (&links["events"], &links["events_expires_at"]),
         (&json!(format!("/v1/images/{id}/events")), &json!(null))
     );
+}
+
+/// The URL of the events of all own generations, as the list of the holder of a key has it.
+async fn signed_stream(api: &TestApi, key: &str) -> String {
+    let list = ask(api, GET, "/v1/images", key).await.json();
+    assert!(list["links"]["events_expires_at"].is_string(), "{list}");
+    list["links"]["events"].as_str().unwrap().to_owned()
+}
+
+/// Reads an endless stream until its text `holds`, then closes it.
+async fn read_until(api: &TestApi, path: &str, holds: impl Fn(&str) -> bool) -> String {
+    let response = api.send(Request::get(path).body(Body::empty()).unwrap()).await;
+    assert_eq!(response.status().as_u16(), 200);
+    let (mut stream, mut text) = (response.into_body().into_data_stream(), String::new());
+    let reading = async {
+        while !holds(&text) {
+            text += std::str::from_utf8(&stream.next().await.expect("it goes on").unwrap()).unwrap();
+        }
+        text
+    };
+    tokio::time::timeout(Duration::from_secs(30), reading).await.expect("it does not come")
+}
+
+#[tokio::test]
+async fn a_signed_url_of_all_own_events_needs_no_key() {
+    let flags = [("auth.required", "true"), ("http.url_secret", "correct horse battery staple")];
+    let api = TestApi::open(&flags).await;
+    let (_, key) = create(&api, json!({})).await;
+    let stranger = api.key("stranger", 9).await;
+    let url = signed_stream(&api, &key).await;
+    let theirs = draw(&api, &json!({"prompt": "a frog"}), &stranger).await.json();
+    let own = draw(&api, &fox(), &key).await.json();
+    let all = read_until(&api, &format!("{url}&after=0"), |text| text.contains("generation.queued")).await;
+    assert!(all.contains(own["id"].as_str().unwrap()) && !all.contains(theirs["id"].as_str().unwrap()), "{all}");
+    // Whoever has only this URL gets no URL that is valid for longer.
+    let expiry = url.split_once("exp=").unwrap().1.split('&').next().unwrap();
+    let signed: Vec<&str> = all.match_indices("?exp=").map(|(at, _)| &all[at..]).collect();
+    assert!(signed.len() >= 2 && signed.iter().all(|url| url.starts_with(&format!("?exp={expiry}&"))), "{all}");
+
+    // Every part of the URL counts, and another URL's signature does not.
+    let (path, query) = url.split_once('?').unwrap();
+    assert_eq!(path, "/v1/events");
+    let of_one = own["links"]["events"].as_str().unwrap().split_once('?').unwrap().1;
+    let other = signed_stream(&api, &stranger).await;
+    let other_key = other.split_once("key=").unwrap().1.split('&').next().unwrap();
+    let own_key = url.split_once("key=").unwrap().1.split('&').next().unwrap();
+    for bad in [
+        format!("{path}?key={own_key}"),
+        format!("{path}?{of_one}"),
+        format!("{path}?key={own_key}&{of_one}"),
+        format!("{path}?{}", query.replace("exp=", "exp=1")),
+        format!("{path}?{}", query.replace(own_key, other_key)),
+        format!("{path}?{}", query.replace(own_key, "%00")),
+        format!("{path}?{}", query.replace(own_key, "nobody")),
+        format!("{path}?{query}&key={own_key}"),
+        format!("{}?{query}", own["links"]["events"].as_str().unwrap().split_once('?').unwrap().0),
+    ] {
+        refused(&api.get(&bad).await, 403, "signature_invalid");
+    }
+    assert_eq!(api.get(path).await.status, 401);
+    assert_eq!(api.get(&format!("{url}&colour=red")).await.status, 422);
+
+    // With another secret of the server, and without one, the URL is worth nothing.
+    for secret in ["another secret of ours", ""] {
+        let api = TestApi::open(&[("http.url_secret", secret)]).await;
+        refused(&api.get(&url).await, 403, "signature_invalid");
+        let list = api.get("/v1/images").await.json();
+        let plain = json!({"events": "/v1/events", "events_expires_at": null});
+        assert_eq!(list["links"], plain, "without a key, the stream needs no signature");
+    }
+}
+
+#[tokio::test]
+async fn a_signed_url_of_all_own_events_expires() {
+    let flags = [
+        ("http.url_secret", "correct horse battery staple"),
+        ("http.url_expiry_s", "5"),
+        ("http.ping_interval_s", "1"),
+    ];
+    let api = TestApi::open(&flags).await;
+    let (_, key) = create(&api, json!({})).await;
+    let url = signed_stream(&api, &key).await;
+    // The stream ends by itself.
+    let stream = tokio::time::timeout(Duration::from_secs(30), api.get(&url)).await.expect("the stream ends");
+    assert!(stream.status == 200 && stream.text().contains("event: ping"), "{}", stream.text());
+    refused(&api.get(&url).await, 410, "url_expired");
+}
+
+#[tokio::test]
+async fn a_signed_url_of_all_own_events_ends_with_its_key() {
+    let flags = [("http.url_secret", "correct horse battery staple"), ("http.ping_interval_s", "1")];
+    let api = TestApi::open(&flags).await;
+    for change in ["revoke", "rotate"] {
+        let (id, key) = create(&api, json!({})).await;
+        let url = signed_stream(&api, &key).await;
+        let changed = async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            let answer = api.operate(POST, &format!("/admin/keys/{id}/{change}"), json!({})).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        };
+        let ended = async { tokio::join!(api.get(&url), changed) };
+        let (stream, ()) = tokio::time::timeout(Duration::from_secs(30), ended).await.expect("the stream ends");
+        assert!(stream.status == 200 && stream.text().contains("event: ping"), "{}", stream.text());
+        refused(&api.get(&url).await, 403, "signature_invalid");
+    }
+    // While the old secret is valid, so is its URL.
+    let (id, key) = create(&api, json!({})).await;
+    let url = signed_stream(&api, &key).await;
+    api.operate(POST, &format!("/admin/keys/{id}/rotate"), json!({"grace_s": 600})).await;
+    read_until(&api, &url, |text| text.contains("event: ping")).await;
+}
+
+#[tokio::test]
+async fn a_signed_url_of_a_preview_needs_no_key() {
+    let flags = [("auth.required", "true"), ("http.url_secret", "correct horse battery staple")];
+    let api = TestApi::open(&flags).await;
+    let (_, key) = create(&api, json!({})).await;
+    let created = draw(&api, &fox(), &key).await.json();
+    let url = created["links"]["preview"].as_str().unwrap().to_owned();
+    let (path, query) = url.split_once('?').unwrap();
+    assert!(created["links"]["preview_expires_at"].is_string(), "{created}");
+    assert_eq!((api.get(path).await.status, api.get(&url).await.status), (401, 204));
+    let lease = api.begin().await;
+    api.live.preview(lease.id(), preview(7));
+    let seen = api.get(&url).await;
+    assert_eq!((seen.status, seen.header("content-type")), (200, "image/png"));
+    refused(&api.get(&url.replace("exp=", "exp=1")).await, 403, "signature_invalid");
+    refused(&api.get(&format!("{}?{query}", path.replace("/preview", "/events"))).await, 403, "signature_invalid");
+    let signer = latentd::http::signed::Signer::new(&crate::api::config(&flags).http);
+    refused(&api.get(&signer.sign(path, 1_700_000_000)).await, 410, "image_expired");
+}
+
+#[tokio::test]
+async fn the_webhook_of_a_request_is_shown_to_its_tenant_alone() {
+    let flags = [
+        ("auth.required", "true"),
+        ("http.url_secret", "correct horse battery staple"),
+        ("LATENTD_WEBHOOKS__ALLOW_HOSTS", "127.0.0.1"),
+    ];
+    let api = TestApi::open(&flags).await;
+    let (_, key) = create(&api, json!({})).await;
+    let body = json!({"url": "https://127.0.0.1/hook", "events": ["completed"]}).to_string();
+    let request = Request::post("/v1/webhook_endpoints").header("authorization", &key);
+    let request = request.header("content-type", "application/json").body(Body::from(body)).unwrap();
+    let endpoint = api.ask(request).await;
+    assert_eq!(endpoint.status, 201, "{}", endpoint.text());
+    let webhook = json!({"endpoint": endpoint.json()["id"]});
+    let created = draw(&api, &json!({"prompt": "a fox", "webhook": webhook}), &key).await.json();
+    assert_eq!(created["webhook"], webhook);
+    assert!(draw(&api, &fox(), &key).await.json().get("webhook").is_none());
+    let path = format!("/v1/images/{}", created["id"].as_str().unwrap());
+    assert_eq!(ask(&api, GET, &path, &key).await.json()["webhook"], webhook);
+    // The holder of a signed URL gets the generation without it.
+    api.succeed(api.begin().await, PNG).await;
+    let own = ask(&api, GET, &format!("{path}/events"), &key).await;
+    let held = api.get(created["links"]["events"].as_str().unwrap()).await;
+    assert!(own.text().contains("\"webhook\"") && !held.text().contains("\"webhook\""), "{}", held.text());
+    assert!(held.text().contains("generation.succeeded"));
 }
 
 #[tokio::test]

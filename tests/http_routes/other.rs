@@ -84,12 +84,9 @@ async fn every_route_allows_exactly_its_methods() {
 #[tokio::test]
 async fn paths_of_other_interfaces_are_not_found_whatever_their_method() {
     let api = TestApi::open(&[]).await;
-    for (method, path) in [
-        (Method::POST, "/v1/images/x"),
-        (Method::PATCH, "/v1/images/x"),
-        (Method::POST, "/v1/images/generations/x"),
-        (Method::POST, "/v1/chat/completions"),
-    ] {
+    for (method, path) in
+        [(Method::POST, "/v1/images/x"), (Method::PATCH, "/v1/images/x"), (Method::POST, "/v1/chat/completions")]
+    {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         let answer = read(api.send(request).await).await;
         assert_eq!((answer.status, answer.json()["code"].as_str()), (404, Some("not_found")), "{path}");

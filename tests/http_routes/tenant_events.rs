@@ -8,6 +8,7 @@ use axum::{
 };
 use futures::StreamExt;
 use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{
     PNG,
@@ -105,6 +106,23 @@ async fn all_own_generations_are_one_stream_that_can_be_resumed() {
     assert_eq!(numbered(&rest).iter().map(|(number, ..)| *number).collect::<Vec<_>>(), [2, 3, 6, 7]);
     assert_eq!(api.get("/v1/events?after=x").await.status, 422);
     assert_eq!(api.get("/v1/events?colour=red").await.status, 422);
+}
+
+/// More events than one read of the stream gets.
+#[tokio::test]
+async fn a_stream_goes_on_after_unreadable_events() {
+    let api = TestApi::open(&[("tenants.max_queued", "1000"), ("tenants.max_running", "1000")]).await;
+    for _ in 0..250 {
+        api.create(json!({"prompt": "unreadable"})).await;
+    }
+    let options = SqliteConnectOptions::new().filename(api.data.path().join("latentd.db"));
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::query("UPDATE generation_events SET data = '{'").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let mut reader = Reader::open(&api, "/v1/events?after=0", &[]).await;
+    let id = api.create(json!({"prompt": "readable"})).await.to_string();
+    let seen = reader.until_named("generation.queued").await;
+    assert_eq!(numbered(&seen), [(251, "generation.queued", &*id)]);
 }
 
 #[tokio::test]

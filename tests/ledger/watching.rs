@@ -87,7 +87,8 @@ pub async fn the_events_of_a_tenant_have_one_order_in_which_none_is_missed(place
         if page.is_empty() && is_over {
             break;
         }
-        for TenantEvent { number, id, event } in page {
+        for TenantEvent { number, event } in page {
+            let (id, event) = event.expect("all events are readable");
             numbers.push(number);
             seen.entry(id).or_default().push(event.seq);
         }
@@ -108,7 +109,7 @@ pub async fn the_events_of_a_tenant_have_one_order_in_which_none_is_missed(place
     let last = accept(&*stores[0], 1).await[0];
     let after = stores[0].events_of("default", numbers.len() as i64, 7).await.unwrap();
     assert_eq!(
-        after.iter().map(|event| (event.id, event.number)).collect::<Vec<_>>(),
+        after.iter().map(|event| (event.event.as_ref().unwrap().0, event.number)).collect::<Vec<_>>(),
         [(last, numbers.len() as i64 + 3)]
     );
 }

@@ -11,10 +11,16 @@ use crate::{
     server::{Server, decode},
 };
 
-/// Starts a server with the embedded model and the models of the compact fixtures.
+/// Starts a server with the embedded model and the models of the compact fixtures. Webhooks may go to this machine.
 async fn start(data: &Path) -> Server {
     let pipelines = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/pipelines");
-    Server::start(data, &[("LATENTD_MODELS__DIR", pipelines.to_str().unwrap())]).await
+    let secret = format!("whsec_{}", STANDARD.encode([7; 32]));
+    let settings = [
+        ("LATENTD_MODELS__DIR", pipelines.to_str().unwrap()),
+        ("LATENTD_WEBHOOKS__SECRET", &secret),
+        ("LATENTD_WEBHOOKS__ALLOW_HOSTS", "127.0.0.1"),
+    ];
+    Server::start(data, &settings).await
 }
 
 fn picture(name: &str) -> Value {
@@ -176,13 +182,15 @@ async fn settings_that_do_not_change_the_picture_are_reused() {
     let body = json!({
         "prompt": "a red fox", "steps": 1, "size": "64x64", "run_timeout_s": 77, "start_timeout_s": 500,
         "on_disconnect": "keep", "priority": "low", "metadata": {"album": "animals"},
+        // Nothing listens there: the messages are lost, which does not matter here.
+        "webhook": {"url": "https://127.0.0.1/hook?token=abc", "events": ["started"]},
     });
     let (first, card) = drawn(&server, &body).await;
     browser.open(&server.url("/"));
     browser.until("the page knows the models", READY);
     reuse(&browser, &card);
     let extras = "[...document.querySelectorAll('#extras li')].map(item => item.dataset.extra).sort()";
-    let said = json!(["metadata", "on_disconnect", "priority", "run_timeout_s", "start_timeout_s"]);
+    let said = json!(["metadata", "on_disconnect", "priority", "run_timeout_s", "start_timeout_s", "webhook"]);
     assert_eq!(browser.value(extras), said);
     browser.click("#form [type=submit]");
     browser.until(
@@ -191,7 +199,7 @@ async fn settings_that_do_not_change_the_picture_are_reused() {
     );
     let id = browser.value("document.querySelector('.card').dataset.id");
     let second = server.json(&format!("/v1/images/{}", id.as_str().unwrap())).await;
-    for field in ["run_timeout_s", "priority", "metadata"] {
+    for field in ["run_timeout_s", "priority", "metadata", "webhook"] {
         assert_eq!(second[field], first[field], "{field}");
     }
     for (field, value) in first["params"].as_object().unwrap() {

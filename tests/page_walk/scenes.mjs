@@ -3,8 +3,8 @@
 import { comparing, zoom } from "./scenes/comparing.mjs";
 import { deleted } from "./scenes/deleted.mjs";
 import { code, models, reference } from "./scenes/dialogs.mjs";
-import { bulk, failures, history, oldStars, stars, tabs } from "./scenes/history.mjs";
-import { keyEntry, optionalKey, signedKey } from "./scenes/keys.mjs";
+import { bulk, failures, history, longHistory, oldStars, stars, tabs } from "./scenes/history.mjs";
+import { changedKey, keyEntry, optionalKey, signedKey } from "./scenes/keys.mjs";
 import { incoming, refiner, sizes } from "./scenes/incoming.mjs";
 import { infotexts } from "./scenes/infotexts.mjs";
 import { known } from "./scenes/known.mjs";
@@ -15,6 +15,6 @@ import { starredSource } from "./scenes/starred_source.mjs";
 import { keyboard, variations } from "./scenes/variations.mjs";
 
 export const scenes = {
-  variations, keyboard, comparing, zoom, history, stars, oldStars, starredSource, bulk, failures, tabs, deleted, live, known, code, models, reference, keyEntry,
-  optionalKey, signedKey, restart, infotexts, mask, reuse, fields, incoming, sizes, refiner,
+  variations, keyboard, comparing, zoom, history, longHistory, stars, oldStars, starredSource, bulk, failures, tabs, deleted, live, known, code, models, reference, keyEntry,
+  optionalKey, changedKey, signedKey, restart, infotexts, mask, reuse, fields, incoming, sizes, refiner,
 };

@@ -99,7 +99,7 @@ async fn draw(
             true => files.iter().map(|file| BASE64_STANDARD.encode(file)).collect(),
             false => Vec::new(),
         };
-        let info = info::object(&view.record, infotexts, &request.notes).to_string();
+        let info = info::object(&view.record, infotexts, &request.notes.texts()).to_string();
         Document::of("application/json", &json!({"images": images, "parameters": request.echo, "info": info}))
     });
 

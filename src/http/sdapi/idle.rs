@@ -62,7 +62,7 @@ const FIELDS: [IdleField; 51] = [
 ];
 
 /// The fields of a unit of ControlNet that have no effect here. [`control_net`](super::control_net) reads the others.
-const UNIT_FIELDS: [IdleField; 32] = [
+const UNIT_FIELDS: [IdleField; 30] = [
     ("advanced_weighting", &[]),
     ("animatediff_batch", &["false"]),
     ("batch_image_dir", &["\"\""]),
@@ -93,8 +93,6 @@ const UNIT_FIELDS: [IdleField; 32] = [
     ("pulid_mode", &["*"]),
     ("resize_mode", &["*"]),
     ("save_detected_map", &["false"]),
-    ("threshold_a", &[]),
-    ("threshold_b", &[]),
     ("union_control_type", &["\"Unknown\""]),
     ("use_preview_as_input", &["false"]),
 ];

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     diffusion::{SCHEDULE_TYPES, sampler_labels},
+    generation::ControlUse,
     http::{caller::Caller, error::ApiError},
     service::Service,
 };
@@ -108,5 +109,5 @@ pub(super) async fn control_types(State(service): State<Service>, _: Caller) -> 
 
 /// `GET /controlnet/settings`: the largest number of units of ControlNet in a request.
 pub(super) async fn control_net_settings(_: Caller) -> Json<Value> {
-    Json(json!({"control_net_unit_count": 4}))
+    Json(json!({"control_net_unit_count": ControlUse::MOST}))
 }

@@ -6,7 +6,7 @@ use axum::{extract::State, response::Json};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::{control_net::without_hash, request::Request};
+use super::{control_net::without_hash, notes::Notes};
 use crate::{
     generation::{Fields, Invalid},
     http::{AppState, caller::Caller, error::ApiError},
@@ -97,7 +97,7 @@ pub(super) async fn set(
     if let Some(model) = model {
         state.sdapi_models.set(caller.tenant, model);
     }
-    let ignored = options.keys().take(Request::MOST_NOTES);
+    let ignored = options.keys().take(Notes::MOST);
     let notes: Vec<String> =
         ignored.map(|name| format!("{} is ignored: only sd_model_checkpoint can be set", cut(name))).collect();
     Ok(Json(json!({ "notes": notes })))

@@ -25,10 +25,7 @@ pub(super) async fn progress(
     RawQuery(query): RawQuery,
 ) -> Result<impl IntoResponse, ApiError> {
     let skips_picture = skips_picture(urlencoded::query(query.as_deref())?)?;
-    // Reads one page of running and one page of queued generations. A generation of this face is not found if the
-    // tenant has 100 newer generations with the same status. `job_count` counts only the generations on these two
-    // pages.
-    let active = active(&state, &caller, 1).await?;
+    let active = active(&state, &caller, Search::Newest).await?;
     let Some(newest) = active.first() else { return Ok(answer(idle())) };
     let view = state.service.get(caller.access(), *newest).await?;
     let preview = if skips_picture { None } else { state.service.preview(caller.access(), *newest).await? };
@@ -57,19 +54,36 @@ fn answer(object: Value) -> impl IntoResponse {
 
 /// Cancels all running and queued generations that the caller's tenant has created through this face.
 pub(super) async fn interrupt(State(state): State<AppState>, caller: Caller) -> Result<impl IntoResponse, ApiError> {
-    for id in active(&state, &caller, usize::MAX).await? {
+    for id in active(&state, &caller, Search::All).await? {
         state.service.cancel(caller.access(), id).await?;
     }
     Ok(Json(json!({})))
 }
 
+/// Generations in one page of the store.
+const PAGE: usize = 100;
+/// The most pages of running and of queued generations that are read to find the newest one. Clients ask for the
+/// progress several times per second.
+const MOST_PAGES: usize = 20;
+
+/// Which generations are searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Search {
+    /// Reads on until one is found, at most [`MOST_PAGES`] of each status. Further ones are found only in pages that
+    /// are read for the newest one.
+    Newest,
+    /// Reads everything.
+    All,
+}
+
 /// The tenant's generations of this face that have yet to end: first the running and then the queued generations, the
-/// newest first among each. Reads at most `pages` pages of running and at most `pages` pages of queued generations.
-async fn active(state: &AppState, caller: &Caller, pages: usize) -> Result<Vec<GenerationId>, ApiError> {
+/// newest first among each. The tenant's generations of other faces are skipped.
+async fn active(state: &AppState, caller: &Caller, search: Search) -> Result<Vec<GenerationId>, ApiError> {
+    let pages = if search == Search::All { usize::MAX } else { MOST_PAGES };
     let mut found = Vec::new();
     for status in ["running", "queued"] {
         let mut query = ListQuery {
-            limit: 100,
+            limit: PAGE,
             status: Some(status.to_owned()),
             tenant: Some(caller.tenant.to_string()),
             ..ListQuery::default()
@@ -78,7 +92,7 @@ async fn active(state: &AppState, caller: &Caller, pages: usize) -> Result<Vec<G
             let page = state.service.list(&query).await?;
             query.after = page.views.last().map(|view| view.record.id);
             found.extend(page.views.iter().filter(|view| is_own(&view.record)).map(|view| view.record.id));
-            if !page.has_more {
+            if !page.has_more || (search == Search::Newest && !found.is_empty()) {
                 break;
             }
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{LABEL, control_net, control_net::Units, idle, pointers, unused};
+use super::{LABEL, control_net, control_net::Units, idle, notes::Notes, pointers, unused};
 use crate::{
     diffusion::{SCHEDULE_TYPES, UnknownLabel, labelled, sampler_labels},
     generation::{Draw, Fields, Invalid, ModelCard, Task},
@@ -21,8 +21,7 @@ pub(super) enum Kind {
 pub(super) struct Request {
     /// The fields of the generation.
     pub fields: Fields,
-    /// What the request asks for and does not get.
-    pub notes: Vec<String>,
+    pub notes: Notes,
     /// The request without its pictures and without unknown fields, for `parameters` in the answer.
     pub echo: Map<String, Value>,
     /// Whether the answer contains the pictures.
@@ -62,9 +61,6 @@ const READ: [&str; 20] = [
 const PICTURES: [&str; 3] = ["init_images", "mask", "alwayson_scripts"];
 
 impl Request {
-    /// The most notes about fields in an answer.
-    pub const MOST_NOTES: usize = 50;
-
     /// Names the fields of this request in an error about the fields of the generation.
     pub fn renamed(&self, error: impl Into<ApiError>) -> ApiError {
         pointers::renamed(error.into(), &self.units.places)
@@ -87,7 +83,7 @@ pub(super) fn read(mut fields: Fields, kind: Kind, card: Option<&ModelCard>) -> 
     let is_echoed = |name: &str| (READ.contains(&name) || idle::is_known(name)) && !PICTURES.contains(&name);
     let echo = body.iter().filter(|(name, _)| is_echoed(name)).map(|(name, value)| (name.clone(), value.clone()));
     let echo = echo.collect();
-    let mut reader = Reader { body, fields, card, notes: Vec::new() };
+    let mut reader = Reader { body, fields, card, notes: Notes::default() };
     let sends_images = reader.flag("send_images").unwrap_or(true);
     let task_id = reader.text("force_task_id").filter(|id| !id.is_empty());
     reader.prompts();
@@ -116,7 +112,7 @@ struct Reader<'a> {
     body: Map<String, Value>,
     fields: Fields,
     card: Option<&'a ModelCard>,
-    notes: Vec<String>,
+    notes: Notes,
 }
 
 impl Reader<'_> {
@@ -341,7 +337,7 @@ impl Reader<'_> {
                 if let Some(source) = source {
                     self.fields.put_back("image", source);
                 }
-                self.notes.append(&mut read.notes);
+                self.notes.extend(std::mem::take(&mut read.notes));
                 if !read.controls.is_empty() {
                     self.fields.put_back("controls", std::mem::take(&mut read.controls).into());
                     units = read;
@@ -366,11 +362,6 @@ impl Reader<'_> {
             false => idle::note(name, value),
         };
         self.notes.extend(self.body.iter().filter_map(note));
-        if self.notes.len() > Request::MOST_NOTES {
-            let more = self.notes.len() - Request::MOST_NOTES;
-            self.notes.truncate(Request::MOST_NOTES);
-            self.notes.push(format!("{more} more fields are ignored"));
-        }
     }
 
     fn pass(&mut self, theirs: &str, ours: &str) {

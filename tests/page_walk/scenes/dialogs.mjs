@@ -11,13 +11,17 @@ import { openSettings } from "./acts.mjs";
 
 const run = promisify(execFile);
 
-/** A Python that has OpenAI's client, as the tests with real clients install it (tests/clients); null without one. */
+/**
+ * A Python that has OpenAI's client, as the tests with real clients install it (tests/clients). Without one: null, or an
+ * error if `LATENTD_REQUIRE_CLIENTS` is set.
+ */
 async function pythonOfOpenAi() {
   const installed = fileURLToPath(new URL("../../../target/clients/clients/bin/python", import.meta.url));
   for (const python of [process.env.PAGE_WALK_PYTHON, installed, "python3"].filter(Boolean)) {
     const has = await run(python, ["-c", "import openai"]).then(() => true, () => false);
     if (has) return python;
   }
+  assert.ok(!process.env.LATENTD_REQUIRE_CLIENTS, "LATENTD_REQUIRE_CLIENTS is set, but no Python here has the package openai (cargo test --test clients installs it)");
   return null;
 }
 

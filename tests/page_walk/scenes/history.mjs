@@ -25,6 +25,38 @@ export const history = {
   },
 };
 
+/** More pictures than a search loads at once: the page says so and goes on. The list is made up, because drawing takes too long. */
+export const longHistory = {
+  async play({ server, visit }) {
+    await server.start();
+    const [one] = await drawn(server, ["a red fox"]);
+    const all = Array.from({ length: 2150 }, (_, number) => {
+      const prompt = number === 2120 ? "a green frog" : `a cat ${number}`;
+      // Ids sort by age, the newest first.
+      const id = `img_01${String(9_999_999 - number).padStart(24, "0")}`;
+      return { ...one, id, status: "canceled", images: [], expires_at: null, params: { ...one.params, prompt } };
+    });
+    await visit.context.route(/\/v1\/images\?/, (route) => {
+      const query = new URL(route.request().url()).searchParams;
+      const after = query.get("after");
+      const from = after ? all.findIndex(({ id }) => id === after) + 1 : 0;
+      const data = query.has("status") ? [] : all.slice(from, from + Number(query.get("limit")));
+      return route.fulfill({ json: { object: "list", data, first_id: data[0]?.id ?? null, last_id: data.at(-1)?.id ?? null, has_more: data.length > 0 && data.at(-1) !== all.at(-1) } });
+    });
+    const page = await visit.openPage(server.url);
+    await page.waitForSelector(".card");
+    await page.fill("#search", "green frog");
+    await page.waitForSelector("#search-on:not([hidden])");
+    assert.match(await page.textContent("#history .note"), /^0 of 20\d\d found\. Older pictures are not searched yet\.$/);
+    await visit.accessible(page, "a search that has not seen everything");
+    await page.click("#search-on");
+    await page.waitForFunction(() => document.querySelector("#history .note").textContent.startsWith("1 of 2150 found"));
+    assert.deepEqual(await prompts(page), ["a green frog"]);
+    assert.equal(await page.isVisible("#search-on"), false);
+    assert.equal(await page.evaluate(() => document.activeElement.id), "search");
+  },
+};
+
 export const stars = {
   settings: { LATENTD_RETENTION__FINISHED_S: "20", LATENTD_RETENTION__SWEEP_INTERVAL_S: "1", LATENTD_RETENTION__MAX_STARRED: "1" },
   // A second star is more than the server allows.

@@ -5,6 +5,7 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { until } from "../server.mjs";
 import { SMALL, finished, openSettings, prompts } from "./acts.mjs";
 
 const REFUSED = /status of 401/;
@@ -91,6 +92,39 @@ export const optionalKey = {
     await page.click("dialog button:has-text('Forget the key')");
     await page.waitForSelector(".card[aria-label='a public fox']");
     assert.deepEqual(await prompts(page), ["a public fox"]);
+  },
+};
+
+/** Answers for the key before are not shown, although they arrive after the key has been changed. */
+export const changedKey = {
+  async play({ server, visit }) {
+    const key = server.createKey("studio");
+    await server.start();
+    await server.draw({ ...SMALL, prompt: "a public fox", seed: 1 });
+    await server.draw({ ...SMALL, prompt: "a frog of the studio", seed: 2 }, { Authorization: `Bearer ${key}` });
+    // Holds back all lists that are read without a key.
+    const late = [];
+    let held = 0;
+    let release;
+    const released = new Promise((resolve) => { release = resolve; });
+    await visit.context.route(/\/v1\/images\?/, async (route) => {
+      const response = await route.fetch();
+      if (route.request().headers().authorization) return route.fulfill({ response });
+      held += 1;
+      late.push(released.then(() => route.fulfill({ response })));
+    });
+    const page = await visit.openPage(server.url);
+    await until("the lists are read", () => held >= 3);
+    await page.click("#key-open");
+    await page.fill("#key-field", key);
+    await page.keyboard.press("Enter");
+    await finished(page, 1);
+    assert.deepEqual(await prompts(page), ["a frog of the studio"]);
+    release();
+    await Promise.all(late);
+    await page.waitForTimeout(500);
+    assert.deepEqual(await prompts(page), ["a frog of the studio"]);
+    assert.equal(await page.isVisible("#offline"), false, "the server answers");
   },
 };
 

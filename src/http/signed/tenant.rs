@@ -1,0 +1,54 @@
+//! URLs that read on behalf of an API key: `?key=ID&exp=SECONDS&sig=…`. The signature covers the digest of the key, so
+//! such a URL is valid only as long as the key is: it ends when the key is revoked, rotated or expires.
+
+use super::{Claim, Reader, Signer, encoded, now};
+use crate::{
+    http::{caller::Caller, error::ApiError, url},
+    service::Service,
+};
+
+impl Signer {
+    /// The path, signed for the caller's key, and when the signature expires. Without a secret, and for a caller
+    /// without a key, who needs no signature: the path alone and `None`.
+    pub fn sign_for(&self, path: &str, caller: &Caller) -> (String, Option<i64>) {
+        let signed = || {
+            let (key, digest, expiry) = (caller.key.as_ref()?, caller.digest.as_ref()?, self.expiry(now())?);
+            let mac = self.mac(&subject(path, &key.id, digest), &expiry.to_string())?;
+            let key = url::encode(&key.id);
+            Some((format!("{path}?key={key}&exp={expiry}&sig={}", encoded(mac)), Some(expiry)))
+        };
+        signed().unwrap_or_else(|| (path.to_owned(), None))
+    }
+
+    /// The reader of what belongs to the tenant at `path`: the holder of a URL of [`Signer::sign_for`], who needs no
+    /// key, otherwise the caller.
+    ///
+    /// # Errors
+    /// The signature is not valid for this path, it or its key has expired, the store does not answer, or that of the
+    /// caller.
+    pub async fn tenant_reader(
+        &self,
+        service: &Service,
+        path: &str,
+        query: Option<&str>,
+        caller: Result<Caller, ApiError>,
+    ) -> Result<Reader, ApiError> {
+        let claim = Claim::read(query.unwrap_or_default())?;
+        if claim == Claim::default() {
+            return caller.map(Reader::Caller);
+        }
+        let key = claim.key.as_deref().unwrap_or_default();
+        let expiry = |digest: &[u8; 32]| self.expiry_of(&subject(path, key, digest), &claim);
+        let (holder, expiry) = service.holder(key, expiry).await?.ok_or(ApiError::SignatureInvalid)?;
+        if expiry <= now() {
+            return Err(ApiError::UrlExpired);
+        }
+        Ok(Reader::Holder(holder, expiry))
+    }
+}
+
+/// What is signed instead of the path. It differs from every path, because no path contains a question mark.
+fn subject(path: &str, key: &str, digest: &[u8; 32]) -> String {
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{path}?key={key}&digest={digest}")
+}
