@@ -69,6 +69,13 @@ fn only_operations_of_clients_and_administration_require_a_key() {
     }
 }
 
+/// A key that stands twice in a mapping would silently replace the first one.
+#[test]
+fn no_mapping_of_the_contract_has_a_key_twice() {
+    let parsed = serde_yaml_ng::from_str::<serde_yaml_ng::Value>(latentd::http::OPENAPI_YAML);
+    assert!(parsed.is_ok(), "{}", parsed.unwrap_err());
+}
+
 #[test]
 fn operation_ids_are_unique_and_links_name_existing_operations() {
     let names: Vec<_> =
