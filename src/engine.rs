@@ -96,7 +96,7 @@ pub enum RunError {
     #[error("the pipeline panicked")]
     Panicked,
     /// The engine stops, or its device is lost. Another run can resume the generation.
-    #[error("the engine is stopping")]
+    #[error("the engine has stopped")]
     Stopped,
 }
 

@@ -29,8 +29,8 @@ impl Output {
         }
     }
 
-    /// Checks that the file can be opened for writing, without changing anything. Files such as pipes are not opened,
-    /// because opening a pipe waits for its reader.
+    /// Checks that the file can be opened for writing. Changes no file, and removes a file that it has made. Does not
+    /// open files such as pipes, because opening a pipe waits for its reader.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -45,7 +45,7 @@ impl Output {
         if is_new {
             // If the path is a link, the target of the link is the new file.
             let removed = fs::canonicalize(path).and_then(fs::remove_file);
-            removed.with_context(|| format!("cannot replace {self}"))?;
+            removed.with_context(|| format!("cannot remove the file that was made to check {self}"))?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! `--set FIELD=VALUE`: any field of a request, as in a form.
+//! `--set FIELD=VALUE`: the fields of a request that have no flag of their own, as in a form.
 
 use std::{fs, path::Path};
 
@@ -45,12 +45,12 @@ pub(super) fn parsed(text: &str) -> Result<Set, String> {
     }
 }
 
-/// The fields of `others` and of `set`. In `controls`, pictures are given as files, such as `{"file": "edges.png"}`,
-/// which this function reads.
+/// All fields of a request: `flags`, which are the prompt and the values of the other flags, and `set`, those of
+/// `--set`. In `controls`, pictures are given as files, such as `{"file": "edges.png"}`, which this function reads.
 ///
 /// # Errors
 /// A file cannot be read.
-pub(super) fn fields(others: impl Iterator<Item = (String, String)>, set: &[Set]) -> Result<Fields> {
+pub(super) fn fields(flags: impl Iterator<Item = (String, String)>, set: &[Set]) -> Result<Fields> {
     let mut files = Vec::new();
     for path in set.iter().filter(|set| set.name == "controls").flat_map(|set| files_in(&set.value)) {
         if Path::new(&path).is_dir() {
@@ -60,7 +60,7 @@ pub(super) fn fields(others: impl Iterator<Item = (String, String)>, set: &[Set]
         files.push((path, Bytes::from(file)));
     }
     let set = set.iter().map(|Set { name, value }| (name.clone(), value.clone()));
-    Ok(Fields::from_multipart(others.chain(set), files))
+    Ok(Fields::from_multipart(flags.chain(set), files))
 }
 
 /// The names of files in `controls`, each once.

@@ -104,7 +104,7 @@ pub(super) fn check(devices: &[DeviceName]) -> Result<(), ConfigError> {
     let wrong = |detail: &str| ConfigError::bound("engine.devices", detail);
     let Some(first) = devices.first() else { return wrong("must name at least one device, such as cpu") };
     if devices.len() > 1 && devices.contains(&DeviceName::Auto) {
-        return wrong("auto means all devices, so it must be the only entry");
+        return wrong("auto means all GPUs, or the CPU if there are none, so it must be the only entry");
     }
     if let Some(other) = devices.iter().find(|device| discriminant(*device) != discriminant(first)) {
         return wrong(&format!("\"{first}\" and \"{other}\" are of different kinds; a process computes on one kind"));

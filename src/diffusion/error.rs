@@ -43,7 +43,8 @@ pub enum InvalidScheduler {
     Conflict { keys: &'static str, why: &'static str },
 }
 
-/// Why a number of steps, a list of levels or a part of a schedule cannot be run.
+/// Why a number of steps, a list of levels or a part of a schedule cannot be run. Texts without a subject follow the
+/// name of a field or the words "this scheduler".
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InvalidSteps {
     #[error("{steps} steps are too few, {class} needs at least {min}")]
@@ -57,7 +58,8 @@ pub enum InvalidSteps {
     /// The run ends after the fraction `share` of the schedule, but no step begins earlier.
     #[error("must be at least {least:.4} so that one of the {steps} steps comes before it, not {}", Shown(*share))]
     EndsEarly { steps: usize, share: f64, least: f64 },
-    #[error("cannot be used with steps that begin at the last timestep")]
+    /// The run ends before the end of the schedule, but its first step begins at timestep 0.
+    #[error("cannot be used, because the first step begins at timestep 0, and no step comes before it")]
     BeginsAtEnd,
     /// The run begins after the fraction `share` of the schedule, but no step begins later.
     #[error("must be below {bound:.4} so that one of the {steps} steps comes after it, not {}", Shown(*share))]
@@ -79,8 +81,8 @@ pub enum InvalidSteps {
     #[error("explicit timesteps must fall")]
     Rising,
     #[error(
-        "the levels of this scheduler configuration depend on the picture size (use_dynamic_shifting), which this \
-         model's pipeline does not set"
+        "with use_dynamic_shifting, the levels of this scheduler configuration depend on the picture size, but this \
+         model's pipeline does not pass the size to its scheduler"
     )]
     NoSize,
     /// At `α = 0` a predicted ε does not determine x0.

@@ -131,9 +131,9 @@ impl Decoding {
 /// Memory has two limits. The activations of the paused batches and of a new long batch together fit `max_bytes`; if
 /// the first run's call would exceed this limit, the first paused batch gets the turn. The pictures that are being
 /// decoded have a limit of latent pixels for each `Lane`; if the first run's call begins to decode pictures for which
-/// its lane has no room, the turn goes to the first paused batch or run that is decoding pictures of that lane. In
-/// later decisions, other runs that do not fit also give their turns away, so the batch or run that got the turn ends
-/// soon.
+/// its lane has no room, the turn goes to the first paused batch or run that is decoding pictures of that lane. The
+/// receiver is not charged for the turn, so it keeps its place. In later decisions, other runs that do not fit give it
+/// their turns too, so it ends soon.
 ///
 /// The run that gives its turn away is charged for the slice. Otherwise it would stay first and give away all turns
 /// until that batch or run ends, and the runs behind it would wait.

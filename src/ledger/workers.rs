@@ -41,7 +41,7 @@ pub enum Hint {
     Changed(GenerationId),
     /// A running generation is to be canceled.
     Canceled(GenerationId),
-    /// A client has changed this finished generation; the number stands for its tenant.
+    /// A client has changed this finished generation of the tenant with this `tenant_number`.
     ChangedByOwner(OwnerChange, GenerationId, u64),
 }
 

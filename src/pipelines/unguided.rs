@@ -40,7 +40,7 @@ pub async fn unguided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec
     }
 }
 
-/// A [`Denoise`] that calls the U-Net once per picture.
+/// A [`Denoise`] that makes one network call per prediction, with one row per picture.
 struct Unguided<'a, C> {
     compute: &'a C,
     /// One class per picture, or no classes at all.

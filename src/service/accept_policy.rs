@@ -1,4 +1,4 @@
-//! The settings that decide which requests are accepted.
+//! The settings that the service uses: which requests are accepted, and how they are kept and answered.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub struct AcceptPolicy {
     pub store_timeout: Duration,
     /// Maximum memory of one generation in bytes; `None` if the memory of the workers is unknown.
     pub max_bytes: Option<u64>,
-    /// Workers without a heartbeat for longer than this do not count.
+    /// Estimates of the wait ignore workers whose last heartbeat is older than this.
     pub lately: Duration,
     /// Number of generations that each worker runs at the same time.
     pub slots: usize,

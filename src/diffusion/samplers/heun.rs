@@ -52,8 +52,8 @@ impl Sampler for Heun {
     }
 }
 
-/// Algorithm 1 of Karras et al. (2022) with states `x = x0 + σ ε`. Each step has two network calls; the last step has
-/// one, because there is no slope at its end.
+/// Algorithm 1 of Karras et al. (2022) with states `x = x0 + σ ε`. Each step has two network calls; a step to
+/// σ = 0 has one, because there is no slope at its end.
 pub(super) async fn sample<D: Denoise>(options: &Heun, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, .. } = run;
     let clip = options.clip;
