@@ -34,9 +34,8 @@ const MAX_LEVELS: u8 = 2;
 const MAX_LEVELS_OF_GPUS: u8 = 3;
 /// The largest allowed mean difference, in levels of 255.
 const MEAN_LEVELS: f64 = 0.1;
-/// As [`MAX_LEVELS`] and [`MEAN_LEVELS`], of networks in float16. The weights of the fixtures are random, so they
-/// amplify errors more than trained ones do.
-const LEVELS_OF_FLOAT16: Levels = (48, 2.0);
+/// As [`MAX_LEVELS`] and [`MEAN_LEVELS`], of networks in float16.
+const LEVELS_OF_FLOAT16: Levels = (6, 0.5);
 
 /// The largest allowed difference of a pixel, and the largest allowed mean difference.
 type Levels = (u8, f64);

@@ -90,7 +90,8 @@ async fn many_of_the_largest_requests_at_once_stay_within_the_plan() {
         let body = with(request("a panda", number), &size);
         if controls.is_empty() { body } else { with(body, &json!({"controls": controls})) }
     };
-    let send = async |number: u64| {
+    let (server, body) = (&server, &body);
+    let send = |number: u64| async move {
         let answer = server.post(&body(number)).await;
         let (status, answer): (StatusCode, Value) = (answer.status(), answer.json().await.unwrap());
         if status == StatusCode::ACCEPTED {
@@ -102,11 +103,13 @@ async fn many_of_the_largest_requests_at_once_stay_within_the_plan() {
         assert!(error["detail"].as_str().unwrap().contains("controlnets.max_bytes is"), "{answer}");
         None
     };
-    let accepted: Vec<String> = join_all((0..25).map(send)).await.into_iter().flatten().collect();
-    assert_eq!(accepted.len(), 20);
+    let accepted: Vec<String> = join_all((0..15).map(send)).await.into_iter().flatten().collect();
+    assert_eq!(accepted.len(), 12);
     let (mut most, mut most_nets) = (0, 0.0f64);
     let mut left = accepted.clone();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(900);
     while let Some(id) = left.last() {
+        assert!(std::time::Instant::now() < deadline, "{} generations do not end", left.len());
         assert_eq!(server.get("/health").await.status(), StatusCode::OK);
         most = most.max(server.resident_bytes());
         most_nets = most_nets.max(server.metric("latentd_control_net_bytes", "").await);
