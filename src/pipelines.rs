@@ -91,7 +91,7 @@ pub enum PipelineError {
     /// Numbers became infinite or undefined. The text says which numbers, such as "the sampler's result".
     #[error("{0} is not finite")]
     NotFinite(String),
-    #[error("no family {0:?} draws")]
+    #[error("this program has no recipe for models of the family {0:?}")]
     NoFamily(&'static str),
     #[error("the picture for {0} is not at hand")]
     MissingInput(&'static str),

@@ -97,7 +97,7 @@ pub(super) struct List {
 pub(super) struct Revoke {
     #[command(flatten)]
     store: Store,
-    /// Id of the key: its second part, or the whole key.
+    /// Id of the key, which is ID in ltd_ID_SECRET, or the whole key.
     #[arg(value_name = "KEY")]
     id: String,
 }
@@ -106,7 +106,7 @@ pub(super) struct Revoke {
 pub(super) struct Rotate {
     #[command(flatten)]
     store: Store,
-    /// Id of the key: its second part, or the whole key.
+    /// Id of the key, which is ID in ltd_ID_SECRET, or the whole key.
     #[arg(value_name = "KEY")]
     id: String,
     /// Seconds for which the old secret stays valid too, at most 2592000 (30 days).

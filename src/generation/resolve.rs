@@ -259,8 +259,8 @@ fn scheduler(
     };
     match rules.check_scheduler(card, &choice, asked, levels) {
         Ok(run) => {
-            // A request with levels may also contain the number of steps that follows from the levels, because `params`
-            // contains both.
+            // A request with levels may also contain the number of steps that follows from the levels: `params` in the
+            // answer contains both, and a client may send them again.
             if levels.is_some() && steps.is_some_and(|steps| steps != run) {
                 fields.error(
                     "steps",
