@@ -36,6 +36,7 @@ pub fn init(log: &Log) -> Result<(), String> {
 }
 
 fn filter(log: &Log) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(&log.filter)
-        .map_err(|error| format!("log.filter: {error}; expected a level such as info, or latentd=debug,info for more of latentd"))
+    EnvFilter::try_new(&log.filter).map_err(|error| {
+        format!("log.filter: {error}; expected a level such as info, or latentd=debug,info for more of latentd")
+    })
 }
