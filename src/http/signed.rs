@@ -1,5 +1,5 @@
 //! URLs that allow access to one picture, or to the events of one generation, until they expire: `?exp=SECONDS&sig=…`,
-//! an HMAC-SHA256 of path and expiry. [`tenant`] has URLs for all generations of a tenant.
+//! an HMAC-SHA256 of path and expiry. The module `tenant` has URLs for all generations of a tenant.
 
 mod tenant;
 

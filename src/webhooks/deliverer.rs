@@ -46,7 +46,7 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Deliverer {
-    /// Sends due messages until `stop` is canceled. Then waits for the tries in flight, at most [`STOP_GRACE`], gives
+    /// Sends due messages until `stop` is canceled. Then waits for the tries in flight, at most `STOP_GRACE`, gives
     /// back the claims of messages that their receivers have not answered, and returns.
     pub async fn run(self, stop: CancellationToken) {
         let deliverer = Arc::new(self);
