@@ -161,8 +161,10 @@ fn composite(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Re
     let (batch, n, width) = q.dims3()?;
     let d = width / heads;
     let split = |x: &Tensor| x.reshape((batch, (), heads, d))?.transpose(1, 2)?.contiguous();
-    let (q, k, v) = (split(&(q / (d as f64).sqrt())?)?, split(k)?, split(v)?);
-    let mut scores = q.matmul(&k.t()?)?.to_dtype(DType::F32)?;
+    // Scores can exceed float16 (`upcast_attention` in the configurations of Stable Diffusion 2).
+    let float32 = |x: &Tensor| x.to_dtype(DType::F32);
+    let (q, k, v) = (split(&(float32(q)? / (d as f64).sqrt())?)?, split(&float32(k)?)?, split(v)?);
+    let mut scores = q.matmul(&k.t()?)?;
     if mask == Mask::Causal {
         let m = k.dim(2)?;
         let hidden: Vec<f32> = (0..n * m).map(|at| if at % m > at / m { f32::NEG_INFINITY } else { 0.0 }).collect();
