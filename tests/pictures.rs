@@ -34,8 +34,9 @@ const MAX_LEVELS: u8 = 2;
 const MAX_LEVELS_OF_GPUS: u8 = 3;
 /// The largest allowed mean difference, in levels of 255.
 const MEAN_LEVELS: f64 = 0.1;
-/// As [`MAX_LEVELS`] and [`MEAN_LEVELS`], of networks in float16.
-const LEVELS_OF_FLOAT16: Levels = (6, 0.5);
+/// As [`MAX_LEVELS`] and [`MEAN_LEVELS`], of networks in float16. The random networks of the fixtures amplify rounding
+/// errors over the steps (41 levels at most and 3.4 on average were seen). A wrong picture differs by far more on average.
+const LEVELS_OF_FLOAT16: Levels = (64, 5.0);
 
 /// The largest allowed difference of a pixel, and the largest allowed mean difference.
 type Levels = (u8, f64);

@@ -22,6 +22,7 @@ export class Card {
   constructor(generation, page) {
     this.page = page;
     this.id = generation.id;
+    this.told = 0; // Events that have told of a star.
     this.build(generation);
     this.update(generation);
     if (!isTerminal(generation.status)) this.stop = watch(this.id, (name, data) => this.hear(name, data));
@@ -76,13 +77,22 @@ export class Card {
   async toggleStar() {
     if (this.starring) return;
     this.starring = true;
+    const { told } = this;
     try {
-      this.update(await api.star(this.id, !this.generation.starred));
-      this.page.announce(this.generation.starred ? 'Starred. The server keeps the picture.' : 'The star is gone.');
+      const generation = await api.star(this.id, !this.generation.starred);
+      // If events have told of the star since the request, they may be newer than this answer.
+      if (told === this.told) this.update(generation);
+      this.page.announce(generation.starred ? 'Starred. The server keeps the picture.' : 'The star is gone.');
     } catch (problem) {
       this.page.announce(problem.message, true);
     }
     this.starring = false;
+  }
+
+  /** An event: some client has given the generation a star, or has taken the star away. */
+  starChanged(generation) {
+    this.told += 1;
+    this.update(generation);
   }
 
   /** Shows the state of a generation object. */

@@ -141,13 +141,14 @@ export class Gallery {
   /** Reads the first page of generations and all that wait or run, and adds their cards. */
   async newest() {
     const lists = [api.list({ limit: 100, status: 'running' }), api.list({ limit: 100, status: 'queued' }), api.list({ limit: PAGE })];
+    const told = new Map([...this.cards.values()].map((card) => [card, card.told]));
     const pages = await Promise.all(lists);
     for (const generation of pages.flatMap((page) => page.data)) {
       const card = this.add(generation);
       if (!card) continue;
       const { status, starred } = card.generation;
       // An event may have arrived before this answer.
-      const isNewer = card.active ? isTerminal(generation.status) || status === 'queued' : starred !== generation.starred;
+      const isNewer = card.active ? isTerminal(generation.status) || status === 'queued' : starred !== generation.starred && told.get(card) === card.told;
       if (isNewer) card.update(generation);
     }
     return pages[2];
@@ -158,7 +159,7 @@ export class Gallery {
     const card = this.cards.get(id);
     if (!card && name === 'queued') this.add(data.generation);
     if (card && !card.active && (name === 'deleted' || name === 'gone')) this.forget(card);
-    if (card && (name === 'starred' || name === 'unstarred')) card.update(data.generation);
+    if (card && (name === 'starred' || name === 'unstarred')) card.starChanged(data.generation);
   }
 
   /** A message of another tab. */

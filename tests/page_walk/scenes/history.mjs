@@ -171,11 +171,24 @@ export const tabs = {
       await finished(page, 2);
       assert.deepEqual(await prompts(page), ["a green frog", "a red fox"]);
     }
+    // The answer to this tab's star comes after another client has taken the star away.
+    let release;
+    const held = new Promise((resolve) => { release = resolve; });
+    await one.route("**/star", async (route) => {
+      const response = await route.fetch();
+      await held;
+      await route.fulfill({ response });
+    });
     await one.hover(".card");
     await one.click(".card .star");
     await other.waitForSelector(".card[data-starred]");
     const [{ id }] = (await server.json("v1/images?starred=true")).data;
     await server.star(id, false);
+    await other.waitForSelector(`.card[data-id=${id}]:not([data-starred])`);
+    const answered = one.waitForResponse("**/star");
+    release();
+    await (await answered).finished();
+    await one.waitForTimeout(200);
     for (const page of [one, other]) await page.waitForSelector(`.card[data-id=${id}]:not([data-starred])`);
     for (let presses = 0; presses < 2; presses += 1) await other.locator(".card .actions > :last-child").nth(1).click();
     for (const page of [one, other]) {
