@@ -42,8 +42,8 @@ pub(super) struct FileShares {
 }
 
 impl FileShares {
-    /// Divides `limit` files; `None` means no limit. Each part gets as many files as the settings want, or fewer if the
-    /// limit does not allow so many.
+    /// Divides `limit` files; `None` means no limit. Each part gets as many files as the settings want; if the limit is
+    /// too low for that, each part gets fewer files.
     ///
     /// # Errors
     /// The limit is too low for a server.
