@@ -22,7 +22,7 @@ export class Card {
   constructor(generation, page) {
     this.page = page;
     this.id = generation.id;
-    this.told = 0; // Events that have told of a star.
+    this.told = 0; // How many changes of the star are known.
     this.build(generation);
     this.update(generation);
     if (!isTerminal(generation.status)) this.stop = watch(this.id, (name, data) => this.hear(name, data));
@@ -81,7 +81,7 @@ export class Card {
     try {
       const generation = await api.star(this.id, !this.generation.starred);
       // If events have told of the star since the request, they may be newer than this answer.
-      if (told === this.told) this.update(generation);
+      if (told === this.told) this.starChanged(generation);
       this.page.announce(generation.starred ? 'Starred. The server keeps the picture.' : 'The star is gone.');
     } catch (problem) {
       this.page.announce(problem.message, true);
@@ -89,7 +89,7 @@ export class Card {
     this.starring = false;
   }
 
-  /** An event: some client has given the generation a star, or has taken the star away. */
+  /** Some client, perhaps this page, has given the generation a star, or has taken the star away. */
   starChanged(generation) {
     this.told += 1;
     this.update(generation);

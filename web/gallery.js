@@ -117,7 +117,10 @@ export class Gallery {
     let page;
     do {
       page = await api.list({ limit: 100, starred: true, after: page?.last_id });
-      for (const generation of page.data) this.add(generation);
+      for (const generation of page.data) {
+        const card = this.add(generation);
+        if (card && !card.generation.starred) card.update(generation);
+      }
     } while (page.has_more);
   }
 
@@ -157,7 +160,7 @@ export class Gallery {
   /** An event of the stream of all own generations. */
   happened(name, id, data) {
     const card = this.cards.get(id);
-    if (!card && name === 'queued') this.add(data.generation);
+    if (!card && (name === 'queued' || name === 'starred')) this.add(data.generation);
     if (card && !card.active && (name === 'deleted' || name === 'gone')) this.forget(card);
     if (card && (name === 'starred' || name === 'unstarred')) card.starChanged(data.generation);
   }

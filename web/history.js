@@ -78,7 +78,7 @@ export class History {
   say() {
     const { gallery } = this.page;
     const found = this.filtered ? `${gallery.shown.length} of ${gallery.cards.size} found. ` : '';
-    this.further.hidden = !this.filtered || this.searching || !gallery.hasOlder;
+    this.further.hidden = !this.filtered || this.filter.value === 'starred' || this.searching || !gallery.hasOlder;
     const rest = this.further.hidden ? this.kept() : 'Older pictures are not searched yet.';
     const text = found + (this.searching ? 'Searching older pictures …' : rest);
     if (this.note.textContent !== text) this.note.textContent = text;

@@ -23,8 +23,9 @@ pub struct HostMemory {
     pub free: Option<u64>,
 }
 
-/// How the memory is divided. All parts together are less than the memory, so the system does not end the process for
-/// requests that the server accepts.
+/// How the memory is divided at the start. Unless [`MemoryPlan::warn`] logs a warning, all parts together are less than
+/// the memory, so the system does not end the process for requests that the server accepts. LoRAs, textual inversions and
+/// models that are listed later are not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// The most bytes that models and ControlNets take.
@@ -37,14 +38,14 @@ pub struct MemoryPlan {
 
 impl MemoryPlan {
     /// The division for the weights of this catalogue. If `engine.max_bytes` is 0, generations get what weights, the
-    /// process and a reserve of a sixteenth leave: at least a sixteenth of the memory, and at most half of it.
+    /// process and a reserve of a sixteenth leave: at least a quarter of the memory, and at most half of it.
     pub fn of(config: &Config, catalogue: &Catalogue) -> MemoryPlan {
         MemoryPlan::within(HostMemory::now().total, catalogue.most_bytes(), config.engine.max_bytes)
     }
 
     fn within(memory: u64, weights: u64, setting: u64) -> MemoryPlan {
         let left = memory.saturating_sub(memory / 16).saturating_sub(PROCESS).saturating_sub(weights);
-        let generations = if setting == 0 { left.clamp(memory / 16, memory / 2) } else { setting };
+        let generations = if setting == 0 { left.clamp(memory / 4, memory / 2) } else { setting };
         MemoryPlan { weights, generations, memory }
     }
 
@@ -68,9 +69,9 @@ impl MemoryPlan {
     }
 }
 
-/// The bytes of `controlnets.max_bytes`, or a quarter of the process's memory if the setting is 0.
+/// The bytes of `controlnets.max_bytes`, or half of the process's memory if the setting is 0.
 pub(super) fn control_nets(setting: u64) -> u64 {
-    if setting == 0 { HostMemory::now().total / 4 } else { setting }
+    if setting == 0 { HostMemory::now().total / 2 } else { setting }
 }
 
 /// The bytes of `engine.max_bytes`, or half of the process's memory if the setting is 0.
@@ -198,9 +199,10 @@ mod tests {
         let of = |memory: u64, weights: u64, setting| MemoryPlan::within(memory * GIB, weights * GIB, setting);
         assert_eq!(of(64, 1, 0).generations, 32 * GIB, "at most half");
         assert_eq!(of(32, 20, 0).generations, 32 * GIB - 2 * GIB - PROCESS - 20 * GIB);
-        assert_eq!(of(16, 15, 0).generations, GIB, "at least a sixteenth");
+        assert_eq!(of(16, 15, 0).generations, 4 * GIB, "at least a quarter");
+        assert_eq!(of(8, 0, 0).generations, 4 * GIB);
         assert_eq!(of(16, 15, 7).generations, 7);
-        for weights in 0..13 {
+        for weights in 0..=10 {
             assert!(of(16, weights, 0).bytes() <= 15 * GIB, "the parts fit the memory with {weights} GiB of weights");
         }
         assert!(of(16, 15, 0).bytes() > 16 * GIB, "there is nothing left to divide");

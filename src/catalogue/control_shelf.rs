@@ -45,6 +45,8 @@ struct Place<T> {
 
 struct WaitingRequest {
     number: u64,
+    /// The memory that the networks are to be in.
+    memory: String,
     /// How many later requests were served before this one.
     overtaken: u32,
     waker: Waker,
@@ -94,6 +96,10 @@ impl<T> ControlShelf<T> {
     /// lease, so no two generations wait for each other. If the networks exceed the bound, they get room when no other
     /// network is in use. Dropping the future leaves the queue.
     pub async fn take(&self, wanted: BTreeSet<Wanted>) -> Lease<T> {
+        // A generation without ControlNets neither waits nor overtakes anybody.
+        if wanted.is_empty() {
+            return Lease { shelf: self.clone(), wanted };
+        }
         let number = self.0.lock().tick();
         let mut request = Request { shelf: self, wanted: &wanted, number };
         std::future::poll_fn(|context| request.poll(context)).await;
@@ -177,7 +183,10 @@ impl<T> Request<'_, T> {
         let waker = context.waker().clone();
         match state.waiting.iter_mut().find(|waiting| waiting.number == self.number) {
             Some(waiting) => waiting.waker = waker,
-            None => state.waiting.push(WaitingRequest { number: self.number, overtaken: 0, waker }),
+            None => {
+                let memory = memory_of(self.wanted).to_owned();
+                state.waiting.push(WaitingRequest { number: self.number, memory, overtaken: 0, waker });
+            }
         }
         Poll::Pending
     }
@@ -196,6 +205,11 @@ impl<T> Drop for Request<'_, T> {
     }
 }
 
+/// The memory of networks that are in one memory.
+fn memory_of(wanted: &BTreeSet<Wanted>) -> &str {
+    wanted.first().map_or("", |wanted| device_of(&wanted.key))
+}
+
 impl<T> State<T> {
     fn tick(&mut self) -> u64 {
         self.clock += 1;
@@ -204,11 +218,11 @@ impl<T> State<T> {
 
     /// Gives the networks room if there is enough, and returns the networks that are dropped for it.
     fn serve(&mut self, number: u64, wanted: &BTreeSet<Wanted>) -> Option<Vec<Place<T>>> {
-        let before = |waiting: &&mut WaitingRequest| waiting.number < number;
+        let memory = memory_of(wanted);
+        let before = |waiting: &&mut WaitingRequest| waiting.number < number && waiting.memory == memory;
         if self.waiting.iter_mut().filter(before).any(|waiting| waiting.overtaken >= OVERTAKINGS) {
             return None;
         }
-        let memory = wanted.first().map_or("", |wanted| device_of(&wanted.key)).to_owned();
         let is_wanted = |key: &str| wanted.iter().any(|wanted| wanted.key == key);
         let here = |(key, _): &(&String, &Place<T>)| device_of(key) == memory;
         let needed: u64 = wanted.iter().map(|wanted| wanted.bytes).fold(0, u64::saturating_add);
@@ -329,6 +343,10 @@ mod tests {
             assert!(take(&shelf, &[("c", 2)]).is_some());
         }
         assert!(take(&shelf, &[("c", 2)]).is_none());
+        // The queue is only for generations that need room in the same memory.
+        assert!(take(&shelf, &[]).is_some());
+        let elsewhere = BTreeSet::from([Wanted { key: on_device("b", "cuda:0"), bytes: 2 }]);
+        assert!(shelf.take(elsewhere).now_or_never().is_some());
         drop(held);
         assert!((&mut large).now_or_never().is_some());
         assert!(take(&shelf, &[("c", 2)]).is_some());

@@ -144,17 +144,18 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Erases a finished generation with its events. The caller erases the blobs of the returned record.
+    /// Erases a finished generation with its events, unless it has changed since `read`. The caller erases its blobs.
     ///
     /// # Errors
     /// [`Refusal::NotFinished`] if the generation is queued or running.
-    async fn delete(&self, id: GenerationId) -> Result<Option<Record>> {
+    async fn delete(&self, id: GenerationId, read: Option<&Record>) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let Some(row) = change.lock(id).await? else { return Ok(None) };
             let found = record(&row)?;
             if !found.status.is_terminal() {
                 return Err(Refusal::NotFinished.into());
             }
+            let true = read.is_none_or(|read| read.expires_at == found.expires_at) else { return Ok(None) };
             // The database then erases the events, too, because their foreign key cascades.
             change.fetch("DELETE FROM generations WHERE id = $1", values![id]).await?;
             Ok(Some(found))

@@ -10,7 +10,7 @@ impl Service {
     /// Erases a finished generation and its artifacts.
     pub async fn delete(&self, access: Access<'_>, id: GenerationId) -> Result<(), ServiceError> {
         self.find(access, id).await?;
-        let record = self.query(self.0.store.delete(id)).await?.ok_or(ServiceError::NotFound)?;
+        let record = self.query(self.0.store.delete(id, None)).await?.ok_or(ServiceError::NotFound)?;
         self.changed_by_owner(&record, OwnerChange::Deleted);
         self.erase_blobs(id).await;
         Ok(())
@@ -18,10 +18,12 @@ impl Service {
 
     /// Gives a generation that succeeded a star, so that it is kept, or takes the star away.
     pub async fn star(&self, access: Access<'_>, id: GenerationId, starred: bool) -> Result<View, ServiceError> {
-        self.find(access, id).await?;
+        let before = self.find(access, id).await?;
         let most = self.0.accept_policy.max_starred;
         let record = self.query(self.0.store.star(id, starred, most)).await?.ok_or(ServiceError::NotFound)?;
-        self.changed_by_owner(&record, if starred { OwnerChange::Starred } else { OwnerChange::Unstarred });
+        if before.starred != starred {
+            self.changed_by_owner(&record, if starred { OwnerChange::Starred } else { OwnerChange::Unstarred });
+        }
         self.view(record).await
     }
 

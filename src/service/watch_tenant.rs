@@ -44,7 +44,7 @@ pub struct TenantWatched {
     /// The generation.
     pub id: GenerationId,
     /// The number of a durable event among the tenant's events; a watcher can resume after it. `None` for progress,
-    /// previews and erasures.
+    /// previews and changes by the owner.
     pub number: Option<i64>,
     pub watched: WatchedOfTenant,
 }

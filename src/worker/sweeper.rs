@@ -122,7 +122,7 @@ impl Sweeper {
             let overdue = self.store.overdue_for_deletion(PAGE).await?;
             let last = overdue.len() < PAGE;
             for record in overdue {
-                if self.store.delete(record.id).await?.is_some() {
+                if self.store.delete(record.id, Some(&record)).await?.is_some() {
                     self.erase_blobs(record.id).await;
                 }
             }

@@ -58,7 +58,7 @@ impl Accepts for SilentStore {
         pending().await
     }
 
-    async fn delete(&self, _: GenerationId) -> Result<Option<Record>, StoreError> {
+    async fn delete(&self, _: GenerationId, _: Option<&Record>) -> Result<Option<Record>, StoreError> {
         pending().await
     }
 }

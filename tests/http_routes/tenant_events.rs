@@ -186,8 +186,15 @@ async fn stars_are_told_to_the_tenant_alone() {
         (axum::http::Method::PUT, "generation.starred", true),
         (axum::http::Method::DELETE, "generation.unstarred", false),
     ] {
-        assert_eq!(api.act(method, &format!("/v1/images/{id}/star")).await.status, 200);
+        // A repeated request changes nothing and sends no event.
+        for _ in 0..2 {
+            assert_eq!(api.act(method.clone(), &format!("/v1/images/{id}/star")).await.status, 200);
+        }
         let seen = own.until_named(name).await;
+        assert_eq!(
+            seen.iter().filter(|event| event["event"].as_str().is_some_and(|it| it.ends_with("starred"))).count(),
+            1
+        );
         let told = seen.last().unwrap();
         let generation = &told["data"]["generation"];
         assert_eq!((&generation["id"], &generation["starred"]), (&json!(id), &json!(starred)));

@@ -286,7 +286,7 @@ impl Both {
 
     async fn delete(&mut self, which: usize) {
         let id = self.any(which);
-        let deleted = self.store().delete(id).await;
+        let deleted = self.store().delete(id, None).await;
         match self.model.rows.get(&id).map(|row| row.status) {
             None => assert!(deleted.unwrap().is_none()),
             Some("queued" | "running") => assert!(matches!(deleted, Err(StoreError::Refused(Refusal::NotFinished)))),

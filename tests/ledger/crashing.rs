@@ -149,7 +149,7 @@ pub async fn a_generation_is_dead_after_too_many_crashes(place: &dyn Place) {
     assert_eq!((newest.records[0].id, newest.records.len(), newest.has_more), (other, 1, true));
     let rest = page(ListQuery { limit: 1, dead: true, after: Some(other), ..ListQuery::default() }).await;
     assert_eq!((rest.records[0].id, rest.has_more), (lost, false));
-    store.delete(other).await.unwrap().unwrap();
+    store.delete(other, None).await.unwrap().unwrap();
     assert_eq!(dead(&*store).await, [lost]);
 }
 

@@ -54,7 +54,7 @@ pub async fn a_stale_lease_changes_nothing(place: &dyn Place) {
                 newer => newer,
             };
             if after == "deleted" {
-                store.delete(id).await.unwrap();
+                store.delete(id, None).await.unwrap();
             }
             let before = store.get(id).await.unwrap();
             let events = history(&*store, id).await;
@@ -205,14 +205,14 @@ pub async fn only_finished_generations_are_deleted(place: &dyn Place) {
     let (id, lease) = running(&*store).await;
     let queued = accept(&*store, 1).await[0];
     for active in [id, queued] {
-        assert!(matches!(store.delete(active).await, Err(StoreError::Refused(Refusal::NotFinished))));
+        assert!(matches!(store.delete(active, None).await, Err(StoreError::Refused(Refusal::NotFinished))));
         assert!(store.get(active).await.unwrap().is_some());
     }
     let record = store.finish(lease, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
-    assert_eq!(seen(&store.delete(id).await.unwrap().unwrap()), seen(&record));
+    assert_eq!(seen(&store.delete(id, None).await.unwrap().unwrap()), seen(&record));
     assert!(store.get(id).await.unwrap().is_none());
     assert_eq!(history(&*store, id).await, []);
-    assert!(store.delete(id).await.unwrap().is_none());
+    assert!(store.delete(id, None).await.unwrap().is_none());
     assert!(store.get(queued).await.unwrap().is_some());
 }
 
@@ -221,7 +221,7 @@ pub async fn unknown_ids_return_nothing(place: &dyn Place) {
     let id = GenerationId::new();
     assert!(store.get(id).await.unwrap().is_none());
     assert!(store.cancel(id).await.unwrap().is_none());
-    assert!(store.delete(id).await.unwrap().is_none());
+    assert!(store.delete(id, None).await.unwrap().is_none());
     assert!(store.events(id, 0).await.unwrap().is_empty());
 }
 
@@ -241,7 +241,7 @@ pub async fn retention_starts_when_a_generation_ends(place: &dyn Place) {
     assert_eq!(overdue.iter().map(|record| record.id).collect::<Vec<_>>(), ids[..2]);
     for record in overdue {
         assert!(record.status.is_terminal());
-        store.delete(record.id).await.unwrap();
+        store.delete(record.id, None).await.unwrap();
     }
     let overdue = store.overdue_for_deletion(9).await.unwrap();
     assert_eq!(overdue.iter().map(|record| record.id).collect::<Vec<_>>(), ids[2..3]);

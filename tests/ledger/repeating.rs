@@ -105,7 +105,7 @@ pub async fn deleting_a_generation_frees_its_key_and_id(place: &dyn Place) {
     let first = keyed(&generation, "key", FOX);
     new_record(store.accept(&first).await);
     store.cancel(first.id).await.unwrap();
-    store.delete(first.id).await.unwrap().unwrap();
+    store.delete(first.id, None).await.unwrap().unwrap();
     assert_eq!(store.find_accepted("default", "key").await.unwrap(), None);
     let again = Acceptance { id: first.id, ..keyed(&generation, "key", OWL) };
     assert_eq!(new_record(store.accept(&again).await).id, first.id);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use latentd::generation::{GenerationId, Status};
+use latentd::generation::{GenerationId, Record, Status};
 use latentd::ledger::{ListQuery, Outcome, Refusal, Store, StoreError};
 
 use crate::place::{HOUR, Place, accept, accept_of, artifact, claim_one, get, history, running, seen};
@@ -96,8 +96,13 @@ pub async fn a_tenant_has_a_bound_of_stars(place: &dyn Place) {
     assert!(others.len() == ids.len() - most && others.iter().all(|record| !record.starred));
     assert_eq!(store.list(&of("two", true)).await.unwrap().records[0].id, other);
 
+    // A sweep that read a generation before its star does not delete it.
+    let read = Record { expires_at: others[1].expires_at, ..kept[1].clone() };
+    assert!(store.delete(read.id, Some(&read)).await.unwrap().is_none());
+    assert!(store.get(read.id).await.unwrap().is_some());
+
     // Its owner deletes a generation with a star as any other, which makes room.
-    store.delete(kept[0].id).await.unwrap().unwrap();
+    store.delete(kept[0].id, None).await.unwrap().unwrap();
     assert!(store.get(kept[0].id).await.unwrap().is_none());
     store.star(others[0].id, true, most).await.unwrap().unwrap();
     assert!(store.star(others[1].id, true, most).await.is_err());

@@ -175,7 +175,7 @@ async fn a_database_of_an_earlier_version_is_migrated() {
     store.finish(claimed.remove(2).1, Outcome::Succeeded(vec![artifact()])).await.unwrap().unwrap();
     assert_eq!(history(&*store, last).await, [Queued, Started, Succeeded]);
     assert_eq!(reap_all(&*store, 9).await.queued.len(), 3);
-    store.delete(old["canceled"]).await.unwrap().unwrap();
+    store.delete(old["canceled"], None).await.unwrap().unwrap();
     drop(store);
     assert_eq!(place.open().await.counts().await.unwrap(), Counts { queued: 3, running: 0 });
 }

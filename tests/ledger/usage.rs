@@ -78,7 +78,7 @@ pub async fn accepted_generations_are_counted_for_their_tenant_and_key(place: &d
     // What happens to a generation later changes nothing, nor does looking after old days.
     let (record, lease) = claim_one(&*store).await;
     store.finish(lease, Outcome::Canceled).await.unwrap();
-    store.delete(record.id).await.unwrap();
+    store.delete(record.id, None).await.unwrap();
     store.purge().await.unwrap();
     assert_eq!(total(&*store, "alpha", "one").await, [usage(4, 19.75), usage(2, 1.75)]);
 }

@@ -105,7 +105,7 @@ pub async fn the_events_of_a_tenant_have_one_order_in_which_none_is_missed(place
     // Erased generations leave gaps.
     let ended = accept(&*stores[0], 1).await[0];
     stores[0].cancel(ended).await.unwrap();
-    stores[0].delete(ended).await.unwrap().unwrap();
+    stores[0].delete(ended, None).await.unwrap().unwrap();
     let last = accept(&*stores[0], 1).await[0];
     let after = stores[0].events_of("default", numbers.len() as i64, 7).await.unwrap();
     assert_eq!(
@@ -162,7 +162,7 @@ pub async fn an_input_is_found_only_by_its_tenant(place: &dyn Place) {
     }
     for (id, found) in [(newest, Some(first)), (first, None)] {
         store.cancel(id).await.unwrap();
-        store.delete(id).await.unwrap().unwrap();
+        store.delete(id, None).await.unwrap().unwrap();
         assert_eq!(store.find_input("default", "aa").await.unwrap(), found);
     }
 }

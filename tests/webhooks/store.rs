@@ -506,7 +506,7 @@ async fn ended_deliveries_are_purged_and_pending_ones_are_kept(place: Place) {
     assert!(place.settle(&claimed, 200, Next::Delivered).await);
     // A pending delivery outlives its generation.
     for id in ids {
-        place.store.delete(id).await.unwrap().unwrap();
+        place.store.delete(id, None).await.unwrap().unwrap();
     }
     place.webhooks.purge_deliveries().await.unwrap();
     let log = place.log(&endpoint).await;

@@ -1,8 +1,7 @@
 //! Hints between processes by NOTIFY.
 //!
-//! A payload is a word: `queued`, `orders`, `keys`, `changed:ID`, `canceled:ID`, or what a client has done with a
-//! finished generation, such as `generation.starred:ID:TENANT_NUMBER`. Older versions send several words. Unknown words
-//! come from other versions and are skipped.
+//! A payload is a word, such as `queued`, `changed:ID` or `generation.starred:ID:TENANT_NUMBER`. Older versions send
+//! several words. Unknown words come from other versions and are skipped.
 
 use std::{io, time::Duration};
 
