@@ -35,7 +35,7 @@ use std::{
 
 pub use batch_key::BatchKey;
 pub use call_clock::CallClock;
-pub use log::{Log, UnusablePart};
+pub use log::{Log, UnusablePortion};
 pub use policy::{BatchLimits, Next, PausedBatch, Pick, WaitingCall, choose};
 
 use crate::{

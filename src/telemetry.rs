@@ -23,8 +23,8 @@ pub fn init(log: &Log) -> Result<(), String> {
     let started = match log.format {
         // Only terminals get colors; files and log collectors get plain text.
         LogFormat::Text => {
-            let colours = std::io::stderr().is_terminal();
-            registry.with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr)).try_init()
+            let colors = std::io::stderr().is_terminal();
+            registry.with(fmt::layer().with_ansi(colors).with_writer(std::io::stderr)).try_init()
         }
         LogFormat::Json => {
             registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()

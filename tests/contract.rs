@@ -380,7 +380,7 @@ fn assert_conforms_rejects_answers_outside_the_contract() {
         std::panic::catch_unwind(move || assert_conforms("POST", "/v1/images", status, &body)).is_err()
     };
     let mut changed = example("Queued");
-    changed["colour"] = json!("red");
+    changed["color"] = json!("red");
     assert!(wrong(202, &bytes(&changed)), "an unknown field passed");
     assert!(wrong(201, &bytes(&example("Queued"))), "an unlisted status passed");
     assert!(wrong(202, b""), "an empty body passed");

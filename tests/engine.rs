@@ -79,7 +79,7 @@ enum Observed {
     Ended(Result<Vec<Frame>, RunError>),
 }
 
-/// Sends the calls of an observer to a test. RowMetric the handles of the run's model.
+/// Sends the calls of an observer to a test. Counts the handles of the run's model.
 struct Recorder(mpsc::Sender<Observed>, Weak<Model>);
 
 impl Observer for Recorder {

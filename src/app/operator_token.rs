@@ -10,8 +10,8 @@ const FILE: &str = "operator.token";
 
 /// If the settings have no token and other machines may reach the operator listener, sets the token to that of the
 /// file. If the file does not exist, makes it with a random token. If the file cannot be read, or is missing and cannot
-/// be made, as in a read-only container, sets the token to a random one that nobody knows, so that the routes are
-/// closed.
+/// be made, as in a read-only container, sets the token to a random one that nobody knows. Then only API keys with the
+/// scope `admin` open the routes.
 ///
 /// # Errors
 /// The file is empty, or the system has no random bytes.
@@ -25,7 +25,8 @@ pub(super) fn settle(config: &mut Config) -> Result<()> {
         Ok(token) => token,
         Err(error) => {
             let path = path.display();
-            tracing::warn!(%path, %error, "/admin is closed: the token's file cannot be used; set operator.token");
+            tracing::warn!(%path, %error, "the file of the operator's token cannot be used, so /admin accepts only keys with the scope admin; set \
+                 operator.token");
             random()?
         }
     };

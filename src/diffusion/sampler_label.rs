@@ -8,7 +8,8 @@ use super::spacing::Spacing;
 /// A sampler and its noise levels, in the words of AUTOMATIC1111's web interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SamplerLabel {
-    /// Value of `Sampler`: the web interface's name, or this API's name if the web interface has no such sampler.
+    /// Value of `Sampler`: the web interface's name. If the web interface has no such sampler: this API's name, or
+    /// diffusers' class name if the API has no name for the sampler either.
     pub sampler: String,
     /// Value of `Schedule type`; `None` if the web interface has no word for the noise levels of this sampler.
     pub schedule_type: Option<&'static str>,
@@ -24,8 +25,8 @@ impl SchedulerConfig {
             (Some(Respacing::Karras), _) => Some("Karras"),
             (Some(Respacing::Exponential), _) => Some("Exponential"),
             (Some(Respacing::Beta), _) => Some("Beta"),
-            // The metadata names even uniform levels: without a schedule type, the web interface would use its default
-            // for the sampler, which is Karras for many samplers.
+            // Uniform levels are also named in the metadata: without a schedule type, the web interface would use its
+            // default for the sampler, which is Karras for many samplers.
             (None, Label::WithLevels(_)) if self.spacing == Spacing::Trailing => Some("SGM Uniform"),
             (None, Label::WithLevels(_)) => Some("Uniform"),
             (Some(Respacing::Lu), _) | (None, _) => None,
@@ -55,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_has_its_words() {
+    fn every_scheduler_name_has_its_label() {
         let known = [
             ("ddim", "DDIM"),
             ("pndm", "PLMS"),
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_have_the_words_of_what_they_come_to() {
+    fn a_scheduler_object_has_the_label_of_the_configuration_that_results_from_it() {
         let of = |object: Value| {
             let Value::Object(map) = object else { unreachable!("objects are written below") };
             label(SchedulerChoice::Object(map))

@@ -37,7 +37,7 @@ impl Recording {
     pub fn new(known: Log, interval: Option<Duration>, replayed: IntCounter) -> Recording {
         Recording {
             room: LOG_BYTES.saturating_sub(known.bytes()),
-            known: known.asks.into_iter(),
+            known: known.calls.into_iter(),
             replayed,
             fresh: Log::default(),
             interval,
@@ -72,7 +72,7 @@ impl Recording {
             _ if self.interval.is_none() => {}
             Some(rows) if size(&rows) <= self.room && self.fresh.bytes() <= WAITING_BYTES => {
                 self.room -= size(&rows);
-                self.fresh.asks.push(rows.into_iter().map(<[f32]>::to_vec).collect());
+                self.fresh.calls.push(rows.into_iter().map(<[f32]>::to_vec).collect());
             }
             // A log must not have a gap, so nothing is recorded after this answer.
             _ => self.room = 0,
@@ -88,11 +88,11 @@ impl Recording {
 
     /// Everything that was not handed over yet.
     pub fn rest(&mut self) -> Option<Log> {
-        if self.fresh.asks.is_empty() {
+        if self.fresh.calls.is_empty() {
             return None;
         }
         self.handed_over = Instant::now();
-        let next = Log { first: self.fresh.first + self.fresh.asks.len(), asks: Vec::new() };
+        let next = Log { first: self.fresh.first + self.fresh.calls.len(), calls: Vec::new() };
         Some(std::mem::replace(&mut self.fresh, next))
     }
 

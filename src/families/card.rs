@@ -22,7 +22,7 @@ pub enum CardError {
     Scheduler(String),
 }
 
-/// A family's defaults for requests, used where `latentd.json` gives none.
+/// A family's defaults for requests. The optional file `latentd.json` in the model's folder can replace them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Defaults {
     /// Width in pixels.
@@ -33,8 +33,8 @@ pub(super) struct Defaults {
     pub guidance_scale: f64,
 }
 
-/// A card with what every family has: name, scheduler, defaults, and the contents of `latentd.json`. The family fills
-/// in sizes, tasks and everything else that its recipe supports.
+/// A card with what every family has: name, scheduler, defaults, and `extras`, the contents of the optional file
+/// `latentd.json` in the model's folder. The family fills in sizes, tasks and everything else that its recipe supports.
 pub(super) fn base(
     name: &str,
     extras: &Extras,

@@ -1,4 +1,4 @@
-//! The optional `latentd.json` of a model folder: settings that diffusers' files do not have.
+//! The optional file `latentd.json` in a model's folder: settings that diffusers' files do not have.
 
 use serde::Deserialize;
 use serde_json::Value;

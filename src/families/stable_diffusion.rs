@@ -23,7 +23,7 @@ impl StableDiffusionVariant for StableDiffusion {
     const NAME: &'static str = Self::NAME;
     const CLASSES: &'static [&'static str] = &models::stable_diffusion::CLASSES;
     const CHECKPOINTS: &'static [&'static Checkpoint] = &[&checkpoint::V2, &checkpoint::V1];
-    const KIN: VariantParameters = VariantParameters {
+    const PARAMETERS: VariantParameters = VariantParameters {
         time_id_count: 0,
         draws_from_noise: true,
         guidance: |spec| match spec.guidance_embedding {

@@ -33,7 +33,7 @@ impl StableDiffusionVariant for StableDiffusionXl {
     const NAME: &'static str = Self::NAME;
     const CLASSES: &'static [&'static str] = &models::stable_diffusion::XL_CLASSES;
     const CHECKPOINTS: &'static [&'static Checkpoint] = &[&checkpoint::CHECKPOINT];
-    const KIN: VariantParameters =
+    const PARAMETERS: VariantParameters =
         VariantParameters { time_id_count: 6, draws_from_noise: true, guidance: |_| GUIDANCE };
 
     fn reads(index: &ModelIndex) -> bool {

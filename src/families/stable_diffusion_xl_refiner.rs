@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{models, weights::Checkpoint};
 
-/// The family with only the base model's second text encoder, and a U-Net that receives sizes and a score.
+/// The refiner has only the second text encoder of the base model. Its U-Net receives the picture's sizes and an
+/// aesthetic score (how beautiful the picture should be).
 pub struct StableDiffusionXlRefiner;
 
 impl StableDiffusionXlRefiner {
@@ -22,7 +23,7 @@ impl StableDiffusionVariant for StableDiffusionXlRefiner {
     const NAME: &'static str = Self::NAME;
     const CLASSES: &'static [&'static str] = &models::stable_diffusion::XL_CLASSES;
     const CHECKPOINTS: &'static [&'static Checkpoint] = &[&checkpoint::CHECKPOINT];
-    const KIN: VariantParameters =
+    const PARAMETERS: VariantParameters =
         VariantParameters { time_id_count: 5, draws_from_noise: false, guidance: |_| GUIDANCE };
 
     fn reads(index: &ModelIndex) -> bool {

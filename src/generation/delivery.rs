@@ -11,14 +11,14 @@ pub struct Delivery {
     pub generation: GenerationId,
     pub kind: EventKind,
     pub state: DeliveryState,
-    /// Number of tries that were started.
+    /// Number of attempts that were started.
     pub attempts: u32,
     /// HTTP status of the last answer, if there was one.
     pub last_status: Option<u16>,
-    /// Why the last try had no answer.
+    /// Why the last attempt had no answer.
     pub last_error: Option<String>,
     pub last_at: Option<OffsetDateTime>,
-    /// When a pending message is tried next.
+    /// When the next attempt is due; `None` unless the delivery is pending.
     pub due_at: Option<OffsetDateTime>,
     pub created_at: OffsetDateTime,
     pub ended_at: Option<OffsetDateTime>,
@@ -29,7 +29,7 @@ pub struct Delivery {
 pub enum DeliveryState {
     Pending,
     Delivered,
-    /// No further tries are made.
+    /// No further attempts are made.
     Dead,
 }
 

@@ -309,7 +309,7 @@ mod tests {
             assert!(of(&last("5"), Some(invalid)).is_err(), "{invalid}");
         }
         assert_eq!(of(&HeaderMap::new(), Some("after=3&exp=1")).unwrap(), Some(3));
-        for unknown in ["colour=red", "sig=1"] {
+        for unknown in ["color=red", "sig=1"] {
             assert!(of(&HeaderMap::new(), Some(unknown)).is_err(), "{unknown}");
         }
     }

@@ -159,9 +159,9 @@ mod tests {
 
     #[test]
     fn every_bad_parameter_is_named() {
-        let mut named = read("limit=0&status=done&after=x&colour=red&starred=yes").1;
+        let mut named = read("limit=0&status=done&after=x&color=red&starred=yes").1;
         named.sort();
-        assert_eq!(named, ["/after", "/colour", "/limit", "/starred", "/status"]);
+        assert_eq!(named, ["/after", "/color", "/limit", "/starred", "/status"]);
         for limit in ["limit=101", "limit=null", "limit="] {
             assert_eq!(read(limit).1, ["/limit"]);
         }

@@ -198,11 +198,11 @@ mod tests {
         let id = DeliveryId::new();
         assert_eq!(page(None).unwrap(), (20, None));
         assert_eq!(page(Some(&format!("limit=5&after={id}"))).unwrap(), (5, Some(id)));
-        let Err(ApiError::Invalid(invalid)) = page(Some("limit=101&after=img_x&colour=red")) else {
+        let Err(ApiError::Invalid(invalid)) = page(Some("limit=101&after=img_x&color=red")) else {
             panic!("it passed")
         };
         let mut named: Vec<_> = invalid.errors.iter().map(|error| error.pointer.as_str()).collect();
         named.sort_unstable();
-        assert_eq!(named, ["/after", "/colour", "/limit"]);
+        assert_eq!(named, ["/after", "/color", "/limit"]);
     }
 }

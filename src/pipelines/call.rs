@@ -15,7 +15,7 @@ pub type Memo = Vec<Vec<u32>>;
 /// A type of network call. Rows can share a batch if their calls have the same model, type, [`Call::network`] and
 /// [`Call::shape`].
 ///
-/// A new network is a new type with this trait; the engine does not change.
+/// A new kind of call is a new type with this trait, in a file of `src/pipelines/calls`; the engine does not change.
 #[async_trait]
 pub trait Call: Send + Sync + 'static {
     /// The input of one sample.
@@ -29,7 +29,7 @@ pub trait Call: Send + Sync + 'static {
     /// The sizes that all rows of this call have.
     fn shape(&self) -> Shape;
 
-    /// The work and memory of one of these rows, at most.
+    /// The work and memory of one row: those of the row of `rows` that needs most.
     fn demand(&self, model: &Model, rows: &[Self::Row]) -> Demand;
 
     /// Computes one answer per row, in order. Row i of the answers depends only on row i of the input, bit for bit. The
@@ -51,7 +51,7 @@ pub trait Call: Send + Sync + 'static {
 
     /// The metric that counts the rows of this call.
     fn row_metric(&self) -> RowMetric {
-        RowMetric::Call
+        RowMetric::Uncounted
     }
 
     /// Whether all numbers of the answer are finite. If not, the run fails. By default, answers are not checked.
@@ -81,8 +81,8 @@ pub struct Stage {
 /// The metrics that count a row of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowMetric {
-    /// No metric: only rows of the denoiser are counted.
-    Call,
+    /// Rows of this call are not counted.
+    Uncounted,
     /// The metric of the denoiser's rows. Each network call of a step has one row for each picture and guidance branch.
     Step,
     /// Like `Step`, for rows that only the shallow part of the denoiser computes. A second metric also counts these

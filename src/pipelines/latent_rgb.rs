@@ -59,7 +59,7 @@ impl LatentRgb {
                     let mut features: Vec<f64> =
                         (0..c).map(|channel| f64::from(latents[(channel * SIDE + y) * SIDE + x])).collect();
                     features.push(1.0);
-                    normal.add(&features, mean_colour(&picture.pixels, width, [x, y], SIDE));
+                    normal.add(&features, mean_color(&picture.pixels, width, [x, y], SIDE));
                 }
             }
         }
@@ -90,7 +90,7 @@ fn smooth(noise: &[f32], c: usize, side: usize) -> Vec<f32> {
 
 /// The mean color of patch (x, y) of a square picture that is divided into `side` × `side` patches. Channels are in
 /// [-1, 1].
-fn mean_colour(pixels: &[u8], width: usize, [x, y]: [usize; 2], side: usize) -> [f64; 3] {
+fn mean_color(pixels: &[u8], width: usize, [x, y]: [usize; 2], side: usize) -> [f64; 3] {
     let patch = width / side;
     let mut sum = [0.0; 3];
     for py in y * patch..(y + 1) * patch {

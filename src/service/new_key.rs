@@ -167,8 +167,8 @@ mod tests {
             assert_eq!(read(json!({"tenant": tenant})).unwrap_err(), ["/tenant"], "{tenant}");
         }
         assert_eq!(
-            read(json!({"tenant": "a", "weight": 0, "max_queued": 0, "max_running": 0.5, "colour": 1})).unwrap_err(),
-            ["/weight", "/max_queued", "/max_running", "/colour"]
+            read(json!({"tenant": "a", "weight": 0, "max_queued": 0, "max_running": 0.5, "color": 1})).unwrap_err(),
+            ["/weight", "/max_queued", "/max_running", "/color"]
         );
     }
 

@@ -105,8 +105,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// Reads in a separate task: a watcher with a slow client may not be polled for a while, and must not hold a store
-    /// connection during this time.
+    /// Reads in a separate task: if its client is slow, a watcher is sometimes not polled for a while, and it must not
+    /// hold a store connection during that time.
     async fn events(&self) -> Result<Vec<Event>, StoreError> {
         let (store, id, after) = (self.store.clone(), self.id, self.after);
         let read = self.tasks.spawn(async move { store.events(id, after).await });

@@ -173,8 +173,8 @@ impl Watcher {
         }
     }
 
-    /// The next events. Reads in a separate task: a watcher with a slow client may not be polled for a while, and must
-    /// not hold a store connection during this time.
+    /// The next events. Reads in a separate task: if its client is slow, a watcher is sometimes not polled for a while,
+    /// and it must not hold a store connection during that time.
     async fn read(&self) -> Result<Vec<TenantEvent>, StoreError> {
         let (store, tenant, after) = (self.store.clone(), self.tenant.clone(), self.after);
         let read = self.tasks.spawn(async move { store.events_of(&tenant, after, PAGE).await });

@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_that_are_lost_have_an_error_of_their_own_with_the_settings_that_can_cause_it() {
+    fn an_output_that_is_not_finite_fails_with_not_finite_and_lists_the_settings_that_can_cause_it() {
         let draw = json!({"prompt": "a", "width": 8, "height": 8, "n": 1, "steps": 4, "guidance_scale": 1.0,
             "guidance_rescale": 0.0, "scheduler": "ipndm", "eta": 0.0, "clip_skip": 0, "class_guidance_scale": 10.0,
             "loras": [{"name": "x", "scale": 4.0}], "seed": 1, "seed_mode": "per_image"});

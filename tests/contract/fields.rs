@@ -136,7 +136,7 @@ fn the_error_of_an_unknown_field_suggests_a_similar_name() {
         (json!({"prompt": "", "Steps": 3}), "; did you mean steps?"),
         (json!({"prompt": "", "loras": [{"name": "a", "scael": 1}]}), "; did you mean scale?"),
         (json!({"prompt": "", "output": {"fromat": "png"}}), "; did you mean format?"),
-        (json!({"prompt": "", "colour": "red"}), "is not a field of this request"),
+        (json!({"prompt": "", "color": "red"}), "is not a field of this request"),
         (json!({"prompt": "", "p".repeat(100_000): "red"}), "is not a field of this request"),
     ] {
         assert!(detail(request).ends_with(near), "{near}");

@@ -51,10 +51,10 @@ fn every_sampler_resumes_after_every_call() {
     for scheduler in SCHEDULERS {
         let request = json!({"prompt": "a fox", "seed": 5, "steps": 5, "n": 2, "scheduler": scheduler, "eta": 0.4});
         let (log, pictures) = logged(&fixture, &request);
-        let calls = log.asks.len();
+        let calls = log.calls.len();
         assert!(calls >= 5 && log.first == 0, "{scheduler}: {calls} calls");
         for kept in 1..=calls {
-            let known = Log { first: 0, asks: log.asks[..kept].to_vec() };
+            let known = Log { first: 0, calls: log.calls[..kept].to_vec() };
             let (rows, all) = (known.rows(), log.rows());
             let (computed, replayed) = (fixture.metrics.steps.get(), fixture.metrics.replayed_steps.get());
             *fixture.replay.borrow_mut() = known;
@@ -73,7 +73,7 @@ fn a_log_of_another_request_is_ignored() {
     let (_, pictures) = logged(&fixture, &request);
     let (larger, _) = logged(&fixture, &with(&request, json!({"width": 72})));
     let (more, _) = logged(&fixture, &with(&request, json!({"n": 2})));
-    for log in [larger, more, Log { first: 0, asks: vec![Vec::new()] }] {
+    for log in [larger, more, Log { first: 0, calls: vec![Vec::new()] }] {
         *fixture.replay.borrow_mut() = log;
         assert!(fixture.draw(request.clone()) == pictures);
     }
@@ -84,7 +84,7 @@ fn a_log_of_another_request_is_ignored() {
 fn a_run_that_keeps_deep_features_is_not_logged() {
     let fixture = EngineFixture::new(16, 1);
     let request = with(&json!({"prompt": "a fox", "steps": 5}), deepcache(2));
-    assert_eq!(logged(&fixture, &request).0.asks.len(), 0);
+    assert_eq!(logged(&fixture, &request).0.calls.len(), 0);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_stopping_engine_reports_the_complete_log() {
         let fixture = EngineFixture::new(16, 1);
         let (_, observed) = fixture.start(request.clone());
         let mut log = Log::default();
-        while log.asks.len() < 3 {
+        while log.calls.len() < 3 {
             if let Observed::Portion(portion) = observed.recv().unwrap() {
                 assert!(log.join(portion));
             }

@@ -168,7 +168,7 @@ impl Networks for Scripted {
         vec![1.0 / STAGES as f64; STAGES]
     }
 
-    /// RowMetric the stages in the activation. The last stage returns black pixels.
+    /// Counts the stages in the activation. The last stage returns black pixels.
     async fn decode(
         &self,
         [_, h, w]: [usize; 3],

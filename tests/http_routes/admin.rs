@@ -95,7 +95,7 @@ async fn the_operator_lists_generations_of_all_tenants_in_pages() {
     let next = first.header("link").trim_start_matches('<').split('>').next().unwrap().to_owned();
     let second = api.operate(GET, &next, Value::Null).await;
     assert_eq!((tenants(&first.json()), tenants(&second.json())), (vec!["alice".to_owned()], vec!["alice".to_owned()]));
-    let refused = list("?dead=perhaps&limit=0&colour=red").await;
+    let refused = list("?dead=perhaps&limit=0&color=red").await;
     assert_eq!((refused.status, refused.json()["errors"].as_array().unwrap().len()), (422, 3));
 }
 
@@ -147,7 +147,7 @@ async fn the_operator_can_create_a_key() {
     for status in [202, 429] {
         assert_eq!(api.ask(post(&fox(), &[("authorization", &bearer)])).await.status, status);
     }
-    let refused = api.operate(POST, "/admin/keys", json!({"tenant": "default", "weight": -1, "colour": "red"})).await;
+    let refused = api.operate(POST, "/admin/keys", json!({"tenant": "default", "weight": -1, "color": "red"})).await;
     assert_eq!((refused.status, refused.json()["errors"].as_array().unwrap().len()), (422, 3));
     let public = axum::http::Request::post("/admin/keys").body(axum::body::Body::empty()).unwrap();
     assert_eq!(api.send(public).await.status(), 404, "not on the public listener");

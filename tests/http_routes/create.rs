@@ -134,7 +134,7 @@ async fn a_request_that_cannot_be_answered_is_not_accepted() {
         (&two, ("accept", "image/png"), 406, "multiple_images"),
         (&fox(), ("accept", "image/avif"), 406, "not_acceptable"),
         (&fox(), ("accept", "image/png;q=7"), 400, "bad_header"),
-        (&json!({"prompt": "a", "colour": "red"}), ("accept", "*/*"), 422, "unknown_field"),
+        (&json!({"prompt": "a", "color": "red"}), ("accept", "*/*"), 422, "unknown_field"),
         (&json!({"prompt": "a", "model": "x"}), ("accept", "*/*"), 422, "unknown_model"),
         (&json!({"steps": 0}), ("accept", "*/*"), 422, "validation_failed"),
     ] {

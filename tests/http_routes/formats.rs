@@ -73,7 +73,7 @@ async fn impossible_formats_are_refused() {
         (form("/v1/images.webp", "prompt=a&output.quality=80", &[]), "/output/quality", "webp is written lossless"),
         (form("/v1/images.jpg", "prompt=a&output.format=png", &[]), "/output/format", "must be jpeg or absent"),
         (form("/v1/images.png", "prompt=a&output.format=jpeg", &[]), "/output/format", "the path ends in .png"),
-        (form("/v1/images", "prompt=a&output.colour=red", &[]), "/output/colour", "is not a field"),
+        (form("/v1/images", "prompt=a&output.color=red", &[]), "/output/color", "is not a field"),
         (form("/v1/images", "prompt=a&output.format=png&output.format=png", &[]), "/output/format", "more than once"),
     ] {
         let shown = format!("{request:?}");

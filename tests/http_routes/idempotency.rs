@@ -100,7 +100,7 @@ async fn a_key_matches_the_same_request_in_every_encoding() {
 async fn a_different_request_with_a_used_key_is_refused() {
     let api = TestApi::open(&[]).await;
     keyed(&api, "k", &fox(), &[]).await;
-    for other in [json!({"prompt": "a red fox", "seed": 7}), json!({"prompt": "a panda"}), json!({"colour": "red"})] {
+    for other in [json!({"prompt": "a red fox", "seed": 7}), json!({"prompt": "a panda"}), json!({"color": "red"})] {
         let refused = keyed(&api, "k", &other, &[]).await;
         assert_eq!((refused.status, refused.json()["code"].as_str()), (422, Some("idempotency_key_reused")));
     }

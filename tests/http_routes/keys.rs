@@ -111,7 +111,7 @@ async fn the_list_of_keys_has_pages() {
     assert!(first["last_id"].as_str() < second["first_id"].as_str());
     let none = api.operate(GET, "/admin/keys?tenant=other", Value::Null).await.json();
     assert_eq!(none["data"], json!([]));
-    let bad = api.operate(GET, "/admin/keys?limit=0&colour=red", Value::Null).await;
+    let bad = api.operate(GET, "/admin/keys?limit=0&color=red", Value::Null).await;
     assert_eq!((bad.status, bad.json()["errors"].as_array().unwrap().len()), (422, 2));
 }
 
@@ -137,7 +137,7 @@ async fn a_rotated_key_has_a_new_secret_and_its_old_one_for_the_grace() {
         refused(&ask(&api, GET, "/v1/images", old).await, 401, "invalid_key");
     }
     assert_eq!(ask(&api, GET, "/v1/images", &third).await.status, 200);
-    let bad = rotate(json!({"grace_s": 2_592_001, "colour": "red"})).await;
+    let bad = rotate(json!({"grace_s": 2_592_001, "color": "red"})).await;
     assert_eq!((bad.status, bad.json()["errors"].as_array().unwrap().len()), (422, 2));
 }
 
@@ -296,7 +296,7 @@ async fn usage_is_that_of_the_own_tenant() {
     let day = &anonymous["data"][0];
     assert_eq!((&anonymous["tenant"], &anonymous["key"], &day["key"]), (&json!("default"), &json!(null), &json!(null)));
     assert_eq!(day["tenant"]["images"], 2);
-    for bad in ["days=0", "days=401", "colour=red"] {
+    for bad in ["days=0", "days=401", "color=red"] {
         assert_eq!(api.get(&format!("/v1/usage?{bad}")).await.status, 422, "{bad}");
     }
 }
@@ -446,7 +446,7 @@ async fn a_signed_url_of_all_own_events_needs_no_key() {
         refused(&api.get(&bad).await, 403, "signature_invalid");
     }
     assert_eq!(api.get(path).await.status, 401);
-    assert_eq!(api.get(&format!("{url}&colour=red")).await.status, 422);
+    assert_eq!(api.get(&format!("{url}&color=red")).await.status, 422);
 
     // With another secret of the server, and without one, the URL is worth nothing.
     for secret in ["another secret of ours", ""] {

@@ -82,7 +82,7 @@ async fn errors_are_a_text_before_the_stream_and_its_last_line_after() {
     for (body, part) in [
         (json!({"prompt": "a", "steps": 5000}), "steps"),
         (json!({"prompt": "a", "model": "unknown"}), "unknown"),
-        (json!({"prompt": "a", "colour": "red"}), "colour"),
+        (json!({"prompt": "a", "color": "red"}), "color"),
         (json!({"prompt": "a", "images": ["AAAA", "AAAA"]}), "images"),
     ] {
         let answer = api.ask(post(&body)).await;

@@ -173,7 +173,7 @@ async fn an_unknown_model_hides_no_other_error() {
         "prompt": 5, "size": "0x0", "n": 0, "steps": 0, "seed": -1, "guidance_scale": 31, "eta": 2, "clip_skip": -1,
         "scheduler": "none", "loras": [{"name": "none"}], "controls": [{"model": "none"}], "image_guidance_scale": 0,
         "mask_blur": 3, "refiner": {"model": "none"}, "aesthetic_score": 11, "run_timeout_s": 0, "priority": "urgent",
-        "webhook": 7, "metadata": 7, "output": {"metadata": "no"}, "colour": "red",
+        "webhook": 7, "metadata": 7, "output": {"metadata": "no"}, "color": "red",
     });
     for model in [json!("none"), json!(7)] {
         let mut body = faults.clone();
@@ -184,7 +184,7 @@ async fn an_unknown_model_hides_no_other_error() {
         let expected = [
             "/aesthetic_score",
             "/clip_skip",
-            "/colour",
+            "/color",
             "/controls/0/image",
             "/controls/0/model",
             "/eta",

@@ -53,7 +53,7 @@ async fn the_schema_and_the_server_agree_on_requests_for_any_model() {
         (json!({"prompt": null}), false),
         (json!({"prompt": 7}), false),
         (json!({"prompt": "x".repeat(10_001)}), false),
-        (json!({"colour": "red"}), false),
+        (json!({"color": "red"}), false),
         (json!({"model": "another"}), false),
         (json!({"n": 8, "steps": 999, "seed": i64::MAX, "guidance_scale": 30, "clip_skip": 0}), true),
         (json!({"n": 11}), false),

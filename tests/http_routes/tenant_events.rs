@@ -105,7 +105,7 @@ async fn all_own_generations_are_one_stream_that_can_be_resumed() {
     let rest = Reader::open(&api, "/v1/events?after=0", &[]).await.until_named("generation.failed").await;
     assert_eq!(numbered(&rest).iter().map(|(number, ..)| *number).collect::<Vec<_>>(), [2, 3, 6, 7]);
     assert_eq!(api.get("/v1/events?after=x").await.status, 422);
-    assert_eq!(api.get("/v1/events?colour=red").await.status, 422);
+    assert_eq!(api.get("/v1/events?color=red").await.status, 422);
 }
 
 /// More events than one read of the stream gets.

@@ -248,12 +248,12 @@ async fn each_kind_of_bad_input_is_refused_by_name() {
 async fn all_errors_are_in_one_answer() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
-    let response = server.post(&json!({"width": 65, "steps": 0, "seed": "x", "colour": 1})).await;
+    let response = server.post(&json!({"width": 65, "steps": 0, "seed": "x", "color": 1})).await;
     let problem: Value = response.json().await.unwrap();
     let mut pointers: Vec<&str> =
         problem["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap()).collect();
     pointers.sort_unstable();
-    assert_eq!(pointers, ["/colour", "/prompt", "/seed", "/steps", "/width"]);
+    assert_eq!(pointers, ["/color", "/prompt", "/seed", "/steps", "/width"]);
 }
 
 #[tokio::test]

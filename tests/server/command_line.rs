@@ -348,7 +348,7 @@ fn every_field_can_be_set_by_its_name() {
     for (set, said) in [
         ("steps=0", "steps must be between 1 and"),
         ("steps", "FIELD=VALUE"),
-        ("colour=red", "colour is not a field"),
+        ("color=red", "color is not a field"),
         ("n=2", "n cannot be set with --set; use -n"),
         ("priority=low", "only a server has a queue"),
         (r#"controls=[{"model": "emoji-canny", "image": {"file": "none.png"}}]"#, "cannot read none.png"),

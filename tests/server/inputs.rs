@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use crate::harness::{Server, decode, request, with};
 
 /// A PNG file of one color.
-fn png(width: u32, height: u32, colour: [u8; 3]) -> Vec<u8> {
+fn png(width: u32, height: u32, color: [u8; 3]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);
     encoder.set_color(png::ColorType::Rgb);
-    let pixels: Vec<u8> = colour.into_iter().cycle().take(3 * (width * height) as usize).collect();
+    let pixels: Vec<u8> = color.into_iter().cycle().take(3 * (width * height) as usize).collect();
     encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
     file
 }

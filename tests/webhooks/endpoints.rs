@@ -80,13 +80,13 @@ async fn every_bad_field_is_named_with_its_bound() {
     let server = server(data.path(), &[("LATENTD_WEBHOOKS__MAX_ENDPOINTS", "2")]).await;
     let all = "/v1/webhook_endpoints";
     let bad = json!({"url": "http://10.0.0.1/", "events": ["ended"], "description": "x".repeat(300), "enabled": 1,
-        "colour": "red"});
+        "color": "red"});
     let (status, problem) = call(&server, "POST", all, Some(bad)).await;
     assert_eq!(status, 422);
     let mut named: Vec<&str> =
         problem["errors"].as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect();
     named.sort_unstable();
-    assert_eq!(named, ["/colour", "/description", "/enabled", "/events/0", "/url"]);
+    assert_eq!(named, ["/color", "/description", "/enabled", "/events/0", "/url"]);
     assert_eq!(call(&server, "POST", all, Some(json!({}))).await.1["errors"][0]["pointer"], "/url");
 
     for _ in 0..2 {

@@ -1,5 +1,5 @@
-//! Predictor-corrector sampling of a variance-preserving SDE (Song et al. 2021, arXiv:2011.13456): diffusers'
-//! `ScoreSdeVpScheduler`.
+//! Sampling of a variance-preserving SDE (Song et al. 2021, arXiv:2011.13456): the predictor of diffusers'
+//! `ScoreSdeVpScheduler`, and optional corrections, which diffusers does not have for this scheduler.
 
 use std::sync::Arc;
 
@@ -34,8 +34,8 @@ pub(super) struct ScoreSdeVp {
     correct_steps: usize,
     /// Whether to predict along the deterministic equation.
     probability_flow: bool,
-    /// The timestep that the network receives at time 1.
-    last_timestep: f64,
+    /// The last timestep of training, which the network receives at time 1, that is, in the first step.
+    max_timestep: f64,
 }
 
 fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
@@ -54,7 +54,7 @@ fn read(keys: Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler> {
         snr: keys.positive("snr")?.unwrap_or(0.16),
         correct_steps: keys.correct_steps(0)?,
         probability_flow: keys.flag("probability_flow", false)?,
-        last_timestep: (keys.integer("num_train_timesteps", 2000, 2, MAX_TRAIN_TIMESTEPS)? - 1) as f64,
+        max_timestep: (keys.integer("num_train_timesteps", 2000, 2, MAX_TRAIN_TIMESTEPS)? - 1) as f64,
     }))
 }
 
@@ -69,10 +69,10 @@ impl Sampler for ScoreSdeVp {
 }
 
 /// The Euler-Maruyama predictor of Song et al. (2021) on the reverse of equation 11. States are `x = α x0 + σ ε`; the
-/// network predicts ε, so the score is `−ε/σ`. Every step draws noise, and the last step returns its mean, without
-/// noise. `correct_steps`, which diffusers does not have, adds corrections of algorithm 5 before each prediction.
-/// `probability_flow` predicts along the deterministic equation (appendix D.1): with half the drift of the score and
-/// without noise.
+/// network predicts ε, so the score is `−ε/σ`. Every step draws noise from the generator, but the last step multiplies
+/// this noise by zero and so returns the mean. `correct_steps` adds corrections of algorithm 5 before each prediction.
+/// With `probability_flow`, the predictor follows the deterministic equation (appendix D.1), which has half the drift
+/// of the score, and draws no noise.
 pub(super) async fn sample<D: Denoise>(options: &ScoreSdeVp, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let dt = 1.0 / schedule.whole() as f64;
@@ -111,11 +111,11 @@ impl ScoreSdeVp {
     }
 
     fn timestep(&self, time: f64) -> f64 {
-        time * self.last_timestep
+        time * self.max_timestep
     }
 
     fn time(&self, timestep: f64) -> f64 {
-        timestep / self.last_timestep
+        timestep / self.max_timestep
     }
 }
 

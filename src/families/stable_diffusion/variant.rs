@@ -18,7 +18,7 @@ pub(in crate::families) trait StableDiffusionVariant: Sync {
     const NAME: &'static str;
     const CLASSES: &'static [&'static str];
     const CHECKPOINTS: &'static [&'static Checkpoint];
-    const KIN: VariantParameters;
+    const PARAMETERS: VariantParameters;
 
     fn reads(index: &ModelIndex) -> bool {
         index.class().is_some_and(|class| Self::CLASSES.contains(&class))
@@ -39,7 +39,7 @@ impl<K: StableDiffusionVariant> Family for K {
     }
 
     fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
-        K::KIN.describe(name, folder)
+        K::PARAMETERS.describe(name, folder)
     }
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {

@@ -51,7 +51,7 @@ fn all() -> Vec<ApiError> {
         ApiError::UnsupportedMediaType(text()),
         ApiError::RangeNotSatisfiable { length: 1 },
         invalid("/steps", "out_of_range", text()),
-        invalid("/colour", "unknown_field", text()),
+        invalid("/color", "unknown_field", text()),
         invalid("/model", "unknown_model", text()),
         invalid("/loras/0/name", "unknown_lora", text()),
         invalid("/loras/0/name", FILE_CHANGED, text()),

@@ -12,7 +12,7 @@ use crate::{
     weights::Weights,
 };
 
-/// diffusers' `UNetMidBlock2D` with one layer.
+/// diffusers' `UNetMidBlock2D` with `num_layers=1`: a resnet, an optional attention, and a second resnet.
 #[derive(Debug)]
 pub(super) struct MidBlock {
     pub resnets: [ResnetBlock2D; 2],

@@ -55,8 +55,8 @@ impl LogFiles {
                 Err(error) => tracing::warn!(%id, path, %error, "a portion of a log cannot be read"),
             }
         }
-        if !log.asks.is_empty() {
-            tracing::info!(%id, calls = log.asks.len(), "generation continues from its log");
+        if !log.calls.is_empty() {
+            tracing::info!(%id, calls = log.calls.len(), "generation continues from its log");
         }
         log
     }
