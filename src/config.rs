@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_place_of_blobs_is_refused_by_its_key() {
+    fn invalid_settings_of_blobs_are_refused_with_the_name_of_the_key() {
         for (more, key) in [
             (("LATENTD_BLOBS__URL", "gs://pictures"), "blobs.url"),
             (("LATENTD_BLOBS__URL", "s3:///six"), "blobs.url"),

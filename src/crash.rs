@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_to_blame_is_restored_also_after_a_panic() {
+    fn the_blamed_attempt_is_restored_also_after_a_panic() {
         let attempt = |fence| Some(Attempt { id: GenerationId::new(), fence });
         let (outer, inner) = (attempt(1), attempt(2));
         blame(outer, || {

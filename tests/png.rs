@@ -48,7 +48,7 @@ fn an_image_with_its_own_seed_contains_a_request_for_itself() {
 }
 
 #[test]
-fn what_does_not_shape_a_picture_does_not_change_its_file() {
+fn fields_that_do_not_shape_a_picture_do_not_change_its_file() {
     let other = Job {
         previews: 7,
         on_disconnect: OnDisconnect::Keep,

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_one_and_the_same_layer_adds_up() {
+    fn the_time_without_progress_counts_only_within_one_layer() {
         let mut watch = Watch::default();
         let layers = [None, None, None, Some(1), Some(2), Some(2), Some(2), None, Some(3), Some(3)];
         let ticks = layers.map(|layer| watch.tick(layer.map(|number| (number, "unet"))));

@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn small_ones_pass_one_that_waits_but_not_for_ever() {
+    fn a_bounded_number_of_small_requests_overtake_a_waiting_one() {
         let shelf = shelf(10);
         let held = take(&shelf, &[("a", 6)]).unwrap();
         let mut large = Box::pin(shelf.take(wanted(&[("b", 8)])));

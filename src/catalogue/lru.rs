@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_recently_used_goes_first_and_errors_are_not_kept() {
+    fn the_least_recently_used_entry_is_dropped_first_and_errors_are_not_kept() {
         let kept = Lru::new(NonZeroUsize::new(2).unwrap());
         let read = |model: &str, name: &str| {
             let mut fresh = false;

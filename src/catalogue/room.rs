@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_goes() {
+    fn the_least_recently_used_model_is_unloaded_first() {
         let three = [held(4, 30, false), held(4, 10, false), held(4, 20, false)];
         assert_eq!(plan(&three, 4, 16), Plan { unload: vec![], now: true });
         assert_eq!(plan(&three, 4, 12), Plan { unload: vec![1], now: true });
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_goes_last_and_not_now() {
+    fn models_in_use_are_chosen_last_and_cannot_be_unloaded_now() {
         let used = [held(4, 1, true), held(4, 2, false)];
         assert_eq!(plan(&used, 4, 8), Plan { unload: vec![1], now: true });
         assert_eq!(plan(&used, 8, 8), Plan { unload: vec![1, 0], now: false });
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_one_does_not_go_in_vain() {
+    fn a_small_model_stays_if_unloading_a_large_one_is_enough() {
         assert_eq!(plan(&[held(1, 1, false), held(10, 2, false)], 10, 11), Plan { unload: vec![1], now: true });
     }
 
@@ -94,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_new_one_fits_what_stays(
+        fn the_new_model_fits_beside_the_models_that_stay(
             held in any_held(),
             incoming in 0u64..40,
             bound in prop_oneof![0u64..60, Just(u64::MAX)],

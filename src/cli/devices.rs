@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_say_what_is_known() {
+    fn lines_contain_the_known_facts_of_a_device() {
         let (kind, model) = (GpuKind::Cuda, "X 1".to_owned());
         let gpu = Gpu { kind, index: 1, model, cores: Some(132), memory: None, compute_capability: None };
         assert_eq!(Listed::gpu(gpu).line(), "cuda:1: X 1, 132 multiprocessors, not used by engine.devices");

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_says_of_a_service_is_no_setting() {
+    fn variables_of_a_kubernetes_service_are_no_settings() {
         let config = load(&[
             ("LATENTD_SERVICE_HOST", "10.96.0.7"),
             ("LATENTD_SERVICE_PORT", "80"),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_it_is_refused() {
+    fn variables_that_only_resemble_those_of_kubernetes_are_refused() {
         for (name, value) in [("LATENTD_PORT", "8080"), ("LATENTD_PORT_X_TCP", "80"), ("LATENTD_PORT_80_TCP_NAME", "x")]
         {
             let error = load(&[(name, value)]).unwrap_err();

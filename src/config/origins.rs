@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused() {
+    fn texts_that_are_no_origins_are_refused() {
         for text in [
             "",
             "null",

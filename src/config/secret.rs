@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_for_it_is_no_secret() {
+    fn the_printed_placeholder_is_refused_as_a_secret() {
         assert_eq!(serde_json::from_str::<Secret>("\"swordfish\"").unwrap(), Secret::new("swordfish"));
         let error = serde_json::from_str::<Secret>("\"(hidden)\"").unwrap_err().to_string();
         assert!(error.contains("set it again"), "{error}");

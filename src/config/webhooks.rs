@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused() {
+    fn unusable_webhook_settings_are_refused() {
         for (key, value) in [
             ("RETRY_S", "5,10"),
             ("RETRY_S", "0,-1"),

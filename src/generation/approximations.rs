@@ -111,7 +111,7 @@ mod tests {
     use crate::generation::{Job, ModelCard, Work, limits::LIMITS};
 
     #[test]
-    fn an_interval_takes_in_its_start_and_leaves_out_its_end_but_for_the_last_step() {
+    fn an_interval_contains_its_start_but_its_end_only_in_the_last_step() {
         let covered = |interval: [f64; 2], steps: u32| -> Vec<u32> {
             let interval = GuidanceInterval::from(interval);
             (0..steps).filter(|i| interval.covers(f64::from(*i) / f64::from(steps))).collect()
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_read_as_they_are_written() {
+    fn written_approximations_are_read_unchanged() {
         let interval = GuidanceInterval::from([0.2, 0.8]);
         assert_eq!(serde_json::to_value(interval).unwrap(), json!([0.2, 0.8]));
         let cache = FeatureCache { kind: FeatureCacheKind::DeepCache, interval: 3 };
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn generations_that_were_kept_before_there_were_any_are_exact() {
+    fn generations_stored_before_approximations_existed_are_exact() {
         let kept = json!({
             "model": "m", "prompt": "a", "negative_prompt": "", "width": 64, "height": 64, "n": 1, "steps": 20,
             "guidance_scale": 5.0, "guidance_rescale": 0.0, "scheduler": "euler", "eta": 0.0, "clip_skip": 0, "seed": 1,

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn other_requests_are_others() {
+    fn different_requests_have_different_fingerprints() {
         let file = |bytes: &[u8]| {
             Fields::from_multipart(pairs(&[("prompt", "a")]), vec![("image".to_owned(), bytes.to_vec().into())])
                 .fingerprint()

@@ -47,14 +47,14 @@ mod tests {
     }
 
     #[test]
-    fn other_uuids_are_of_no_age() {
+    fn uuids_of_other_versions_have_no_age() {
         for id in [GenerationId::from_bytes([0; 16]), GenerationId::from_bytes(*uuid::Uuid::new_v4().as_bytes())] {
             assert!(!id.is_version_7(), "{id}");
         }
     }
 
     #[test]
-    fn other_texts_are_refused() {
+    fn texts_that_are_no_ids_are_refused() {
         for text in ["", "img_", "img_8zzzzzzzzzzzzzzzzzzzzzzzzz", "img_0000000000000000000000000u", "x"] {
             assert!(text.parse::<GenerationId>().is_err(), "{text}");
         }

@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_picture_is_refused_where_it_stands() {
+    fn values_that_are_no_pictures_are_refused_with_their_pointers() {
         for value in [
             json!(7),
             json!([]),

@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_number_is_long() {
+    fn every_number_is_shown_in_few_characters() {
         for (number, text) in [
             (0.0, "0"),
             (-4.0, "-4"),

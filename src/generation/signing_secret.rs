@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_secrets_and_none_is_printed() {
+    fn texts_that_are_no_secrets_are_refused_and_not_printed() {
         let encoded = STANDARD.encode([7; 32]);
         for text in [String::new(), encoded.clone(), format!("whsk_{encoded}"), format!("whsec_{encoded}!")] {
             let refused = SigningSecret::parse(&text).unwrap_err();

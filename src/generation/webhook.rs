@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn it_survives_the_ledger() {
+    fn a_stored_webhook_is_read_unchanged() {
         let endpoint = Webhook::Endpoint { endpoint: EndpointId::new() };
         let url = Webhook::Url { url: "https://example.org/".to_owned(), events: vec![WebhookEvent::Started] };
         for webhook in [endpoint, url] {

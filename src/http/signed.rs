@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_twice_is_no_signature() {
+    fn incomplete_repeated_and_altered_signatures_are_refused() {
         let (query, expiry) = signed(&ours());
         let signature = query.split_once("sig=").unwrap().1;
         for bad in [

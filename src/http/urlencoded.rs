@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf8_is_refused_by_name() {
+    fn a_field_that_is_not_utf8_is_refused_with_its_name() {
         let error = pairs(b"prompt=%FF").unwrap_err();
         assert!(matches!(error, ApiError::MalformedForm(detail) if detail.contains("prompt")));
     }

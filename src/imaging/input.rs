@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_transparent_shows_the_ground() {
+    fn transparent_pixels_show_the_background() {
         let file = png(&[10, 20, 30, 255, 10, 20, 30, 0, 100, 0, 200, 128], 3, 1, ExtendedColorType::Rgba8);
         assert_eq!(decode(&file, 255).unwrap().pixels, [10, 20, 30, 255, 255, 255, 177, 127, 227]);
         assert_eq!(decode(&file, 0).unwrap().pixels, [10, 20, 30, 0, 0, 0, 50, 0, 100]);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn grey_and_deep_pictures_become_eight_bits_of_three_channels() {
+    fn gray_and_16_bit_pictures_become_rgb_with_8_bits() {
         assert_eq!(decode(&png(&[7, 9], 2, 1, ExtendedColorType::L8), 0).unwrap().pixels, [7, 7, 7, 9, 9, 9]);
         let deep = png(&[0xff, 0xff, 0, 0, 0x80, 0x80], 1, 1, ExtendedColorType::Rgb16);
         assert_eq!(decode(&deep, 0).unwrap().pixels, [255, 0, 128]);

@@ -89,7 +89,7 @@ mod tests {
 
     /// Pillow rejects all of these files, too.
     #[test]
-    fn what_was_cut_short_is_refused_wherever_it_was_cut() {
+    fn a_truncated_file_is_refused_wherever_it_was_cut() {
         for whole in [baseline(), PROGRESSIVE.to_vec()] {
             assert!(decode(&whole, 0).is_ok());
             let scan = whole.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_end_is_no_part_of_the_picture() {
+    fn bytes_after_the_end_are_ignored() {
         for whole in [baseline(), PROGRESSIVE.to_vec()] {
             let picture = decode(&whole, 0).unwrap();
             for more in [&b"more"[..], &[0; 9], &[0xff; 20], &whole] {

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn exif_goes_before_xmp_and_what_says_nothing_turns_nothing() {
+    fn exif_overrides_xmp_and_without_an_orientation_nothing_is_turned() {
         let xmp_chunk =
             |value: u8| chunk(b"iTXt", &[b"XML:com.adobe.xmp\0\0\0\0\0", xmp(value)[0].as_bytes()].concat());
         let both = |of_exif: u8, of_xmp: u8| [chunk(b"eXIf", &exif(of_exif)), xmp_chunk(of_xmp)].concat();

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn one_level_stays_what_it_is_at_any_size() {
+    fn a_uniform_picture_stays_uniform_at_any_size() {
         for (width, height) in [(1, 1), (3, 17), (64, 5), (200, 200)] {
             let picture = Pixels::<1> { width: 13, height: 11, pixels: vec![201; 143] };
             assert_eq!(resize(&picture, width, height).pixels, vec![201; (width * height) as usize]);

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn like_the_double_formulas() {
+    fn activations_are_close_to_the_formulas_in_float64() {
         let x: Vec<f32> = (-2000..=2000).map(|i| i as f32 * 5e-3).collect();
         let tensor = Tensor::new(x.as_slice(), &Device::Cpu).unwrap();
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());

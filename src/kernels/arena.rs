@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn vectors_live_and_die_as_others_do() {
+    fn vectors_of_the_arena_drop_their_elements_like_other_vectors() {
         let mut numbers = take(LEAST);
         assert!(offset(numbers.as_mut_ptr().cast()).is_some(), "the arena is in use");
         numbers.fill(7.0);

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn like_the_formulas() {
+    fn clamps_equal_their_formulas() {
         let x: Vec<f32> = (-40_000..40_000).map(|i| i as f32 * 1e-3).collect();
         let tensor = || Tensor::new(x.as_slice(), &Device::Cpu).unwrap();
         for kernels in [Kernels::default(), Kernels::Reference] {

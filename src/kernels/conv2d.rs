@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_give_the_whole() {
+    fn a_convolution_in_parts_equals_the_whole() {
         let mut random = Random::new(1);
         for (stride, height) in [(1, 7), (2, 4)] {
             let (x, weight) = (random.normal(&[5, 3, 9, 6], 0.0), random.normal(&[2, 3, 3, 3], 0.0));

@@ -34,7 +34,7 @@ mod tests {
     use super::exp;
 
     #[test]
-    fn close_to_the_double_everywhere() {
+    fn exp_is_close_to_the_float64_value_everywhere() {
         for i in -86_999..=87_999 {
             let x = i as f32 * 1e-3;
             let exact = f64::from(x).exp();

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error() {
+    fn mismatched_shapes_are_errors() {
         let of = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
         assert!(beside(&of(&[1, 2, 2, 3]), &of(&[1, 2, 3, 3])).is_err());
         assert!(channels_first(&of(&[2, 2, 3])).is_err() && channels_last(&of(&[2, 2, 3])).is_err());

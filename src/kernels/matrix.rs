@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error() {
+    fn mismatched_shapes_are_errors() {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
         assert!(Matrix::new(&zeros(&[3, 4]), Some(&zeros(&[3])), Kernels::default()).is_err());
         let matrix = Matrix::new(&zeros(&[3, 4]), None, Kernels::default()).unwrap();

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_the_nearest_codes() {
+    fn the_first_of_equally_near_codes_is_taken() {
         let codes = vec![vec![5.0, 5.0], vec![0.0, 1.0], vec![0.0, -1.0], vec![0.0, 1.0]];
         assert_eq!(nearest(&[0.0, 0.0], &codes), 1);
         assert_eq!(nearest(&[0.0, -0.1], &codes), 2);

@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn it_has_the_wanted_shape_as_far_as_the_picture_goes() {
+    fn a_crop_has_the_wanted_aspect_ratio_within_the_picture() {
         assert_eq!(around(&mask([8, 4, 2, 2]), 0, [64, 64]), [8, 4, 2, 2]);
         assert_eq!(around(&mask([8, 4, 2, 2]), 2, [64, 64]), [6, 2, 6, 6]);
         assert_eq!(around(&mask([8, 4, 4, 2]), 0, [64, 64]), [8, 3, 4, 4]);

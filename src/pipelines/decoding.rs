@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_another_shape_is_an_error() {
+    fn an_activation_of_another_shape_is_an_error() {
         let zeros = Activation(Tensor::zeros((1, 2, 4, 3), candle_core::DType::F32, &HOST).unwrap());
         assert_eq!(zeros.read([1, 2, 4, 3], <[f32]>::len).unwrap(), 24);
         assert!(zeros.read([1, 4, 2, 3], <[f32]>::len).is_err());

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_read_as_it_was_made() {
+    fn a_written_key_is_read_unchanged() {
         let key = ApiKey::new().unwrap();
         assert_eq!(key.expose().len(), "ltd_".len() + 8 + 1 + 43 + 1 + 6);
         let read = ApiKey::parse(key.expose()).unwrap();

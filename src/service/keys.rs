@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_keys_are_remembered_than_may_be() {
+    fn at_most_the_maximum_of_keys_is_cached() {
         let keys = KeyCache::new(2, Duration::from_secs(3600));
         for id in ["a", "b", "c"] {
             keys.keep(known(id), 0);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_are_the_same_in_every_byte_or_not() {
+    fn digests_are_equal_only_if_every_byte_is_equal() {
         assert!(same(&[7; 32], &[7; 32]));
         for at in 0..32 {
             let mut other = [7; 32];

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_adds_up_and_the_largest_call_counts_once() {
+    fn held_memory_is_summed_and_only_the_largest_call_counts() {
         let memory = Memory::new(100, 1);
         let take = |held, call| memory.take(0, plan(held, call)).now_or_never();
         let first = take(20, 40).unwrap();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn small_ones_pass_one_that_waits_but_not_for_ever() {
+    fn a_bounded_number_of_small_generations_overtake_a_waiting_one() {
         let memory = Memory::new(100, 1);
         let small = memory.take(0, plan(60, 0)).now_or_never().unwrap();
         let mut large = Box::pin(memory.take(0, plan(70, 0)));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_up_the_wait_holds_up_nobody() {
+    fn a_canceled_wait_does_not_block_later_generations() {
         let memory = Memory::new(100, 1);
         let small = memory.take(0, plan(60, 0)).now_or_never().unwrap();
         assert!(memory.take(0, plan(90, 0)).now_or_never().is_none());

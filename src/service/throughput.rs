@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_run_takes_at_least_follows_the_fastest_run_of_its_model() {
+    fn the_least_time_of_a_run_follows_the_fastest_run_of_its_model() {
         let throughput = Throughput::default();
         let record = |model, seconds, together, cost| {
             throughput.record(model, Duration::from_secs_f64(seconds), together, cost);

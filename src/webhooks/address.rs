@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_and_last_address_of_every_special_network_and_its_neighbours() {
+    fn the_first_and_last_address_of_every_special_network_are_refused_and_their_neighbors_are_not() {
         let refused = [
             "0.0.0.0",
             "0.255.255.255",
@@ -181,7 +181,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_mapped_address_is_its_inner_one(bits: u32) {
+        fn an_ipv4_mapped_address_is_checked_as_its_ipv4_address(bits: u32) {
             let inner = Ipv4Addr::from_bits(bits);
             prop_assert_eq!(is_global(inner.into()), is_global(inner.to_ipv6_mapped().into()));
         }

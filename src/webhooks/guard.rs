@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_decides() {
+    fn the_form_of_the_url_decides() {
         let guard = guard(&[]);
         let port = || Forbidden::Port("443, 80, 8443".to_owned());
         let cases = [
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_opens_doors_one_by_one() {
+    fn each_setting_allows_only_what_it_names() {
         let inside = guard(&[("ALLOW_HTTP", "true"), ("PORTS", "9000"), ("ALLOW_HOSTS", "10.1.0.0/16,hooks.internal")]);
         let cases = [
             ("http://10.1.2.3:9000/", Ok(())),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn one_forbidden_address_among_others_condemns_them_all() {
+    fn one_forbidden_address_of_a_host_forbids_the_host() {
         let guard = guard(&[]);
         let [public, loopback]: [IpAddr; 2] = ["8.8.8.8".parse().unwrap(), "127.0.0.1".parse().unwrap()];
         assert_eq!(guard.check_addresses("a.example", &[public]), Ok(()));

@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_stays_an_error() {
+    fn invalid_json_is_an_error() {
         for text in ["", "{", "[1]", "{\"a\": Infinit}", "{\"a\\", "\u{fffd}NaN"] {
             assert!(object(text).is_err(), "{text:?}");
         }

@@ -148,7 +148,7 @@ async fn the_first_executor_that_takes_a_work_computes_it() {
 }
 
 #[tokio::test]
-async fn what_an_executor_ends_with_is_what_the_ledger_has() {
+async fn the_ledger_stores_the_outcome_of_the_executor() {
     let (house, worker) = House::build().await;
     let running = tokio::spawn(worker.run(house.stop.clone()));
     let (spoilt, endless) = (house.accept("one spoilt").await, house.accept("one for ever").await);

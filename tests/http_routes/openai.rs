@@ -124,7 +124,7 @@ async fn native_fields_pass_through() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_refused_by_its_name() {
+async fn unsupported_values_are_refused_with_the_field() {
     let api = TestApi::open(&[]).await;
     for (more, param, code) in [
         (json!({"background": "transparent"}), "background", "unsupported_parameter"),

@@ -186,7 +186,7 @@ async fn every_picture_of_every_round_is_drawn() {
 }
 
 #[tokio::test]
-async fn what_has_no_effect_is_noted() {
+async fn fields_without_effect_are_noted() {
     let api = TestApi::open(&[]).await;
     let body = txt2img(json!({
         "enable_hr": true, "tiling": true, "frobnicate": 1, "styles": ["photo"], "eta": 0.5, "width": 70,
@@ -336,7 +336,7 @@ async fn control_net_units_are_read_as_webuiapi_sends_them() {
 }
 
 #[tokio::test]
-async fn what_a_control_net_unit_asks_for_in_vain_is_noted() {
+async fn ignored_fields_of_a_control_net_unit_are_noted() {
     let api = TestApi::open(&[]).await;
     // What webuiapi sends for a map, and values that have no effect without a preprocessor.
     let idle = json!({

@@ -10,7 +10,7 @@ async fn send(api: &TestApi, method: &str, path: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn what_this_server_does_not_have_are_empty_lists() {
+async fn features_that_this_server_lacks_are_empty_lists() {
     let api = TestApi::open(&[]).await;
     for name in [
         "upscalers",

@@ -29,7 +29,7 @@ enum Outcome {
 /// `make random-requests` sets the number of requests and the seed. Without these settings, the test draws 100 requests
 /// from a fixed seed and 50 from the current time.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_accepted_succeeds() {
+async fn every_accepted_request_succeeds() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let draws = match number("RANDOM_REQUESTS") {

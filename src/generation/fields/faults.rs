@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_error_quotes_is_short() {
+    fn quotations_in_errors_are_short() {
         let long = "狐".repeat(10_000);
         let error = FieldError::at(&["metadata", &long], "invalid_value", &long);
         assert!(error.pointer.chars().count() <= 75 && error.detail.chars().count() <= 501, "{error:?}");

@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_leave_the_text_and_nothing_else_does() {
+    fn only_tags_are_removed_from_the_text() {
         for (prompt, text, tags) in [
             ("a fox <lora:pixel art v1.5:0.7>, red", "a fox , red", vec![("pixel art v1.5", 0.7)]),
             ("<lora:a><lora:b:-4>", "", vec![("a", 1.0), ("b", -4.0)]),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_that_cannot_be_meant_are_refused() {
+    fn malformed_tags_are_refused() {
         for inside in ["a:", "a:x", "a:5", "a:NaN", "a:inf", "a:1:1", ":1", &"x".repeat(129)] {
             let (_, tags) = lora_tags(&format!("<lora:{inside}>"));
             assert!(matches!(&tags[..], [Err(_)]), "{inside}");

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_may_be_as_deep_as_it_is_long() {
+    fn brackets_may_be_nested_as_deeply_as_the_prompt_is_long() {
         let n = 100_000;
         for (prompt, weight) in [
             (format!("{}a{}", "(".repeat(n), ")".repeat(n)), MAX_WEIGHT),

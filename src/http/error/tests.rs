@@ -88,7 +88,7 @@ fn the_contract_lists_every_code_and_no_other() {
 }
 
 #[test]
-fn whoever_is_refused_for_now_learns_when_to_return() {
+fn every_temporary_refusal_has_retry_after() {
     for error in all() {
         let (text, (status, ..)) = (error.to_string(), error.row());
         let response = error.into_response();
@@ -104,7 +104,7 @@ fn whoever_is_refused_for_now_learns_when_to_return() {
 }
 
 #[test]
-fn who_has_no_key_learns_how_to_show_one() {
+fn an_answer_to_a_request_without_a_key_names_the_authentication_scheme() {
     for error in all() {
         let (text, (status, ..)) = (error.to_string(), error.row());
         let challenged = error.into_response().headers().contains_key(header::WWW_AUTHENTICATE);

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_enters_as_often_as_it_may() {
+    fn an_address_has_at_most_its_number_of_connections() {
         let addresses = Addresses { open: Mutex::default(), most: 2, warned_at: Mutex::default() };
         let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         assert_eq!([a, a, a, b].map(|address| addresses.enter(address)), [true, true, false, true]);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbors_in_ipv6_are_one() {
+    fn ipv6_addresses_of_one_network_count_as_one() {
         let network = |text: &str| network(text.parse().unwrap()).to_string();
         assert_eq!(network("2001:db8:1:2:3:4:5:6"), network("2001:db8:1:2::1"));
         assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));

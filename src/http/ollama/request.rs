@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused() {
+    fn impossible_requests_are_refused() {
         for (body, pointer) in [
             (json!({"prompt": "a", "n": 2}), "/n"),
             (json!({"prompt": "a", "images": ["AAAA", "BBBB"]}), "/images"),

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_has_openais_words() {
+    fn an_error_has_the_type_and_the_code_of_openai() {
         for (pointer, code, param, named) in [
             ("/size", "out_of_range", json!("size"), "out_of_range"),
             ("/loras/0/name", "unknown_lora", json!("loras.0.name"), "unknown_lora"),

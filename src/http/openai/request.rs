@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_named() {
+    fn unsupported_values_are_refused_with_the_field() {
         for (request, pointer, code) in [
             (json!({"output_format": "svg"}), "/output_format", UNSUPPORTED),
             (json!({"output_format": "gif"}), "/output_format", UNSUPPORTED),

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_only_about_what_would_matter() {
+    fn notes_name_only_fields_that_would_have_an_effect() {
         for (name, value, has_note) in [
             ("tiling", json!(false), false),
             ("tiling", json!(0), false),

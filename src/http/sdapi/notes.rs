@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_texts_are_shown_than_may_be() {
+    fn at_most_50_notes_are_shown() {
         for (added, shown, last) in [(0, 0, None), (50, 50, Some("49")), (51, 50, Some("2 more notes are left out"))] {
             let mut notes = Notes::default();
             notes.extend((0..added).map(|at: u32| at.to_string()));

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_row_gets_its_own() {
+    fn each_row_gets_its_own_residuals() {
         let values = |values: &[f32]| Tensor::from_vec(values.to_vec(), (values.len(), 1, 1, 1), &Device::Cpu).unwrap();
         let mut residuals = Residuals::default();
         residuals.push(vec![1, 3, 4], (vec![values(&[10., 20., 30.])], values(&[1., 2., 3.])));

@@ -21,7 +21,7 @@ fn on(devices: &'static [usize], has_room: bool) -> impl Fn(usize) -> Candidate 
 }
 
 #[test]
-fn loaded_models_decide_and_then_the_load() {
+fn a_device_with_the_model_comes_first_then_the_least_loaded() {
     let devices = devices();
     let first = devices.place(5.0, on(&[1], true)).unwrap();
     assert_eq!(first.device, 1, "an idle device that has the model");
@@ -39,7 +39,7 @@ fn loaded_models_decide_and_then_the_load() {
 }
 
 #[test]
-fn those_that_come_together_are_spread() {
+fn generations_that_arrive_together_are_spread() {
     let devices = devices();
     let all: Vec<Placed> = (0..6).filter_map(|_| devices.place(1.0, on(&[0, 1], true))).collect();
     assert_eq!(devices.loads().iter().map(|load| load.running).collect::<Vec<_>>(), [3, 3]);
