@@ -12,7 +12,7 @@ pub(super) async fn reloading(catalogue: Arc<Catalogue>, interval: Option<Durati
         tracing::error!(%error, "SIGHUP cannot be listened for");
     });
     // The last logged error: an unreadable folder is logged once, not at every check.
-    let mut told = None;
+    let mut logged = None;
     loop {
         let hangup = async {
             match &mut hangups {
@@ -36,11 +36,11 @@ pub(super) async fn reloading(catalogue: Arc<Catalogue>, interval: Option<Durati
             false => catalogue.poll(),
         });
         let Ok(read) = read.await else { continue };
-        told = tell(read, told, asked);
+        logged = log(read, logged, asked);
     }
 }
 
-fn tell(read: Result<Option<Reloaded>, CatalogueError>, told: Option<String>, asked: bool) -> Option<String> {
+fn log(read: Result<Option<Reloaded>, CatalogueError>, logged: Option<String>, asked: bool) -> Option<String> {
     match read {
         Ok(Some(reloaded)) if asked || !reloaded.is_empty() => {
             let Reloaded { models, loras, embeddings, controlnets } = reloaded;
@@ -50,7 +50,7 @@ fn tell(read: Result<Option<Reloaded>, CatalogueError>, told: Option<String>, as
         Ok(_) => None,
         Err(error) => {
             let error = error.to_string();
-            if asked || told.as_ref() != Some(&error) {
+            if asked || logged.as_ref() != Some(&error) {
                 tracing::error!("the folders of models are not read again: {error}");
             }
             Some(error)

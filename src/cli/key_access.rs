@@ -60,7 +60,7 @@ impl KeyAccess {
 
     pub(super) async fn create(&self, fields: Map<String, Value>) -> Result<KeyObject> {
         match self {
-            KeyAccess::Store(ring) => told(ring.create(Fields::new(fields)).await).map(KeyObject::with_secret),
+            KeyAccess::Store(ring) => with_details(ring.create(Fields::new(fields)).await).map(KeyObject::with_secret),
             KeyAccess::Server(server) => server.ask(Method::POST, "/admin/keys", fields).await,
         }
     }
@@ -72,7 +72,7 @@ impl KeyAccess {
             let query = KeyQuery { tenant: tenant.map(str::to_owned), after, limit: PAGE };
             let page = match self {
                 KeyAccess::Store(ring) => {
-                    let page = told(ring.list(&query).await)?;
+                    let page = with_details(ring.list(&query).await)?;
                     let last_id = page.records.last().map(|key| key.record.id.clone());
                     Page {
                         data: page.records.into_iter().map(KeyObject::from).collect(),
@@ -92,20 +92,23 @@ impl KeyAccess {
 
     pub(super) async fn revoke(&self, id: &str) -> Result<KeyObject> {
         match self {
-            KeyAccess::Store(ring) => told(ring.revoke(id).await).map(KeyObject::from),
+            KeyAccess::Store(ring) => with_details(ring.revoke(id).await).map(KeyObject::from),
             KeyAccess::Server(server) => server.act(id, "revoke", Map::new()).await,
         }
     }
 
     pub(super) async fn rotate(&self, id: &str, fields: Map<String, Value>) -> Result<KeyObject> {
         match self {
-            KeyAccess::Store(ring) => told(ring.rotate(id, Fields::new(fields)).await).map(KeyObject::with_secret),
+            KeyAccess::Store(ring) => {
+                with_details(ring.rotate(id, Fields::new(fields)).await).map(KeyObject::with_secret)
+            }
             KeyAccess::Server(server) => server.act(id, "rotate", fields).await,
         }
     }
 }
 
-fn told<T>(done: Result<T, ServiceError>) -> Result<T> {
+/// Turns the error of an invalid request into the texts about its fields.
+fn with_details<T>(done: Result<T, ServiceError>) -> Result<T> {
     done.map_err(|error| match error {
         ServiceError::Invalid(invalid) => {
             let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();

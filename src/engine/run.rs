@@ -35,7 +35,7 @@ pub(super) struct Active {
     slot: Rc<RefCell<Slot>>,
     observer: Box<dyn Observer>,
     /// The phase and step that the observer received last.
-    told: Option<(Phase, u32)>,
+    reported: Option<(Phase, u32)>,
     pub cancel: Cancel,
     model: Arc<Model>,
     refiner: Option<Arc<Model>>,
@@ -66,8 +66,8 @@ impl Active {
         };
         let (model, refiner) = (context.model.clone(), context.refiner.clone());
         let pipeline = Box::pin(async move { draw(&context, &prepared).await });
-        let (told, steps, kept) = (None, 0, 0);
-        Active { pipeline, slot, observer, told, cancel, model, refiner, arrival, service, steps, kept, attempt }
+        let (reported, steps, kept) = (None, 0, 0);
+        Active { pipeline, slot, observer, reported, cancel, model, refiner, arrival, service, steps, kept, attempt }
     }
 
     /// Polls the pipeline until it awaits a call (`None`) or ends, and reports to the observer.
@@ -100,8 +100,8 @@ impl Active {
             let mut slot = self.slot.borrow_mut();
             (slot.phase, slot.step, std::mem::take(&mut slot.previews))
         };
-        if let Some(phase) = phase.filter(|phase| self.told != Some((*phase, step))) {
-            self.told = Some((phase, step));
+        if let Some(phase) = phase.filter(|phase| self.reported != Some((*phase, step))) {
+            self.reported = Some((phase, step));
             self.observer.progress(phase, step, steps);
         }
         for (index, step, frame) in previews {

@@ -17,13 +17,13 @@ use crate::{
 impl Worker {
     /// Sends heartbeats until `stop`, which must not be canceled before the last run has ended.
     pub(super) async fn send_heartbeats(self: Arc<Self>, stop: CancellationToken) {
-        let mut told = None;
+        let mut reported = None;
         loop {
             // Both requests end when the next heartbeat is due, because a later answer is useless. The requests run
             // concurrently, so at most two heartbeat intervals pass between two checks for lapsed leases.
             let (renewed, shown) = tokio::join!(
                 tokio::time::timeout(self.heartbeat, self.renew()),
-                tokio::time::timeout(self.heartbeat, self.show(&mut told)),
+                tokio::time::timeout(self.heartbeat, self.show(&mut reported)),
             );
             match renewed {
                 Ok(Ok(())) => {}
@@ -38,9 +38,9 @@ impl Worker {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.heartbeat) => {}
-                // An operator may have drained the worker, which only the answer to a report says. Without `told`, the
-                // next heartbeat is a report.
-                () = self.drain.announced() => told = None,
+                // An operator may have drained the worker, which only the answer to a report says. If `reported` is
+                // `None`, the next heartbeat is a report.
+                () = self.drain.announced() => reported = None,
                 () = stop.cancelled() => return,
             }
         }
@@ -80,9 +80,9 @@ impl Worker {
 
     /// Reports the worker's state to the store, and learns whether the worker should drain. If the store is not shared,
     /// reports only changes.
-    async fn show(&self, told: &mut Option<(u32, Option<f64>)>) -> Result<(), StoreError> {
+    async fn show(&self, reported: &mut Option<(u32, Option<f64>)>) -> Result<(), StoreError> {
         let now = (self.runs.len() as u32, self.throughput.speed());
-        if !self.store.is_shared() && *told == Some(now) {
+        if !self.store.is_shared() && *reported == Some(now) {
             return Ok(());
         }
         let heartbeat = Heartbeat {
@@ -93,7 +93,7 @@ impl Worker {
             speed: now.1,
         };
         let drains = self.store.heartbeat(&heartbeat).await?;
-        *told = Some(now);
+        *reported = Some(now);
         if self.drain.set(drains) {
             match drains {
                 true => tracing::info!("the worker takes no more work, as an operator has asked"),

@@ -124,8 +124,8 @@ async fn connect(db: &Postgres) -> Result<PgListener, sqlx::Error> {
 async fn hear(db: &Postgres, listener: &mut PgListener) -> sqlx::Error {
     loop {
         match timeout(SILENCE, listener.try_recv()).await {
-            Ok(Ok(Some(told))) => {
-                for hint in told.payload().split(' ').filter_map(parse) {
+            Ok(Ok(Some(notification))) => {
+                for hint in notification.payload().split(' ').filter_map(parse) {
                     let _ = db.heard.send(hint);
                 }
             }
