@@ -21,6 +21,8 @@ pub struct Fields {
     pub(super) map: Map<String, Value>,
     /// The files of a multipart body, by part name.
     pub(super) files: BTreeMap<String, Bytes>,
+    /// The parameters of a query as they were sent, for parameters that are texts; empty for other requests.
+    parameters: BTreeMap<String, String>,
     pub(super) faults: Faults,
     prefix: String,
     /// The fields that a request can have, for hints about misspelled names.
@@ -38,6 +40,7 @@ impl Fields {
         Fields {
             map,
             files: BTreeMap::new(),
+            parameters: BTreeMap::new(),
             faults: Faults::default(),
             prefix: String::new(),
             known: &[],
@@ -149,7 +152,8 @@ impl Fields {
 
     /// Takes a string of at most `max_chars` characters.
     pub fn text(&mut self, name: &str, max_chars: usize) -> Option<String> {
-        match self.take(name)? {
+        let value = self.take(name)?;
+        match self.parameters.remove(name).map_or(value, Value::String) {
             Value::String(text) => {
                 let chars = text.chars().count();
                 if chars > max_chars {

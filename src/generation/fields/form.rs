@@ -46,11 +46,13 @@ impl Fields {
     }
 
     /// Reads the parameters of a query: as the fields of a form, except that an empty text and the text `null` stay
-    /// texts. No parameter can be null, and `?limit=` and `?limit=null` are mistakes of the client.
+    /// texts. No parameter can be null, and `?limit=` and `?limit=null` are mistakes of the client. A parameter that is
+    /// read as a text has the text that was sent, even if that is a number.
     pub fn from_query(pairs: Vec<(String, String)>) -> Fields {
         let is_null = |(_, text): &&(String, String)| matches!(text.trim(), "" | "null");
         let texts: Vec<(String, String)> = pairs.iter().filter(is_null).cloned().collect();
-        let mut fields = Fields::from_form(pairs);
+        let parameters = pairs.iter().cloned().collect();
+        let mut fields = Fields { parameters, ..Fields::from_form(pairs) };
         for (name, text) in texts {
             if let Some(value) = fields.map.get_mut(&name) {
                 *value = text.trim().into();
@@ -276,6 +278,20 @@ mod tests {
             errors(form(&[("sigmas", &list), ("timesteps", &list)])),
             [("/timesteps".to_owned(), "out_of_range")]
         );
+    }
+
+    #[test]
+    fn a_parameter_of_a_query_is_a_number_or_a_text_as_it_is_read() {
+        for text in ["0", "007", "true", "[1]", "1e3", "abc"] {
+            let mut fields = Fields::from_query(vec![("after".into(), text.into())]);
+            assert_eq!(fields.text("after", 64).as_deref(), Some(text));
+            assert_eq!(errors(fields), []);
+        }
+        let mut fields = Fields::from_query(vec![("limit".into(), "7".into()), ("after".into(), "null".into())]);
+        assert_eq!((fields.integer("limit", 1, 10), fields.text("after", 64)), (Some(7), Some("null".into())));
+        let mut twice = Fields::from_query(vec![("after".into(), "1".into()), ("after".into(), "2".into())]);
+        twice.text("after", 64);
+        assert_eq!(errors(twice), [("/after".to_owned(), "conflict")]);
     }
 
     proptest! {
