@@ -193,6 +193,7 @@ impl App {
                 runs: TaskTracker::new(),
                 slots,
                 max_attempts: config.queue.max_attempts,
+                max_crashes: config.queue.max_crashes,
                 drain,
                 alone: AtomicBool::new(false),
             };

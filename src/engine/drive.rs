@@ -30,7 +30,7 @@ const IDLE: Duration = Duration::from_secs(10);
 
 impl EngineThread {
     /// Works until all handles are dropped or the device is lost. Runs that have not ended by then end with
-    /// [`RunError::Stopped`].
+    /// [`RunError::Stopped`], or with [`RunError::DeviceLost`] if the lost device was computing for them.
     pub fn run(mut self) {
         self.device.pin_current_thread();
         let mut active = ActiveRuns {
@@ -59,7 +59,7 @@ impl EngineThread {
                 active.compute();
             }
         }
-        if let Some(error) = &active.lost {
+        if let Some(Loss { error, .. }) = &active.lost {
             tracing::error!(device = self.device.name(), runs = active.runs.len(), "a device is lost: {error}");
             // This call comes before the observers learn that their runs have ended, so that no run is given to this
             // device again.
@@ -121,8 +121,17 @@ struct ActiveRuns {
     /// Batches that have begun and wait to continue. Each run has rows in at most one batch.
     paused: Vec<RunningBatch>,
     arrivals: u64,
-    /// The error by which the engine learned that the device is lost; `None` if it is not lost.
-    lost: Option<NetworkError>,
+    /// `None` while the device is not lost.
+    lost: Option<Loss>,
+}
+
+/// The loss of the device.
+struct Loss {
+    /// The error by which the engine learned of the loss.
+    error: NetworkError,
+    /// The arrival numbers of the runs for which the device was computing. A device computes nothing between two
+    /// slices, so one of these runs has caused the loss if any run has.
+    during: Vec<u64>,
 }
 
 impl ActiveRuns {
@@ -168,7 +177,7 @@ impl ActiveRuns {
             match ended {
                 // The recipe read an output from the device and learned that the device is lost.
                 Some(Err(RunError::Pipeline(PipelineError::Network(error)))) if error.fault == Fault::Lost => {
-                    self.lost = Some(error);
+                    self.lost = Some(Loss { error, during: vec![run.arrival] });
                     return;
                 }
                 Some(outcome) => self.runs.remove(index).end(outcome),
@@ -188,10 +197,16 @@ impl ActiveRuns {
 
     /// Ends all runs. Other runs can resume their generations.
     fn stop(self) {
-        let ActiveRuns { runs, paused, metrics, .. } = self;
+        let ActiveRuns { device, runs, paused, metrics, lost, .. } = self;
         // A batch keeps its model alive, so the batches are dropped before the runs end.
         drop(paused);
-        runs.into_iter().for_each(|run| run.release(&metrics));
+        for run in runs {
+            let loss = lost.as_ref().filter(|loss| loss.during.contains(&run.arrival));
+            let error = loss.map_or(RunError::Stopped, |loss| {
+                RunError::DeviceLost(format!("the device {} was lost: {}", device.name(), loss.error))
+            });
+            run.release(error, &metrics);
+        }
     }
 
     /// Computes what the policy chooses: a new batch, or the next slice of a paused one.
@@ -293,7 +308,10 @@ impl ActiveRuns {
                 tracing::warn!(%error, device, runs = batch.shares.len(), rows = batch.rows(), "a batch failed");
                 match error.fault {
                     Fault::OutOfMemory => self.make_fit(batch, &error),
-                    Fault::Lost => self.lost = Some(error),
+                    Fault::Lost => {
+                        let during = batch.shares.iter().map(|share| share.run).collect();
+                        self.lost = Some(Loss { error, during });
+                    }
                     Fault::Call => self.try_alone(batch, error),
                 }
             }

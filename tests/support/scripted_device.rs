@@ -24,6 +24,8 @@ pub struct Scripted {
     pub out_of_memory_at: Mutex<Vec<usize>>,
     /// The layer, counted over all batches, at which the device is lost.
     pub lost_at: AtomicUsize,
+    /// A batch with more bytes of activations for each row loses the device.
+    pub lost_above: AtomicU64,
     /// The layer, counted over all batches, at which the device hangs for ever.
     pub hangs_at: AtomicUsize,
     /// Microseconds that each layer takes in addition.
@@ -50,6 +52,7 @@ impl Scripted {
             rows: usize::MAX.into(),
             out_of_memory_at: Mutex::default(),
             lost_at: usize::MAX.into(),
+            lost_above: u64::MAX.into(),
             hangs_at: usize::MAX.into(),
             delay_us: 0.into(),
             is_lost: false.into(),
@@ -98,7 +101,8 @@ impl Script for Scripted {
             self.after_loss.fetch_add(1, SeqCst);
             return fault(Fault::Lost, "the scripted device is lost".to_owned());
         }
-        if at >= self.lost_at.load(SeqCst) {
+        let bytes_per_row = layer.bytes / layer.rows.max(1) as u64;
+        if at >= self.lost_at.load(SeqCst) || bytes_per_row > self.lost_above.load(SeqCst) {
             self.is_lost.store(true, SeqCst);
             return fault(Fault::Lost, format!("the scripted device is lost at layer {at}"));
         }
@@ -110,7 +114,7 @@ impl Script for Scripted {
             return Ok(());
         }
         let batch = self.batches.fetch_add(1, SeqCst);
-        self.bytes_per_row.fetch_max(layer.bytes / layer.rows.max(1) as u64, SeqCst);
+        self.bytes_per_row.fetch_max(bytes_per_row, SeqCst);
         let once = self.out_of_memory_at.lock().contains(&batch);
         if once || layer.bytes > self.bytes.load(SeqCst) || layer.rows > self.rows.load(SeqCst) {
             self.refused.fetch_add(1, SeqCst);

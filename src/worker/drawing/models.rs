@@ -123,7 +123,7 @@ impl Drawing {
         };
         let failed = |error: CatalogueError| {
             let text = error.to_string();
-            self.not_loaded(placed.device, &text, |_| unavailable(error))
+            self.not_loaded(claimed, placed.device, &text, |_| unavailable(error))
         };
         read(acquired.map_err(failed)?, &self.metrics).await?.map_err(failed)
     }
@@ -131,7 +131,13 @@ impl Drawing {
     /// The outcome of a generation after something could not be loaded into the memory of a device. If the cause is not
     /// the device (neither too little memory nor a lost device), `other` makes the outcome from the error's text. A
     /// device that was lost during the load gets no more generations, and another device computes this generation.
-    pub(super) fn not_loaded(&self, device: usize, error: &str, other: impl FnOnce(String) -> Outcome) -> Outcome {
+    pub(super) fn not_loaded(
+        &self,
+        claimed: &Claimed,
+        device: usize,
+        error: &str,
+        other: impl FnOnce(String) -> Outcome,
+    ) -> Outcome {
         match Fault::of_text(error) {
             Fault::Call => other(error.to_owned()),
             // There may be enough memory later, when other generations have ended.
@@ -140,7 +146,7 @@ impl Drawing {
                 tracing::error!(device, "a device is lost: {error}");
                 self.devices.fail(device);
                 self.catalogue.unload_from(device);
-                Outcome::Released
+                claimed.device_lost(&format!("a device was lost: {error}"))
             }
         }
     }
