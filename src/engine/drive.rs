@@ -39,6 +39,7 @@ impl EngineThread {
                 max_rows: self.settings.max_rows,
                 slice_s: self.settings.slice.as_secs_f64(),
                 max_bytes: Settings::call_bytes(self.settings.max_bytes),
+                free: u64::MAX,
             },
             max_runs: self.settings.max_runs.get(),
             checkpoint_interval: self.settings.checkpoint_interval,
@@ -230,9 +231,10 @@ impl ActiveRuns {
         let (open, waiting): (Vec<usize>, Vec<WaitingCall>) = self.runs.iter().enumerate().filter_map(waiting).unzip();
         let paused: Vec<PausedBatch> = self.paused.iter().map(|batch| self.paused_batch(batch)).collect();
         let of_runs = |run: usize| open[run];
-        // Before a batch is formed, the memory of a device that has its own decides how many rows it takes.
-        let max_bytes = self.device.bytes_for_batch().unwrap_or(self.limits.max_bytes);
-        match choose(&waiting, &paused, BatchLimits { max_bytes, ..self.limits }) {
+        // A batch is formed only from waiting calls. Then the memory of a device that has its own decides, too, how
+        // many rows it takes.
+        let free = if waiting.is_empty() { None } else { self.device.bytes_for_batch() };
+        match choose(&waiting, &paused, BatchLimits { free: free.unwrap_or(u64::MAX), ..self.limits }) {
             Next::Begin { picks, charged } => Next::Begin {
                 picks: picks.into_iter().map(|pick| Pick { waiting: of_runs(pick.waiting), ..pick }).collect(),
                 charged: charged.map(of_runs),
@@ -293,7 +295,9 @@ impl ActiveRuns {
     fn advance(&mut self, mut batch: RunningBatch, payer: Option<u64>) {
         let slice = Duration::from_secs_f64(self.limits.slice_s);
         let before = batch.spent;
-        let Some(answers) = batch.advance(&self.device, slice, &self.clock) else {
+        let advanced = batch.advance(&self.device, slice, &self.clock);
+        self.metrics.offload_copied_bytes.with_label_values(&[self.device.name()]).inc_by(self.device.take_copied());
+        let Some(answers) = advanced else {
             let price = batch.account.slice((batch.spent - before).as_secs_f64(), self.pace.seconds(&batch.key, 1.0));
             self.charge(&batch, price, payer);
             self.paused.push(batch);

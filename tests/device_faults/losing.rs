@@ -170,12 +170,12 @@ async fn a_generation_that_ends_every_process_is_given_up() {
             script.lost_above.store(harmless, SeqCst);
             Process::start(&site, &[script]).await
         };
-        let process = start().await;
-        let guilty = process.accept(&poison()).await;
-        process.exit().await.unwrap_err();
+        // All are accepted before the one that ends the process.
         let process = start().await;
         let ids = process.accept_all(&requests).await;
+        let guilty = process.accept(&poison()).await;
         process.exit().await.unwrap_err();
+        start().await.exit().await.unwrap_err();
         let process = start().await;
         let failed = process.ended(&guilty).await;
         assert_eq!(failed["error"]["code"], "device_lost", "{failed}");

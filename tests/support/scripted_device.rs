@@ -42,12 +42,23 @@ pub struct Scripted {
     pub bytes_per_row: AtomicU64,
     /// The device's own memory in bytes, all of it free for a batch; `u64::MAX`: the device does not say.
     pub memory: AtomicU64,
+    /// Whether weights are in the device's own memory.
+    is_gpu: bool,
 }
 
 impl Scripted {
     /// A device without faults.
     pub fn new() -> Arc<Scripted> {
-        Arc::new(Scripted {
+        Arc::new(Scripted::plain())
+    }
+
+    /// A device without faults, with memory of its own.
+    pub fn gpu(memory: u64) -> Arc<Scripted> {
+        Arc::new(Scripted { memory: memory.into(), is_gpu: true, ..Scripted::plain() })
+    }
+
+    fn plain() -> Scripted {
+        Scripted {
             bytes: u64::MAX.into(),
             rows: usize::MAX.into(),
             out_of_memory_at: Mutex::default(),
@@ -62,7 +73,8 @@ impl Scripted {
             after_loss: 0.into(),
             bytes_per_row: 0.into(),
             memory: u64::MAX.into(),
-        })
+            is_gpu: false,
+        }
     }
 
     /// The device of this script, with one thread.
@@ -89,6 +101,10 @@ impl Scripted {
 }
 
 impl Script for Scripted {
+    fn is_gpu(&self) -> bool {
+        self.is_gpu
+    }
+
     fn memory(&self) -> Option<GpuMemory> {
         let total = self.memory.load(SeqCst);
         (total < u64::MAX).then_some(GpuMemory { total, free: total })
