@@ -118,7 +118,7 @@ impl Bench {
     /// Uses the default settings of the server, except `max_runs`.
     fn new() -> Bench {
         let config = Config::load(&Sources::default()).unwrap();
-        let settings = engine_settings(&config.engine, 1);
+        let settings = engine_settings(&config.engine, &Device::host(), 1);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(config.engine.threads).build().unwrap();
         let max_rows = settings.max_rows.get();
         let settings = engine::Settings { max_runs: NonZeroUsize::new(64).unwrap(), ..settings };

@@ -82,12 +82,14 @@ impl App {
     /// Those of [`App::build`].
     pub async fn build_on(config: Config, opened: Vec<Device>) -> Result<App> {
         let mut config = config;
+        let opened = offloading(&config, opened);
         let files = FileShares::of(open_files::raise_limit(), &config)?;
         // Computes the digest of the program now, before its file can be replaced.
         tokio::task::spawn_blocking(executable::digest);
         let metrics = Metrics::new();
         let catalogue = Arc::new(catalogue(&config, opened.clone())?.counted_in(metrics.clone()));
         catalogue.warn();
+        let as_set = config.engine.clone();
         if config.role.works() {
             let plan = MemoryPlan::of(&config, &catalogue);
             plan.warn();
@@ -150,9 +152,11 @@ impl App {
             keys: service.key_cache(),
         };
         let compute = config.role.works().then(|| {
-            let settings = engine_settings(&config.engine, opened.len());
             let one = |(index, device): (usize, &Device)| {
-                let (engine, thread) = engine::engine(device.clone(), settings.clone(), metrics.clone());
+                // The plan is for the memory of the host.
+                let settings = if device.own_bytes().is_some() { &as_set } else { &config.engine };
+                let settings = engine_settings(settings, device, opened.len());
+                let (engine, thread) = engine::engine(device.clone(), settings, metrics.clone());
                 let (devices, catalogue) = (devices.clone(), catalogue.clone());
                 (engine, thread.when_lost(move |_| device_lost(&devices, &catalogue, index)))
             };
@@ -193,6 +197,7 @@ impl App {
                 runs: TaskTracker::new(),
                 slots,
                 max_attempts: config.queue.max_attempts,
+                max_crashes: config.queue.max_crashes,
                 drain,
                 alone: AtomicBool::new(false),
             };
@@ -342,6 +347,16 @@ impl std::fmt::Debug for App {
     }
 }
 
+/// The devices, which offload if `models.offload` says so.
+fn offloading(config: &Config, devices: Vec<Device>) -> Vec<Device> {
+    let offload = config.models.offload;
+    let devices: Vec<Device> = devices.into_iter().map(|device| device.with_offload(offload)).collect();
+    if offload && config.role.works() && !devices.iter().any(Device::offloads) {
+        tracing::warn!("models.offload changes nothing: the devices compute in the memory of the host");
+    }
+    devices
+}
+
 /// Opens the catalogue of the settings, for these devices.
 pub fn catalogue(config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
     let models = &config.models;
@@ -353,15 +368,19 @@ pub fn catalogue(config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
     let bound = memory::control_nets(config.controlnets.max_bytes);
     let control_nets = ControlNets::open(&config.controlnets.dir)?.within(bound);
     let catalogue = catalogue.with_adapters(adapters).with_control_nets(control_nets);
-    Ok(catalogue.on(devices))
+    Ok(catalogue.on(devices).within_own(models.gpu_max_bytes, config.controlnets.max_bytes))
 }
 
-/// The settings of the engine of each of `devices` devices, which share the memory equally.
-pub fn engine_settings(config: &config::Engine, devices: usize) -> engine::Settings {
+/// The settings of the engine of `device`, one of `devices` devices, which share the memory equally. Activations on a
+/// device with memory of its own take memory of the host only if the settings bound them, because the engine asks such
+/// a device what is free.
+pub fn engine_settings(config: &config::Engine, device: &Device, devices: usize) -> engine::Settings {
+    let is_unbound = config.max_bytes == 0 && device.own_bytes().is_some();
+    let all = if is_unbound { u64::MAX } else { memory::bound(config.max_bytes) };
     engine::Settings {
         max_rows: config.max_rows,
         slice: Duration::from_millis(config.slice_ms),
-        max_bytes: memory::bound(config.max_bytes) / devices.max(1) as u64,
+        max_bytes: all / devices.max(1) as u64,
         max_runs: config.max_runs,
         text_cache_entries: config.text_cache_entries,
         checkpoint_interval: (config.checkpoint_interval_ms > 0)

@@ -34,10 +34,7 @@ use rayon::prelude::*;
 
 pub use crate::families::Plan;
 use crate::{
-    device::{Device, Precision},
-    generation::ModelCard,
-    metrics::Metrics,
-    models::prompt_tokenizers::PromptTokenizers,
+    device::Device, generation::ModelCard, metrics::Metrics, models::prompt_tokenizers::PromptTokenizers,
     pipelines::Model,
 };
 pub use adapters::Adapters;
@@ -163,10 +160,10 @@ impl Catalogue {
     pub fn standing_on(&self, name: &str, device: usize) -> Option<OnDevice> {
         let entry = self.entry(name)?;
         let device = self.devices.get(device)?;
-        let bytes = entry.usable().ok()?.size.bytes(device.precision());
+        let bytes = entry.usable().ok()?.bytes_on(device);
         let standing = self.shelf.standing(&on_device(&entry.key, device.name()));
         let is_there = matches!(standing, Standing::Ready | Standing::Loading);
-        Some(OnDevice { is_there, has_room: is_there || self.shelf.has_room(bytes) })
+        Some(OnDevice { is_there, has_room: is_there || self.shelf.has_room(device.name(), bytes) })
     }
 
     /// Unloads the models of the device with this index, which is lost, as soon as they are not in use.
@@ -200,11 +197,10 @@ impl Catalogue {
         self.entry(name)?.usable().err().map(str::to_owned)
     }
 
-    /// Bytes of memory that the model's weights take on the first device, loaded or not; `None` if the model is unknown
-    /// or cannot be used.
+    /// Bytes that the model's weights take in the memory of the first device, loaded or not; `None` if the model is
+    /// unknown or cannot be used.
     pub fn bytes(&self, name: &str) -> Option<u64> {
-        let precision = self.devices.first().map_or(Precision::F32, Device::precision);
-        self.entry(name)?.usable().ok().map(|usable| usable.size.bytes(precision))
+        self.entry(name)?.usable().ok().map(|usable| usable.bytes_on(&self.first_device()))
     }
 
     /// Notes for operators on how the model's files were read.
@@ -217,18 +213,20 @@ impl Catalogue {
         self.listed().note.clone()
     }
 
-    /// Checks that both models can be in memory at the same time.
+    /// Checks that both models can be in the memory of the device with this index at the same time.
     ///
     /// # Errors
-    /// Together they exceed `models.max_bytes`.
-    pub fn check_together(&self, name: &str, other: &str) -> Result<(), CatalogueError> {
+    /// Together they exceed the bound of models in this memory.
+    pub fn check_together(&self, device: usize, name: &str, other: &str) -> Result<(), CatalogueError> {
         let bytes = |name: &str| self.bytes(name).unwrap_or(0);
         let together = if name == other { bytes(name) } else { bytes(name).saturating_add(bytes(other)) };
-        let bound = self.shelf.bound();
+        let device = self.devices.get(device).cloned().unwrap_or_else(|| self.first_device());
+        let bound = self.shelf.bound_of(device.name());
         if together <= bound {
             return Ok(());
         }
-        let reason = format!("with {other:?} it takes {together} bytes, models.max_bytes is {bound}");
+        let setting = if device.has_own_memory() { "models.gpu_max_bytes" } else { "models.max_bytes" };
+        let reason = format!("with {other:?} it takes {together} bytes, {setting} is {bound}");
         Err(CatalogueError::Load { name: name.to_owned(), reason })
     }
 
@@ -297,19 +295,39 @@ impl Catalogue {
         self.devices.first().cloned().unwrap_or_default()
     }
 
-    /// Limits the memory of all loaded models together to `max_bytes`; 0 means no limit. A model that is larger than
-    /// this limit can still be loaded alone.
+    /// Limits the memory of all loaded models together in the memory of the host to `max_bytes`; 0 means no limit. A
+    /// model that is larger than this limit can still be loaded alone.
     pub fn within(self, max_bytes: u64) -> Catalogue {
         self.shelf.set_bound(if max_bytes == 0 { u64::MAX } else { max_bytes });
         self
     }
 
+    /// Limits the memory of models, and that of ControlNets, on each device with memory of its own, as
+    /// [`Catalogue::within`] does for the host. 0 means a part of what is free there now: five eighths for models, an
+    /// eighth for ControlNets. The rest is for activations, LoRAs, and copies of the driver.
+    pub fn within_own(self, models: u64, control_nets: u64) -> Catalogue {
+        for device in self.devices.iter().filter(|device| device.has_own_memory()) {
+            let eighth = device.own_memory().map(|memory| memory.free / 8);
+            let bound = |setting, eighths| match (setting, eighth) {
+                (0, Some(eighth)) => eighths * eighth,
+                (0, None) => u64::MAX,
+                (setting, _) => setting,
+            };
+            self.shelf.set_own_bound(device.name(), bound(models, 5));
+            self.control_nets().set_own_bound(device, bound(control_nets, 1));
+        }
+        self
+    }
+
     /// The most bytes that models and ControlNets take together in the memory of the host: all of them if they fit
-    /// their bounds, and at least the largest model. Devices of the CPU have a copy of a model each; GPUs have their
-    /// own memory.
+    /// their bounds, and at least the largest model. Devices of the CPU have a copy of a model each. GPUs have their
+    /// own memory; what each of them offloads of all models is in the memory of the host.
     pub fn most_bytes(&self) -> u64 {
-        if self.first_device().is_gpu() {
-            return 0;
+        if self.first_device().has_own_memory() {
+            let entries = self.listed();
+            let usable = || entries.models.values().filter_map(|entry| entry.usable().ok());
+            let of_device = |device| usable().map(move |usable| usable.offloaded_bytes(device));
+            return self.devices.iter().flat_map(of_device).fold(0, u64::saturating_add);
         }
         let sizes: Vec<u64> = self.names().iter().filter_map(|name| self.bytes(name)).collect();
         let all = sizes.iter().fold(0u64, |all, bytes| all.saturating_add(*bytes));
@@ -381,7 +399,7 @@ impl Catalogue {
         let entry = self.entry(name).ok_or_else(|| CatalogueError::Unknown(name.to_owned()))?;
         let failed = |reason: String| CatalogueError::Load { name: name.to_owned(), reason };
         let device = self.devices.get(device).cloned().unwrap_or_else(|| self.first_device());
-        let bytes = entry.usable().map_err(|reason| failed(reason.to_owned()))?.size.bytes(device.precision());
+        let bytes = entry.usable().map_err(|reason| failed(reason.to_owned()))?.bytes_on(&device);
         let shelf_key: Arc<str> = on_device(&entry.key, device.name()).into();
         match self.shelf.take(&shelf_key, bytes, held.map(|held| &*held.shelf_key)).await {
             Acquisition::Model(model) => Ok(Acquired::Ready(ModelLease::new(model, shelf_key, self.shelf.clone()))),

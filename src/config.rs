@@ -75,6 +75,10 @@ pub struct Models {
     pub default: String,
     /// 0 means no bound.
     pub max_bytes: u64,
+    /// 0 means a part of the GPU's free memory.
+    pub gpu_max_bytes: u64,
+    /// Whether text encoders and autoencoders stay in the memory of the host.
+    pub offload: bool,
     pub preload: Vec<String>,
     /// Seconds between two checks of the folders for changes; 0 means no such checks.
     pub poll_interval_s: u32,

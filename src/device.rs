@@ -8,7 +8,13 @@ mod gpu;
 mod precision;
 mod script;
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -44,6 +50,8 @@ pub struct Device {
     cores: Option<Arc<[usize]>>,
     /// The threads of the device; `None` means that rayon's current pool computes.
     pool: Option<Arc<ThreadPool>>,
+    /// If some networks are copied to the device for their calls: how many bytes were copied.
+    offload: Option<Arc<AtomicU64>>,
     /// In tests: decides which faults the device has.
     script: Option<Arc<dyn Script>>,
 }
@@ -80,9 +88,9 @@ impl Default for Device {
 impl Device {
     /// The CPU, with rayon's current thread pool.
     pub fn host() -> Device {
-        let (gpu, cores, pool, script) = (None, None, None, None);
+        let (gpu, cores, pool, offload, script) = (None, None, None, None, None);
         let (kernels, precision) = (Kernels::default(), Precision::F32);
-        Device { name: "cpu".into(), candle: HOST, kernels, precision, gpu, cores, pool, script }
+        Device { name: "cpu".into(), candle: HOST, kernels, precision, gpu, cores, pool, offload, script }
     }
 
     /// The CPU with a thread pool of its own, on all cores or pinned to `cores`. `threads` is the number of threads; 0
@@ -157,6 +165,13 @@ impl Device {
         Err(DeviceError::Precision { name: self.name.to_string(), precision, reason })
     }
 
+    /// The same device; with `offloads`, text encoders and autoencoders of models stay in the memory of the host and
+    /// are copied to the device for their calls. This changes nothing for the CPU, which has no other memory.
+    pub fn with_offload(self, offloads: bool) -> Device {
+        let offload = (offloads && self.has_own_memory()).then(Arc::default);
+        Device { offload, ..self }
+    }
+
     /// The same device under the control of a test: `script` decides before each layer whether the device computes it.
     pub fn with_script(self, script: Arc<dyn Script>) -> Device {
         Device { script: Some(script), ..self }
@@ -176,7 +191,29 @@ impl Device {
     /// The name of the memory that contains the tensors of the device. Devices with the same memory can share tensors:
     /// all CPU devices share `cpu`, and each GPU has its own.
     pub fn memory(&self) -> &str {
-        if self.gpu.is_some() { &self.name } else { "cpu" }
+        if self.has_own_memory() { &self.name } else { "cpu" }
+    }
+
+    /// Whether the device has memory of its own: a GPU, or a device that a test makes one.
+    pub fn has_own_memory(&self) -> bool {
+        self.is_gpu() || self.script.as_ref().is_some_and(|script| script.is_gpu())
+    }
+
+    /// Whether text encoders and autoencoders stay in the memory of the host; see [`Device::with_offload`].
+    pub fn offloads(&self) -> bool {
+        self.offload.is_some()
+    }
+
+    /// Counts bytes of weights that are copied to the device for a call.
+    pub fn note_copied(&self, bytes: u64) {
+        if let Some(copied) = &self.offload {
+            copied.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// The bytes that were counted since this method was called last.
+    pub fn take_copied(&self) -> u64 {
+        self.offload.as_ref().map_or(0, |copied| copied.swap(0, Ordering::Relaxed))
     }
 
     /// The device on which candle allocates tensors.
@@ -226,10 +263,16 @@ impl Device {
     }
 
     /// The memory that is free now on a device with memory of its own. `None` if it is unknown, and for the CPU, whose
-    /// memory is planned for the whole process.
+    /// memory is planned for the whole process. Asks the driver.
     pub fn own_memory(&self) -> Option<GpuMemory> {
         let scripted = self.script.as_ref().and_then(|script| script.memory());
         scripted.or_else(|| self.gpu.as_ref()?.memory_now())
+    }
+
+    /// Bytes of the device's own memory, used or not. `None` as for [`Device::own_memory`].
+    pub fn own_bytes(&self) -> Option<u64> {
+        let scripted = self.script.as_ref().and_then(|script| script.memory());
+        scripted.or_else(|| self.gpu.as_ref()?.memory).map(|memory| memory.total)
     }
 
     /// Bytes of the device's own memory that the activations of a batch may take now. On a GPU, some of the free memory

@@ -72,8 +72,8 @@ pub trait Observer: Send {
     /// Receives a preview of picture `index` after step `step`.
     fn preview(&mut self, index: u32, step: u32, frame: Frame);
     /// Receives the next portion of the run's log. Called after each [`Settings::checkpoint_interval`], after a large
-    /// amount of outputs, and before the run ends with [`Reason::Lost`] or [`RunError::Stopped`], so that another run
-    /// can resume the generation. If the observer returns the portion, the next portion begins with it.
+    /// amount of outputs, and before the run ends with [`Reason::Lost`], [`RunError::Stopped`] or
+    /// [`RunError::DeviceLost`], so that another run can resume the generation. If the observer returns the portion, the next portion begins with it.
     fn checkpoint(&mut self, _portion: Log) -> Option<Log> {
         None
     }
@@ -95,9 +95,13 @@ pub enum RunError {
     NotFinite { what: String, step: u32, steps: u32 },
     #[error("the pipeline panicked")]
     Panicked,
-    /// The engine stops, or its device is lost. Another run can resume the generation.
+    /// The engine stops, or its device is lost while it computes for others. Another run can resume the generation.
     #[error("the engine has stopped")]
     Stopped,
+    /// The device was lost while it computed for this run, which may be the cause. Another run can resume the
+    /// generation. The text names the device and its error.
+    #[error("{0}")]
+    DeviceLost(String),
 }
 
 /// Why a run was ended early.

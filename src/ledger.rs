@@ -179,6 +179,13 @@ pub enum Outcome {
         problem: Problem,
         delay: Duration,
     },
+    /// The device of the run was lost while it computed for this generation. This counts as a crash, not as an attempt.
+    /// The generation returns to the queue; after `max_crashes` crashes it is given up: it fails with `problem` and is
+    /// marked dead.
+    DeviceLost {
+        problem: Problem,
+        max_crashes: u32,
+    },
 }
 
 /// Filters of a list of generations.

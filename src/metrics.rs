@@ -57,6 +57,10 @@ pub struct Metrics {
     pub text_cache: IntCounterVec,
     /// Bytes of the weights of models that are in memory or being loaded.
     pub model_bytes: IntGauge,
+    /// Bytes of weights that were copied to each device for calls, because they are offloaded.
+    pub offload_copied_bytes: IntCounterVec,
+    /// The part of `model_bytes` in the memory of each device that has its own.
+    pub device_model_bytes: IntGaugeVec,
     /// Bytes of the weights of ControlNets that are in memory or being loaded.
     pub control_net_bytes: IntGauge,
     /// The most bytes that the process lets weights, generations and everything else take together.
@@ -167,6 +171,21 @@ impl Metrics {
             reaped: counter("latentd_reaped_total", "Generations taken back from workers that disappeared"),
             text_cache: counters("latentd_text_cache_total", "Text encodings, by cache hit or miss", &["result"]),
             model_bytes: gauge("latentd_model_bytes", "Bytes of model weights in memory or being loaded"),
+            offload_copied_bytes: counters(
+                "latentd_offload_copied_bytes_total",
+                "Bytes of weights that were copied from the memory of the host to a device for a call",
+                &["device"],
+            ),
+            device_model_bytes: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "latentd_device_model_bytes",
+                        "Bytes of model weights in memory or being loaded, by device with memory of its own",
+                    ),
+                    &["device"],
+                ),
+            ),
             control_net_bytes: gauge("latentd_control_net_bytes", "Bytes of ControlNets in memory or being loaded"),
             memory_plan_bytes: gauge(
                 "latentd_memory_plan_bytes",

@@ -18,6 +18,7 @@ pub mod latent_diffusion;
 mod layers;
 mod legacy;
 pub mod noisy_classifier;
+mod offload;
 pub mod pause;
 pub mod prompt_tokenizers;
 mod resample;

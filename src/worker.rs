@@ -55,6 +55,8 @@ pub struct Worker {
     pub slots: Slots,
     /// Maximum number of attempts of a generation.
     pub max_attempts: u32,
+    /// Number of crashes at which a generation is given up.
+    pub max_crashes: u32,
     /// The worker's name and lease time. The list of models is replaced at each claim.
     pub claimant: Claimant,
     pub leases: Leases,
@@ -121,7 +123,8 @@ impl Worker {
     fn start(self: &Arc<Self>, record: Record, lease: Lease) {
         let cancel = Cancel::default();
         self.live.begin(lease.clone(), cancel.clone());
-        let claimed = Claimed { record, lease, cancel, max_attempts: self.max_attempts };
+        let (max_attempts, max_crashes) = (self.max_attempts, self.max_crashes);
+        let claimed = Claimed { record, lease, cancel, max_attempts, max_crashes };
         let worker = self.clone();
         self.runs.spawn(async move {
             worker.work(claimed).await;

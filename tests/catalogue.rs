@@ -4,6 +4,8 @@
 mod bounds;
 #[path = "catalogue/families.rs"]
 mod families;
+#[path = "support/scripted_device.rs"]
+mod scripted_device;
 #[path = "catalogue/words.rs"]
 mod words;
 
@@ -23,6 +25,7 @@ use latentd::{
     pipelines::LatentDiffusion,
     service::CatalogueRules,
 };
+use scripted_device::Scripted;
 use serde_json::{Value, json};
 
 type AcquireResult = Result<Acquired, CatalogueError>;
@@ -181,6 +184,52 @@ fn a_model_on_two_devices_takes_its_memory_twice() {
     drop(ticket(on(0, "sd2")));
     assert_eq!([standing(0).0, standing(1).0], [true, false], "the unused copy is unloaded");
     drop(first);
+}
+
+/// Two GPUs with room for two models each: what one GPU holds and uses does not count for the other, nor for the host.
+#[test]
+fn each_gpu_unloads_its_own_least_recently_used_model() {
+    let (catalogue, metrics) = catalogue(&["sd1"]);
+    let sizes = ["sd1", "sd2", "sd1-inpaint"].map(|name| catalogue.bytes(name).unwrap());
+    let gpu = |name: &str| Scripted::gpu(1 << 40).device(name);
+    let catalogue = catalogue.on(vec![gpu("a"), gpu("b")]).within_own(sizes.iter().sum::<u64>() - 1, 0);
+    let on = |device: usize, name: &str| match poll_once(pin!(catalogue.acquire_on(device, name))) {
+        Poll::Ready(acquired) => acquired.unwrap(),
+        Poll::Pending => panic!("{name} waits on {device}"),
+    };
+    let standing = |device: usize| {
+        ["sd1", "sd2", "sd1-inpaint"].map(|name| {
+            let standing = catalogue.standing_on(name, device).unwrap();
+            (standing.is_there, standing.has_room)
+        })
+    };
+    let held = [0, 1].map(|device| ticket(Some(on(device, "sd1"))).read().unwrap());
+    drop(ticket(Some(on(0, "sd2"))).read().unwrap());
+    assert_eq!(standing(0), [(true, true), (true, true), (false, false)]);
+    assert_eq!(standing(1), [(true, true), (false, true), (false, true)], "the other GPU has room");
+    drop(held);
+    drop(on(0, "sd2"));
+    drop(ticket(Some(on(0, "sd1-inpaint"))).read().unwrap());
+    assert_eq!(standing(0).map(|(is_there, _)| is_there), [false, true, true]);
+    assert_eq!(standing(1).map(|(is_there, _)| is_there), [true, false, false]);
+    let told = ["a", "b"].map(|device| metrics.device_model_bytes.with_label_values(&[device]).get() as u64);
+    assert_eq!(told, [sizes[1] + sizes[2], sizes[0]]);
+    assert_eq!(metrics.model_bytes.get() as u64, sizes.iter().sum::<u64>());
+    let error = catalogue.check_together(0, "sd1", "sdxl").unwrap_err().to_string();
+    assert!(error.contains("models.gpu_max_bytes is"), "{error}");
+}
+
+/// By default the bound of a GPU is a part of what is free there when the server starts.
+#[test]
+fn a_gpu_without_a_setting_has_a_bound_by_its_free_memory() {
+    let (catalogue, _) = catalogue(&["sd1"]);
+    let bytes = catalogue.bytes("sd1").unwrap();
+    let standing = |memory: u64| {
+        let (catalogue, _) = self::catalogue(&["sd1"]);
+        let catalogue = catalogue.on(vec![Scripted::gpu(memory).device("a")]).within_own(0, 0);
+        catalogue.standing_on("sd1", 0).unwrap().has_room
+    };
+    assert_eq!([standing(8 * bytes / 5 + 8), standing(8 * bytes / 5 - 8)], [true, false]);
 }
 
 #[test]

@@ -105,6 +105,7 @@ macro_rules! conformance {
             crashing::generations_that_crashed_together_again_are_claimed_one_by_one,
             crashing::crashes_and_attempts_are_counted_separately,
             crashing::a_generation_is_dead_after_too_many_crashes,
+            crashing::a_lost_device_counts_as_a_crash_and_not_as_an_attempt,
             crashing::reviving_a_dead_generation_queues_it_again,
             crashing::only_dead_generations_are_revived,
             crashing::a_canceled_generation_is_never_dead,

@@ -41,9 +41,10 @@ fn open(name: &DeviceName, config: &Config) -> Result<Device, DeviceError> {
         config::Precision::F16 => Some(Precision::F16),
         config::Precision::Bf16 => Some(Precision::Bf16),
     };
+    let gpu = |device: Device| device.with_offload(config.models.offload).with_precision(precision);
     let cores = match name {
-        DeviceName::Cuda { index } => return Device::gpu(GpuKind::Cuda, *index)?.with_precision(precision),
-        DeviceName::Metal => return Device::gpu(GpuKind::Metal, 0)?.with_precision(precision),
+        DeviceName::Cuda { index } => return gpu(Device::gpu(GpuKind::Cuda, *index)?),
+        DeviceName::Metal => return gpu(Device::gpu(GpuKind::Metal, 0)?),
         DeviceName::Cpu { cores } => cores.clone(),
         // `auto` is the only entry of its list, which `found` has replaced.
         DeviceName::Auto => None,

@@ -1,6 +1,7 @@
 //! The memory of the process: its size, what is free, and how it is divided.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -88,7 +89,7 @@ impl HostMemory {
     fn below(root: &Path) -> HostMemory {
         let meminfo = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
         let machine = |key: &str| Some(1024 * number(&meminfo, key)?.strip_suffix("kB")?.trim().parse::<u64>().ok()?);
-        let groups: Vec<Group> = groups(root).iter().filter_map(|(path, names)| Group::read(path, names)).collect();
+        let groups: Vec<Group> = groups(root).iter().filter_map(|(path, names)| Group::read(path, *names)).collect();
         let total = groups.iter().map(|group| group.limit).chain(machine("MemTotal:")).min();
         let free = groups.iter().filter_map(Group::free).chain(machine("MemAvailable:")).min();
         HostMemory { total: total.unwrap_or(UNKNOWN), free }
@@ -100,35 +101,36 @@ fn number<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim)
 }
 
-/// The names of the files of control groups in version 2 or 1, and the prefix of the process's line in
-/// `/proc/self/cgroup`.
+/// The names of the files of control groups in version 2 or 1.
+#[derive(Clone, Copy)]
 struct Names {
-    root: &'static str,
     limit: &'static str,
     used: &'static str,
-    line: &'static str,
+    /// The name of the controller of memory in `/proc/self/cgroup`.
+    controller: &'static str,
 }
 
-static VERSIONS: [Names; 2] = [
-    Names { root: "sys/fs/cgroup", limit: "memory.max", used: "memory.current", line: "0::" },
-    Names {
-        root: "sys/fs/cgroup/memory",
-        limit: "memory.limit_in_bytes",
-        used: "memory.usage_in_bytes",
-        line: ":memory:",
-    },
-];
+const V2: Names = Names { limit: "memory.max", used: "memory.current", controller: "" };
+const V1: Names = Names { limit: "memory.limit_in_bytes", used: "memory.usage_in_bytes", controller: "memory" };
 
 /// The folders of the control groups that contain the process. In a container, the root is the container's group.
-fn groups(root: &Path) -> Vec<(PathBuf, &'static Names)> {
+fn groups(root: &Path) -> Vec<(PathBuf, Names)> {
     let own = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let folders = |names: &'static Names| {
-        let path = own.lines().find_map(|line| line.split_once(names.line)).map_or("", |(_, path)| path);
-        let path = Path::new(path.trim_start_matches('/')).to_owned();
-        let above: Vec<PathBuf> = path.ancestors().map(|part| root.join(names.root).join(part)).collect();
-        above.into_iter().map(move |folder| (folder, names))
+    // A line is NUMBER:CONTROLLERS:PATH. In version 1, several controllers can share a group: `cpuset,memory`.
+    let line = |controller: &str| {
+        let parts = own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+        parts.into_iter().find(|(controllers, _)| controllers.split(',').any(|name| name == controller))
     };
-    VERSIONS.iter().flat_map(folders).collect()
+    let folders = |names: Names, mount: &str, path: &str| {
+        let path = Path::new(path.trim_start_matches('/'));
+        let above = path.ancestors().map(|part| (root.join("sys/fs/cgroup").join(mount).join(part), names));
+        above.collect::<Vec<_>>()
+    };
+    let v2 = folders(V2, "", line(V2.controller).map_or("", |(_, path)| path));
+    let (controllers, path) = line(V1.controller).unwrap_or((V1.controller, ""));
+    // Most systems mount shared controllers under their joined names, with a link for each.
+    let mounts = BTreeSet::from([V1.controller, controllers]);
+    v2.into_iter().chain(mounts.into_iter().flat_map(|mount| folders(V1, mount, path))).collect()
 }
 
 /// The memory of a control group with a limit.
@@ -141,7 +143,7 @@ struct Group {
 
 impl Group {
     /// Without a limit, the file contains "max" or a number larger than any machine's memory.
-    fn read(folder: &Path, names: &Names) -> Option<Group> {
+    fn read(folder: &Path, names: Names) -> Option<Group> {
         let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
         let value = |name: &str| read(name)?.trim().parse::<u64>().ok();
         let stat = read("memory.stat").unwrap_or_default();
@@ -190,6 +192,11 @@ mod tests {
         write("proc/self/cgroup", "7:memory:/docker\n");
         write("sys/fs/cgroup/memory/docker/memory.limit_in_bytes", "300000\n");
         assert_eq!(memory().total, 300_000);
+        write("proc/self/cgroup", "9:cpu,cpuacct:/other\n7:cpuset,memory:/a:b\n");
+        write("sys/fs/cgroup/cpuset,memory/a:b/memory.limit_in_bytes", "200000\n");
+        assert_eq!(memory().total, 200_000, "controllers that share a group, without a link to it");
+        write("sys/fs/cgroup/memory/a:b/memory.limit_in_bytes", "100000\n");
+        assert_eq!(memory().total, 100_000);
         assert_eq!((bound(7), bound(0) > 0, control_nets(7), control_nets(0) > 0), (7, true, 7, true));
     }
 

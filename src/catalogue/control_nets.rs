@@ -109,6 +109,11 @@ impl ControlNets {
         self
     }
 
+    /// Gives the memory of a device another limit.
+    pub(super) fn set_own_bound(&self, device: &Device, max_bytes: u64) {
+        self.shelf.set_own_bound(device.memory(), max_bytes);
+    }
+
     /// Tells the memory of the networks in these metrics.
     pub(super) fn tell_in(&self, metrics: &Metrics) {
         self.shelf.set_gauge(metrics.control_net_bytes.clone());
@@ -118,13 +123,13 @@ impl ControlNets {
     pub fn most_bytes(&self, device: &Device) -> u64 {
         let all = self.entries.values().filter_map(|entry| entry.usable().ok());
         let bytes = all.map(|usable| usable.size.bytes(device.precision()));
-        bytes.fold(0, u64::saturating_add).min(self.shelf.bound())
+        bytes.fold(0, u64::saturating_add).min(self.shelf.bound(device.memory()))
     }
 
     /// Checks that all these networks can be in the memory of the device at the same time. The error is their bytes and
     /// the bound.
     pub fn check_together<'a>(&self, names: impl Iterator<Item = &'a str>, device: &Device) -> Result<(), (u64, u64)> {
-        let (bytes, bound) = (self.bytes_of(names, device), self.shelf.bound());
+        let (bytes, bound) = (self.bytes_of(names, device), self.shelf.bound(device.memory()));
         if bytes <= bound { Ok(()) } else { Err((bytes, bound)) }
     }
 
@@ -253,13 +258,13 @@ impl ControlNets {
     /// lease must name the network and be of the same device.
     ///
     /// # Errors
-    /// The name is unknown, or the files are missing, damaged or of another architecture. A later call tries again,
-    /// unless the files are at fault.
+    /// The name is unknown, the files have changed since the lease was taken, or they are missing, damaged or of
+    /// another architecture. A later call tries again, unless the files are at fault.
     pub fn load_in(&self, lease: &ControlLease, name: &str, device: &Device) -> Result<Arc<ControlNet>, String> {
         let entry = self.entries.get(name).ok_or_else(|| format!("the ControlNet {name:?} is not in the catalogue"))?;
         let failed = |reason: &str| format!("the ControlNet {name:?} cannot be loaded: {reason}");
         let Usable { folder, part, .. } = entry.usable().map_err(failed)?;
-        lease.0.get(&on_device(&entry.shelf_key(name), device.memory()), || {
+        let net = lease.0.get(&on_device(&entry.shelf_key(name), device.memory()), || {
             entry.check_unchanged().map_err(failed)?;
             ControlNet::load(folder, part, device).map_err(|error| {
                 let reason = error.to_string();
@@ -268,7 +273,8 @@ impl ControlNets {
                 }
                 failed(&reason)
             })
-        })
+        });
+        net.unwrap_or_else(|| Err(failed("its files have changed while the generation waited for memory")))
     }
 }
 

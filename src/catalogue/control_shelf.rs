@@ -23,6 +23,8 @@ pub(super) struct ControlShelf<T>(Arc<Mutex<State<T>>>);
 struct State<T> {
     /// Maximum bytes of the networks in one memory.
     bound: u64,
+    /// Memories with another maximum.
+    own_bounds: BTreeMap<String, u64>,
     /// Tells the bytes of all networks.
     gauge: Option<IntGauge>,
     /// By key and memory.
@@ -74,14 +76,20 @@ impl<T> Clone for ControlShelf<T> {
 impl<T> Default for ControlShelf<T> {
     /// Without a bound.
     fn default() -> Self {
-        let (nets, waiting) = (BTreeMap::new(), Vec::new());
-        ControlShelf(Arc::new(Mutex::new(State { bound: u64::MAX, gauge: None, nets, waiting, clock: 0 })))
+        let (own_bounds, nets, waiting) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        ControlShelf(Arc::new(Mutex::new(State { bound: u64::MAX, own_bounds, gauge: None, nets, waiting, clock: 0 })))
     }
 }
 
 impl<T> ControlShelf<T> {
-    pub fn bound(&self) -> u64 {
-        self.0.lock().bound
+    /// Maximum bytes of the networks in a memory.
+    pub fn bound(&self, memory: &str) -> u64 {
+        self.0.lock().bound_of(memory)
+    }
+
+    /// Gives a memory another maximum.
+    pub fn set_own_bound(&self, memory: &str, bound: u64) {
+        self.0.lock().own_bounds.insert(memory.to_owned(), bound);
     }
 
     pub fn set_bound(&self, bound: u64) {
@@ -124,17 +132,19 @@ impl<T> ControlShelf<T> {
 }
 
 impl<T> Lease<T> {
-    /// The network with this key, which the lease must name; `read` loads it if it is not in memory. Blocks meanwhile.
+    /// The network with this key; `read` loads it if it is not in memory. Blocks meanwhile. `None` if the lease does
+    /// not name the network, so that the network has no room: its files have changed since the lease was taken.
     ///
     /// # Errors
     /// The error of `read`. A later call tries again.
-    pub fn get<E>(&self, key: &str, read: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
-        let place = self.shelf.0.lock().nets.get(key).map(|place| place.net.clone()).unwrap_or_default();
+    pub fn get<E>(&self, key: &str, read: impl FnOnce() -> Result<T, E>) -> Option<Result<Arc<T>, E>> {
+        let is_named = self.wanted.iter().any(|wanted| wanted.key == key);
+        let place = self.shelf.0.lock().nets.get(key).filter(|_| is_named)?.net.clone();
         let mut net = place.lock();
-        match &*net {
+        Some(match &*net {
             Some(net) => Ok(net.clone()),
-            None => Ok(net.insert(Arc::new(read()?)).clone()),
-        }
+            None => read().map(|read| net.insert(Arc::new(read)).clone()),
+        })
     }
 }
 
@@ -160,7 +170,7 @@ impl<T> fmt::Debug for Lease<T> {
 
 impl<T> fmt::Debug for ControlShelf<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ControlShelf").field("bound", &self.bound()).finish_non_exhaustive()
+        f.debug_struct("ControlShelf").field("bound", &self.0.lock().bound).finish_non_exhaustive()
     }
 }
 
@@ -216,9 +226,14 @@ impl<T> State<T> {
         self.clock
     }
 
+    fn bound_of(&self, memory: &str) -> u64 {
+        self.own_bounds.get(memory).copied().unwrap_or(self.bound)
+    }
+
     /// Gives the networks room if there is enough, and returns the networks that are dropped for it.
     fn serve(&mut self, number: u64, wanted: &BTreeSet<Wanted>) -> Option<Vec<Place<T>>> {
         let memory = memory_of(wanted);
+        let bound = self.bound_of(memory);
         let before = |waiting: &&mut WaitingRequest| waiting.number < number && waiting.memory == memory;
         if self.waiting.iter_mut().filter(before).any(|waiting| waiting.overtaken >= OVERTAKINGS) {
             return None;
@@ -228,7 +243,7 @@ impl<T> State<T> {
         let needed: u64 = wanted.iter().map(|wanted| wanted.bytes).fold(0, u64::saturating_add);
         let others = self.nets.iter().filter(here).filter(|(key, place)| place.users > 0 && !is_wanted(key));
         let others = others.map(|(_, place)| place.bytes).fold(0, u64::saturating_add);
-        if others > 0 && others.saturating_add(needed) > self.bound {
+        if others > 0 && others.saturating_add(needed) > bound {
             return None;
         }
         let mut idle: Vec<(u64, String, u64)> = self
@@ -242,7 +257,7 @@ impl<T> State<T> {
         let mut all = idle.iter().map(|(.., bytes)| *bytes).fold(others.saturating_add(needed), u64::saturating_add);
         let mut gone = Vec::new();
         for (_, key, bytes) in idle {
-            if all <= self.bound {
+            if all <= bound {
                 break;
             }
             all = all.saturating_sub(bytes);
@@ -299,7 +314,7 @@ mod tests {
             fresh = true;
             Ok::<_, ()>(name.to_owned())
         });
-        assert_eq!(net.as_deref().map(String::as_str), Ok(name));
+        assert_eq!(net.unwrap().as_deref().map(String::as_str), Ok(name));
         fresh
     }
 
@@ -329,8 +344,19 @@ mod tests {
     fn a_failed_load_is_tried_again() {
         let shelf = shelf(10);
         let lease = take(&shelf, &[("a", 4)]).unwrap();
-        assert_eq!(lease.get(&on_device("a", "cpu"), || Err::<String, _>("broken")), Err("broken"));
+        assert_eq!(lease.get(&on_device("a", "cpu"), || Err::<String, _>("broken")), Some(Err("broken")));
         assert!(reads(&lease, "a"));
+    }
+
+    /// A reload gives a network with new files another key. The new files have no room in the old lease.
+    #[test]
+    fn a_lease_has_room_only_for_the_networks_that_it_names() {
+        let shelf = shelf(10);
+        let (old, _other) = (take(&shelf, &[("a", 4)]).unwrap(), take(&shelf, &[("b", 4)]).unwrap());
+        for other in ["b", "a, changed"] {
+            let net = old.get(&on_device(other, "cpu"), || -> Result<String, ()> { panic!("it is not read") });
+            assert!(net.is_none(), "{other}");
+        }
     }
 
     #[test]
@@ -356,8 +382,13 @@ mod tests {
     fn each_memory_has_the_whole_bound() {
         let shelf = shelf(10);
         let on = |memory| BTreeSet::from([Wanted { key: on_device("a", memory), bytes: 8 }]);
-        let _first = shelf.take(on("cuda:0")).now_or_never().unwrap();
+        let first = shelf.take(on("cuda:0")).now_or_never().unwrap();
         assert!(shelf.take(on("cuda:1")).now_or_never().is_some());
+        shelf.set_own_bound("cuda:0", 20);
+        let other = |memory| BTreeSet::from([Wanted { key: on_device("b", memory), bytes: 8 }]);
+        assert!(shelf.take(other("cuda:0")).now_or_never().is_some(), "or one of its own");
+        assert_eq!((shelf.bound("cuda:0"), shelf.bound("cuda:1")), (20, 10));
+        drop(first);
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use super::{
     listing::{Source, stamp as listing_stamp},
 };
 use crate::{
+    device::Device,
     families::{self, Description, Family, ModelSize, Outline},
     generation::ModelCard,
     weights::{ModelFolder, fingerprint, lora::Modules},
@@ -40,10 +41,34 @@ pub(super) struct Usable {
     pub card: Arc<ModelCard>,
     /// The memory that the weights take.
     pub size: ModelSize,
+    /// The parts of `size` that a device may offload; see [`Family::offloadable`].
+    pub offloadable: Vec<ModelSize>,
     /// Notes for operators on how the files were read.
     pub notes: Vec<String>,
     /// The sizes of the model's layers.
     pub outline: Box<dyn Outline>,
+}
+
+impl Usable {
+    /// Bytes of the weights that stay in the memory of a device.
+    pub fn bytes_on(&self, device: &Device) -> u64 {
+        self.size.bytes(device.precision()).saturating_sub(self.offloaded_bytes(device))
+    }
+
+    /// Bytes of the weights in the memory of the host, because the device offloads them.
+    pub fn offloaded_bytes(&self, device: &Device) -> u64 {
+        self.offloaded(device).fold(0, u64::saturating_add)
+    }
+
+    /// The most bytes of weights that are copied to the device at the same time, because it offloads them.
+    pub fn copied_bytes(&self, device: &Device) -> u64 {
+        self.offloaded(device).max().unwrap_or(0)
+    }
+
+    fn offloaded(&self, device: &Device) -> impl Iterator<Item = u64> {
+        let (precision, offloads) = (device.precision(), device.offloads());
+        self.offloadable.iter().filter(move |_| offloads).map(move |size| size.bytes(precision))
+    }
 }
 
 impl std::fmt::Debug for Usable {
@@ -86,7 +111,9 @@ impl Entry {
             let description = family.describe(name, &folder);
             let description = description.map_err(|error| Fault::of_card(&error, folder.told(&error)))?;
             let Description { card, size, notes, outline } = description;
-            Ok(Usable { folder, family, card: Arc::new(card), size, notes, outline })
+            let offloadable = family.offloadable(&folder);
+            let offloadable = offloadable.map_err(|error| Fault::of(&error, folder.told(&error)))?;
+            Ok(Usable { folder, family, card: Arc::new(card), size, offloadable, notes, outline })
         };
         // A file that causes a panic must not prevent other models from being served.
         let usable = catch_unwind(AssertUnwindSafe(look));

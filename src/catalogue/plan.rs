@@ -5,18 +5,25 @@ use crate::{
     device::Device,
     families::Plan,
     generation::{Job, Work},
-    models::demand::Demand,
 };
 
 /// Why no device has enough memory of its own for a generation: bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge {
-    /// Weights of the model and of the ControlNets.
-    pub weights: u64,
+    /// Weights of the model that are on the device at the same time.
+    pub model: u64,
+    /// Weights of the ControlNets.
+    pub control_nets: u64,
     /// Activations of one row of the largest call.
     pub call: u64,
     /// The memory of the largest device.
     pub memory: u64,
+}
+
+impl TooLarge {
+    fn bytes(&self) -> u64 {
+        self.model.saturating_add(self.control_nets).saturating_add(self.call)
+    }
 }
 
 impl Catalogue {
@@ -37,22 +44,23 @@ impl Catalogue {
     pub fn check_devices(&self, job: &Job, plan: Plan) -> Result<(), TooLarge> {
         let mut largest: Option<TooLarge> = None;
         for device in self.devices() {
-            let Some(memory) = device.own_memory() else { return Ok(()) };
-            let too_large = self.on_device(job, plan, device, memory.total);
-            if too_large.weights.saturating_add(too_large.call) <= memory.total {
+            let Some(memory) = device.own_bytes() else { return Ok(()) };
+            let too_large = self.on_device(job, plan, device, memory);
+            if too_large.bytes() <= memory {
                 return Ok(());
             }
-            largest = largest.filter(|other| other.memory >= memory.total).or(Some(too_large));
+            largest = largest.filter(|other| other.memory >= memory).or(Some(too_large));
         }
         largest.map_or(Ok(()), Err)
     }
 
     fn on_device(&self, job: &Job, plan: Plan, device: &Device, memory: u64) -> TooLarge {
         let Work::Draw(draw) = &job.work;
-        let model = self.entry(&job.model).and_then(|entry| Some(entry.usable().ok()?.size.bytes(device.precision())));
+        let entry = self.entry(&job.model);
+        let usable = entry.as_ref().and_then(|entry| entry.usable().ok());
+        let model = usable.map(|usable| usable.bytes_on(device).saturating_add(usable.copied_bytes(device)));
         let nets = draw.controls.iter().map(|control| control.model.as_str());
-        let weights = model.unwrap_or(0).saturating_add(self.control_nets().bytes_of(nets, device));
-        let call = Demand { work: 0.0, bytes: plan.call }.on(device, device.precision()).bytes;
-        TooLarge { weights, call, memory }
+        let (model, control_nets) = (model.unwrap_or(0), self.control_nets().bytes_of(nets, device));
+        TooLarge { model, control_nets, call: plan.call_on(device), memory }
     }
 }

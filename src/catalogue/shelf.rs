@@ -24,8 +24,10 @@ pub(super) struct Shelf(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// Maximum bytes of all models together.
+    /// Maximum bytes of all models together in the memory of the host.
     bound: u64,
+    /// The devices with memory of their own by name, each with the maximum bytes of all models in its memory.
+    own_bounds: BTreeMap<String, u64>,
     metrics: Metrics,
     /// By the key of the model with the device. A model that is missing here is cold: neither loaded nor being loaded.
     models: BTreeMap<String, Presence>,
@@ -84,6 +86,7 @@ impl Shelf {
     pub fn new() -> Shelf {
         Shelf(Mutex::new(State {
             bound: u64::MAX,
+            own_bounds: BTreeMap::new(),
             metrics: Metrics::new(),
             models: BTreeMap::new(),
             retired: BTreeSet::new(),
@@ -94,12 +97,24 @@ impl Shelf {
         }))
     }
 
+    /// The bound of models in the memory of the host.
     pub fn bound(&self) -> u64 {
         self.0.lock().bound
     }
 
+    /// The bound of models in the memory of this device.
+    pub fn bound_of(&self, device: &str) -> u64 {
+        let state = self.0.lock();
+        state.own_bounds.get(device).copied().unwrap_or(state.bound)
+    }
+
     pub fn set_bound(&self, bound: u64) {
         self.0.lock().bound = bound;
+    }
+
+    /// Gives a device with memory of its own a bound.
+    pub fn set_own_bound(&self, device: &str, bound: u64) {
+        self.0.lock().own_bounds.insert(device.to_owned(), bound);
     }
 
     pub fn set_metrics(&self, metrics: Metrics) {
@@ -135,10 +150,11 @@ impl Shelf {
         std::future::poll_fn(|context| request.poll(context)).await
     }
 
-    /// Whether a model of `bytes` bytes fits without unloading others.
-    pub fn has_room(&self, bytes: u64) -> bool {
+    /// Whether a model of `bytes` bytes fits the memory of this device without unloading others.
+    pub fn has_room(&self, device: &str, bytes: u64) -> bool {
         let state = self.0.lock();
-        state.bytes().saturating_add(bytes) <= state.bound
+        let memory = state.memory_of(device);
+        state.bytes(|other| other == memory).saturating_add(bytes) <= state.bound_of(memory)
     }
 
     /// Keeps only models with these keys, on all devices. Others are unloaded as soon as they are not in use.
@@ -296,7 +312,7 @@ impl State {
     /// Removes the models that must be unloaded for the requested one, and marks the requested model as being loaded,
     /// which reserves its room. `None`, without a change, if a model in use must be unloaded.
     fn make_room(&mut self, request: &ModelRequest<'_>) -> Option<Vec<Arc<Model>>> {
-        let (names, plan) = self.plan(request.bytes, request.beside);
+        let (names, plan) = self.plan(device_of(request.name), request.bytes, request.beside);
         if !plan.now {
             return None;
         }
@@ -314,28 +330,40 @@ impl State {
                 (None, Some(_)) => false,
                 _ => waiting.number < request.number,
             };
-            if !is_before || waiting.name == request.name {
+            let [memory, other] = [&waiting.name, request.name].map(|name| self.memory_of(device_of(name)));
+            if !is_before || waiting.name == request.name || memory != other {
                 return false;
             }
             if let Some(Presence::Loading { .. } | Presence::Ready { .. }) = self.models.get(&waiting.name) {
                 return false;
             }
-            let (names, plan) = self.plan(waiting.bytes, waiting.beside.as_deref());
+            let (names, plan) = self.plan(device_of(&waiting.name), waiting.bytes, waiting.beside.as_deref());
             let is_in_memory = self.models.get(request.name).is_some_and(|presence| presence.held().is_some());
             !is_in_memory || plan.unload.iter().any(|i| names[*i] == request.name)
         };
         (0..self.waiting.len()).filter(|i| delays(&self.waiting[*i])).collect()
     }
 
-    /// Plans how to make room for `bytes` bytes while the model `beside` stays. Indices in the plan refer to the
-    /// returned names.
-    fn plan(&self, bytes: u64, beside: Option<&str>) -> (Vec<String>, Plan) {
+    /// The memory of this device: its own, by its name, or that of the host, which has no name.
+    fn memory_of<'a>(&self, device: &'a str) -> &'a str {
+        if self.own_bounds.contains_key(device) { device } else { "" }
+    }
+
+    fn bound_of(&self, memory: &str) -> u64 {
+        self.own_bounds.get(memory).copied().unwrap_or(self.bound)
+    }
+
+    /// Plans how to make room for `bytes` bytes in the memory of this device while the model `beside` stays. Indices in
+    /// the plan refer to the returned names.
+    fn plan(&self, device: &str, bytes: u64, beside: Option<&str>) -> (Vec<String>, Plan) {
+        let memory = self.memory_of(device);
         let stays = beside.and_then(|name| self.models.get(name)?.held()).map_or(0, |held| held.bytes);
         let bytes = bytes.saturating_add(stays);
-        let others = self.models.iter().filter(|(name, _)| beside != Some(name.as_str()));
+        let here = self.models.iter().filter(|(name, _)| self.memory_of(device_of(name)) == memory);
+        let others = here.filter(|(name, _)| beside != Some(name.as_str()));
         let in_memory = others.filter_map(|(name, presence)| Some((name.clone(), presence.held()?)));
         let (names, held): (Vec<String>, Vec<Held>) = in_memory.unzip();
-        (names, plan(&held, bytes, self.bound))
+        (names, plan(&held, bytes, self.bound_of(memory)))
     }
 
     /// Removes the retired models that are not in use, and returns them so that they are dropped outside of the lock.
@@ -367,13 +395,20 @@ impl State {
         }
     }
 
-    /// Updates the metric of the memory that models take, including those being loaded.
+    /// Updates the metrics of the memory that models take, including those being loaded.
     fn tell(&self) {
-        self.metrics.model_bytes.set(i64::try_from(self.bytes()).unwrap_or(i64::MAX));
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.model_bytes.set(number(self.bytes(|_| true)));
+        for memory in self.own_bounds.keys() {
+            let bytes = self.bytes(|other| other == memory);
+            self.metrics.device_model_bytes.with_label_values(&[memory]).set(number(bytes));
+        }
     }
 
-    fn bytes(&self) -> u64 {
-        self.models.values().filter_map(Presence::held).fold(0, |sum, held| sum.saturating_add(held.bytes))
+    /// The bytes of all models in these memories.
+    fn bytes(&self, is_meant: impl Fn(&str) -> bool) -> u64 {
+        let here = self.models.iter().filter(|(key, _)| is_meant(self.memory_of(device_of(key))));
+        here.filter_map(|(_, presence)| presence.held()).fold(0, |sum, held| sum.saturating_add(held.bytes))
     }
 }
 

@@ -104,8 +104,8 @@ impl Generate {
         let refiner = draw.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
         let prepared = catalogue.prepare(job.clone(), inputs, model, refiner)?;
         let label = prepared.scheduler.label();
-        let settings = engine_settings(&config.engine, devices.len());
-        let device = devices.into_iter().next().unwrap_or_default();
+        let (count, device) = (devices.len(), devices.into_iter().next().unwrap_or_default());
+        let settings = engine_settings(&config.engine, &device, count);
         let (engine, thread) =
             engine::engine(device, engine::Settings { checkpoint_interval: None, ..settings }, Metrics::new());
         let (sender, ended) = mpsc::channel();

@@ -3,7 +3,7 @@
 use candle_core::DType;
 
 /// A type of floating-point numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// 32 bits.
     #[default]

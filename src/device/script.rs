@@ -12,6 +12,11 @@ pub trait Script: std::fmt::Debug + Send + Sync {
     /// The fault of the device, which ends the batch.
     fn before(&self, layer: Layer) -> Result<(), FaultError>;
 
+    /// Whether the device has memory of its own, as a GPU has. Always the same.
+    fn is_gpu(&self) -> bool {
+        false
+    }
+
     /// The memory of the device; `None` if the script does not say.
     fn memory(&self) -> Option<GpuMemory> {
         None

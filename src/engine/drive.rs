@@ -30,7 +30,7 @@ const IDLE: Duration = Duration::from_secs(10);
 
 impl EngineThread {
     /// Works until all handles are dropped or the device is lost. Runs that have not ended by then end with
-    /// [`RunError::Stopped`].
+    /// [`RunError::Stopped`], or with [`RunError::DeviceLost`] if the lost device was computing for them.
     pub fn run(mut self) {
         self.device.pin_current_thread();
         let mut active = ActiveRuns {
@@ -39,6 +39,7 @@ impl EngineThread {
                 max_rows: self.settings.max_rows,
                 slice_s: self.settings.slice.as_secs_f64(),
                 max_bytes: Settings::call_bytes(self.settings.max_bytes),
+                free: u64::MAX,
             },
             max_runs: self.settings.max_runs.get(),
             checkpoint_interval: self.settings.checkpoint_interval,
@@ -59,7 +60,7 @@ impl EngineThread {
                 active.compute();
             }
         }
-        if let Some(error) = &active.lost {
+        if let Some(Loss { error, .. }) = &active.lost {
             tracing::error!(device = self.device.name(), runs = active.runs.len(), "a device is lost: {error}");
             // This call comes before the observers learn that their runs have ended, so that no run is given to this
             // device again.
@@ -121,8 +122,17 @@ struct ActiveRuns {
     /// Batches that have begun and wait to continue. Each run has rows in at most one batch.
     paused: Vec<RunningBatch>,
     arrivals: u64,
-    /// The error by which the engine learned that the device is lost; `None` if it is not lost.
-    lost: Option<NetworkError>,
+    /// `None` while the device is not lost.
+    lost: Option<Loss>,
+}
+
+/// The loss of the device.
+struct Loss {
+    /// The error by which the engine learned of the loss.
+    error: NetworkError,
+    /// The arrival numbers of the runs for which the device was computing. A device computes nothing between two
+    /// slices, so one of these runs has caused the loss if any run has.
+    during: Vec<u64>,
 }
 
 impl ActiveRuns {
@@ -168,7 +178,7 @@ impl ActiveRuns {
             match ended {
                 // The recipe read an output from the device and learned that the device is lost.
                 Some(Err(RunError::Pipeline(PipelineError::Network(error)))) if error.fault == Fault::Lost => {
-                    self.lost = Some(error);
+                    self.lost = Some(Loss { error, during: vec![run.arrival] });
                     return;
                 }
                 Some(outcome) => self.runs.remove(index).end(outcome),
@@ -188,10 +198,16 @@ impl ActiveRuns {
 
     /// Ends all runs. Other runs can resume their generations.
     fn stop(self) {
-        let ActiveRuns { runs, paused, metrics, .. } = self;
+        let ActiveRuns { device, runs, paused, metrics, lost, .. } = self;
         // A batch keeps its model alive, so the batches are dropped before the runs end.
         drop(paused);
-        runs.into_iter().for_each(|run| run.release(&metrics));
+        for run in runs {
+            let loss = lost.as_ref().filter(|loss| loss.during.contains(&run.arrival));
+            let error = loss.map_or(RunError::Stopped, |loss| {
+                RunError::DeviceLost(format!("the device {} was lost: {}", device.name(), loss.error))
+            });
+            run.release(error, &metrics);
+        }
     }
 
     /// Computes what the policy chooses: a new batch, or the next slice of a paused one.
@@ -215,9 +231,10 @@ impl ActiveRuns {
         let (open, waiting): (Vec<usize>, Vec<WaitingCall>) = self.runs.iter().enumerate().filter_map(waiting).unzip();
         let paused: Vec<PausedBatch> = self.paused.iter().map(|batch| self.paused_batch(batch)).collect();
         let of_runs = |run: usize| open[run];
-        // Before a batch is formed, the memory of a device that has its own decides how many rows it takes.
-        let max_bytes = self.device.bytes_for_batch().unwrap_or(self.limits.max_bytes);
-        match choose(&waiting, &paused, BatchLimits { max_bytes, ..self.limits }) {
+        // A batch is formed only from waiting calls. Then the memory of a device that has its own decides, too, how
+        // many rows it takes.
+        let free = if waiting.is_empty() { None } else { self.device.bytes_for_batch() };
+        match choose(&waiting, &paused, BatchLimits { free: free.unwrap_or(u64::MAX), ..self.limits }) {
             Next::Begin { picks, charged } => Next::Begin {
                 picks: picks.into_iter().map(|pick| Pick { waiting: of_runs(pick.waiting), ..pick }).collect(),
                 charged: charged.map(of_runs),
@@ -278,7 +295,9 @@ impl ActiveRuns {
     fn advance(&mut self, mut batch: RunningBatch, payer: Option<u64>) {
         let slice = Duration::from_secs_f64(self.limits.slice_s);
         let before = batch.spent;
-        let Some(answers) = batch.advance(&self.device, slice, &self.clock) else {
+        let advanced = batch.advance(&self.device, slice, &self.clock);
+        self.metrics.offload_copied_bytes.with_label_values(&[self.device.name()]).inc_by(self.device.take_copied());
+        let Some(answers) = advanced else {
             let price = batch.account.slice((batch.spent - before).as_secs_f64(), self.pace.seconds(&batch.key, 1.0));
             self.charge(&batch, price, payer);
             self.paused.push(batch);
@@ -293,7 +312,10 @@ impl ActiveRuns {
                 tracing::warn!(%error, device, runs = batch.shares.len(), rows = batch.rows(), "a batch failed");
                 match error.fault {
                     Fault::OutOfMemory => self.make_fit(batch, &error),
-                    Fault::Lost => self.lost = Some(error),
+                    Fault::Lost => {
+                        let during = batch.shares.iter().map(|share| share.run).collect();
+                        self.lost = Some(Loss { error, during });
+                    }
                     Fault::Call => self.try_alone(batch, error),
                 }
             }

@@ -16,6 +16,9 @@ pub struct BatchLimits {
     /// Maximum bytes of activations of one batch, and of a long batch together with all paused batches. A batch of a
     /// single row may exceed the limit if it is not long or no batch is paused.
     pub max_bytes: u64,
+    /// Bytes of the device that are free now, beside the paused batches; `u64::MAX` if this is unknown. The activations
+    /// of a batch take at most this, except that a single row may exceed it if no batch is paused.
+    pub free: u64,
 }
 
 /// A network call that a run awaits, in the form that the policy needs.
@@ -128,12 +131,12 @@ impl Decoding {
 /// A batch takes at most one slice of time. A long batch pauses after each slice and waits for its next turn like the
 /// waiting calls. So the run with the least service waits for at most one slice.
 ///
-/// Memory has two limits. The activations of the paused batches and of a new long batch together fit `max_bytes`; if
-/// the first run's call would exceed this limit, the first paused batch gets the turn. The pictures that are being
-/// decoded have a limit of latent pixels for each `Lane`; if the first run's call begins to decode pictures for which
-/// its lane has no room, the turn goes to the first paused batch or run that is decoding pictures of that lane. The
-/// receiver is not charged for the turn, so it keeps its place. In later decisions, other runs that do not fit give it
-/// their turns too, so it ends soon.
+/// Memory has three limits. The activations of the paused batches and of a new long batch together fit `max_bytes`, and
+/// those of a new batch fit the free memory of the device; if the first run's call would exceed one of these limits,
+/// the first paused batch gets the turn. The pictures that are being decoded have a limit of latent pixels for each
+/// `Lane`; if the first run's call begins to decode pictures for which its lane has no room, the turn goes to the first
+/// paused batch or run that is decoding pictures of that lane. The receiver is not charged for the turn, so it keeps
+/// its place. In later decisions, other runs that do not fit give it their turns too, so it ends soon.
 ///
 /// The run that gives its turn away is charged for the slice. Otherwise it would stay first and give away all turns
 /// until that batch or run ends, and the runs behind it would wait.
@@ -181,6 +184,7 @@ pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimi
     let run = &waiting[head];
     let taken: u64 = paused.iter().map(|batch| batch.bytes).sum();
     let has_room = run.seconds <= limits.slice_s || taken.saturating_add(run.bytes) <= limits.max_bytes;
+    let has_room = has_room && run.bytes <= limits.free;
     if let (false, Some((batch, _))) = (has_room, next_paused) {
         return Next::Continue { batch, charged: Some(first) };
     }
@@ -189,7 +193,7 @@ pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimi
     let mut left = BatchSpace {
         rows: limits.max_rows.get().min(run.most_rows),
         seconds: limits.slice_s,
-        bytes: limits.max_bytes,
+        bytes: limits.max_bytes.min(limits.free),
         is_overdrawn: false,
     };
     let mut picks = Vec::new();

@@ -213,10 +213,10 @@ impl Active {
         slot.failure.is_some() || slot.pending_call.as_ref().is_none_or(|pending_call| pending_call.is_answered())
     }
 
-    /// Ends the run before it has results, because another run will resume the generation.
-    pub fn release(mut self, metrics: &Metrics) {
+    /// Ends the run with `error` before it has results, because another run will resume the generation.
+    pub fn release(mut self, error: RunError, metrics: &Metrics) {
         metrics.wasted_steps.with_label_values(&["lost"]).inc_by(self.give_up());
-        self.end(Err(RunError::Stopped));
+        self.end(Err(error));
     }
 
     /// Drops everything that the run holds, then notifies the observer.

@@ -1,6 +1,7 @@
 //! The work and the memory of a generation, estimated before it runs.
 
 use crate::{
+    device::{Device, Precision},
     diffusion::{BaseSchedule, SchedulerConfig, Stages},
     generation::{Draw, ModelCard, Source},
     models::demand::Demand,
@@ -13,8 +14,10 @@ pub struct Plan {
     pub cost: f64,
     /// The most bytes that the generation holds between its first step and its last picture.
     pub held: u64,
-    /// Bytes of the activations of the largest call, per row.
+    /// Bytes of the activations of the largest call, per row, if all networks compute in float32.
     pub call: u64,
+    /// The same of the largest call of a network that computes in float32 on every device.
+    pub float32_call: u64,
 }
 
 /// A function that returns the demand of one row of a ControlNet. It takes the name of the ControlNet, (h, w) of the
@@ -56,7 +59,24 @@ impl Plan {
         self.held.saturating_add(self.call)
     }
 
-    /// The plan of a generation with the network calls of `sampling`.
+    /// Bytes of the activations of the largest call, per row, on a device.
+    pub fn call_on(&self, device: &Device) -> u64 {
+        let on = |bytes, precision| Demand { work: 0.0, bytes }.on(device, precision).bytes;
+        on(self.call, device.precision()).max(on(self.float32_call, Precision::F32))
+    }
+
+    /// The part of the plan in the memory of the host. A device with memory of its own has the activations there.
+    pub fn on_host(self, device: &Device) -> Plan {
+        if device.has_own_memory() { Plan { call: 0, ..self } } else { self }
+    }
+
+    /// The same plan, if only calls of at most `float32_call` bytes are those of networks that compute in float32 on
+    /// every device.
+    pub fn with_float32_call(self, float32_call: u64) -> Plan {
+        Plan { float32_call, ..self }
+    }
+
+    /// The plan of a generation with the network calls of `sampling`, which compute in float32 on every device.
     pub fn of(draw: &Draw, sampling: SamplingDemand) -> Plan {
         let SamplingDemand { state, branches, calls, call, before, after } = sampling;
         let rows = draw.n as usize * branches;
@@ -71,7 +91,8 @@ impl Plan {
         // is in memory together with its file, which may have the same size.
         let inputs = draw.inputs().count() as u64 * 6 * pixels + original(draw);
         let held = n * (STATES * state + 2 * pixels) + rows * ROWS * state + log + inputs;
-        Plan { cost: work / 1e9, held, call: call.bytes.max(before.bytes).max(after.bytes) }
+        let call = call.bytes.max(before.bytes).max(after.bytes);
+        Plan { cost: work / 1e9, held, call, float32_call: call }
     }
 }
 
@@ -91,4 +112,45 @@ pub(super) fn calls(draw: &Draw, card: &ModelCard) -> usize {
         Stages::of(draw, base, None).ok()
     });
     stages.map_or(draw.steps as usize, |stages| stages.base.calls()).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        device::{FaultError, Layer, Script},
+        kernels::Kernels,
+    };
+
+    #[test]
+    fn a_call_in_float32_keeps_its_bytes_on_a_device_with_16_bits() {
+        let half = Device::host().with_kernels(Kernels::Reference).with_precision(Some(Precision::F16)).unwrap();
+        let plan = Plan { call: 100, float32_call: 100, ..Plan::default() };
+        assert_eq!((plan.call_on(&Device::host()), plan.call_on(&half)), (100, 100));
+        assert_eq!(plan.with_float32_call(0).call_on(&half), 50);
+        assert_eq!(plan.with_float32_call(80).call_on(&half), 80);
+        assert_eq!(plan.with_float32_call(80).call_on(&Device::host()), 100);
+    }
+
+    #[derive(Debug)]
+    struct OwnMemory;
+
+    impl Script for OwnMemory {
+        fn before(&self, _: Layer) -> Result<(), FaultError> {
+            Ok(())
+        }
+
+        fn is_gpu(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn activations_are_in_the_memory_of_the_host_only_on_a_cpu() {
+        let plan = Plan { held: 10, call: 100, ..Plan::default() };
+        assert_eq!(plan.on_host(&Device::host()).bytes(), 110);
+        assert_eq!(plan.on_host(&Device::host().with_script(Arc::new(OwnMemory))).bytes(), 10);
+    }
 }

@@ -96,4 +96,10 @@ impl Problem {
         let message = format!("a worker ended {times} times while it ran this generation");
         Problem { code: "worker_crashed".to_owned(), message, retryable: false }
     }
+
+    /// The problem of a generation whose device was lost, for the reason `why`, while it computed for this generation.
+    pub fn device_lost(why: &str) -> Problem {
+        let message = format!("{why}; devices or workers have failed too often while they ran this generation");
+        Problem { code: "device_lost".to_owned(), message, retryable: false }
+    }
 }

@@ -371,6 +371,7 @@ fn failed_row(code: &str) -> Row {
         "model_unavailable" => (StatusCode::INTERNAL_SERVER_ERROR, "model_unavailable", "The model cannot be loaded"),
         "out_of_memory" => (StatusCode::INTERNAL_SERVER_ERROR, "out_of_memory", "Out of memory"),
         "worker_crashed" => (StatusCode::INTERNAL_SERVER_ERROR, "worker_crashed", "The worker crashed"),
+        "device_lost" => (StatusCode::INTERNAL_SERVER_ERROR, "device_lost", "The device was lost"),
         "not_finite" => (StatusCode::INTERNAL_SERVER_ERROR, "not_finite", "The picture is not finite"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The generation failed"),
     }

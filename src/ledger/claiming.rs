@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     Claimant, Lease, Ledger, Outcome, Renewed, Result,
-    change::{COLUMNS, Change, Move, atomically, by_id, hex},
+    change::{COLUMNS, Change, Move, Step, atomically, by_id, hex},
     dialect::{Value, values},
     record::record,
     row::{Row, from_row},
@@ -70,6 +70,8 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
             if held.get::<i64>("fence")? != lease.fence || held.get::<String>("status")? != "running" {
                 return Ok(None);
             }
+            let is_crash = matches!(outcome, Outcome::DeviceLost { .. });
+            let crashes = held.get::<u32>("crash_count")?.saturating_add(is_crash.into());
             let to = match &outcome {
                 Outcome::Failed(problem) => Move::Failed(problem),
                 Outcome::Canceled => Move::Canceled,
@@ -81,8 +83,16 @@ pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
                 Outcome::Retry { problem, delay } => {
                     Move::Queued { delay: *delay, uncounted: 0, reason: &problem.code }
                 }
+                Outcome::DeviceLost { problem, max_crashes } if crashes >= *max_crashes => {
+                    Move::GivenUp(problem.clone())
+                }
+                Outcome::DeviceLost { problem, .. } => {
+                    Move::Queued { delay: Duration::ZERO, uncounted: 1, reason: &problem.code }
+                }
             };
-            record(&change.step(lease.id, to).await?).map(Some)
+            let step = Step { id: lease.id, crashes: is_crash.into(), to };
+            let row = change.set_state(&[step]).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
+            record(&row).map(Some)
         })
     }
 }

@@ -29,6 +29,11 @@ impl Demand {
         Demand { bytes: self.bytes / 4 * precision.bytes() * copies, ..self }
     }
 
+    /// The demand with `bytes` additional bytes in memory, such as weights that are copied for the call.
+    pub fn with_bytes(self, bytes: u64) -> Demand {
+        Demand { bytes: self.bytes + bytes, ..self }
+    }
+
     /// The demand with `floats` additional numbers in memory.
     pub(super) fn beside(self, floats: usize) -> Demand {
         Demand { bytes: self.bytes + bytes(floats), ..self }

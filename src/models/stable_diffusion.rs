@@ -1,6 +1,7 @@
 //! The networks of Stable Diffusion 1, 2 and XL, loaded from a folder of diffusers' `StableDiffusionPipeline` or of a
 //! related class.
 
+mod away;
 mod description;
 mod sizes;
 
@@ -16,7 +17,8 @@ use super::{
     autoencoder_tiny::AutoencoderTinyConfig,
     clip_text::ClipTextConfig,
     control_net::Residuals,
-    latent_diffusion::Spec,
+    latent_diffusion::{Part, Spec},
+    offload::OnDevice,
     prompt_tokenizers::PromptTokenizers,
     text_encoders::{Encoded, LearnedToken, LearnedTokens, TextEncoders, Tokens},
     unet2d_condition::{Conditions, UNet2DConditionConfig},
@@ -29,6 +31,7 @@ use crate::{
         textual_inversion::{TextualInversion, Vectors},
     },
 };
+use away::Away;
 pub use description::{CLASSES, XL_CLASSES};
 use description::{Description, VAE_TINY};
 pub use sizes::Sizes;
@@ -41,11 +44,14 @@ const STAGE_WORK: f64 = 1e9;
 /// The networks of a text-to-image pipeline on one device. They are immutable, so threads can share them.
 #[derive(Debug)]
 pub struct StableDiffusion {
+    /// Without weights if they are `away`.
     text: TextEncoders,
     unet: UNet2DConditionModel,
+    /// Without weights if they are `away`.
     vae: AutoencoderKl,
+    /// The weights of `text` and `vae`, if the device offloads them.
+    away: Option<Away>,
     vae_config: AutoencoderKlConfig,
-    vae_precision: Precision,
     vae_tiny: Option<(AutoencoderTiny, AutoencoderTinyConfig)>,
     scheduler_config: Map<String, Value>,
     spec: Spec,
@@ -73,13 +79,19 @@ impl StableDiffusion {
         let noted = |part: &str, weights: &Weights| {
             modules.lock().add(part, &weights.requested());
         };
+        let away = device.offloads().then(|| Away::load(folder, &text, &vae_config, (device, vae_precision), noted));
+        let away = away.transpose()?;
         let encoder = |(part, tokenizer, config): (&'static str, ClipTokenizer, ClipTextConfig)| {
             let build = |w: &Weights| {
                 let model = ClipTextModel::new(&config, w);
                 noted(part, w);
                 model
             };
-            Ok((tokenizer, network(folder, (part, "model"), (device, precision), as_it_is, build)?))
+            let model = match &away {
+                Some(_) => ClipTextModel::new(&config, &Weights::outline(part)),
+                None => network(folder, (part, "model"), (device, precision), as_it_is, build)?,
+            };
+            Ok((tokenizer, model))
         };
         let (encoders, (unet, vae)) = rayon::join(
             || text.into_par_iter().map(encoder).collect::<std::result::Result<Vec<_>, LoadError>>(),
@@ -92,9 +104,12 @@ impl StableDiffusion {
                             unet
                         })
                     },
-                    || {
-                        let on = (device, vae_precision);
-                        network(folder, ("vae", weights), on, current_name, |w| AutoencoderKl::new(&vae_config, w))
+                    || match &away {
+                        Some(_) => Ok(AutoencoderKl::new(&vae_config, &Weights::outline("vae"))),
+                        None => {
+                            let on = (device, vae_precision);
+                            network(folder, ("vae", weights), on, current_name, |w| AutoencoderKl::new(&vae_config, w))
+                        }
                     },
                 )
             },
@@ -110,19 +125,7 @@ impl StableDiffusion {
         };
         let device = device.clone();
         let modules = modules.into_inner();
-        Ok(Self {
-            modules,
-            text,
-            unet,
-            vae,
-            vae_config,
-            vae_precision,
-            vae_tiny,
-            scheduler_config,
-            spec,
-            sizes,
-            device,
-        })
+        Ok(Self { modules, text, unet, vae, away, vae_config, vae_tiny, scheduler_config, spec, sizes, device })
     }
 
     /// Whether the autoencoder stays in float32 if the other networks have 16 bits.
@@ -211,11 +214,29 @@ impl StableDiffusion {
     /// B prompts → hidden states (B, L, D) and, if the U-Net takes them, vectors of whole prompts (B, P). The hidden
     /// states skip the last `clip_skip` layers of each encoder.
     pub async fn encode_text(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
-        self.text.encode(prompts, clip_skip).await
+        let Some(away) = &self.away else { return self.text.encode(prompts, clip_skip).await };
+        let models = away.text()?;
+        let models: Vec<&ClipTextModel> = models.iter().map(|model| &**model).collect();
+        self.text.encode_with(&models, prompts, clip_skip).await
+    }
+
+    /// Removes the copies of offloaded networks from the device.
+    pub fn send_back(&self) {
+        self.away.iter().for_each(Away::send_back);
+    }
+
+    /// Bytes of the weights that a call copies to the device, because they are offloaded.
+    pub fn copied_bytes(&self, part: Part) -> u64 {
+        self.away.as_ref().map_or(0, |away| away.bytes(part))
+    }
+
+    fn vae(&self) -> Result<OnDevice<'_, AutoencoderKl>> {
+        self.away.as_ref().map_or_else(|| Ok(OnDevice::Own(&self.vae)), Away::vae)
     }
 
     /// sample (B, C, h, w) → the prediction of the U-Net, (B, C_out, h, w)
     pub async fn denoise(&self, sample: &Tensor, conditions: &Conditions<'_>, control: &Residuals) -> Result<Tensor> {
+        self.send_back();
         self.unet.forward(&sample.to_device(self.device.candle())?, conditions, control).await
     }
 
@@ -227,6 +248,7 @@ impl StableDiffusion {
         conditions: &Conditions<'_>,
         control: &Residuals,
     ) -> Result<(Tensor, Tensor)> {
+        self.send_back();
         self.unet.forward_keeping(&sample.to_device(self.device.candle())?, conditions, control).await
     }
 
@@ -238,12 +260,13 @@ impl StableDiffusion {
         conditions: &Conditions<'_>,
         features: &Tensor,
     ) -> Result<Tensor> {
+        self.send_back();
         self.unet.forward_shallow(&sample.to_device(self.device.candle())?, conditions, features).await
     }
 
     /// pixels (B, 3, H, W) in [-1, 1] → moments of latents (B, C, h, w), not yet scaled for the U-Net
     pub async fn encode(&self, pixels: &Tensor) -> Result<Moments> {
-        self.vae.encode(&pixels.to_device(self.device.candle())?).await
+        self.vae()?.encode(&pixels.to_device(self.device.candle())?).await
     }
 
     /// Latents for the U-Net are the autoencoder's latents times this factor.
@@ -253,7 +276,7 @@ impl StableDiffusion {
 
     /// latents (B, C, h, w) as the sampler returns them → pixels (B, 3, H, W), roughly in [-1, 1]
     pub async fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        self.vae.decode(&self.unscaled(latents)?).await
+        self.vae()?.decode(&self.unscaled(latents)?).await
     }
 
     /// The tiles in which latents of (h, w) are decoded.
@@ -270,7 +293,7 @@ impl StableDiffusion {
     /// the output of the stage before it, and the last stage returns pixels (B, H, W, 3), roughly in [-1, 1].
     pub async fn decode_stage(&self, stage: &Stage, x: &Tensor) -> Result<Tensor> {
         let x = if stage.layers.start == 0 { self.unscaled(x)? } else { x.clone() };
-        self.vae.decode_layers(stage.layers.clone(), x).await
+        self.vae()?.decode_layers(stage.layers.clone(), x).await
     }
 
     /// Converts the U-Net's latents to the autoencoder's latents.
@@ -314,11 +337,6 @@ impl StableDiffusion {
     /// `scheduler/scheduler_config.json` with its `_class_name`, after the pipeline's corrections of old files.
     pub fn scheduler_config(&self) -> &Map<String, Value> {
         &self.scheduler_config
-    }
-
-    /// The precision of the autoencoder.
-    pub fn vae_precision(&self) -> Precision {
-        self.vae_precision
     }
 
     /// The device on which the networks compute.

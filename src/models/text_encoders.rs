@@ -169,10 +169,21 @@ impl TextEncoders {
 
     /// Encodes prompts. The hidden states skip the last `clip_skip` layers of each encoder.
     pub async fn encode(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
+        let models: Vec<&ClipTextModel> = self.encoders.iter().map(|(_, model)| model).collect();
+        self.encode_with(&models, prompts, clip_skip).await
+    }
+
+    /// As [`TextEncoders::encode`], with these models in place of the encoders' own.
+    pub(super) async fn encode_with(
+        &self,
+        models: &[&ClipTextModel],
+        prompts: &[Tokens],
+        clip_skip: usize,
+    ) -> Result<Encoded> {
         let adapters = RowAdapters::of(prompts.iter().map(|prompt| &prompt.adapters));
-        let mut hidden = Vec::with_capacity(self.encoders.len());
+        let mut hidden = Vec::with_capacity(models.len());
         let mut pooled = None;
-        for (i, (_, model)) in self.encoders.iter().enumerate() {
+        for (i, model) in models.iter().enumerate() {
             let learned: Vec<_> = prompts.iter().map(|prompt| prompt.learned.vectors(i)).collect();
             let rows = prompts.iter().zip(&learned).map(|(prompt, learned)| {
                 let Some(ids) = prompt.ids.get(i) else { candle_core::bail!("no ids for text encoder {i}") };

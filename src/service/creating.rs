@@ -230,11 +230,22 @@ impl Service {
             self.0.catalogue.plan(&Job { work, ..job.clone() }).unwrap_or_default()
         };
         let (whole, bound) = (plan(draw.n), self.0.accept_policy.max_bytes);
-        self.0.catalogue.check_devices(job, whole).map_err(|TooLarge { weights, call, memory }| {
-            let takes = format!("one row of its largest network call takes {} MiB", mib(call));
-            let beside = format!("beside {} MiB of weights, and the GPU has {} MiB", mib(weights), mib(memory));
-            refused(size_field, format!("must be smaller: {takes} {beside}"))
+        self.0.catalogue.check_devices(job, whole).map_err(|TooLarge { model, control_nets, call, memory }| {
+            let has = format!("the largest GPU has {} MiB", mib(memory));
+            let weights = model.saturating_add(control_nets);
+            if model > memory {
+                refused("model", format!("must be smaller: its weights take {} MiB, and {has}", mib(model)))
+            } else if weights > memory {
+                let takes = format!("they take {} MiB beside a model of {} MiB", mib(control_nets), mib(model));
+                refused("controls", format!("must be fewer: {takes}, and {has}"))
+            } else {
+                let takes = format!("one row of its largest network call takes {} MiB", mib(call));
+                let beside = format!("beside {} MiB of weights", mib(weights));
+                refused(size_field, format!("must be smaller: {takes} {beside}, and {has}"))
+            }
         })?;
+        let plan = |n| plan(n).on_host(&device);
+        let whole = whole.on_host(&device);
         let fits = |plan: Plan| bound.is_none_or(|bound| plan.bytes() <= bound);
         if fits(whole) {
             return Ok(whole);

@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     fn plan(held: u64, call: u64) -> Plan {
-        Plan { cost: 1.0, held, call }
+        Plan { cost: 1.0, held, call, float32_call: call }
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn the_work_until_there_is_room_is_that_of_all_before() {
         let memory = Memory::new(100, 1);
-        let of = |cost, held| Plan { cost, held, call: 0 };
+        let of = |cost, held| Plan { cost, held, call: 0, float32_call: 0 };
         let take = |plan| memory.take(0, plan).now_or_never();
         assert_eq!(memory.until_room(of(1.0, 90)), 0.0);
         let _large = take(of(8.0, 60)).unwrap();
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn a_free_device_has_room() {
         let memory = Memory::new(100, 2);
-        let of = |cost, held, call| Plan { cost, held, call };
+        let of = |cost, held, call| Plan { cost, held, call, float32_call: call };
         let _first = memory.take(0, of(9.0, 10, 45)).now_or_never().unwrap();
         assert_eq!(memory.until_room(of(1.0, 95, 0)), 9.0, "on neither of them");
         assert_eq!(memory.until_room(of(1.0, 5, 40)), 0.0);

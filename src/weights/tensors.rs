@@ -48,7 +48,12 @@ struct Source {
     report: Mutex<BuildReport>,
     /// Whether numbers are read; otherwise, only names, shapes and types are compared.
     reads: bool,
+    /// The tensors in the memory of the host that were requested so far; `None` if they are not kept.
+    kept: Option<Mutex<HashMap<KeptTensor, Tensor>>>,
 }
+
+/// The name of a tensor that is kept, with its form in memory.
+type KeptTensor = (String, LayOut, Precision);
 
 /// A tensor of a file, or a part of such a tensor.
 #[derive(Clone, Debug)]
@@ -163,8 +168,36 @@ impl Weights {
         let zero = Tensor::zeros((), DType::F32, device.candle())?;
         let component = component.to_owned();
         let report = Mutex::default();
-        let source = Arc::new(Source { component, device: device.clone(), zero, files, entries, report, reads: true });
+        let (device, reads, kept) = (device.clone(), true, None);
+        let source = Arc::new(Source { component, device, zero, files, entries, report, reads, kept });
         Ok(Self { source, prefix: String::new(), note: None, precision: Precision::F32 })
+    }
+
+    /// The same weights, which keep each tensor that is requested in the memory of the host.
+    pub fn kept(self) -> Self {
+        // If another clone of these weights exists, nothing is kept, and `again` fails.
+        let keeping = |source| Arc::new(Source { kept: Some(Mutex::default()), ..source });
+        Self { source: Arc::try_unwrap(self.source).map_or_else(|shared| shared, keeping), ..self }
+    }
+
+    /// As [`Weights::finish`]; returns the tensors that were kept, without the files.
+    ///
+    /// # Errors
+    /// Those of [`Weights::finish`].
+    pub fn finish_kept(self) -> Result<Self, LoadError> {
+        self.check_finished()?;
+        let closed = |source| Arc::new(Source { files: Vec::new(), ..source });
+        Ok(Self { source: Arc::try_unwrap(self.source).map_or_else(|shared| shared, closed), ..self })
+    }
+
+    /// Builds a network again from the tensors that were kept.
+    ///
+    /// # Errors
+    /// A tensor was not requested before, or cannot be copied to the device.
+    pub fn again<N>(&self, build: impl FnOnce(&Self) -> N) -> Result<N, LoadError> {
+        *self.report() = BuildReport::default();
+        let network = build(self);
+        self.report().failed.take().map_or(Ok(network), Err)
     }
 
     /// The same weights, in which tensors have this precision.
@@ -247,6 +280,10 @@ impl Weights {
     /// Lists every tensor that is missing, unused, of the wrong shape or not a float; or a file cannot be read or has
     /// changed.
     pub fn finish(self) -> Result<(), LoadError> {
+        self.check_finished()
+    }
+
+    fn check_finished(&self) -> Result<(), LoadError> {
         let mut report = std::mem::take(&mut *self.report());
         if let Some(error) = report.failed {
             return Err(error);
@@ -267,13 +304,32 @@ impl Weights {
     }
 
     fn get(&self, name: &str, expected: &[usize], laid_out: &[usize], how: LayOut) -> Tensor {
-        let tensor = self.values(self.name(name), expected, how).and_then(|values| {
-            // Converted on the host, so that a GPU needs no memory for float32.
-            let made = Tensor::from_vec(values, laid_out, &HOST).and_then(|made| made.to_dtype(self.precision.dtype()));
-            let made = made.and_then(|made| made.to_device(self.source.device.candle()));
+        let tensor = self.on_host(self.name(name), expected, laid_out, how).and_then(|made| {
+            let made = made.to_device(self.source.device.candle());
             made.map_err(|error| self.fail(error.into())).ok()
         });
         tensor.unwrap_or_else(|| self.zeros(laid_out))
+    }
+
+    /// The tensor in the memory of the host: kept, or read from a file.
+    fn on_host(&self, name: String, expected: &[usize], laid_out: &[usize], how: LayOut) -> Option<Tensor> {
+        let key = (name, how, self.precision);
+        let Some(kept) = &self.source.kept else { return self.read(key.0, expected, laid_out, how) };
+        let known = kept.lock().get(&key).cloned();
+        let made = known.or_else(|| {
+            let made = self.read(key.0.clone(), expected, laid_out, how)?;
+            kept.lock().insert(key, made.clone());
+            Some(made)
+        })?;
+        self.source.device.note_copied((made.elem_count() * made.dtype().size_in_bytes()) as u64);
+        Some(made)
+    }
+
+    fn read(&self, name: String, expected: &[usize], laid_out: &[usize], how: LayOut) -> Option<Tensor> {
+        let values = self.values(name, expected, how)?;
+        // Converted on the host, so that a GPU needs no memory for float32.
+        let made = Tensor::from_vec(values, laid_out, &HOST).and_then(|made| made.to_dtype(self.precision.dtype()));
+        made.map_err(|error| self.fail(error.into())).ok()
     }
 
     fn values(&self, name: String, expected: &[usize], how: LayOut) -> Option<Vec<f32>> {
@@ -294,7 +350,11 @@ impl Weights {
             return None;
         }
         // The report is not locked here, so that several threads can read tensors at the same time.
-        let (path, file) = &self.source.files[entry.file];
+        let Some((path, file)) = self.source.files.get(entry.file) else {
+            let (path, reason) = (self.source.component.clone(), "was not kept in memory".to_owned());
+            self.fail(LoadError::BadKey { path, key: name, reason });
+            return None;
+        };
         let bytes = match file.read(entry.bytes.clone()) {
             Ok(bytes) => bytes,
             Err(source) => {
@@ -333,7 +393,7 @@ impl fmt::Debug for Weights {
 }
 
 /// The order of a tensor's numbers in memory.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum LayOut {
     AsStored,
     /// Stored as (outputs, inputs, places), laid out as (places, inputs, outputs).

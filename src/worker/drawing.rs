@@ -110,6 +110,10 @@ impl Drawing {
             Refused::Stopped(_) => Outcome::Released,
         })?;
 
+        let early = |error: RunError| match error {
+            RunError::DeviceLost(why) => claimed.device_lost(&why),
+            error => ended_early(error, draw),
+        };
         let outcome = loop {
             tokio::select! {
                 Some(portion) = recorded.recv() => {
@@ -119,8 +123,8 @@ impl Drawing {
                     tokio::select! {
                         () = &mut appended => {}
                         ended = &mut outcome => {
-                            let ended = ended.unwrap_or(Err(RunError::Stopped)).map_err(|error| ended_early(error, draw));
-                            if let Err(Outcome::Released) = ended {
+                            let ended = ended.unwrap_or(Err(RunError::Stopped)).map_err(early);
+                            if let Err(Outcome::Released | Outcome::DeviceLost { .. }) = ended {
                                 appended.await;
                             }
                             break ended;
@@ -128,12 +132,10 @@ impl Drawing {
                     }
                 }
                 Some(preview) = frames_to_show.recv() => publish(claimed, draw, tell, preview).await,
-                outcome = &mut outcome => {
-                    break outcome.unwrap_or(Err(RunError::Stopped)).map_err(|error| ended_early(error, draw));
-                }
+                outcome = &mut outcome => break outcome.unwrap_or(Err(RunError::Stopped)).map_err(early),
             }
         };
-        if let Err(Outcome::Released) = outcome {
+        if let Err(Outcome::Released | Outcome::DeviceLost { .. }) = outcome {
             // The observer was dropped, and with it the sender, so this loop ends.
             while let Some(portion) = recorded.recv().await {
                 log.append(portion).await;
@@ -158,7 +160,7 @@ async fn publish(claimed: &Claimed, draw: &Draw, tell: &RunReporter, preview: Pr
 fn ended_early(error: RunError, draw: &Draw) -> Outcome {
     match error {
         RunError::Canceled(Reason::Canceled | Reason::Disconnected) => Outcome::Canceled,
-        RunError::Canceled(Reason::Lost) | RunError::Stopped => Outcome::Released,
+        RunError::Canceled(Reason::Lost) | RunError::Stopped | RunError::DeviceLost(_) => Outcome::Released,
         RunError::Canceled(Reason::TimedOut) => {
             failed("run_timeout", "the generation took longer than run_timeout_s allows".to_owned(), false)
         }

@@ -35,6 +35,8 @@ pub struct Claimed {
     pub cancel: Cancel,
     /// Maximum number of attempts of a generation.
     pub max_attempts: u32,
+    /// Number of crashes at which a generation is given up.
+    pub max_crashes: u32,
 }
 
 impl Claimed {
@@ -51,6 +53,11 @@ impl Claimed {
             return Outcome::Failed(problem);
         }
         Outcome::Retry { problem, delay: Duration::from_secs(1 << attempt.saturating_sub(1).min(6)) }
+    }
+
+    /// The outcome after the device of the run was lost, for the reason `why`, while it worked for this generation.
+    pub fn device_lost(&self, why: &str) -> Outcome {
+        Outcome::DeviceLost { problem: Problem::device_lost(why), max_crashes: self.max_crashes }
     }
 }
 

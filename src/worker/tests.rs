@@ -82,6 +82,7 @@ impl House {
             runs: TaskTracker::new(),
             slots: Slots::new(4),
             max_attempts: 3,
+            max_crashes: 3,
             claimant: Claimant { worker: "one".to_owned(), lease: HOUR, models: Vec::new(), alone_from: 2 },
             leases: Leases::new(None),
             heartbeat: HOUR,

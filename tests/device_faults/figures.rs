@@ -1,5 +1,7 @@
 //! What an experiment counts, and what must hold after it.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::process::Process;
@@ -9,7 +11,8 @@ pub struct Figures {
     runs: usize,
     lost: usize,
     neighbors_failed: usize,
-    splits: f64,
+    /// Batches split, by the number of the process.
+    splits: BTreeMap<usize, f64>,
     notes: Vec<String>,
 }
 
@@ -32,7 +35,8 @@ impl Figures {
             }
             all.push(generation);
         }
-        self.splits = process.metric("latentd_out_of_memory_splits_total", "").await;
+        // A process counts from its start, and an experiment may have several processes.
+        self.splits.insert(process.number, process.metric("latentd_out_of_memory_splits_total", "").await);
         all
     }
 
@@ -43,6 +47,7 @@ impl Figures {
     /// Prints the figures. Nothing may be lost, and no neighbor may have failed.
     pub fn verdict(&self, name: &str) {
         let Figures { runs, lost, neighbors_failed, splits, notes } = self;
+        let splits: f64 = splits.values().sum();
         let notes: String = notes.iter().map(|note| format!(", {note}")).collect();
         println!(
             "{name}: {runs} runs, {lost} lost, {neighbors_failed} neighbors failed, {splits} batches split{notes}"

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     figures::Figures,
@@ -104,4 +104,84 @@ async fn another_replica_takes_over_from_one_whose_device_is_lost() {
     figures.note(format!("{} rows replayed", second.metric("latentd_replayed_steps_total", "").await));
     figures.verdict("the device of one of two replicas lost, PostgreSQL");
     second.stop().await.unwrap();
+}
+
+/// A generation whose rows take more memory than those of [`requests`], by which scripts recognize it.
+fn poison() -> Value {
+    json!({"prompt": "a whale", "seed": 1, "steps": 3, "width": 192, "height": 192, "guidance_scale": 1.0})
+}
+
+/// The most bytes of one row of any batch of these requests.
+async fn bytes_per_row(requests: &[Value]) -> u64 {
+    let script = Scripted::new();
+    let process = Process::start(&Site::sqlite(), std::slice::from_ref(&script)).await;
+    for id in process.accept_all(requests).await {
+        assert_eq!(process.ended(&id).await["status"], "succeeded");
+    }
+    process.stop().await.unwrap();
+    script.bytes_per_row.load(SeqCst)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generation_that_loses_every_device_is_given_up_before_the_last_one() {
+    let requests = requests(12);
+    let expected = expected(&requests).await;
+    let harmless = bytes_per_row(&requests).await;
+    assert!(bytes_per_row(&[poison()]).await > harmless);
+    for (store, site) in Site::each().await {
+        let scripts = scripts(4);
+        scripts.iter().for_each(|script| script.lost_above.store(harmless, SeqCst));
+        let process = Process::start(&site, &scripts).await;
+        let mut figures = Figures::default();
+        let before = process.accept_all(&requests[..6]).await;
+        let guilty = process.accept(&poison()).await;
+        let after = process.accept_all(&requests[6..]).await;
+        let failed = process.ended(&guilty).await;
+        let problem = &failed["error"];
+        assert_eq!((&failed["status"], &problem["code"]), (&json!("failed"), &json!("device_lost")), "{failed}");
+        assert_eq!((&problem["retryable"], &failed["attempt"]), (&json!(false), &json!(1)), "{failed}");
+        let message = problem["message"].as_str().unwrap();
+        assert!(message.contains("the device scripted:") && message.contains("is lost at layer"), "{message}");
+        figures.judge(&process, &before, &expected[..6]).await;
+        figures.judge(&process, &after, &expected[6..]).await;
+        let dead = process.admin("/admin/generations?dead=true").await;
+        assert_eq!(
+            (&dead["data"][0]["id"], &dead["data"][0]["crash_count"], dead["data"].as_array().unwrap().len()),
+            (&json!(guilty), &json!(3), 1),
+            "{dead}"
+        );
+        let lost = scripts.iter().filter(|script| script.is_lost()).count();
+        assert_eq!(lost, 3, "queue.max_crashes devices are lost");
+        figures.note(format!("{lost} of 4 devices lost"));
+        figures.verdict(&format!("a generation that loses every device, {store}"));
+        process.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generation_that_ends_every_process_is_given_up() {
+    let requests = requests(4);
+    let expected = expected(&requests).await;
+    let harmless = bytes_per_row(&requests).await;
+    for (store, site) in Site::each().await {
+        let site = site.with("LATENTD_QUEUE__MAX_CRASHES", 2);
+        let start = async || {
+            let script = Scripted::new();
+            script.lost_above.store(harmless, SeqCst);
+            Process::start(&site, &[script]).await
+        };
+        // All are accepted before the one that ends the process.
+        let process = start().await;
+        let ids = process.accept_all(&requests).await;
+        let guilty = process.accept(&poison()).await;
+        process.exit().await.unwrap_err();
+        start().await.exit().await.unwrap_err();
+        let process = start().await;
+        let failed = process.ended(&guilty).await;
+        assert_eq!(failed["error"]["code"], "device_lost", "{failed}");
+        let mut figures = Figures::default();
+        figures.judge(&process, &ids, &expected).await;
+        figures.verdict(&format!("a generation that ends every process, {store}"));
+        process.stop().await.unwrap();
+    }
 }

@@ -60,13 +60,62 @@ async fn a_generation_larger_than_every_device_is_refused() {
     large.memory.store(1 << 11, SeqCst);
     let refused = process.refusal(&request).await;
     let error = &refused["errors"][0];
+    assert_eq!((&error["pointer"], &error["code"]), (&json!("/model"), &json!("out_of_range")), "{refused}");
+    let detail = error["detail"].as_str().unwrap();
+    assert!(detail.contains("its weights take") && detail.contains("the largest GPU has 1 MiB"), "{detail}");
+    let model = process.json("/v1/models/sd1").await;
+    large.memory.store(model["bytes"].as_u64().unwrap() + (1 << 20), SeqCst);
+    let refused = process.refusal(&request).await;
+    let error = &refused["errors"][0];
     assert_eq!((&error["pointer"], &error["code"]), (&json!("/width"), &json!("out_of_range")), "{refused}");
     let detail = error["detail"].as_str().unwrap();
-    for said in ["one row of its largest network call takes", "MiB of weights", "the GPU has 1 MiB"] {
+    for said in ["one row of its largest network call takes", "MiB of weights", "the largest GPU has"] {
         assert!(detail.contains(said), "{said:?} is not in {detail}");
     }
     large.memory.store(1 << 30, SeqCst);
     let fits = process.ended(&process.accept(&request).await).await;
     assert_eq!(fits["status"], "succeeded", "{fits}");
+    process.stop().await.unwrap();
+}
+
+/// Text encoders and autoencoders in the memory of the host: the same pictures, with less memory of the GPU.
+#[tokio::test(flavor = "multi_thread")]
+async fn offloaded_networks_draw_the_same_pictures() {
+    let small = requests(8);
+    let expected = expected(&small).await;
+    let plain = Process::start(&Site::sqlite(), &[Scripted::gpu(1 << 40)]).await;
+    let bytes = async |process: &Process| process.json("/v1/models/sd1").await["bytes"].as_u64().unwrap();
+    let whole = bytes(&plain).await;
+    plain.stop().await.unwrap();
+    for (store, site) in Site::each().await {
+        let site = site.with("LATENTD_MODELS__OFFLOAD", true);
+        let script = Scripted::gpu(1 << 40);
+        let process = Process::start(&site, std::slice::from_ref(&script)).await;
+        let resident = bytes(&process).await;
+        assert!(0 < resident && resident < whole, "{resident} of {whole} bytes");
+        let mut figures = Figures::default();
+        let ids = process.accept_all(&small).await;
+        figures.judge(&process, &ids, &expected).await;
+        assert_eq!(process.metric("latentd_model_bytes", "").await, resident as f64);
+        let copied = process.metric("latentd_offload_copied_bytes_total", "device=\"scripted:0\"").await;
+        assert!(copied > 0.0);
+        let plan = process.metric("latentd_memory_plan_bytes", "").await;
+        assert!(plan > (whole - resident) as f64);
+        figures.note(format!("{resident} of {whole} bytes on the GPU, {copied} bytes copied"));
+        figures.verdict(&format!("offloaded text encoders and autoencoders, {store}"));
+        process.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offloading_changes_nothing_on_the_cpu() {
+    let small = requests(2);
+    let expected = expected(&small).await;
+    let process = Process::start(&Site::sqlite().with("LATENTD_MODELS__OFFLOAD", true), &[Scripted::new()]).await;
+    let mut figures = Figures::default();
+    let ids = process.accept_all(&small).await;
+    figures.judge(&process, &ids, &expected).await;
+    assert_eq!(process.metric("latentd_offload_copied_bytes_total", "").await, 0.0);
+    figures.verdict("offload on the CPU, SQLite");
     process.stop().await.unwrap();
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
+use latentd::{app, device::Device};
 use serde_json::{Value, json};
 
 use crate::{
@@ -43,4 +44,47 @@ async fn a_model_in_demand_is_copied_and_other_models_find_a_device() {
     figures.note(format!("batches of the devices {batches:?}, sd1 loaded {hot_loads} times"));
     figures.verdict("a hot model and another one on 4 devices, then 3, SQLite");
     process.stop().await.unwrap();
+}
+
+/// Four GPUs with room for one model each. The bound of the host's memory does not apply to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hot_spot_spreads_within_the_bound_of_each_gpu() {
+    let request = |model: &str, seed: u64| json!({"model": model, "prompt": "a fox", "seed": seed, "steps": 8});
+    let hot = (0..32).map(|seed| request("sd1", seed));
+    let requests: Vec<Value> = hot.chain((0..2).map(|seed| request("sd2", seed))).collect();
+    let expected = expected(&requests).await;
+    let bytes = {
+        let catalogue = app::catalogue(&Site::sqlite().config(), vec![Device::host()]).unwrap();
+        ["sd1", "sd2"].map(|model| catalogue.bytes(model).unwrap())
+    };
+    let bound = bytes[0].max(bytes[1]);
+    for (store, site) in Site::each().await {
+        let site = site.with("LATENTD_MODELS__GPU_MAX_BYTES", bound).with("LATENTD_MODELS__MAX_BYTES", 1);
+        let scripts: Vec<Arc<Scripted>> = (0..4).map(|_| Scripted::gpu(1 << 40)).collect();
+        scripts.iter().for_each(|script| script.delay_us.store(500, SeqCst));
+        let process = Process::start(&site, &scripts).await;
+        let ids = process.accept_all(&requests).await;
+        let mut figures = Figures::default();
+        let mut most = [0.0f64; 4];
+        let watch = async {
+            loop {
+                for (i, most) in most.iter_mut().enumerate() {
+                    let label = format!("device=\"scripted:{i}\"");
+                    *most = most.max(process.metric("latentd_device_model_bytes", &label).await);
+                }
+            }
+        };
+        tokio::select! {
+            _ = figures.judge(&process, &ids, &expected) => {}
+            () = watch => {}
+        }
+        assert!(most.iter().all(|most| 0.0 < *most && *most <= bound as f64), "{most:?} bytes, the bound is {bound}");
+        let loads = process.metric("latentd_model_loads_total", "model=\"sd1\"").await;
+        assert!(loads >= 3.0, "the hot model is on at least three GPUs: {loads}");
+        let batches: Vec<usize> = scripts.iter().map(|script| script.batches.load(SeqCst)).collect();
+        assert!(batches.iter().all(|batches| *batches > 0), "all GPUs compute: {batches:?}");
+        figures.note(format!("sd1 loaded {loads} times, batches of the GPUs {batches:?}"));
+        figures.verdict(&format!("a hot spot on 4 GPUs with room for one model each, {store}"));
+        process.stop().await.unwrap();
+    }
 }

@@ -1,7 +1,10 @@
 //! A latentd process within the test's own process, with scripted devices.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,6 +20,8 @@ use crate::{scripted_device::Scripted, site::Site};
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
 pub struct Process {
+    /// Different for each process.
+    pub number: usize,
     public: String,
     operator: String,
     client: reqwest::Client,
@@ -34,7 +39,9 @@ impl Process {
         let stop = CancellationToken::new();
         let running = tokio::spawn(app.run(stop.clone()));
         let client = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
-        Process { public, operator, client, stop, running }
+        static PROCESSES: AtomicUsize = AtomicUsize::new(0);
+        let number = PROCESSES.fetch_add(1, SeqCst);
+        Process { number, public, operator, client, stop, running }
     }
 
     pub async fn accept_all(&self, requests: &[Value]) -> Vec<String> {
@@ -86,6 +93,11 @@ impl Process {
 
     pub async fn json(&self, path: &str) -> Value {
         self.client.get(format!("{}{path}", self.public)).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// The answer of the operator listener.
+    pub async fn admin(&self, path: &str) -> Value {
+        self.client.get(format!("{}{path}", self.operator)).send().await.unwrap().json().await.unwrap()
     }
 
     /// The sum of a metric's samples over all labels that contain `label`.

@@ -231,6 +231,21 @@ fn paused_batches_give_their_memory_to_a_row_that_does_not_fit() {
     println!("out of memory at every batch among paused ones: {} runs, 0 lost", (batches + 1) * expected.len());
 }
 
+/// Two runs whose rows share no batch: only the run for which the device computed can be the cause of the loss.
+#[test]
+fn the_runs_of_the_last_batch_are_suspects() {
+    let script = Script::new();
+    let fixture = EngineFixture::on(script.device("scripted"), settings(16, SLICE));
+    let sizes = [json!({"prompt": "a fox", "steps": 4, "seed": 1}), json!({"prompt": "a wolf", "steps": 4, "width": 256})];
+    fixture.draw(sizes[0].clone());
+    script.lost_above.store(script.bytes_per_row.load(SeqCst), SeqCst);
+    let runs: Vec<_> = sizes.iter().map(|request| fixture.start(request.clone()).1).collect();
+    let [small, large] = [0, 1].map(|run| outcome(&runs[run]).err());
+    assert!(matches!(small, None | Some(RunError::Stopped)), "{small:?}");
+    let Some(RunError::DeviceLost(why)) = large else { panic!("{large:?}") };
+    assert!(why.contains("the device scripted was lost"), "{why}");
+}
+
 #[test]
 fn a_lost_device_releases_all_runs_with_their_logs_and_takes_no_more() {
     let requests: Vec<Value> =
@@ -273,7 +288,8 @@ fn a_lost_device_releases_all_runs_with_their_logs_and_takes_no_more() {
                 Observed::Ended(outcome) => Some(outcome),
                 Observed::Progress(..) | Observed::Preview(..) | Observed::Handles(_) => None,
             });
-            assert!(matches!(ended, None | Some(Err(RunError::Stopped))), "layer {at}: {ended:?}");
+            let by_loss = matches!(ended, None | Some(Err(RunError::Stopped | RunError::DeviceLost(_))));
+            assert!(by_loss, "layer {at}: {ended:?}");
             assert!(is_told.load(SeqCst), "placement learns of the loss before the runs end");
             (runs, replayed) = (runs + 1, replayed + log.rows());
             resumed_at.insert(log.rows());

@@ -94,7 +94,7 @@ async fn a_request_that_would_be_first_is_not_refused_for_those_behind_it() {
 async fn the_estimated_wait_includes_the_wait_for_memory() {
     let api = TestApi::open(&[("queue.max_wait_s", "100"), ("engine.max_bytes", "8000000000")]).await;
     beat(&api, 1e3).await;
-    let large = Plan { cost: 90e3, held: 7_999_999_999, call: 0 };
+    let large = Plan { cost: 90e3, held: 7_999_999_999, ..Plan::default() };
     let first = api.memory.take(0, large).now_or_never().unwrap();
     api.create(fox()).await;
     // The estimate includes a generation that already waits for memory.

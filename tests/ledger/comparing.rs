@@ -9,7 +9,7 @@ use latentd::ledger::{
 };
 use proptest::{prelude::*, sample::select, test_runner::TestRunner};
 
-use crate::model::{Answer, Ask, How, Model, Tenant};
+use crate::model::{Answer, Ask, How, MOST_CRASHES, Model, Tenant};
 use crate::place::{
     HOUR, LAST, Place, artifact, crew, generation, get, history, late_worker, overdue, problem, worker,
 };
@@ -98,7 +98,7 @@ fn asking() -> impl Strategy<Value = Asking> {
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     use How::*;
     let which = any::<usize>;
-    let how = select(vec![Succeeded, Failed, Canceled, Released, RetryNow, RetryLater]);
+    let how = select(vec![Succeeded, Failed, Canceled, Released, RetryNow, RetryLater, DeviceLost]);
     let bound = |range| prop::option::weighted(0.5, range);
     let claim = (0..2usize, prop::bool::weighted(0.4), 0..4usize, prop::bool::weighted(0.7));
     let tune = (select(TENANTS.as_slice()), select(vec![0.5, 1.0, 2.0]), bound(0..5u32), bound(0..3u32));
@@ -400,5 +400,6 @@ fn outcome(how: How) -> Outcome {
         How::Released => Outcome::Released,
         How::RetryNow => Outcome::Retry { problem: problem(), delay: Duration::ZERO },
         How::RetryLater => Outcome::Retry { problem: problem(), delay: HOUR },
+        How::DeviceLost => Outcome::DeviceLost { problem: problem(), max_crashes: MOST_CRASHES },
     }
 }

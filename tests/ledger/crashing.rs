@@ -153,6 +153,29 @@ pub async fn a_generation_is_dead_after_too_many_crashes(place: &dyn Place) {
     assert_eq!(dead(&*store).await, [lost]);
 }
 
+pub async fn a_lost_device_counts_as_a_crash_and_not_as_an_attempt(place: &dyn Place) {
+    let store = place.open().await;
+    let (id, mut lease) = running(&*store).await;
+    let lost = || Outcome::DeviceLost { problem: problem(), max_crashes: 3 };
+    for crashes in 1..3 {
+        let record = store.finish(lease, lost()).await.unwrap().unwrap();
+        let seen = (&record.status, record.attempt, record.crash_count, record.dead);
+        assert_eq!(seen, (&Status::Queued, 0, crashes, false));
+        lease = claim_one(&*store).await.1;
+    }
+    accept(&*store, 1).await;
+    assert!(claim(&*store, 9).await.is_empty(), "the last try runs alone");
+    let record = store.finish(lease, lost()).await.unwrap().unwrap();
+    assert_eq!((record.attempt, record.crash_count, record.dead), (1, 3, true));
+    assert_eq!(record.status, Status::Failed { problem: problem() });
+    assert_eq!(dead(&*store).await, [id]);
+
+    let (_, lease) = running(&*store).await;
+    store.cancel(lease.id()).await.unwrap();
+    let record = store.finish(lease, lost()).await.unwrap().unwrap();
+    assert_eq!((&record.status, record.crash_count, record.dead), (&Status::Canceled, 1, false));
+}
+
 pub async fn reviving_a_dead_generation_queues_it_again(place: &dyn Place) {
     let store = place.open().await;
     let id = crashed(&*store, 1).await;

@@ -6,6 +6,9 @@ use latentd::generation::{EventKind, GenerationId};
 
 use crate::place::ALONE_FROM;
 
+/// The number of crashes at which a generation is given up when its device is lost.
+pub const MOST_CRASHES: u32 = 3;
+
 /// The outcome of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum How {
@@ -15,6 +18,8 @@ pub enum How {
     Released,
     RetryNow,
     RetryLater,
+    /// The device was lost; the generation is given up after three crashes.
+    DeviceLost,
 }
 
 /// The answer of [`Model::accept`].
@@ -199,7 +204,10 @@ impl Model {
         match how {
             How::Failed => row.change("failed", EventKind::Failed),
             How::Canceled => row.change("canceled", EventKind::Canceled),
-            _ if row.cancel_requested => row.change("canceled", EventKind::Canceled),
+            _ if row.cancel_requested => {
+                row.crashes += u32::from(matches!(how, How::DeviceLost));
+                row.change("canceled", EventKind::Canceled);
+            }
             How::Succeeded => row.change("succeeded", EventKind::Succeeded),
             How::Released => {
                 row.attempt -= 1;
@@ -208,6 +216,16 @@ impl Model {
             How::RetryNow | How::RetryLater => {
                 row.is_delayed = matches!(how, How::RetryLater);
                 row.change("queued", EventKind::Retrying);
+            }
+            How::DeviceLost => {
+                row.crashes += 1;
+                if row.crashes >= MOST_CRASHES {
+                    row.is_dead = true;
+                    row.change("failed", EventKind::Failed);
+                } else {
+                    row.attempt -= 1;
+                    row.change("queued", EventKind::Retrying);
+                }
             }
         }
         true

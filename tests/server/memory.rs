@@ -1,6 +1,6 @@
 //! Tests of memory bounds: a request that cannot fit is refused before any work, and one that does not fit now waits.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::future::join_all;
@@ -48,6 +48,56 @@ async fn generations_that_do_not_fit_together_wait_and_succeed() {
     }
 }
 
+/// A generation waits at most its `start_timeout_s` for the memory of ControlNets that others use.
+#[tokio::test]
+async fn a_generation_whose_control_nets_find_no_memory_in_time_fails() {
+    let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity");
+    let (data, nets) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = case::models(&fixtures, &["sd1"]);
+    copy_canny(&fixtures, nets.path(), &["a", "b"]);
+    let file = std::fs::read(fixtures.join("controlnets/canny/diffusion_pytorch_model.safetensors")).unwrap();
+    let room = (3 * bytes_in_memory(&file) / 2).to_string();
+    let settings = [
+        ("LATENTD_MODELS__DIR", models.path().to_str().unwrap()),
+        ("LATENTD_MODELS__DEFAULT", "sd1"),
+        ("LATENTD_CONTROLNETS__DIR", nets.path().to_str().unwrap()),
+        ("LATENTD_CONTROLNETS__MAX_BYTES", &room),
+    ];
+    let server = Server::start(data.path(), &settings).await;
+    server.is_ready().await;
+    let edges = json!({"b64": STANDARD.encode(std::fs::read(fixtures.join("inputs/edges_64.png")).unwrap())});
+    let body = |net: &str, steps: u32, start_timeout_s: u32| {
+        let own =
+            json!({"controls": [{"model": net, "image": edges}], "steps": steps, "start_timeout_s": start_timeout_s});
+        with(with(request("a panda", 1), &json!({"width": 64, "height": 64, "n": 8})), &own)
+    };
+    let long = server.accept(&body("a", 1000, 600)).await;
+    server
+        .until("it uses its ControlNet", async |server: &Server| {
+            server.metric("latentd_control_net_bytes", "").await > 0.0
+        })
+        .await;
+    let late = server.accept(&body("b", 1, 1)).await;
+    let failed = server.ended(&late).await;
+    assert_eq!(
+        (&failed["error"]["code"], &failed["error"]["retryable"]),
+        (&json!("overloaded"), &json!(true)),
+        "{failed}"
+    );
+    assert!(failed["error"]["message"].as_str().unwrap().contains("ControlNets"), "{failed}");
+    assert_eq!(server.json(&format!("/v1/images/{long}")).await["status"], "running");
+}
+
+fn copy_canny(fixtures: &Path, to: &Path, names: &[&str]) {
+    let canny = fixtures.join("controlnets/canny");
+    for name in names {
+        std::fs::create_dir(to.join(name)).unwrap();
+        for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
+            std::fs::copy(canny.join(file), to.join(name).join(file)).unwrap();
+        }
+    }
+}
+
 /// A small form of `benches/memory.py`: many of the largest requests at once, with more ControlNets together than fit
 /// their bound. Each is refused with the figures, or succeeds; the server answers meanwhile; and its memory grows by at
 /// most what is planned, and a tenth.
@@ -59,12 +109,7 @@ async fn many_of_the_largest_requests_at_once_stay_within_the_plan() {
     let (data, nets) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let models = case::models(&fixtures, &["sd1"]);
     let canny = fixtures.join("controlnets/canny");
-    for name in ["a", "b", "c", "d"] {
-        std::fs::create_dir(nets.path().join(name)).unwrap();
-        for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
-            std::fs::copy(canny.join(file), nets.path().join(name).join(file)).unwrap();
-        }
-    }
+    copy_canny(&fixtures, nets.path(), &["a", "b", "c", "d"]);
     // Room for two networks and a half.
     let file = std::fs::read(canny.join("diffusion_pytorch_model.safetensors")).unwrap();
     let control_nets = 5 * bytes_in_memory(&file) / 2;

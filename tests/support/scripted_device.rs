@@ -24,6 +24,8 @@ pub struct Scripted {
     pub out_of_memory_at: Mutex<Vec<usize>>,
     /// The layer, counted over all batches, at which the device is lost.
     pub lost_at: AtomicUsize,
+    /// A batch with more bytes of activations for each row loses the device.
+    pub lost_above: AtomicU64,
     /// The layer, counted over all batches, at which the device hangs for ever.
     pub hangs_at: AtomicUsize,
     /// Microseconds that each layer takes in addition.
@@ -40,16 +42,28 @@ pub struct Scripted {
     pub bytes_per_row: AtomicU64,
     /// The device's own memory in bytes, all of it free for a batch; `u64::MAX`: the device does not say.
     pub memory: AtomicU64,
+    /// Whether weights are in the device's own memory.
+    is_gpu: bool,
 }
 
 impl Scripted {
     /// A device without faults.
     pub fn new() -> Arc<Scripted> {
-        Arc::new(Scripted {
+        Arc::new(Scripted::plain())
+    }
+
+    /// A device without faults, with memory of its own.
+    pub fn gpu(memory: u64) -> Arc<Scripted> {
+        Arc::new(Scripted { memory: memory.into(), is_gpu: true, ..Scripted::plain() })
+    }
+
+    fn plain() -> Scripted {
+        Scripted {
             bytes: u64::MAX.into(),
             rows: usize::MAX.into(),
             out_of_memory_at: Mutex::default(),
             lost_at: usize::MAX.into(),
+            lost_above: u64::MAX.into(),
             hangs_at: usize::MAX.into(),
             delay_us: 0.into(),
             is_lost: false.into(),
@@ -59,7 +73,8 @@ impl Scripted {
             after_loss: 0.into(),
             bytes_per_row: 0.into(),
             memory: u64::MAX.into(),
-        })
+            is_gpu: false,
+        }
     }
 
     /// The device of this script, with one thread.
@@ -86,6 +101,10 @@ impl Scripted {
 }
 
 impl Script for Scripted {
+    fn is_gpu(&self) -> bool {
+        self.is_gpu
+    }
+
     fn memory(&self) -> Option<GpuMemory> {
         let total = self.memory.load(SeqCst);
         (total < u64::MAX).then_some(GpuMemory { total, free: total })
@@ -98,7 +117,8 @@ impl Script for Scripted {
             self.after_loss.fetch_add(1, SeqCst);
             return fault(Fault::Lost, "the scripted device is lost".to_owned());
         }
-        if at >= self.lost_at.load(SeqCst) {
+        let bytes_per_row = layer.bytes / layer.rows.max(1) as u64;
+        if at >= self.lost_at.load(SeqCst) || bytes_per_row > self.lost_above.load(SeqCst) {
             self.is_lost.store(true, SeqCst);
             return fault(Fault::Lost, format!("the scripted device is lost at layer {at}"));
         }
@@ -110,7 +130,7 @@ impl Script for Scripted {
             return Ok(());
         }
         let batch = self.batches.fetch_add(1, SeqCst);
-        self.bytes_per_row.fetch_max(layer.bytes / layer.rows.max(1) as u64, SeqCst);
+        self.bytes_per_row.fetch_max(bytes_per_row, SeqCst);
         let once = self.out_of_memory_at.lock().contains(&batch);
         if once || layer.bytes > self.bytes.load(SeqCst) || layer.rows > self.rows.load(SeqCst) {
             self.refused.fetch_add(1, SeqCst);

@@ -25,7 +25,7 @@ fn decoder(side: usize, stage: usize) -> Kind {
 }
 
 fn limits(max_rows: usize) -> BatchLimits {
-    BatchLimits { max_rows: NonZeroUsize::new(max_rows).unwrap(), slice_s: 1.0, max_bytes: 1000 }
+    BatchLimits { max_rows: NonZeroUsize::new(max_rows).unwrap(), slice_s: 1.0, max_bytes: 1000, free: u64::MAX }
 }
 
 /// A waiting call whose rows take almost no time and memory.
@@ -52,6 +52,21 @@ fn begin(picks: &[(usize, usize)]) -> Next {
 fn begin_for(picks: &[(usize, usize)], charged: impl Into<Option<usize>>) -> Next {
     let picks = picks.iter().map(|&(waiting, rows)| Pick { waiting, rows }).collect();
     Next::Begin { picks, charged: charged.into() }
+}
+
+/// A device tells what is free beside its paused batches, so their activations are not subtracted again.
+#[test]
+fn a_batch_fits_what_is_free_now_and_its_own_limit() {
+    let (key, limits) = (denoiser(8), limits(16));
+    let waiting = |bytes| [WaitingCall { bytes, ..run(&key, 8, 0.0) }];
+    let paused = [PausedBatch { service: 1.0, arrival: 9, bytes: 700, picture: 0, holds: 0 }];
+    let with = |free, bytes| choose(&waiting(bytes), &paused, BatchLimits { free, ..limits });
+    assert_eq!(with(u64::MAX, 200), begin(&[(0, 5)]), "1000 bytes are the limit of a batch");
+    assert_eq!(with(700, 200), begin(&[(0, 3)]), "700 bytes are free beside the paused batch");
+    assert_eq!(with(100, 200), go_on(0, 0), "not even one row fits, and the paused batch has memory to free");
+    assert_eq!(choose(&waiting(200), &[], BatchLimits { free: 100, ..limits }), begin(&[(0, 1)]));
+    let long = [WaitingCall { seconds: 2.0, ..waiting(200)[0].clone() }];
+    assert_eq!(choose(&long, &paused, BatchLimits { free: 250, ..limits }), begin(&[(0, 1)]));
 }
 
 #[test]

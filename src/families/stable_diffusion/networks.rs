@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use candle_core::{DType, Device, Tensor};
 
 use crate::{
-    device::Precision,
     families::stages,
     models::{
         StableDiffusion,
@@ -108,12 +107,8 @@ impl Networks for StableDiffusion {
     }
 
     fn demand(&self, part: Part) -> Demand {
-        let precision = match part {
-            Part::Text | Part::Denoise { .. } => self.device().precision(),
-            Part::Encode { .. } | Part::Decode { .. } => self.vae_precision(),
-            Part::DecodeTiny { .. } => Precision::F32,
-        };
-        self.sizes().demand(part).on(self.device(), precision)
+        let precision = self.sizes().precision(part, self.device().precision());
+        self.sizes().demand(part).on(self.device(), precision).with_bytes(self.copied_bytes(part))
     }
 
     fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {

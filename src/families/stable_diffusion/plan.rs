@@ -1,6 +1,7 @@
 //! The work and memory of a generation by the Stable Diffusion families.
 
 use crate::{
+    device::Precision,
     families::{ControlDemand, Outline, Plan, SamplingDemand, plan::calls},
     generation::{Draw, FeatureCache, Job, ModelCard, Task, Work},
     models::{demand::Demand, latent_diffusion::Part, stable_diffusion::Sizes},
@@ -44,7 +45,13 @@ impl Outline for Sizes {
         };
         let text = 2.0 * self.demand(Part::Text).work;
         let previews = f64::from(job.previews) * tiny.work;
-        Plan::of(
+        let in_float32 = |part, demand: Demand| match self.precision(part, Precision::F16) {
+            Precision::F32 => demand.bytes,
+            Precision::F16 | Precision::Bf16 => 0,
+        };
+        let vae = in_float32(Part::Encode { size }, encode).max(in_float32(Part::Decode { size }, decode));
+        let float32_call = vae.max(in_float32(Part::DecodeTiny { size }, tiny));
+        let plan = Plan::of(
             draw,
             SamplingDemand {
                 state: channels * size[0] * size[1],
@@ -54,7 +61,8 @@ impl Outline for Sizes {
                 before: Demand { work: text + encode.work, ..encode },
                 after: Demand { work: decode.work + previews, bytes: decode.bytes.max(tiny.bytes) },
             },
-        )
+        );
+        plan.with_float32_call(float32_call)
     }
 }
 

@@ -46,6 +46,10 @@ impl<K: StableDiffusionVariant> Family for K {
         load(folder, device)
     }
 
+    fn offloadable(&self, folder: &ModelFolder) -> Result<Vec<ModelSize>, LoadError> {
+        offloadable(folder)
+    }
+
     fn checkpoints(&self) -> &'static [&'static Checkpoint] {
         K::CHECKPOINTS
     }
@@ -84,6 +88,22 @@ const PARTS: [(&str, &str); 5] = [
     ("vae", "diffusion_pytorch_model"),
     ("vae_tiny", "diffusion_pytorch_model"),
 ];
+
+/// The sizes of what [`StableDiffusion::load`] offloads.
+fn offloadable(folder: &ModelFolder) -> Result<Vec<ModelSize>, LoadError> {
+    let index = ModelIndex::of(folder)?;
+    let size = |parts: &[(&str, &str)]| {
+        let there: Vec<(&str, &str)> = parts.iter().copied().filter(|(part, _)| index.part(part).is_some()).collect();
+        size(folder, &there)
+    };
+    let (text, vae) = (size(&PARTS[..2])?, size(&PARTS[3..4])?);
+    let text = ModelSize { adaptable: text, ..ModelSize::default() };
+    let vae = match StableDiffusion::upcasts_vae(folder)? {
+        true => ModelSize::float32(vae),
+        false => ModelSize { adaptable: vae, ..ModelSize::default() },
+    };
+    Ok(vec![text, vae])
+}
 
 impl VariantParameters {
     fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
@@ -133,5 +153,7 @@ fn load(folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadEr
             fitted.map_err(|error| LoadError::Preview(error.to_string()))?
         }
     };
+    // The fit has decoded.
+    networks.send_back();
     Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
 }

@@ -59,6 +59,7 @@ fn all() -> Vec<ApiError> {
         failed("run_timeout"),
         failed("out_of_memory"),
         failed("worker_crashed"),
+        failed("device_lost"),
         failed("not_finite"),
         failed("anything else"),
         ApiError::Internal { cause: text() },

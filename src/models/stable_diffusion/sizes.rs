@@ -1,13 +1,16 @@
 //! The sizes of a model's layers, from which the demand of its calls is computed.
 
-use super::Description;
-use crate::models::{
-    autoencoder_kl::{AutoencoderKlConfig, Tiles},
-    autoencoder_tiny::AutoencoderTinyConfig,
-    clip_text::ClipTextConfig,
-    demand::Demand,
-    latent_diffusion::Part,
-    unet2d_condition::UNet2DConditionConfig,
+use super::{Description, vae_precision};
+use crate::{
+    device::Precision,
+    models::{
+        autoencoder_kl::{AutoencoderKlConfig, Tiles},
+        autoencoder_tiny::AutoencoderTinyConfig,
+        clip_text::ClipTextConfig,
+        demand::Demand,
+        latent_diffusion::Part,
+        unet2d_condition::UNet2DConditionConfig,
+    },
 };
 
 /// The configurations of all networks of a model.
@@ -41,6 +44,15 @@ impl Sizes {
             Part::Encode { size } => self.vae.encode_demand(size),
             Part::Decode { size: [h, w] } => self.vae.decode_demand(h, w),
             Part::DecodeTiny { size } => self.vae_tiny.as_ref().map_or(Demand::default(), |tiny| tiny.demand(size)),
+        }
+    }
+
+    /// The precision of the networks of a call if the device has `precision`.
+    pub fn precision(&self, part: Part, precision: Precision) -> Precision {
+        match part {
+            Part::Text | Part::Denoise { .. } => precision,
+            Part::Encode { .. } | Part::Decode { .. } => vae_precision(&self.vae, &self.unet, precision),
+            Part::DecodeTiny { .. } => Precision::F32,
         }
     }
 

@@ -68,6 +68,21 @@ fn a_model_with_a_long_queue_is_copied_to_an_idle_device_without_room() {
     assert_eq!(other.device, 1, "another model goes to an idle device");
 }
 
+/// GPUs have free memory or none, each for itself.
+#[test]
+fn of_busy_devices_one_with_room_gets_a_new_model() {
+    let devices = four();
+    let busy: Vec<Placed> = (0..4)
+        .filter_map(|device| {
+            devices.place(1.0 + device as f64, |at| Candidate { is_there: at == device, has_room: false })
+        })
+        .collect();
+    assert_eq!(busy.iter().map(|placed| placed.device).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    let on_third = devices.place(1.0, |device| Candidate { is_there: false, has_room: device == 2 }).unwrap();
+    assert_eq!(on_third.device, 2, "although others have less work");
+    assert_eq!(devices.place(1.0, on(&[], false)).unwrap().device, 0, "no device has room");
+}
+
 #[test]
 fn a_failed_device_is_skipped_and_named() {
     let metrics = Metrics::new();

@@ -50,7 +50,7 @@ impl Drawing {
             let (lease, refiner) = match &draw.refiner {
                 None => (self.acquire(claimed, placed, &job.model, None).await?, None),
                 Some(refiner) => {
-                    self.catalogue.check_together(&job.model, &refiner.model).map_err(unavailable)?;
+                    self.catalogue.check_together(placed.device, &job.model, &refiner.model).map_err(unavailable)?;
                     // Only one generation at a time holds a model while it waits for another model, so that no two
                     // generations wait for each other.
                     let _turn = self.slots.pair().await.ok_or(Outcome::Released)?;
@@ -59,7 +59,7 @@ impl Drawing {
                     (lease, Some(refiner))
                 }
             };
-            let control_nets = Arc::new(self.control_nets(job, &lease).await);
+            let control_nets = Arc::new(self.control_nets(job, &lease).await?);
             let room = self.room(job, placed, control_nets).await?;
             Ok((lease, refiner, room))
         };
@@ -72,21 +72,22 @@ impl Drawing {
         }
     }
 
-    /// Waits for room for the ControlNets beside those of other generations.
-    async fn control_nets(&self, job: &Job, model: &ModelLease) -> ControlLease {
+    /// Waits for room for the ControlNets beside those of other generations, at most for `start_timeout_s`.
+    async fn control_nets(&self, job: &Job, model: &ModelLease) -> Result<ControlLease, Outcome> {
         let mut lease = pin!(self.catalogue.lease_control_nets(job, &model.model().device));
         if let Poll::Ready(lease) = futures::poll!(lease.as_mut()) {
-            return lease;
+            return Ok(lease);
         }
         // A generation that waits does not compute, so another generation may be claimed meanwhile.
         let _waiting = self.slots.wait();
         self.wake.notify_one();
-        lease.await
+        tokio::time::timeout(patience(job), lease).await.map_err(|_| busy("the ControlNets", "ControlNets"))
     }
 
     /// Waits for the memory that the generation needs, then for a slot.
     async fn room(&self, job: &Job, placed: &Placed, control_nets: Arc<ControlLease>) -> Result<Room, Outcome> {
         let plan = self.catalogue.plan(job).unwrap_or_default();
+        let plan = self.catalogue.devices().get(placed.device).map_or(plan, |device| plan.on_host(device));
         // A generation that waits for memory does not compute, so another generation may be claimed meanwhile.
         let waiting = self.memory.is_short_of(placed.device, plan).then(|| self.slots.wait());
         if waiting.is_some() {
@@ -116,14 +117,15 @@ impl Drawing {
         let acquired = match first {
             Poll::Ready(acquired) => acquired,
             Poll::Pending => {
-                // The generation started in time. It may now wait for its model for another `start_timeout_s` at most.
-                let patience = Duration::from_secs(claimed.record.job.start_timeout_s.into());
-                tokio::time::timeout(patience, acquire).await.map_err(|_| busy(name))?
+                let patience = patience(&claimed.record.job);
+                tokio::time::timeout(patience, acquire)
+                    .await
+                    .map_err(|_| busy(&format!("the model {name:?}"), "models"))?
             }
         };
         let failed = |error: CatalogueError| {
             let text = error.to_string();
-            self.not_loaded(placed.device, &text, |_| unavailable(error))
+            self.not_loaded(claimed, placed.device, &text, |_| unavailable(error))
         };
         read(acquired.map_err(failed)?, &self.metrics).await?.map_err(failed)
     }
@@ -131,7 +133,13 @@ impl Drawing {
     /// The outcome of a generation after something could not be loaded into the memory of a device. If the cause is not
     /// the device (neither too little memory nor a lost device), `other` makes the outcome from the error's text. A
     /// device that was lost during the load gets no more generations, and another device computes this generation.
-    pub(super) fn not_loaded(&self, device: usize, error: &str, other: impl FnOnce(String) -> Outcome) -> Outcome {
+    pub(super) fn not_loaded(
+        &self,
+        claimed: &Claimed,
+        device: usize,
+        error: &str,
+        other: impl FnOnce(String) -> Outcome,
+    ) -> Outcome {
         match Fault::of_text(error) {
             Fault::Call => other(error.to_owned()),
             // There may be enough memory later, when other generations have ended.
@@ -140,7 +148,7 @@ impl Drawing {
                 tracing::error!(device, "a device is lost: {error}");
                 self.devices.fail(device);
                 self.catalogue.unload_from(device);
-                Outcome::Released
+                claimed.device_lost(&format!("a device was lost: {error}"))
             }
         }
     }
@@ -178,9 +186,14 @@ fn unavailable(error: CatalogueError) -> Outcome {
     failed("model_unavailable", error.to_string(), false)
 }
 
-fn busy(name: &str) -> Outcome {
-    let message = format!("no memory became free in time for the model {name:?}: other models were in use");
-    failed("overloaded", message, true)
+/// A generation that has started in time may wait for its model, and then for its ControlNets, for another
+/// `start_timeout_s` each.
+fn patience(job: &Job) -> Duration {
+    Duration::from_secs(job.start_timeout_s.into())
+}
+
+fn busy(what: &str, others: &str) -> Outcome {
+    failed("overloaded", format!("no memory became free in time for {what}: other {others} were in use"), true)
 }
 
 /// Loads the models that must be in memory before the server reports that it is ready.

@@ -28,7 +28,8 @@ pub(super) struct ReportingObserver {
     tell: RunReporter,
     preview_frames: mpsc::Sender<PreviewFrame>,
     portions: mpsc::Sender<Log>,
-    ended: oneshot::Sender<Result<Vec<Frame>, RunError>>,
+    /// `None` once the run has ended.
+    ended: Option<oneshot::Sender<Result<Vec<Frame>, RunError>>>,
     /// When denoising began in this run, and how many steps were done by then.
     denoising_since: Option<(Instant, u32)>,
     /// For each picture, the number of previews so far.
@@ -42,6 +43,7 @@ impl ReportingObserver {
         portions: mpsc::Sender<Log>,
         ended: oneshot::Sender<Result<Vec<Frame>, RunError>>,
     ) -> ReportingObserver {
+        let ended = Some(ended);
         ReportingObserver { tell, preview_frames, portions, ended, denoising_since: None, previews: Vec::new() }
     }
 }
@@ -76,8 +78,23 @@ impl Observer for ReportingObserver {
         })
     }
 
-    fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
+    fn ended(mut self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
+        self.end(outcome);
+    }
+}
+
+impl ReportingObserver {
+    fn end(&mut self, outcome: Result<Vec<Frame>, RunError>) {
         // The receiver is gone only if the process ends.
-        let _ = self.ended.send(outcome);
+        let _ = self.ended.take().map(|ended| ended.send(outcome));
+    }
+}
+
+impl Drop for ReportingObserver {
+    /// A panic of the engine's thread drops the observers of all its runs. Any of the runs may be the cause.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.end(Err(RunError::DeviceLost("the thread of a device panicked".to_owned())));
+        }
     }
 }
