@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use crate::{
     config::{self, Config, DeviceName},
     device::{Device, DeviceError, Gpu, GpuKind, Precision},
-    kernels::{Kernels, winograd},
+    kernels::{Kernels, Rows, winograd},
 };
 
 /// Opens the devices in the settings, with their threads.
@@ -42,8 +42,8 @@ fn open(name: &DeviceName, config: &Config) -> Result<Device, DeviceError> {
         config::Precision::Bf16 => Some(Precision::Bf16),
     };
     let cores = match name {
-        DeviceName::Cuda { index } => return Device::gpu(GpuKind::Cuda, *index)?.with_precision(precision),
-        DeviceName::Metal => return Device::gpu(GpuKind::Metal, 0)?.with_precision(precision),
+        DeviceName::Cuda { index } => return gpu(GpuKind::Cuda, *index, config)?.with_precision(precision),
+        DeviceName::Metal => return gpu(GpuKind::Metal, 0, config)?.with_precision(precision),
         DeviceName::Cpu { cores } => cores.clone(),
         // `auto` is the only entry of its list, which `found` has replaced.
         DeviceName::Auto => None,
@@ -52,7 +52,16 @@ fn open(name: &DeviceName, config: &Config) -> Result<Device, DeviceError> {
     Device::cpu(&name, cores, config.engine.threads)?.with_kernels(kernels(config)).with_precision(precision)
 }
 
-/// The kernels of networks on the CPU.
+fn gpu(kind: GpuKind, index: usize, config: &Config) -> Result<Device, DeviceError> {
+    Ok(Device::gpu(kind, index)?.with_kernels(kernels_of_gpus(config.engine.batch_invariant)))
+}
+
+/// The kernels of networks on GPUs.
+fn kernels_of_gpus(batch_invariant: bool) -> Kernels {
+    Kernels::Reference(if batch_invariant { Rows::Apart } else { Rows::Together })
+}
+
+/// The kernels of networks on the CPU. With all of them, the bits of a row do not depend on its batch.
 fn kernels(config: &Config) -> Kernels {
     let winograd = match config.kernels.winograd {
         config::Winograd::Auto => winograd::Use::Auto,
@@ -61,13 +70,19 @@ fn kernels(config: &Config) -> Kernels {
     };
     match config.engine.kernels {
         config::KernelSet::Packed => Kernels::Packed(winograd),
-        config::KernelSet::Reference => Kernels::Reference,
+        config::KernelSet::Reference => Kernels::REFERENCE,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_computes_rows_apart_if_their_bytes_must_not_depend_on_the_batch() {
+        assert_eq!(kernels_of_gpus(true), Kernels::REFERENCE);
+        assert_ne!(kernels_of_gpus(true), kernels_of_gpus(false));
+    }
 
     #[test]
     fn auto_is_all_gpus_or_else_the_cpu() {
