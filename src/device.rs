@@ -213,8 +213,10 @@ impl Device {
     ///
     /// # Errors
     /// Work of the device has failed.
-    pub fn synchronize(&self) -> candle_core::Result<()> {
-        self.candle.synchronize()
+    pub fn synchronize(&self) -> Result<(), FaultError> {
+        let failed = |error: candle_core::Error| FaultError { fault: Fault::of(&error), detail: error.to_string() };
+        self.candle.synchronize().map_err(failed)?;
+        self.script.as_ref().map_or(Ok(()), |script| script.waited())
     }
 
     /// The engine calls this before the device computes a layer.

@@ -124,7 +124,7 @@ impl Gpu {
             #[cfg(feature = "cuda")]
             GpuKind::Cuda => cuda::open(self.index),
             #[cfg(not(feature = "cuda"))]
-            GpuKind::Cuda => candle_core::Device::new_cuda(self.index),
+            GpuKind::Cuda => candle_core::Device::new_cuda_with_stream(self.index),
             GpuKind::Metal => candle_core::Device::new_metal(self.index),
         }
     }

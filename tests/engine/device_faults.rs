@@ -231,6 +231,22 @@ fn paused_batches_give_their_memory_to_a_row_that_does_not_fit() {
     println!("out of memory at every batch among paused ones: {} runs, 0 lost", (batches + 1) * expected.len());
 }
 
+/// CUDA calls errors sticky after which every call fails. A library may report such an error as one of its own, and the
+/// next call that waits for the device tells the truth.
+#[test]
+fn a_loss_that_a_call_reports_as_another_error_is_found_by_waiting() {
+    let script = Script::new();
+    script.secretly_lost_at.store(2, SeqCst);
+    let mut fixture = EngineFixture::on_when_lost(script.device("scripted"), settings(16, SLICE), |reason| {
+        assert!(reason.contains("the scripted device is lost"), "{reason}");
+    });
+    let (_, observed) = fixture.start(json!({"prompt": "a fox", "steps": 4, "seed": 1}));
+    let ended = outcome(&observed);
+    assert!(matches!(ended, Err(RunError::Stopped)), "the run is released, not failed: {:?}", ended.err());
+    fixture.join();
+    assert_eq!(script.after_loss.load(SeqCst), 0, "the lost device computes nothing more");
+}
+
 #[test]
 fn a_lost_device_releases_all_runs_with_their_logs_and_takes_no_more() {
     let requests: Vec<Value> =
