@@ -304,7 +304,7 @@ fn distance(picture: &RgbImage, golden: &RgbImage) -> (u8, f64) {
 fn fixtures() -> PathBuf {
     match std::env::var_os("LATENTD_PARITY_DIR") {
         Some(dir) => dir.into(),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"),
+        None => case::repository().join("tests/fixtures/parity"),
     }
 }
 

@@ -4,8 +4,8 @@
     python3 benches/gpu/full.py LATENTD --folder FOLDER [--seconds 90]
 
 Starts a server with the model `xl` of random_models.py on the first GPU and requests pictures. Meanwhile this process
-allocates the GPU's memory until only a little is left, and frees it again, several times. Every generation must succeed or
-fail alone with `out_of_memory`, the process must stay alive, and after the last turn a new generation must succeed.
+allocates the GPU's memory until only a little is left, and frees it again, several times. Every generation must succeed
+or fail alone with `out_of_memory`, the process must stay alive, and after the last turn a new generation must succeed.
 Without a GPU, no memory is taken, which checks the script. Standard library only.
 """
 
@@ -24,6 +24,7 @@ import memory
 import random_models
 
 ON_GPU = os.environ.get("COMPARE_DEVICE", "cpu") != "cpu"
+SPLITS = "latentd_out_of_memory_splits_total"
 # Bytes that stay free, from a lot to nearly nothing.
 LEFT = [8 << 30, 2 << 30, 1 << 29, 1 << 28]
 
@@ -52,7 +53,8 @@ def experiment(server, options, deadline):
     filler = Filler() if ON_GPU else None
 
     def request(steps=4, images=4):
-        body = {"model": "xl", "prompt": "a red fox", "size": f"{options.side}x{options.side}", "steps": steps, "n": images}
+        size = f"{options.side}x{options.side}"
+        body = {"model": "xl", "prompt": "a red fox", "size": size, "steps": steps, "n": images}
         status, answer = server.ask("POST", "/v1/images", body)
         if status != 202:
             refused[answer.get("code", str(status))] += 1
@@ -70,7 +72,7 @@ def experiment(server, options, deadline):
     refused = collections.Counter()
     # Loads the model.
     print("first picture:", ended(request(1, 1), 60))
-    print("| left free | ends of 4 generations | refused | latentd_out_of_memory_splits_total |")
+    print("| left free | ends of 4 generations | refused | batches divided so far |")
     print("|---|---|---|---|")
     faults = []
     for left in LEFT if filler else [0]:
@@ -81,8 +83,9 @@ def experiment(server, options, deadline):
         states = collections.Counter(ended(accepted, 20))
         if filler:
             filler.empty()
-        splits = sum(value for name, value in every_metric(server) if name.startswith("latentd_out_of_memory_splits_total"))
-        print(f"| {left / 2**30:.2f} GiB ({taken / 2**30:.1f} taken) | {dict(states)} | {dict(refused)} | {splits:.0f} |", flush=True)
+        splits = sum(value for name, value in every_metric(server) if name.startswith(SPLITS))
+        free = f"{left / 2**30:.2f} GiB ({taken / 2**30:.1f} taken)"
+        print(f"| {free} | {dict(states)} | {dict(refused)} | {splits:.0f} |", flush=True)
         wrong = [state for state in states if state not in ("succeeded", "failed out_of_memory", "running", "queued")]
         if wrong:
             faults.append(f"generations ended with {wrong}")

@@ -41,7 +41,7 @@ def main():
     (options.folder / "controlnets").mkdir(parents=True, exist_ok=True)
     random_models.make(options.folder / "models", "sd15", options.scale)
     print(f"{options.side}², {options.steps} steps, guided\n")
-    print("| batch_invariant | pictures per second with 1, 4 and 16 at a time | one picture alone and beside 7 others |")
+    print("| batch_invariant | pictures/s with 1, 4 and 16 at a time | one picture alone and beside 7 others |")
     print("|---|---|---|")
     broken = False
     for invariant in ("false", "true"):
@@ -58,7 +58,8 @@ def main():
             rates = [rate(server, options, at_a_time, deadline) for at_a_time in (1, 4, 16)]
         equal = alone == together
         broken |= not equal and (invariant == "true" or not ON_GPU)
-        print(f"| {invariant} | {', '.join(rates)} | {'equal bytes' if equal else difference(alone, together)} |", flush=True)
+        compared = "equal bytes" if equal else difference(alone, together)
+        print(f"| {invariant} | {', '.join(rates)} | {compared} |", flush=True)
     if broken:
         print("\n**Broken:** the bytes of a picture depend on its batch")
     sys.exit(broken)

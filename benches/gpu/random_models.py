@@ -1,5 +1,5 @@
-"""Models of the sizes of Stable Diffusion 1.5 (`sd15`) and Stable Diffusion XL (`xl`) with random weights in float16, in
-diffusers' layout. Standard library only."""
+"""Models of the sizes of Stable Diffusion 1.5 (`sd15`) and Stable Diffusion XL (`xl`) with random weights in float16,
+in diffusers' layout. Standard library only."""
 
 import pathlib
 import sys
@@ -84,7 +84,8 @@ def make(folder, name, scale):
             tokenizer = part.replace("text_encoder", "tokenizer")
             memory.write_tokenizer(model / tokenizer)
             memory.write_tensors(model / part / "model.safetensors", memory.text_tensors(config))
-            index[part], index[tokenizer] = ["transformers", config["architectures"][0]], ["transformers", "CLIPTokenizer"]
+            index[part] = ["transformers", config["architectures"][0]]
+            index[tokenizer] = ["transformers", "CLIPTokenizer"]
         else:
             tensors = memory.unet_tensors(config) if part == "unet" else memory.vae_tensors(config)
             memory.write_tensors(model / part / "diffusion_pytorch_model.safetensors", tensors)

@@ -10,18 +10,19 @@ programs=$(realpath "$1")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=$(mktemp -d)
 trap 'kill -9 "${server:-}" 2>/dev/null || true; rm -rf "$work"' EXIT
+export CARGO_MANIFEST_DIR=$PWD
 deadline=${SECONDS_LEFT:-470}
 
 for program in latentd contender pictures; do
     [ -e "$programs/$program.gz" ] && gzip -dc "$programs/$program.gz" >"$work/$program" && chmod +x "$work/$program"
 done
 latentd=$work/latentd
-if ldd "$latentd" | grep -q 'not found'; then
+if ldd "$latentd" | grep 'not found' >/dev/null; then
     libraries=$(python3 -c '
 import importlib.util, pathlib
 nvidia = importlib.util.find_spec("nvidia")
-folders = [str(lib) for root in (nvidia.submodule_search_locations if nvidia else []) for lib in pathlib.Path(root).glob("*/lib")]
-print(":".join(folders))')
+roots = nvidia.submodule_search_locations if nvidia else []
+print(":".join(str(folder) for root in roots for folder in pathlib.Path(root).glob("*/lib")))')
     export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libraries
     ldd "$latentd" | grep 'not found' && exit 1
 fi
@@ -38,7 +39,11 @@ bounded() {
 part "the machine"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv 2>/dev/null || echo "no nvidia-smi"
 "$latentd" devices
-if "$latentd" devices | grep -q '^cuda:0'; then export COMPARE_DEVICE=cuda:0; else echo "NO GPU: this only checks the script"; fi
+if "$latentd" devices | grep '^cuda:0' >/dev/null; then
+    export COMPARE_DEVICE=cuda:0
+else
+    echo "NO GPU: this only checks the script"
+fi
 
 pictures_like_diffusers() {
     bounded "$2" "$work/pictures" --ignored --exact "$1" --nocapture >"$work/parity.log" 2>&1
@@ -79,7 +84,8 @@ serve() {
     exit 1
 }
 field() { python3 -c "import json, sys; print(json.load(sys.stdin)$1)"; }
-post() { curl -sf -H 'content-type: application/json' -d '{"prompt": "a red fox", "seed": 7, "steps": 400}' "$url/v1/images"; }
+body='{"prompt": "a red fox", "seed": 7, "steps": 400}'
+post() { curl -sf -H 'content-type: application/json' -d "$body" "$url/v1/images"; }
 ended() {
     for _ in $(seq 600); do
         state=$(curl -sf "$url/v1/images/$1")

@@ -65,9 +65,13 @@ CASES = [
     Case("sd15", "unet", 64, 16, "bf16"),
     Case("xl", "unet", 128, 8, "bf16"),
 ]
-# On the CPU, candle has no convolutions in bf16.
-TINY = [dataclasses.replace(case, side=16 if case.kind == "unet" else 8, batch=min(case.batch, 3), precision="f32", compiled=False)
-        for case in CASES if case.precision == "f32" or case.kind == "vae" or case.batch == 2]
+
+
+def tiny(case):
+    """The case on the CPU, where candle has no convolutions in bf16."""
+    side = 16 if case.kind == "unet" else 8
+    return dataclasses.replace(case, side=side, batch=min(case.batch, 3), precision="f32", compiled=False)
+
 
 
 def main():
@@ -88,11 +92,11 @@ def main():
     else:
         print("PyTorch is missing: latentd is measured alone\n")
     print(f"diffusers is {'there and not used' if importlib.util.find_spec('diffusers') else 'missing; not needed'}\n")
-    print("| case | latentd | rows apart | PyTorch | torch.compile | latentd / PyTorch | difference: latentd, PyTorch |")
+    print("| case | latentd | rows apart | PyTorch | torch.compile | latentd / PyTorch | differences: latentd, PyTorch |")
     print("|---|---|---|---|---|---|---|", flush=True)
     rows, programs = [], {}
     try:
-        for case in CASES if ON_GPU else dict.fromkeys(TINY):
+        for case in CASES if ON_GPU else dict.fromkeys(map(tiny, CASES)):
             if time.monotonic() > deadline - 10:
                 print(f"| {case.name} | left out: no time | | | | | |", flush=True)
                 continue
@@ -135,7 +139,8 @@ class Measured:
         if name in self.notes:
             return
         if name not in self.programs:
-            self.programs[name] = Contender(name, self.commands[name], int(os.environ.get("THREADS", "0")) or os.cpu_count(), self.logs / name)
+            threads = int(os.environ.get("THREADS", "0")) or os.cpu_count()
+            self.programs[name] = Contender(name, self.commands[name], threads, self.logs / name)
         program = self.programs[name]
         timer = threading.Timer(max(1.0, self.deadline - time.monotonic()), program.process.kill)
         timer.start()
@@ -169,17 +174,22 @@ class Measured:
 
     def compare_rows(self, name, program):
         found = program.ask("rows")
-        self.rows.append(f"| {self.case.name} | {name} | {found['different']} of {found['rows']} | {found['most']:.1e} |")
+        different = f"{found['different']} of {found['rows']}"
+        self.rows.append(f"| {self.case.name} | {name} | {different} | {found['most']:.1e} |")
 
     def line(self):
         def cell(name):
-            return f"{1000 * statistics.median(self.seconds[name]):.1f}" if self.seconds.get(name) else self.notes.get(name, "")
+            seconds = self.seconds.get(name)
+            return f"{1000 * statistics.median(seconds):.1f}" if seconds else self.notes.get(name, "")
 
         ratio = ""
         if self.seconds.get("together") and self.seconds.get("eager"):
             ratio = f"{statistics.median(self.seconds['together']) / statistics.median(self.seconds['eager']):.2f}"
-        differences = [f"{distance(self.outputs[name], self.reference):.1e}" if self.reference and name in self.outputs else "-"
-                       for name in ("together", "eager")]
+        def compared(name):
+            made = self.outputs.get(name)
+            return f"{distance(made, self.reference):.1e}" if made and self.reference else "-"
+
+        differences = map(compared, ("together", "eager"))
         cells = [self.case.name, *map(cell, ("together", "apart", "eager", "compile")), ratio, ", ".join(differences)]
         return "| " + " | ".join(cells) + " |"
 
@@ -197,7 +207,8 @@ def make_inputs(folder, case, model):
         if "addition_embed_type" in config:
             pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
             tensors["text_embeds"] = normal(case.batch, pooled)
-            tensors["time_ids"] = ([case.batch, 6], array.array("f", [1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0] * case.batch))
+            ids = [1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0]
+            tensors["time_ids"] = ([case.batch, 6], array.array("f", ids * case.batch))
     header, data = {}, b""
     for name, (shape, values) in tensors.items():
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + 4 * len(values)]}

@@ -35,6 +35,8 @@ def read(path):
 class Worker:
     def load(self, kind, folder, inputs, precision, compiled):
         torch.backends.cudnn.benchmark = True
+        # latentd computes float32 in float32.
+        torch.backends.cudnn.allow_tf32 = False
         dtype = DTYPES[precision]
         with open(f"{folder}/{kind}/config.json") as file:
             config = json.load(file)
@@ -67,7 +69,8 @@ class Worker:
             seconds.append(time.perf_counter() - start)
         if request.get("output"):
             made = made.contiguous()
-            text = json.dumps({"output": {"dtype": "F32", "shape": list(made.shape), "data_offsets": [0, made.numel() * 4]}})
+            info = {"dtype": "F32", "shape": list(made.shape), "data_offsets": [0, made.numel() * 4]}
+            text = json.dumps({"output": info})
             with open(request["output"], "wb") as file:
                 file.write(struct.pack("<Q", len(text)) + text.encode() + bytes(made.untyped_storage()))
         return {"seconds": seconds}

@@ -60,7 +60,8 @@ mod tests {
     fn operations_have_the_same_shapes_in_each_batch() {
         let mut random = Random::new(1);
         for batch in [1, 2, 5] {
-            let (x, y) = (random.normal(&[batch, 3, 4], 0.0), random.normal(&[4, batch, 3], 0.0).transpose(0, 1).unwrap());
+            let (x, y) =
+                (random.normal(&[batch, 3, 4], 0.0), random.normal(&[4, batch, 3], 0.0).transpose(0, 1).unwrap());
             for (rows, wanted) in [(Rows::Apart, vec![1; batch]), (Rows::Together, vec![batch])] {
                 let seen = RefCell::new(Vec::new());
                 let sum = rows.each([&x, &y.transpose(1, 2).unwrap()], |[x, y]| {
