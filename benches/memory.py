@@ -395,9 +395,10 @@ class Tensors(dict):
         if inputs != outputs:
             self.conv(f"{name}.conv_shortcut", inputs, outputs, 1)
 
-    def transformer(self, name, width, layers, text):
+    def transformer(self, name, width, layers, text, linear=True):
+        project = self.linear if linear else lambda name, *widths: self.conv(name, *widths, 1)
         self.norm(f"{name}.norm", width)
-        self.linear(f"{name}.proj_in", width, width)
+        project(f"{name}.proj_in", width, width)
         for block in (f"{name}.transformer_blocks.{i}" for i in range(layers)):
             for attention, source in [("attn1", width), ("attn2", text)]:
                 self.linear(f"{block}.{attention}.to_q", width, width, False)
@@ -408,7 +409,7 @@ class Tensors(dict):
                 self.norm(f"{block}.norm{i}", width)
             self.linear(f"{block}.ff.net.0.proj", width, 8 * width)
             self.linear(f"{block}.ff.net.2", 4 * width, width)
-        self.linear(f"{name}.proj_out", width, width)
+        project(f"{name}.proj_out", width, width)
 
 
 def way_down(config):
@@ -418,35 +419,39 @@ def way_down(config):
     tensors.conv("conv_in", 4, channels[0])
     tensors.linear("time_embedding.linear_1", channels[0], time)
     tensors.linear("time_embedding.linear_2", time, time)
-    tensors.linear("add_embedding.linear_1", config["projection_class_embeddings_input_dim"], time)
-    tensors.linear("add_embedding.linear_2", time, time)
+    linear = config.get("use_linear_projection", False)
+    if "addition_embed_type" in config:
+        tensors.linear("add_embedding.linear_1", config["projection_class_embeddings_input_dim"], time)
+        tensors.linear("add_embedding.linear_2", time, time)
     skips = [channels[0]]
     for i, width in enumerate(channels):
         for j in range(config["layers_per_block"]):
             tensors.resnet(f"down_blocks.{i}.resnets.{j}", skips[-1], width, time)
             if "CrossAttn" in config["down_block_types"][i]:
                 layers = config["transformer_layers_per_block"][i]
-                tensors.transformer(f"down_blocks.{i}.attentions.{j}", width, layers, text)
+                tensors.transformer(f"down_blocks.{i}.attentions.{j}", width, layers, text, linear)
             skips.append(width)
         if i + 1 < len(channels):
             tensors.conv(f"down_blocks.{i}.downsamplers.0.conv", width, width)
             skips.append(width)
     for i in (0, 1):
         tensors.resnet(f"mid_block.resnets.{i}", channels[-1], channels[-1], time)
-    tensors.transformer("mid_block.attentions.0", channels[-1], config["transformer_layers_per_block"][-1], text)
+    layers = config["transformer_layers_per_block"][-1]
+    tensors.transformer("mid_block.attentions.0", channels[-1], layers, text, linear)
     return tensors, skips
 
 
 def unet_tensors(config):
     tensors, skips = way_down(config)
     channels, text = config["block_out_channels"], config["cross_attention_dim"]
+    linear = config.get("use_linear_projection", False)
     below = channels[-1]
     for i, width in enumerate(reversed(channels)):
         for j in range(config["layers_per_block"] + 1):
             tensors.resnet(f"up_blocks.{i}.resnets.{j}", below + skips.pop(), width, 4 * channels[0])
             if "CrossAttn" in config["up_block_types"][i]:
                 layers = config["transformer_layers_per_block"][-1 - i]
-                tensors.transformer(f"up_blocks.{i}.attentions.{j}", width, layers, text)
+                tensors.transformer(f"up_blocks.{i}.attentions.{j}", width, layers, text, linear)
             below = width
         if i + 1 < len(channels):
             tensors.conv(f"up_blocks.{i}.upsamplers.0.conv", width, width)

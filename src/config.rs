@@ -116,6 +116,7 @@ pub struct ControlNets {
 pub struct Engine {
     pub devices: Vec<DeviceName>,
     pub kernels: KernelSet,
+    pub batch_invariant: bool,
     pub threads: usize,
     pub max_rows: NonZeroUsize,
     pub slice_ms: u64,

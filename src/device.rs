@@ -133,7 +133,7 @@ impl Device {
         Ok(Device {
             name: name.into(),
             candle,
-            kernels: Kernels::Reference,
+            kernels: Kernels::REFERENCE,
             gpu: Some(Arc::new(gpu.clone())),
             ..Device::host()
         })
@@ -156,7 +156,7 @@ impl Device {
             (None, Kernels::Packed(_), Precision::F16 | Precision::Bf16) => {
                 "the kernels of the CPU compute in f32; auto is f32 there"
             }
-            (None, Kernels::Reference, Precision::Bf16) => "candle has no convolutions in bf16 for the CPU",
+            (None, Kernels::Reference(_), Precision::Bf16) => "candle has no convolutions in bf16 for the CPU",
             (Some(gpu), _, Precision::Bf16) if Precision::of_gpu(gpu.compute_capability) != Precision::Bf16 => {
                 "a GPU needs compute capability 8.0 or higher for bf16; f16 is possible"
             }
@@ -250,8 +250,10 @@ impl Device {
     ///
     /// # Errors
     /// Work of the device has failed.
-    pub fn synchronize(&self) -> candle_core::Result<()> {
-        self.candle.synchronize()
+    pub fn synchronize(&self) -> Result<(), FaultError> {
+        let failed = |error: candle_core::Error| FaultError { fault: Fault::of(&error), detail: error.to_string() };
+        self.candle.synchronize().map_err(failed)?;
+        self.script.as_ref().map_or(Ok(()), |script| script.waited())
     }
 
     /// The engine calls this before the device computes a layer.
@@ -285,6 +287,9 @@ impl Device {
     /// Gives the memory that no tensor uses, which the process keeps for later calls, back to the system.
     pub fn release_memory(&self) {
         arena::release();
+        if let Some(gpu) = &self.gpu {
+            gpu.release_memory();
+        }
     }
 
     /// Pins the calling thread to the cores of the device, if the device has cores of its own.
@@ -393,7 +398,7 @@ mod tests {
     #[test]
     fn the_precision_follows_from_the_device_and_an_impossible_one_is_refused() {
         let on = |capability| Device { gpu: Some(Arc::new(gpu(0, capability))), ..Device::host() };
-        let reference = || Device::host().with_kernels(Kernels::Reference);
+        let reference = || Device::host().with_kernels(Kernels::REFERENCE);
         let of = |device: Device, precision| device.with_precision(precision).map(|device| device.precision());
         assert_eq!(of(Device::host(), None).unwrap(), Precision::F32);
         assert_eq!(of(on(Some((9, 0))), None).unwrap(), Precision::Bf16);

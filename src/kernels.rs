@@ -1,7 +1,8 @@
 //! Compute kernels: the operations that take most of a network's time, on contiguous channels-last activations.
 //!
 //! Every kernel derives the order of its sums from the shapes of the layer and of one row of the batch. So the bytes of
-//! a row depend neither on the other rows nor on the number of threads. There are two sets of kernels ([`Kernels`]).
+//! a row depend neither on the other rows nor on the number of threads. There are two sets of kernels ([`Kernels`]). Only
+//! [`Rows::Together`] makes an exception.
 
 #![allow(clippy::needless_range_loop, reason = "loops over fixed ranges are what the compiler unrolls into registers")]
 
@@ -23,12 +24,14 @@ pub mod matrix;
 mod partition;
 #[cfg(test)]
 pub(crate) mod random;
+mod rows;
 mod simd;
 mod softmax;
 mod storage;
 pub mod upsample;
 pub mod winograd;
 
+pub use rows::Rows;
 pub use simd::isa;
 
 /// The set of kernels that a network uses. Each layer gets the set from the `Weights` with which it is built.
@@ -38,15 +41,27 @@ pub enum Kernels {
     /// gradients. The field decides which 3 × 3 convolutions use Winograd's algorithm.
     Packed(winograd::Use),
     /// Compositions of candle's operations, for any device. They have gradients with respect to their inputs.
-    Reference,
+    Reference(Rows),
 }
 
 impl Kernels {
+    /// The reference kernels whose rows have the same bits in every batch.
+    pub const REFERENCE: Kernels = Kernels::Reference(Rows::Apart);
+
+    /// Which rows of a batch are multiplied together. Packed kernels compute each row in a fixed order of its own sums,
+    /// however many rows they get.
+    fn rows(self) -> Rows {
+        match self {
+            Kernels::Packed(_) => Rows::Apart,
+            Kernels::Reference(rows) => rows,
+        }
+    }
+
     /// The same set without Winograd's algorithm, whose rounding errors are larger than those of a direct convolution.
     pub fn exact(self) -> Kernels {
         match self {
             Kernels::Packed(_) => Kernels::Packed(winograd::Use::Off),
-            Kernels::Reference => Kernels::Reference,
+            Kernels::Reference(rows) => Kernels::Reference(rows),
         }
     }
 }

@@ -25,7 +25,8 @@
 //! - Only `app` and the command line start single threads, or tasks without a task tracker. (`device` builds the thread
 //!   pool of a device.) Other modules start tasks in task trackers, whose tasks the server waits for when it stops, and
 //!   run blocking work with `spawn_blocking`.
-//! - A picture depends only on its request, not on load, batch, retries or the number of threads.
+//! - A picture depends only on its request, not on load, batch, retries or the number of threads. (On a GPU, its last bits
+//!   may depend on the batch, unless `engine.batch_invariant` is set.)
 //! - The ledger is the truth: losing everything in memory loses no generation.
 //! - Every queue, channel, cache and body has a bound.
 //! - After `generation` has parsed a request, every default is filled in. Later code checks again only what may have

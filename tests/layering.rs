@@ -143,6 +143,14 @@ fn only_the_device_room_chooses_where_tensors_go() {
     }
 }
 
+/// `new_cuda` would create a stream for each thread, so that the GPU would not keep the order of the threads' work.
+#[test]
+fn a_gpu_has_one_stream() {
+    for source in sources() {
+        assert!(!source.code.contains("new_cuda("), "{} opens a GPU with many streams", source.path.display());
+    }
+}
+
 #[test]
 fn rooms_above_the_pipelines_do_not_use_pixels() {
     for source in sources().iter().filter(|source| layer(&source.room) > layer("pipelines")) {

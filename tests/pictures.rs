@@ -22,7 +22,7 @@ use latentd::{
     engine::{self, Cancel, Log, Observer, Run, RunError},
     generation::{Draw, Fields, ImageRole, ImageSource, InputImage, Limits, Phase, Work, resolve},
     imaging::{RgbImage, decode},
-    kernels::{Kernels, winograd},
+    kernels::{Kernels, Rows, winograd},
     metrics::Metrics,
     pipelines::{Frame, Inputs},
     service::CatalogueRules,
@@ -79,7 +79,7 @@ fn all_pictures_equal_diffusers_with_reference_kernels_at_every_batch_size() {
 /// Half precision is meant for GPUs; the reference kernels compute with it on the CPU as well.
 #[test]
 fn pictures_in_float16_are_close_to_diffusers() {
-    let device = cpu(Kernels::Reference).with_precision(Some(Precision::F16)).unwrap();
+    let device = cpu(Kernels::REFERENCE).with_precision(Some(Precision::F16)).unwrap();
     let Compared { failures, .. } = compare_some(&device, LEVELS_OF_FLOAT16, 5, Some(1));
     assert!(failures.is_empty(), "{} pictures differ:\n{}", failures.len(), failures.join("\n"));
 }
@@ -87,13 +87,26 @@ fn pictures_in_float16_are_close_to_diffusers() {
 #[test]
 #[ignore = "needs a GPU and a build with a feature for it"]
 fn all_pictures_equal_diffusers_on_the_first_gpu() {
-    let gpus = Gpu::all().unwrap();
-    let gpu = gpus.first().expect("a GPU that the build supports");
-    let device = Device::gpu(gpu.kind, gpu.index).unwrap();
-    for max_rows in [1, 16] {
+    for (max_rows, rows) in [(16, Rows::Together), (1, Rows::Together), (16, Rows::Apart)] {
+        let device = first_gpu().with_kernels(Kernels::Reference(rows));
         let Compared { failures, .. } = compare_some(&device, (MAX_LEVELS_OF_GPUS, MEAN_LEVELS), max_rows, None);
         assert!(failures.is_empty(), "{} pictures differ:\n{}", failures.len(), failures.join("\n"));
     }
+}
+
+#[test]
+#[ignore = "needs a GPU and a build with a feature for it"]
+fn pictures_in_float16_are_close_to_diffusers_on_the_first_gpu() {
+    let device = first_gpu().with_kernels(Kernels::Reference(Rows::Together));
+    let device = device.with_precision(Some(Precision::F16)).unwrap();
+    let Compared { failures, .. } = compare_some(&device, LEVELS_OF_FLOAT16, 16, Some(1));
+    assert!(failures.is_empty(), "{} pictures differ:\n{}", failures.len(), failures.join("\n"));
+}
+
+fn first_gpu() -> Device {
+    let gpus = Gpu::all().unwrap();
+    let gpu = gpus.first().expect("a GPU that the build supports");
+    Device::gpu(gpu.kind, gpu.index).unwrap()
 }
 
 /// Runs cases with reference kernels at each of these batch sizes, and reports all failures together.
@@ -102,7 +115,7 @@ fn compare_at(rows: [usize; 3], of_each: Option<usize>) {
         .into_iter()
         .flat_map(|max_rows| {
             let levels = (MAX_LEVELS, MEAN_LEVELS);
-            let compared = compare_some(&cpu(Kernels::Reference), levels, max_rows, of_each);
+            let compared = compare_some(&cpu(Kernels::REFERENCE), levels, max_rows, of_each);
             compared.failures.into_iter().map(move |failure| format!("{max_rows} rows: {failure}"))
         })
         .collect();
@@ -291,7 +304,7 @@ fn distance(picture: &RgbImage, golden: &RgbImage) -> (u8, f64) {
 fn fixtures() -> PathBuf {
     match std::env::var_os("LATENTD_PARITY_DIR") {
         Some(dir) => dir.into(),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity"),
+        None => case::repository().join("tests/fixtures/parity"),
     }
 }
 

@@ -1,7 +1,8 @@
-//! The process that runs latentd's networks for `benches/compare/compare.py`.
+//! The process that runs latentd's networks for `benches/compare/compare.py` and `benches/gpu/steps.py`.
 //!
-//! Reads one JSON request per line, `{"do": "load", …}`, `{"do": "run", …}` or `{"do": "peak"}`, and writes one JSON
-//! answer per line. Ends at the end of standard input.
+//! Reads one JSON request per line, `{"do": "load", …}`, `{"do": "run", …}`, `{"do": "rows"}` or `{"do": "peak"}`, and
+//! writes one JSON answer per line. Ends at the end of standard input. It computes on the device that the variable
+//! `COMPARE_DEVICE` names: `cpu` or, in a build with the feature, such as `cuda:0`.
 
 use std::{
     collections::HashMap,
@@ -12,15 +13,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device, Tensor, safetensors};
+use candle_core::{DType, Tensor, safetensors};
 use latentd::{
-    kernels::{Kernels, arena::Allocator, matrix::Matrix},
+    device::{Device, GpuKind, HOST, Precision},
+    kernels::{Kernels, Rows, arena::Allocator, matrix::Matrix},
     models::{
         AutoencoderKl, UNet2DConditionModel,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
         control_net::Residuals,
         pause::ToEnd,
-        unet2d_condition::{Conditions, UNet2DConditionConfig},
+        unet2d_condition::{Added, Conditions, UNet2DConditionConfig},
     },
     weights::{ModelFolder, Weights},
 };
@@ -40,7 +42,7 @@ fn main() -> Result<()> {
     }
     let threads = std::env::var("COMPARE_THREADS").map_or(Ok(0), |threads| threads.parse())?; // 0: one per core.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    let mut contender = Contender { pool, loaded: None };
+    let mut contender = Contender { pool, device: device()?, loaded: None };
     for line in std::io::stdin().lock().lines() {
         let answer = serde_json::from_str(&line?).map_err(Into::into).and_then(|request| contender.answer(request));
         let answer = answer.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
@@ -51,12 +53,53 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+fn device() -> Result<Device> {
+    match std::env::var("COMPARE_DEVICE").as_deref() {
+        Err(_) | Ok("cpu") => Ok(Device::host()),
+        Ok(name) => {
+            let index = name.strip_prefix("cuda:").context("COMPARE_DEVICE must be cpu or such as cuda:0")?;
+            Ok(Device::gpu(GpuKind::Cuda, index.parse()?)?)
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "lowercase")]
 enum Request {
-    Load { kind: Kind, folder: PathBuf, inputs: PathBuf },
-    Run { calls: usize, output: Option<PathBuf> },
+    Load {
+        kind: Kind,
+        folder: PathBuf,
+        inputs: PathBuf,
+        #[serde(default)]
+        precision: Numbers,
+        /// The kernels are reference kernels, and this says which rows they multiply together. Without it, the device
+        /// computes with its usual kernels.
+        #[serde(default)]
+        rows: Option<RowsOf>,
+    },
+    Run {
+        calls: usize,
+        output: Option<PathBuf>,
+    },
+    /// Compares the results for each row of the inputs alone with the results for all rows.
+    Rows,
     Peak,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Numbers {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RowsOf {
+    Apart,
+    Together,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -68,6 +111,7 @@ enum Kind {
 
 struct Contender {
     pool: ThreadPool,
+    device: Device,
     loaded: Option<(Network, Inputs)>,
 }
 
@@ -77,19 +121,35 @@ enum Network {
 }
 
 struct Inputs {
+    /// On the host, from where each call takes it, as the engine does.
     sample: Tensor,
     t: Vec<f32>,
+    device: candle_core::Device,
+    /// On the device.
     text: Option<Tensor>,
+    added: Option<Added>,
 }
 
 impl Contender {
     fn answer(&mut self, request: Request) -> Result<Value> {
         let start = Instant::now();
         match request {
-            Request::Load { kind, folder, inputs } => {
+            Request::Load { kind, folder, inputs, precision, rows } => {
                 self.loaded = None;
-                let network = self.pool.install(|| Network::load(kind, &folder))?;
-                self.loaded = Some((network, Inputs::load(&inputs)?));
+                let device = match rows {
+                    None => self.device.clone(),
+                    Some(RowsOf::Apart) => self.device.clone().with_kernels(Kernels::Reference(Rows::Apart)),
+                    Some(RowsOf::Together) => self.device.clone().with_kernels(Kernels::Reference(Rows::Together)),
+                };
+                let precision = match precision {
+                    Numbers::F32 => Precision::F32,
+                    Numbers::F16 => Precision::F16,
+                    Numbers::Bf16 => Precision::Bf16,
+                };
+                let device = device.with_precision(Some(precision))?;
+                let network = self.pool.install(|| Network::load(kind, &folder, &device))?;
+                self.loaded = Some((network, Inputs::load(&inputs, &device)?));
+                self.device.release_memory();
                 Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
             }
             Request::Run { calls, output } => {
@@ -105,6 +165,10 @@ impl Contender {
                     safetensors::save(&HashMap::from([("output", made)]), path)?;
                 }
                 Ok(json!({ "seconds": seconds }))
+            }
+            Request::Rows => {
+                let (network, inputs) = self.loaded.as_ref().context("nothing is loaded")?;
+                self.pool.install(|| compare_rows(network, inputs))
             }
             Request::Peak => Ok(json!({ "fma": self.fma_gflops(), "gemm": self.gemm_gflops()? })),
         }
@@ -124,7 +188,7 @@ impl Contender {
     /// GFLOP/s of a product of two 2048 × 2048 matrices, one of them packed beforehand: the best of 5 measurements.
     fn gemm_gflops(&self) -> Result<f64> {
         let side = 2048;
-        let random = || Tensor::randn(0f32, 1.0, (side, side), &Device::Cpu);
+        let random = || Tensor::randn(0f32, 1.0, (side, side), &HOST);
         let (left, right) = (random()?, Matrix::new(&random()?, None, Kernels::default())?);
         let mut best = f64::INFINITY;
         for _ in 0..5 {
@@ -136,48 +200,96 @@ impl Contender {
     }
 }
 
+/// The number of rows whose bits alone differ from those in the batch, and the largest difference, divided by the largest
+/// number of the batch.
+fn compare_rows(network: &Network, inputs: &Inputs) -> Result<Value> {
+    let numbers = |x: &Tensor| -> Result<Vec<f32>> { Ok(x.flatten_all()?.to_vec1()?) };
+    let (together, rows) = (network.run(inputs)?, inputs.sample.dim(0)?);
+    let largest = numbers(&together)?.into_iter().fold(0f32, |largest, number| largest.max(number.abs()));
+    let (mut different, mut most) = (0, 0f32);
+    for row in 0..rows {
+        let alone = numbers(&network.run(&inputs.row(row)?)?)?;
+        let within = numbers(&together.narrow(0, row, 1)?)?;
+        let pairs = || alone.iter().zip(&within);
+        different += usize::from(pairs().any(|(a, b)| a.to_bits() != b.to_bits()));
+        most = pairs().fold(most, |most, (a, b)| most.max((a - b).abs()));
+    }
+    Ok(json!({ "rows": rows, "different": different, "most": most / largest }))
+}
+
 impl Network {
-    fn load(kind: Kind, folder: &Path) -> Result<Self> {
+    fn load(kind: Kind, folder: &Path, device: &Device) -> Result<Self> {
         let folder = ModelFolder::open(folder)?;
         let stem = "diffusion_pytorch_model";
         let (network, weights) = match kind {
             Kind::Unet => {
                 let config = UNet2DConditionConfig::read("unet/config.json", &folder.json("unet/config.json")?)?;
                 let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-                let weights = Weights::open(&folder, "unet", stem, &latentd::device::Device::host(), as_it_is)?;
-                (Self::Unet(Box::new(UNet2DConditionModel::new(&config, &weights))), weights)
+                let weights = Weights::open(&folder, "unet", stem, device, as_it_is)?;
+                let used = weights.in_precision(device.precision());
+                (Self::Unet(Box::new(UNet2DConditionModel::new(&config, &used))), weights)
             }
             Kind::Vae => {
                 let config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json")?)?;
-                let weights = Weights::open(&folder, "vae", stem, &latentd::device::Device::host(), current_name)?;
-                (Self::Vae(Box::new(AutoencoderKl::new(&config, &weights))), weights)
+                let weights = Weights::open(&folder, "vae", stem, device, current_name)?;
+                let used = weights.in_precision(device.precision());
+                (Self::Vae(Box::new(AutoencoderKl::new(&config, &used))), weights)
             }
         };
         weights.finish()?;
         Ok(network)
     }
 
+    /// The result in float32 on the host.
     fn run(&self, inputs: &Inputs) -> Result<Tensor> {
-        match self {
+        let sample = inputs.sample.to_device(&inputs.device)?;
+        let made = match self {
             Self::Unet(unet) => {
                 let text = inputs.text.as_ref().context("no text")?;
-                let conditions = Conditions::plain(&inputs.t, text);
-                Ok(unet.forward(&inputs.sample, &conditions, Residuals::NONE).to_end()?)
+                let added = inputs.added.as_ref();
+                let conditions = Conditions { added, ..Conditions::plain(&inputs.t, text) };
+                unet.forward(&sample, &conditions, Residuals::NONE).to_end()?
             }
-            Self::Vae(vae) => Ok(vae.decode(&inputs.sample).to_end()?),
-        }
+            Self::Vae(vae) => vae.decode(&sample).to_end()?,
+        };
+        Ok(made.to_dtype(DType::F32)?.to_device(&HOST)?)
     }
 }
 
 impl Inputs {
-    fn load(path: &Path) -> Result<Self> {
-        let mut tensors = safetensors::load(path, &Device::Cpu)?;
+    fn load(path: &Path, device: &Device) -> Result<Self> {
+        let mut tensors = safetensors::load(path, &HOST)?;
+        let device = device.candle().clone();
         let sample = tensors.remove("sample").context("no sample")?;
         if sample.dtype() != DType::F32 {
             bail!("the inputs are float32");
         }
         let t = tensors.remove("t").map(|t| t.to_vec1()).transpose()?.unwrap_or_default();
-        Ok(Self { sample, t, text: tensors.remove("text") })
+        let text = tensors.remove("text").map(|text| text.to_device(&device)).transpose()?;
+        let added = match (tensors.remove("text_embeds"), tensors.remove("time_ids")) {
+            (Some(text_embeds), Some(ids)) => {
+                Some(Added { text_embeds: text_embeds.to_device(&device)?, time_ids: ids.flatten_all()?.to_vec1()? })
+            }
+            _ => None,
+        };
+        Ok(Self { sample, t, device, text, added })
+    }
+
+    /// One row of the inputs.
+    fn row(&self, row: usize) -> Result<Self> {
+        let of = |x: &Tensor| x.narrow(0, row, 1);
+        let rows = self.sample.dim(0)?;
+        let added = |added: &Added| -> Result<Added> {
+            let ids = added.time_ids.chunks(added.time_ids.len() / rows).nth(row).context("the row is there")?;
+            Ok(Added { text_embeds: of(&added.text_embeds)?, time_ids: ids.to_vec() })
+        };
+        Ok(Self {
+            sample: of(&self.sample)?,
+            t: self.t.get(row).copied().into_iter().collect(),
+            device: self.device.clone(),
+            text: self.text.as_ref().map(of).transpose()?,
+            added: self.added.as_ref().map(added).transpose()?,
+        })
     }
 }
 

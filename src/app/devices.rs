@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use crate::{
     config::{self, Config, DeviceName},
     device::{Device, DeviceError, Gpu, GpuKind, Precision},
-    kernels::{Kernels, winograd},
+    kernels::{Kernels, Rows, winograd},
 };
 
 /// Opens the devices in the settings, with their threads.
@@ -41,7 +41,10 @@ fn open(name: &DeviceName, config: &Config) -> Result<Device, DeviceError> {
         config::Precision::F16 => Some(Precision::F16),
         config::Precision::Bf16 => Some(Precision::Bf16),
     };
-    let gpu = |device: Device| device.with_offload(config.models.offload).with_precision(precision);
+    let gpu = |device: Device| {
+        let kernels = kernels_of_gpus(config.engine.batch_invariant);
+        device.with_kernels(kernels).with_offload(config.models.offload).with_precision(precision)
+    };
     let cores = match name {
         DeviceName::Cuda { index } => return gpu(Device::gpu(GpuKind::Cuda, *index)?),
         DeviceName::Metal => return gpu(Device::gpu(GpuKind::Metal, 0)?),
@@ -53,7 +56,12 @@ fn open(name: &DeviceName, config: &Config) -> Result<Device, DeviceError> {
     Device::cpu(&name, cores, config.engine.threads)?.with_kernels(kernels(config)).with_precision(precision)
 }
 
-/// The kernels of networks on the CPU.
+/// The kernels of networks on GPUs.
+fn kernels_of_gpus(batch_invariant: bool) -> Kernels {
+    Kernels::Reference(if batch_invariant { Rows::Apart } else { Rows::Together })
+}
+
+/// The kernels of networks on the CPU. With all of them, the bits of a row do not depend on its batch.
 fn kernels(config: &Config) -> Kernels {
     let winograd = match config.kernels.winograd {
         config::Winograd::Auto => winograd::Use::Auto,
@@ -62,13 +70,19 @@ fn kernels(config: &Config) -> Kernels {
     };
     match config.engine.kernels {
         config::KernelSet::Packed => Kernels::Packed(winograd),
-        config::KernelSet::Reference => Kernels::Reference,
+        config::KernelSet::Reference => Kernels::REFERENCE,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_computes_rows_apart_if_their_bytes_must_not_depend_on_the_batch() {
+        assert_eq!(kernels_of_gpus(true), Kernels::REFERENCE);
+        assert_ne!(kernels_of_gpus(true), kernels_of_gpus(false));
+    }
 
     #[test]
     fn auto_is_all_gpus_or_else_the_cpu() {

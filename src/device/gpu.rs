@@ -1,6 +1,7 @@
 //! GPUs: which kinds the build supports, and which GPUs the machine has.
 
 #[cfg(feature = "cuda")]
+#[allow(unsafe_code, reason = "settings of CUDA that are unsafe to call; each has its proof")]
 mod cuda;
 
 /// A kind of GPU.
@@ -106,7 +107,8 @@ impl Gpu {
         self.kind.name_of(self.index)
     }
 
-    /// The memory at this time; `None` if the driver does not tell.
+    /// The memory at this time; `None` if the driver does not tell. Memory that the process keeps for later tensors counts
+    /// as free.
     pub(super) fn memory_now(&self) -> Option<GpuMemory> {
         match self.kind {
             #[cfg(feature = "cuda")]
@@ -117,12 +119,22 @@ impl Gpu {
 
     /// Opens the GPU. No operation takes tensors of two handles, even of the same GPU, so each GPU is opened once.
     ///
-    /// candle's usual handle of an NVIDIA GPU has one stream per thread, so the GPU would not keep the order in which
-    /// two threads submit work. This handle has one stream for all threads.
     pub(super) fn open(&self) -> candle_core::Result<candle_core::Device> {
         match self.kind {
+            #[cfg(feature = "cuda")]
+            GpuKind::Cuda => cuda::open(self.index),
+            #[cfg(not(feature = "cuda"))]
             GpuKind::Cuda => candle_core::Device::new_cuda_with_stream(self.index),
             GpuKind::Metal => candle_core::Device::new_metal(self.index),
+        }
+    }
+
+    /// Gives the memory that the process keeps for later tensors back to the driver.
+    pub(super) fn release_memory(&self) {
+        match self.kind {
+            #[cfg(feature = "cuda")]
+            GpuKind::Cuda => cuda::release_memory(self.index),
+            _ => {}
         }
     }
 }

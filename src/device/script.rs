@@ -17,6 +17,14 @@ pub trait Script: std::fmt::Debug + Send + Sync {
         false
     }
 
+    /// What the device reports when the engine waits for it.
+    ///
+    /// # Errors
+    /// The fault of work that the device was given before.
+    fn waited(&self) -> Result<(), FaultError> {
+        Ok(())
+    }
+
     /// The memory of the device; `None` if the script does not say.
     fn memory(&self) -> Option<GpuMemory> {
         None

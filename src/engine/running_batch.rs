@@ -15,7 +15,7 @@ use super::{
     call_clock::CallClock,
 };
 use crate::{
-    device::{Device, Layer},
+    device::{Device, Fault, FaultError, Layer},
     models::demand::Demand,
     pipelines::{Model, NetworkError, call::RowMetric},
 };
@@ -135,10 +135,19 @@ impl RunningBatch {
         };
         let mut answers = device.install(compute);
         // A GPU may still compute the layers that were submitted. The time and the errors of these layers belong to
-        // this slice, so the engine waits for the GPU.
-        if !matches!(answers, Some(Err(_))) {
+        // this slice, so the engine waits for the GPU. An error of a call may hide that the device is lost: some library
+        // reports the loss as an error of its own. Then waiting fails, too.
+        let fault = match &answers {
+            Some(Err(error)) => Some(error.fault),
+            _ => None,
+        };
+        if matches!(fault, None | Some(Fault::Call)) {
             let _timed = clock.time(network);
-            answers = device.synchronize().err().map(|error| Err(NetworkError::of(network)(error))).or(answers);
+            if let Err(FaultError { fault: found, detail }) = device.synchronize()
+                && (fault.is_none() || found == Fault::Lost)
+            {
+                answers = Some(Err(NetworkError { network, fault: found, detail }));
+            }
         }
         self.spent += begun.elapsed();
         answers

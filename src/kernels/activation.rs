@@ -15,7 +15,7 @@ impl Kernels {
     pub fn silu(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("silu", silu_of)),
-            Kernels::Reference => x.silu(),
+            Kernels::Reference(_) => x.silu(),
         }
     }
 
@@ -23,7 +23,7 @@ impl Kernels {
     pub fn quick_gelu(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("quick_gelu", quick_gelu_of)),
-            Kernels::Reference => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
+            Kernels::Reference(_) => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
         }
     }
 
@@ -31,7 +31,7 @@ impl Kernels {
     pub fn gelu_erf(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("gelu_erf", gelu_erf_of)),
-            Kernels::Reference => x.gelu_erf(),
+            Kernels::Reference(_) => x.gelu_erf(),
         }
     }
 
@@ -39,7 +39,7 @@ impl Kernels {
     pub fn gelu_tanh(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("gelu_tanh", gelu_tanh_of)),
-            Kernels::Reference => x.gelu(),
+            Kernels::Reference(_) => x.gelu(),
         }
     }
 }
@@ -113,7 +113,7 @@ mod tests {
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
         let tanh = |x: f64| (0.797_884_560_802_865_4 * (x + 0.044_715 * x.powi(3))).tanh();
         let phi = |x: f64| 0.5 * (1.0 + libm::erf(x / 2f64.sqrt()));
-        for kernels in [Kernels::default(), Kernels::Reference] {
+        for kernels in [Kernels::default(), Kernels::REFERENCE] {
             for (made, exact) in [
                 (kernels.silu(&tensor), &(|x| x * sigmoid(x)) as &dyn Fn(f64) -> f64),
                 (kernels.quick_gelu(&tensor), &|x| x * sigmoid(1.702 * x)),

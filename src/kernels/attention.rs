@@ -26,7 +26,7 @@ impl Kernels {
     pub fn attention(self, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => q.apply_op3_no_bwd(k, v, &Attention { heads, mask }),
-            Kernels::Reference => composite(q, k, v, heads, mask),
+            Kernels::Reference(rows) => rows.each([q, k, v], |[q, k, v]| composite(&q, &k, &v, heads, mask)),
         }
     }
 }
@@ -220,7 +220,7 @@ mod tests {
             let mut random = |n: usize| (random.normal(&[b, n, heads * d], 0.0) * 1.5).unwrap();
             let (q, k, v) = (random(n), random(m), random(m));
             let expected = naive(&q, &k, &v, heads, mask);
-            for kernels in [Kernels::default(), Kernels::Reference] {
+            for kernels in [Kernels::default(), Kernels::REFERENCE] {
                 let made = kernels.attention(&q, &k, &v, heads, mask).unwrap();
                 let made = made.flatten_all().unwrap().to_vec1::<f32>().unwrap();
                 for (made, expected) in made.iter().zip(&expected) {

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::{
-    Kernels,
+    Kernels, Rows,
     block::Block,
     finish::{Epilogue, Finish},
     gemm::{Panels, Product, WIDTH},
@@ -21,6 +21,8 @@ pub struct Conv2d {
     weight: Matrix,
     /// The weight of reference kernels, (out, in, kh, kw); `None` if the layer uses the matrix.
     plain: Option<Tensor>,
+    /// Which rows of a batch reference kernels convolve together.
+    rows: Rows,
     geometry: Geometry,
     /// Present if the convolution can use Winograd's algorithm.
     winograd: Option<(Winograd, winograd::Use)>,
@@ -76,7 +78,7 @@ impl Conv2d {
         let (patch, outputs) = weight.dims2()?;
         let is_there = weight.is_contiguous() && patch % (kh * kw).max(1) == 0;
         let (matrix, plain) = match kernels {
-            Kernels::Reference if is_there && !geometry.is_pointwise() => {
+            Kernels::Reference(_) if is_there && !geometry.is_pointwise() => {
                 let plain = weight.reshape((kh, kw, patch / (kh * kw).max(1), outputs))?;
                 // `plain` holds the weight, so the matrix is a placeholder: zeros that take no memory.
                 let zeros = Tensor::zeros((), weight.dtype(), weight.device())?.broadcast_as((patch, outputs))?;
@@ -91,7 +93,7 @@ impl Conv2d {
             }
             _ => None,
         };
-        Ok(Self { weight, plain, geometry, winograd })
+        Ok(Self { weight, plain, rows: kernels.rows(), geometry, winograd })
     }
 
     /// x (B, h, w, in) → (B, H, W, out).
@@ -133,7 +135,8 @@ impl Conv2d {
             true => Part { rows: batch, lines: height },
             false => Part::of(height, width * self.weight.shape().0, MOST_PATCHES),
         };
-        let y = in_parts(&padded.contiguous()?, weight, stride, height, part)?.permute((0, 2, 3, 1))?.contiguous()?;
+        let of_rows = |[x]: [Tensor; 1]| in_parts(&x, weight, stride, height, part);
+        let y = self.rows.each([&padded], of_rows)?.permute((0, 2, 3, 1))?.contiguous()?;
         epilogue.composite(self.weight.bias().into_iter().try_fold(y, |y, bias| y.broadcast_add(bias))?)
     }
 }
@@ -313,7 +316,7 @@ mod tests {
             let (weight, bias) = (random(&[kernel.0 * kernel.1 * inputs, outputs]), random(&[outputs]));
             let x = random(&[b, h, w, inputs]);
             let expected = naive(geometry, &weight, &bias, &x);
-            for kernels in [Kernels::Packed(winograd::Use::Off), Kernels::Reference] {
+            for kernels in [Kernels::Packed(winograd::Use::Off), Kernels::REFERENCE] {
                 let conv = Conv2d::new(&weight, &bias, geometry, kernels).unwrap();
                 let made = conv.forward(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
                 prop_assert_eq!(made.len(), expected.len());
@@ -359,7 +362,7 @@ mod tests {
     #[test]
     fn a_map_smaller_than_the_kernel_is_an_error() {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
-        for kernels in [Kernels::default(), Kernels::Reference] {
+        for kernels in [Kernels::default(), Kernels::REFERENCE] {
             let conv = Conv2d::new(&zeros(&[9, 1]), &zeros(&[1]), Geometry::square(3, 1, 0), kernels).unwrap();
             assert!(conv.forward(&zeros(&[1, 5, 5, 2])).is_err());
             assert!(conv.forward(&zeros(&[1, 2, 5, 1])).is_err());

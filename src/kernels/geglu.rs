@@ -31,7 +31,7 @@ impl Geglu {
         if columns == 0 || columns % 2 != 0 || bias.dims() != [columns] {
             candle_core::bail!("geglu: {columns} columns with biases {:?}", bias.shape());
         }
-        if kernels == Kernels::Reference || !matrix.is_contiguous() {
+        if matches!(kernels, Kernels::Reference(_)) || !matrix.is_contiguous() {
             return Ok(Self { matrix: Matrix::new(matrix, Some(bias), kernels)?, alternating: columns / 2 });
         }
         let n = columns / 2;
@@ -171,7 +171,7 @@ mod tests {
             let mut random = Random::new(seed);
             let mut random = |shape: &[usize]| random.normal(shape, 0.0);
             let (x, matrix, bias) = (random(&[rows, k]), random(&[k, 2 * n]), random(&[2 * n]));
-            let kernels = if reference { Kernels::Reference } else { Kernels::default() };
+            let kernels = if reference { Kernels::REFERENCE } else { Kernels::default() };
             let made = Geglu::new(&matrix, &bias, kernels).unwrap().times(&x).unwrap().to_vec2::<f32>().unwrap();
             let wide = x.matmul(&matrix).unwrap().broadcast_add(&bias).unwrap().to_vec2::<f32>().unwrap();
             for (made, wide) in made.iter().flatten().zip(wide.iter().flat_map(|wide| wide[..n].iter().zip(&wide[n..]))) {

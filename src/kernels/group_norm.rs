@@ -31,7 +31,7 @@ impl Kernels {
     ) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op3_no_bwd(weight, bias, &GroupNorm { groups, eps, then }),
-            Kernels::Reference => composite(x, groups, weight, bias, eps, then),
+            Kernels::Reference(_) => composite(x, groups, weight, bias, eps, then),
         }
     }
 }
@@ -230,7 +230,7 @@ mod tests {
             let vector = |x: &Tensor| x.to_vec1::<f32>().unwrap();
             let expected = naive(&x.to_vec3().unwrap(), groups, &vector(&weight), &vector(&bias), 1e-5, then);
             let fused = Kernels::default().group_norm(&x, groups, &weight, &bias, 1e-5, then).unwrap();
-            let composed = Kernels::Reference.group_norm(&x, groups, &weight, &bias, 1e-5, then).unwrap();
+            let composed = Kernels::REFERENCE.group_norm(&x, groups, &weight, &bias, 1e-5, then).unwrap();
             for (made, limit) in [(fused, 1e-4), (composed, 1e-3)] {
                 for (made, expected) in vector(&made.flatten_all().unwrap()).iter().zip(&expected) {
                     prop_assert!((f64::from(*made) - expected).abs() < limit * (1.0 + expected.abs()), "{} {}", made, expected);

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::{
-    Kernels,
+    Kernels, Rows,
     block::Block,
     finish::Epilogue,
     gemm::{Panels, Product, WIDTH},
@@ -25,7 +25,7 @@ pub struct Matrix {
 #[derive(Clone)]
 enum Held {
     Packed { panels: Arc<Panels>, bias: Arc<[f32]> },
-    Plain(Tensor),
+    Plain(Tensor, Rows),
 }
 
 impl Matrix {
@@ -41,7 +41,7 @@ impl Matrix {
             let bias = bias.map(|bias| bias.to_vec1()).transpose()?.unwrap_or_else(|| vec![0.0; n]);
             Held::Packed { panels, bias: bias.into() }
         } else {
-            Held::Plain(matrix.clone())
+            Held::Plain(matrix.clone(), kernels.rows())
         };
         Ok(Self { held, bias: bias.cloned(), shape: (k, n) })
     }
@@ -52,7 +52,7 @@ impl Matrix {
     }
 
     /// x (B, …, K) · matrix + bias → (B, …, N), in the precision of the matrix. The bits of a row of the batch do not
-    /// depend on the other rows.
+    /// depend on the other rows, except with [`Rows::Together`].
     pub fn times(&self, x: &Tensor) -> Result<Tensor> {
         self.times_with(x, Epilogue::default())
     }
@@ -61,17 +61,16 @@ impl Matrix {
     pub fn times_with(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
         match &self.held {
             Held::Packed { panels, bias } => x.apply_op1_no_bwd(&Times { panels, bias, epilogue }),
-            Held::Plain(matrix) => {
-                let product = self.composite(x, matrix)?;
+            Held::Plain(matrix, rows) => {
+                let product = self.composite(x, matrix, *rows)?;
                 epilogue.composite(self.bias.iter().try_fold(product, |product, bias| product.broadcast_add(bias))?)
             }
         }
     }
 
     /// The product by candle's operations, with contiguous two-dimensional operands only: candle's product of a
-    /// transposed view is wrong from the second row of a batch on. On the CPU, each row of the batch is multiplied
-    /// separately, because the bits of candle's product depend on the number of lines.
-    fn composite(&self, x: &Tensor, matrix: &Tensor) -> Result<Tensor> {
+    /// transposed view is wrong from the second row of a batch on.
+    fn composite(&self, x: &Tensor, matrix: &Tensor, rows: Rows) -> Result<Tensor> {
         let (k, n) = self.shape;
         let dims = x.dims();
         if dims.last() != Some(&k) {
@@ -79,12 +78,9 @@ impl Matrix {
         }
         let shape = [&dims[..dims.len() - 1], &[n]].concat();
         let x = x.to_dtype(matrix.dtype())?.contiguous()?;
-        let batch = if dims.len() > 1 && x.device().is_cpu() { dims[0] } else { 1 };
-        if batch <= 1 {
-            return x.reshape(((), k))?.matmul(matrix)?.reshape(shape);
-        }
-        let row = |row| x.get(row)?.reshape(((), k))?.matmul(matrix);
-        Tensor::cat(&(0..batch).map(row).collect::<Result<Vec<_>>>()?, 0)?.reshape(shape)
+        let batch = if dims.len() > 1 { dims[0].max(1) } else { 1 };
+        let lines = x.reshape((batch, x.elem_count() / k.max(1) / batch, k))?;
+        rows.each([&lines], |[lines]| lines.flatten_to(1)?.matmul(matrix))?.reshape(shape)
     }
 
     pub(super) fn bias(&self) -> Option<&Tensor> {
@@ -95,7 +91,7 @@ impl Matrix {
     pub(super) fn packed(&self) -> Option<(&Panels, &[f32])> {
         match &self.held {
             Held::Packed { panels, bias } => Some((panels, bias)),
-            Held::Plain(_) => None,
+            Held::Plain(..) => None,
         }
     }
 }
@@ -183,7 +179,7 @@ mod tests {
                 let together = pool.install(|| matrix.times_with(&x, epilogue)).unwrap();
                 (matrix, together)
             };
-            let (packed, reference) = (of_kernels(Kernels::default()), of_kernels(Kernels::Reference));
+            let (packed, reference) = (of_kernels(Kernels::default()), of_kernels(Kernels::REFERENCE));
             for (a, b) in values(&packed.1).iter().zip(values(&reference.1)) {
                 prop_assert!((a - b).abs() < 1e-3, "{a} {b}");
             }

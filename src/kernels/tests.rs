@@ -1,4 +1,5 @@
-//! Compares the gradients of reference kernels with respect to their inputs with finite differences.
+//! Tests of the reference kernels: their gradients with respect to their inputs are compared with finite differences, and
+//! the rows of a batch with the same rows alone.
 
 use candle_core::{Result, Tensor, Var};
 
@@ -18,7 +19,7 @@ type Kernel<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 /// The inputs have two rows; the maps are not square.
 #[test]
 fn gradients_of_reference_kernels_are_those_of_finite_differences() {
-    const REFERENCE: Kernels = Kernels::Reference;
+    const REFERENCE: Kernels = Kernels::REFERENCE;
     let mut random = Random::new(7);
     let mut numbers = |shape: &[usize]| random.normal(shape, 0.0);
     let (map, tokens, text) = (numbers(&[2, 6, 4, 8]), numbers(&[2, 5, 8]), numbers(&[2, 3, 8]));
@@ -55,6 +56,44 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     ];
     for (name, kernel) in of_tokens {
         compare(name, &tokens, kernel);
+    }
+}
+
+/// The shapes are those for which candle's products and convolutions depend on the number of rows: few lines, and one line
+/// for each row.
+#[test]
+fn a_row_has_the_same_bits_in_every_batch() {
+    const REFERENCE: Kernels = Kernels::REFERENCE;
+    const BATCH: usize = 5;
+    let mut random = Random::new(3);
+    let mut numbers = |shape: &[usize]| random.normal(shape, 0.0);
+    let bias = numbers(&[40]);
+    let matrix = Matrix::new(&numbers(&[70, 40]), Some(&bias), REFERENCE).unwrap();
+    let geglu = Geglu::new(&numbers(&[70, 80]), &numbers(&[80]), REFERENCE).unwrap();
+    let conv = |weight: &Tensor, geometry| Conv2d::new(weight, &bias, geometry, REFERENCE).unwrap();
+    let inner = conv(&numbers(&[9 * 70, 40]), Geometry::square(3, 1, 1));
+    let pointwise = conv(&numbers(&[70, 40]), Geometry::square(1, 1, 0));
+    let (vector, line, map) = (numbers(&[BATCH, 70]), numbers(&[BATCH, 3, 70]), numbers(&[BATCH, 4, 2, 70]));
+
+    let of_rows: [(&str, &Tensor, Kernel<'_>); 8] = [
+        ("a vector by a matrix", &vector, &|x| matrix.times(x)),
+        ("lines by a matrix", &line, &|x| matrix.times(x)),
+        ("a map by a matrix", &map, &|x| matrix.times(x)),
+        ("geglu", &line, &|x| geglu.times(x)),
+        ("a convolution", &map, &|x| inner.forward(x)),
+        ("a pointwise convolution", &map, &|x| pointwise.forward(x)),
+        ("attention", &line, &|x| REFERENCE.attention(x, x, x, 7, Mask::None)),
+        ("attention to those before", &line, &|x| REFERENCE.attention(x, x, x, 2, Mask::Causal)),
+    ];
+    let bits = |x: &Tensor| -> Vec<u32> {
+        x.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+    };
+    for (name, x, kernel) in of_rows {
+        let together = kernel(x).unwrap();
+        for row in 0..BATCH {
+            let of = |x: &Tensor| x.narrow(0, row, 1).unwrap();
+            assert_eq!(bits(&kernel(&of(x)).unwrap()), bits(&of(&together)), "{name}, row {row}");
+        }
     }
 }
 

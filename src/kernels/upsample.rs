@@ -14,7 +14,7 @@ impl Kernels {
     pub fn nearest(self, x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&Nearest { height, width }),
-            Kernels::Reference => composite(x, height, width),
+            Kernels::Reference(_) => composite(x, height, width),
         }
     }
 }
@@ -69,7 +69,7 @@ mod tests {
         let x = Tensor::arange(0f32, 4.0, &Device::Cpu).unwrap().reshape((1, 2, 2, 1)).unwrap();
         let flat = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let doubled = [0., 0., 1., 1., 0., 0., 1., 1., 2., 2., 3., 3., 2., 2., 3., 3.];
-        for kernels in [Kernels::default(), Kernels::Reference] {
+        for kernels in [Kernels::default(), Kernels::REFERENCE] {
             assert_eq!(flat(kernels.nearest(&x, 4, 4).unwrap()), doubled);
             assert_eq!(flat(kernels.nearest(&x, 3, 3).unwrap()), [0., 0., 1., 0., 0., 1., 2., 2., 3.]);
         }

@@ -123,7 +123,7 @@ mod tests {
         #[test]
         fn averages_undo_doubling(b in 1usize..3, h in 1usize..5, w in 1usize..5, c in 1usize..4, seed: u64) {
             let x = Random::new(seed).normal(&[b, h, w, c], 0.0);
-            for kernels in [Kernels::default(), Kernels::Reference] {
+            for kernels in [Kernels::default(), Kernels::REFERENCE] {
                 let doubled = Resample::Nearest.forward(kernels, &x).unwrap();
                 let back = Resample::AvgPool.forward(kernels, &doubled).unwrap();
                 prop_assert_eq!(back.dims(), x.dims());

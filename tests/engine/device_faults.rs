@@ -236,7 +236,8 @@ fn paused_batches_give_their_memory_to_a_row_that_does_not_fit() {
 fn the_runs_of_the_last_batch_are_suspects() {
     let script = Script::new();
     let fixture = EngineFixture::on(script.device("scripted"), settings(16, SLICE));
-    let sizes = [json!({"prompt": "a fox", "steps": 4, "seed": 1}), json!({"prompt": "a wolf", "steps": 4, "width": 256})];
+    let sizes =
+        [json!({"prompt": "a fox", "steps": 4, "seed": 1}), json!({"prompt": "a wolf", "steps": 4, "width": 256})];
     fixture.draw(sizes[0].clone());
     script.lost_above.store(script.bytes_per_row.load(SeqCst), SeqCst);
     let runs: Vec<_> = sizes.iter().map(|request| fixture.start(request.clone()).1).collect();
@@ -244,6 +245,22 @@ fn the_runs_of_the_last_batch_are_suspects() {
     assert!(matches!(small, None | Some(RunError::Stopped)), "{small:?}");
     let Some(RunError::DeviceLost(why)) = large else { panic!("{large:?}") };
     assert!(why.contains("the device scripted was lost"), "{why}");
+}
+
+/// CUDA calls errors sticky after which every call fails. A library may report such an error as one of its own, and the
+/// next call that waits for the device tells the truth.
+#[test]
+fn a_loss_that_a_call_reports_as_another_error_is_found_by_waiting() {
+    let script = Script::new();
+    script.secretly_lost_at.store(2, SeqCst);
+    let mut fixture = EngineFixture::on_when_lost(script.device("scripted"), settings(16, SLICE), |reason| {
+        assert!(reason.contains("the scripted device is lost"), "{reason}");
+    });
+    let (_, observed) = fixture.start(json!({"prompt": "a fox", "steps": 4, "seed": 1}));
+    let ended = outcome(&observed);
+    assert!(matches!(ended, Err(RunError::DeviceLost(_))), "the loss is known: {:?}", ended.err());
+    fixture.join();
+    assert_eq!(script.after_loss.load(SeqCst), 0, "the lost device computes nothing more");
 }
 
 #[test]

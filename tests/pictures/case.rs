@@ -82,9 +82,15 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
     models
 }
 
+/// The folder of the repository. cargo sets the variable for the tests that it runs, and `benches/gpu/run.sh` sets it on a
+/// machine where the repository is in another folder than at the build.
+pub fn repository() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).into()
+}
+
 /// The folder of additional cases, which run with every set of fixtures.
 pub fn more() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/more")
+    repository().join("tests/fixtures/more")
 }
 
 /// A folder with the textual inversions, named by the words that the cases use.

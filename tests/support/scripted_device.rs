@@ -26,6 +26,8 @@ pub struct Scripted {
     pub lost_at: AtomicUsize,
     /// A batch with more bytes of activations for each row loses the device.
     pub lost_above: AtomicU64,
+    /// The layer, counted over all batches, at which the device is lost, but a call reports another error first.
+    pub secretly_lost_at: AtomicUsize,
     /// The layer, counted over all batches, at which the device hangs for ever.
     pub hangs_at: AtomicUsize,
     /// Microseconds that each layer takes in addition.
@@ -64,6 +66,7 @@ impl Scripted {
             out_of_memory_at: Mutex::default(),
             lost_at: usize::MAX.into(),
             lost_above: u64::MAX.into(),
+            secretly_lost_at: usize::MAX.into(),
             hangs_at: usize::MAX.into(),
             delay_us: 0.into(),
             is_lost: false.into(),
@@ -110,6 +113,11 @@ impl Script for Scripted {
         (total < u64::MAX).then_some(GpuMemory { total, free: total })
     }
 
+    fn waited(&self) -> Result<(), FaultError> {
+        let lost = FaultError { fault: Fault::Lost, detail: "the scripted device is lost".to_owned() };
+        if self.is_lost() { Err(lost) } else { Ok(()) }
+    }
+
     fn before(&self, layer: Layer) -> Result<(), FaultError> {
         let at = self.layers.fetch_add(1, SeqCst);
         let fault = |fault, detail: String| Err(FaultError { fault, detail });
@@ -121,6 +129,10 @@ impl Script for Scripted {
         if at >= self.lost_at.load(SeqCst) || bytes_per_row > self.lost_above.load(SeqCst) {
             self.is_lost.store(true, SeqCst);
             return fault(Fault::Lost, format!("the scripted device is lost at layer {at}"));
+        }
+        if at >= self.secretly_lost_at.load(SeqCst) {
+            self.is_lost.store(true, SeqCst);
+            return fault(Fault::Call, format!("a library fails at layer {at}"));
         }
         while at >= self.hangs_at.load(SeqCst) {
             std::thread::park_timeout(Duration::from_secs(60));
