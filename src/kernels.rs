@@ -14,6 +14,7 @@ pub mod conv2d;
 mod exp;
 pub mod finish;
 pub mod geglu;
+pub mod gated_silu;
 mod gemm;
 pub mod group_norm;
 mod lanes;
