@@ -3,6 +3,7 @@
 //! Only this module and [`models`](crate::models) name families. A new family needs one file here, its networks in
 //! `models`, and an entry in the list below.
 
+mod autoencoder;
 mod card;
 mod classifier_guidance;
 mod consistency;
@@ -10,6 +11,7 @@ mod ddpm;
 mod dit;
 mod extras;
 mod family;
+mod latent_plan;
 mod ldm_uncond;
 mod plain_unet;
 mod plan;
@@ -19,6 +21,7 @@ pub mod stable_diffusion;
 mod stable_diffusion_xl;
 mod stable_diffusion_xl_refiner;
 mod stages;
+mod z_image;
 
 pub use card::CardError;
 pub use family::{Description, Family, ModelIndex, ModelSize, Outline, Recipe};
@@ -34,6 +37,7 @@ use score_sde_vp::ScoreSdeVp;
 use stable_diffusion::StableDiffusion;
 use stable_diffusion_xl::StableDiffusionXl;
 use stable_diffusion_xl_refiner::StableDiffusionXlRefiner;
+use z_image::ZImage;
 
 use crate::{
     pipelines::{Compute, Frame, PipelineError, Prepared},
@@ -72,7 +76,8 @@ families![
     ScoreSdeVe,
     ScoreSdeVp,
     Dit,
-    ClassifierGuidance
+    ClassifierGuidance,
+    ZImage
 ];
 
 /// The error for a single-file checkpoint that is not a safetensors file.

@@ -101,7 +101,7 @@ impl Catalogue {
 /// The texts that the model reads. Without guidance it reads no negative prompt.
 fn texts<'a>(draw: &'a Draw, card: &ModelCard) -> Vec<Text<'a>> {
     let micro = draw.micro_conditioning.as_ref();
-    let is_guided = draw.guidance_scale > 1.0 && !card.guidance_embedding;
+    let is_guided = card.is_guided(draw.guidance_scale);
     let negative = draw.negative_prompt.as_deref().filter(|_| is_guided);
     let negative_2 = micro.and_then(|micro| micro.negative_prompt_2.as_deref()).filter(|_| is_guided);
     let all = [

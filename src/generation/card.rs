@@ -74,6 +74,17 @@ pub struct ModelCard {
     /// Whether only the class of the model's own scheduler fits the network's predictions.
     #[serde(skip)]
     pub own_scheduler_class_only: bool,
+    /// Whether the denoiser is a transformer instead of a U-Net. Its prompts have no weights, and its features cannot be
+    /// cached.
+    #[serde(skip)]
+    pub is_transformer: bool,
+    /// What is added to the guidance scale of a request: 1 for models whose guidance is `cond + s · (cond − uncond)`,
+    /// where a scale of 0 means no guidance.
+    #[serde(skip)]
+    pub guidance_offset: u32,
+    /// Whether the model takes the fields of [`GuidanceLimits`](super::GuidanceLimits).
+    #[serde(skip)]
+    pub limits_guidance: bool,
     /// Channels of the U-Net's feature maps that ControlNets add residuals to.
     #[serde(skip)]
     pub maps: Vec<usize>,
@@ -92,6 +103,11 @@ impl ModelCard {
     /// The default guidance scale of a request with or without a mask.
     pub fn guidance_scale(&self, has_mask: bool) -> f64 {
         self.inpaint_guidance_scale.filter(|_| has_mask).unwrap_or(self.default_guidance_scale)
+    }
+
+    /// Whether a request with this guidance scale needs a second prediction, for the negative prompt.
+    pub fn is_guided(&self, guidance_scale: f64) -> bool {
+        guidance_scale + f64::from(self.guidance_offset) > 1.0 && !self.guidance_embedding
     }
 
     /// Whether either model can refine the latents of the other model: both have the same kind of latents, and both

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ControlUse, Decoder, FeatureCache, GuidanceInterval, ImageField, InputImage, Levels, LoraUse, MicroConditioning,
+    ControlUse, Decoder, FeatureCache, GuidanceInterval, GuidanceLimits, ImageField, InputImage, Levels, LoraUse, MicroConditioning,
     PromptSyntax, Refiner, SchedulerChoice, Source,
 };
 
@@ -35,13 +35,17 @@ pub struct Draw {
     /// The noise levels of the steps, if the request lists them. Otherwise the scheduler chooses them.
     #[serde(flatten)]
     pub levels: Option<Levels>,
-    /// `s` in `uncond + s · (cond − uncond)`; 1 or less switches guidance off.
+    /// `s` in `uncond + s · (cond − uncond)`; 1 or less switches guidance off. For models with a
+    /// [`guidance_offset`](super::ModelCard::guidance_offset) of 1, `s` in `cond + s · (cond − uncond)`; 0 switches
+    /// guidance off.
     pub guidance_scale: f64,
     /// How far the guided prediction is rescaled to the standard deviation of the conditional one, 0 to 1.
     pub guidance_rescale: f64,
     /// The steps with guidance. The other steps compute no row for the negative prompt.
     #[serde(default)]
     pub guidance_interval: GuidanceInterval,
+    #[serde(flatten)]
+    pub guidance_limits: Option<GuidanceLimits>,
     /// The scheduler of the request, or the model's default scheduler.
     pub scheduler: SchedulerChoice,
     /// η of DDIM: the fraction of DDPM's noise that each step adds, 0 to 1. For TCD, this is γ. Other samplers ignore

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, Job, Levels, Limits, LoraUse, MAX_CHUNKS,
+    ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, GuidanceLimits, Job, Levels, Limits, LoraUse, MAX_CHUNKS,
     MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice, Source, Webhook, Work,
     any_model::{self, AnyModel},
     class_label,
@@ -166,6 +166,7 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
         guidance_scale: fields.get(&table::GUIDANCE_SCALE, on).unwrap_or_else(|| card.guidance_scale(has_mask)),
         guidance_rescale: fields.get_or_default(&table::GUIDANCE_RESCALE, on),
         guidance_interval: fields.get_or_default(&table::GUIDANCE_INTERVAL, on),
+        guidance_limits: GuidanceLimits::read(fields, on),
         scheduler,
         eta: fields.get_or_default(&table::ETA, on),
         clip_skip: fields.get_or_default(&table::CLIP_SKIP, on),

@@ -27,6 +27,8 @@ pub static FIELDS: &[&Field] = &[
     &GUIDANCE_SCALE,
     &GUIDANCE_RESCALE,
     &GUIDANCE_INTERVAL,
+    &CFG_NORMALIZATION,
+    &CFG_TRUNCATION,
     &SCHEDULER,
     &CLASS_GUIDANCE_SCALE,
     &ETA,
@@ -76,7 +78,7 @@ pub static NEGATIVE_PROMPT: Field = Field::new("negative_prompt", PROMPT_TEXT, "
     .only(takes_prompt, NO_PROMPT);
 pub static PROMPT_SYNTAX: Field = Field::new(
     "prompt_syntax",
-    Kind::Word(|_| vec!["plain", "weighted"]),
+    Kind::Word(|on| if on.card.is_transformer { vec!["plain"] } else { vec!["plain", "weighted"] }),
     "weighted: brackets in prompts weight words; plain: brackets are text.",
 )
 .default(|_| Some("plain".into()))
@@ -115,7 +117,8 @@ pub static TIMESTEPS: Field =
 pub static GUIDANCE_SCALE: Field = Field::new(
     "guidance_scale",
     Kind::number(0.0, 30.0),
-    "How closely the picture follows the prompt: uncond + s · (cond − uncond). 1 or less switches guidance off.",
+    "How closely the picture follows the prompt: uncond + s · (cond − uncond). 1 or less switches guidance off. For \
+     Z-Image cond + s · (cond − uncond), and 0 switches it off.",
 )
 .default(|on| on.card.inpaint_guidance_scale.is_none().then(|| on.card.default_guidance_scale.into()))
 .only(is_guided, NO_PROMPT);
@@ -130,6 +133,20 @@ pub static GUIDANCE_INTERVAL: Field =
     Field::new("guidance_interval", Kind::Interval, "The steps with guidance: start and end as shares of all steps.")
         .default(|_| Some(json!([0.0, 1.0])))
         .only(is_guided, NO_PROMPT);
+pub static CFG_NORMALIZATION: Field = Field::new(
+    "cfg_normalization",
+    Kind::Flag,
+    "Scale the guided prediction down to the norm of the conditional one, if its norm is larger.",
+)
+.default(|on| on.card.limits_guidance.then(|| false.into()))
+.only(|card| card.limits_guidance, Some("its guidance has no limits"));
+pub static CFG_TRUNCATION: Field = Field::new(
+    "cfg_truncation",
+    SHARE,
+    "The time, from 0 for noise to 1 for the picture, after which guidance is off.",
+)
+.default(|on| on.card.limits_guidance.then(|| 1.0.into()))
+.only(|card| card.limits_guidance, Some("its guidance has no limits"));
 pub static SCHEDULER: Field = Field::new(
     "scheduler",
     Kind::Scheduler,
@@ -264,7 +281,7 @@ pub static FEATURE_CACHE: Field = Field::new(
     "Reuse features of the denoiser in its next calls: an approximation.",
 )
 .excludes(&["controls"])
-.only(takes_prompt, NO_PROMPT);
+.only(|card| card.takes_prompt && !card.is_transformer, Some("it has no U-Net with a prompt"));
 pub static CACHE_KIND: Field = Field::new("kind", Kind::Word(|_| vec!["deepcache"]), "The method.").required(|_| true);
 pub static CACHE_INTERVAL: Field =
     Field::new("interval", Kind::Integer(|_| upto(2, 10)), "One call in this many computes the whole denoiser.")

@@ -39,6 +39,16 @@ pub struct Spec {
     pub classes: usize,
     /// The content of the U-Net's input channels.
     pub input: Input,
+    /// What is added to the guidance scale of a request: 1 for models whose guidance is `cond + s · (cond − uncond)`,
+    /// where a scale of 0 means no guidance.
+    pub guidance_offset: u32,
+}
+
+impl Spec {
+    /// The scale `s` in `uncond + s · (cond − uncond)` for the guidance scale of a request. 1 means no guidance.
+    pub fn guidance_scale(&self, of_request: f64) -> f64 {
+        of_request + f64::from(self.guidance_offset)
+    }
 }
 
 /// The content of the U-Net's input channels.

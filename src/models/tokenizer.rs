@@ -1,6 +1,6 @@
 //! CLIP's byte-pair encoding of prompts (transformers' `CLIPTokenizer`).
 
-mod added_tokens;
+pub(super) mod added_tokens;
 mod triggers;
 
 use std::collections::{HashMap, HashSet};
@@ -188,11 +188,12 @@ fn check(path: &str, config: &Map<String, Value>) -> Result<(), LoadError> {
 }
 
 /// The text of a token, which is stored as a string or as an object with `content`.
-fn content(token: Option<&Value>) -> Option<&str> {
+pub(super) fn content(token: Option<&Value>) -> Option<&str> {
     token.and_then(|token| token.as_str().or_else(|| token.get("content")?.as_str()))
 }
 
-fn from_json(folder: &ModelFolder, path: &str) -> Result<Tokenizer, LoadError> {
+/// Reads `tokenizer.json` without its truncation and padding.
+pub(super) fn from_json(folder: &ModelFolder, path: &str) -> Result<Tokenizer, LoadError> {
     let bad = |e: tokenizers::Error| LoadError::Tokenizer { path: path.into(), reason: e.to_string() };
     let mut tokenizer = Tokenizer::from_bytes(folder.bytes(path)?).map_err(bad)?;
     tokenizer.with_truncation(None).map_err(bad)?.with_padding(None);
@@ -207,23 +208,9 @@ fn from_vocab_and_merges(
     unknown: &str,
 ) -> Result<Tokenizer, LoadError> {
     let bad = |path: &str, reason: String| LoadError::Tokenizer { path: path.into(), reason };
-    let vocab: HashMap<String, u32> = serde_json::from_str(&folder.text(vocab_path)?)
-        .map_err(|source| LoadError::Json { path: vocab_path.into(), source })?;
-    let text = folder.text(merges_path)?;
-    if text.trim().is_empty() {
-        return Err(bad(merges_path, "the file is empty; download it again".to_owned()));
-    }
-    let merges = text
-        .lines()
-        .filter(|line| !line.starts_with("#version") && !line.is_empty())
-        .map(|line| {
-            let (left, right) =
-                line.split_once(' ').ok_or_else(|| bad(merges_path, format!("{line:?} is not a pair")))?;
-            Ok((left.to_owned(), right.to_owned()))
-        })
-        .collect::<Result<Vec<_>, LoadError>>()?;
+    let (vocab, merges) = vocab_and_merges(folder, vocab_path, merges_path)?;
     let model = BPE::builder()
-        .vocab_and_merges(vocab.into_iter().collect::<Vocab>(), merges)
+        .vocab_and_merges(vocab, merges)
         .continuing_subword_prefix(String::new())
         .end_of_word_suffix("</w>".into())
         .unk_token(unknown.into())
@@ -240,3 +227,32 @@ fn from_vocab_and_merges(
     };
     whole().map_err(|e| bad(vocab_path, e.to_string()))
 }
+
+/// Reads the files of a byte-pair encoding: the ids of all tokens, and the pairs that are merged, in their order.
+///
+/// # Errors
+/// A file is missing or broken.
+pub(super) fn vocab_and_merges(
+    folder: &ModelFolder,
+    vocab_path: &str,
+    merges_path: &str,
+) -> Result<(Vocab, Vec<(String, String)>), LoadError> {
+    let bad = |path: &str, reason: String| LoadError::Tokenizer { path: path.into(), reason };
+    let vocab: HashMap<String, u32> = serde_json::from_str(&folder.text(vocab_path)?)
+        .map_err(|source| LoadError::Json { path: vocab_path.into(), source })?;
+    let text = folder.text(merges_path)?;
+    if text.trim().is_empty() {
+        return Err(bad(merges_path, "the file is empty; download it again".to_owned()));
+    }
+    let merges = text
+        .lines()
+        .filter(|line| !line.starts_with("#version") && !line.is_empty())
+        .map(|line| {
+            let (left, right) =
+                line.split_once(' ').ok_or_else(|| bad(merges_path, format!("{line:?} is not a pair")))?;
+            Ok((left.to_owned(), right.to_owned()))
+        })
+        .collect::<Result<Vec<_>, LoadError>>()?;
+    Ok((vocab.into_iter().collect(), merges))
+}
+

@@ -53,7 +53,8 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
 /// guidance is the prediction for the prompt alone, and diffusers treats smaller scales like 1. A network that takes
 /// the guidance scale as input needs no second row.
 fn is_guided(setup: &Setup<'_, impl Compute>) -> bool {
-    setup.draw.guidance_scale > 1.0 && !setup.networks.spec().guidance_embedding
+    let spec = setup.networks.spec();
+    spec.guidance_scale(setup.draw.guidance_scale) > 1.0 && !spec.guidance_embedding
 }
 
 /// Tokenizes a prompt into chunks: exactly one with plain syntax, one or more with weighted syntax.
@@ -114,7 +115,8 @@ pub(super) fn classifier_free(
                 classes: Vec::new(),
                 follows_prompt: false,
             };
-            let guidance = Guidance::ClassifierFree { scale: *guidance_scale, rescale: *guidance_rescale };
+            let scale = setup.networks.spec().guidance_scale(*guidance_scale);
+            let guidance = Guidance::ClassifierFree { scale, rescale: *guidance_rescale };
             (vec![negative, positive], guidance)
         }
     }

@@ -11,8 +11,8 @@ use super::{
     control_schedule::ControlSchedule, feature_cache::KeptFeatures, latents::decode_tiny, setup::Setup,
 };
 use crate::{
-    diffusion::{Denoise, Error, InvalidStage, Latents, Schedule, guide, guide_edit},
-    generation::{GuidanceInterval, Phase},
+    diffusion::{Denoise, Error, InvalidStage, Latents, Schedule, guide, guide_edit, limited},
+    generation::{GuidanceInterval, GuidanceLimits, Phase},
     models::adapters::AdapterSet,
 };
 
@@ -48,6 +48,7 @@ pub(super) struct Guided<'a, C> {
     branches: Vec<Branch>,
     guidance: Guidance,
     interval: GuidanceInterval,
+    limits: Option<GuidanceLimits>,
     /// The guidance scale minus 1, for a network that takes the guidance scale as input.
     guidance_input: Option<f32>,
     adapters: AdapterSet,
@@ -73,6 +74,7 @@ impl<'a, C: Compute> Guided<'a, C> {
             branches,
             guidance,
             interval: draw.guidance_interval,
+            limits: draw.guidance_limits,
             guidance_input,
             adapters: setup.auxiliary.adapters.clone(),
             control_schedule: ControlSchedule::default(),
@@ -108,10 +110,12 @@ impl<'a, C: Compute> Guided<'a, C> {
         Guided { blend: Some(blend), ..self }
     }
 
-    /// The branches of the next call: all branches, or outside the guidance interval only the branch of the prompt.
-    fn active(&self) -> &[Branch] {
+    /// The branches of the next call, at training timestep `t`: all branches, or outside the guidance interval and
+    /// beyond the limits of guidance only the branch of the prompt.
+    fn active(&self, t: f64) -> &[Branch] {
+        let is_truncated = self.limits.is_some_and(|limits| limits.truncates(t));
         let followed = match self.guidance {
-            _ if self.interval.covers(self.done.get()) => return &self.branches,
+            _ if self.interval.covers(self.done.get()) && !is_truncated => return &self.branches,
             Guidance::Off | Guidance::Edit { .. } => 0,
             Guidance::ClassifierFree { .. } => 1,
         };
@@ -127,7 +131,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
             self.compute.show(step, pictures.map_err(|error| Error::Denoiser(Box::new(error)))?);
         }
         let [b, c, h, w] = x.shape();
-        let branches = self.active();
+        let branches = self.active(t);
         let controls = self.control_schedule.next();
         let row = |branch: &Branch, i: usize| DenoiseRow {
             sample: [x.row(i), branch.extra_channels.get(i).map_or(&[], Vec::as_slice)].concat(),
@@ -152,10 +156,19 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         let channels = rows.first().map_or(c, |row| row.sample.len() / (h * w));
         let (depth, starts) = self.features.borrow_mut().next(rows.len());
         rows.iter_mut().zip(starts).for_each(|(row, start)| row.features = start);
-        let context = rows.first().map(|row| row.context.dims()).unwrap_or_default();
-        let call = DenoiseCall { shape: [channels, h, w], context, depth, channels: c };
-        let answers = self.compute.call(Phase::Denoising, call, rows).await;
-        let answers = answers.map_err(|error| Error::Denoiser(Box::new(error)))?;
+        // The rows of a call have embeddings of one length. Some models have embeddings as long as the prompt.
+        let mut answers = Vec::with_capacity(rows.len());
+        let mut rows = rows.into_iter().peekable();
+        while let Some(first) = rows.next() {
+            let context = first.context.dims();
+            let mut alike = vec![first];
+            while let Some(row) = rows.next_if(|row| row.context.dims() == context) {
+                alike.push(row);
+            }
+            let call = DenoiseCall { shape: [channels, h, w], context, depth, channels: c };
+            let of_alike = self.compute.call(Phase::Denoising, call, alike).await;
+            answers.extend(of_alike.map_err(|error| Error::Denoiser(Box::new(error)))?);
+        }
         let (answers, kept): (Vec<_>, Vec<_>) =
             answers.into_iter().map(|Denoised { prediction, features }| (prediction, features)).unzip();
         self.features.borrow_mut().keep(kept.into_iter().flatten());
@@ -163,7 +176,11 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         let predictions = answers.chunks(b).map(|rows| Latents::new([b, c, h, w], rows.concat()));
         let predictions = predictions.collect::<Result<Vec<Latents>, Error>>()?;
         match (&predictions[..], self.guidance) {
-            ([uncond, cond], Guidance::ClassifierFree { scale, rescale }) => Ok(guide(uncond, cond, scale, rescale)),
+            ([uncond, cond], Guidance::ClassifierFree { scale, rescale }) => {
+                let guided = guide(uncond, cond, scale, rescale);
+                let normalizes = self.limits.is_some_and(|limits| limits.cfg_normalization);
+                Ok(if normalizes { limited(guided, cond) } else { guided })
+            }
             ([text, image, uncond], Guidance::Edit { scale, image_scale }) => {
                 Ok(guide_edit(text, image, uncond, scale, image_scale))
             }
