@@ -121,7 +121,7 @@ impl Networks for InTiles {
         self.spec.clone()
     }
 
-    fn tokenize(&self, _prompts: &[&str], _learned: &LearnedTokens) -> Tokens {
+    fn tokenize(&self, _prompts: &[&str], _: Option<u32>, _learned: &LearnedTokens) -> Tokens {
         Tokens::default()
     }
 

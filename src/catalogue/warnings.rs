@@ -18,8 +18,8 @@ const MOST_WORDS: usize = 8;
 struct Text<'a> {
     pointer: &'static str,
     text: &'a str,
-    /// Whether the last text encoder reads the text, rather than the first one.
-    is_second: bool,
+    /// The text encoder that reads the text, by index.
+    encoder: usize,
 }
 
 impl Catalogue {
@@ -52,11 +52,11 @@ impl Catalogue {
         &self,
         model: &str,
         syntax: PromptSyntax,
-        Text { pointer, text, is_second }: &Text<'_>,
+        Text { pointer, text, encoder }: &Text<'_>,
     ) -> Option<Warning> {
         let tokenizers = self.tokenizers(model)?;
         let words = self.adapters().vectors_of(model, syntax, text);
-        let cut = tokenizers.cut(text, *is_second, syntax, &words)?;
+        let cut = tokenizers.cut(text, *encoder, syntax, &words)?;
         let hint = match syntax {
             PromptSyntax::Plain => "; with prompt_syntax \"weighted\" it reads longer prompts",
             PromptSyntax::Weighted => "",
@@ -100,18 +100,21 @@ impl Catalogue {
 
 /// The texts that the model reads. Without guidance it reads no negative prompt.
 fn texts<'a>(draw: &'a Draw, card: &ModelCard) -> Vec<Text<'a>> {
-    let micro = draw.micro_conditioning.as_ref();
+    let further = &draw.further_prompts;
     let is_guided = draw.guidance_scale > 1.0 && !card.guidance_embedding;
     let negative = draw.negative_prompt.as_deref().filter(|_| is_guided);
-    let negative_2 = micro.and_then(|micro| micro.negative_prompt_2.as_deref()).filter(|_| is_guided);
+    let negative_2 = further.negative_prompt_2.as_deref().filter(|_| is_guided);
+    let negative_3 = further.negative_prompt_3.as_deref().filter(|_| is_guided);
     let all = [
-        ("/prompt", Some(draw.prompt.as_str()), false),
-        ("/prompt_2", micro.and_then(|micro| micro.prompt_2.as_deref()), true),
-        ("/negative_prompt", negative, false),
-        ("/negative_prompt_2", negative_2, true),
+        ("/prompt", Some(draw.prompt.as_str()), 0),
+        ("/prompt_2", further.prompt_2.as_deref(), 1),
+        ("/prompt_3", further.prompt_3.as_deref(), 2),
+        ("/negative_prompt", negative, 0),
+        ("/negative_prompt_2", negative_2, 1),
+        ("/negative_prompt_3", negative_3, 2),
     ];
-    let text = |(pointer, text, is_second): (&'static str, Option<&'a str>, bool)| {
-        Some(Text { pointer, text: text?, is_second })
+    let text = |(pointer, text, encoder): (&'static str, Option<&'a str>, usize)| {
+        Some(Text { pointer, text: text?, encoder })
     };
     all.into_iter().filter_map(text).collect()
 }

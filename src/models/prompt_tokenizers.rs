@@ -16,11 +16,12 @@ pub struct Cut {
 }
 
 impl PromptTokenizers {
-    /// Returns how much of `text` a model reads, or `None` if the model reads all of `text`. `is_second` is false for a
-    /// `prompt` or `negative_prompt`, and true for a `prompt_2` or `negative_prompt_2`. `words` lists the words of
-    /// textual inversions in the text, each with its number of vectors.
-    pub fn cut(&self, text: &str, is_second: bool, syntax: PromptSyntax, words: &[(String, usize)]) -> Option<Cut> {
-        let tokenizer = if is_second { self.0.last() } else { self.0.first() }?;
+    /// Returns how much of `text` a model reads, or `None` if the model reads all of `text`. `encoder` is the index of
+    /// the text encoder that reads the text: 0 for `prompt`, 1 for `prompt_2`. The last encoder reads the texts of
+    /// encoders that the model does not have. `words` lists the words of textual inversions in the text, each with its
+    /// number of vectors.
+    pub fn cut(&self, text: &str, encoder: usize, syntax: PromptSyntax, words: &[(String, usize)]) -> Option<Cut> {
+        let tokenizer = self.0.get(encoder).or(self.0.last())?;
         let ids = words.iter().map(|(trigger, vectors)| (trigger.as_str(), vec![0; *vectors]));
         let triggers = Triggers::new(ids.collect());
         let (used, total) = match syntax {
