@@ -20,9 +20,12 @@ mod lanes;
 pub mod layer_norm;
 pub mod maps;
 pub mod matrix;
+pub mod modulation;
 mod partition;
 #[cfg(test)]
 pub(crate) mod random;
+pub mod rms_norm;
+pub mod rotary;
 mod simd;
 mod softmax;
 mod storage;

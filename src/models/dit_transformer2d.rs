@@ -4,14 +4,14 @@
 mod block;
 mod configuration;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use block::Block;
 pub use configuration::DiTTransformer2DConfig;
 
 use super::{
-    layers::{Linear, channels_last, conv2d},
+    layers::{Linear, ModulatedNorm, channels_last, conv2d, modulations},
     pause::pause,
 };
 use crate::{
@@ -26,7 +26,7 @@ pub struct DiTTransformer2DModel {
     /// Position embeddings of the N patches, (N, D).
     positions: Tensor,
     transformer_blocks: Vec<Block>,
-    norm_out: PlainNorm,
+    norm_out: ModulatedNorm,
     kernels: Kernels,
     proj_out_1: Linear,
     proj_out_2: Linear,
@@ -46,7 +46,7 @@ impl DiTTransformer2DModel {
             proj,
             positions: positions(config.sample_size / patch, width, &device)?,
             transformer_blocks: transformer_blocks?,
-            norm_out: PlainNorm::new(weights, width, 1e-6)?,
+            norm_out: ModulatedNorm::new(weights, 1e-6),
             proj_out_1: Linear::new(&weights.pp("proj_out_1"), width, 2 * width),
             proj_out_2: Linear::new(&weights.pp("proj_out_2"), width, patch * patch * config.outputs()),
             kernels: weights.kernels(),
@@ -71,8 +71,8 @@ impl DiTTransformer2DModel {
         pause().await;
         let Some(first) = self.transformer_blocks.first() else { candle_core::bail!("a transformer without blocks") };
         let modulation = self.proj_out_1.forward(&self.kernels.silu(&first.embedding(t, labels)?)?)?;
-        let [shift, scale] = parts(&modulation)?;
-        let x = self.proj_out_2.forward(&self.norm_out.modulated(&x, &shift, &scale)?)?;
+        let [shift, scale] = modulations(&modulation)?;
+        let x = self.proj_out_2.forward(&self.norm_out.forward(&x, &shift, &scale)?)?;
         self.unpatchified(&x)
     }
 
@@ -83,35 +83,6 @@ impl DiTTransformer2DModel {
         let x = x.reshape(&[b, grid, grid, patch, patch, channels][..])?.permute([0, 5, 1, 3, 2, 4])?;
         x.contiguous()?.reshape((b, channels, side, side))
     }
-}
-
-/// Layer normalization without weights, then a scale and a shift that depend on the time and the class.
-#[derive(Debug)]
-struct PlainNorm {
-    ones: Tensor,
-    zeros: Tensor,
-    eps: f64,
-    kernels: Kernels,
-}
-
-impl PlainNorm {
-    fn new(weights: &Weights, width: usize, eps: f64) -> Result<Self> {
-        let device = weights.zeros(&[1]).device().clone();
-        let (ones, zeros) = (Tensor::ones(width, DType::F32, &device)?, Tensor::zeros(width, DType::F32, &device)?);
-        Ok(Self { ones, zeros, eps, kernels: weights.kernels() })
-    }
-
-    /// x (B, N, D), shift and scale (B, 1, D) → (B, N, D)
-    fn modulated(&self, x: &Tensor, shift: &Tensor, scale: &Tensor) -> Result<Tensor> {
-        let normed = self.kernels.layer_norm(x, &self.ones, &self.zeros, self.eps)?;
-        normed.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift)
-    }
-}
-
-/// (B, K·D) → K tensors (B, 1, D)
-fn parts<const K: usize>(x: &Tensor) -> Result<[Tensor; K]> {
-    let parts: Result<Vec<Tensor>> = x.chunk(K, 1)?.into_iter().map(|part| part.contiguous()?.unsqueeze(1)).collect();
-    parts?.try_into().or_else(|_| candle_core::bail!("{:?} cannot be split into {K} parts", x.shape()))
 }
 
 /// The position embedding of each patch, (grid², D): sines and cosines of its column, then of its row (diffusers'

@@ -216,3 +216,52 @@ impl LayerNorm {
         self.kernels.layer_norm(x, &self.weight, &self.bias, self.eps)
     }
 }
+
+/// Root mean square normalization of (…, C).
+#[derive(Debug)]
+pub(super) struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+    kernels: Kernels,
+}
+
+impl RmsNorm {
+    pub fn new(weights: &Weights, channels: usize, eps: f64) -> Self {
+        Self { weight: weights.tensor("weight", &[channels]), eps, kernels: weights.kernels() }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.kernels.rms_norm(x, &self.weight, self.eps)
+    }
+
+    /// Normalizes each head of x (B, N, H·C) on its own.
+    pub fn forward_heads(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, n, width) = x.dims3()?;
+        let channels = self.weight.elem_count();
+        self.forward(&x.reshape((b, n, width / channels.max(1), channels))?)?.reshape((b, n, width))
+    }
+}
+
+/// Layer normalization without weights, then a scale and a shift that depend on the time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ModulatedNorm {
+    eps: f64,
+    kernels: Kernels,
+}
+
+impl ModulatedNorm {
+    pub fn new(weights: &Weights, eps: f64) -> Self {
+        Self { eps, kernels: weights.kernels() }
+    }
+
+    /// x (B, N, D), shift and scale (B, 1, D) → (B, N, D)
+    pub fn forward(&self, x: &Tensor, shift: &Tensor, scale: &Tensor) -> Result<Tensor> {
+        self.kernels.modulated_norm(x, shift, scale, self.eps)
+    }
+}
+
+/// Splits the output of a modulation's linear layer: (B, K·D) → K tensors (B, 1, D).
+pub(super) fn modulations<const K: usize>(x: &Tensor) -> Result<[Tensor; K]> {
+    let parts: Result<Vec<Tensor>> = x.chunk(K, 1)?.into_iter().map(|part| part.contiguous()?.unsqueeze(1)).collect();
+    parts?.try_into().or_else(|_| candle_core::bail!("{:?} cannot be split into {K} parts", x.shape()))
+}
