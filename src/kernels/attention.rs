@@ -316,7 +316,7 @@ mod tests {
             m in prop_oneof![1usize..40, 250usize..600],
             heads in 1usize..4,
             d in 1usize..20,
-            (causal, unscaled, biased, padded): (bool, bool, bool, bool),
+            [causal, unscaled, biased, padded] in any::<[bool; 4]>(),
             seed: u64,
         ) {
             let m = if causal { n } else { m };
