@@ -13,6 +13,8 @@ mod folders;
 mod prompts;
 #[path = "components/roots.rs"]
 mod roots;
+#[path = "components/t5.rs"]
+mod t5;
 
 use std::{
     collections::{BTreeMap, HashMap},
