@@ -3,6 +3,7 @@
 //! Only this module and [`models`](crate::models) name families. A new family needs one file here, its networks in
 //! `models`, and an entry in the list below.
 
+mod autoencoder;
 mod card;
 mod classifier_guidance;
 mod consistency;
@@ -16,6 +17,7 @@ mod plan;
 mod score_sde_ve;
 mod score_sde_vp;
 pub mod stable_diffusion;
+mod stable_diffusion_3;
 mod stable_diffusion_xl;
 mod stable_diffusion_xl_refiner;
 mod stages;
@@ -32,6 +34,7 @@ use ldm_uncond::LdmUncond;
 use score_sde_ve::ScoreSdeVe;
 use score_sde_vp::ScoreSdeVp;
 use stable_diffusion::StableDiffusion;
+use stable_diffusion_3::StableDiffusion3;
 use stable_diffusion_xl::StableDiffusionXl;
 use stable_diffusion_xl_refiner::StableDiffusionXlRefiner;
 
@@ -66,6 +69,7 @@ families![
     StableDiffusion,
     StableDiffusionXl,
     StableDiffusionXlRefiner,
+    StableDiffusion3,
     Ddpm,
     LdmUncond,
     Consistency,

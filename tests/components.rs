@@ -15,6 +15,8 @@ mod folders;
 mod prompts;
 #[path = "components/roots.rs"]
 mod roots;
+#[path = "components/t5.rs"]
+mod t5;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -123,7 +125,7 @@ impl Networks for InTiles {
         self.spec.clone()
     }
 
-    fn tokenize(&self, _prompts: &[&str], _learned: &LearnedTokens) -> Tokens {
+    fn tokenize(&self, _prompts: &[&str], _: Option<u32>, _learned: &LearnedTokens) -> Tokens {
         Tokens::default()
     }
 

@@ -47,6 +47,15 @@ pub struct ModelCard {
     /// Number of micro-conditioning values (diffusers' time ids): 6 or 5 for models like SDXL, otherwise 0.
     #[serde(skip)]
     pub time_id_count: usize,
+    /// The number of text encoders; each can have a prompt of its own.
+    #[serde(skip)]
+    pub text_encoders: usize,
+    /// The default and the largest number of tokens of the text encoder whose length a request may choose.
+    #[serde(skip)]
+    pub sequence_lengths: Option<(u32, u32)>,
+    /// The number of layers that skip-layer guidance can leave out; 0 for a model without it.
+    #[serde(skip)]
+    pub skippable_layers: u32,
     /// Whether a missing negative prompt is embedded as zeros; an empty negative prompt is not.
     #[serde(skip)]
     pub zero_negative: bool,
