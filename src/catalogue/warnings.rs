@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Catalogue;
 use crate::{
     generation::{Draw, Job, ModelCard, PromptSyntax, Warning, Work},
-    models::{prompt_tokenizers::PromptTokenizers, word_tags::WordTag},
+    models::{prompt_tokenizers::{PromptText, PromptTokenizers}, word_tags::WordTag},
 };
 
 /// Maximum number of models whose tokenizers are in memory. A tokenizer with a large vocabulary takes some 20 MB.
@@ -18,8 +18,8 @@ const MOST_WORDS: usize = 8;
 struct Text<'a> {
     pointer: &'static str,
     text: &'a str,
-    /// Whether the last text encoder reads the text, rather than the first one.
-    is_second: bool,
+    /// The text encoders that read the text; see [`PromptText::readers`].
+    readers: Vec<usize>,
 }
 
 impl Catalogue {
@@ -34,7 +34,7 @@ impl Catalogue {
         }
         let texts = texts(draw, &card);
         for text in texts.iter().filter(|text| may_be_cut(text.text, &card)) {
-            warnings.extend(self.of_length(&job.model, draw.prompt_syntax, text));
+            warnings.extend(self.of_length(&job.model, draw, text));
         }
         for text in texts.iter().filter(|text| text.text.contains('<')) {
             warnings.extend(self.of_words(&job.model, draw.prompt_syntax, text));
@@ -48,15 +48,11 @@ impl Catalogue {
         self.card(&job.model).is_some_and(|card| texts(draw, &card).iter().any(|text| may_be_cut(text.text, &card)))
     }
 
-    fn of_length(
-        &self,
-        model: &str,
-        syntax: PromptSyntax,
-        Text { pointer, text, is_second }: &Text<'_>,
-    ) -> Option<Warning> {
-        let tokenizers = self.tokenizers(model)?;
-        let words = self.adapters().vectors_of(model, syntax, text);
-        let cut = tokenizers.cut(text, *is_second, syntax, &words)?;
+    fn of_length(&self, model: &str, draw: &Draw, Text { pointer, text, readers }: &Text<'_>) -> Option<Warning> {
+        let syntax = draw.prompt_syntax;
+        let words = &self.adapters().vectors_of(model, syntax, text);
+        let sequence_length = draw.max_sequence_length.map(|length| length as usize);
+        let cut = self.tokenizers(model)?.cut(&PromptText { text, readers, syntax, words, sequence_length })?;
         let hint = match syntax {
             PromptSyntax::Plain => "; with prompt_syntax \"weighted\" it reads longer prompts",
             PromptSyntax::Weighted => "",
@@ -100,20 +96,35 @@ impl Catalogue {
 
 /// The texts that the model reads. Without guidance it reads no negative prompt.
 fn texts<'a>(draw: &'a Draw, card: &ModelCard) -> Vec<Text<'a>> {
-    let micro = draw.micro_conditioning.as_ref();
+    let further = &draw.further_prompts;
     let is_guided = card.is_guided(draw.guidance_scale);
     let negative = draw.negative_prompt.as_deref().filter(|_| is_guided);
-    let negative_2 = micro.and_then(|micro| micro.negative_prompt_2.as_deref()).filter(|_| is_guided);
-    let all = [
-        ("/prompt", Some(draw.prompt.as_str()), false),
-        ("/prompt_2", micro.and_then(|micro| micro.prompt_2.as_deref()), true),
-        ("/negative_prompt", negative, false),
-        ("/negative_prompt_2", negative_2, true),
-    ];
-    let text = |(pointer, text, is_second): (&'static str, Option<&'a str>, bool)| {
-        Some(Text { pointer, text: text?, is_second })
-    };
-    all.into_iter().filter_map(text).collect()
+    let (prompt_2, prompt_3) = (further.prompt_2.as_deref(), further.prompt_3.as_deref());
+    let negative_2 = further.negative_prompt_2.as_deref().filter(|_| is_guided);
+    let negative_3 = further.negative_prompt_3.as_deref().filter(|_| is_guided);
+    let encoders = card.text_encoders.clamp(2, 3);
+    let prompts = [("/prompt", Some(draw.prompt.as_str())), ("/prompt_2", prompt_2), ("/prompt_3", prompt_3)];
+    let negatives =
+        [("/negative_prompt", negative), ("/negative_prompt_2", negative_2), ("/negative_prompt_3", negative_3)];
+    let mut texts = of_encoders(&prompts[..encoders]);
+    texts.extend(of_encoders(&negatives[..encoders]));
+    texts
+}
+
+/// The texts for the first text encoder, the second one, and so on. An encoder without a text of its own reads the
+/// first text.
+fn of_encoders<'a>(fields: &[(&'static str, Option<&'a str>)]) -> Vec<Text<'a>> {
+    let without: Vec<usize> = (1..fields.len()).filter(|encoder| fields[*encoder].1.is_none()).collect();
+    let mut texts = Vec::new();
+    for (encoder, (pointer, text)) in fields.iter().copied().enumerate() {
+        let Some(text) = text else { continue };
+        let mut readers = vec![encoder];
+        if encoder == 0 {
+            readers.extend(&without);
+        }
+        texts.push(Text { pointer, text, readers });
+    }
+    texts
 }
 
 /// Whether a text may have more tokens than the model reads. A token has at least one byte, so a short text has few

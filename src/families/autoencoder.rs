@@ -1,25 +1,20 @@
-//! The autoencoder of the families whose denoiser is a transformer: what [`Networks`](crate::pipelines::Networks) asks
-//! of an autoencoder, for an `AutoencoderKL`.
+//! The autoencoder of a latent diffusion model on a device, with the scale and the shift between it and the denoiser.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::stages;
 use crate::{
     device::{Device, Precision},
     models::{
         AutoencoderKl,
-        autoencoder_kl::{AutoencoderKlConfig, Moments, Stage, current_name},
+        autoencoder_kl::{AutoencoderKlConfig, Moments, current_name},
     },
     pipelines::{Activation, NetworkError, Posterior},
     weights::{LoadError, ModelFolder, Weights},
 };
 
-/// The most multiplications of one row in a decoding stage of several layers. These multiplications take tens of
-/// milliseconds on a few cores.
-const STAGE_WORK: f64 = 1e9;
-
-/// An autoencoder in memory. Latents for the denoiser are (z − `shift_factor`) · `scaling_factor`, where z are the
-/// latents of the network.
+/// The autoencoder in the subfolder `vae`. Latents for the denoiser are
+/// `(latents of the autoencoder − shift_factor) · scaling_factor`.
 #[derive(Debug)]
 pub(super) struct Autoencoder {
     vae: AutoencoderKl,
@@ -27,32 +22,59 @@ pub(super) struct Autoencoder {
     device: Device,
 }
 
-/// The folder and the stem of the weight files.
-pub(super) const PART: (&str, &str) = ("vae", "diffusion_pytorch_model");
+const PART: &str = "vae";
+const WEIGHTS: &str = "diffusion_pytorch_model";
+
+/// The most multiplications of one row in a decoding stage of several layers. These multiplications take tens of
+/// milliseconds on a few cores.
+const STAGE_WORK: f64 = 1e9;
 
 impl Autoencoder {
-    /// Reads the weights, in float32: the numbers of some autoencoders exceed float16.
-    pub fn load(folder: &ModelFolder, config: &AutoencoderKlConfig, device: &Device) -> Result<Self, LoadError> {
-        let weights = Weights::open(folder, PART.0, PART.1, device, current_name)?;
-        let vae = AutoencoderKl::new(config, &weights.in_precision(Precision::F32));
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// The files are missing or broken, or do not fit the configuration.
+    pub fn load(
+        folder: &ModelFolder,
+        config: &AutoencoderKlConfig,
+        device: &Device,
+        precision: Precision,
+    ) -> std::result::Result<Self, LoadError> {
+        let weights = Weights::open(folder, PART, WEIGHTS, device, current_name)?;
+        let vae = AutoencoderKl::new(config, &weights.in_precision(precision));
         weights.finish()?;
         Ok(Self { vae, config: config.clone(), device: device.clone() })
     }
 
-    /// Checks that the files have exactly the tensors of the network. Returns a note about the files.
-    pub fn check(folder: &ModelFolder, config: &AutoencoderKlConfig) -> Result<Option<String>, LoadError> {
-        let weights = Weights::open(folder, PART.0, PART.1, &Device::host(), current_name)?;
+    /// Checks that the files have exactly the tensors that the network needs, without reading weights. Returns a note
+    /// about the files.
+    ///
+    /// # Errors
+    /// Those of [`Autoencoder::load`].
+    pub fn check(
+        folder: &ModelFolder,
+        config: &AutoencoderKlConfig,
+    ) -> std::result::Result<Option<String>, LoadError> {
+        let weights = Weights::open(folder, PART, WEIGHTS, &Device::host(), current_name)?;
         let note = weights.note();
-        weights.check(|weights| drop(AutoencoderKl::new(config, weights)))?;
+        weights.check(|w| drop(AutoencoderKl::new(config, w)))?;
         Ok(note)
     }
 
-    /// The distributions of the latents of pictures (3, H, W).
-    pub async fn encode(&self, [height, width]: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
-        let (scale, shift) = (self.config.scaling_factor as f32, self.config.shift_factor.unwrap_or(0.0) as f32);
+    fn shift(&self) -> f64 {
+        self.config.shift_factor.unwrap_or(0.0)
+    }
+
+    /// The distribution of the latents of each picture with pixels (3, H, W) in [-1, 1].
+    pub async fn encode(
+        &self,
+        [height, width]: [usize; 2],
+        rows: &[Vec<f32>],
+    ) -> std::result::Result<Vec<Posterior>, NetworkError> {
+        let (scale, shift) = (self.config.scaling_factor as f32, self.shift() as f32);
         let encode = async {
-            let pixels: Vec<f32> = rows.iter().flatten().copied().collect();
-            let pixels = Tensor::from_vec(pixels, (rows.len(), 3, height, width), self.device.candle())?;
+            let shape = (rows.len(), 3, height, width);
+            let pixels = Tensor::from_vec(rows.concat(), shape, self.device.candle())?;
             let Moments { mean, logvar } = self.vae.encode(&pixels).await?;
             let posterior = |(mean, logvar): (Vec<f32>, Vec<f32>)| Posterior {
                 std: logvar.into_iter().map(|logvar| libm::expf(0.5 * logvar) * scale).collect(),
@@ -64,36 +86,32 @@ impl Autoencoder {
         encode.await.map_err(NetworkError::of("vae_encoder"))
     }
 
-    /// The shares of the stages of decoding latents of (h, w).
-    pub fn decode_stages(&self, h: usize, w: usize) -> Vec<f64> {
-        stages::shares(&self.stages(h, w))
+    /// See [`Networks::decode_stages`](crate::pipelines::Networks::decode_stages).
+    pub fn decode_stages(&self, [h, w]: [usize; 2]) -> Vec<f64> {
+        stages::shares(&self.vae.decode_stages(h, w, STAGE_WORK))
     }
 
-    /// Runs one stage of decoding latents of (h, w).
+    /// See [`Networks::decode`](crate::pipelines::Networks::decode).
     pub async fn decode(
         &self,
         [h, w]: [usize; 2],
         stage: usize,
         rows: &[Activation],
-    ) -> Result<Vec<Activation>, NetworkError> {
-        let stages = self.stages(h, w);
-        let layers = stages::at(&stages, stage)?.layers.clone();
+    ) -> std::result::Result<Vec<Activation>, NetworkError> {
+        let stages = self.vae.decode_stages(h, w, STAGE_WORK);
+        let layers = stages::at(&stages, stage)?;
         let decode = async {
             let mut x = Activation::join(rows)?.to_device(self.device.candle())?;
             if stage == 0 {
-                x = x.affine(1.0 / self.config.scaling_factor, self.config.shift_factor.unwrap_or(0.0))?;
+                x = x.affine(1.0 / self.config.scaling_factor, self.shift())?;
             }
-            Activation::split(self.vae.decode_layers(layers, x).await?)
+            Activation::split(self.vae.decode_layers(layers.layers.clone(), x).await?)
         };
         decode.await.map_err(NetworkError::of("vae"))
     }
-
-    fn stages(&self, h: usize, w: usize) -> Vec<Stage> {
-        self.vae.decode_stages(h, w, STAGE_WORK)
-    }
 }
 
-/// The rows of a batch, each as a list of numbers.
-pub(super) fn rows_of(batch: &Tensor) -> candle_core::Result<Vec<Vec<f32>>> {
-    batch.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2()
+/// The rows of a tensor (B, …) as float32.
+pub(super) fn rows_of(tensor: &Tensor) -> Result<Vec<Vec<f32>>> {
+    tensor.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()
 }

@@ -12,7 +12,7 @@ use crate::{
         Kernels,
         conv2d::{Conv2d, Geometry},
         finish::Epilogue,
-        geglu::Geglu,
+        geglu::{Gate, Geglu},
         group_norm::Then,
         matrix::Matrix,
     },
@@ -81,7 +81,8 @@ impl GegluLayer {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let matrix = weights.matrix("weight", 2 * outputs, inputs);
         let bias = weights.tensor("bias", &[2 * outputs]);
-        let geglu = Geglu::new(&matrix, &bias, weights.kernels()).expect("the weights have the requested shapes");
+        let geglu = Geglu::new(&matrix, &bias, Gate::GeluErf, weights.kernels());
+        let geglu = geglu.expect("the weights have the requested shapes");
         Self { geglu, path: weights.path() }
     }
 
@@ -101,6 +102,32 @@ impl GegluLayer {
             let change = |sum, (change, scale): (&LowRank, f64)| change.epilogue(&x, &sum, None, scale);
             self.geglu.times_with(&x, &changes.into_iter().try_fold(zeros, change)?)
         })
+    }
+}
+
+/// Two linear layers without biases, one of which gates the other: gate(x·W₀ᵀ) ⊙ (x·W₁ᵀ).
+#[derive(Debug)]
+pub(super) struct GatedLinear {
+    geglu: Geglu,
+}
+
+impl GatedLinear {
+    /// `w0` has the weights of the gate and `w1` those of the values, both (outputs, inputs).
+    pub fn new(gate: Gate, [w0, w1]: [Weights; 2], inputs: usize, outputs: usize) -> Self {
+        let [w0, w1] = [w0, w1].map(|weights| (weights.matrix("weight", outputs, inputs), weights));
+        let zeros = |shape: &[usize]| w0.1.zeros(shape);
+        // Placeholders, which are not contiguous, would take memory if they were joined.
+        let joined = match w0.0.is_contiguous() && w1.0.is_contiguous() {
+            true => Tensor::cat(&[&w1.0, &w0.0], 1),
+            false => Ok(zeros(&[inputs, 2 * outputs])),
+        };
+        let geglu = joined.and_then(|matrix| Geglu::new(&matrix, &zeros(&[2 * outputs]), gate, w0.1.kernels()));
+        Self { geglu: geglu.expect("the weights have the requested shapes") }
+    }
+
+    /// x (B, …, in) → (B, …, out)
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.geglu.times(x)
     }
 }
 

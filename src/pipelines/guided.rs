@@ -12,12 +12,13 @@ use super::{
 };
 use crate::{
     diffusion::{Denoise, Error, InvalidStage, Latents, Schedule, guide, guide_edit, limited},
-    generation::{GuidanceInterval, GuidanceLimits, Phase},
+    generation::{GuidanceInterval, GuidanceLimits, Phase, SkipLayerGuidance},
     models::adapters::AdapterSet,
 };
 
 /// The conditioning of one group of rows, such as those of the negative prompt. Each branch adds one row per picture to
 /// a call.
+#[derive(Clone)]
 pub(super) struct Branch {
     pub text: TextEmbedding,
     /// Input channels that follow those of the latents, (C', h, w) per picture; empty for most models.
@@ -29,6 +30,8 @@ pub(super) struct Branch {
     /// Whether a ControlNet with `guess_mode` acts on this branch. Such a ControlNet skips the branch of the negative
     /// prompt.
     pub follows_prompt: bool,
+    /// The blocks of the network that are left out, by index.
+    pub skipped: Arc<[u32]>,
 }
 
 /// How the predictions of the branches are combined.
@@ -36,7 +39,8 @@ pub(super) struct Branch {
 pub(super) enum Guidance {
     /// Uses the prediction of the only branch.
     Off,
-    /// Combines the branches [unconditional, conditional].
+    /// Combines the branches [unconditional, conditional], and for some calls a third branch: conditional without some
+    /// blocks.
     ClassifierFree { scale: f64, rescale: f64 },
     /// Combines the branches [text and picture, picture alone, neither].
     Edit { scale: f64, image_scale: f64 },
@@ -49,6 +53,10 @@ pub(super) struct Guided<'a, C> {
     guidance: Guidance,
     interval: GuidanceInterval,
     limits: Option<GuidanceLimits>,
+    skip_layer_guidance: Option<SkipLayerGuidance>,
+    /// The number of calls so far, and the number of this sampler run's steps.
+    calls: Cell<usize>,
+    steps: usize,
     /// The guidance scale minus 1, for a network that takes the guidance scale as input.
     guidance_input: Option<f32>,
     adapters: AdapterSet,
@@ -75,6 +83,9 @@ impl<'a, C: Compute> Guided<'a, C> {
             guidance,
             interval: draw.guidance_interval,
             limits: draw.guidance_limits,
+            skip_layer_guidance: draw.skip_layer_guidance.clone(),
+            calls: Cell::new(0),
+            steps: setup.stages.base.steps().len(),
             guidance_input,
             adapters: setup.auxiliary.adapters.clone(),
             control_schedule: ControlSchedule::default(),
@@ -111,15 +122,19 @@ impl<'a, C: Compute> Guided<'a, C> {
     }
 
     /// The branches of the next call, at training timestep `t`: all branches, or outside the guidance interval and
-    /// beyond the limits of guidance only the branch of the prompt.
+    /// beyond the limits of guidance only the branch of the prompt. The branch without some blocks is active only where
+    /// skip-layer guidance acts.
     fn active(&self, t: f64) -> &[Branch] {
+        let call = self.calls.replace(self.calls.get() + 1);
+        let skips = self.skip_layer_guidance.as_ref().is_some_and(|guidance| guidance.covers(call, self.steps));
         let is_truncated = self.limits.is_some_and(|limits| limits.truncates(t));
-        let followed = match self.guidance {
-            _ if self.interval.covers(self.done.get()) && !is_truncated => return &self.branches,
-            Guidance::Off | Guidance::Edit { .. } => 0,
-            Guidance::ClassifierFree { .. } => 1,
-        };
-        &self.branches[followed..=followed]
+        let is_guided = self.interval.covers(self.done.get()) && !is_truncated;
+        match self.guidance {
+            Guidance::ClassifierFree { .. } if !is_guided => &self.branches[1..2],
+            Guidance::ClassifierFree { .. } if !skips => &self.branches[..2],
+            Guidance::Edit { .. } if !is_guided => &self.branches[..1],
+            _ => &self.branches,
+        }
     }
 }
 
@@ -146,6 +161,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
                 .cloned()
                 .collect(),
             adapters: self.adapters.clone(),
+            skipped: branch.skipped.clone(),
             features: None,
         };
         let mut rows: Vec<DenoiseRow> = branches
@@ -180,6 +196,11 @@ impl<C: Compute> Denoise for Guided<'_, C> {
                 let guided = guide(uncond, cond, scale, rescale);
                 let normalizes = self.limits.is_some_and(|limits| limits.cfg_normalization);
                 Ok(if normalizes { limited(guided, cond) } else { guided })
+            }
+            ([uncond, cond, skipped], Guidance::ClassifierFree { scale, rescale }) => {
+                let away = self.skip_layer_guidance.as_ref().map_or(0.0, |guidance| guidance.scale);
+                let guided = guide(uncond, cond, scale, rescale);
+                Ok(Latents::combine(&[(1.0, &guided), (away, cond), (-away, skipped)]))
             }
             ([text, image, uncond], Guidance::Edit { scale, image_scale }) => {
                 Ok(guide_edit(text, image, uncond, scale, image_scale))
