@@ -3,6 +3,7 @@
 //! Only this module and [`models`](crate::models) name families. A new family needs one file here, its networks in
 //! `models`, and an entry in the list below.
 
+mod autoencoder;
 mod card;
 mod classifier_guidance;
 mod consistency;
@@ -11,6 +12,7 @@ mod dit;
 mod extras;
 mod family;
 mod ldm_uncond;
+mod pixart;
 mod plain_unet;
 mod plan;
 mod score_sde_ve;
@@ -29,6 +31,7 @@ use consistency::Consistency;
 use ddpm::Ddpm;
 use dit::Dit;
 use ldm_uncond::LdmUncond;
+use pixart::Pixart;
 use score_sde_ve::ScoreSdeVe;
 use score_sde_vp::ScoreSdeVp;
 use stable_diffusion::StableDiffusion;
@@ -72,7 +75,8 @@ families![
     ScoreSdeVe,
     ScoreSdeVp,
     Dit,
-    ClassifierGuidance
+    ClassifierGuidance,
+    Pixart
 ];
 
 /// The error for a single-file checkpoint that is not a safetensors file.

@@ -56,7 +56,7 @@ mod webhook_id;
 pub use allowance::{Allowance, Exceeded, RateLimit, Spent, Window, day_of};
 pub use approximations::{Decoder, FeatureCache, FeatureCacheKind, GuidanceInterval};
 pub use artifact::{Artifact, Facts};
-pub use card::ModelCard;
+pub use card::{ModelCard, SequenceLength};
 pub use control::{ControlUse, Preprocess};
 pub use delivery::{Delivery, DeliveryState};
 pub use draw::{Draw, SeedMode};

@@ -9,6 +9,8 @@ mod classes;
 mod fixtures;
 #[path = "components/folders.rs"]
 mod folders;
+#[path = "components/pixart.rs"]
+mod pixart;
 #[path = "components/prompts.rs"]
 mod prompts;
 #[path = "components/roots.rs"]
@@ -123,7 +125,7 @@ impl Networks for InTiles {
         self.spec.clone()
     }
 
-    fn tokenize(&self, _prompts: &[&str], _learned: &LearnedTokens) -> Tokens {
+    fn tokenize(&self, _prompts: &[&str], _: Option<usize>, _learned: &LearnedTokens) -> Tokens {
         Tokens::default()
     }
 

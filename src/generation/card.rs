@@ -60,6 +60,12 @@ pub struct ModelCard {
     /// without prompts.
     #[serde(skip)]
     pub context_length: usize,
+    /// The field `max_sequence_length`, if the model has a T5 text encoder.
+    #[serde(skip)]
+    pub sequence_length: Option<SequenceLength>,
+    /// Whether prompts may have weights: the `prompt_syntax` `weighted`.
+    #[serde(skip)]
+    pub weighted_prompts: bool,
     /// Widths of the token embeddings of `text_encoder` and `text_encoder_2`, with `None` for a text encoder that the
     /// model does not have.
     #[serde(skip)]
@@ -86,6 +92,13 @@ pub struct ModelCard {
     pub decoders: Vec<Decoder>,
     /// Example prompts that work well, for the page and the documentation.
     pub prompts: Vec<String>,
+}
+
+/// How many tokens of a prompt T5 reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SequenceLength {
+    pub default: u32,
+    pub most: u32,
 }
 
 impl ModelCard {

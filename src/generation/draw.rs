@@ -17,6 +17,9 @@ pub struct Draw {
     pub negative_prompt: Option<String>,
     #[serde(default)]
     pub prompt_syntax: PromptSyntax,
+    /// How many tokens of a prompt T5 reads; `None` for a model without T5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sequence_length: Option<u32>,
     /// The LoRAs in use; each name occurs once.
     #[serde(default)]
     pub loras: Vec<LoraUse>,

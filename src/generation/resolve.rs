@@ -155,6 +155,7 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
         prompt,
         negative_prompt,
         prompt_syntax: fields.get_or_default(&table::PROMPT_SYNTAX, on),
+        max_sequence_length: card.sequence_length.map(|_| fields.get_or_default(&table::MAX_SEQUENCE_LENGTH, on)),
         loras,
         class_labels,
         class_guidance_scale: card.classifier_guidance.then(|| fields.get_or_default(&table::CLASS_GUIDANCE_SCALE, on)),

@@ -14,6 +14,7 @@ pub static FIELDS: &[&Field] = &[
     &PROMPT,
     &NEGATIVE_PROMPT,
     &PROMPT_SYNTAX,
+    &MAX_SEQUENCE_LENGTH,
     &CLASS_LABEL,
     &MODEL,
     &WIDTH,
@@ -76,11 +77,18 @@ pub static NEGATIVE_PROMPT: Field = Field::new("negative_prompt", PROMPT_TEXT, "
     .only(takes_prompt, NO_PROMPT);
 pub static PROMPT_SYNTAX: Field = Field::new(
     "prompt_syntax",
-    Kind::Word(|_| vec!["plain", "weighted"]),
+    Kind::Word(|on| if on.card.weighted_prompts { vec!["plain", "weighted"] } else { vec!["plain"] }),
     "weighted: brackets in prompts weight words; plain: brackets are text.",
 )
 .default(|_| Some("plain".into()))
 .only(takes_prompt, NO_PROMPT);
+pub static MAX_SEQUENCE_LENGTH: Field = Field::new(
+    "max_sequence_length",
+    Kind::Integer(|on| upto(1, on.card.sequence_length.map_or(0, |length| length.most))),
+    "How many tokens of a prompt the text encoder T5 reads, its end token included.",
+)
+.default(|on| on.card.sequence_length.map(|length| length.default.into()))
+.only(|card| card.sequence_length.is_some(), Some("it has no T5 text encoder"));
 pub static CLASS_LABEL: Field = Field::new(
     "class_label",
     Kind::Classes,
@@ -264,7 +272,7 @@ pub static FEATURE_CACHE: Field = Field::new(
     "Reuse features of the denoiser in its next calls: an approximation.",
 )
 .excludes(&["controls"])
-.only(takes_prompt, NO_PROMPT);
+.only(|card| !card.maps.is_empty(), Some("its denoiser is no U-Net with a prompt"));
 pub static CACHE_KIND: Field = Field::new("kind", Kind::Word(|_| vec!["deepcache"]), "The method.").required(|_| true);
 pub static CACHE_INTERVAL: Field =
     Field::new("interval", Kind::Integer(|_| upto(2, 10)), "One call in this many computes the whole denoiser.")

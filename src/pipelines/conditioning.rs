@@ -60,7 +60,7 @@ fn is_guided(setup: &Setup<'_, impl Compute>) -> bool {
 fn tokens(setup: &Setup<'_, impl Compute>, prompts: &[&str]) -> Vec<Tokens> {
     let Auxiliary { learned, adapters, .. } = setup.auxiliary;
     let mut chunks = match setup.draw.prompt_syntax {
-        PromptSyntax::Plain => vec![setup.networks.tokenize(prompts, learned)],
+        PromptSyntax::Plain => vec![setup.networks.tokenize(prompts, setup.sequence_length(), learned)],
         PromptSyntax::Weighted => setup.networks.tokenize_weighted(prompts, learned),
     };
     chunks.iter_mut().for_each(|chunk| chunk.adapters = adapters.clone());

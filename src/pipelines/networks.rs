@@ -153,12 +153,12 @@ pub trait Networks: Send + Sync {
     /// The sizes of the model.
     fn spec(&self) -> Spec;
     /// Token ids, padded or truncated to the text encoders' length. `prompts` has one text per encoder; the last text
-    /// also applies to the remaining encoders.
-    fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens;
+    /// also applies to the remaining encoders. `sequence_length` is the length for T5; models without T5 ignore it.
+    fn tokenize(&self, prompts: &[&str], sequence_length: Option<usize>, learned: &LearnedTokens) -> Tokens;
     /// Like [`Networks::tokenize`], for prompts in A1111's syntax. Returns one or more chunks, which are encoded
     /// separately.
     fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
-        vec![self.tokenize(prompts, learned)]
+        vec![self.tokenize(prompts, None, learned)]
     }
     /// One embedding per prompt, without the output of the text encoder's last `clip_skip` layers.
     async fn encode_text(&self, prompts: &[Tokens], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError>;

@@ -123,6 +123,7 @@ pub fn draw() -> Draw {
         prompt: "a red fox, \"quoted\", 狐🦊\nsecond line".to_owned(),
         negative_prompt: Some("blur".to_owned()),
         prompt_syntax: latentd::generation::PromptSyntax::Weighted,
+        max_sequence_length: Some(300),
         loras: vec![latentd::generation::LoraUse { name: "ink".to_owned(), scale: 0.7 }],
         class_labels: Vec::new(),
         class_guidance_scale: None,

@@ -31,7 +31,7 @@ impl Networks for StableDiffusion {
         StableDiffusion::spec(self)
     }
 
-    fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens {
+    fn tokenize(&self, prompts: &[&str], _: Option<usize>, learned: &LearnedTokens) -> Tokens {
         StableDiffusion::tokenize(self, prompts, learned)
     }
 
