@@ -18,6 +18,7 @@ mod plan;
 mod score_sde_ve;
 mod score_sde_vp;
 pub mod stable_diffusion;
+mod stable_diffusion_3;
 mod stable_diffusion_xl;
 mod stable_diffusion_xl_refiner;
 mod stages;
@@ -35,6 +36,7 @@ use pixart::Pixart;
 use score_sde_ve::ScoreSdeVe;
 use score_sde_vp::ScoreSdeVp;
 use stable_diffusion::StableDiffusion;
+use stable_diffusion_3::StableDiffusion3;
 use stable_diffusion_xl::StableDiffusionXl;
 use stable_diffusion_xl_refiner::StableDiffusionXlRefiner;
 
@@ -69,6 +71,7 @@ families![
     StableDiffusion,
     StableDiffusionXl,
     StableDiffusionXlRefiner,
+    StableDiffusion3,
     Ddpm,
     LdmUncond,
     Consistency,

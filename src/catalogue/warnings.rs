@@ -59,7 +59,7 @@ impl Catalogue {
         let words = &self.adapters().vectors_of(model, syntax, text);
         let sequence_length = draw.max_sequence_length.map(|length| length as usize);
         let cut = self.tokenizers(model)?.cut(&PromptText { text, readers, syntax, words, sequence_length })?;
-        let can_be_longer = card.sequence_length.is_some_and(|length| draw.max_sequence_length < Some(length.most));
+        let can_be_longer = card.sequence_lengths.is_some_and(|(_, most)| draw.max_sequence_length < Some(most));
         let hint = match syntax {
             _ if can_be_longer => "; with a larger max_sequence_length it reads longer prompts",
             PromptSyntax::Plain if card.weighted_prompts => "; with prompt_syntax \"weighted\" it reads longer prompts",
@@ -104,22 +104,27 @@ impl Catalogue {
 
 /// The texts that the model reads. Without guidance it reads no negative prompt.
 fn texts<'a>(draw: &'a Draw, card: &ModelCard) -> Vec<Text<'a>> {
-    let micro = draw.micro_conditioning.as_ref();
+    let further = &draw.further_prompts;
     let is_guided = draw.guidance_scale > 1.0 && !card.guidance_embedding;
     let negative = draw.negative_prompt.as_deref().filter(|_| is_guided);
-    let negative_2 = micro.and_then(|micro| micro.negative_prompt_2.as_deref()).filter(|_| is_guided);
-    let prompt_2 = micro.and_then(|micro| micro.prompt_2.as_deref());
-    let mut texts = of_encoders([("/prompt", Some(draw.prompt.as_str())), ("/prompt_2", prompt_2)]);
-    texts.extend(of_encoders([("/negative_prompt", negative), ("/negative_prompt_2", negative_2)]));
+    let (prompt_2, prompt_3) = (further.prompt_2.as_deref(), further.prompt_3.as_deref());
+    let negative_2 = further.negative_prompt_2.as_deref().filter(|_| is_guided);
+    let negative_3 = further.negative_prompt_3.as_deref().filter(|_| is_guided);
+    let encoders = card.text_encoders.clamp(2, 3);
+    let prompts = [("/prompt", Some(draw.prompt.as_str())), ("/prompt_2", prompt_2), ("/prompt_3", prompt_3)];
+    let negatives =
+        [("/negative_prompt", negative), ("/negative_prompt_2", negative_2), ("/negative_prompt_3", negative_3)];
+    let mut texts = of_encoders(&prompts[..encoders]);
+    texts.extend(of_encoders(&negatives[..encoders]));
     texts
 }
 
 /// The texts for the first text encoder, the second one, and so on. An encoder without a text of its own reads the
 /// first text.
-fn of_encoders<'a, const N: usize>(fields: [(&'static str, Option<&'a str>); N]) -> Vec<Text<'a>> {
-    let without: Vec<usize> = (1..N).filter(|encoder| fields[*encoder].1.is_none()).collect();
+fn of_encoders<'a>(fields: &[(&'static str, Option<&'a str>)]) -> Vec<Text<'a>> {
+    let without: Vec<usize> = (1..fields.len()).filter(|encoder| fields[*encoder].1.is_none()).collect();
     let mut texts = Vec::new();
-    for (encoder, (pointer, text)) in fields.into_iter().enumerate() {
+    for (encoder, (pointer, text)) in fields.iter().copied().enumerate() {
         let Some(text) = text else { continue };
         let mut readers = vec![encoder];
         if encoder == 0 {

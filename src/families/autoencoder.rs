@@ -1,71 +1,117 @@
-//! The autoencoder of a latent diffusion transformer, which decodes latents in stages.
+//! The autoencoder of a latent diffusion model on a device, with the scale and the shift between it and the denoiser.
+
+use candle_core::{DType, Result, Tensor};
 
 use super::stages;
 use crate::{
-    device::Device,
+    device::{Device, Precision},
     models::{
         AutoencoderKl,
-        autoencoder_kl::{AutoencoderKlConfig, Tiles, current_name},
+        autoencoder_kl::{AutoencoderKlConfig, Moments, current_name},
     },
-    pipelines::{Activation, NetworkError},
+    pipelines::{Activation, NetworkError, Posterior},
     weights::{LoadError, ModelFolder, Weights},
 };
+
+/// The autoencoder in the subfolder `vae`. Latents for the denoiser are
+/// `(latents of the autoencoder − shift_factor) · scaling_factor`.
+#[derive(Debug)]
+pub(super) struct Autoencoder {
+    vae: AutoencoderKl,
+    config: AutoencoderKlConfig,
+    device: Device,
+}
+
+const PART: &str = "vae";
+const WEIGHTS: &str = "diffusion_pytorch_model";
 
 /// The most multiplications of one row in a decoding stage of several layers. These multiplications take tens of
 /// milliseconds on a few cores.
 const STAGE_WORK: f64 = 1e9;
 
-/// The network of the subfolder `vae` in float32, and its configuration.
-#[derive(Debug)]
-pub(super) struct Autoencoder {
-    network: AutoencoderKl,
-    config: AutoencoderKlConfig,
-    device: Device,
-}
-
 impl Autoencoder {
     /// Reads the weights.
-    pub fn load(folder: &ModelFolder, config: &AutoencoderKlConfig, device: &Device) -> Result<Self, LoadError> {
-        let weights = Weights::open(folder, "vae", "diffusion_pytorch_model", device, current_name)?;
-        let network = AutoencoderKl::new(config, &weights);
+    ///
+    /// # Errors
+    /// The files are missing or broken, or do not fit the configuration.
+    pub fn load(
+        folder: &ModelFolder,
+        config: &AutoencoderKlConfig,
+        device: &Device,
+        precision: Precision,
+    ) -> std::result::Result<Self, LoadError> {
+        let weights = Weights::open(folder, PART, WEIGHTS, device, current_name)?;
+        let vae = AutoencoderKl::new(config, &weights.in_precision(precision));
         weights.finish()?;
-        Ok(Self { network, config: config.clone(), device: device.clone() })
+        Ok(Self { vae, config: config.clone(), device: device.clone() })
     }
 
-    /// Checks the tensors of the files without reading them. Returns a note about the files.
-    pub fn check(folder: &ModelFolder, config: &AutoencoderKlConfig) -> Result<Option<String>, LoadError> {
-        let weights = Weights::open(folder, "vae", "diffusion_pytorch_model", &Device::host(), current_name)?;
+    /// Checks that the files have exactly the tensors that the network needs, without reading weights. Returns a note
+    /// about the files.
+    ///
+    /// # Errors
+    /// Those of [`Autoencoder::load`].
+    pub fn check(
+        folder: &ModelFolder,
+        config: &AutoencoderKlConfig,
+    ) -> std::result::Result<Option<String>, LoadError> {
+        let weights = Weights::open(folder, PART, WEIGHTS, &Device::host(), current_name)?;
         let note = weights.note();
-        weights.check(|weights| drop(AutoencoderKl::new(config, weights)))?;
+        weights.check(|w| drop(AutoencoderKl::new(config, w)))?;
         Ok(note)
     }
 
-    /// The tiles in which latents of (h, w) are decoded.
-    pub fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
-        self.config.tiles(h, w)
+    fn shift(&self) -> f64 {
+        self.config.shift_factor.unwrap_or(0.0)
     }
 
-    /// The shares of the stages of decoding latents (C, h, w); see `Networks::decode_stages`.
-    pub fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
-        stages::shares(&self.network.decode_stages(h, w, STAGE_WORK))
+    /// The distribution of the latents of each picture with pixels (3, H, W) in [-1, 1].
+    pub async fn encode(
+        &self,
+        [height, width]: [usize; 2],
+        rows: &[Vec<f32>],
+    ) -> std::result::Result<Vec<Posterior>, NetworkError> {
+        let (scale, shift) = (self.config.scaling_factor as f32, self.shift() as f32);
+        let encode = async {
+            let shape = (rows.len(), 3, height, width);
+            let pixels = Tensor::from_vec(rows.concat(), shape, self.device.candle())?;
+            let Moments { mean, logvar } = self.vae.encode(&pixels).await?;
+            let posterior = |(mean, logvar): (Vec<f32>, Vec<f32>)| Posterior {
+                std: logvar.into_iter().map(|logvar| libm::expf(0.5 * logvar) * scale).collect(),
+                mean: mean.iter().map(|mean| (mean - shift) * scale).collect(),
+                unscaled: mean,
+            };
+            Ok(rows_of(&mean)?.into_iter().zip(rows_of(&logvar)?).map(posterior).collect())
+        };
+        encode.await.map_err(NetworkError::of("vae_encoder"))
     }
 
-    /// Runs one stage; see `Networks::decode`.
+    /// See [`Networks::decode_stages`](crate::pipelines::Networks::decode_stages).
+    pub fn decode_stages(&self, [h, w]: [usize; 2]) -> Vec<f64> {
+        stages::shares(&self.vae.decode_stages(h, w, STAGE_WORK))
+    }
+
+    /// See [`Networks::decode`](crate::pipelines::Networks::decode).
     pub async fn decode(
         &self,
-        [_, h, w]: [usize; 3],
+        [h, w]: [usize; 2],
         stage: usize,
         rows: &[Activation],
-    ) -> Result<Vec<Activation>, NetworkError> {
-        let stages = self.network.decode_stages(h, w, STAGE_WORK);
+    ) -> std::result::Result<Vec<Activation>, NetworkError> {
+        let stages = self.vae.decode_stages(h, w, STAGE_WORK);
         let layers = stages::at(&stages, stage)?;
         let decode = async {
             let mut x = Activation::join(rows)?.to_device(self.device.candle())?;
             if stage == 0 {
-                x = x.affine(1.0 / self.config.scaling_factor, 0.0)?;
+                x = x.affine(1.0 / self.config.scaling_factor, self.shift())?;
             }
-            Activation::split(self.network.decode_layers(layers.layers.clone(), x).await?)
+            Activation::split(self.vae.decode_layers(layers.layers.clone(), x).await?)
         };
         decode.await.map_err(NetworkError::of("vae"))
     }
+}
+
+/// The rows of a tensor (B, …) as float32.
+pub(super) fn rows_of(tensor: &Tensor) -> Result<Vec<Vec<f32>>> {
+    tensor.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()
 }

@@ -7,20 +7,19 @@ mod sizes;
 use super::{
     CardError, ControlDemand, Description, Family, ModelIndex, ModelSize, Outline, Plan, Recipe, SamplingDemand,
     card::{self, Defaults},
-    extras::Extras,
+    extras::{Extras, latent_rgb},
     plan::calls,
 };
 use crate::{
     device::Device,
     diffusion::SchedulerConfig,
-    generation::{Decoder, Job, ModelCard, SequenceLength, Task, Work},
+    generation::{Decoder, Job, ModelCard, Task, Work},
     models::{
         demand::Demand,
         prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
     },
     pipelines::{
-        Compute, Frame, LatentDiffusion, LatentRgb, Loaded, Networks, PipelineError, Prepared,
-        decoding::decode_alone, text_guided,
+        Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, text_guided,
     },
     weights::{LoadError, ModelFolder},
 };
@@ -60,7 +59,8 @@ impl Family for Pixart {
             size_multiple: multiple,
             context_width: spec.context_width,
             context_length: spec.context_length,
-            sequence_length: Some(SequenceLength { default: spec.context_length as u32, most: sizes::LONGEST as u32 }),
+            sequence_lengths: Some((spec.context_length as u32, sizes::LONGEST as u32)),
+            text_encoders: spec.text_encoders,
             latents: (spec.latent_channels, spec.vae_scale_factor),
             tasks: vec![Task::TextToImage],
             decoders: vec![Decoder::Full],
@@ -75,14 +75,7 @@ impl Family for Pixart {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         let networks = PixArtNetworks::load(folder, device)?;
-        // Errors are ignored here, because a broken `latentd.json` was already rejected when the card was read.
-        let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
-        let channels = networks.spec().latent_channels;
-        let latent_rgb = match given.filter(|map| map.weight.len() == channels) {
-            Some(map) => map,
-            None => LatentRgb::fit(channels, |latents| decode_alone(&networks, latents))
-                .map_err(|error| LoadError::Preview(error.to_string()))?,
-        };
+        let latent_rgb = latent_rgb(folder, &networks)?;
         Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
     }
 

@@ -47,6 +47,15 @@ pub struct ModelCard {
     /// Number of micro-conditioning values (diffusers' time ids): 6 or 5 for models like SDXL, otherwise 0.
     #[serde(skip)]
     pub time_id_count: usize,
+    /// The number of text encoders; each can have a prompt of its own.
+    #[serde(skip)]
+    pub text_encoders: usize,
+    /// The default and the largest number of tokens of the text encoder whose length a request may choose.
+    #[serde(skip)]
+    pub sequence_lengths: Option<(u32, u32)>,
+    /// The number of layers that skip-layer guidance can leave out; 0 for a model without it.
+    #[serde(skip)]
+    pub skippable_layers: u32,
     /// Whether a missing negative prompt is embedded as zeros; an empty negative prompt is not.
     #[serde(skip)]
     pub zero_negative: bool,
@@ -60,9 +69,6 @@ pub struct ModelCard {
     /// without prompts.
     #[serde(skip)]
     pub context_length: usize,
-    /// The field `max_sequence_length`, if the model has a T5 text encoder.
-    #[serde(skip)]
-    pub sequence_length: Option<SequenceLength>,
     /// Whether prompts may have weights: the `prompt_syntax` `weighted`.
     #[serde(skip)]
     pub weighted_prompts: bool,
@@ -92,13 +98,6 @@ pub struct ModelCard {
     pub decoders: Vec<Decoder>,
     /// Example prompts that work well, for the page and the documentation.
     pub prompts: Vec<String>,
-}
-
-/// How many tokens of a prompt T5 reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SequenceLength {
-    pub default: u32,
-    pub most: u32,
 }
 
 impl ModelCard {

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ControlUse, Decoder, FeatureCache, GuidanceInterval, ImageField, InputImage, Levels, LoraUse, MicroConditioning,
-    PromptSyntax, Refiner, SchedulerChoice, Source,
+    ControlUse, Decoder, FeatureCache, FurtherPrompts, GuidanceInterval, ImageField, InputImage, Levels, LoraUse, MicroConditioning,
+    PromptSyntax, Refiner, SchedulerChoice, SkipLayerGuidance, Source,
 };
 
 /// The pictures that the job's model draws, and all parameters of the drawing.
@@ -15,11 +15,13 @@ pub struct Draw {
     /// `None` if the request has no negative prompt and the model or its refiner treats a missing negative prompt
     /// differently from an empty one.
     pub negative_prompt: Option<String>,
-    #[serde(default)]
-    pub prompt_syntax: PromptSyntax,
-    /// How many tokens of a prompt T5 reads; `None` for a model without T5.
+    #[serde(flatten)]
+    pub further_prompts: FurtherPrompts,
+    /// Number of tokens of the text encoder whose length a request may choose; `None` for models without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_sequence_length: Option<u32>,
+    #[serde(default)]
+    pub prompt_syntax: PromptSyntax,
     /// The LoRAs in use; each name occurs once.
     #[serde(default)]
     pub loras: Vec<LoraUse>,
@@ -45,6 +47,8 @@ pub struct Draw {
     /// The steps with guidance. The other steps compute no row for the negative prompt.
     #[serde(default)]
     pub guidance_interval: GuidanceInterval,
+    #[serde(flatten)]
+    pub skip_layer_guidance: Option<SkipLayerGuidance>,
     /// The scheduler of the request, or the model's default scheduler.
     pub scheduler: SchedulerChoice,
     /// η of DDIM: the fraction of DDPM's noise that each step adds, 0 to 1. For TCD, this is γ. Other samplers ignore
@@ -101,10 +105,10 @@ impl Draw {
 
     /// Every text that goes to a text encoder.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
-        let second = self.micro_conditioning.iter().flat_map(|micro| [&micro.prompt_2, &micro.negative_prompt_2]);
+        let further = self.further_prompts.named().map(|(_, text)| text);
         let refiner = self.refiner.as_ref().and_then(|refiner| refiner.negative_prompt.as_ref());
-        let texts = second.flatten().chain(&self.negative_prompt).chain(refiner);
-        [self.prompt.as_str()].into_iter().chain(texts.map(String::as_str))
+        let negative = self.negative_prompt.iter().chain(refiner).map(String::as_str);
+        [self.prompt.as_str()].into_iter().chain(further).chain(negative)
     }
 
     /// The names of the approximations that change this picture; empty for an exact picture.

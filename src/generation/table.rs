@@ -14,7 +14,6 @@ pub static FIELDS: &[&Field] = &[
     &PROMPT,
     &NEGATIVE_PROMPT,
     &PROMPT_SYNTAX,
-    &MAX_SEQUENCE_LENGTH,
     &CLASS_LABEL,
     &MODEL,
     &WIDTH,
@@ -28,6 +27,10 @@ pub static FIELDS: &[&Field] = &[
     &GUIDANCE_SCALE,
     &GUIDANCE_RESCALE,
     &GUIDANCE_INTERVAL,
+    &SKIP_GUIDANCE_LAYERS,
+    &SKIP_LAYER_GUIDANCE_SCALE,
+    &SKIP_LAYER_GUIDANCE_START,
+    &SKIP_LAYER_GUIDANCE_STOP,
     &SCHEDULER,
     &CLASS_GUIDANCE_SCALE,
     &ETA,
@@ -48,6 +51,9 @@ pub static FIELDS: &[&Field] = &[
     &FEATURE_CACHE,
     &PROMPT_2,
     &NEGATIVE_PROMPT_2,
+    &PROMPT_3,
+    &NEGATIVE_PROMPT_3,
+    &MAX_SEQUENCE_LENGTH,
     &ORIGINAL_SIZE,
     &CROP_TOP_LEFT,
     &TARGET_SIZE,
@@ -82,13 +88,6 @@ pub static PROMPT_SYNTAX: Field = Field::new(
 )
 .default(|_| Some("plain".into()))
 .only(takes_prompt, NO_PROMPT);
-pub static MAX_SEQUENCE_LENGTH: Field = Field::new(
-    "max_sequence_length",
-    Kind::Integer(|on| upto(1, on.card.sequence_length.map_or(0, |length| length.most))),
-    "How many tokens of a prompt the text encoder T5 reads, its end token included.",
-)
-.default(|on| on.card.sequence_length.map(|length| length.default.into()))
-.only(|card| card.sequence_length.is_some(), Some("it has no T5 text encoder"));
 pub static CLASS_LABEL: Field = Field::new(
     "class_label",
     Kind::Classes,
@@ -138,6 +137,20 @@ pub static GUIDANCE_INTERVAL: Field =
     Field::new("guidance_interval", Kind::Interval, "The steps with guidance: start and end as shares of all steps.")
         .default(|_| Some(json!([0.0, 1.0])))
         .only(is_guided, NO_PROMPT);
+pub static SKIP_GUIDANCE_LAYERS: Field = skipping(
+    "skip_guidance_layers",
+    Kind::Integers { most: MOST_SKIPPED, each: |on| upto(0, on.card.skippable_layers.saturating_sub(1)) },
+    "Skip-layer guidance: the layers without which the network predicts what the picture moves away from.",
+);
+pub static SKIP_LAYER_GUIDANCE_SCALE: Field =
+    skipping("skip_layer_guidance_scale", Kind::number(0.0, 30.0), "The scale of skip-layer guidance.")
+        .default(|_| Some(2.8.into()));
+pub static SKIP_LAYER_GUIDANCE_START: Field =
+    skipping("skip_layer_guidance_start", SHARE, "The share of the steps after which skip-layer guidance starts.")
+        .default(|_| Some(0.01.into()));
+pub static SKIP_LAYER_GUIDANCE_STOP: Field =
+    skipping("skip_layer_guidance_stop", SHARE, "The share of the steps after which skip-layer guidance stops.")
+        .default(|_| Some(0.2.into()));
 pub static SCHEDULER: Field = Field::new(
     "scheduler",
     Kind::Scheduler,
@@ -278,9 +291,23 @@ pub static CACHE_INTERVAL: Field =
     Field::new("interval", Kind::Integer(|_| upto(2, 10)), "One call in this many computes the whole denoiser.")
         .required(|_| true);
 
-pub static PROMPT_2: Field = conditioning("prompt_2", PROMPT_TEXT, "The prompt of the second text encoder.");
+pub static PROMPT_2: Field = Field::new("prompt_2", PROMPT_TEXT, "The prompt of the second text encoder.")
+    .only(takes_second_prompt, ONE_ENCODER);
 pub static NEGATIVE_PROMPT_2: Field =
-    conditioning("negative_prompt_2", PROMPT_TEXT, "The negative prompt of the second text encoder.");
+    Field::new("negative_prompt_2", PROMPT_TEXT, "The negative prompt of the second text encoder.")
+        .only(takes_second_prompt, ONE_ENCODER);
+pub static PROMPT_3: Field = Field::new("prompt_3", PROMPT_TEXT, "The prompt of the third text encoder.")
+    .only(takes_third_prompt, NO_THIRD_ENCODER);
+pub static NEGATIVE_PROMPT_3: Field =
+    Field::new("negative_prompt_3", PROMPT_TEXT, "The negative prompt of the third text encoder.")
+        .only(takes_third_prompt, NO_THIRD_ENCODER);
+pub static MAX_SEQUENCE_LENGTH: Field = Field::new(
+    "max_sequence_length",
+    Kind::Integer(|on| upto(1, on.card.sequence_lengths.map_or(1, |(_, most)| most))),
+    "How many tokens of the prompt the T5 text encoder reads.",
+)
+.default(|on| on.card.sequence_lengths.map(|(usual, _)| usual.into()))
+.only(|card| card.sequence_lengths.is_some(), Some("its text encoders have a fixed length"));
 pub static ORIGINAL_SIZE: Field =
     conditioning("original_size", Kind::Pair { min: 1 }, "[height, width] of the training picture before cropping.");
 pub static CROP_TOP_LEFT: Field =
@@ -445,6 +472,27 @@ const fn of_mask(name: &'static str, kind: Kind, doc: &'static str) -> Field {
 
 const fn conditioning(name: &'static str, kind: Kind, doc: &'static str) -> Field {
     Field::new(name, kind, doc).only(is_micro_conditioned, Some("it has no micro-conditioning"))
+}
+
+/// The most layers that a request can leave out.
+const MOST_SKIPPED: usize = 16;
+
+const fn skipping(name: &'static str, kind: Kind, doc: &'static str) -> Field {
+    Field::new(name, kind, doc).only(|card| card.skippable_layers > 0, Some("it has no skip-layer guidance"))
+}
+
+/// Why a model refuses texts for a second or a third text encoder.
+const ONE_ENCODER: Option<&str> = Some("it has one text encoder");
+const NO_THIRD_ENCODER: Option<&str> = Some("it has no third text encoder");
+
+/// Whether the model has a second text encoder. Models with micro-conditioning also take the field if they have only
+/// the second encoder.
+fn takes_second_prompt(card: &ModelCard) -> bool {
+    card.text_encoders >= 2 || is_micro_conditioned(card)
+}
+
+fn takes_third_prompt(card: &ModelCard) -> bool {
+    card.text_encoders >= 3
 }
 
 /// Why a model refuses fields that need a prompt.

@@ -37,6 +37,7 @@ pub async fn class_guided(compute: &impl Compute, prepared: &Prepared) -> Result
         time_ids: [].into(),
         classes,
         follows_prompt: true,
+        skipped: [].into(),
     };
     let (scale, rescale) = (draw.guidance_scale, draw.guidance_rescale);
     let none = vec![spec.classes as u32; draw.n as usize];

@@ -19,11 +19,6 @@ impl<C: Compute> Setup<'_, C> {
         [self.draw.height, self.draw.width].map(|side| side as usize)
     }
 
-    /// The number of tokens of a prompt for T5.
-    pub fn sequence_length(&self) -> Option<usize> {
-        self.draw.max_sequence_length.map(|length| length as usize)
-    }
-
     /// The shape (n, C, h, w) of the latents.
     pub fn shape(&self) -> [usize; 4] {
         let spec = self.networks.spec();

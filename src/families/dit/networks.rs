@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use candle_core::Tensor;
 
 use crate::{
-    device::Device,
+    device::{Device, Precision},
     families::autoencoder::Autoencoder,
     models::{
         DiTTransformer2DModel,
@@ -87,7 +87,7 @@ impl DiTNetworks {
         let weights = Weights::open(folder, "transformer", WEIGHTS, device, as_stored)?;
         let transformer = DiTTransformer2DModel::new(&sizes.transformer, &weights)?;
         weights.finish()?;
-        let vae = Autoencoder::load(folder, &sizes.vae, device)?;
+        let vae = Autoencoder::load(folder, &sizes.vae, device, Precision::F32)?;
         Ok(Self { transformer, vae, sizes, device: device.clone() })
     }
 
@@ -95,9 +95,9 @@ impl DiTNetworks {
     /// about the files.
     pub fn check(folder: &ModelFolder, sizes: &Sizes) -> Result<Vec<String>, LoadError> {
         let transformer = Weights::open(folder, "transformer", WEIGHTS, &Device::host(), as_stored)?;
-        let note = transformer.note();
+        let notes = transformer.note();
         transformer.check(|w| drop(DiTTransformer2DModel::new(&sizes.transformer, w)))?;
-        Ok(note.into_iter().chain(Autoencoder::check(folder, &sizes.vae)?).collect())
+        Ok(notes.into_iter().chain(Autoencoder::check(folder, &sizes.vae)?).collect())
     }
 
     async fn predict(&self, shape: [usize; 3], rows: &[DenoiseRow]) -> candle_core::Result<Vec<Denoised>> {
@@ -129,7 +129,7 @@ impl Networks for DiTNetworks {
         self.sizes.spec()
     }
 
-    fn tokenize(&self, _prompts: &[&str], _: Option<usize>, _learned: &LearnedTokens) -> Tokens {
+    fn tokenize(&self, _prompts: &[&str], _: Option<u32>, _learned: &LearnedTokens) -> Tokens {
         Tokens::default()
     }
 
@@ -157,21 +157,21 @@ impl Networks for DiTNetworks {
         self.sizes.demand(part)
     }
 
-    fn tiles(&self, size: [usize; 2]) -> Tiles {
-        self.vae.tiles(size)
+    fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
+        self.sizes.vae.tiles(h, w)
     }
 
-    fn decode_stages(&self, shape: [usize; 3]) -> Vec<f64> {
-        self.vae.decode_stages(shape)
+    fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
+        self.vae.decode_stages([h, w])
     }
 
     async fn decode(
         &self,
-        shape: [usize; 3],
+        [_, h, w]: [usize; 3],
         stage: usize,
         rows: &[Activation],
     ) -> Result<Vec<Activation>, NetworkError> {
-        self.vae.decode(shape, stage, rows).await
+        self.vae.decode([h, w], stage, rows).await
     }
 
     async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {

@@ -51,7 +51,7 @@ impl PixArtNetworks {
             tokenizer: sizes::tokenizer(folder, &sizes)?,
             text_encoder: text_encoder?,
             transformer: transformer?,
-            vae: Autoencoder::load(folder, &sizes.vae, device)?,
+            vae: Autoencoder::load(folder, &sizes.vae, device, Precision::F32)?,
             sizes,
             device: device.clone(),
         })
@@ -141,8 +141,8 @@ impl Networks for PixArtNetworks {
     }
 
     /// The ids have no padding.
-    fn tokenize(&self, prompts: &[&str], sequence_length: Option<usize>, _learned: &LearnedTokens) -> Tokens {
-        let length = sequence_length.unwrap_or(self.sizes.context_length).min(sizes::LONGEST);
+    fn tokenize(&self, prompts: &[&str], max_sequence_length: Option<u32>, _learned: &LearnedTokens) -> Tokens {
+        let length = max_sequence_length.map_or(self.sizes.context_length, |length| length as usize);
         let mut of_prompt = self.tokenizer.encode(prompts.first().copied().unwrap_or_default(), length);
         of_prompt.ids.truncate(of_prompt.tokens);
         Tokens { ids: vec![of_prompt.ids], ..Tokens::default() }
@@ -168,8 +168,12 @@ impl Networks for PixArtNetworks {
         self.predict(shape, rows).await.map_err(NetworkError::of("transformer"))
     }
 
-    async fn encode(&self, _: [usize; 2], _: &[Vec<f32>]) -> std::result::Result<Vec<Posterior>, NetworkError> {
-        Err(missing("vae_encoder"))
+    async fn encode(
+        &self,
+        shape: [usize; 2],
+        rows: &[Vec<f32>],
+    ) -> std::result::Result<Vec<Posterior>, NetworkError> {
+        self.vae.encode(shape, rows).await
     }
 
     fn demand(&self, part: Part) -> Demand {
@@ -177,21 +181,21 @@ impl Networks for PixArtNetworks {
         self.sizes.demand(part).on(&self.device, precision)
     }
 
-    fn tiles(&self, size: [usize; 2]) -> Tiles {
-        self.vae.tiles(size)
+    fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {
+        self.sizes.vae.tiles(h, w)
     }
 
-    fn decode_stages(&self, shape: [usize; 3]) -> Vec<f64> {
-        self.vae.decode_stages(shape)
+    fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
+        self.vae.decode_stages([h, w])
     }
 
     async fn decode(
         &self,
-        shape: [usize; 3],
+        [_, h, w]: [usize; 3],
         stage: usize,
         rows: &[Activation],
     ) -> std::result::Result<Vec<Activation>, NetworkError> {
-        self.vae.decode(shape, stage, rows).await
+        self.vae.decode([h, w], stage, rows).await
     }
 
     async fn decode_tiny(&self, _: [usize; 3], _: &[Vec<f32>]) -> std::result::Result<Vec<Frame>, NetworkError> {

@@ -20,7 +20,7 @@ pub(in crate::families) struct Guidance {
     pub inpaint_guidance_scale: f64,
 }
 
-pub(super) fn card(
+pub(in crate::families) fn card(
     name: &str,
     extras: &Extras,
     spec: &Spec,
@@ -41,6 +41,7 @@ pub(super) fn card(
         inpaint_guidance_scale: extras.guidance_scale.or(Some(inpaint_guidance_scale)),
         max_clip_skip: (spec.text_layers.saturating_sub(1) as u32).min(4),
         time_id_count: spec.time_id_count,
+        text_encoders: spec.text_encoders,
         zero_negative: spec.zero_negative,
         guidance_embedding: spec.guidance_embedding,
         context_width: spec.context_width,
