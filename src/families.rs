@@ -13,6 +13,7 @@ mod extras;
 mod family;
 mod latent_plan;
 mod ldm_uncond;
+mod pixart;
 mod plain_unet;
 mod plan;
 mod score_sde_ve;
@@ -33,6 +34,7 @@ use consistency::Consistency;
 use ddpm::Ddpm;
 use dit::Dit;
 use ldm_uncond::LdmUncond;
+use pixart::Pixart;
 use score_sde_ve::ScoreSdeVe;
 use score_sde_vp::ScoreSdeVp;
 use stable_diffusion::StableDiffusion;
@@ -80,6 +82,7 @@ families![
     ScoreSdeVp,
     Dit,
     ClassifierGuidance,
+    Pixart,
     ZImage
 ];
 

@@ -4,7 +4,7 @@
 mod networks;
 
 use super::{
-    CardError, ControlDemand, Description, Family, ModelIndex, ModelSize, Outline, Plan, Recipe, autoencoder,
+    CardError, ControlDemand, Description, Family, ModelIndex, ModelSize, Outline, Plan, Recipe,
     card::{self, Defaults},
     extras::Extras,
     latent_plan,
@@ -19,7 +19,7 @@ use crate::{
     },
     weights::{LoadError, ModelFolder},
 };
-use networks::{SEQUENCE, Sizes, TEXT, TRANSFORMER, ZImageNetworks};
+use networks::{SEQUENCE, Sizes, TEXT, TRANSFORMER, VAE, ZImageNetworks};
 
 /// The family of one transformer for the tokens of picture and prompt, with Qwen3 as the text encoder.
 pub struct ZImage;
@@ -47,7 +47,6 @@ impl Family for ZImage {
         let base = card::base(name, &extras, scheduler_config, defaults)?;
         let card = ModelCard {
             takes_prompt: true,
-            is_transformer: true,
             min_side_pixels: extras.min_size.unwrap_or(64).next_multiple_of(multiple),
             max_side_pixels: Some(sizes.longest_side()),
             size_multiple: multiple,
@@ -65,7 +64,7 @@ impl Family for ZImage {
         notes.extend(ZImageNetworks::check(folder, &sizes)?);
         let size = ModelSize {
             adaptable: card::size(folder, &[TEXT, TRANSFORMER])?,
-            float32: card::size(folder, &[autoencoder::PART])?,
+            float32: card::size(folder, &[VAE])?,
         };
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }

@@ -72,6 +72,9 @@ pub struct ModelCard {
     /// without prompts.
     #[serde(skip)]
     pub context_length: usize,
+    /// Whether prompts may have weights: the `prompt_syntax` `weighted`.
+    #[serde(skip)]
+    pub weighted_prompts: bool,
     /// Widths of the token embeddings of `text_encoder` and `text_encoder_2`, with `None` for a text encoder that the
     /// model does not have.
     #[serde(skip)]
@@ -86,10 +89,6 @@ pub struct ModelCard {
     /// Whether only the class of the model's own scheduler fits the network's predictions.
     #[serde(skip)]
     pub own_scheduler_class_only: bool,
-    /// Whether the denoiser is a transformer instead of a U-Net. Its prompts have no weights, and its features cannot be
-    /// cached.
-    #[serde(skip)]
-    pub is_transformer: bool,
     /// What is added to the guidance scale of a request: 1 for models whose guidance is `cond + s · (cond − uncond)`,
     /// where a scale of 0 means no guidance.
     #[serde(skip)]

@@ -59,6 +59,8 @@ pub(super) struct Guided<'a, C> {
     steps: usize,
     /// The guidance scale minus 1, for a network that takes the guidance scale as input.
     guidance_input: Option<f32>,
+    /// The most tokens of a prompt, if prompts of different lengths may share a call.
+    most_tokens: Option<u32>,
     adapters: AdapterSet,
     control_schedule: ControlSchedule,
     blend: Option<Blend>,
@@ -87,6 +89,7 @@ impl<'a, C: Compute> Guided<'a, C> {
             calls: Cell::new(0),
             steps: setup.stages.base.steps().len(),
             guidance_input,
+            most_tokens: draw.max_sequence_length.filter(|_| setup.networks.spec().masks_padding),
             adapters: setup.auxiliary.adapters.clone(),
             control_schedule: ControlSchedule::default(),
             blend: None,
@@ -172,16 +175,19 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         let channels = rows.first().map_or(c, |row| row.sample.len() / (h * w));
         let (depth, starts) = self.features.borrow_mut().next(rows.len());
         rows.iter_mut().zip(starts).for_each(|(row, start)| row.features = start);
-        // The rows of a call have embeddings of one length. Some models have embeddings as long as the prompt.
+        // The rows of a call have embeddings of the same length, unless the network masks padding.
+        let context = |row: &DenoiseRow| {
+            let [tokens, width] = row.context.dims();
+            [self.most_tokens.map_or(tokens, |most| most as usize), width]
+        };
         let mut answers = Vec::with_capacity(rows.len());
         let mut rows = rows.into_iter().peekable();
         while let Some(first) = rows.next() {
-            let context = first.context.dims();
+            let call = DenoiseCall { shape: [channels, h, w], context: context(&first), depth, channels: c };
             let mut alike = vec![first];
-            while let Some(row) = rows.next_if(|row| row.context.dims() == context) {
+            while let Some(row) = rows.next_if(|row| context(row) == call.context) {
                 alike.push(row);
             }
-            let call = DenoiseCall { shape: [channels, h, w], context, depth, channels: c };
             let of_alike = self.compute.call(Phase::Denoising, call, alike).await;
             answers.extend(of_alike.map_err(|error| Error::Denoiser(Box::new(error)))?);
         }

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use candle_core::Tensor;
 
 use crate::{
-    device::Device,
+    device::{Device, Precision},
     families::autoencoder::{Autoencoder, rows_of},
-    generation::{FlowPipeline, Mu},
+    generation::FlowLevels,
     models::{
         Qwen3Encoder, QwenTokenizer, ZImageTransformer2DModel,
         autoencoder_kl::{AutoencoderKlConfig, Tiles},
@@ -32,6 +32,8 @@ pub(super) struct Sizes {
 /// The folders and the stems of the weight files.
 pub(super) const TEXT: (&str, &str) = ("text_encoder", "model");
 pub(super) const TRANSFORMER: (&str, &str) = ("transformer", "diffusion_pytorch_model");
+
+pub(super) const VAE: (&str, &str) = ("vae", "diffusion_pytorch_model");
 
 /// The number of tokens of a prompt that the model reads, unless a request says otherwise: the default of diffusers'
 /// pipelines.
@@ -104,7 +106,7 @@ impl Sizes {
             context_width: self.transformer.dim,
             text_encoders: 1,
             size_multiple: 2 * scale,
-            flow: Some(FlowPipeline { lists_levels: true, mu: Mu::Line, token_side: 2 * scale as u32 }),
+            flow: Some(FlowLevels { token_side: 2 * scale as u32, is_linear: true }),
             guidance_offset: 1,
             ..Spec::default()
         }
@@ -136,7 +138,7 @@ impl ZImageNetworks {
         let transformer =
             ZImageTransformer2DModel::new(&sizes.transformer, &weights.in_precision(device.precision()));
         weights.finish()?;
-        let vae = Autoencoder::load(folder, &sizes.vae, device)?;
+        let vae = Autoencoder::load(folder, &sizes.vae, device, Precision::F32)?;
         Ok(Self { tokenizer, text_encoder, transformer, vae, sizes, device: device.clone() })
     }
 
@@ -246,7 +248,7 @@ impl Networks for ZImageNetworks {
     }
 
     fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
-        self.vae.decode_stages(h, w)
+        self.vae.decode_stages([h, w])
     }
 
     async fn decode(
