@@ -147,6 +147,7 @@ impl Bench {
                 controls: Vec::new(),
                 adapters: AdapterSet::default(),
                 skipped: std::sync::Arc::from([]),
+                references: std::sync::Arc::from([]),
                 features: None,
             }
         };

@@ -11,6 +11,7 @@ mod ddpm;
 mod dit;
 mod extras;
 mod family;
+mod flux2_klein;
 mod latent_plan;
 mod ldm_uncond;
 mod pixart;
@@ -33,6 +34,7 @@ use classifier_guidance::ClassifierGuidance;
 use consistency::Consistency;
 use ddpm::Ddpm;
 use dit::Dit;
+use flux2_klein::Flux2Klein;
 use ldm_uncond::LdmUncond;
 use pixart::Pixart;
 use score_sde_ve::ScoreSdeVe;
@@ -83,7 +85,8 @@ families![
     Dit,
     ClassifierGuidance,
     Pixart,
-    ZImage
+    ZImage,
+    Flux2Klein
 ];
 
 /// The error for a single-file checkpoint that is not a safetensors file.

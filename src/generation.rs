@@ -68,7 +68,7 @@ pub use endpoint::{Endpoint, EndpointSettings};
 pub use event::{Event, EventKind, TenantEvent};
 pub use field::{Bounds, Field, Integers, Kind, Numbers, Takers};
 pub use fields::{FieldError, Fields, cut};
-pub use flow_levels::FlowLevels;
+pub use flow_levels::{FlowLevels, Mu};
 pub use further_prompts::FurtherPrompts;
 pub use guidance_limits::GuidanceLimits;
 pub use id::{GenerationId, InvalidId};

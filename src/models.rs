@@ -8,12 +8,14 @@
 pub mod adapters;
 mod attention;
 pub mod autoencoder_kl;
+pub mod autoencoder_kl_flux2;
 pub mod autoencoder_tiny;
 pub mod clip_text;
 mod configuration;
 pub mod control_net;
 pub mod demand;
 pub mod dit_transformer2d;
+pub mod flux2_transformer2d;
 pub mod flux_transformer2d;
 pub mod latent_diffusion;
 mod layers;
@@ -43,11 +45,13 @@ pub mod word_tags;
 pub mod z_image_transformer2d;
 
 pub use autoencoder_kl::AutoencoderKl;
+pub use autoencoder_kl_flux2::AutoencoderKlFlux2;
 pub use autoencoder_tiny::AutoencoderTiny;
 pub use clip_text::ClipTextModel;
 pub use control_net::ControlNet;
 pub use dit_transformer2d::DiTTransformer2DModel;
 pub use flux_transformer2d::FluxTransformer2DModel;
+pub use flux2_transformer2d::Flux2Transformer2DModel;
 pub use latent_diffusion::Spec;
 pub use noisy_classifier::NoisyClassifier;
 pub use pixart_transformer2d::PixArtTransformer2DModel;

@@ -9,12 +9,16 @@ mod classes;
 mod fixtures;
 #[path = "components/flux.rs"]
 mod flux;
+#[path = "components/flux2.rs"]
+mod flux2;
 #[path = "components/folders.rs"]
 mod folders;
 #[path = "components/pixart.rs"]
 mod pixart;
 #[path = "components/prompts.rs"]
 mod prompts;
+#[path = "components/qwen.rs"]
+mod qwen;
 #[path = "components/roots.rs"]
 mod roots;
 #[path = "components/t5.rs"]

@@ -355,6 +355,7 @@ fn draw() -> Draw {
         guidance_scale: 7.5,
         guidance_rescale: 0.25,
         guidance_interval: GuidanceInterval::WHOLE,
+        guidance_limits: None,
         skip_layer_guidance: None,
         scheduler: SchedulerChoice::Name("euler_a".to_owned()),
         eta: 0.0,

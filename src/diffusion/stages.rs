@@ -1,7 +1,7 @@
 //! The schedules of a generation: that of its base model, and that of its refiner.
 
 use super::{InvalidSteps, Schedule, SchedulerConfig};
-use crate::generation::{Draw, FlowLevels, ImageInfluence, Levels, Refiner};
+use crate::generation::{Draw, FlowLevels, ImageInfluence, Levels, Mu, Refiner};
 
 /// The schedules of a generation. They are built twice: when a request arrives, to reject a request that the model's
 /// scheduler cannot run, and when the generation runs.
@@ -39,7 +39,13 @@ impl BaseSchedule<'_> {
         [width, height]: [u32; 2],
     ) -> Result<Schedule, InvalidSteps> {
         let config = match self.flow {
-            Some(flow) => &self.config.clone().for_tokens(flow.tokens(width, height)),
+            Some(flow) => {
+                let (config, tokens) = (self.config.clone(), flow.tokens(width, height));
+                &match flow.mu {
+                    Mu::Tokens => config.for_tokens(tokens),
+                    Mu::TokensAndSteps => config.shifted(FlowLevels::mu_of_steps(tokens, steps)),
+                }
+            }
             None => self.config,
         };
         match (levels, self.flow) {
@@ -84,7 +90,7 @@ impl Stages {
             Some(ImageInfluence::Strength { strength }) => {
                 whole()?.for_strength(strength).map_err(at(&["strength"]))?
             }
-            Some(ImageInfluence::Guidance { .. }) | None => whole()?,
+            Some(ImageInfluence::Guidance { .. } | ImageInfluence::Reference {}) | None => whole()?,
         };
         let denoising_end = draw.micro_conditioning.as_ref().and_then(|micro| micro.denoising_end);
         Ok(match (&draw.refiner, refiner) {

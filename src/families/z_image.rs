@@ -13,6 +13,7 @@ use crate::{
     device::Device,
     diffusion::SchedulerConfig,
     generation::{Decoder, Job, ModelCard, Task, Work},
+    models::prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
     pipelines::{
         Compute, Frame, LatentDiffusion, LatentRgb, Loaded, PipelineError, Prepared, decoding::decode_alone,
         text_guided,
@@ -67,6 +68,11 @@ impl Family for ZImage {
             float32: card::size(folder, &[VAE])?,
         };
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
+    }
+
+    fn tokenizers(&self, folder: &ModelFolder) -> Result<Option<PromptTokenizers>, LoadError> {
+        let tokenizer = Sizes::read(folder)?.tokenizer(folder)?;
+        Ok(Some(PromptTokenizers(vec![PromptTokenizer::Qwen(tokenizer)])))
     }
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {

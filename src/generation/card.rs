@@ -93,6 +93,9 @@ pub struct ModelCard {
     /// where a scale of 0 means no guidance.
     #[serde(skip)]
     pub guidance_offset: u32,
+    /// Whether the model was distilled to draw without guidance.
+    #[serde(skip)]
+    pub is_distilled: bool,
     /// Whether the model takes the fields of [`GuidanceLimits`](super::GuidanceLimits).
     #[serde(skip)]
     pub limits_guidance: bool,
@@ -118,7 +121,7 @@ impl ModelCard {
 
     /// Whether a request with this guidance scale needs a second prediction, for the negative prompt.
     pub fn is_guided(&self, guidance_scale: f64) -> bool {
-        guidance_scale + f64::from(self.guidance_offset) > 1.0 && !self.guidance_embedding
+        guidance_scale + f64::from(self.guidance_offset) > 1.0 && !self.guidance_embedding && !self.is_distilled
     }
 
     /// Whether either model can refine the latents of the other model: both have the same kind of latents, and both

@@ -26,6 +26,8 @@ pub enum ImageInfluence {
     Strength { strength: f64 },
     /// Guidance scale towards the picture, 1 to 10, for models that edit by instruction.
     Guidance { image_guidance_scale: f64 },
+    /// The network sees the picture, and the prompt says what to do with it.
+    Reference {},
 }
 
 /// A request's `mask`: the white part is redrawn, the black part stays.
@@ -55,14 +57,15 @@ impl Source {
             (Some(_), Some(_)) => Task::Inpaint,
         };
         let edits = card.tasks.contains(&Task::InstructPix2Pix);
-        if edits || image.is_none() {
+        let refers = card.tasks.contains(&Task::Edit) && mask.is_none();
+        if edits || refers || image.is_none() {
             refuse_idle(fields, &table::STRENGTH);
         }
         if !edits {
             refuse_idle(fields, &table::IMAGE_GUIDANCE_SCALE);
         }
         let fits = card.tasks.contains(&wanted)
-            || (edits && wanted == Task::ImageToImage)
+            || ((edits || refers) && wanted == Task::ImageToImage)
             || (image.is_none() && !card.takes_prompt);
         if !fits {
             refuse(fields, card, wanted, mask.is_some());
@@ -71,11 +74,12 @@ impl Source {
         }
         let mask = Mask::read(fields, mask, on);
         let usual = if mask.is_some() { 1.0 } else { 0.75 };
-        let hold = match edits {
-            true => ImageInfluence::Guidance {
+        let hold = match (edits, refers) {
+            (true, _) => ImageInfluence::Guidance {
                 image_guidance_scale: fields.get_or_default(&table::IMAGE_GUIDANCE_SCALE, on),
             },
-            false => ImageInfluence::Strength { strength: fields.get(&table::STRENGTH, on).unwrap_or(usual) },
+            (false, true) => ImageInfluence::Reference {},
+            (false, false) => ImageInfluence::Strength { strength: fields.get(&table::STRENGTH, on).unwrap_or(usual) },
         };
         Some(Source { image: image?, hold, mask })
     }
@@ -84,14 +88,19 @@ impl Source {
     pub fn strength(&self) -> f64 {
         match self.hold {
             ImageInfluence::Strength { strength } => strength,
-            ImageInfluence::Guidance { .. } => 1.0,
+            ImageInfluence::Guidance { .. } | ImageInfluence::Reference {} => 1.0,
         }
+    }
+
+    /// The sizes (width, height) in pixels of the pictures that a network with references sees, before they are cropped.
+    pub fn references(&self) -> impl Iterator<Item = (u32, u32)> {
+        [(self.image.width, self.image.height)].into_iter()
     }
 
     /// Guidance scale towards the picture; 1 for models without such guidance.
     pub fn image_guidance_scale(&self) -> f64 {
         match self.hold {
-            ImageInfluence::Strength { .. } => 1.0,
+            ImageInfluence::Strength { .. } | ImageInfluence::Reference {} => 1.0,
             ImageInfluence::Guidance { image_guidance_scale } => image_guidance_scale,
         }
     }

@@ -49,6 +49,8 @@ pub struct Spec {
     /// What is added to the guidance scale of a request: 1 for models whose guidance is `cond + s · (cond − uncond)`,
     /// where a scale of 0 means no guidance.
     pub guidance_offset: u32,
+    /// Whether the model was distilled to draw without guidance.
+    pub is_distilled: bool,
 }
 
 impl Spec {
@@ -68,6 +70,8 @@ pub enum Input {
     MaskedPicture,
     /// The noisy latents and the latents of the picture to edit.
     Picture,
+    /// The noisy latents; the latents of reference pictures are further tokens of the network.
+    References,
 }
 
 impl Input {

@@ -37,6 +37,19 @@ impl Linear {
         Self::of(weights, weights.matrix("weight", outputs, inputs), None)
     }
 
+    /// Several layers whose weights are stored as one matrix, one below the other, without biases.
+    pub fn split<const N: usize>(weights: &Weights, inputs: usize, outputs: [usize; N]) -> [Self; N] {
+        let whole = weights.matrix("weight", outputs.iter().sum(), inputs);
+        let mut first = 0;
+        outputs.map(|count| {
+            let part = whole.narrow(1, first, count).expect("the parts make up the whole");
+            first += count;
+            // A matrix that is not contiguous is a placeholder that needs no memory.
+            let part = if whole.is_contiguous() { part.contiguous().expect("the part fits into memory") } else { part };
+            Self::of(weights, part, None)
+        })
+    }
+
     /// A 1 × 1 convolution, which on channels-last maps is a linear layer.
     pub fn pointwise(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let bias = weights.tensor("bias", &[outputs]);

@@ -1,6 +1,6 @@
 //! The tokenizers of a model without its networks. They show how much of a prompt the model reads.
 
-use super::{ClipTokenizer, T5Tokenizer, tokenizer::Triggers, word_tags::WordTag};
+use super::{ClipTokenizer, QwenTokenizer, T5Tokenizer, tokenizer::Triggers, word_tags::WordTag};
 use crate::generation::PromptSyntax;
 
 /// The tokenizers of a model's text encoders, in order.
@@ -12,6 +12,7 @@ pub struct PromptTokenizers(pub Vec<PromptTokenizer>);
 pub enum PromptTokenizer {
     Clip(ClipTokenizer),
     T5(T5Tokenizer),
+    Qwen(QwenTokenizer),
 }
 
 /// A text of a request.
@@ -49,6 +50,7 @@ impl PromptTokenizers {
         self.0.iter().any(|tokenizer| match tokenizer {
             PromptTokenizer::Clip(clip) => clip.knows(&tag.folded) || clip.knows(tag.spelled),
             PromptTokenizer::T5(t5) => t5.knows(tag.spelled),
+            PromptTokenizer::Qwen(_) => false,
         })
     }
 }
@@ -60,6 +62,11 @@ impl PromptTokenizer {
             PromptTokenizer::T5(t5) => {
                 let (total, end) = (t5.words(text).len(), 1);
                 (total.min(sequence_length.unwrap_or_else(|| t5.length()).saturating_sub(end)), total)
+            }
+            // The text around the prompt counts too.
+            PromptTokenizer::Qwen(qwen) => {
+                let total = qwen.encode(text).len();
+                (total.min(sequence_length.unwrap_or(total)), total)
             }
             PromptTokenizer::Clip(clip) => {
                 let ids = words.iter().map(|(trigger, vectors)| (trigger.as_str(), vec![0; *vectors]));

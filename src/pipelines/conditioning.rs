@@ -48,7 +48,7 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
 /// the guidance scale as input needs no second row.
 fn is_guided(setup: &Setup<'_, impl Compute>) -> bool {
     let spec = setup.networks.spec();
-    spec.guidance_scale(setup.draw.guidance_scale) > 1.0 && !spec.guidance_embedding
+    spec.guidance_scale(setup.draw.guidance_scale) > 1.0 && !spec.guidance_embedding && !spec.is_distilled
 }
 
 /// Tokenizes a prompt into chunks: exactly one with plain syntax, one or more with weighted syntax.

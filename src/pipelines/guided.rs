@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Compute, Control, DenoiseRow, Denoised, FittedInputs, PipelineError, TextEmbedding, calls::DenoiseCall,
+    Compute, Control, DenoiseRow, Denoised, FittedInputs, PipelineError, Reference, TextEmbedding, calls::DenoiseCall,
     control_schedule::ControlSchedule, feature_cache::KeptFeatures, latents::decode_tiny, setup::Setup,
 };
 use crate::{
@@ -53,6 +53,8 @@ pub(super) struct Guided<'a, C> {
     guidance: Guidance,
     interval: GuidanceInterval,
     limits: Option<GuidanceLimits>,
+    /// The pictures that the network sees as further tokens.
+    references: Arc<[Reference]>,
     skip_layer_guidance: Option<SkipLayerGuidance>,
     /// The number of calls so far, and the number of this sampler run's steps.
     calls: Cell<usize>,
@@ -85,6 +87,7 @@ impl<'a, C: Compute> Guided<'a, C> {
             guidance,
             interval: draw.guidance_interval,
             limits: draw.guidance_limits,
+            references: Arc::from([]),
             skip_layer_guidance: draw.skip_layer_guidance.clone(),
             calls: Cell::new(0),
             steps: setup.stages.base.steps().len(),
@@ -117,6 +120,11 @@ impl<'a, C: Compute> Guided<'a, C> {
     /// Counts `steps_before` steps of an earlier sampler run as done.
     pub fn after(self, steps_before: usize) -> Self {
         Guided { steps_before, ..self }
+    }
+
+    /// Shows pictures to the network.
+    pub fn showing(self, references: Vec<Reference>) -> Self {
+        Guided { references: references.into(), ..self }
     }
 
     /// Makes the sampler restore, after every network call, the part of the picture that the mask keeps.
@@ -165,6 +173,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
                 .collect(),
             adapters: self.adapters.clone(),
             skipped: branch.skipped.clone(),
+            references: self.references.clone(),
             features: None,
         };
         let mut rows: Vec<DenoiseRow> = branches
@@ -183,7 +192,9 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         let mut answers = Vec::with_capacity(rows.len());
         let mut rows = rows.into_iter().peekable();
         while let Some(first) = rows.next() {
-            let call = DenoiseCall { shape: [channels, h, w], context: context(&first), depth, channels: c };
+            let (context_of_call, references) = (context(&first), self.references.iter().map(Reference::tokens).sum());
+            let call =
+                DenoiseCall { shape: [channels, h, w], context: context_of_call, depth, channels: c, references };
             let mut alike = vec![first];
             while let Some(row) = rows.next_if(|row| context(row) == call.context) {
                 alike.push(row);

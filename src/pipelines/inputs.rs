@@ -1,8 +1,8 @@
 //! The pictures that a generation starts from, as pixels.
 
-use super::{PipelineError, masked_picture::MaskedPicture, pixels::at};
+use super::{PipelineError, masked_picture::MaskedPicture, pixels::at, reference::bounded};
 use crate::{
-    generation::{Draw, ImageField},
+    generation::{Draw, ImageField, ImageInfluence},
     imaging::RgbImage,
 };
 
@@ -34,6 +34,10 @@ impl Inputs {
         match (image, mask, settings) {
             (Some(image), Some(mask), Some(settings)) => {
                 FittedInputs { image: None, masked: Some(MaskedPicture::new(image, mask, settings, size)), controls }
+            }
+            // A reference keeps its own size.
+            (Some(image), ..) if draw.source.as_ref().is_some_and(|source| source.hold == ImageInfluence::Reference {}) => {
+                FittedInputs { image: Some(bounded(image)), masked: None, controls }
             }
             (image, ..) => FittedInputs { image: image.map(|image| at(&image, size)), masked: None, controls },
         }

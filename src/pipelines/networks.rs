@@ -72,6 +72,8 @@ pub struct DenoiseRow {
     pub adapters: AdapterSet,
     /// The blocks of the network that are left out for this row, by index.
     pub skipped: Arc<[u32]>,
+    /// The pictures that the network sees as further tokens.
+    pub references: Arc<[Reference]>,
     /// In a [`Depth::Shallow`] call, the features that replace the deeper layers for this row.
     pub features: Option<Features>,
 }
@@ -86,6 +88,22 @@ pub struct Control {
     pub scale: f32,
     /// Guess mode: outer layers get smaller additions than inner ones.
     pub guess: bool,
+}
+
+/// A picture that the denoiser sees as further tokens.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    /// (C, h, w)
+    pub latents: Vec<f32>,
+    /// (h, w)
+    pub size: [usize; 2],
+}
+
+impl Reference {
+    /// The number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.size[0] * self.size[1]
+    }
 }
 
 /// How much of the denoiser a call computes.

@@ -3,6 +3,7 @@
 
 use super::{
     Compute, Frame, LatentDiffusion, PipelineError, Prepared, image_to_image::image_to_image, inpaint::inpaint,
+    reference::{edit, inpaint_with_reference},
     instruct_pix2pix::instruct_pix2pix, setup::Setup, text_to_image::text_to_image,
 };
 use crate::{
@@ -29,6 +30,10 @@ pub async fn text_guided(compute: &impl Compute, prepared: &Prepared) -> Result<
     };
     match networks.spec().input {
         Input::Picture => instruct_pix2pix(&setup, inputs, source).await,
+        Input::References => match &source.mask {
+            None => edit(&setup, inputs).await,
+            Some(_) => inpaint_with_reference(&setup, inputs).await,
+        },
         Input::Latents | Input::MaskedPicture => match &source.mask {
             None => image_to_image(&setup, inputs).await,
             Some(_) => inpaint(&setup, inputs, source).await,

@@ -54,6 +54,7 @@ pub(in crate::families) fn card(
             Input::Latents => vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
             Input::MaskedPicture => vec![Task::Inpaint],
             Input::Picture => vec![Task::InstructPix2Pix],
+            Input::References => vec![Task::Edit],
         },
         decoders: if spec.tiny_decoder { vec![Decoder::Full, Decoder::Tiny] } else { vec![Decoder::Full] },
         ..base

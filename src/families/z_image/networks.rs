@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use crate::{
     device::{Device, Precision},
     families::autoencoder::{Autoencoder, rows_of},
-    generation::FlowLevels,
+    generation::{FlowLevels, Mu},
     models::{
         Qwen3Encoder, QwenTokenizer, ZImageTransformer2DModel,
         autoencoder_kl::{AutoencoderKlConfig, Tiles},
@@ -106,7 +106,7 @@ impl Sizes {
             context_width: self.transformer.dim,
             text_encoders: 1,
             size_multiple: 2 * scale,
-            flow: Some(FlowLevels { token_side: 2 * scale as u32, is_linear: true }),
+            flow: Some(FlowLevels { token_side: 2 * scale as u32, is_linear: true, mu: Mu::Tokens }),
             guidance_offset: 1,
             ..Spec::default()
         }
@@ -183,7 +183,7 @@ impl ZImageNetworks {
 
 impl Sizes {
     /// Reads the tokenizer. Fails if the text encoder has no vector for one of its tokens.
-    fn tokenizer(&self, folder: &ModelFolder) -> Result<QwenTokenizer, LoadError> {
+    pub fn tokenizer(&self, folder: &ModelFolder) -> Result<QwenTokenizer, LoadError> {
         let tokenizer = QwenTokenizer::load(folder, "tokenizer", Answer::Thinking)?;
         let (largest, vocabulary) = (tokenizer.largest_id() as usize, self.text_encoder.vocab_size);
         if largest >= vocabulary {

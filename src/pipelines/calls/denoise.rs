@@ -21,6 +21,8 @@ pub struct DenoiseCall {
     pub depth: Depth,
     /// Channels of the prediction.
     pub channels: usize,
+    /// The number of tokens of reference pictures.
+    pub references: usize,
 }
 
 impl DenoiseCall {
@@ -49,13 +51,14 @@ impl Call for DenoiseCall {
 
     fn shape(&self) -> Shape {
         let ([c, h, w], [length, width]) = (self.shape, self.context);
-        [c, h, w, length, width, self.depth as usize]
+        // There are three depths.
+        [c, h, w, length, width, self.depth as usize + 3 * self.references]
     }
 
     fn demand(&self, model: &Model, rows: &[DenoiseRow]) -> Demand {
         let part = Part::Denoise {
             size: self.size(),
-            tokens: self.context[0],
+            tokens: self.context[0] + self.references,
             shallow: self.depth == Depth::Shallow,
             adapted: rows.iter().any(|row| !row.adapters.is_empty()),
         };
