@@ -192,6 +192,7 @@ impl Rules for Open {
                 max_clip_skip: 4,
                 takes_prompt: !classes,
                 weighted_prompts: !classes,
+                limits_guidance: !classes,
                 maps: if classes { Vec::new() } else { vec![64] },
                 classifier_guidance: classes,
                 classes: if classes { ["tench".to_owned(), String::new()].into() } else { Default::default() },

@@ -26,6 +26,7 @@ pub(super) fn card() -> ModelCard {
         text_encoders: 3,
         sequence_lengths: Some((1, MAX_SEQUENCE)),
         skippable_layers: MAX_LAYERS,
+        limits_guidance: true,
         tasks: vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
         decoders: vec![Decoder::Full, Decoder::Tiny],
         ..ModelCard::default()

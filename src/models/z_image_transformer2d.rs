@@ -144,7 +144,7 @@ impl ZImageTransformer2DModel {
             .collect();
         let angles: Vec<f32> = positions
             .iter()
-            .flat_map(|position| frequencies.iter().map(|(axis, f)| (position[*axis] as f64 * f) as f32))
+            .flat_map(|position| frequencies.iter().map(move |(axis, f)| (position[*axis] as f64 * f) as f32))
             .collect();
         let table = |of: fn(f32) -> f32| {
             let values = angles.iter().map(|angle| of(*angle)).collect();
