@@ -6,7 +6,10 @@ use std::sync::Arc;
 use super::Catalogue;
 use crate::{
     generation::{Draw, Job, ModelCard, PromptSyntax, Warning, Work},
-    models::{prompt_tokenizers::{PromptText, PromptTokenizers}, word_tags::WordTag},
+    models::{
+        prompt_tokenizers::{PromptText, PromptTokenizers},
+        word_tags::WordTag,
+    },
 };
 
 /// Maximum number of models whose tokenizers are in memory. A tokenizer with a large vocabulary takes some 20 MB.

@@ -65,10 +65,8 @@ impl Family for Flux2Klein {
             ..base
         };
         notes.extend(Flux2KleinNetworks::check(folder, &sizes)?);
-        let size = ModelSize {
-            adaptable: card::size(folder, &[TEXT, TRANSFORMER])?,
-            float32: card::size(folder, &[VAE])?,
-        };
+        let size =
+            ModelSize { adaptable: card::size(folder, &[TEXT, TRANSFORMER])?, float32: card::size(folder, &[VAE])? };
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }
 
@@ -102,7 +100,8 @@ impl Outline for Sizes {
         let Work::Draw(draw) = &job.work;
         let scale = self.vae.scale();
         let places = |width: u32, height: u32| height as usize / scale * (width as usize / scale);
-        let references: usize = draw.source.iter().flat_map(|source| source.references()).map(|(w, h)| places(w, h)).sum();
+        let references: usize =
+            draw.source.iter().flat_map(|source| source.references()).map(|(w, h)| places(w, h)).sum();
         let tokens = draw.max_sequence_length.map_or(Sizes::SEQUENCE, |length| length as usize) + references;
         let state = places(draw.width, draw.height) * self.transformer.in_channels;
         latent_plan::plan(job, card, (tokens, state), |part| self.demand(part), |[h, w]| self.vae.tiles(h, w))

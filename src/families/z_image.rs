@@ -63,10 +63,8 @@ impl Family for ZImage {
             ..base
         };
         notes.extend(ZImageNetworks::check(folder, &sizes)?);
-        let size = ModelSize {
-            adaptable: card::size(folder, &[TEXT, TRANSFORMER])?,
-            float32: card::size(folder, &[VAE])?,
-        };
+        let size =
+            ModelSize { adaptable: card::size(folder, &[TEXT, TRANSFORMER])?, float32: card::size(folder, &[VAE])? };
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }
 

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, Task,
-    field::Bounds, table,
+    Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, Task, field::Bounds, table,
 };
 
 /// A permissive card: it allows the values and fields that at least one model allows.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ControlUse, Decoder, FeatureCache, FurtherPrompts, GuidanceInterval, GuidanceLimits, ImageField, InputImage, Levels,
-    LoraUse, MicroConditioning, PromptSyntax, Refiner, SchedulerChoice, SkipLayerGuidance, Source,
+    ControlUse, Decoder, FeatureCache, FurtherPrompts, GuidanceInterval, GuidanceLimits, ImageField, InputImage,
+    Levels, LoraUse, MicroConditioning, PromptSyntax, Refiner, SchedulerChoice, SkipLayerGuidance, Source,
 };
 
 /// The pictures that the job's model draws, and all parameters of the drawing.

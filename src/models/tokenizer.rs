@@ -255,4 +255,3 @@ pub(super) fn vocab_and_merges(
         .collect::<Result<Vec<_>, LoadError>>()?;
     Ok((vocab.into_iter().collect(), merges))
 }
-

@@ -36,7 +36,9 @@ impl Inputs {
                 FittedInputs { image: None, masked: Some(MaskedPicture::new(image, mask, settings, size)), controls }
             }
             // A reference keeps its own size.
-            (Some(image), ..) if draw.source.as_ref().is_some_and(|source| source.hold == ImageInfluence::Reference {}) => {
+            (Some(image), ..)
+                if draw.source.as_ref().is_some_and(|source| source.hold == ImageInfluence::Reference {}) =>
+            {
                 FittedInputs { image: Some(bounded(image)), masked: None, controls }
             }
             (image, ..) => FittedInputs { image: image.map(|image| at(&image, size)), masked: None, controls },

@@ -19,10 +19,7 @@ const MOST_PIXELS: u32 = 1024 * 1024;
 
 /// Draws from noise; the network sees the request's picture. For the same seed, the pictures equal those of diffusers'
 /// `Flux2KleinPipeline`.
-pub(super) async fn edit(
-    setup: &Setup<'_, impl Compute>,
-    inputs: &FittedInputs,
-) -> Result<Vec<Frame>, PipelineError> {
+pub(super) async fn edit(setup: &Setup<'_, impl Compute>, inputs: &FittedInputs) -> Result<Vec<Frame>, PipelineError> {
     let picture = cropped(inputs.image()?, setup.networks.spec().size_multiple as u32);
     let text = encode_prompts(setup).await?;
     let reference = reference(setup, &picture).await?;

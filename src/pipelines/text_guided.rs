@@ -2,9 +2,13 @@
 //! instruction.
 
 use super::{
-    Compute, Frame, LatentDiffusion, PipelineError, Prepared, image_to_image::image_to_image, inpaint::inpaint,
+    Compute, Frame, LatentDiffusion, PipelineError, Prepared,
+    image_to_image::image_to_image,
+    inpaint::inpaint,
+    instruct_pix2pix::instruct_pix2pix,
     reference::{edit, inpaint_with_reference},
-    instruct_pix2pix::instruct_pix2pix, setup::Setup, text_to_image::text_to_image,
+    setup::Setup,
+    text_to_image::text_to_image,
 };
 use crate::{
     diffusion::{BaseSchedule, Stages},

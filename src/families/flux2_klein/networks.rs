@@ -51,8 +51,7 @@ impl Flux2KleinNetworks {
         let open = |(part, stem)| Weights::open(folder, part, stem, device, as_stored);
         let weights = open(TEXT)?;
         let precision = device.precision();
-        let text_encoder =
-            Qwen3Encoder::new(&sizes.text_encoder, &weights.in_precision(precision), Sizes::DEPTH);
+        let text_encoder = Qwen3Encoder::new(&sizes.text_encoder, &weights.in_precision(precision), Sizes::DEPTH);
         weights.finish()?;
         let weights = open(TRANSFORMER)?;
         let transformer = Flux2Transformer2DModel::new(&sizes.transformer, &weights.in_precision(precision));

@@ -135,8 +135,7 @@ impl ZImageNetworks {
             Qwen3Encoder::new(&sizes.text_encoder, &weights.in_precision(device.precision()), sizes.depth());
         weights.finish()?;
         let weights = open(TRANSFORMER)?;
-        let transformer =
-            ZImageTransformer2DModel::new(&sizes.transformer, &weights.in_precision(device.precision()));
+        let transformer = ZImageTransformer2DModel::new(&sizes.transformer, &weights.in_precision(device.precision()));
         weights.finish()?;
         let vae = Autoencoder::load(folder, &sizes.vae, device, Precision::F32)?;
         Ok(Self { tokenizer, text_encoder, transformer, vae, sizes, device: device.clone() })

@@ -36,9 +36,8 @@ impl Layer {
         let (queries, keys) = (config.num_attention_heads * d, config.num_key_value_heads * d);
         let (attn, mlp) = (weights.pp("self_attn"), weights.pp("mlp"));
         let norm = |weights: &Weights, name: &str, width| RmsNorm::new(&weights.pp(name), width, config.rms_norm_eps);
-        let linear = |weights: &Weights, name: &str, inputs, outputs| {
-            Linear::without_bias(&weights.pp(name), inputs, outputs)
-        };
+        let linear =
+            |weights: &Weights, name: &str, inputs, outputs| Linear::without_bias(&weights.pp(name), inputs, outputs);
         Self {
             input_layernorm: norm(weights, "input_layernorm", width),
             q_proj: linear(&attn, "q_proj", width, queries),

@@ -98,6 +98,8 @@ impl Description {
             classes: 0,
             input,
             flow: None,
+            guidance_offset: 0,
+            is_distilled: false,
         };
         let mut notes = Vec::new();
         notes.extend(unused_shift("vae", vae_config.shift_factor.unwrap_or(0.0)));

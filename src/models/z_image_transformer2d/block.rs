@@ -56,8 +56,7 @@ impl Block {
             ffn_norm1: norm("ffn_norm1"),
             attention_norm2: norm("attention_norm2"),
             ffn_norm2: norm("ffn_norm2"),
-            modulation: is_modulated
-                .then(|| Linear::new(&weights.pp("adaLN_modulation.0"), config.time(), 4 * d)),
+            modulation: is_modulated.then(|| Linear::new(&weights.pp("adaLN_modulation.0"), config.time(), 4 * d)),
             heads: config.n_heads,
             kernels: weights.kernels(),
         }

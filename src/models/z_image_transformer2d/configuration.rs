@@ -54,8 +54,12 @@ impl Default for ZImageTransformer2DConfig {
     }
 }
 
-const FIXED: [Fixed; 4] =
-    [("all_patch_size", &["[2]"]), ("all_f_patch_size", &["[1]"]), ("qk_norm", &["true"]), ("siglip_feat_dim", &["null"])];
+const FIXED: [Fixed; 4] = [
+    ("all_patch_size", &["[2]"]),
+    ("all_f_patch_size", &["[1]"]),
+    ("qk_norm", &["true"]),
+    ("siglip_feat_dim", &["null"]),
+];
 
 impl ZImageTransformer2DConfig {
     /// Reads the keys of the file at `path`.
