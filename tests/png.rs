@@ -148,7 +148,12 @@ fn mask_refiner_and_control_nets_are_in_the_parameters() {
             aesthetic_score: 6.0,
             negative_aesthetic_score: 2.5,
         }),
-        source: Some(Source { image, hold: ImageInfluence::Strength { strength: 0.5 }, mask: Some(mask) }),
+        source: Some(Source {
+            image,
+            further_images: Vec::new(),
+            hold: ImageInfluence::Strength { strength: 0.5 },
+            mask: Some(mask),
+        }),
         controls: vec![control],
         ..draw()
     });

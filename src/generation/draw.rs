@@ -95,13 +95,15 @@ impl Draw {
         let source = self.source.as_ref();
         let mask = source.and_then(|source| source.mask.as_ref()).map(|mask| &mask.mask);
         let controls = self.controls.iter().map(|control| &control.image);
-        source.map(|source| &source.image).into_iter().chain(mask).chain(controls)
+        let further = source.into_iter().flat_map(|source| &source.further_images);
+        source.map(|source| &source.image).into_iter().chain(further).chain(mask).chain(controls)
     }
 
     /// The picture in this field of the request.
     pub fn input_mut(&mut self, place: ImageField) -> Option<&mut InputImage> {
         match place {
-            ImageField::Image => self.source.as_mut().map(|source| &mut source.image),
+            ImageField::Image | ImageField::Reference(0) => self.source.as_mut().map(|source| &mut source.image),
+            ImageField::Reference(i) => self.source.as_mut()?.further_images.get_mut(i - 1),
             ImageField::Mask => self.source.as_mut()?.mask.as_mut().map(|mask| &mut mask.mask),
             ImageField::Control(i) => self.controls.get_mut(i).map(|control| &mut control.image),
         }

@@ -74,6 +74,8 @@ pub enum Kind {
     Timesteps,
     /// A picture, in a form of [`ImageSource`](super::ImageSource).
     Picture,
+    /// A picture, or a list of at most this many pictures if it is more than one.
+    Pictures(fn(&Bounds<'_>) -> usize),
     /// A string `WIDTHxHEIGHT`, in pixels.
     Size,
     /// A scheduler's name, or an object with keys of diffusers' `scheduler_config.json`.

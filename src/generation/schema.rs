@@ -96,6 +96,10 @@ fn values(field: &Field, on: &Bounds<'_>) -> Map<String, Value> {
         Kind::Sigmas => list(json!({"type": "number", "minimum": 0, "maximum": MAX_SIGMA}), 1, steps as usize),
         Kind::Timesteps => list(json!({"type": "integer", "minimum": 0, "maximum": MAX_TIMESTEP}), 1, steps as usize),
         Kind::Picture => picture(),
+        Kind::Pictures(most) => match most(on) {
+            0 | 1 => picture(),
+            most => json!({"anyOf": [picture(), list(picture(), 1, most)]}),
+        },
         Kind::Size => json!({"type": "string", "pattern": "^[0-9]+x[0-9]+$", "maxLength": 20}),
         Kind::Scheduler => json!({"type": ["string", "object"], "maxLength": 128}),
         Kind::Classes => {

@@ -12,6 +12,9 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     pub image: InputImage,
+    /// The other pictures, if `image` is a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_images: Vec<InputImage>,
     #[serde(flatten)]
     pub hold: ImageInfluence,
     #[serde(flatten)]
@@ -47,17 +50,22 @@ pub struct Mask {
 }
 
 impl Source {
+    /// The most pictures in a list.
+    pub const MOST_REFERENCES: usize = 4;
+
     /// Reads the fields about pictures. Fields that do not fit the model or each other are errors.
     pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>) -> Option<Source> {
         let card = on.card;
-        let (image, mask) = (InputImage::read(fields, &table::IMAGE), InputImage::read(fields, &table::MASK));
+        let mask = InputImage::read(fields, &table::MASK);
+        let refers = card.tasks.contains(&Task::Edit) && mask.is_none();
+        let (image, further_images) =
+            InputImage::read_all(fields, if refers { Source::MOST_REFERENCES } else { 1 }).unzip();
         let wanted = match (&image, &mask) {
             (None, _) => Task::TextToImage,
             (Some(_), None) => Task::ImageToImage,
             (Some(_), Some(_)) => Task::Inpaint,
         };
         let edits = card.tasks.contains(&Task::InstructPix2Pix);
-        let refers = card.tasks.contains(&Task::Edit) && mask.is_none();
         if edits || refers || image.is_none() {
             refuse_idle(fields, &table::STRENGTH);
         }
@@ -81,7 +89,7 @@ impl Source {
             (false, true) => ImageInfluence::Reference {},
             (false, false) => ImageInfluence::Strength { strength: fields.get(&table::STRENGTH, on).unwrap_or(usual) },
         };
-        Some(Source { image: image?, hold, mask })
+        Some(Source { image: image?, further_images: further_images.unwrap_or_default(), hold, mask })
     }
 
     /// The share at the end of the schedule that the run covers, in (0, 1]; 1 for models that edit by instruction.
@@ -94,7 +102,7 @@ impl Source {
 
     /// The sizes (width, height) in pixels of the pictures that a network with references sees, before they are cropped.
     pub fn references(&self) -> impl Iterator<Item = (u32, u32)> {
-        [(self.image.width, self.image.height)].into_iter()
+        [&self.image].into_iter().chain(&self.further_images).map(|image| (image.width, image.height))
     }
 
     /// Guidance scale towards the picture; 1 for models without such guidance.

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    ControlUse, Decoder, Encoding, Format, LoraUse, ModelCard, Task, Webhook, WebhookEvent,
+    ControlUse, Decoder, Encoding, Format, LoraUse, ModelCard, Source, Task, Webhook, WebhookEvent,
     field::{Bounds, Field, Integers, Kind, Numbers},
 };
 
@@ -196,9 +196,10 @@ pub static SEED_MODE: Field = Field::new(
 )
 .default(|_| Some("per_image".into()));
 
-pub static IMAGE: Field = Field::new("image", Kind::Picture, "The input picture.")
-    .only(takes_picture, None)
-    .required(|card| card.tasks.iter().all(|task| task.begins_with_picture()));
+pub static IMAGE: Field =
+    Field::new("image", Kind::Pictures(most_pictures), "The input picture. Some models take a list of pictures.")
+        .only(takes_picture, None)
+        .required(|card| card.tasks.iter().all(|task| task.begins_with_picture()));
 pub static STRENGTH: Field = Field::new(
     "strength",
     Kind::Number(Numbers { min: 0.0, max: 1.0, min_is_open: true, max_is_open: false }),
@@ -472,6 +473,11 @@ fn some_name(name: &str) -> Option<Value> {
 /// Whether the model can begin with a picture.
 fn takes_picture(card: &ModelCard) -> bool {
     card.tasks.iter().any(|task| task.begins_with_picture())
+}
+
+/// The most pictures in the field `image`.
+fn most_pictures(on: &Bounds<'_>) -> usize {
+    if on.card.tasks.contains(&Task::Edit) { Source::MOST_REFERENCES } else { 1 }
 }
 
 /// Whether the model edits pictures by an instruction.

@@ -17,18 +17,24 @@ use crate::{
 /// The most pixels of a reference.
 const MOST_PIXELS: u32 = 1024 * 1024;
 
-/// Draws from noise; the network sees the request's picture. For the same seed, the pictures equal those of diffusers'
+/// Draws from noise; the network sees the request's pictures. For the same seed, the pictures equal those of diffusers'
 /// `Flux2KleinPipeline`.
 pub(super) async fn edit(setup: &Setup<'_, impl Compute>, inputs: &FittedInputs) -> Result<Vec<Frame>, PipelineError> {
-    let picture = cropped(inputs.image()?, setup.networks.spec().size_multiple as u32);
     let text = encode_prompts(setup).await?;
-    let reference = reference(setup, &picture).await?;
+    let mut references = Vec::with_capacity(inputs.references().len());
+    for picture in inputs.references() {
+        let picture = cropped(picture, setup.networks.spec().size_multiple as u32);
+        references.push(reference(setup, &picture).await?);
+    }
+    if references.is_empty() {
+        return Err(PipelineError::MissingInput("image"));
+    }
 
     let schedule = &setup.stages.base;
     let mut noise = noise_of(setup.draw);
     let x = noise.draw(setup.shape()).scale(schedule.init_noise_sigma()); // (n, C, h, w)
     let branches = classifier_free(text, setup, Vec::new());
-    let guided = Guided::new(setup, branches).showing(vec![reference]).for_base_model(setup, inputs, schedule)?;
+    let guided = Guided::new(setup, branches).showing(references).for_base_model(setup, inputs, schedule)?;
     let latents = sample(&guided, schedule, setup.draw.eta, x, &mut noise).await?;
 
     finish(setup, latents, &mut noise).await

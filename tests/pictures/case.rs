@@ -207,9 +207,6 @@ impl Case {
         if let Some(class) = scheduler["_class_name"].as_str().filter(|class| !CLASSES.contains(class)) {
             return Some(class.to_owned());
         }
-        if self.json["params"]["image"].is_array() {
-            return Some("several reference pictures".to_owned());
-        }
         None
     }
 
@@ -242,6 +239,9 @@ impl Case {
         for (theirs, ours) in [(first, "image"), ("mask_image", "mask")] {
             if let Some(picture) = self.picture(&params[theirs]) {
                 body.insert(ours.to_owned(), picture);
+            }
+            if let Some(pictures) = params[theirs].as_array() {
+                body.insert(ours.to_owned(), pictures.iter().filter_map(|picture| self.picture(picture)).collect());
             }
         }
         if !controls.is_empty() {

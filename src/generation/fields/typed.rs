@@ -26,6 +26,7 @@ impl Fields {
             Kind::Sigmas
             | Kind::Timesteps
             | Kind::Picture
+            | Kind::Pictures(_)
             | Kind::Size
             | Kind::Scheduler
             | Kind::Classes
