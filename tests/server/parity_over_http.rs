@@ -60,6 +60,20 @@ async fn cases_give_the_golden_pictures() {
         "pixart-alpha/negative",
         "pixart-sigma/default",
         "pixart-sigma/euler",
+        "z-image/default",
+        "z-image/cfg",
+        "z-image/cfg_norm_truncation",
+        "z-image/images_2_dynamic_shift",
+        "z-image/img2img",
+        "z-image/inpaint",
+        "z-image/wide_long_prompt",
+        "flux2-klein/default",
+        "flux2-klein/distilled_4",
+        "flux2-klein/wide_images_2",
+        "flux2-klein/edit",
+        "flux2-klein/edit_own_size",
+        "flux2-klein/edit_two",
+        "flux2-klein/inpaint",
     ];
     let cases: Vec<_> = case::Case::all(&root, &case::FOLDERS)
         .into_iter()
