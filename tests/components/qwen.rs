@@ -49,10 +49,13 @@ fn transformer(root: &Path) -> Result<ZImageTransformer2DModel, LoadError> {
     Ok(network)
 }
 
-/// Whether the fixtures have the pipeline: the compact part in the repository lacks some.
-fn has(pipeline: &str) -> bool {
+/// Whether the fixtures have the pipeline. The compact part in the repository lacks it.
+pub fn has(pipeline: &str) -> bool {
     let has = parity().join("pipelines").join(pipeline).is_dir();
-    assert!(has || std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no {pipeline}");
+    if !has {
+        assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no {pipeline}");
+        println!("no {pipeline}: LATENTD_PARITY_DIR does not name the complete fixtures");
+    }
     has
 }
 
@@ -116,6 +119,9 @@ fn states_of_inner_layers_equal_transformers() {
 
 #[test]
 fn the_base_of_rotary_angles_may_be_in_either_place() {
+    if !has("z-image") {
+        return;
+    }
     let copy = Copy::of("z-image");
     let row = Qwen3Row { ids: &[5, 6, 7, 8], length: 4 };
     let states = |copy: &Copy| {
@@ -150,6 +156,9 @@ fn the_base_of_rotary_angles_may_be_in_either_place() {
 /// The layers above the last used one and `lm_head` are not read; every other tensor is needed.
 #[test]
 fn unused_layers_of_a_text_encoder_are_left_and_others_needed() {
+    if !has("z-image") {
+        return;
+    }
     let copy = Copy::of("z-image");
     let file = "text_encoder/model.safetensors";
     copy.edit_tensors(file, |tensors| {
@@ -197,6 +206,9 @@ fn the_transformer_of_z_image_equals_diffusers() {
 
 #[test]
 fn a_row_of_z_image_has_the_same_bits_alone_and_in_a_batch() {
+    if !has("z-image") {
+        return;
+    }
     let network = transformer(&parity().join("pipelines/z-image")).unwrap();
     let (latents, states) = (noise(&[3, 16, 6, 10], 1), noise(&[3, 40, 32], 2));
     let captions: Vec<Tensor> =
@@ -214,6 +226,9 @@ fn a_row_of_z_image_has_the_same_bits_alone_and_in_a_batch() {
 
 #[test]
 fn what_a_z_image_transformer_does_not_support_is_an_error() {
+    if !has("z-image") {
+        return;
+    }
     let copy = Copy::of("z-image");
     for (key, value) in [
         ("qk_norm", json!(false)),
