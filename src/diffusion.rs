@@ -43,7 +43,7 @@ mod step_source;
 
 pub use error::{Error, InvalidScheduler, InvalidSteps};
 pub use forward::Transition;
-pub use guidance::{guide, guide_edit};
+pub use guidance::{guide, guide_edit, limited};
 pub use labelled_sampler::{SCHEDULE_TYPES, UnknownLabel, labelled, sampler_labels};
 pub use latents::Latents;
 pub use noise::Noise;

@@ -30,6 +30,7 @@ pub mod networks;
 mod pixels;
 mod plain_unet;
 mod prepared;
+mod reference;
 mod refine;
 mod setup;
 mod text_guided;
@@ -46,7 +47,9 @@ pub use inputs::{FittedInputs, Inputs};
 pub use latent_diffusion::LatentDiffusion;
 pub use latent_rgb::LatentRgb;
 pub use model::{Loaded, Model};
-pub use networks::{Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, TextEmbedding};
+pub use networks::{
+    Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, Reference, TextEmbedding,
+};
 pub use plain_unet::{Classifier, Codes, Output, PlainUNet};
 pub use prepared::Prepared;
 pub use text_guided::text_guided;

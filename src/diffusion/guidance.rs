@@ -21,6 +21,20 @@ pub fn guide(uncond: &Latents, cond: &Latents, scale: f64, rescale: f64) -> Late
     })
 }
 
+/// Scales each row of `guided` down to the norm of the same row of `cond`, if its norm is larger. Both are
+/// `(B, C, h, w)`.
+pub fn limited(guided: Latents, cond: &Latents) -> Latents {
+    let norm = |row: &[f32]| libm::sqrt(row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum());
+    let mut b = 0;
+    guided.each_row(|row| {
+        let (most, got) = (norm(cond.row(b)), norm(row));
+        b += 1;
+        if got > most {
+            row.iter_mut().for_each(|x| *x = (most / got * f64::from(*x)) as f32);
+        }
+    })
+}
+
 /// `uncond + scale·(text − image) + image_scale·(image − uncond)`: equation 3 of Brooks et al. (2023),
 /// arXiv:2211.09800, for a model that edits a picture by an instruction. `text` is the prediction given the instruction
 /// and the picture, `image` given the picture alone, `uncond` given neither. All latents are `(B, C, h, w)`.

@@ -107,7 +107,7 @@ fn original(draw: &Draw) -> u64 {
 /// How many times the sampler of a request calls the denoiser for each row.
 pub(super) fn calls(draw: &Draw, card: &ModelCard) -> usize {
     let stages = SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler).ok().and_then(|config| {
-        let base = BaseSchedule { config: &config, is_distilled: card.guidance_embedding };
+        let base = BaseSchedule { config: &config, is_distilled: card.guidance_embedding, flow: card.flow };
         // The refiner's scheduler is unknown here, so the refiner's steps count as steps of the base model.
         Stages::of(draw, base, None).ok()
     });
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_call_in_float32_keeps_its_bytes_on_a_device_with_16_bits() {
-        let half = Device::host().with_kernels(Kernels::Reference).with_precision(Some(Precision::F16)).unwrap();
+        let half = Device::host().with_kernels(Kernels::REFERENCE).with_precision(Some(Precision::F16)).unwrap();
         let plan = Plan { call: 100, float32_call: 100, ..Plan::default() };
         assert_eq!((plan.call_on(&Device::host()), plan.call_on(&half)), (100, 100));
         assert_eq!(plan.with_float32_call(0).call_on(&half), 50);

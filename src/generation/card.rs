@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Decoder, SchedulerChoice, Task};
+use super::{Decoder, FlowLevels, SchedulerChoice, Task};
 
 /// The capabilities and defaults of a model, read from its folder without loading weights.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -47,12 +47,24 @@ pub struct ModelCard {
     /// Number of micro-conditioning values (diffusers' time ids): 6 or 5 for models like SDXL, otherwise 0.
     #[serde(skip)]
     pub time_id_count: usize,
+    /// The number of text encoders; each can have a prompt of its own.
+    #[serde(skip)]
+    pub text_encoders: usize,
+    /// The default and the largest number of tokens of the text encoder whose length a request may choose.
+    #[serde(skip)]
+    pub sequence_lengths: Option<(u32, u32)>,
+    /// The number of layers that skip-layer guidance can leave out; 0 for a model without it.
+    #[serde(skip)]
+    pub skippable_layers: u32,
     /// Whether a missing negative prompt is embedded as zeros; an empty negative prompt is not.
     #[serde(skip)]
     pub zero_negative: bool,
     /// Whether the guidance scale is an input of the network, which then needs no row for a negative prompt.
     #[serde(skip)]
     pub guidance_embedding: bool,
+    /// How a model of flow matching chooses its noise levels; `None` for models whose scheduler alone chooses them.
+    #[serde(skip)]
+    pub flow: Option<FlowLevels>,
     /// Width of the prompt's hidden states, summed over all text encoders.
     #[serde(skip)]
     pub context_width: usize,
@@ -60,6 +72,9 @@ pub struct ModelCard {
     /// without prompts.
     #[serde(skip)]
     pub context_length: usize,
+    /// Whether prompts may have weights: the `prompt_syntax` `weighted`.
+    #[serde(skip)]
+    pub weighted_prompts: bool,
     /// Widths of the token embeddings of `text_encoder` and `text_encoder_2`, with `None` for a text encoder that the
     /// model does not have.
     #[serde(skip)]
@@ -74,6 +89,16 @@ pub struct ModelCard {
     /// Whether only the class of the model's own scheduler fits the network's predictions.
     #[serde(skip)]
     pub own_scheduler_class_only: bool,
+    /// What is added to the guidance scale of a request: 1 for models whose guidance is `cond + s · (cond − uncond)`,
+    /// where a scale of 0 means no guidance.
+    #[serde(skip)]
+    pub guidance_offset: u32,
+    /// Whether the model was distilled to draw without guidance.
+    #[serde(skip)]
+    pub is_distilled: bool,
+    /// Whether the model takes the fields of [`GuidanceLimits`](super::GuidanceLimits).
+    #[serde(skip)]
+    pub limits_guidance: bool,
     /// Channels of the U-Net's feature maps that ControlNets add residuals to.
     #[serde(skip)]
     pub maps: Vec<usize>,
@@ -92,6 +117,11 @@ impl ModelCard {
     /// The default guidance scale of a request with or without a mask.
     pub fn guidance_scale(&self, has_mask: bool) -> f64 {
         self.inpaint_guidance_scale.filter(|_| has_mask).unwrap_or(self.default_guidance_scale)
+    }
+
+    /// Whether a request with this guidance scale needs a second prediction, for the negative prompt.
+    pub fn is_guided(&self, guidance_scale: f64) -> bool {
+        guidance_scale + f64::from(self.guidance_offset) > 1.0 && !self.guidance_embedding && !self.is_distilled
     }
 
     /// Whether either model can refine the latents of the other model: both have the same kind of latents, and both

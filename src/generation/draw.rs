@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ControlUse, Decoder, FeatureCache, GuidanceInterval, ImageField, InputImage, Levels, LoraUse, MicroConditioning,
-    PromptSyntax, Refiner, SchedulerChoice, Source,
+    ControlUse, Decoder, FeatureCache, FurtherPrompts, GuidanceInterval, GuidanceLimits, ImageField, InputImage,
+    Levels, LoraUse, MicroConditioning, PromptSyntax, Refiner, SchedulerChoice, SkipLayerGuidance, Source,
 };
 
 /// The pictures that the job's model draws, and all parameters of the drawing.
@@ -15,6 +15,11 @@ pub struct Draw {
     /// `None` if the request has no negative prompt and the model or its refiner treats a missing negative prompt
     /// differently from an empty one.
     pub negative_prompt: Option<String>,
+    #[serde(flatten)]
+    pub further_prompts: FurtherPrompts,
+    /// Number of tokens of the text encoder whose length a request may choose; `None` for models without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sequence_length: Option<u32>,
     #[serde(default)]
     pub prompt_syntax: PromptSyntax,
     /// The LoRAs in use; each name occurs once.
@@ -35,13 +40,19 @@ pub struct Draw {
     /// The noise levels of the steps, if the request lists them. Otherwise the scheduler chooses them.
     #[serde(flatten)]
     pub levels: Option<Levels>,
-    /// `s` in `uncond + s · (cond − uncond)`; 1 or less switches guidance off.
+    /// `s` in `uncond + s · (cond − uncond)`; 1 or less switches guidance off. For models with a
+    /// [`guidance_offset`](super::ModelCard::guidance_offset) of 1, `s` in `cond + s · (cond − uncond)`; 0 switches
+    /// guidance off.
     pub guidance_scale: f64,
     /// How far the guided prediction is rescaled to the standard deviation of the conditional one, 0 to 1.
     pub guidance_rescale: f64,
     /// The steps with guidance. The other steps compute no row for the negative prompt.
     #[serde(default)]
     pub guidance_interval: GuidanceInterval,
+    #[serde(flatten)]
+    pub guidance_limits: Option<GuidanceLimits>,
+    #[serde(flatten)]
+    pub skip_layer_guidance: Option<SkipLayerGuidance>,
     /// The scheduler of the request, or the model's default scheduler.
     pub scheduler: SchedulerChoice,
     /// η of DDIM: the fraction of DDPM's noise that each step adds, 0 to 1. For TCD, this is γ. Other samplers ignore
@@ -84,13 +95,15 @@ impl Draw {
         let source = self.source.as_ref();
         let mask = source.and_then(|source| source.mask.as_ref()).map(|mask| &mask.mask);
         let controls = self.controls.iter().map(|control| &control.image);
-        source.map(|source| &source.image).into_iter().chain(mask).chain(controls)
+        let further = source.into_iter().flat_map(|source| &source.further_images);
+        source.map(|source| &source.image).into_iter().chain(further).chain(mask).chain(controls)
     }
 
     /// The picture in this field of the request.
     pub fn input_mut(&mut self, place: ImageField) -> Option<&mut InputImage> {
         match place {
-            ImageField::Image => self.source.as_mut().map(|source| &mut source.image),
+            ImageField::Image | ImageField::Reference(0) => self.source.as_mut().map(|source| &mut source.image),
+            ImageField::Reference(i) => self.source.as_mut()?.further_images.get_mut(i - 1),
             ImageField::Mask => self.source.as_mut()?.mask.as_mut().map(|mask| &mut mask.mask),
             ImageField::Control(i) => self.controls.get_mut(i).map(|control| &mut control.image),
         }
@@ -98,10 +111,10 @@ impl Draw {
 
     /// Every text that goes to a text encoder.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
-        let second = self.micro_conditioning.iter().flat_map(|micro| [&micro.prompt_2, &micro.negative_prompt_2]);
+        let further = self.further_prompts.named().map(|(_, text)| text);
         let refiner = self.refiner.as_ref().and_then(|refiner| refiner.negative_prompt.as_ref());
-        let texts = second.flatten().chain(&self.negative_prompt).chain(refiner);
-        [self.prompt.as_str()].into_iter().chain(texts.map(String::as_str))
+        let negative = self.negative_prompt.iter().chain(refiner).map(String::as_str);
+        [self.prompt.as_str()].into_iter().chain(further).chain(negative)
     }
 
     /// The names of the approximations that change this picture; empty for an exact picture.

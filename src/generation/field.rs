@@ -61,6 +61,11 @@ pub enum Kind {
     Pair {
         min: u64,
     },
+    /// A list of at most `most` integers.
+    Integers {
+        most: usize,
+        each: fn(&Bounds<'_>) -> Integers,
+    },
     /// A list of two numbers in `[0, 1]`, the first smaller than the second.
     Interval,
     /// A list of noise levels σ that do not rise.
@@ -69,6 +74,8 @@ pub enum Kind {
     Timesteps,
     /// A picture, in a form of [`ImageSource`](super::ImageSource).
     Picture,
+    /// A picture, or a list of at most this many pictures if it is more than one.
+    Pictures(fn(&Bounds<'_>) -> usize),
     /// A string `WIDTHxHEIGHT`, in pixels.
     Size,
     /// A scheduler's name, or an object with keys of diffusers' `scheduler_config.json`.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{ControlUse, Fields, field::Field, fields::cut, table};
+use super::{ControlUse, Fields, Source, field::Field, fields::cut, table};
 
 /// A picture of a request, as it is stored: 8-bit RGB, upright, without transparency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,27 @@ impl InputImage {
         }))
     }
 
+    /// Reads the field `image`, one picture or a list of at most `most` pictures: the first picture, and the others.
+    pub(super) fn read_all(fields: &mut Fields, most: usize) -> Option<(InputImage, Vec<InputImage>)> {
+        let name = table::IMAGE.name;
+        let Some(Value::Array(images)) = fields.peek(name) else {
+            return Some((InputImage::read(fields, &table::IMAGE)?, Vec::new()));
+        };
+        let count = images.len();
+        if !(1..=most).contains(&count) {
+            fields.take(name);
+            let detail = match most {
+                1 => "must be one picture with this model, not a list".to_owned(),
+                most => format!("must have between 1 and {most} pictures, not {count}"),
+            };
+            fields.error(name, "out_of_range", detail);
+            return Some((InputImage::stand_in(), Vec::new()));
+        }
+        let images = fields.take(name).and_then(|images| Vec::<InputImage>::deserialize(images).ok());
+        let mut images = images.unwrap_or_else(|| vec![InputImage::stand_in()]).into_iter();
+        images.next().map(|first| (first, images.collect()))
+    }
+
     /// A placeholder for an invalid picture, so that no second error says that the picture is missing.
     pub(super) fn stand_in() -> InputImage {
         InputImage { upload: String::new(), width: 512, height: 512 }
@@ -73,6 +94,8 @@ impl InputImage {
 pub enum ImageField {
     Image,
     Mask,
+    /// `image[i]`, if `image` is a list.
+    Reference(usize),
     /// `controls[i].image`
     Control(usize),
 }
@@ -86,7 +109,15 @@ impl Fields {
             Some(Value::Array(controls)) if controls.len() <= ControlUse::MOST => controls.len(),
             _ => 0,
         };
-        let places = [ImageField::Image, ImageField::Mask].into_iter().chain((0..controls).map(ImageField::Control));
+        let images: Vec<ImageField> = match self.peek("image") {
+            Some(Value::Array(images)) if images.len() <= Source::MOST_REFERENCES => {
+                (0..images.len()).map(ImageField::Reference).collect()
+            }
+            // `Source::read` refuses a longer list.
+            Some(Value::Array(_)) => Vec::new(),
+            _ => vec![ImageField::Image],
+        };
+        let places = images.into_iter().chain([ImageField::Mask]).chain((0..controls).map(ImageField::Control));
         places.collect::<Vec<_>>().into_iter().filter_map(|place| Some((place, self.given(place)?))).collect()
     }
 
@@ -140,6 +171,8 @@ impl Fields {
         let value = match place {
             ImageField::Image | ImageField::Mask => self.take(place.name())?,
             ImageField::Control(_) => self.at(place).map(Value::take).filter(|value| !value.is_null())?,
+            // A null in a list is of a wrong type.
+            ImageField::Reference(_) => self.at(place).map(Value::take)?,
         };
         match self.read_given(value) {
             Ok(ImageSource::File(bytes, _)) => Some(ImageSource::File(bytes, self.role(place))),
@@ -153,7 +186,7 @@ impl Fields {
 
     fn role(&self, place: ImageField) -> ImageRole {
         match place {
-            ImageField::Image | ImageField::Control(_) => ImageRole::Picture,
+            ImageField::Image | ImageField::Reference(_) | ImageField::Control(_) => ImageRole::Picture,
             ImageField::Mask if self.mask_is_transparency => ImageRole::Transparency,
             ImageField::Mask => ImageRole::Mask,
         }
@@ -198,6 +231,7 @@ impl Fields {
     fn at(&mut self, place: ImageField) -> Option<&mut Value> {
         match place {
             ImageField::Image | ImageField::Mask => None,
+            ImageField::Reference(i) => self.peek_mut("image")?.as_array_mut()?.get_mut(i),
             ImageField::Control(i) => {
                 let control = self.peek_mut("controls")?.as_array_mut()?.get_mut(i)?;
                 control.as_object_mut()?.get_mut("image")
@@ -211,6 +245,7 @@ impl ImageField {
     pub fn path(self) -> Vec<String> {
         match self {
             ImageField::Image | ImageField::Mask => vec![self.name().to_owned()],
+            ImageField::Reference(i) => vec![self.name().to_owned(), i.to_string()],
             ImageField::Control(i) => vec![self.name().to_owned(), i.to_string(), "image".to_owned()],
         }
     }
@@ -218,7 +253,7 @@ impl ImageField {
     /// The name of the top-level field.
     pub fn name(self) -> &'static str {
         match self {
-            ImageField::Image => "image",
+            ImageField::Image | ImageField::Reference(_) => "image",
             ImageField::Mask => "mask",
             ImageField::Control(_) => "controls",
         }

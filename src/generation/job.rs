@@ -85,6 +85,10 @@ impl Job {
             Ok(Value::Object(stored)) => stored,
             _ => Map::new(),
         };
+        if let Some(Value::Array(further)) = stored.remove("further_images") {
+            let first = stored.remove(table::IMAGE.name).into_iter();
+            stored.insert(table::IMAGE.name.to_owned(), first.chain(further).collect());
+        }
         stored.insert(table::OUTPUT.name.to_owned(), self.output.field());
         let shown = table::FIELDS.iter().filter(|field| field.shown);
         shown.filter_map(|field| stored.remove_entry(field.name)).collect()

@@ -12,6 +12,9 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     pub image: InputImage,
+    /// The other pictures, if `image` is a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_images: Vec<InputImage>,
     #[serde(flatten)]
     pub hold: ImageInfluence,
     #[serde(flatten)]
@@ -26,6 +29,8 @@ pub enum ImageInfluence {
     Strength { strength: f64 },
     /// Guidance scale towards the picture, 1 to 10, for models that edit by instruction.
     Guidance { image_guidance_scale: f64 },
+    /// The network sees the picture, and the prompt says what to do with it.
+    Reference {},
 }
 
 /// A request's `mask`: the white part is redrawn, the black part stays.
@@ -45,24 +50,30 @@ pub struct Mask {
 }
 
 impl Source {
+    /// The most pictures in a list.
+    pub const MOST_REFERENCES: usize = 4;
+
     /// Reads the fields about pictures. Fields that do not fit the model or each other are errors.
     pub(super) fn read(fields: &mut Fields, on: &Bounds<'_>) -> Option<Source> {
         let card = on.card;
-        let (image, mask) = (InputImage::read(fields, &table::IMAGE), InputImage::read(fields, &table::MASK));
+        let mask = InputImage::read(fields, &table::MASK);
+        let refers = card.tasks.contains(&Task::Edit) && mask.is_none();
+        let (image, further_images) =
+            InputImage::read_all(fields, if refers { Source::MOST_REFERENCES } else { 1 }).unzip();
         let wanted = match (&image, &mask) {
             (None, _) => Task::TextToImage,
             (Some(_), None) => Task::ImageToImage,
             (Some(_), Some(_)) => Task::Inpaint,
         };
         let edits = card.tasks.contains(&Task::InstructPix2Pix);
-        if edits || image.is_none() {
+        if edits || refers || image.is_none() {
             refuse_idle(fields, &table::STRENGTH);
         }
         if !edits {
             refuse_idle(fields, &table::IMAGE_GUIDANCE_SCALE);
         }
         let fits = card.tasks.contains(&wanted)
-            || (edits && wanted == Task::ImageToImage)
+            || ((edits || refers) && wanted == Task::ImageToImage)
             || (image.is_none() && !card.takes_prompt);
         if !fits {
             refuse(fields, card, wanted, mask.is_some());
@@ -71,27 +82,33 @@ impl Source {
         }
         let mask = Mask::read(fields, mask, on);
         let usual = if mask.is_some() { 1.0 } else { 0.75 };
-        let hold = match edits {
-            true => ImageInfluence::Guidance {
+        let hold = match (edits, refers) {
+            (true, _) => ImageInfluence::Guidance {
                 image_guidance_scale: fields.get_or_default(&table::IMAGE_GUIDANCE_SCALE, on),
             },
-            false => ImageInfluence::Strength { strength: fields.get(&table::STRENGTH, on).unwrap_or(usual) },
+            (false, true) => ImageInfluence::Reference {},
+            (false, false) => ImageInfluence::Strength { strength: fields.get(&table::STRENGTH, on).unwrap_or(usual) },
         };
-        Some(Source { image: image?, hold, mask })
+        Some(Source { image: image?, further_images: further_images.unwrap_or_default(), hold, mask })
     }
 
     /// The share at the end of the schedule that the run covers, in (0, 1]; 1 for models that edit by instruction.
     pub fn strength(&self) -> f64 {
         match self.hold {
             ImageInfluence::Strength { strength } => strength,
-            ImageInfluence::Guidance { .. } => 1.0,
+            ImageInfluence::Guidance { .. } | ImageInfluence::Reference {} => 1.0,
         }
+    }
+
+    /// The sizes (width, height) in pixels of the pictures that a network with references sees, before they are cropped.
+    pub fn references(&self) -> impl Iterator<Item = (u32, u32)> {
+        [&self.image].into_iter().chain(&self.further_images).map(|image| (image.width, image.height))
     }
 
     /// Guidance scale towards the picture; 1 for models without such guidance.
     pub fn image_guidance_scale(&self) -> f64 {
         match self.hold {
-            ImageInfluence::Strength { .. } => 1.0,
+            ImageInfluence::Strength { .. } | ImageInfluence::Reference {} => 1.0,
             ImageInfluence::Guidance { image_guidance_scale } => image_guidance_scale,
         }
     }

@@ -18,13 +18,15 @@ pub enum Task {
     /// Changes a picture by an instruction (Brooks et al. 2023, arXiv:2211.09800).
     #[serde(rename = "instruct-pix2pix")]
     InstructPix2Pix,
+    /// Draws from noise by a prompt that says how to change or to use a picture.
+    Edit,
 }
 
 impl Task {
     pub fn begins_with_picture(self) -> bool {
         match self {
             Task::TextToImage | Task::Unconditional | Task::ClassConditional => false,
-            Task::ImageToImage | Task::Inpaint | Task::InstructPix2Pix => true,
+            Task::ImageToImage | Task::Inpaint | Task::InstructPix2Pix | Task::Edit => true,
         }
     }
 }

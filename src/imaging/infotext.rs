@@ -46,7 +46,7 @@ fn settings(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> Strin
         Some(ImageInfluence::Guidance { image_guidance_scale }) => {
             settings.push(("Image CFG scale", image_guidance_scale.to_string()))
         }
-        None => {}
+        Some(ImageInfluence::Reference {}) | None => {}
     }
     settings.extend(draw.source.as_ref().and_then(|source| source.mask.as_ref()).into_iter().flat_map(mask));
     if let Some(refiner) = &draw.refiner {

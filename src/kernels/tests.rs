@@ -8,10 +8,11 @@ use super::{
     attention::Mask,
     conv2d::{Conv2d, Geometry},
     finish::Epilogue,
-    geglu::Geglu,
+    geglu::{Gate, Geglu},
     group_norm::Then,
     matrix::Matrix,
     random::Random,
+    rotary::Pairs,
 };
 
 type Kernel<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
@@ -25,7 +26,7 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     let (map, tokens, text) = (numbers(&[2, 6, 4, 8]), numbers(&[2, 5, 8]), numbers(&[2, 3, 8]));
     let (scale, shift, rows) = (numbers(&[8]), numbers(&[8]), numbers(&[2, 8]));
     let matrix = Matrix::new(&numbers(&[8, 8]), Some(&shift), REFERENCE).unwrap();
-    let geglu = Geglu::new(&numbers(&[8, 12]), &numbers(&[12]), REFERENCE).unwrap();
+    let geglu = Geglu::new(&numbers(&[8, 12]), &numbers(&[12]), Gate::GeluErf, REFERENCE).unwrap();
     let conv = |geometry: Geometry, weight: &Tensor| Conv2d::new(weight, &shift, geometry, REFERENCE).unwrap();
     let weight = (numbers(&[72, 8]) * 0.3).unwrap();
     let (inner, down) = (conv(Geometry::square(3, 1, 1), &weight), conv(Geometry::square(3, 2, 1), &weight));
@@ -46,12 +47,19 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     for (name, kernel) in of_maps {
         compare(name, &map, kernel);
     }
-    let of_tokens: [(&str, Kernel<'_>); 6] = [
+    let (row, angles) = (numbers(&[2, 1, 8]), numbers(&[2, 5, 2]));
+    let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
+    let of_tokens: [(&str, Kernel<'_>); 11] = [
         ("matrix", &|x| matrix.times_with(x, Epilogue { per_sample: Some(&rows), residual: None })),
         ("geglu", &|x| geglu.times(x)),
         ("attention to itself", &|x| REFERENCE.attention(x, x, x, 2, Mask::None)),
         ("attention to those before", &|x| REFERENCE.attention(x, x, x, 2, Mask::Causal)),
         ("attention from others", &|x| REFERENCE.attention(&text, x, x, 4, Mask::None)),
+        ("rms_norm", &|x| REFERENCE.rms_norm(x, &scale, 1e-6)),
+        ("modulated_norm", &|x| REFERENCE.modulated_norm(x, &row, &row, 1e-5)),
+        ("gated_sum", &|x| REFERENCE.gated_sum(x, x, &row)),
+        ("rotary of neighbors", &|x| REFERENCE.rotary(x, &cos, &sin, Pairs::Neighbors)),
+        ("rotary of halves", &|x| REFERENCE.rotary(x, &cos, &sin, Pairs::Halves)),
         ("attention to others", &|x| REFERENCE.attention(x, &text, &text, 1, Mask::None)),
     ];
     for (name, kernel) in of_tokens {

@@ -12,7 +12,7 @@ use crate::{
         Kernels,
         conv2d::{Conv2d, Geometry},
         finish::Epilogue,
-        geglu::Geglu,
+        geglu::{Gate, Geglu},
         group_norm::Then,
         matrix::Matrix,
     },
@@ -35,6 +35,19 @@ impl Linear {
 
     pub fn without_bias(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         Self::of(weights, weights.matrix("weight", outputs, inputs), None)
+    }
+
+    /// Several layers whose weights are stored as one matrix, one below the other, without biases.
+    pub fn split<const N: usize>(weights: &Weights, inputs: usize, outputs: [usize; N]) -> [Self; N] {
+        let whole = weights.matrix("weight", outputs.iter().sum(), inputs);
+        let mut first = 0;
+        outputs.map(|count| {
+            let part = whole.narrow(1, first, count).expect("the parts make up the whole");
+            first += count;
+            // A matrix that is not contiguous is a placeholder that needs no memory.
+            let part = if whole.is_contiguous() { part.contiguous().expect("the part fits into memory") } else { part };
+            Self::of(weights, part, None)
+        })
     }
 
     /// A 1 × 1 convolution, which on channels-last maps is a linear layer.
@@ -81,7 +94,8 @@ impl GegluLayer {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let matrix = weights.matrix("weight", 2 * outputs, inputs);
         let bias = weights.tensor("bias", &[2 * outputs]);
-        let geglu = Geglu::new(&matrix, &bias, weights.kernels()).expect("the weights have the requested shapes");
+        let geglu = Geglu::new(&matrix, &bias, Gate::GeluErf, weights.kernels());
+        let geglu = geglu.expect("the weights have the requested shapes");
         Self { geglu, path: weights.path() }
     }
 
@@ -101,6 +115,34 @@ impl GegluLayer {
             let change = |sum, (change, scale): (&LowRank, f64)| change.epilogue(&x, &sum, None, scale);
             self.geglu.times_with(&x, &changes.into_iter().try_fold(zeros, change)?)
         })
+    }
+}
+
+/// Two linear layers without biases, one of which gates the other: gate(x·W₀ᵀ) ⊙ (x·W₁ᵀ).
+#[derive(Debug)]
+pub(super) struct GatedLinear {
+    geglu: Geglu,
+}
+
+impl GatedLinear {
+    /// `w0` has the weights of the gate and `w1` those of the values, both (outputs, inputs).
+    pub fn new(gate: Gate, [w0, w1]: [Weights; 2], inputs: usize, outputs: usize) -> Self {
+        let kernels = w0.kernels();
+        let [bias, placeholder] = [&[2 * outputs][..], &[inputs, 2 * outputs]].map(|shape| w0.zeros(shape));
+        let [w0, w1] = [w0, w1].map(|weights| weights.matrix("weight", outputs, inputs));
+        // Placeholders, which are not contiguous, would take memory if they were joined.
+        let geglu = match w0.is_contiguous() && w1.is_contiguous() {
+            true => {
+                Tensor::cat(&[w1, w0], 1).and_then(|matrix| Geglu::new(&matrix, &bias.contiguous()?, gate, kernels))
+            }
+            false => Geglu::new(&placeholder, &bias, gate, kernels),
+        };
+        Self { geglu: geglu.expect("the weights have the requested shapes") }
+    }
+
+    /// x (B, …, in) → (B, …, out)
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.geglu.times(x)
     }
 }
 
@@ -215,4 +257,53 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.kernels.layer_norm(x, &self.weight, &self.bias, self.eps)
     }
+}
+
+/// Root mean square normalization of (…, C).
+#[derive(Debug)]
+pub(super) struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+    kernels: Kernels,
+}
+
+impl RmsNorm {
+    pub fn new(weights: &Weights, channels: usize, eps: f64) -> Self {
+        Self { weight: weights.tensor("weight", &[channels]), eps, kernels: weights.kernels() }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.kernels.rms_norm(x, &self.weight, self.eps)
+    }
+
+    /// Normalizes each head of x (B, N, H·C) on its own.
+    pub fn forward_heads(&self, x: &Tensor) -> Result<Tensor> {
+        let (b, n, width) = x.dims3()?;
+        let channels = self.weight.elem_count();
+        self.forward(&x.reshape((b, n, width / channels.max(1), channels))?)?.reshape((b, n, width))
+    }
+}
+
+/// Layer normalization without weights, then a scale and a shift that depend on the time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ModulatedNorm {
+    eps: f64,
+    kernels: Kernels,
+}
+
+impl ModulatedNorm {
+    pub fn new(weights: &Weights, eps: f64) -> Self {
+        Self { eps, kernels: weights.kernels() }
+    }
+
+    /// x (B, N, D), shift and scale (B, 1, D) → (B, N, D)
+    pub fn forward(&self, x: &Tensor, shift: &Tensor, scale: &Tensor) -> Result<Tensor> {
+        self.kernels.modulated_norm(x, shift, scale, self.eps)
+    }
+}
+
+/// Splits the output of a modulation's linear layer: (B, K·D) → K tensors (B, 1, D).
+pub(super) fn modulations<const K: usize>(x: &Tensor) -> Result<[Tensor; K]> {
+    let parts: Result<Vec<Tensor>> = x.chunk(K, 1)?.into_iter().map(|part| part.contiguous()?.unsqueeze(1)).collect();
+    parts?.try_into().or_else(|_| candle_core::bail!("{:?} cannot be split into {K} parts", x.shape()))
 }

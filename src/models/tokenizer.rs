@@ -1,6 +1,6 @@
 //! CLIP's byte-pair encoding of prompts (transformers' `CLIPTokenizer`).
 
-mod added_tokens;
+pub(super) mod added_tokens;
 mod triggers;
 
 use std::collections::{HashMap, HashSet};
@@ -188,11 +188,12 @@ fn check(path: &str, config: &Map<String, Value>) -> Result<(), LoadError> {
 }
 
 /// The text of a token, which is stored as a string or as an object with `content`.
-fn content(token: Option<&Value>) -> Option<&str> {
+pub(super) fn content(token: Option<&Value>) -> Option<&str> {
     token.and_then(|token| token.as_str().or_else(|| token.get("content")?.as_str()))
 }
 
-fn from_json(folder: &ModelFolder, path: &str) -> Result<Tokenizer, LoadError> {
+/// Reads `tokenizer.json` without its truncation and padding.
+pub(super) fn from_json(folder: &ModelFolder, path: &str) -> Result<Tokenizer, LoadError> {
     let bad = |e: tokenizers::Error| LoadError::Tokenizer { path: path.into(), reason: e.to_string() };
     let mut tokenizer = Tokenizer::from_bytes(folder.bytes(path)?).map_err(bad)?;
     tokenizer.with_truncation(None).map_err(bad)?.with_padding(None);
@@ -206,6 +207,36 @@ fn from_vocab_and_merges(
     merges_path: &str,
     unknown: &str,
 ) -> Result<Tokenizer, LoadError> {
+    let bad = |path: &str, reason: String| LoadError::Tokenizer { path: path.into(), reason };
+    let (vocab, merges) = vocab_and_merges(folder, vocab_path, merges_path)?;
+    let model = BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .continuing_subword_prefix(String::new())
+        .end_of_word_suffix("</w>".into())
+        .unk_token(unknown.into())
+        .build()
+        .map_err(|e| bad(merges_path, e.to_string()))?;
+    let whole = || -> tokenizers::Result<Tokenizer> {
+        let mut tokenizer = Tokenizer::new(model);
+        tokenizer.with_normalizer(Some(normalizer()?))?;
+        let words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+        let words = Split::new(SplitPattern::Regex(words.into()), SplitDelimiterBehavior::Removed, true)?;
+        let bytes = ByteLevel::new(false, true, true);
+        tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
+        Ok(tokenizer)
+    };
+    whole().map_err(|e| bad(vocab_path, e.to_string()))
+}
+
+/// Reads the files of a byte-pair encoding: the ids of all tokens, and the pairs that are merged, in their order.
+///
+/// # Errors
+/// A file is missing or broken.
+pub(super) fn vocab_and_merges(
+    folder: &ModelFolder,
+    vocab_path: &str,
+    merges_path: &str,
+) -> Result<(Vocab, Vec<(String, String)>), LoadError> {
     let bad = |path: &str, reason: String| LoadError::Tokenizer { path: path.into(), reason };
     let vocab: HashMap<String, u32> = serde_json::from_str(&folder.text(vocab_path)?)
         .map_err(|source| LoadError::Json { path: vocab_path.into(), source })?;
@@ -222,21 +253,5 @@ fn from_vocab_and_merges(
             Ok((left.to_owned(), right.to_owned()))
         })
         .collect::<Result<Vec<_>, LoadError>>()?;
-    let model = BPE::builder()
-        .vocab_and_merges(vocab.into_iter().collect::<Vocab>(), merges)
-        .continuing_subword_prefix(String::new())
-        .end_of_word_suffix("</w>".into())
-        .unk_token(unknown.into())
-        .build()
-        .map_err(|e| bad(merges_path, e.to_string()))?;
-    let whole = || -> tokenizers::Result<Tokenizer> {
-        let mut tokenizer = Tokenizer::new(model);
-        tokenizer.with_normalizer(Some(normalizer()?))?;
-        let words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
-        let words = Split::new(SplitPattern::Regex(words.into()), SplitDelimiterBehavior::Removed, true)?;
-        let bytes = ByteLevel::new(false, true, true);
-        tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
-        Ok(tokenizer)
-    };
-    whole().map_err(|e| bad(vocab_path, e.to_string()))
+    Ok((vocab.into_iter().collect(), merges))
 }

@@ -7,17 +7,18 @@ use std::{
 };
 
 use super::{
-    Compute, Control, DenoiseRow, Denoised, FittedInputs, PipelineError, TextEmbedding, calls::DenoiseCall,
+    Compute, Control, DenoiseRow, Denoised, FittedInputs, PipelineError, Reference, TextEmbedding, calls::DenoiseCall,
     control_schedule::ControlSchedule, feature_cache::KeptFeatures, latents::decode_tiny, setup::Setup,
 };
 use crate::{
-    diffusion::{Denoise, Error, InvalidStage, Latents, Schedule, guide, guide_edit},
-    generation::{GuidanceInterval, Phase},
+    diffusion::{Denoise, Error, InvalidStage, Latents, Schedule, guide, guide_edit, limited},
+    generation::{GuidanceInterval, GuidanceLimits, Phase, SkipLayerGuidance},
     models::adapters::AdapterSet,
 };
 
 /// The conditioning of one group of rows, such as those of the negative prompt. Each branch adds one row per picture to
 /// a call.
+#[derive(Clone)]
 pub(super) struct Branch {
     pub text: TextEmbedding,
     /// Input channels that follow those of the latents, (C', h, w) per picture; empty for most models.
@@ -29,6 +30,8 @@ pub(super) struct Branch {
     /// Whether a ControlNet with `guess_mode` acts on this branch. Such a ControlNet skips the branch of the negative
     /// prompt.
     pub follows_prompt: bool,
+    /// The blocks of the network that are left out, by index.
+    pub skipped: Arc<[u32]>,
 }
 
 /// How the predictions of the branches are combined.
@@ -36,7 +39,8 @@ pub(super) struct Branch {
 pub(super) enum Guidance {
     /// Uses the prediction of the only branch.
     Off,
-    /// Combines the branches [unconditional, conditional].
+    /// Combines the branches [unconditional, conditional], and for some calls a third branch: conditional without some
+    /// blocks.
     ClassifierFree { scale: f64, rescale: f64 },
     /// Combines the branches [text and picture, picture alone, neither].
     Edit { scale: f64, image_scale: f64 },
@@ -48,8 +52,17 @@ pub(super) struct Guided<'a, C> {
     branches: Vec<Branch>,
     guidance: Guidance,
     interval: GuidanceInterval,
+    limits: Option<GuidanceLimits>,
+    /// The pictures that the network sees as further tokens.
+    references: Arc<[Reference]>,
+    skip_layer_guidance: Option<SkipLayerGuidance>,
+    /// The number of calls so far, and the number of this sampler run's steps.
+    calls: Cell<usize>,
+    steps: usize,
     /// The guidance scale minus 1, for a network that takes the guidance scale as input.
     guidance_input: Option<f32>,
+    /// The most tokens of a prompt, if prompts of different lengths may share a call.
+    most_tokens: Option<u32>,
     adapters: AdapterSet,
     control_schedule: ControlSchedule,
     blend: Option<Blend>,
@@ -73,7 +86,13 @@ impl<'a, C: Compute> Guided<'a, C> {
             branches,
             guidance,
             interval: draw.guidance_interval,
+            limits: draw.guidance_limits,
+            references: Arc::from([]),
+            skip_layer_guidance: draw.skip_layer_guidance.clone(),
+            calls: Cell::new(0),
+            steps: setup.stages.base.steps().len(),
             guidance_input,
+            most_tokens: draw.max_sequence_length.filter(|_| setup.networks.spec().masks_padding),
             adapters: setup.auxiliary.adapters.clone(),
             control_schedule: ControlSchedule::default(),
             blend: None,
@@ -103,19 +122,30 @@ impl<'a, C: Compute> Guided<'a, C> {
         Guided { steps_before, ..self }
     }
 
+    /// Shows pictures to the network.
+    pub fn showing(self, references: Vec<Reference>) -> Self {
+        Guided { references: references.into(), ..self }
+    }
+
     /// Makes the sampler restore, after every network call, the part of the picture that the mask keeps.
     pub fn blended(self, blend: Blend) -> Self {
         Guided { blend: Some(blend), ..self }
     }
 
-    /// The branches of the next call: all branches, or outside the guidance interval only the branch of the prompt.
-    fn active(&self) -> &[Branch] {
-        let followed = match self.guidance {
-            _ if self.interval.covers(self.done.get()) => return &self.branches,
-            Guidance::Off | Guidance::Edit { .. } => 0,
-            Guidance::ClassifierFree { .. } => 1,
-        };
-        &self.branches[followed..=followed]
+    /// The branches of the next call, at training timestep `t`: all branches, or outside the guidance interval and
+    /// beyond the limits of guidance only the branch of the prompt. The branch without some blocks is active only where
+    /// skip-layer guidance acts.
+    fn active(&self, t: f64) -> &[Branch] {
+        let call = self.calls.replace(self.calls.get() + 1);
+        let skips = self.skip_layer_guidance.as_ref().is_some_and(|guidance| guidance.covers(call, self.steps));
+        let is_truncated = self.limits.is_some_and(|limits| limits.truncates(t));
+        let is_guided = self.interval.covers(self.done.get()) && !is_truncated;
+        match self.guidance {
+            Guidance::ClassifierFree { .. } if !is_guided => &self.branches[1..2],
+            Guidance::ClassifierFree { .. } if !skips => &self.branches[..2],
+            Guidance::Edit { .. } if !is_guided => &self.branches[..1],
+            _ => &self.branches,
+        }
     }
 }
 
@@ -127,7 +157,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
             self.compute.show(step, pictures.map_err(|error| Error::Denoiser(Box::new(error)))?);
         }
         let [b, c, h, w] = x.shape();
-        let branches = self.active();
+        let branches = self.active(t);
         let controls = self.control_schedule.next();
         let row = |branch: &Branch, i: usize| DenoiseRow {
             sample: [x.row(i), branch.extra_channels.get(i).map_or(&[], Vec::as_slice)].concat(),
@@ -142,6 +172,8 @@ impl<C: Compute> Denoise for Guided<'_, C> {
                 .cloned()
                 .collect(),
             adapters: self.adapters.clone(),
+            skipped: branch.skipped.clone(),
+            references: self.references.clone(),
             features: None,
         };
         let mut rows: Vec<DenoiseRow> = branches
@@ -152,10 +184,24 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         let channels = rows.first().map_or(c, |row| row.sample.len() / (h * w));
         let (depth, starts) = self.features.borrow_mut().next(rows.len());
         rows.iter_mut().zip(starts).for_each(|(row, start)| row.features = start);
-        let context = rows.first().map(|row| row.context.dims()).unwrap_or_default();
-        let call = DenoiseCall { shape: [channels, h, w], context, depth, channels: c };
-        let answers = self.compute.call(Phase::Denoising, call, rows).await;
-        let answers = answers.map_err(|error| Error::Denoiser(Box::new(error)))?;
+        // The rows of a call have embeddings of the same length, unless the network masks padding.
+        let context = |row: &DenoiseRow| {
+            let [tokens, width] = row.context.dims();
+            [self.most_tokens.map_or(tokens, |most| most as usize), width]
+        };
+        let mut answers = Vec::with_capacity(rows.len());
+        let mut rows = rows.into_iter().peekable();
+        while let Some(first) = rows.next() {
+            let (context_of_call, references) = (context(&first), self.references.iter().map(Reference::tokens).sum());
+            let call =
+                DenoiseCall { shape: [channels, h, w], context: context_of_call, depth, channels: c, references };
+            let mut alike = vec![first];
+            while let Some(row) = rows.next_if(|row| context(row) == call.context) {
+                alike.push(row);
+            }
+            let of_alike = self.compute.call(Phase::Denoising, call, alike).await;
+            answers.extend(of_alike.map_err(|error| Error::Denoiser(Box::new(error)))?);
+        }
         let (answers, kept): (Vec<_>, Vec<_>) =
             answers.into_iter().map(|Denoised { prediction, features }| (prediction, features)).unzip();
         self.features.borrow_mut().keep(kept.into_iter().flatten());
@@ -163,7 +209,16 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         let predictions = answers.chunks(b).map(|rows| Latents::new([b, c, h, w], rows.concat()));
         let predictions = predictions.collect::<Result<Vec<Latents>, Error>>()?;
         match (&predictions[..], self.guidance) {
-            ([uncond, cond], Guidance::ClassifierFree { scale, rescale }) => Ok(guide(uncond, cond, scale, rescale)),
+            ([uncond, cond], Guidance::ClassifierFree { scale, rescale }) => {
+                let guided = guide(uncond, cond, scale, rescale);
+                let normalizes = self.limits.is_some_and(|limits| limits.cfg_normalization);
+                Ok(if normalizes { limited(guided, cond) } else { guided })
+            }
+            ([uncond, cond, skipped], Guidance::ClassifierFree { scale, rescale }) => {
+                let away = self.skip_layer_guidance.as_ref().map_or(0.0, |guidance| guidance.scale);
+                let guided = guide(uncond, cond, scale, rescale);
+                Ok(Latents::combine(&[(1.0, &guided), (away, cond), (-away, skipped)]))
+            }
             ([text, image, uncond], Guidance::Edit { scale, image_scale }) => {
                 Ok(guide_edit(text, image, uncond, scale, image_scale))
             }

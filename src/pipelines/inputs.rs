@@ -1,8 +1,8 @@
 //! The pictures that a generation starts from, as pixels.
 
-use super::{PipelineError, masked_picture::MaskedPicture, pixels::at};
+use super::{PipelineError, masked_picture::MaskedPicture, pixels::at, reference::bounded};
 use crate::{
-    generation::{Draw, ImageField},
+    generation::{Draw, ImageField, ImageInfluence},
     imaging::RgbImage,
 };
 
@@ -10,15 +10,18 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
     image: Option<RgbImage>,
+    /// The pictures of a list after the first one.
+    further: Vec<RgbImage>,
     mask: Option<RgbImage>,
     controls: Vec<RgbImage>,
 }
 
 impl Inputs {
-    /// Stores the picture of a field. Pictures of `controls` must be stored in the order of the request.
+    /// Stores the picture of a field. Pictures of a list and those of `controls` must be stored in the order of the request.
     pub fn put(&mut self, place: ImageField, picture: RgbImage) {
         match place {
-            ImageField::Image => self.image = Some(picture),
+            ImageField::Image | ImageField::Reference(0) => self.image = Some(picture),
+            ImageField::Reference(_) => self.further.push(picture),
             ImageField::Mask => self.mask = Some(picture),
             ImageField::Control(_) => self.controls.push(picture),
         }
@@ -27,23 +30,37 @@ impl Inputs {
     /// Resizes the pictures to the size that is drawn, which takes seconds for the largest ones, and drops the uploaded
     /// pictures, which may be far larger.
     pub fn fitted(self, draw: &Draw) -> FittedInputs {
-        let Inputs { image, mask, controls } = self;
+        let Inputs { image, further, mask, controls } = self;
         let size = [draw.height as usize, draw.width as usize];
         let controls = controls.into_iter().map(|picture| at(&picture, size)).collect();
         let settings = draw.source.as_ref().and_then(|source| source.mask.as_ref());
         match (image, mask, settings) {
-            (Some(image), Some(mask), Some(settings)) => {
-                FittedInputs { image: None, masked: Some(MaskedPicture::new(image, mask, settings, size)), controls }
+            (Some(image), Some(mask), Some(settings)) => FittedInputs {
+                masked: Some(MaskedPicture::new(image, mask, settings, size)),
+                controls,
+                ..FittedInputs::default()
+            },
+            // References keep their own sizes.
+            (Some(image), ..) if is_reference(draw) => {
+                let references = [image].into_iter().chain(further).map(bounded).collect();
+                FittedInputs { references, controls, ..FittedInputs::default() }
             }
-            (image, ..) => FittedInputs { image: image.map(|image| at(&image, size)), masked: None, controls },
+            (image, ..) => {
+                FittedInputs { image: image.map(|image| at(&image, size)), controls, ..FittedInputs::default() }
+            }
         }
     }
+}
+
+fn is_reference(draw: &Draw) -> bool {
+    draw.source.as_ref().is_some_and(|source| source.hold == ImageInfluence::Reference {})
 }
 
 /// The pictures of a generation in the size that is drawn.
 #[derive(Clone, Debug, Default)]
 pub struct FittedInputs {
     image: Option<RgbImage>,
+    references: Vec<RgbImage>,
     masked: Option<MaskedPicture>,
     controls: Vec<RgbImage>,
 }
@@ -55,6 +72,11 @@ impl FittedInputs {
     /// [`PipelineError::MissingInput`] if the picture was not stored.
     pub(super) fn image(&self) -> Result<&RgbImage, PipelineError> {
         self.image.as_ref().ok_or(PipelineError::MissingInput("image"))
+    }
+
+    /// The reference pictures of a request, in sizes of their own.
+    pub(super) fn references(&self) -> &[RgbImage] {
+        &self.references
     }
 
     /// The picture and the mask of a request.

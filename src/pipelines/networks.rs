@@ -70,6 +70,10 @@ pub struct DenoiseRow {
     pub controls: Vec<Control>,
     /// LoRA weights that apply to this row.
     pub adapters: AdapterSet,
+    /// The blocks of the network that are left out for this row, by index.
+    pub skipped: Arc<[u32]>,
+    /// The pictures that the network sees as further tokens.
+    pub references: Arc<[Reference]>,
     /// In a [`Depth::Shallow`] call, the features that replace the deeper layers for this row.
     pub features: Option<Features>,
 }
@@ -84,6 +88,22 @@ pub struct Control {
     pub scale: f32,
     /// Guess mode: outer layers get smaller additions than inner ones.
     pub guess: bool,
+}
+
+/// A picture that the denoiser sees as further tokens.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    /// (C, h, w)
+    pub latents: Vec<f32>,
+    /// (h, w)
+    pub size: [usize; 2],
+}
+
+impl Reference {
+    /// The number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.size[0] * self.size[1]
+    }
 }
 
 /// How much of the denoiser a call computes.
@@ -153,12 +173,18 @@ pub trait Networks: Send + Sync {
     /// The sizes of the model.
     fn spec(&self) -> Spec;
     /// Token ids, padded or truncated to the text encoders' length. `prompts` has one text per encoder; the last text
-    /// also applies to the remaining encoders.
-    fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens;
+    /// also applies to the remaining encoders. `max_sequence_length` is the number of tokens of the encoder whose length
+    /// a request may choose, for models that have one.
+    fn tokenize(&self, prompts: &[&str], max_sequence_length: Option<u32>, learned: &LearnedTokens) -> Tokens;
     /// Like [`Networks::tokenize`], for prompts in A1111's syntax. Returns one or more chunks, which are encoded
     /// separately.
-    fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
-        vec![self.tokenize(prompts, learned)]
+    fn tokenize_weighted(
+        &self,
+        prompts: &[&str],
+        max_sequence_length: Option<u32>,
+        learned: &LearnedTokens,
+    ) -> Vec<Tokens> {
+        vec![self.tokenize(prompts, max_sequence_length, learned)]
     }
     /// One embedding per prompt, without the output of the text encoder's last `clip_skip` layers.
     async fn encode_text(&self, prompts: &[Tokens], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError>;

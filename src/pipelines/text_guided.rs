@@ -2,8 +2,13 @@
 //! instruction.
 
 use super::{
-    Compute, Frame, LatentDiffusion, PipelineError, Prepared, image_to_image::image_to_image, inpaint::inpaint,
-    instruct_pix2pix::instruct_pix2pix, setup::Setup, text_to_image::text_to_image,
+    Compute, Frame, LatentDiffusion, PipelineError, Prepared,
+    image_to_image::image_to_image,
+    inpaint::inpaint,
+    instruct_pix2pix::instruct_pix2pix,
+    reference::{edit, inpaint_with_reference},
+    setup::Setup,
+    text_to_image::text_to_image,
 };
 use crate::{
     diffusion::{BaseSchedule, Stages},
@@ -20,7 +25,8 @@ pub async fn text_guided(compute: &impl Compute, prepared: &Prepared) -> Result<
     let Prepared { job, model, scheduler, auxiliary, inputs } = prepared;
     let Work::Draw(draw) = &job.work;
     let networks = LatentDiffusion::of(model)?;
-    let base = BaseSchedule { config: scheduler, is_distilled: networks.spec().guidance_embedding };
+    let spec = networks.spec();
+    let base = BaseSchedule { config: scheduler, is_distilled: spec.guidance_embedding, flow: spec.flow };
     let stages = Stages::of(draw, base, auxiliary.refiner.as_ref().map(|(_, scheduler)| scheduler))?;
     let setup = Setup { compute, networks, stages, draw, auxiliary };
     let Some(source) = &draw.source else {
@@ -28,6 +34,10 @@ pub async fn text_guided(compute: &impl Compute, prepared: &Prepared) -> Result<
     };
     match networks.spec().input {
         Input::Picture => instruct_pix2pix(&setup, inputs, source).await,
+        Input::References => match &source.mask {
+            None => edit(&setup, inputs).await,
+            Some(_) => inpaint_with_reference(&setup, inputs).await,
+        },
         Input::Latents | Input::MaskedPicture => match &source.mask {
             None => image_to_image(&setup, inputs).await,
             Some(_) => inpaint(&setup, inputs, source).await,

@@ -205,6 +205,11 @@ impl Weights {
         Self { precision, ..self.clone() }
     }
 
+    /// The precision of the tensors.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// A note for users on the choice of the files.
     pub fn note(&self) -> Option<String> {
         self.note.clone()

@@ -144,7 +144,7 @@ pub async fn an_input_is_found_only_by_its_tenant(place: &dyn Place) {
     let with_input = |sha256: &str| {
         let image = InputImage { upload: sha256.to_owned(), width: 64, height: 64 };
         let hold = ImageInfluence::Strength { strength: 0.5 };
-        job(Draw { source: Some(Source { image, hold, mask: None }), ..draw() })
+        job(Draw { source: Some(Source { image, further_images: Vec::new(), hold, mask: None }), ..draw() })
     };
     let first = accept_one(&*store, &with_input("aa")).await;
     let newest = accept_one(&*store, &with_input("aa")).await;

@@ -22,7 +22,7 @@ pub struct Case {
 }
 
 /// The folders of the cases.
-pub const FOLDERS: [&str; 17] = [
+pub const FOLDERS: [&str; 21] = [
     "sd1",
     "sd2",
     "sd1-inpaint",
@@ -40,10 +40,15 @@ pub const FOLDERS: [&str; 17] = [
     "dit",
     "classifier-guidance",
     "score-sde-ve",
+    "pixart-alpha",
+    "pixart-sigma",
+    "z-image",
+    "flux2-klein",
 ];
 
 /// The tasks that this version supports.
-const TASKS: [&str; 11] = [
+const TASKS: [&str; 12] = [
+    "edit",
     "txt2img",
     "img2img",
     "inpaint",
@@ -67,10 +72,16 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
         // Some fixtures are smaller than the default minimum size.
         fs::write(models.path().join(pipeline).join("latentd.json"), r#"{"min_size": 8}"#).unwrap();
         let cases = if root.join("cases").join(pipeline).is_dir() { Case::all(root, &[*pipeline]) } else { Vec::new() };
-        for case in cases.iter().filter(|case| !case.json["config_overrides"].is_null()) {
+        for case in cases.iter().filter(|case| case.is_variant(&case.json)) {
             let variant = models.path().join(case.model(&case.json));
             copy(&models.path().join(pipeline), &variant);
-            for (part, keys) in case.json["config_overrides"].as_object().unwrap() {
+            if !case.json["from_pretrained_args"]["is_distilled"].is_null() {
+                let file = variant.join("model_index.json");
+                let mut index: Map<String, Value> = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+                index.insert("is_distilled".to_owned(), case.json["from_pretrained_args"]["is_distilled"].clone());
+                fs::write(file, Value::Object(index).to_string()).unwrap();
+            }
+            for (part, keys) in case.json["config_overrides"].as_object().into_iter().flatten() {
                 let file = variant.join(part).join("config.json");
                 let mut config: Map<String, Value> = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
                 config.extend(keys.as_object().unwrap().clone());
@@ -125,7 +136,7 @@ fn copy(from: &Path, to: &Path) {
 const TINY: &str = "vaes/taesd";
 
 /// The scheduler classes that this version supports.
-const CLASSES: [&str; 21] = [
+const CLASSES: [&str; 22] = [
     "PNDMScheduler",
     "DDIMScheduler",
     "DDPMScheduler",
@@ -147,6 +158,7 @@ const CLASSES: [&str; 21] = [
     "EDMEulerScheduler",
     "ScoreSdeVeScheduler",
     "ScoreSdeVpScheduler",
+    "FlowMatchEulerDiscreteScheduler",
 ];
 
 impl Case {
@@ -234,6 +246,9 @@ impl Case {
             if let Some(picture) = self.picture(&params[theirs]) {
                 body.insert(ours.to_owned(), picture);
             }
+            if let Some(pictures) = params[theirs].as_array() {
+                body.insert(ours.to_owned(), pictures.iter().filter_map(|picture| self.picture(picture)).collect());
+            }
         }
         if !controls.is_empty() {
             body.insert("controls".to_owned(), controls.into());
@@ -245,10 +260,15 @@ impl Case {
     /// The name of the model: the pipeline, or its copy if the case changes the configuration.
     fn model(&self, stage: &Value) -> String {
         let pipeline = stage["pipeline"].as_str().unwrap();
-        match stage["config_overrides"].is_null() {
-            true => pipeline.to_owned(),
-            false => self.name.replace('/', "--"),
+        match self.is_variant(stage) {
+            false => pipeline.to_owned(),
+            true => self.name.replace('/', "--"),
         }
+    }
+
+    /// Whether the case changes the files of its pipeline.
+    fn is_variant(&self, stage: &Value) -> bool {
+        !stage["config_overrides"].is_null() || !stage["from_pretrained_args"]["is_distilled"].is_null()
     }
 
     fn picture(&self, value: &Value) -> Option<Value> {
@@ -307,6 +327,9 @@ impl Case {
             ("classifier_scale", "class_guidance_scale"),
             ("eta", "eta"),
             ("clip_skip", "clip_skip"),
+            ("max_sequence_length", "max_sequence_length"),
+            ("cfg_normalization", "cfg_normalization"),
+            ("cfg_truncation", "cfg_truncation"),
             ("strength", "strength"),
             ("image_guidance_scale", "image_guidance_scale"),
             ("padding_mask_crop", "padding_mask_crop"),
@@ -333,8 +356,10 @@ impl Case {
         if let Some(i) = self.of_prompts {
             request.insert("n".to_owned(), request["prompt"].as_array().unwrap().len().into());
             for field in ["prompt", "negative_prompt"] {
-                let own = request[field][i].clone();
-                request.insert(field.to_owned(), own);
+                if let Some(of_all) = request.get(field) {
+                    let own = of_all[i].clone();
+                    request.insert(field.to_owned(), own);
+                }
             }
         }
         // diffusers has other default sizes: that of the picture, or that of the model for a mask.

@@ -16,7 +16,8 @@ use crate::pipelines::{
 type Kind = (BatchKey, usize);
 
 fn denoiser(side: usize) -> Kind {
-    let call = DenoiseCall { shape: [4, side, side], context: [77, 32], depth: Depth::Full, channels: 4 };
+    let call =
+        DenoiseCall { shape: [4, side, side], context: [77, 32], depth: Depth::Full, channels: 4, references: 0 };
     (BatchKey::of(Arc::from("m"), &call), 0)
 }
 

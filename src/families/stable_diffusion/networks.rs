@@ -30,11 +30,11 @@ impl Networks for StableDiffusion {
         StableDiffusion::spec(self)
     }
 
-    fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens {
+    fn tokenize(&self, prompts: &[&str], _: Option<u32>, learned: &LearnedTokens) -> Tokens {
         StableDiffusion::tokenize(self, prompts, learned)
     }
 
-    fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
+    fn tokenize_weighted(&self, prompts: &[&str], _: Option<u32>, learned: &LearnedTokens) -> Vec<Tokens> {
         StableDiffusion::tokenize_weighted(self, prompts, learned)
     }
 

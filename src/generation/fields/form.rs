@@ -81,7 +81,9 @@ impl Fields {
                 }
                 continue;
             }
-            if Field::find(table::FIELDS, &name).is_some_and(|field| matches!(field.kind, Kind::Picture)) {
+            if Field::find(table::FIELDS, &name)
+                .is_some_and(|field| matches!(field.kind, Kind::Picture | Kind::Pictures(_)))
+            {
                 fields.map.insert(name.clone(), Value::Object(Map::from_iter([("file".into(), name.clone().into())])));
             }
             fields.files.insert(name, bytes);

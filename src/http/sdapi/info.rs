@@ -22,7 +22,7 @@ pub(super) fn object(record: &Record, infotexts: Vec<String>, notes: &[String]) 
     let negative = draw.negative_prompt.clone().unwrap_or_default();
     let strength = draw.source.as_ref().and_then(|source| match source.hold {
         ImageInfluence::Strength { strength } => Some(strength),
-        ImageInfluence::Guidance { .. } => None,
+        ImageInfluence::Guidance { .. } | ImageInfluence::Reference {} => None,
     });
     json!({
         "prompt": draw.prompt,

@@ -2,13 +2,13 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{DiTTransformer2DConfig, PlainNorm, parts};
+use super::DiTTransformer2DConfig;
 use crate::{
     kernels::Kernels,
     models::{
         adapters::RowAdapters,
         attention::attention,
-        layers::Linear,
+        layers::{Linear, ModulatedNorm, modulations},
         pause::pause,
         time_embedding::{Sinusoids, TimestepEmbedding},
     },
@@ -26,12 +26,12 @@ pub(super) struct Block {
     /// One vector for each of K classes, and one for no class: (K + 1, D).
     embedding_table: Tensor,
     linear: Linear,
-    norm1: PlainNorm,
+    norm1: ModulatedNorm,
     to_q: Linear,
     to_k: Linear,
     to_v: Linear,
     to_out: Linear,
-    norm3: PlainNorm,
+    norm3: ModulatedNorm,
     ff_in: Linear,
     ff_out: Linear,
     heads: usize,
@@ -49,12 +49,12 @@ impl Block {
                 .pp("class_embedder.embedding_table")
                 .tensor("weight", &[config.num_embeds_ada_norm + 1, width]),
             linear: Linear::new(&norm1.pp("linear"), width, 6 * width),
-            norm1: PlainNorm::new(weights, width, 1e-6)?,
+            norm1: ModulatedNorm::new(weights, 1e-6),
             to_q: project(&attn.pp("to_q"), width, width),
             to_k: project(&attn.pp("to_k"), width, width),
             to_v: project(&attn.pp("to_v"), width, width),
             to_out: Linear::new(&attn.pp("to_out.0"), width, width),
-            norm3: PlainNorm::new(weights, width, config.norm_eps)?,
+            norm3: ModulatedNorm::new(weights, config.norm_eps),
             ff_in: Linear::new(&weights.pp("ff.net.0.proj"), width, 4 * width),
             ff_out: Linear::new(&weights.pp("ff.net.2"), 4 * width, width),
             heads: config.num_attention_heads,
@@ -66,15 +66,15 @@ impl Block {
     pub async fn forward(&self, x: Tensor, t: &[f32], labels: &[u32]) -> Result<Tensor> {
         let kernels = self.kernels;
         let modulation = self.linear.forward(&kernels.silu(&self.embedding(t, labels)?)?)?;
-        let [shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp] = parts(&modulation)?;
-        let normed = self.norm1.modulated(&x, &shift_msa, &scale_msa)?;
+        let [shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp] = modulations(&modulation)?;
+        let normed = self.norm1.forward(&x, &shift_msa, &scale_msa)?;
         let (q, k, v) = (self.to_q.forward(&normed)?, self.to_k.forward(&normed)?, self.to_v.forward(&normed)?);
         let attended = self.to_out.forward(&attention(kernels, &q, &k, &v, self.heads).await?)?;
-        let x = (x + attended.broadcast_mul(&gate_msa)?)?;
+        let x = kernels.gated_sum(&x, &attended, &gate_msa)?;
         pause().await;
-        let normed = self.norm3.modulated(&x, &shift_mlp, &scale_mlp)?;
+        let normed = self.norm3.forward(&x, &shift_mlp, &scale_mlp)?;
         let fed = self.ff_out.forward(&kernels.gelu_tanh(&self.ff_in.forward(&normed)?)?)?;
-        x + fed.broadcast_mul(&gate_mlp)?
+        kernels.gated_sum(&x, &fed, &gate_mlp)
     }
 
     /// The sum of the embeddings of time and class, (B, D).

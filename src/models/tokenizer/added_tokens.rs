@@ -30,7 +30,7 @@ struct Entry {
 ///
 /// # Errors
 /// A file is broken, or the id of a token is not the next free id.
-pub(super) fn add(
+pub(in crate::models) fn add(
     tokenizer: &mut Tokenizer,
     folder: &ModelFolder,
     part: &str,

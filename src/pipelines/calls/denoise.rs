@@ -16,11 +16,13 @@ use crate::{
 pub struct DenoiseCall {
     /// The shape (C, h, w) of the network's input.
     pub shape: [usize; 3],
-    /// The shape (L, D) of the text embedding.
+    /// The shape (L, D) of the text embedding. If the network masks padding, embeddings may have fewer tokens.
     pub context: [usize; 2],
     pub depth: Depth,
     /// Channels of the prediction.
     pub channels: usize,
+    /// The number of tokens of reference pictures.
+    pub references: usize,
 }
 
 impl DenoiseCall {
@@ -49,13 +51,14 @@ impl Call for DenoiseCall {
 
     fn shape(&self) -> Shape {
         let ([c, h, w], [length, width]) = (self.shape, self.context);
-        [c, h, w, length, width, self.depth as usize]
+        // There are three depths.
+        [c, h, w, length, width, self.depth as usize + 3 * self.references]
     }
 
     fn demand(&self, model: &Model, rows: &[DenoiseRow]) -> Demand {
         let part = Part::Denoise {
             size: self.size(),
-            tokens: self.context[0],
+            tokens: self.context[0] + self.references,
             shallow: self.depth == Depth::Shallow,
             adapted: rows.iter().any(|row| !row.adapters.is_empty()),
         };

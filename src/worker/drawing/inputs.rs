@@ -17,6 +17,9 @@ impl Drawing {
         let mut inputs = Inputs::default();
         if let Some(source) = &draw.source {
             self.load_input(claimed, &mut inputs, ImageField::Image, &source.image).await?;
+            for (i, image) in (1..).zip(&source.further_images) {
+                self.load_input(claimed, &mut inputs, ImageField::Reference(i), image).await?;
+            }
             if let Some(mask) = &source.mask {
                 self.load_input(claimed, &mut inputs, ImageField::Mask, &mask.mask).await?;
             }

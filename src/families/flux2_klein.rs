@@ -1,0 +1,109 @@
+//! FLUX.2 Klein by Black Forest Labs (diffusers' `Flux2KleinPipeline` and its variant for masks): draws from a prompt,
+//! and changes reference pictures by an instruction.
+
+mod networks;
+mod sizes;
+
+use super::{
+    CardError, ControlDemand, Description, Family, ModelIndex, ModelSize, Outline, Plan, Recipe,
+    card::{self, Defaults},
+    extras::Extras,
+    latent_plan,
+};
+use crate::{
+    device::Device,
+    diffusion::SchedulerConfig,
+    generation::{Decoder, Job, ModelCard, Task, Work},
+    models::prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
+    pipelines::{
+        Compute, Frame, LatentDiffusion, LatentRgb, Loaded, PipelineError, Prepared, decoding::decode_alone,
+        text_guided,
+    },
+    weights::{LoadError, ModelFolder},
+};
+use networks::{Flux2KleinNetworks, TEXT, TRANSFORMER, VAE};
+use sizes::Sizes;
+
+/// The family of FLUX.2's small transformers, with Qwen3 as the text encoder.
+pub struct Flux2Klein;
+
+impl Family for Flux2Klein {
+    fn name(&self) -> &'static str {
+        "flux2_klein"
+    }
+
+    fn classes(&self) -> &'static [&'static str] {
+        &["Flux2KleinPipeline", "Flux2KleinInpaintPipeline"]
+    }
+
+    fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
+        let extras = Extras::read(folder)?;
+        let sizes = Sizes::read(folder)?;
+        let index = ModelIndex::of(folder)?;
+        let spec = sizes.spec();
+        let multiple = spec.size_multiple as u32;
+        // The defaults of diffusers' pipeline, or the values that distilled models were made for.
+        let (steps, guidance_scale) = if sizes.is_distilled { (4, 1.0) } else { (50, 4.0) };
+        let defaults = Defaults { width: 1024, height: 1024, steps, guidance_scale };
+        let mut notes = folder.notes();
+        let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
+        notes.extend(SchedulerConfig::take_class(&index.keys, &mut scheduler_config));
+        let base = card::base(name, &extras, scheduler_config, defaults)?;
+        let card = ModelCard {
+            takes_prompt: true,
+            min_side_pixels: extras.min_size.unwrap_or(64).next_multiple_of(multiple),
+            size_multiple: multiple,
+            context_width: spec.context_width,
+            context_length: spec.context_length,
+            text_encoders: spec.text_encoders,
+            sequence_lengths: Some((Sizes::SEQUENCE as u32, Sizes::SEQUENCE as u32)),
+            latents: (spec.latent_channels, spec.vae_scale_factor),
+            flow: spec.flow,
+            is_distilled: spec.is_distilled,
+            tasks: vec![Task::TextToImage, Task::Edit, Task::Inpaint],
+            decoders: vec![Decoder::Full],
+            ..base
+        };
+        notes.extend(Flux2KleinNetworks::check(folder, &sizes)?);
+        let size =
+            ModelSize { adaptable: card::size(folder, &[TEXT, TRANSFORMER])?, float32: card::size(folder, &[VAE])? };
+        Ok(Description { card, size, notes, outline: Box::new(sizes) })
+    }
+
+    fn tokenizers(&self, folder: &ModelFolder) -> Result<Option<PromptTokenizers>, LoadError> {
+        let tokenizer = Sizes::read(folder)?.tokenizer(folder)?;
+        Ok(Some(PromptTokenizers(vec![PromptTokenizer::Qwen(tokenizer)])))
+    }
+
+    fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
+        let networks = Flux2KleinNetworks::load(folder, device)?;
+        // Errors are ignored here, because a broken `latentd.json` was already rejected when the card was read.
+        let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
+        let channels = networks.channels();
+        let latent_rgb = match given.filter(|map| map.weight.len() == channels) {
+            Some(map) => map,
+            None => LatentRgb::fit(channels, |latents| decode_alone(&networks, latents))
+                .map_err(|error| LoadError::Preview(error.to_string()))?,
+        };
+        Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
+    }
+}
+
+impl Recipe for Flux2Klein {
+    async fn draw(&self, compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
+        text_guided(compute, prepared).await
+    }
+}
+
+impl Outline for Sizes {
+    fn plan(&self, job: &Job, card: &ModelCard, _controls: &ControlDemand<'_>) -> Plan {
+        let Work::Draw(draw) = &job.work;
+        let scale = self.vae.scale();
+        let places = |width: u32, height: u32| height as usize / scale * (width as usize / scale);
+        let references: usize =
+            draw.source.iter().flat_map(|source| source.references()).map(|(w, h)| places(w, h)).sum();
+        let tokens = draw.max_sequence_length.map_or(Sizes::SEQUENCE, |length| length as usize) + references;
+        let state = places(draw.width, draw.height) * self.transformer.in_channels;
+        latent_plan::plan(job, card, (tokens, state), |part| self.demand(part), |[h, w]| self.vae.tiles(h, w))
+    }
+}

@@ -1,0 +1,43 @@
+//! The plan of a generation of the families whose denoiser is a transformer.
+
+use super::{Plan, SamplingDemand, plan::calls};
+use crate::{
+    generation::{Job, ModelCard, Work},
+    models::{autoencoder_kl::Tiles, demand::Demand, latent_diffusion::Part},
+};
+
+/// The plan of a job. `demand` gives the demand of one row of a call, `tokens` is the number of tokens of a prompt,
+/// `state` the numbers in a picture's latents, and `tiles` how the autoencoder divides latents of (h, w).
+pub(super) fn plan(
+    job: &Job,
+    card: &ModelCard,
+    (tokens, state): (usize, usize),
+    demand: impl Fn(Part) -> Demand,
+    tiles: impl Fn([usize; 2]) -> Tiles,
+) -> Plan {
+    let Work::Draw(draw) = &job.work;
+    let [height, width] = [draw.height as usize, draw.width as usize];
+    let size = [height, width].map(|side| side / card.latents.1.max(1));
+    let tiles = tiles(size);
+    let decodes = tiles.iter().map(|tile| {
+        let (h, w) = tile.size();
+        demand(Part::Decode { size: [h, w] })
+    });
+    let branches = if card.is_guided(draw.guidance_scale) { 2 } else { 1 };
+    let encode = match &draw.source {
+        Some(_) => demand(Part::Encode { size: [height, width] }),
+        None => Demand::default(),
+    };
+    let text = demand(Part::Text);
+    let text = Demand { work: branches as f64 * text.work, ..text };
+    let adapted = !draw.loras.is_empty();
+    let sampling = SamplingDemand {
+        state,
+        branches,
+        calls: calls(draw, card),
+        call: demand(Part::Denoise { size, tokens, shallow: false, adapted }),
+        before: text.then(encode),
+        after: decodes.fold(Demand::default(), Demand::then),
+    };
+    Plan::of(draw, sampling)
+}

@@ -1,0 +1,103 @@
+//! Z-Image and Z-Image-Turbo (Cai et al. 2025, arXiv:2511.22699; diffusers' `ZImagePipeline` and its variants for
+//! pictures and masks).
+
+mod networks;
+
+use super::{
+    CardError, ControlDemand, Description, Family, ModelIndex, ModelSize, Outline, Plan, Recipe,
+    card::{self, Defaults},
+    extras::Extras,
+    latent_plan,
+};
+use crate::{
+    device::Device,
+    diffusion::SchedulerConfig,
+    generation::{Decoder, Job, ModelCard, Task, Work},
+    models::prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
+    pipelines::{
+        Compute, Frame, LatentDiffusion, LatentRgb, Loaded, PipelineError, Prepared, decoding::decode_alone,
+        text_guided,
+    },
+    weights::{LoadError, ModelFolder},
+};
+use networks::{SEQUENCE, Sizes, TEXT, TRANSFORMER, VAE, ZImageNetworks};
+
+/// The family of one transformer for the tokens of picture and prompt, with Qwen3 as the text encoder.
+pub struct ZImage;
+
+impl Family for ZImage {
+    fn name(&self) -> &'static str {
+        "z_image"
+    }
+
+    fn classes(&self) -> &'static [&'static str] {
+        &["ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"]
+    }
+
+    fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
+        let extras = Extras::read(folder)?;
+        let sizes = Sizes::read(folder)?;
+        let index = ModelIndex::of(folder)?;
+        let spec = sizes.spec();
+        let multiple = spec.size_multiple as u32;
+        // The defaults of diffusers' `ZImagePipeline`.
+        let defaults = Defaults { width: 1024, height: 1024, steps: 50, guidance_scale: 5.0 };
+        let mut notes = folder.notes();
+        let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
+        notes.extend(SchedulerConfig::take_class(&index.keys, &mut scheduler_config));
+        let base = card::base(name, &extras, scheduler_config, defaults)?;
+        let card = ModelCard {
+            takes_prompt: true,
+            min_side_pixels: extras.min_size.unwrap_or(64).next_multiple_of(multiple),
+            max_side_pixels: Some(sizes.longest_side()),
+            size_multiple: multiple,
+            context_width: spec.context_width,
+            context_length: spec.context_length,
+            latents: (spec.latent_channels, spec.vae_scale_factor),
+            sequence_lengths: Some((SEQUENCE as u32, SEQUENCE as u32)),
+            flow: spec.flow,
+            guidance_offset: spec.guidance_offset,
+            limits_guidance: true,
+            tasks: vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
+            decoders: vec![Decoder::Full],
+            ..base
+        };
+        notes.extend(ZImageNetworks::check(folder, &sizes)?);
+        let size =
+            ModelSize { adaptable: card::size(folder, &[TEXT, TRANSFORMER])?, float32: card::size(folder, &[VAE])? };
+        Ok(Description { card, size, notes, outline: Box::new(sizes) })
+    }
+
+    fn tokenizers(&self, folder: &ModelFolder) -> Result<Option<PromptTokenizers>, LoadError> {
+        let tokenizer = Sizes::read(folder)?.tokenizer(folder)?;
+        Ok(Some(PromptTokenizers(vec![PromptTokenizer::Qwen(tokenizer)])))
+    }
+
+    fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
+        let networks = ZImageNetworks::load(folder, device)?;
+        // Errors are ignored here, because a broken `latentd.json` was already rejected when the card was read.
+        let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
+        let channels = networks.channels();
+        let latent_rgb = match given.filter(|map| map.weight.len() == channels) {
+            Some(map) => map,
+            None => LatentRgb::fit(channels, |latents| decode_alone(&networks, latents))
+                .map_err(|error| LoadError::Preview(error.to_string()))?,
+        };
+        Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
+    }
+}
+
+impl Recipe for ZImage {
+    async fn draw(&self, compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
+        text_guided(compute, prepared).await
+    }
+}
+
+impl Outline for Sizes {
+    fn plan(&self, job: &Job, card: &ModelCard, _controls: &ControlDemand<'_>) -> Plan {
+        let Work::Draw(draw) = &job.work;
+        let places = draw.height as usize / self.vae.scale() * (draw.width as usize / self.vae.scale());
+        let sizes = (self.tokens(draw.max_sequence_length), places * self.transformer.in_channels);
+        latent_plan::plan(job, card, sizes, |part| self.demand(part), |[h, w]| self.vae.tiles(h, w))
+    }
+}

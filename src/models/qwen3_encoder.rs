@@ -1,0 +1,97 @@
+//! The text encoder of Z-Image and FLUX.2 Klein: the language model Qwen3 (Yang et al. 2025, arXiv:2505.09388;
+//! transformers' `Qwen3Model`), of which only states of inner layers are used.
+
+mod configuration;
+mod layer;
+
+use candle_core::{Device, Result, Tensor};
+
+pub use configuration::Qwen3Config;
+
+use super::pause::pause;
+use crate::weights::Weights;
+use layer::Layer;
+
+/// Turns token ids into hidden states of inner layers. Layers above the last wanted one are not loaded.
+#[derive(Debug)]
+pub struct Qwen3Encoder {
+    /// (vocabulary, D)
+    embed_tokens: Tensor,
+    layers: Vec<Layer>,
+    config: Qwen3Config,
+}
+
+/// One prompt.
+#[derive(Clone, Copy, Debug)]
+pub struct Qwen3Row<'a> {
+    /// The ids of the prompt, then padding.
+    pub ids: &'a [u32],
+    /// How many of the ids belong to the prompt, at least 1.
+    pub length: usize,
+}
+
+impl Qwen3Encoder {
+    /// Builds the first `depth` layers. The names of all tensors may begin with `model.`, or lack this prefix. The
+    /// caller then calls [`Weights::finish`].
+    pub fn new(config: &Qwen3Config, weights: &Weights, depth: usize) -> Self {
+        // Tied to the embeddings, and only used for the next token.
+        weights.leave("lm_head.");
+        let weights = if weights.has_any("model.") { weights.pp("model") } else { weights.clone() };
+        let layers = weights.pp("layers");
+        (depth..config.num_hidden_layers).for_each(|unused| layers.leave(&format!("{unused}.")));
+        weights.leave("norm.");
+        Self {
+            embed_tokens: weights.tensor("embed_tokens.weight", &[config.vocab_size, config.hidden_size]),
+            layers: (0..depth).map(|i| Layer::new(&layers.pp(i), config)).collect(),
+            config: config.clone(),
+        }
+    }
+
+    /// The states of a prompt of L ids after each of the numbers of layers in `after` (0 gives the embeddings), without
+    /// the final norm: transformers' `hidden_states[k]`. Each is (1, L, D), in float32.
+    ///
+    /// A token attends to itself and to the tokens before it, but not to padding. Padding attends to the whole prompt.
+    ///
+    /// # Errors
+    /// An id is not in the vocabulary, or a layer is not loaded.
+    pub async fn forward(&self, row: Qwen3Row<'_>, after: &[usize]) -> Result<Vec<Tensor>> {
+        let (vocabulary, width) = self.embed_tokens.dims2()?;
+        let Qwen3Row { ids, length } = row;
+        if length == 0 || length > ids.len() || ids.iter().any(|id| *id as usize >= vocabulary) {
+            candle_core::bail!("{length} of {} ids, in a vocabulary of {vocabulary}", ids.len());
+        }
+        let last = after.iter().max().copied().unwrap_or(0);
+        let Some(layers) = self.layers.get(..last) else {
+            candle_core::bail!("state {last} of {} layers", self.layers.len())
+        };
+        let device = self.embed_tokens.device();
+        let indices = Tensor::from_slice(ids, ids.len(), device)?;
+        let embedded = self.embed_tokens.index_select(&indices, 0)?.to_dtype(candle_core::DType::F32)?;
+        let mut x = embedded.reshape((1, ids.len(), width))?;
+        let (cos, sin) = self.angles(ids.len(), device)?;
+        let mut states = vec![x.clone()];
+        for layer in layers {
+            pause().await;
+            x = layer.forward(&x, (&cos, &sin), length).await?;
+            states.push(x.clone());
+        }
+        Ok(after.iter().map(|k| states[*k].clone()).collect())
+    }
+
+    /// The number of ids for which the network has a vector.
+    pub fn vocabulary(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    /// Cosines and sines of the rotary angles, (1, L, d/2) each.
+    fn angles(&self, length: usize, device: &Device) -> Result<(Tensor, Tensor)> {
+        let half = self.config.head_dim / 2;
+        let frequency =
+            |i: usize| (1.0 / libm::pow(self.config.theta(), 2.0 * i as f64 / self.config.head_dim as f64)) as f32;
+        let angles: Vec<f32> = (0..length).flat_map(|l| (0..half).map(move |i| l as f32 * frequency(i))).collect();
+        let table = |of: fn(f32) -> f32| {
+            Tensor::from_vec(angles.iter().map(|angle| of(*angle)).collect(), (1, length, half), device)
+        };
+        Ok((table(libm::cosf)?, table(libm::sinf)?))
+    }
+}
