@@ -40,6 +40,7 @@ use crate::{
 use computation::{Computation, device_lost, worker_name};
 pub use devices::devices;
 pub use memory::{HostMemory, MemoryPlan};
+use memory::{ListedWeights, WeightBounds};
 use open_files::FileShares;
 pub use operator_token::operator_token;
 use store::{announce, reaping, start_store};
@@ -359,16 +360,21 @@ fn offloading(config: &Config, devices: Vec<Device>) -> Vec<Device> {
 
 /// Opens the catalogue of the settings, for these devices.
 pub fn catalogue(config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
-    let models = &config.models;
-    let catalogue =
-        Catalogue::open(&models.dir, &models.default)?.within(models.max_bytes).preloading(&models.preload)?;
+    let config::Models { dir, default, preload, .. } = &config.models;
+    let catalogue = Catalogue::open(dir, default)?.preloading(preload)?.on(devices);
     let adapters = Adapters::open(&config.loras.dir, &config.embeddings.dir)?
         .keeping(config.loras.max_loaded)
         .within(config.loras.max_bytes);
-    let bound = memory::control_nets(config.controlnets.max_bytes);
-    let control_nets = ControlNets::open(&config.controlnets.dir)?.within(bound);
-    let catalogue = catalogue.with_adapters(adapters).with_control_nets(control_nets);
-    Ok(catalogue.on(devices).within_own(models.gpu_max_bytes, config.controlnets.max_bytes))
+    let control_nets = ControlNets::open(&config.controlnets.dir)?;
+    let (models, largest_model) = catalogue.listed_bytes();
+    let listed =
+        ListedWeights { models, largest_model, control_nets: control_nets.listed_bytes(&catalogue.first_device()) };
+    let bounds = WeightBounds::of(config, listed);
+    let catalogue = catalogue
+        .with_adapters(adapters)
+        .with_control_nets(control_nets.within(bounds.control_nets))
+        .within(bounds.models);
+    Ok(catalogue.within_own(config.models.gpu_max_bytes, config.controlnets.max_bytes))
 }
 
 /// The settings of the engine of `device`, one of `devices` devices, which share the memory equally. Activations on a

@@ -329,11 +329,15 @@ impl Catalogue {
             let of_device = |device| usable().map(move |usable| usable.offloaded_bytes(device));
             return self.devices.iter().flat_map(of_device).fold(0, u64::saturating_add);
         }
+        let (all, largest) = self.listed_bytes();
+        all.min(self.shelf.bound().max(largest)).saturating_add(self.control_nets().most_bytes(&self.first_device()))
+    }
+
+    /// The bytes of all listed models, with a copy on each device, and those of the largest one.
+    pub fn listed_bytes(&self) -> (u64, u64) {
         let sizes: Vec<u64> = self.names().iter().filter_map(|name| self.bytes(name)).collect();
         let all = sizes.iter().fold(0u64, |all, bytes| all.saturating_add(*bytes));
-        let all = all.saturating_mul(self.devices.len().max(1) as u64);
-        let largest = sizes.into_iter().max().unwrap_or(0);
-        all.min(self.shelf.bound().max(largest)).saturating_add(self.control_nets().most_bytes(&self.first_device()))
+        (all.saturating_mul(self.devices.len().max(1) as u64), sizes.into_iter().max().unwrap_or(0))
     }
 
     /// Counts model loads, and tells the memory of weights, in these metrics.

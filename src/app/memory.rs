@@ -70,9 +70,47 @@ impl MemoryPlan {
     }
 }
 
-/// The bytes of `controlnets.max_bytes`, or half of the process's memory if the setting is 0.
-pub(super) fn control_nets(setting: u64) -> u64 {
-    if setting == 0 { HostMemory::now().total / 2 } else { setting }
+/// The bounds of weights in the host's memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightBounds {
+    /// `models.max_bytes`
+    pub models: u64,
+    /// `controlnets.max_bytes`
+    pub control_nets: u64,
+}
+
+/// The sizes of the weights that are listed, in bytes in the host's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListedWeights {
+    /// All models together, once for each device.
+    pub models: u64,
+    pub largest_model: u64,
+    /// All ControlNets together.
+    pub control_nets: u64,
+}
+
+impl WeightBounds {
+    /// The settings; a setting of 0 is replaced by a part of the memory.
+    pub fn of(config: &Config, listed: ListedWeights) -> WeightBounds {
+        let settings = WeightBounds { models: config.models.max_bytes, control_nets: config.controlnets.max_bytes };
+        WeightBounds::within(HostMemory::now().total, listed, settings)
+    }
+
+    /// Weights get what the process, the reserve and a quarter of the memory for generations leave. ControlNets get what
+    /// the models leave of it. If the models fit one after another but not together, ControlNets get up to a quarter of
+    /// it, but no more than the largest model leaves.
+    fn within(memory: u64, listed: ListedWeights, settings: WeightBounds) -> WeightBounds {
+        let ListedWeights { models, largest_model, control_nets } = listed;
+        let weights = memory.saturating_sub(memory / 16 + memory / 4).saturating_sub(PROCESS);
+        let wanted = if settings.models == 0 { models } else { models.min(settings.models.max(largest_model)) };
+        let least = (weights / 4).min(weights.saturating_sub(largest_model));
+        // What is listed later finds a little room, too.
+        let most = control_nets.max(weights / 16);
+        let left = weights.saturating_sub(wanted).max(least).min(most);
+        let control_nets = if settings.control_nets == 0 { left } else { settings.control_nets };
+        let models = if settings.models == 0 { weights.saturating_sub(control_nets).max(1) } else { settings.models };
+        WeightBounds { models, control_nets }
+    }
 }
 
 /// The bytes of `engine.max_bytes`, or half of the process's memory if the setting is 0.
@@ -159,6 +197,8 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -197,12 +237,55 @@ mod tests {
         assert_eq!(memory().total, 200_000, "controllers that share a group, without a link to it");
         write("sys/fs/cgroup/memory/a:b/memory.limit_in_bytes", "100000\n");
         assert_eq!(memory().total, 100_000);
-        assert_eq!((bound(7), bound(0) > 0, control_nets(7), control_nets(0) > 0), (7, true, 7, true));
+        assert_eq!((bound(7), bound(0) > 0), (7, true));
+    }
+
+    const GIB: u64 = 1 << 30;
+
+    proptest! {
+        /// Without settings, models, ControlNets, generations and the process never take more than the memory, unless the
+        /// largest model alone does.
+        #[test]
+        fn computed_bounds_fit_the_memory(
+            memory in 2 * GIB..256 * GIB,
+            sizes in prop::collection::vec(0..40 * GIB, 0..6),
+            control_nets in 0..40 * GIB,
+            devices in 1u64..3,
+        ) {
+            let largest_model = sizes.iter().copied().max().unwrap_or(0);
+            let models = devices * sizes.iter().sum::<u64>();
+            let listed = ListedWeights { models, largest_model, control_nets };
+            let bounds = WeightBounds::within(memory, listed, WeightBounds { models: 0, control_nets: 0 });
+            let weights = models.min(bounds.models.max(largest_model)) + control_nets.min(bounds.control_nets);
+            let plan = MemoryPlan::within(memory, weights, 0);
+            prop_assert!(plan.bytes() <= memory || largest_model > bounds.models, "{bounds:?} {plan:?}");
+            let usable = memory - memory / 16 - memory / 4 - PROCESS;
+            prop_assert!(largest_model <= bounds.models || largest_model > usable, "a model fits if it can: {bounds:?}");
+        }
+    }
+
+    #[test]
+    fn weights_get_the_settings_or_a_part_of_the_memory() {
+        let of = |models: u64, largest_model: u64, control_nets: u64, settings: [u64; 2]| {
+            let [models, largest_model, control_nets] = [models, largest_model, control_nets].map(|gib| gib * GIB);
+            let [of_models, of_nets] = settings.map(|gib| gib * GIB);
+            let settings = WeightBounds { models: of_models, control_nets: of_nets };
+            let listed = ListedWeights { models, largest_model, control_nets };
+            let bounds = WeightBounds::within(64 * GIB, listed, settings);
+            [bounds.models, bounds.control_nets].map(|bytes| bytes as f64 / GIB as f64)
+        };
+        let weights = 64.0 - 4.0 - 16.0 - 0.5;
+        assert_eq!(of(10, 5, 20, [0, 0]), [weights - 20.0, 20.0], "all fit");
+        assert_eq!(of(30, 15, 20, [0, 0]), [30.0, weights - 30.0], "ControlNets get what models leave");
+        assert_eq!(of(90, 15, 20, [0, 0]), [0.75 * weights, 0.25 * weights], "models take turns");
+        assert_eq!(of(90, 40, 20, [0, 0]), [40.0, weights - 40.0], "the largest model fits");
+        assert_eq!(of(90, 15, 0, [0, 0]), [weights - weights / 16.0, weights / 16.0]);
+        assert_eq!(of(90, 15, 20, [16, 0]), [16.0, 20.0], "a setting leaves more");
+        assert_eq!(of(90, 15, 20, [16, 3]), [16.0, 3.0]);
     }
 
     #[test]
     fn generations_get_what_weights_leave() {
-        const GIB: u64 = 1 << 30;
         let of = |memory: u64, weights: u64, setting| MemoryPlan::within(memory * GIB, weights * GIB, setting);
         assert_eq!(of(64, 1, 0).generations, 32 * GIB, "at most half");
         assert_eq!(of(32, 20, 0).generations, 32 * GIB - 2 * GIB - PROCESS - 20 * GIB);

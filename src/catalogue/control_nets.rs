@@ -119,11 +119,15 @@ impl ControlNets {
         self.shelf.set_gauge(metrics.control_net_bytes.clone());
     }
 
+    /// The bytes of all listed networks together in the memory of the device.
+    pub fn listed_bytes(&self, device: &Device) -> u64 {
+        let all = self.entries.values().filter_map(|entry| entry.usable().ok());
+        all.map(|usable| usable.size.bytes(device.precision())).fold(0, u64::saturating_add)
+    }
+
     /// The most bytes that the networks take in the memory of the device.
     pub fn most_bytes(&self, device: &Device) -> u64 {
-        let all = self.entries.values().filter_map(|entry| entry.usable().ok());
-        let bytes = all.map(|usable| usable.size.bytes(device.precision()));
-        bytes.fold(0, u64::saturating_add).min(self.shelf.bound(device.memory()))
+        self.listed_bytes(device).min(self.shelf.bound(device.memory()))
     }
 
     /// Checks that all these networks can be in the memory of the device at the same time. The error is their bytes and

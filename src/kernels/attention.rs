@@ -345,7 +345,8 @@ mod tests {
                 let of = |x: &Tensor, length| x.narrow(0, b - 1, 1).unwrap().narrow(1, 0, length).unwrap();
                 let (k, v) = (of(&k, keys).contiguous().unwrap(), of(&v, keys).contiguous().unwrap());
                 let bias = bias.narrow(2, 0, keys).unwrap().contiguous().unwrap();
-                let alone = Scores { bias: biased.then_some(&bias), keys: padded.then_some(&[keys]), ..scores };
+                let keys = [keys];
+                let alone = Scores { bias: biased.then_some(&bias), keys: padded.then_some(&keys), ..scores };
                 let alone = kernels.scored_attention(&of(&q, n), &k, &v, heads, alone).unwrap();
                 prop_assert_eq!(values(&alone), values(&of(&made, n)));
             }

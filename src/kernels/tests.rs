@@ -77,7 +77,7 @@ fn a_row_has_the_same_bits_in_every_batch() {
     let mut numbers = |shape: &[usize]| random.normal(shape, 0.0);
     let bias = numbers(&[40]);
     let matrix = Matrix::new(&numbers(&[70, 40]), Some(&bias), REFERENCE).unwrap();
-    let geglu = Geglu::new(&numbers(&[70, 80]), &numbers(&[80]), REFERENCE).unwrap();
+    let geglu = Geglu::new(&numbers(&[70, 80]), &numbers(&[80]), Gate::GeluErf, REFERENCE).unwrap();
     let conv = |weight: &Tensor, geometry| Conv2d::new(weight, &bias, geometry, REFERENCE).unwrap();
     let inner = conv(&numbers(&[9 * 70, 40]), Geometry::square(3, 1, 1));
     let pointwise = conv(&numbers(&[70, 40]), Geometry::square(1, 1, 0));

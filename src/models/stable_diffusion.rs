@@ -17,7 +17,7 @@ use super::{
     autoencoder_tiny::AutoencoderTinyConfig,
     clip_text::ClipTextConfig,
     control_net::Residuals,
-    latent_diffusion::Spec,
+    latent_diffusion::{Part, Spec},
     offload::OnDevice,
     prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
     text_encoders::{Encoded, LearnedToken, LearnedTokens, TextEncoders, Tokens},
