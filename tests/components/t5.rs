@@ -57,7 +57,7 @@ fn tokenizer(root: &Path, number: &str) -> Result<T5Tokenizer, LoadError> {
 fn encoded(model: &T5EncoderModel, ids: &[T5Ids], masked: bool) -> Tensor {
     let rows: Vec<&[u32]> = ids.iter().map(|ids| ids.ids.as_slice()).collect();
     let tokens: Vec<usize> = ids.iter().map(|ids| ids.tokens).collect();
-    model.forward(&rows, masked.then_some(&tokens)).to_end().unwrap()
+    model.forward(&rows, masked.then_some(&tokens[..])).to_end().unwrap()
 }
 
 #[test]
