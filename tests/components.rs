@@ -7,6 +7,8 @@
 mod classes;
 #[path = "components/fixtures.rs"]
 mod fixtures;
+#[path = "components/flux.rs"]
+mod flux;
 #[path = "components/folders.rs"]
 mod folders;
 #[path = "components/pixart.rs"]

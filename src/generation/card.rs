@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Decoder, SchedulerChoice, Task};
+use super::{Decoder, FlowLevels, SchedulerChoice, Task};
 
 /// The capabilities and defaults of a model, read from its folder without loading weights.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -62,6 +62,9 @@ pub struct ModelCard {
     /// Whether the guidance scale is an input of the network, which then needs no row for a negative prompt.
     #[serde(skip)]
     pub guidance_embedding: bool,
+    /// How a model of flow matching chooses its noise levels; `None` for models whose scheduler alone chooses them.
+    #[serde(skip)]
+    pub flow: Option<FlowLevels>,
     /// Width of the prompt's hidden states, summed over all text encoders.
     #[serde(skip)]
     pub context_width: usize,

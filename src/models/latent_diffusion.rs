@@ -1,5 +1,7 @@
 //! The sizes of a latent diffusion model and the kinds of its network calls, for the callers of its networks.
 
+use crate::generation::FlowLevels;
+
 /// The sizes and properties of a model that the callers of its networks need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
@@ -42,6 +44,8 @@ pub struct Spec {
     pub classes: usize,
     /// The content of the U-Net's input channels.
     pub input: Input,
+    /// How a model of flow matching chooses its noise levels; `None` for models whose scheduler alone chooses them.
+    pub flow: Option<FlowLevels>,
 }
 
 /// The content of the U-Net's input channels.

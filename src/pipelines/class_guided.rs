@@ -23,7 +23,7 @@ pub async fn class_guided(compute: &impl Compute, prepared: &Prepared) -> Result
     let Work::Draw(draw) = &job.work;
     let networks = LatentDiffusion::of(model)?;
     let spec = networks.spec();
-    let stages = Stages::of(draw, BaseSchedule { config: scheduler, is_distilled: false }, None)?;
+    let stages = Stages::of(draw, BaseSchedule { config: scheduler, is_distilled: false, flow: None }, None)?;
     let setup = Setup { compute, networks, stages, draw, auxiliary };
 
     let schedule = &setup.stages.base;

@@ -97,6 +97,7 @@ impl Description {
             tiny_decoder: vae_tiny_config.is_some(),
             classes: 0,
             input,
+            flow: None,
         };
         let mut notes = Vec::new();
         notes.extend(unused_shift("vae", vae_config.shift_factor.unwrap_or(0.0)));
