@@ -12,6 +12,7 @@ mod dit;
 mod extras;
 mod family;
 mod ldm_uncond;
+mod pixart;
 mod plain_unet;
 mod plan;
 mod score_sde_ve;
@@ -31,6 +32,7 @@ use consistency::Consistency;
 use ddpm::Ddpm;
 use dit::Dit;
 use ldm_uncond::LdmUncond;
+use pixart::Pixart;
 use score_sde_ve::ScoreSdeVe;
 use score_sde_vp::ScoreSdeVp;
 use stable_diffusion::StableDiffusion;
@@ -76,7 +78,8 @@ families![
     ScoreSdeVe,
     ScoreSdeVp,
     Dit,
-    ClassifierGuidance
+    ClassifierGuidance,
+    Pixart
 ];
 
 /// The error for a single-file checkpoint that is not a safetensors file.

@@ -22,7 +22,7 @@ pub struct Case {
 }
 
 /// The folders of the cases.
-pub const FOLDERS: [&str; 17] = [
+pub const FOLDERS: [&str; 19] = [
     "sd1",
     "sd2",
     "sd1-inpaint",
@@ -40,6 +40,8 @@ pub const FOLDERS: [&str; 17] = [
     "dit",
     "classifier-guidance",
     "score-sde-ve",
+    "pixart-alpha",
+    "pixart-sigma",
 ];
 
 /// The tasks that this version supports.
@@ -301,6 +303,7 @@ impl Case {
             ("classifier_scale", "class_guidance_scale"),
             ("eta", "eta"),
             ("clip_skip", "clip_skip"),
+            ("max_sequence_length", "max_sequence_length"),
             ("strength", "strength"),
             ("image_guidance_scale", "image_guidance_scale"),
             ("padding_mask_crop", "padding_mask_crop"),
