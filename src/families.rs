@@ -11,6 +11,7 @@ mod ddpm;
 mod dit;
 mod extras;
 mod family;
+mod flux;
 mod ldm_uncond;
 mod plain_unet;
 mod plan;
@@ -30,6 +31,7 @@ use classifier_guidance::ClassifierGuidance;
 use consistency::Consistency;
 use ddpm::Ddpm;
 use dit::Dit;
+use flux::Flux;
 use ldm_uncond::LdmUncond;
 use score_sde_ve::ScoreSdeVe;
 use score_sde_vp::ScoreSdeVp;
@@ -70,6 +72,7 @@ families![
     StableDiffusionXl,
     StableDiffusionXlRefiner,
     StableDiffusion3,
+    Flux,
     Ddpm,
     LdmUncond,
     Consistency,

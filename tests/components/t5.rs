@@ -5,12 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use candle_core::{DType, Tensor};
 use latentd::{
     device::Device,
-    models::{
-        T5EncoderModel, T5Tokenizer,
-        pause::ToEnd,
-        t5_encoder::T5Config,
-        t5_tokenizer::T5Ids,
-    },
+    models::{T5EncoderModel, T5Tokenizer, pause::ToEnd, t5_encoder::T5Config, t5_tokenizer::T5Ids},
     weights::{LoadError, Weights},
 };
 use serde_json::{Map, Value, json};
@@ -111,7 +106,9 @@ fn both_files_of_a_tokenizer_give_the_same_ids() {
     for file in walk(&parity().join("cases")).into_iter().filter(|file| file.ends_with("request.json")) {
         texts.extend(strings(&serde_json::from_slice(&fs::read(file).unwrap()).unwrap()));
     }
-    texts.extend(["<extra_id_3> a</s>b", " two  spaces ", "\u{fb01}ne ① ﬀ\u{a0}x\u{200b}y\tz", "a\n b"].map(str::to_owned));
+    texts.extend(
+        ["<extra_id_3> a</s>b", " two  spaces ", "\u{fb01}ne ① ﬀ\u{a0}x\u{200b}y\tz", "a\n b"].map(str::to_owned),
+    );
     for text in &texts {
         assert_eq!(of_json.words(text), of_pieces.words(text), "{text:?}");
     }
