@@ -13,6 +13,7 @@ mod extras;
 mod family;
 mod flux;
 mod ldm_uncond;
+mod pixart;
 mod plain_unet;
 mod plan;
 mod score_sde_ve;
@@ -33,6 +34,7 @@ use ddpm::Ddpm;
 use dit::Dit;
 use flux::Flux;
 use ldm_uncond::LdmUncond;
+use pixart::Pixart;
 use score_sde_ve::ScoreSdeVe;
 use score_sde_vp::ScoreSdeVp;
 use stable_diffusion::StableDiffusion;
@@ -79,7 +81,8 @@ families![
     ScoreSdeVe,
     ScoreSdeVp,
     Dit,
-    ClassifierGuidance
+    ClassifierGuidance,
+    Pixart
 ];
 
 /// The error for a single-file checkpoint that is not a safetensors file.

@@ -11,6 +11,8 @@ mod fixtures;
 mod flux;
 #[path = "components/folders.rs"]
 mod folders;
+#[path = "components/pixart.rs"]
+mod pixart;
 #[path = "components/prompts.rs"]
 mod prompts;
 #[path = "components/roots.rs"]

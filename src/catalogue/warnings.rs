@@ -36,8 +36,8 @@ impl Catalogue {
             return warnings;
         }
         let texts = texts(draw, &card);
-        for text in texts.iter().filter(|text| may_be_cut(text.text, &card)) {
-            warnings.extend(self.of_length(&job.model, draw, text));
+        for text in texts.iter().filter(|text| may_be_cut(text.text, draw, &card)) {
+            warnings.extend(self.of_length(draw, (&job.model, &card), text));
         }
         for text in texts.iter().filter(|text| text.text.contains('<')) {
             warnings.extend(self.of_words(&job.model, draw.prompt_syntax, text));
@@ -48,17 +48,25 @@ impl Catalogue {
     /// Whether [`Catalogue::warnings`] may read files of the model or of textual inversions.
     pub fn reads_for_warnings(&self, job: &Job) -> bool {
         let Work::Draw(draw) = &job.work;
-        self.card(&job.model).is_some_and(|card| texts(draw, &card).iter().any(|text| may_be_cut(text.text, &card)))
+        let may_be_cut = |card: &ModelCard| texts(draw, card).iter().any(|text| may_be_cut(text.text, draw, card));
+        self.card(&job.model).is_some_and(|card| may_be_cut(&card))
     }
 
-    fn of_length(&self, model: &str, draw: &Draw, Text { pointer, text, readers }: &Text<'_>) -> Option<Warning> {
+    fn of_length(
+        &self,
+        draw: &Draw,
+        (model, card): (&str, &ModelCard),
+        Text { pointer, text, readers }: &Text<'_>,
+    ) -> Option<Warning> {
         let syntax = draw.prompt_syntax;
         let words = &self.adapters().vectors_of(model, syntax, text);
         let sequence_length = draw.max_sequence_length.map(|length| length as usize);
         let cut = self.tokenizers(model)?.cut(&PromptText { text, readers, syntax, words, sequence_length })?;
+        let can_be_longer = card.sequence_lengths.is_some_and(|(_, most)| draw.max_sequence_length < Some(most));
         let hint = match syntax {
-            PromptSyntax::Plain => "; with prompt_syntax \"weighted\" it reads longer prompts",
-            PromptSyntax::Weighted => "",
+            _ if can_be_longer => "; with a larger max_sequence_length it reads longer prompts",
+            PromptSyntax::Plain if card.weighted_prompts => "; with prompt_syntax \"weighted\" it reads longer prompts",
+            PromptSyntax::Plain | PromptSyntax::Weighted => "",
         };
         let detail = format!(
             "{} has {} tokens, of which this model reads {}; the last {} are cut{hint}",
@@ -130,10 +138,15 @@ fn of_encoders<'a>(fields: &[(&'static str, Option<&'a str>)]) -> Vec<Text<'a>> 
     texts
 }
 
-/// Whether a text may have more tokens than the model reads. A token has at least one byte, so a short text has few
-/// tokens, unless it contains `<`: the word of a textual inversion may have any number of tokens.
-fn may_be_cut(text: &str, card: &ModelCard) -> bool {
-    text.contains('<') || text.len() > card.context_length.saturating_sub(2)
+/// Whether a text may have more tokens than the model reads. A token of CLIP has at least one byte, so a short text has
+/// few tokens, unless it contains `<`: the word of a textual inversion may have any number of tokens. T5 normalizes
+/// texts, which makes some characters longer, and adds spaces.
+fn may_be_cut(text: &str, draw: &Draw, card: &ModelCard) -> bool {
+    let most = match draw.max_sequence_length {
+        Some(length) => length as usize / 8,
+        None => card.context_length,
+    };
+    text.contains('<') || text.len() > most.saturating_sub(2)
 }
 
 fn of_size(draw: &Draw, card: &ModelCard) -> Option<Warning> {

@@ -16,6 +16,8 @@ pub(super) fn card() -> ModelCard {
         default_steps: 1,
         max_clip_skip: 4,
         takes_prompt: true,
+        weighted_prompts: true,
+        maps: vec![1],
         classifier_guidance: true,
         // The rules would look up the name of a scheduler; they accept an empty object without a search.
         default_scheduler: SchedulerChoice::Object(Default::default()),

@@ -82,6 +82,9 @@ pub struct ModelCard {
     /// without prompts.
     #[serde(skip)]
     pub context_length: usize,
+    /// Whether prompts may have weights: the `prompt_syntax` `weighted`.
+    #[serde(skip)]
+    pub weighted_prompts: bool,
     /// Widths of the token embeddings of `text_encoder` and `text_encoder_2`, with `None` for a text encoder that the
     /// model does not have.
     #[serde(skip)]

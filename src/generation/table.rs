@@ -84,7 +84,7 @@ pub static NEGATIVE_PROMPT: Field = Field::new("negative_prompt", PROMPT_TEXT, "
     .only(takes_prompt, NO_PROMPT);
 pub static PROMPT_SYNTAX: Field = Field::new(
     "prompt_syntax",
-    Kind::Word(|_| vec!["plain", "weighted"]),
+    Kind::Word(|on| if on.card.weighted_prompts { vec!["plain", "weighted"] } else { vec!["plain"] }),
     "weighted: brackets in prompts weight words; plain: brackets are text.",
 )
 .default(|_| Some("plain".into()))
@@ -293,7 +293,7 @@ pub static FEATURE_CACHE: Field = Field::new(
     "Reuse features of the denoiser in its next calls: an approximation.",
 )
 .excludes(&["controls"])
-.only(|card| takes_prompt(card) && card.transformer_blocks == 0, Some("it has no U-Net with a prompt"));
+.only(|card| !card.maps.is_empty(), Some("its denoiser is no U-Net with a prompt"));
 pub static CACHE_KIND: Field = Field::new("kind", Kind::Word(|_| vec!["deepcache"]), "The method.").required(|_| true);
 pub static CACHE_INTERVAL: Field =
     Field::new("interval", Kind::Integer(|_| upto(2, 10)), "One call in this many computes the whole denoiser.")

@@ -14,6 +14,9 @@ pub struct Spec {
     pub sample_size: (usize, usize),
     /// L: tokens of a prompt, including start, end and padding.
     pub context_length: usize,
+    /// Whether padding of prompts has no effect. The hidden states of a prompt then have only its own tokens, and prompts
+    /// of different lengths may share a call.
+    pub masks_padding: bool,
     /// D: width of a token's hidden states, the sum over all encoders.
     pub context_width: usize,
     /// P: width of the vector of a whole prompt, if the U-Net takes one.

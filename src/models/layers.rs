@@ -114,14 +114,16 @@ pub(super) struct GatedLinear {
 impl GatedLinear {
     /// `w0` has the weights of the gate and `w1` those of the values, both (outputs, inputs).
     pub fn new(gate: Gate, [w0, w1]: [Weights; 2], inputs: usize, outputs: usize) -> Self {
-        let [w0, w1] = [w0, w1].map(|weights| (weights.matrix("weight", outputs, inputs), weights));
-        let zeros = |shape: &[usize]| w0.1.zeros(shape);
+        let kernels = w0.kernels();
+        let [bias, placeholder] = [&[2 * outputs][..], &[inputs, 2 * outputs]].map(|shape| w0.zeros(shape));
+        let [w0, w1] = [w0, w1].map(|weights| weights.matrix("weight", outputs, inputs));
         // Placeholders, which are not contiguous, would take memory if they were joined.
-        let joined = match w0.0.is_contiguous() && w1.0.is_contiguous() {
-            true => Tensor::cat(&[&w1.0, &w0.0], 1),
-            false => Ok(zeros(&[inputs, 2 * outputs])),
+        let geglu = match w0.is_contiguous() && w1.is_contiguous() {
+            true => {
+                Tensor::cat(&[w1, w0], 1).and_then(|matrix| Geglu::new(&matrix, &bias.contiguous()?, gate, kernels))
+            }
+            false => Geglu::new(&placeholder, &bias, gate, kernels),
         };
-        let geglu = joined.and_then(|matrix| Geglu::new(&matrix, &zeros(&[2 * outputs]), gate, w0.1.kernels()));
         Self { geglu: geglu.expect("the weights have the requested shapes") }
     }
 

@@ -28,6 +28,7 @@ pub struct T5Tokenizer {
     end: u32,
     pad: u32,
     length: usize,
+    lowercase: bool,
 }
 
 /// The ids of a prompt.
@@ -72,7 +73,12 @@ impl T5Tokenizer {
         let special = [end, pad, named("unk_token", "<unk>")].map(|token| AddedToken::from(token, true));
         tokenizer.add_special_tokens(special).map_err(|e| bad(e.to_string()))?;
         let [end, pad] = ids;
-        Ok(Self { tokenizer, end, pad, length: length.max(1) })
+        Ok(Self { tokenizer, end, pad, length: length.max(1), lowercase: false })
+    }
+
+    /// The same tokenizer, which converts prompts to lower case and trims them first.
+    pub fn lowercased(self) -> Self {
+        Self { lowercase: true, ..self }
     }
 
     /// The ids of a prompt, exactly `length` of them, at least 1; a longer prompt is truncated. `length` is
@@ -88,6 +94,10 @@ impl T5Tokenizer {
 
     /// The ids of a prompt without end and padding, not truncated.
     pub fn words(&self, prompt: &str) -> Vec<u32> {
+        // As `lower().strip()` of Python.
+        let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
+        let lower = self.lowercase.then(|| prompt.to_lowercase());
+        let prompt = lower.as_ref().map_or(prompt, |lower| lower.trim_matches(is_space));
         // Every text can be encoded, because unknown characters become `<unk>`.
         self.tokenizer.encode(prompt, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
     }

@@ -58,6 +58,8 @@ pub(super) struct Guided<'a, C> {
     steps: usize,
     /// The guidance scale, for a network that takes it as input.
     guidance_input: Option<f64>,
+    /// The most tokens of a prompt, if prompts of different lengths may share a call.
+    most_tokens: Option<u32>,
     adapters: AdapterSet,
     control_schedule: ControlSchedule,
     blend: Option<Blend>,
@@ -85,6 +87,7 @@ impl<'a, C: Compute> Guided<'a, C> {
             calls: Cell::new(0),
             steps: setup.stages.base.steps().len(),
             guidance_input,
+            most_tokens: draw.max_sequence_length.filter(|_| setup.networks.spec().masks_padding),
             adapters: setup.auxiliary.adapters.clone(),
             control_schedule: ControlSchedule::default(),
             blend: None,
@@ -167,7 +170,8 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         let channels = rows.first().map_or(c, |row| row.sample.len() / (h * w));
         let (depth, starts) = self.features.borrow_mut().next(rows.len());
         rows.iter_mut().zip(starts).for_each(|(row, start)| row.features = start);
-        let context = rows.first().map(|row| row.context.dims()).unwrap_or_default();
+        let [tokens, width] = rows.first().map(|row| row.context.dims()).unwrap_or_default();
+        let context = [self.most_tokens.map_or(tokens, |most| most as usize), width];
         let call = DenoiseCall { shape: [channels, h, w], context, depth, channels: c };
         let answers = self.compute.call(Phase::Denoising, call, rows).await;
         let answers = answers.map_err(|error| Error::Denoiser(Box::new(error)))?;

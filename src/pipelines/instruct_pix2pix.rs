@@ -1,7 +1,5 @@
 //! Recipe of InstructPix2Pix: changes a picture as an instruction says.
 
-use std::sync::Arc;
-
 use super::{
     Compute, FittedInputs, Frame, PipelineError,
     conditioning::encode_prompts,

@@ -22,7 +22,7 @@ pub struct Case {
 }
 
 /// The folders of the cases.
-pub const FOLDERS: [&str; 21] = [
+pub const FOLDERS: [&str; 23] = [
     "sd1",
     "sd2",
     "sd1-inpaint",
@@ -44,6 +44,8 @@ pub const FOLDERS: [&str; 21] = [
     "flux-schnell",
     "flux-extra",
     "flux-lora",
+    "pixart-alpha",
+    "pixart-sigma",
 ];
 
 /// The tasks that this version supports.
@@ -310,6 +312,7 @@ impl Case {
             ("classifier_scale", "class_guidance_scale"),
             ("eta", "eta"),
             ("clip_skip", "clip_skip"),
+            ("max_sequence_length", "max_sequence_length"),
             ("strength", "strength"),
             ("image_guidance_scale", "image_guidance_scale"),
             ("padding_mask_crop", "padding_mask_crop"),

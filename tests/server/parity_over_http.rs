@@ -55,6 +55,11 @@ async fn cases_give_the_golden_pictures() {
         "consistency/steps_4_batch",
         "score-sde-ve/batch_2",
         "score-sde-vp/batch_2",
+        "pixart-alpha/default",
+        "pixart-alpha/guidance_1",
+        "pixart-alpha/negative",
+        "pixart-sigma/default",
+        "pixart-sigma/euler",
     ];
     let cases: Vec<_> = case::Case::all(&root, &case::FOLDERS)
         .into_iter()

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     device::{Device, Precision},
     families::autoencoder::{Autoencoder, rows_of},
-    generation::weighted,
+    generation::{Span, weighted},
     models::{
         ClipTextModel, FluxTransformer2DModel,
         adapters::{Adapter, RowAdapters},
@@ -166,7 +166,9 @@ impl Networks for FluxNetworks {
         max_sequence_length: Option<u32>,
         learned: &LearnedTokens,
     ) -> Vec<Tokens> {
-        let plain = |prompt: &&str| weighted(prompt).into_iter().map(|span| span.text).collect::<String>();
+        // Each part between BREAKs is a list of spans.
+        let text = |spans: Vec<Span>| spans.into_iter().map(|span| span.text).collect::<String>();
+        let plain = |prompt: &&str| weighted(prompt).into_iter().map(text).collect::<Vec<String>>().join(" ");
         let prompts: Vec<String> = prompts.iter().map(plain).collect();
         let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
         vec![self.tokenize(&prompts, max_sequence_length, learned)]

@@ -35,6 +35,7 @@ pub(in crate::families) fn card(
     let base = card::base(name, extras, scheduler_config, Defaults { width, height, steps, guidance_scale })?;
     Ok(ModelCard {
         takes_prompt: true,
+        weighted_prompts: true,
         min_side_pixels: extras.min_size.unwrap_or(64).max(spec.size_multiple as u32),
         size_multiple: spec.size_multiple as u32,
         inpaint_guidance_scale: extras.guidance_scale.or(Some(inpaint_guidance_scale)),

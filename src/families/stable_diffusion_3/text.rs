@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::description::Sizes;
 use crate::{
-    generation::weighted,
+    generation::{Span, weighted},
     models::{
         ClipTokenizer, T5Tokenizer,
         prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
@@ -73,9 +73,10 @@ impl Text {
     /// reads the text without the brackets, and without weights.
     pub fn tokenize_weighted(&self, prompts: &[&str], length: usize, learned: &LearnedTokens) -> Tokens {
         let mut tokens = self.clip.tokenize_weighted(prompts, learned).into_iter().next().unwrap_or_default();
-        let spans = weighted(prompts.last().copied().unwrap_or_default());
-        let text: Vec<&str> = spans.iter().map(|span| span.text.as_str()).collect();
-        tokens.ids.push(self.third(&text.concat(), length));
+        let parts = weighted(prompts.last().copied().unwrap_or_default());
+        let text = |spans: &Vec<Span>| spans.iter().map(|span| span.text.as_str()).collect::<String>();
+        let parts: Vec<String> = parts.iter().map(text).collect();
+        tokens.ids.push(self.third(&parts.join(" "), length));
         tokens
     }
 

@@ -127,7 +127,9 @@ impl Reader<'_> {
             return;
         }
         self.fields.put_back("prompt", prompt.unwrap_or_else(|| "".into()));
-        self.fields.put_back("prompt_syntax", "weighted".into());
+        if self.card.is_none_or(|card| card.weighted_prompts) {
+            self.fields.put_back("prompt_syntax", "weighted".into());
+        }
         // In the web interface, an empty negative prompt counts as a missing one. SDXL then uses an embedding of zeros.
         if let Some(negative) = negative.filter(|negative| *negative != "") {
             self.fields.put_back("negative_prompt", negative);

@@ -82,6 +82,7 @@ impl Description {
             vae_scale_factor: vae_config.scale(),
             sample_size: legacy::sample_size(&unet_keys, sample_size.height_width()),
             context_length,
+            masks_padding: false,
             context_width: unet_config.text_width(),
             pooled_width,
             time_id_count: time_id_count(&unet_config, pooled_width)?,
