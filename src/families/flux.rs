@@ -50,6 +50,8 @@ impl Family for Flux {
         let card = ModelCard {
             sequence_lengths: Some((length, length)),
             true_guidance: true,
+            // Weights would change the states of CLIP, and the transformer takes those of T5.
+            weighted_prompts: false,
             no_guidance_scale: is_distilled,
             transformer_blocks: sizes.transformer.num_layers + sizes.transformer.num_single_layers,
             ..card(name, &extras, &spec, (guidance, true), scheduler_config)?

@@ -10,7 +10,6 @@ use super::{
 use crate::{
     device::{Device, Precision},
     families::autoencoder::{Autoencoder, rows_of},
-    generation::{Span, weighted},
     models::{
         ClipTextModel, FluxTransformer2DModel,
         adapters::{Adapter, RowAdapters},
@@ -156,22 +155,6 @@ impl Networks for FluxNetworks {
     fn tokenize(&self, prompts: &[&str], max_sequence_length: Option<u32>, _learned: &LearnedTokens) -> Tokens {
         let length = max_sequence_length.map_or(self.sizes.sequence_length(), |length| length as usize);
         self.text.tokenize(prompts, length)
-    }
-
-    /// The encoders read the text without brackets, and without weights: a weight changes the states of CLIP's tokens,
-    /// which FLUX.1 does not use.
-    fn tokenize_weighted(
-        &self,
-        prompts: &[&str],
-        max_sequence_length: Option<u32>,
-        learned: &LearnedTokens,
-    ) -> Vec<Tokens> {
-        // Each part between BREAKs is a list of spans.
-        let text = |spans: Vec<Span>| spans.into_iter().map(|span| span.text).collect::<String>();
-        let plain = |prompt: &&str| weighted(prompt).into_iter().map(text).collect::<Vec<String>>().join(" ");
-        let prompts: Vec<String> = prompts.iter().map(plain).collect();
-        let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
-        vec![self.tokenize(&prompts, max_sequence_length, learned)]
     }
 
     async fn encode_text(&self, prompts: &[Tokens], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
