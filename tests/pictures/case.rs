@@ -22,7 +22,7 @@ pub struct Case {
 }
 
 /// The folders of the cases.
-pub const FOLDERS: [&str; 19] = [
+pub const FOLDERS: [&str; 23] = [
     "sd1",
     "sd2",
     "sd1-inpaint",
@@ -40,6 +40,10 @@ pub const FOLDERS: [&str; 19] = [
     "dit",
     "classifier-guidance",
     "score-sde-ve",
+    "flux-dev",
+    "flux-schnell",
+    "flux-extra",
+    "flux-lora",
     "pixart-alpha",
     "pixart-sigma",
 ];
@@ -194,6 +198,9 @@ impl Case {
         if set(&self.json["vae"]) && self.json["vae"] != json!({"_class_name": "AutoencoderTiny", "path": TINY}) {
             return Some("another autoencoder".to_owned());
         }
+        if self.json["pipeline"] == "sd3" {
+            return Some("Stable Diffusion 3".to_owned());
+        }
         if let Some(class) = scheduler["_class_name"].as_str().filter(|class| !CLASSES.contains(class)) {
             return Some(class.to_owned());
         }
@@ -297,6 +304,8 @@ impl Case {
             ("timesteps", "timesteps"),
             ("guidance_scale", "guidance_scale"),
             ("guidance_rescale", "guidance_rescale"),
+            ("true_cfg_scale", "true_guidance_scale"),
+            ("max_sequence_length", "max_sequence_length"),
             ("num_images_per_prompt", "n"),
             ("batch_size", "n"),
             ("class_labels", "class_label"),
@@ -323,6 +332,10 @@ impl Case {
             if let Some(value) = params.get(theirs) {
                 request.insert(ours.to_owned(), value.clone());
             }
+        }
+        // FLUX.1 schnell does not take the guidance scale; the cases set it to 0.
+        if stage["pipeline"] == "flux-schnell" {
+            request.remove("guidance_scale");
         }
         if let (Some(classes), None) = (params["class_labels"].as_array(), params.get("batch_size")) {
             request.insert("n".to_owned(), classes.len().into());

@@ -106,7 +106,11 @@ impl Configurations {
 fn check_parts(index: &ModelIndex) -> Result<(), LoadError> {
     for (key, value) in index.keys.iter().filter(|(key, _)| !key.starts_with('_')) {
         let Some((_, classes)) = PARTS.iter().find(|(part, _)| part == key) else {
-            return Err(LoadError::UnknownKey { path: ModelIndex::PATH.into(), key: key.clone(), value: value.clone() });
+            return Err(LoadError::UnknownKey {
+                path: ModelIndex::PATH.into(),
+                key: key.clone(),
+                value: value.clone(),
+            });
         };
         let may_lack = ["text_encoder_3", "tokenizer_3"].contains(&key.as_str());
         let fits = index.part(key).map_or(may_lack, |class| classes.contains(&class));
