@@ -11,6 +11,7 @@ mod ddpm;
 mod dit;
 mod extras;
 mod family;
+mod flux;
 mod ldm_uncond;
 mod pixart;
 mod plain_unet;
@@ -31,6 +32,7 @@ use classifier_guidance::ClassifierGuidance;
 use consistency::Consistency;
 use ddpm::Ddpm;
 use dit::Dit;
+use flux::Flux;
 use ldm_uncond::LdmUncond;
 use pixart::Pixart;
 use score_sde_ve::ScoreSdeVe;
@@ -72,6 +74,7 @@ families![
     StableDiffusionXl,
     StableDiffusionXlRefiner,
     StableDiffusion3,
+    Flux,
     Ddpm,
     LdmUncond,
     Consistency,

@@ -353,6 +353,7 @@ fn draw() -> Draw {
         steps: 20,
         levels: None,
         guidance_scale: 7.5,
+        true_guidance_scale: None,
         guidance_rescale: 0.25,
         guidance_interval: GuidanceInterval::WHOLE,
         skip_layer_guidance: None,

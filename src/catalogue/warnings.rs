@@ -6,7 +6,10 @@ use std::sync::Arc;
 use super::Catalogue;
 use crate::{
     generation::{Draw, Job, ModelCard, PromptSyntax, Warning, Work},
-    models::{prompt_tokenizers::{PromptText, PromptTokenizers}, word_tags::WordTag},
+    models::{
+        prompt_tokenizers::{PromptText, PromptTokenizers},
+        word_tags::WordTag,
+    },
 };
 
 /// Maximum number of models whose tokenizers are in memory. A tokenizer with a large vocabulary takes some 20 MB.
@@ -105,7 +108,7 @@ impl Catalogue {
 /// The texts that the model reads. Without guidance it reads no negative prompt.
 fn texts<'a>(draw: &'a Draw, card: &ModelCard) -> Vec<Text<'a>> {
     let further = &draw.further_prompts;
-    let is_guided = draw.guidance_scale > 1.0 && !card.guidance_embedding;
+    let is_guided = draw.prompt_guidance(card.guidance_embedding) > 1.0;
     let negative = draw.negative_prompt.as_deref().filter(|_| is_guided);
     let (prompt_2, prompt_3) = (further.prompt_2.as_deref(), further.prompt_3.as_deref());
     let negative_2 = further.negative_prompt_2.as_deref().filter(|_| is_guided);

@@ -51,10 +51,7 @@ impl Autoencoder {
     ///
     /// # Errors
     /// Those of [`Autoencoder::load`].
-    pub fn check(
-        folder: &ModelFolder,
-        config: &AutoencoderKlConfig,
-    ) -> std::result::Result<Option<String>, LoadError> {
+    pub fn check(folder: &ModelFolder, config: &AutoencoderKlConfig) -> std::result::Result<Option<String>, LoadError> {
         let weights = Weights::open(folder, PART, WEIGHTS, &Device::host(), current_name)?;
         let note = weights.note();
         weights.check(|w| drop(AutoencoderKl::new(config, w)))?;

@@ -18,9 +18,7 @@ use crate::{
     diffusion::SchedulerConfig,
     generation::{Decoder, Job, ModelCard, Task, Work},
     models::{demand::Demand, latent_diffusion::Part},
-    pipelines::{
-        Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, class_guided,
-    },
+    pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, class_guided},
     weights::{LoadError, ModelFolder},
 };
 use networks::{DiTNetworks, Sizes};

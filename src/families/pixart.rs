@@ -18,9 +18,7 @@ use crate::{
         demand::Demand,
         prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
     },
-    pipelines::{
-        Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, text_guided,
-    },
+    pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, text_guided},
     weights::{LoadError, ModelFolder},
 };
 use networks::PixArtNetworks;

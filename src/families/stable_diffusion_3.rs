@@ -53,6 +53,7 @@ impl Family for StableDiffusion3 {
             // Without T5, zeros take the place of its states.
             sequence_lengths: Some(SEQUENCE_LENGTHS),
             skippable_layers: sizes.transformer.num_layers as u32,
+            transformer_blocks: sizes.transformer.num_layers,
             max_side_pixels: Some((sizes.transformer.pos_embed_max_size * spec.size_multiple) as u32),
             ..card(name, &extras, &spec, (GUIDANCE, true), scheduler_config)?
         };
@@ -60,7 +61,8 @@ impl Family for StableDiffusion3 {
         notes.append(&mut configurations.notes);
         notes.extend(Sd3Networks::check(folder, sizes)?);
         // In the precisions of `Sd3Networks::load`.
-        let is_float32 = |(part, _): &(&str, &str)| *part == "vae" && sizes.vae_precision(Precision::F16) == Precision::F32;
+        let is_float32 =
+            |(part, _): &(&str, &str)| *part == "vae" && sizes.vae_precision(Precision::F16) == Precision::F32;
         let (float32, adaptable): (Vec<_>, Vec<_>) = sizes.parts().into_iter().partition(is_float32);
         let size = ModelSize { adaptable: size(folder, &adaptable)?, float32: size(folder, &float32)? };
         Ok(Description { card, size, notes, outline: Box::new(configurations.sizes) })

@@ -62,6 +62,16 @@ pub struct ModelCard {
     /// Whether the guidance scale is an input of the network, which then needs no row for a negative prompt.
     #[serde(skip)]
     pub guidance_embedding: bool,
+    /// Whether guidance by the negative prompt has a scale of its own, `true_guidance_scale`.
+    #[serde(skip)]
+    pub true_guidance: bool,
+    /// Whether the model takes no `guidance_scale`.
+    #[serde(skip)]
+    pub no_guidance_scale: bool,
+    /// The number of blocks of a denoiser that is a transformer; 0 for a U-Net. Features of a transformer cannot be
+    /// cached.
+    #[serde(skip)]
+    pub transformer_blocks: usize,
     /// How a model of flow matching chooses its noise levels; `None` for models whose scheduler alone chooses them.
     #[serde(skip)]
     pub flow: Option<FlowLevels>,

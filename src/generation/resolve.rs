@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, FurtherPrompts, Job, Levels, Limits, LoraUse, MAX_CHUNKS,
-    MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice, SkipLayerGuidance, Source, Webhook,
-    Work,
+    ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, FurtherPrompts, Job, Levels, Limits, LoraUse,
+    MAX_CHUNKS, MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice, SkipLayerGuidance,
+    Source, Webhook, Work,
     any_model::{self, AnyModel},
     class_label,
     field::{Bounds, Kind},
@@ -169,6 +169,7 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
         steps,
         levels,
         guidance_scale: fields.get(&table::GUIDANCE_SCALE, on).unwrap_or_else(|| card.guidance_scale(has_mask)),
+        true_guidance_scale: card.true_guidance.then(|| fields.get_or_default(&table::TRUE_GUIDANCE_SCALE, on)),
         guidance_rescale: fields.get_or_default(&table::GUIDANCE_RESCALE, on),
         guidance_interval: fields.get_or_default(&table::GUIDANCE_INTERVAL, on),
         skip_layer_guidance,

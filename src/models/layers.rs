@@ -119,8 +119,9 @@ impl GatedLinear {
         let [w0, w1] = [w0, w1].map(|weights| weights.matrix("weight", outputs, inputs));
         // Placeholders, which are not contiguous, would take memory if they were joined.
         let geglu = match w0.is_contiguous() && w1.is_contiguous() {
-            true => Tensor::cat(&[w1, w0], 1)
-                .and_then(|matrix| Geglu::new(&matrix, &bias.contiguous()?, gate, kernels)),
+            true => {
+                Tensor::cat(&[w1, w0], 1).and_then(|matrix| Geglu::new(&matrix, &bias.contiguous()?, gate, kernels))
+            }
             false => Geglu::new(&placeholder, &bias, gate, kernels),
         };
         Self { geglu: geglu.expect("the weights have the requested shapes") }

@@ -48,8 +48,7 @@ impl PixArtTransformer2DModel {
     pub fn new(config: &PixArtTransformer2DConfig, weights: &Weights) -> Self {
         let (width, patch, outputs) = (config.width(), config.patch_size, config.outputs());
         let blocks = weights.pp("transformer_blocks");
-        let positions =
-            Positions { width, base: config.sample_size / patch, scale: config.interpolation_scale() };
+        let positions = Positions { width, base: config.sample_size / patch, scale: config.interpolation_scale() };
         Self {
             proj: conv2d(&weights.pp("pos_embed.proj"), config.in_channels, width, patch, patch, 0),
             positions,

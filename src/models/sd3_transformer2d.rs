@@ -64,7 +64,12 @@ impl Sd3Transformer2DModel {
         Self {
             pos_embed: PatchEmbed::new(&weights.pp("pos_embed"), config),
             timestep_embedder: TimestepEmbedding::new(&embed.pp("timestep_embedder"), TIME_WIDTH, None, width),
-            text_embedder: TimestepEmbedding::new(&embed.pp("text_embedder"), config.pooled_projection_dim, None, width),
+            text_embedder: TimestepEmbedding::new(
+                &embed.pp("text_embedder"),
+                config.pooled_projection_dim,
+                None,
+                width,
+            ),
             context_embedder: Linear::new(&weights.pp("context_embedder"), config.joint_attention_dim, width),
             transformer_blocks: (0..config.num_layers).into_par_iter().map(block).collect(),
             norm_out: Linear::new(&weights.pp("norm_out.linear"), width, 2 * width),

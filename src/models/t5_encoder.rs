@@ -46,11 +46,7 @@ impl T5EncoderModel {
             shared,
             relative_attention_bias: Positions::new(&blocks.pp("0.layer.0.SelfAttention"), config)?,
             block: (0..config.num_layers).into_par_iter().map(|i| Block::new(&blocks.pp(i), config)).collect(),
-            final_layer_norm: RmsNorm::new(
-                &encoder.pp("final_layer_norm"),
-                config.d_model,
-                config.layer_norm_epsilon,
-            ),
+            final_layer_norm: RmsNorm::new(&encoder.pp("final_layer_norm"), config.d_model, config.layer_norm_epsilon),
         })
     }
 

@@ -47,7 +47,7 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
 /// guidance is the prediction for the prompt alone, and diffusers treats smaller scales like 1. A network that takes
 /// the guidance scale as input needs no second row.
 fn is_guided(setup: &Setup<'_, impl Compute>) -> bool {
-    setup.draw.guidance_scale > 1.0 && !setup.networks.spec().guidance_embedding
+    setup.draw.prompt_guidance(setup.networks.spec().guidance_embedding) > 1.0
 }
 
 /// Tokenizes a prompt into chunks: exactly one with plain syntax, one or more with weighted syntax.
@@ -90,7 +90,8 @@ pub(super) fn classifier_free(
     setup: &Setup<'_, impl Compute>,
     extra_channels: Vec<Vec<f32>>,
 ) -> (Vec<Branch>, Guidance) {
-    let Draw { micro_conditioning, guidance_scale, guidance_rescale, skip_layer_guidance, .. } = setup.draw;
+    let Draw { micro_conditioning, guidance_rescale, skip_layer_guidance, .. } = setup.draw;
+    let scale = setup.draw.prompt_guidance(setup.networks.spec().guidance_embedding);
     let told = |negative: bool| time_ids(micro_conditioning.as_ref(), setup.networks.spec().time_id_count, negative);
     let positive = Branch {
         text: text.positive,
@@ -114,7 +115,7 @@ pub(super) fn classifier_free(
             let without_layers = skip_layer_guidance
                 .as_ref()
                 .map(|of_layers| Branch { skipped: of_layers.layers.as_slice().into(), ..positive.clone() });
-            let guidance = Guidance::ClassifierFree { scale: *guidance_scale, rescale: *guidance_rescale };
+            let guidance = Guidance::ClassifierFree { scale, rescale: *guidance_rescale };
             ([negative, positive].into_iter().chain(without_layers).collect(), guidance)
         }
     }

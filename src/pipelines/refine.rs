@@ -61,7 +61,8 @@ fn refined(draw: &Draw, refiner: &Refiner) -> Draw {
         ..micro
     });
     // The refiner's negative prompt applies to all of its encoders.
-    let negative_prompt_2 = draw.further_prompts.negative_prompt_2.clone().filter(|_| refiner.negative_prompt.is_none());
+    let negative_prompt_2 =
+        draw.further_prompts.negative_prompt_2.clone().filter(|_| refiner.negative_prompt.is_none());
     let further_prompts = FurtherPrompts { negative_prompt_2, ..draw.further_prompts.clone() };
     Draw { negative_prompt, further_prompts, micro_conditioning, clip_skip: 0, ..draw.clone() }
 }

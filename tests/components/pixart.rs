@@ -20,8 +20,7 @@ use crate::{
 };
 
 /// The cases whose first call is compared. The pictures of the last one are not square.
-const CASES: [[&str; 2]; 3] =
-    [["pixart-alpha", "default"], ["pixart-sigma", "default"], ["pixart-alpha", "negative"]];
+const CASES: [[&str; 2]; 3] = [["pixart-alpha", "default"], ["pixart-sigma", "default"], ["pixart-alpha", "negative"]];
 
 fn cases() -> Vec<[&'static str; 2]> {
     let is_there = |[pipeline, _]: &[&str; 2]| parity().join("pipelines").join(pipeline).is_dir();

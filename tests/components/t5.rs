@@ -91,7 +91,8 @@ fn prompts_with_a_mask_equal_diffusers() {
         let states = encoded(&model, &ids, true);
         for (i, (states_of, mask_of)) in [("0", "1"), ("2", "3")].into_iter().enumerate() {
             let mask = golden[&format!("encode_prompt.{mask_of}")].to_dtype(DType::I64).unwrap();
-            let tokens = mask.flatten_all().unwrap().to_vec1::<i64>().unwrap().iter().filter(|seen| **seen == 1).count();
+            let tokens =
+                mask.flatten_all().unwrap().to_vec1::<i64>().unwrap().iter().filter(|seen| **seen == 1).count();
             assert_eq!(ids[i].tokens, tokens, "{name} {i}");
             let of = |x: &Tensor, row| x.get(row).unwrap().narrow(0, 0, tokens).unwrap();
             assert_close(&of(&states, i), &of(&golden[&format!("encode_prompt.{states_of}")], 0), name);
@@ -132,7 +133,9 @@ fn both_files_of_a_tokenizer_give_the_same_ids() {
     for file in walk(&parity().join("cases")).into_iter().filter(|file| file.ends_with("request.json")) {
         texts.extend(strings(&serde_json::from_slice(&fs::read(file).unwrap()).unwrap()));
     }
-    texts.extend(["<extra_id_3> a</s>b", " two  spaces ", "\u{fb01}ne ① ﬀ\u{a0}x\u{200b}y\tz", "a\n b"].map(str::to_owned));
+    texts.extend(
+        ["<extra_id_3> a</s>b", " two  spaces ", "\u{fb01}ne ① ﬀ\u{a0}x\u{200b}y\tz", "a\n b"].map(str::to_owned),
+    );
     for text in &texts {
         assert_eq!(of_json.words(text), of_pieces.words(text), "{text:?}");
     }

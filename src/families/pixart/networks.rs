@@ -168,11 +168,7 @@ impl Networks for PixArtNetworks {
         self.predict(shape, rows).await.map_err(NetworkError::of("transformer"))
     }
 
-    async fn encode(
-        &self,
-        shape: [usize; 2],
-        rows: &[Vec<f32>],
-    ) -> std::result::Result<Vec<Posterior>, NetworkError> {
+    async fn encode(&self, shape: [usize; 2], rows: &[Vec<f32>]) -> std::result::Result<Vec<Posterior>, NetworkError> {
         self.vae.encode(shape, rows).await
     }
 

@@ -29,7 +29,8 @@ pub struct Sizes {
 impl Sizes {
     /// Reads the configurations. Fails if the networks do not fit together.
     pub fn read(folder: &ModelFolder) -> Result<Sizes, LoadError> {
-        let [text_encoder, transformer, vae] = ["text_encoder", "transformer", "vae"].map(|p| format!("{p}/config.json"));
+        let [text_encoder, transformer, vae] =
+            ["text_encoder", "transformer", "vae"].map(|p| format!("{p}/config.json"));
         let sizes = Sizes {
             text_encoder: T5Config::read(&text_encoder, &folder.json(&text_encoder)?)?,
             transformer: PixArtTransformer2DConfig::read(&transformer, &folder.json(&transformer)?)?,
@@ -42,9 +43,8 @@ impl Sizes {
         let (channels, latents) = (sizes.transformer.in_channels, sizes.vae.latent_channels);
         let outputs = sizes.transformer.outputs();
         let (width, states) = (sizes.transformer.caption_channels, sizes.text_encoder.d_model);
-        let bad = |key: &str, reason: String| {
-            Err(LoadError::BadKey { path: transformer.clone(), key: key.into(), reason })
-        };
+        let bad =
+            |key: &str, reason: String| Err(LoadError::BadKey { path: transformer.clone(), key: key.into(), reason });
         if channels != latents {
             return bad("in_channels", format!("must be {latents}, the latent_channels of the vae, not {channels}"));
         }

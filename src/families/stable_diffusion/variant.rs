@@ -3,11 +3,13 @@
 use super::card::{self, Guidance};
 use crate::{
     device::Device,
-    families::{CardError, Description, Family, ModelIndex, ModelSize, Recipe, card::size, extras::{Extras, latent_rgb}},
-    models::{StableDiffusion, latent_diffusion::Spec, prompt_tokenizers::PromptTokenizers},
-    pipelines::{
-        Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, text_guided,
+    families::{
+        CardError, Description, Family, ModelIndex, ModelSize, Recipe,
+        card::size,
+        extras::{Extras, latent_rgb},
     },
+    models::{StableDiffusion, latent_diffusion::Spec, prompt_tokenizers::PromptTokenizers},
+    pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, text_guided},
     weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 

@@ -7,6 +7,7 @@ use crate::{
     device::Precision,
     diffusion::SchedulerConfig,
     families::ModelIndex,
+    generation::FlowLevels,
     models::{
         autoencoder_kl::AutoencoderKlConfig,
         clip_text::ClipTextConfig,
@@ -105,7 +106,11 @@ impl Configurations {
 fn check_parts(index: &ModelIndex) -> Result<(), LoadError> {
     for (key, value) in index.keys.iter().filter(|(key, _)| !key.starts_with('_')) {
         let Some((_, classes)) = PARTS.iter().find(|(part, _)| part == key) else {
-            return Err(LoadError::UnknownKey { path: ModelIndex::PATH.into(), key: key.clone(), value: value.clone() });
+            return Err(LoadError::UnknownKey {
+                path: ModelIndex::PATH.into(),
+                key: key.clone(),
+                value: value.clone(),
+            });
         };
         let may_lack = ["text_encoder_3", "tokenizer_3"].contains(&key.as_str());
         let fits = index.part(key).map_or(may_lack, |class| classes.contains(&class));
@@ -154,6 +159,7 @@ impl Sizes {
             text_layers: self.clip.iter().map(|text| text.num_hidden_layers).min().unwrap_or(0),
             size_multiple: scale * self.transformer.patch_size,
             input: Input::Latents,
+            flow: Some(FlowLevels { token_side: (scale * self.transformer.patch_size) as u32, is_linear: false }),
             ..Spec::default()
         }
     }

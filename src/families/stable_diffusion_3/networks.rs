@@ -116,9 +116,8 @@ fn text(
     Tokenizers { clip, t5 }: Tokenizers,
     device: &Device,
 ) -> Result<Text, LoadError> {
-    let model = |i: usize| {
-        network(folder, (CLIP[i], TEXT_WEIGHTS), device, |w| Ok(ClipTextModel::new(&sizes.clip[i], w)))
-    };
+    let model =
+        |i: usize| network(folder, (CLIP[i], TEXT_WEIGHTS), device, |w| Ok(ClipTextModel::new(&sizes.clip[i], w)));
     let encoders = clip.into_iter().enumerate().map(|(i, tokenizer)| Ok((tokenizer, model(i)?)));
     let clip = TextEncoders::joined(encoders.collect::<Result<Vec<_>, LoadError>>()?);
     let t5 = match (t5, &sizes.t5) {

@@ -91,7 +91,8 @@ impl Sd3Transformer2DConfig {
         divides(path, "patch_size", config.patch_size, config.sample_size)?;
         let bad = |key: &str, reason: String| Err(LoadError::BadKey { path: path.into(), key: key.into(), reason });
         if config.caption_projection_dim != config.width() {
-            let reason = format!("must be {}, the width of a token, not {}", config.width(), config.caption_projection_dim);
+            let reason =
+                format!("must be {}, the width of a token, not {}", config.width(), config.caption_projection_dim);
             return bad("caption_projection_dim", reason);
         }
         if let Some(layer) = config.dual_attention_layers.iter().find(|layer| **layer >= config.num_layers) {
