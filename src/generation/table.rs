@@ -9,11 +9,7 @@ use serde_json::{Value, json};
 pub use delivery::*;
 
 use super::{
-<<<<<<< ours
-    ControlUse, Decoder, Encoding, Format, LoraUse, ModelCard, Task, Webhook, WebhookEvent,
-=======
-    ControlUse, Decoder, LoraUse, ModelCard, Source, Task,
->>>>>>> theirs
+    ControlUse, Decoder, LoraUse, ModelCard, Task,
     field::{Bounds, Field, Integers, Kind, Numbers},
 };
 
