@@ -167,7 +167,7 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
     let pipelines: Vec<&str> = pipelines.into_iter().collect();
     let models = case::models(&root, &pipelines);
     let control_nets = ControlNets::open(&root.join("controlnets")).unwrap();
-    let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
+    let catalogue = Catalogue::open(models.path(), pipelines[0]).unwrap();
     let embeddings = case::embeddings(&root);
     let loras = case::loras(&[&root, &more]);
     let adapters = Adapters::open(loras.path(), embeddings.path()).unwrap();
