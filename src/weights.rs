@@ -12,6 +12,7 @@ mod file;
 pub mod fingerprint;
 mod folder;
 mod header;
+mod joint_blocks;
 mod json;
 mod ldm;
 pub mod lora;

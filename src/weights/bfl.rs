@@ -156,15 +156,15 @@ fn slice(module: &str, parts: Range<usize>, of: usize) -> Slice {
     Slice { module: module.to_owned(), parts, of, is_swapped: false }
 }
 
-fn whole(module: &str) -> Vec<Slice> {
+pub(super) fn whole(module: &str) -> Vec<Slice> {
     vec![slice(module, 0..1, 1)]
 }
 
-fn thirds(modules: [&str; 3]) -> Vec<Slice> {
+pub(super) fn thirds(modules: [&str; 3]) -> Vec<Slice> {
     (0..3).map(|i| slice(modules[i], i..i + 1, 3)).collect()
 }
 
-fn within(block: &str, slices: Vec<Slice>) -> Vec<Slice> {
+pub(super) fn within(block: &str, slices: Vec<Slice>) -> Vec<Slice> {
     slices.into_iter().map(|slice| Slice { module: format!("{block}{}", slice.module), ..slice }).collect()
 }
 
