@@ -12,6 +12,7 @@ mod file;
 pub mod fingerprint;
 mod folder;
 mod header;
+mod joint_blocks;
 mod json;
 mod ldm;
 pub mod lora;
@@ -20,6 +21,7 @@ mod single_file;
 mod size;
 mod tensors;
 pub mod textual_inversion;
+mod transformer_file;
 
 pub use error::{LoadError, TensorMismatch};
 pub use file::{FileContent, Stamp, unreadable};

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | kohya's trainer | `lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight`, `.lora_up.weight`, `.alpha` |
 //! | kohya's trainer for SDXL | `lora_unet_input_blocks_4_1_proj_in.…`, `lora_te1_text_model_encoder_…`, `lora_te2_…` |
-//! | kohya's trainer for FLUX.1 | `lora_unet_double_blocks_0_img_attn_qkv.…`: one product for several layers |
+//! | kohya's trainer for FLUX.1 | `lora_unet_double_blocks_0_img_attn_qkv.…`, one product for several layers |
+//! | kohya's trainer for SD3 | `lora_unet_joint_blocks_0_x_block_attn_qkv.…` |
 //! | trainers that use the original names | `diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight`, `.lora_B.weight` |
 //! | PEFT and diffusers | `unet.down_blocks.0.….to_q.lora_A.weight`, `.lora_B.weight` |
 //! | earlier versions of diffusers | `….to_q.lora.down.weight`, `….processor.to_q_lora.up.weight` |

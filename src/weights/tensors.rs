@@ -123,9 +123,9 @@ impl Weights {
             let broken = |reason: String| LoadError::Safetensors { path: path.clone(), reason };
             let file = folder.file(&path)?;
             let tensors = Header::read(&path, &file)?.tensors;
-            let is_original = bfl::is_original(tensors.keys());
+            let original = bfl::prefix(tensors.keys());
             for (name, info) in tensors {
-                let parts = if is_original { bfl::tensor_parts(&name, &info) } else { None };
+                let parts = original.and_then(|prefix| bfl::tensor_parts(prefix, &name, &info));
                 let parts = parts.unwrap_or_else(|| {
                     let (name, shape) = rename(&name, &info.shape);
                     vec![TensorPart { name, shape, bytes: info.bytes.clone(), is_swapped: false }]

@@ -27,7 +27,8 @@ use crate::{
 
 /// The pipelines of the fixtures. The compact part has none of them.
 fn pipelines() -> Vec<&'static str> {
-    let found: Vec<&str> = ["sd3", "sd35"].into_iter().filter(|name| parity().join("pipelines").join(name).exists()).collect();
+    let found: Vec<&str> =
+        ["sd3", "sd35"].into_iter().filter(|name| parity().join("pipelines").join(name).exists()).collect();
     if found.is_empty() {
         assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no sd3");
         println!("skipped: LATENTD_PARITY_DIR does not name the complete fixtures");
@@ -86,7 +87,11 @@ fn the_clip_encoders_and_the_autoencoder_of_sd3_equal_diffusers() {
             let rows: Vec<TextRow<'_>> = ids.iter().map(|ids| TextRow { ids, learned: &[] }).collect();
             let (hidden, pooled) = model.forward_pooled(&rows, 0, RowAdapters::NONE).to_end().unwrap();
             assert_close(&hidden, &golden[&format!("{part}.hidden_states.-2")], &format!("{pipeline} {part}"));
-            assert_close(&pooled.unwrap(), &golden[&format!("{part}.text_embeds")], &format!("{pipeline} {part} vector"));
+            assert_close(
+                &pooled.unwrap(),
+                &golden[&format!("{part}.text_embeds")],
+                &format!("{pipeline} {part} vector"),
+            );
         }
         let vae = vae(pipeline);
         let moments = vae.encode(&golden["vae.image"]).to_end().unwrap();
@@ -124,7 +129,8 @@ fn rows_of_sd3_do_not_depend_on_other_rows() {
 #[test]
 fn the_requested_tensors_are_those_of_published_sd3_models() {
     let names = ["sd3-medium--transformer", "sd35-medium--transformer", "sd35-large--transformer"];
-    let further = ["sd3-medium--text_encoder", "sd3-medium--text_encoder_2", "sd3-medium--text_encoder_3", "sd3-medium--vae"];
+    let further =
+        ["sd3-medium--text_encoder", "sd3-medium--text_encoder_2", "sd3-medium--text_encoder_3", "sd3-medium--vae"];
     for name in names.into_iter().chain(further) {
         if !parity().join(format!("manifests/{name}.json.gz")).exists() {
             assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no {name}");
@@ -162,7 +168,12 @@ fn folders_of_sd3_that_do_not_fit_are_refused_by_name() {
         assert_eq!(refused("model_index.json", "_diffusers_version", json!("9")), None);
         for (file, key, value, named) in [
             ("model_index.json", "unet", json!(["diffusers", "UNet2DConditionModel"]), "unet"),
-            ("model_index.json", "transformer", json!(["diffusers", "FluxTransformer2DModel"]), "SD3Transformer2DModel"),
+            (
+                "model_index.json",
+                "transformer",
+                json!(["diffusers", "FluxTransformer2DModel"]),
+                "SD3Transformer2DModel",
+            ),
             ("transformer/config.json", "qk_norm", json!("layer_norm"), "qk_norm"),
             ("transformer/config.json", "pooled_projection_dim", json!(64), "pooled_projection_dim"),
             ("transformer/config.json", "caption_projection_dim", json!(64), "caption_projection_dim"),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::weights::{bfl, ldm};
+use crate::weights::{bfl, joint_blocks, ldm};
 
 /// A module that a tensor of a LoRA file belongs to.
 #[derive(Clone, Debug)]
@@ -66,7 +66,8 @@ impl Modules {
             let (site, _) = self.shapes.get_key_value(&format!("{component}.{}", slice.module))?;
             Some(Target { site, slice: Some(slice) })
         };
-        bfl::slices(module)?.into_iter().map(target).collect()
+        let slices = bfl::slices(module).or_else(|| joint_blocks::slices(module))?;
+        slices.into_iter().map(target).collect()
     }
 
     /// The site of a flattened module name in a component. The name is that of diffusers or that of the U-Net's
