@@ -11,6 +11,7 @@ mod ddpm;
 mod dit;
 mod extras;
 mod family;
+mod flux;
 mod flux2_klein;
 mod latent_plan;
 mod ldm_uncond;
@@ -34,6 +35,7 @@ use classifier_guidance::ClassifierGuidance;
 use consistency::Consistency;
 use ddpm::Ddpm;
 use dit::Dit;
+use flux::Flux;
 use flux2_klein::Flux2Klein;
 use ldm_uncond::LdmUncond;
 use pixart::Pixart;
@@ -77,6 +79,7 @@ families![
     StableDiffusionXl,
     StableDiffusionXlRefiner,
     StableDiffusion3,
+    Flux,
     Ddpm,
     LdmUncond,
     Consistency,

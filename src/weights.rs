@@ -4,6 +4,7 @@
 //! load ends with [`Weights::finish`], which fails unless every tensor of the files was requested and every requested
 //! tensor was found.
 
+mod bfl;
 mod build_report;
 mod clip_vocabulary;
 mod error;
@@ -11,6 +12,7 @@ mod file;
 pub mod fingerprint;
 mod folder;
 mod header;
+mod joint_blocks;
 mod json;
 mod ldm;
 pub mod lora;
@@ -19,6 +21,7 @@ mod single_file;
 mod size;
 mod tensors;
 pub mod textual_inversion;
+mod transformer_file;
 
 pub use error::{LoadError, TensorMismatch};
 pub use file::{FileContent, Stamp, unreadable};

@@ -21,6 +21,8 @@ mod prompts;
 mod qwen;
 #[path = "components/roots.rs"]
 mod roots;
+#[path = "components/sd3.rs"]
+mod sd3;
 #[path = "components/t5.rs"]
 mod t5;
 

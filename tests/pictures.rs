@@ -1,10 +1,13 @@
 //! Compares pictures with those of diffusers: every case of [`FOLDERS`] and of `tests/fixtures/more` whose features
 //! exist, within the tolerance of the fixtures. `LATENTD_PARITY_DIR` names the complete set of fixtures; without it,
-//! the compact part in `tests/fixtures/parity` is used. `LATENTD_PARITY_SHARD=2/5` runs the second of five parts. With
-//! `--nocapture`, each case is printed when it ends.
+//! the compact part in `tests/fixtures/parity` is used. `LATENTD_PARITY_SHARD=2/5` runs the second of five parts, and
+//! `LATENTD_PARITY_ONLY=flux-dev,lora/two` only the cases whose names begin so. With `--nocapture`, each case is printed
+//! when it ends.
 
 #[path = "pictures/case.rs"]
 mod case;
+#[path = "pictures/shared_batches.rs"]
+mod shared_batches;
 #[path = "pictures/swaps.rs"]
 mod swaps;
 
@@ -24,7 +27,7 @@ use latentd::{
     imaging::{RgbImage, decode},
     kernels::{Kernels, Rows, winograd},
     metrics::Metrics,
-    pipelines::{Frame, Inputs},
+    pipelines::{Frame, Inputs, Prepared},
     service::CatalogueRules,
 };
 
@@ -156,6 +159,9 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
     let more = case::more();
     let cases = Case::all(&root, &FOLDERS).into_iter().chain(Case::of_more());
     let (mut ready, waiting): (Vec<Case>, Vec<Case>) = cases.partition(|case| case.waits_for().is_none());
+    if let Ok(only) = std::env::var("LATENTD_PARITY_ONLY") {
+        ready.retain(|case| only.split(',').any(|start| case.name.starts_with(start)));
+    }
     if let Some(of_each) = of_each {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         ready.retain(|case| {
@@ -175,7 +181,7 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
     let pipelines: Vec<&str> = pipelines.into_iter().collect();
     let models = case::models(&root, &pipelines);
     let control_nets = ControlNets::open(&root.join("controlnets")).unwrap();
-    let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
+    let catalogue = Catalogue::open(models.path(), pipelines[0]).unwrap();
     let embeddings = case::embeddings(&root);
     let loras = case::loras(&[&root, &more]);
     let adapters = Adapters::open(loras.path(), embeddings.path()).unwrap();
@@ -268,6 +274,11 @@ fn start(
     let refiner = draw.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose();
     let refiner = refiner.map_err(|error| error.to_string())?;
     let prepared = catalogue.prepare(job, inputs, model, refiner).map_err(|error| error.to_string())?;
+    Ok((draw, submitted(prepared, engine)?))
+}
+
+/// Starts a prepared generation in the engine.
+fn submitted(prepared: Prepared, engine: &engine::Engine) -> Result<Outcome, String> {
     let (sender, receiver) = mpsc::channel();
     let run = Run {
         prepared,
@@ -277,7 +288,7 @@ fn start(
         attempt: None,
     };
     engine.submit(run).map_err(|_| "the engine accepts no run".to_owned())?;
-    Ok((draw, receiver))
+    Ok(receiver)
 }
 
 /// Sends the outcome of a run.

@@ -358,6 +358,7 @@ fn draw() -> Draw {
         steps: 20,
         levels: None,
         guidance_scale: 7.5,
+        true_guidance_scale: None,
         guidance_rescale: 0.25,
         guidance_interval: GuidanceInterval::WHOLE,
         guidance_limits: None,

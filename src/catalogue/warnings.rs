@@ -108,7 +108,7 @@ impl Catalogue {
 /// The texts that the model reads. Without guidance it reads no negative prompt.
 fn texts<'a>(draw: &'a Draw, card: &ModelCard) -> Vec<Text<'a>> {
     let further = &draw.further_prompts;
-    let is_guided = card.is_guided(draw.guidance_scale);
+    let is_guided = card.is_guided(draw);
     let negative = draw.negative_prompt.as_deref().filter(|_| is_guided);
     let (prompt_2, prompt_3) = (further.prompt_2.as_deref(), further.prompt_3.as_deref());
     let negative_2 = further.negative_prompt_2.as_deref().filter(|_| is_guided);

@@ -23,7 +23,7 @@ pub(super) fn plan(
         let (h, w) = tile.size();
         demand(Part::Decode { size: [h, w] })
     });
-    let branches = if card.is_guided(draw.guidance_scale) { 2 } else { 1 };
+    let branches = if card.is_guided(draw) { 2 } else { 1 };
     let encode = match &draw.source {
         Some(_) => demand(Part::Encode { size: [height, width] }),
         None => Demand::default(),

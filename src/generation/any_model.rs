@@ -22,6 +22,7 @@ pub(super) fn card() -> ModelCard {
         // The rules would look up the name of a scheduler; they accept an empty object without a search.
         default_scheduler: SchedulerChoice::Object(Default::default()),
         time_id_count: TIME_IDS,
+        true_guidance: true,
         text_encoders: 3,
         sequence_lengths: Some((1, MAX_SEQUENCE)),
         skippable_layers: MAX_LAYERS,

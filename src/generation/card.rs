@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Decoder, FlowLevels, SchedulerChoice, Task};
+use super::{Decoder, Draw, FlowLevels, SchedulerChoice, Task};
 
 /// The capabilities and defaults of a model, read from its folder without loading weights.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -62,6 +62,16 @@ pub struct ModelCard {
     /// Whether the guidance scale is an input of the network, which then needs no row for a negative prompt.
     #[serde(skip)]
     pub guidance_embedding: bool,
+    /// Whether guidance by the negative prompt has a scale of its own, `true_guidance_scale`.
+    #[serde(skip)]
+    pub true_guidance: bool,
+    /// Whether the model takes no `guidance_scale`.
+    #[serde(skip)]
+    pub no_guidance_scale: bool,
+    /// The number of blocks of a denoiser that is a transformer; 0 for a U-Net. Features of a transformer cannot be
+    /// cached.
+    #[serde(skip)]
+    pub transformer_blocks: usize,
     /// How a model of flow matching chooses its noise levels; `None` for models whose scheduler alone chooses them.
     #[serde(skip)]
     pub flow: Option<FlowLevels>,
@@ -119,9 +129,10 @@ impl ModelCard {
         self.inpaint_guidance_scale.filter(|_| has_mask).unwrap_or(self.default_guidance_scale)
     }
 
-    /// Whether a request with this guidance scale needs a second prediction, for the negative prompt.
-    pub fn is_guided(&self, guidance_scale: f64) -> bool {
-        guidance_scale + f64::from(self.guidance_offset) > 1.0 && !self.guidance_embedding && !self.is_distilled
+    /// Whether this drawing needs a second prediction in each step, for the negative prompt.
+    pub fn is_guided(&self, draw: &Draw) -> bool {
+        let scale = draw.prompt_guidance(self.guidance_embedding);
+        scale + f64::from(self.guidance_offset) > 1.0 && !self.is_distilled
     }
 
     /// Whether either model can refine the latents of the other model: both have the same kind of latents, and both

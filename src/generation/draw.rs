@@ -44,6 +44,9 @@ pub struct Draw {
     /// [`guidance_offset`](super::ModelCard::guidance_offset) of 1, `s` in `cond + s · (cond − uncond)`; 0 switches
     /// guidance off.
     pub guidance_scale: f64,
+    /// `s` of models for which `guidance_scale` is an input of the network; `None` for other models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub true_guidance_scale: Option<f64>,
     /// How far the guided prediction is rescaled to the standard deviation of the conditional one, 0 to 1.
     pub guidance_rescale: f64,
     /// The steps with guidance. The other steps compute no row for the negative prompt.
@@ -117,9 +120,19 @@ impl Draw {
         [self.prompt.as_str()].into_iter().chain(further).chain(negative)
     }
 
+    /// `s` in `uncond + s · (cond − uncond)`; at 1 or less, there is no such guidance. `guidance_embedding`: whether the
+    /// model takes `guidance_scale` as an input of its network.
+    pub fn prompt_guidance(&self, guidance_embedding: bool) -> f64 {
+        match self.true_guidance_scale {
+            Some(scale) => scale,
+            None if guidance_embedding => 1.0,
+            None => self.guidance_scale,
+        }
+    }
+
     /// The names of the approximations that change this picture; empty for an exact picture.
     pub fn approximations(&self) -> Vec<&'static str> {
-        let guided = self.guidance_scale > 1.0;
+        let guided = self.prompt_guidance(false) > 1.0;
         let all = [
             ("guidance_interval", guided && self.guidance_interval != GuidanceInterval::WHOLE),
             ("feature_cache", self.feature_cache.is_some()),

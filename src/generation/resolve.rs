@@ -169,6 +169,7 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
         steps,
         levels,
         guidance_scale: fields.get(&table::GUIDANCE_SCALE, on).unwrap_or_else(|| card.guidance_scale(has_mask)),
+        true_guidance_scale: card.true_guidance.then(|| fields.get_or_default(&table::TRUE_GUIDANCE_SCALE, on)),
         guidance_rescale: fields.get_or_default(&table::GUIDANCE_RESCALE, on),
         guidance_interval: fields.get_or_default(&table::GUIDANCE_INTERVAL, on),
         guidance_limits: GuidanceLimits::read(fields, on),

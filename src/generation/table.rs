@@ -29,6 +29,7 @@ pub static FIELDS: &[&Field] = &[
     &SIGMAS,
     &TIMESTEPS,
     &GUIDANCE_SCALE,
+    &TRUE_GUIDANCE_SCALE,
     &GUIDANCE_RESCALE,
     &GUIDANCE_INTERVAL,
     &CFG_NORMALIZATION,
@@ -132,7 +133,14 @@ pub static GUIDANCE_SCALE: Field = Field::new(
      Z-Image cond + s · (cond − uncond), and 0 switches it off.",
 )
 .default(|on| on.card.inpaint_guidance_scale.is_none().then(|| on.card.default_guidance_scale.into()))
-.only(is_guided, NO_PROMPT);
+.only(|card| is_guided(card) && !card.no_guidance_scale, Some("it draws without guidance"));
+pub static TRUE_GUIDANCE_SCALE: Field = Field::new(
+    "true_guidance_scale",
+    Kind::number(0.0, 30.0),
+    "Guidance by negative_prompt in addition to guidance_scale: uncond + s · (cond − uncond). 1 or less switches it off.",
+)
+.default(|on| on.card.true_guidance.then(|| 1.0.into()))
+.only(|card| card.true_guidance, Some("its guidance_scale is the scale of this guidance"));
 pub static GUIDANCE_RESCALE: Field = Field::new(
     "guidance_rescale",
     SHARE,

@@ -80,7 +80,7 @@ mod tests {
             let mut random = Random::new(seed);
             let bias = random.normal(&[heads, n, m], 0.0);
             let keys = vec![m.div_ceil(2); b];
-            let scores = Scores { bias: biased.then_some(&bias), keys: biased.then_some(&keys), ..Scores::default() };
+            let scores = Scores { bias: biased.then_some(&bias), keys: biased.then_some(&keys[..]), ..Scores::default() };
             let mut random = |n: usize| random.normal(&[b, n, heads * d], 0.0);
             let (q, k, v) = (random(n), random(m), random(m));
             let bits = |x: Tensor| -> Vec<u32> {

@@ -48,7 +48,7 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
 /// the guidance scale as input needs no second row.
 fn is_guided(setup: &Setup<'_, impl Compute>) -> bool {
     let spec = setup.networks.spec();
-    spec.guidance_scale(setup.draw.guidance_scale) > 1.0 && !spec.guidance_embedding && !spec.is_distilled
+    spec.guidance_scale(setup.draw.prompt_guidance(spec.guidance_embedding)) > 1.0 && !spec.is_distilled
 }
 
 /// Tokenizes a prompt into chunks: exactly one with plain syntax, one or more with weighted syntax.
@@ -91,8 +91,10 @@ pub(super) fn classifier_free(
     setup: &Setup<'_, impl Compute>,
     extra_channels: Vec<Vec<f32>>,
 ) -> (Vec<Branch>, Guidance) {
-    let Draw { micro_conditioning, guidance_scale, guidance_rescale, skip_layer_guidance, .. } = setup.draw;
-    let told = |negative: bool| time_ids(micro_conditioning.as_ref(), setup.networks.spec().time_id_count, negative);
+    let Draw { micro_conditioning, guidance_rescale, skip_layer_guidance, .. } = setup.draw;
+    let spec = setup.networks.spec();
+    let scale = spec.guidance_scale(setup.draw.prompt_guidance(spec.guidance_embedding));
+    let told = |negative: bool| time_ids(micro_conditioning.as_ref(), spec.time_id_count, negative);
     let positive = Branch {
         text: text.positive,
         extra_channels: extra_channels.clone(),
@@ -115,7 +117,6 @@ pub(super) fn classifier_free(
             let without_layers = skip_layer_guidance
                 .as_ref()
                 .map(|of_layers| Branch { skipped: of_layers.layers.as_slice().into(), ..positive.clone() });
-            let scale = setup.networks.spec().guidance_scale(*guidance_scale);
             let guidance = Guidance::ClassifierFree { scale, rescale: *guidance_rescale };
             ([negative, positive].into_iter().chain(without_layers).collect(), guidance)
         }

@@ -59,8 +59,8 @@ pub(super) struct Guided<'a, C> {
     /// The number of calls so far, and the number of this sampler run's steps.
     calls: Cell<usize>,
     steps: usize,
-    /// The guidance scale minus 1, for a network that takes the guidance scale as input.
-    guidance_input: Option<f32>,
+    /// The guidance scale, for a network that takes it as input.
+    guidance_input: Option<f64>,
     /// The most tokens of a prompt, if prompts of different lengths may share a call.
     most_tokens: Option<u32>,
     adapters: AdapterSet,
@@ -80,7 +80,7 @@ pub(super) struct Guided<'a, C> {
 impl<'a, C: Compute> Guided<'a, C> {
     pub fn new(setup: &Setup<'a, C>, (branches, guidance): (Vec<Branch>, Guidance)) -> Self {
         let draw = setup.draw;
-        let guidance_input = setup.networks.spec().guidance_embedding.then_some((draw.guidance_scale - 1.0) as f32);
+        let guidance_input = setup.networks.spec().guidance_embedding.then_some(draw.guidance_scale);
         Guided {
             compute: setup.compute,
             branches,

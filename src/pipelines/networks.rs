@@ -64,8 +64,8 @@ pub struct DenoiseRow {
     pub time_ids: Arc<[f32]>,
     /// The class, for networks that take one.
     pub class: Option<u32>,
-    /// The guidance scale minus 1, for networks that take the guidance scale.
-    pub guidance: Option<f32>,
+    /// The guidance scale, for networks that take it.
+    pub guidance: Option<f64>,
     /// The ControlNets that act on this row.
     pub controls: Vec<Control>,
     /// LoRA weights that apply to this row.

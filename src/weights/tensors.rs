@@ -1,6 +1,7 @@
 //! The tensors of a component, as floats on a device.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     fmt,
     ops::Range,
@@ -14,6 +15,7 @@ use safetensors::Dtype;
 
 use super::{
     FileContent, LoadError, ModelFolder,
+    bfl::{self, TensorPart},
     build_report::BuildReport,
     header::{Header, Info},
     ldm::Part,
@@ -65,12 +67,15 @@ pub(super) struct Entry {
     bytes: Range<usize>,
     /// Whether the file has the matrix transposed.
     transposed: bool,
+    /// Whether the file has the two halves of the numbers in the opposite order.
+    is_swapped: bool,
 }
 
 impl Entry {
     /// A whole tensor of the first file.
     pub fn whole(info: &Info) -> Self {
-        Self { file: 0, dtype: info.dtype, shape: info.shape.clone(), bytes: info.bytes.clone(), transposed: false }
+        let (shape, bytes) = (info.shape.clone(), info.bytes.clone());
+        Self { file: 0, dtype: info.dtype, shape, bytes, transposed: false, is_swapped: false }
     }
 
     /// A part of a tensor of the first file; `None` if its shape cannot be divided in this way.
@@ -123,11 +128,18 @@ impl Weights {
             let broken = |reason: String| LoadError::Safetensors { path: path.clone(), reason };
             let file = folder.file(&path)?;
             let tensors = Header::read(&path, &file)?.tensors;
+            let original = bfl::prefix(tensors.keys());
             for (name, info) in tensors {
-                let (known_as, shape) = rename(&name, &info.shape);
-                let entry = Entry { file: files.len(), shape, ..Entry::whole(&info) };
-                if entries.insert(known_as, entry).is_some() {
-                    return Err(broken(format!("{name} occurs twice")));
+                let parts = original.and_then(|prefix| bfl::tensor_parts(prefix, &name, &info));
+                let parts = parts.unwrap_or_else(|| {
+                    let (name, shape) = rename(&name, &info.shape);
+                    vec![TensorPart { name, shape, bytes: info.bytes.clone(), is_swapped: false }]
+                });
+                for TensorPart { name: known_as, shape, bytes, is_swapped } in parts {
+                    let entry = Entry { file: files.len(), shape, bytes, is_swapped, ..Entry::whole(&info) };
+                    if entries.insert(known_as, entry).is_some() {
+                        return Err(broken(format!("{name} occurs twice")));
+                    }
                 }
             }
             files.push((path, file));
@@ -361,6 +373,12 @@ impl Weights {
             return None;
         };
         let bytes = match file.read(entry.bytes.clone()) {
+            Ok(bytes) if entry.is_swapped => {
+                let mut bytes = bytes.into_owned();
+                let half = bytes.len() / 2;
+                bytes.rotate_left(half);
+                Cow::Owned(bytes)
+            }
             Ok(bytes) => bytes,
             Err(source) => {
                 self.fail(LoadError::Read { path: path.clone(), source });

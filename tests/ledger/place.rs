@@ -134,6 +134,7 @@ pub fn draw() -> Draw {
         steps: 20,
         levels: Some(Levels::Sigmas(vec![14.6, 0.3, 0.0])),
         guidance_scale: 7.5,
+        true_guidance_scale: Some(2.5),
         guidance_rescale: 0.25,
         guidance_interval: GuidanceInterval::WHOLE,
         skip_layer_guidance: None,

@@ -22,7 +22,7 @@ pub struct Case {
 }
 
 /// The folders of the cases.
-pub const FOLDERS: [&str; 21] = [
+pub const FOLDERS: [&str; 27] = [
     "sd1",
     "sd2",
     "sd1-inpaint",
@@ -40,10 +40,16 @@ pub const FOLDERS: [&str; 21] = [
     "dit",
     "classifier-guidance",
     "score-sde-ve",
+    "flux-dev",
+    "flux-schnell",
+    "flux-extra",
+    "flux-lora",
     "pixart-alpha",
     "pixart-sigma",
     "z-image",
     "flux2-klein",
+    "sd3",
+    "sd35",
 ];
 
 /// The tasks that this version supports.
@@ -72,21 +78,17 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
         // Some fixtures are smaller than the default minimum size.
         fs::write(models.path().join(pipeline).join("latentd.json"), r#"{"min_size": 8}"#).unwrap();
         let cases = if root.join("cases").join(pipeline).is_dir() { Case::all(root, &[*pipeline]) } else { Vec::new() };
-        for case in cases.iter().filter(|case| case.is_variant(&case.json)) {
+        for case in cases.iter().filter(|case| is_variant(&case.json)) {
             let variant = models.path().join(case.model(&case.json));
             copy(&models.path().join(pipeline), &variant);
-            if !case.json["from_pretrained_args"]["is_distilled"].is_null() {
-                let file = variant.join("model_index.json");
-                let mut index: Map<String, Value> = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-                index.insert("is_distilled".to_owned(), case.json["from_pretrained_args"]["is_distilled"].clone());
-                fs::write(file, Value::Object(index).to_string()).unwrap();
-            }
             for (part, keys) in case.json["config_overrides"].as_object().into_iter().flatten() {
-                let file = variant.join(part).join("config.json");
-                let mut config: Map<String, Value> = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-                config.extend(keys.as_object().unwrap().clone());
-                fs::write(file, Value::Object(config).to_string()).unwrap();
+                extend(&variant.join(part).join("config.json"), keys.as_object().unwrap());
             }
+            // Parts without which diffusers loads the pipeline, and settings of the pipeline.
+            let arguments = case.json["from_pretrained_args"].as_object().into_iter().flatten();
+            let of_index = |value: &Value| if value.is_null() { json!([null, null]) } else { value.clone() };
+            let keys: Map<String, Value> = arguments.map(|(key, value)| (key.clone(), of_index(value))).collect();
+            extend(&variant.join("model_index.json"), &keys);
         }
     }
     copy(&root.join(TINY), &models.path().join("sd1/vae_tiny"));
@@ -97,6 +99,18 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
 /// machine where the repository is in another folder than at the build.
 pub fn repository() -> PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).into()
+}
+
+/// Whether a case changes its pipeline, so that it needs a copy of the model.
+fn is_variant(case: &Value) -> bool {
+    !case["config_overrides"].is_null() || !case["from_pretrained_args"].is_null()
+}
+
+/// Replaces keys of a JSON file.
+fn extend(file: &Path, keys: &Map<String, Value>) {
+    let mut json: Map<String, Value> = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    json.extend(keys.clone());
+    fs::write(file, Value::Object(json).to_string()).unwrap();
 }
 
 /// The folder of additional cases, which run with every set of fixtures.
@@ -260,15 +274,7 @@ impl Case {
     /// The name of the model: the pipeline, or its copy if the case changes the configuration.
     fn model(&self, stage: &Value) -> String {
         let pipeline = stage["pipeline"].as_str().unwrap();
-        match self.is_variant(stage) {
-            false => pipeline.to_owned(),
-            true => self.name.replace('/', "--"),
-        }
-    }
-
-    /// Whether the case changes the files of its pipeline.
-    fn is_variant(&self, stage: &Value) -> bool {
-        !stage["config_overrides"].is_null() || !stage["from_pretrained_args"]["is_distilled"].is_null()
+        if is_variant(stage) { self.name.replace('/', "--") } else { pipeline.to_owned() }
     }
 
     fn picture(&self, value: &Value) -> Option<Value> {
@@ -321,6 +327,7 @@ impl Case {
             ("timesteps", "timesteps"),
             ("guidance_scale", "guidance_scale"),
             ("guidance_rescale", "guidance_rescale"),
+            ("true_cfg_scale", "true_guidance_scale"),
             ("num_images_per_prompt", "n"),
             ("batch_size", "n"),
             ("class_labels", "class_label"),
@@ -336,6 +343,12 @@ impl Case {
             ("seed", "seed"),
             ("prompt_2", "prompt_2"),
             ("negative_prompt_2", "negative_prompt_2"),
+            ("prompt_3", "prompt_3"),
+            ("negative_prompt_3", "negative_prompt_3"),
+            ("skip_guidance_layers", "skip_guidance_layers"),
+            ("skip_layer_guidance_scale", "skip_layer_guidance_scale"),
+            ("skip_layer_guidance_start", "skip_layer_guidance_start"),
+            ("skip_layer_guidance_stop", "skip_layer_guidance_stop"),
             ("original_size", "original_size"),
             ("crops_coords_top_left", "crop_top_left"),
             ("target_size", "target_size"),
@@ -349,6 +362,10 @@ impl Case {
             if let Some(value) = params.get(theirs) {
                 request.insert(ours.to_owned(), value.clone());
             }
+        }
+        // FLUX.1 schnell does not take the guidance scale; the cases set it to 0.
+        if stage["pipeline"] == "flux-schnell" {
+            request.remove("guidance_scale");
         }
         if let (Some(classes), None) = (params["class_labels"].as_array(), params.get("batch_size")) {
             request.insert("n".to_owned(), classes.len().into());

@@ -43,6 +43,7 @@ pub(in crate::families) fn card(
         time_id_count: spec.time_id_count,
         text_encoders: spec.text_encoders,
         zero_negative: spec.zero_negative,
+        flow: spec.flow,
         guidance_embedding: spec.guidance_embedding,
         context_width: spec.context_width,
         context_length: spec.context_length,

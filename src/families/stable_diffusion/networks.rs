@@ -179,7 +179,8 @@ impl BatchConditions {
             t: rows.iter().map(|row| row.t).collect(),
             text: Tensor::stack(&contexts, 0)?.contiguous()?,
             added,
-            guidance: rows.iter().map(|row| row.guidance).collect(),
+            // Latent consistency models take the scale minus 1.
+            guidance: rows.iter().map(|row| row.guidance.map(|scale| (scale - 1.0) as f32)).collect(),
             adapters: RowAdapters::of(rows.iter().map(|row| &row.adapters)),
         })
     }

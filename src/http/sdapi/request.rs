@@ -140,11 +140,14 @@ impl Reader<'_> {
         self.pass("steps", "steps");
         self.side("width");
         self.side("height");
-        if self.card.is_some_and(|card| !card.takes_prompt && card.default_guidance_scale == 1.0) {
+        if self
+            .card
+            .is_some_and(|card| card.no_guidance_scale || !card.takes_prompt && card.default_guidance_scale == 1.0)
+        {
             if let Some(scale) =
                 self.body.remove("cfg_scale").filter(|scale| !matches!(scale.as_f64(), Some(1.0 | 7.0)))
             {
-                self.ignore("cfg_scale", &scale, "this model takes no text");
+                self.ignore("cfg_scale", &scale, "this model takes no guidance scale");
             }
         } else {
             self.pass("cfg_scale", "guidance_scale");
