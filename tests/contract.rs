@@ -179,7 +179,8 @@ impl Rules for Open {
     fn card(&self, model: &str) -> Option<Arc<ModelCard>> {
         let card = json!({"_class_name": "EulerDiscreteScheduler"});
         let (edits, xl, classes) = (model == "editor", model == "xl", model == "classes");
-        (model == "emoji" || edits || xl || classes).then(|| {
+        let is_joint = model == "joint";
+        (model == "emoji" || edits || xl || classes || is_joint).then(|| {
             Arc::new(ModelCard {
                 name: "emoji".into(),
                 description: String::new(),
@@ -204,6 +205,10 @@ impl Rules for Open {
                 decoders: vec![Decoder::Full, Decoder::Tiny],
                 prompts: Vec::new(),
                 time_id_count: if xl { 6 } else { 0 },
+                text_encoders: if is_joint { 3 } else { 1 },
+                skippable_layers: if is_joint { 256 } else { 0 },
+                sequence_lengths: is_joint.then_some((256, 512)),
+                true_guidance: is_joint,
                 ..ModelCard::default()
             })
         })

@@ -2,7 +2,7 @@
 
 const NAMES = {
   image: 'Input picture', mask: 'Mask', loras: 'LoRA', controls: 'ControlNet', prompt_2: 'Second prompt',
-  negative_prompt_2: 'Second negative prompt', scheduler: 'Sampler', output: 'File format', sigmas: 'Noise levels',
+  negative_prompt_2: 'Second negative prompt', prompt_3: 'Third prompt', negative_prompt_3: 'Third negative prompt', scheduler: 'Sampler', output: 'File format', sigmas: 'Noise levels',
   start_timeout_s: 'Start timeout (s)', run_timeout_s: 'Run timeout (s)', eta: 'Noise of DDIM (η)', mask_blur: 'Blur (pixels)',
   mask_invert: 'Invert', keep_unmasked: 'Keep the rest exactly as it is', padding_mask_crop: 'Crop around the mask (pixels)',
   'controls.image': 'Picture to follow', 'output.quality': 'JPEG quality',

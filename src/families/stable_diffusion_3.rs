@@ -52,6 +52,8 @@ impl Family for StableDiffusion3 {
         let card = ModelCard {
             // Without T5, zeros take the place of its states.
             sequence_lengths: Some(SEQUENCE_LENGTHS),
+            // Weights would change the states of CLIP only, which are a small part of the prompt's states.
+            weighted_prompts: false,
             skippable_layers: sizes.transformer.num_layers as u32,
             transformer_blocks: sizes.transformer.num_layers,
             max_side_pixels: Some((sizes.transformer.pos_embed_max_size * spec.size_multiple) as u32),

@@ -15,7 +15,7 @@ use safetensors::Dtype;
 
 use super::{
     FileContent, LoadError, ModelFolder,
-    bfl::{self, TensorPart},
+    bfl::{self, Original, TensorPart},
     build_report::BuildReport,
     header::{Header, Info},
     ldm::Part,
@@ -123,9 +123,9 @@ impl Weights {
             let broken = |reason: String| LoadError::Safetensors { path: path.clone(), reason };
             let file = folder.file(&path)?;
             let tensors = Header::read(&path, &file)?.tensors;
-            let original = bfl::prefix(tensors.keys());
+            let original = Original::of(tensors.keys());
             for (name, info) in tensors {
-                let parts = original.and_then(|prefix| bfl::tensor_parts(prefix, &name, &info));
+                let parts = original.and_then(|original| bfl::tensor_parts(original, &name, &info));
                 let parts = parts.unwrap_or_else(|| {
                     let (name, shape) = rename(&name, &info.shape);
                     vec![TensorPart { name, shape, bytes: info.bytes.clone(), is_swapped: false }]

@@ -12,8 +12,11 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    FileContent, LoadError, ModelFolder, Stamp, bfl, fingerprint,
+    FileContent, LoadError, ModelFolder, Stamp,
+    bfl::Original,
+    fingerprint,
     header::{Header, Info},
+    joint_blocks,
     single_file::TRANSFORMER_CONTROL_NETS,
 };
 
@@ -40,7 +43,7 @@ impl TransformerFile {
         let content = FileContent::open(path).map_err(|source| LoadError::Read { path: shown.clone(), source })?;
         let header = Header::read(&shown, &content)?;
         let is_control_net = |name: &String| TRANSFORMER_CONTROL_NETS.iter().any(|start| name.starts_with(start));
-        let Some(prefix) = bfl::prefix(header.tensors.keys()) else { return Ok(None) };
+        let Some(original) = Original::of(header.tensors.keys()) else { return Ok(None) };
         if header.tensors.keys().any(is_control_net) {
             return Ok(None);
         }
@@ -58,7 +61,7 @@ impl TransformerFile {
             );
             return Err(LoadError::Checkpoint { path: shown, reason });
         }
-        let mut config = config(&header, prefix).map_err(|reason| LoadError::Checkpoint { path: shown, reason })?;
+        let mut config = config(&header, original).map_err(|reason| LoadError::Checkpoint { path: shown, reason })?;
         let mut base = None;
         for (key, value) in parent.json(&name)? {
             match (key.as_str(), value) {
@@ -126,9 +129,15 @@ fn is_name(name: &str) -> bool {
     matches!(parts.next(), Some(std::path::Component::Normal(_))) && parts.next().is_none() && !name.contains('\\')
 }
 
-/// The keys that follow from the shapes of the tensors, whose names begin with `prefix`; the error names a tensor that
-/// is missing.
-fn config(header: &Header, prefix: &str) -> Result<Map<String, Value>, String> {
+/// The keys that follow from the shapes of the tensors; the error names a tensor that is missing.
+fn config(header: &Header, Original { prefix, joint_blocks }: Original) -> Result<Map<String, Value>, String> {
+    if joint_blocks > 0 {
+        let shape = |name: &str| header.tensors.get(&format!("{prefix}{name}")).map(|info| info.shape.clone());
+        return joint_blocks::config(&shape, joint_blocks).map(|config| match config {
+            Value::Object(config) => config,
+            _ => Map::new(),
+        });
+    }
     let tensor = |name: &str| -> Result<&Info, String> {
         header.tensors.get(&format!("{prefix}{name}")).ok_or_else(|| format!("it has no {name}"))
     };

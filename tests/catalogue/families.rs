@@ -34,6 +34,7 @@ fn the_index_decides_which_family_reads_a_folder() {
     assert_eq!(xl(None, None), Some("stable_diffusion_xl_refiner"));
     assert_eq!(xl(clip, Some(true)), Some("stable_diffusion_xl_refiner"));
     assert_eq!(family(json!({"_class_name": "LatentConsistencyModelPipeline"})), Some("stable_diffusion"));
+    assert_eq!(family(json!({"_class_name": "StableDiffusion3Img2ImgPipeline"})), Some("stable_diffusion_3"));
     assert_eq!(family(json!({"_class_name": "ScoreSdeVePipeline"})), Some("score_sde_ve"));
     assert_eq!(family(json!({"_class_name": "ScoreSdeVpPipeline"})), Some("score_sde_vp"));
     assert_eq!(family(json!({"_class_name": "StableDiffusionUpscalePipeline"})), None);

@@ -1,6 +1,6 @@
 //! Tests of the networks of Stable Diffusion 3 and 3.5.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Tensor};
 use latentd::{
@@ -184,6 +184,92 @@ fn folders_of_sd3_that_do_not_fit_are_refused_by_name() {
         ] {
             let error = refused(file, key, value).unwrap_or_default();
             assert!(error.contains(named), "{file} {key}: {error}");
+        }
+    }
+}
+
+/// The tensors of a transformer with the names of Stability's code: fused projections, and the halves of the last
+/// modulations exchanged.
+fn originals(tensors: &HashMap<String, Tensor>, blocks: usize) -> HashMap<String, Tensor> {
+    let swapped = |x: &Tensor| {
+        let half = x.dim(0).unwrap() / 2;
+        Tensor::cat(&[x.narrow(0, half, half).unwrap(), x.narrow(0, 0, half).unwrap()], 0).unwrap()
+    };
+    let mut made = HashMap::from([("pos_embed".to_owned(), tensors["pos_embed.pos_embed"].clone())]);
+    let mut put = |original: String, names: &[String], is_swapped: bool| {
+        for kind in ["weight", "bias"] {
+            let parts: Option<Vec<&Tensor>> = names.iter().map(|name| tensors.get(&format!("{name}.{kind}"))).collect();
+            if let Some(parts) = parts {
+                let joined = Tensor::cat(&parts, 0).unwrap();
+                made.insert(format!("{original}.{kind}"), if is_swapped { swapped(&joined) } else { joined });
+            }
+        }
+    };
+    for (original, name) in [
+        ("x_embedder.proj", "pos_embed.proj"),
+        ("context_embedder", "context_embedder"),
+        ("t_embedder.mlp.0", "time_text_embed.timestep_embedder.linear_1"),
+        ("t_embedder.mlp.2", "time_text_embed.timestep_embedder.linear_2"),
+        ("y_embedder.mlp.0", "time_text_embed.text_embedder.linear_1"),
+        ("y_embedder.mlp.2", "time_text_embed.text_embedder.linear_2"),
+        ("final_layer.linear", "proj_out"),
+    ] {
+        put(original.to_owned(), &[name.to_owned()], false);
+    }
+    put("final_layer.adaLN_modulation.1".to_owned(), &["norm_out.linear".to_owned()], true);
+    for i in 0..blocks {
+        let streams = [
+            ("x", "attn", ["to_q", "to_k", "to_v"], "to_out.0", ["norm_q", "norm_k"], "ff", "norm1"),
+            ("context", "attn", ["add_q_proj", "add_k_proj", "add_v_proj"], "to_add_out", ["norm_added_q", "norm_added_k"], "ff_context", "norm1_context"),
+            ("x", "attn2", ["to_q", "to_k", "to_v"], "to_out.0", ["norm_q", "norm_k"], "ff", "norm1"),
+        ];
+        for (stream, attention, qkv, out, norms, ff, norm) in streams {
+            let (to, from) = (format!("joint_blocks.{i}.{stream}_block"), format!("transformer_blocks.{i}"));
+            put(format!("{to}.{attention}.qkv"), &qkv.map(|name| format!("{from}.{attention}.{name}")), false);
+            put(format!("{to}.{attention}.proj"), &[format!("{from}.{attention}.{out}")], false);
+            put(format!("{to}.{attention}.ln_q"), &[format!("{from}.{attention}.{}", norms[0])], false);
+            put(format!("{to}.{attention}.ln_k"), &[format!("{from}.{attention}.{}", norms[1])], false);
+            put(format!("{to}.mlp.fc1"), &[format!("{from}.{ff}.net.0.proj")], false);
+            put(format!("{to}.mlp.fc2"), &[format!("{from}.{ff}.net.2")], false);
+            let is_last = stream == "context" && i + 1 == blocks;
+            put(format!("{to}.adaLN_modulation.1"), &[format!("{from}.{norm}.linear")], is_last);
+        }
+    }
+    made
+}
+
+/// `NAME.safetensors` has the transformer with Stability's names, and `NAME.json` names the folder with the other parts.
+#[test]
+fn a_file_with_stabilitys_names_takes_the_other_parts_from_a_folder() {
+    for (pipeline, keys) in [("sd35", json!({})), ("sd3", json!({"attention_head_dim": 8, "num_attention_heads": 4}))] {
+        if !pipelines().contains(&pipeline) {
+            continue;
+        }
+        let output = |folder: &ModelFolder| {
+            let (text, pooled) = (noise(&[1, 7, 96], 2), noise(&[1, 80], 3));
+            let of = conditions(&[500.0], &text, &pooled, &[]);
+            bits(&transformer(folder).unwrap().forward(&noise(&[1, 16, 8, 6], 1), &of).to_end().unwrap())
+        };
+        let whole = pipeline_folder(&parity().join("pipelines").join(pipeline)).unwrap();
+        let stored = tensors(&parity().join(format!("pipelines/{pipeline}/transformer/diffusion_pytorch_model.safetensors")));
+        for prefix in ["", "model.diffusion_model."] {
+            let place = Copy::of(pipeline);
+            let base = place.path("base");
+            std::fs::create_dir(&base).unwrap();
+            for entry in std::fs::read_dir(place.0.path()).unwrap().map(Result::unwrap) {
+                if !["base", "transformer"].contains(&entry.file_name().to_str().unwrap()) {
+                    std::fs::rename(entry.path(), base.join(entry.file_name())).unwrap();
+                }
+            }
+            let (file, note) = (place.path("mine.safetensors"), place.path("mine.json"));
+            let named = originals(&stored, 4).into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor));
+            candle_core::safetensors::save(&named.collect::<HashMap<_, _>>(), &file).unwrap();
+            std::fs::write(&note, json!({"base": "base", "transformer": keys}).to_string()).unwrap();
+            let model = ModelFolder::single(&file, &families::checkpoints()).unwrap();
+            assert_eq!(output(&model), output(&whole), "{pipeline} {prefix}");
+            let family = families::of(&model).unwrap();
+            let (mine, of_folder) = (family.describe("mine", &model).unwrap(), family.describe("whole", &whole).unwrap());
+            assert_eq!(mine.size, of_folder.size);
         }
     }
 }

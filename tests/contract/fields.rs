@@ -10,7 +10,7 @@ use crate::{Open, conforms::contract, defaults, number};
 /// The schema of each field by the table, from models that together accept all fields.
 fn table() -> Map<String, Value> {
     let open = Open { limits: defaults() };
-    let schemas = ["emoji", "editor", "xl", "classes"].map(|model| {
+    let schemas = ["emoji", "editor", "xl", "classes", "joint"].map(|model| {
         let card = open.card(model).unwrap();
         request_schema(&Bounds { card: &card, limits: &open.limits }, true)
     });

@@ -314,7 +314,6 @@ impl Case {
             ("guidance_scale", "guidance_scale"),
             ("guidance_rescale", "guidance_rescale"),
             ("true_cfg_scale", "true_guidance_scale"),
-            ("max_sequence_length", "max_sequence_length"),
             ("num_images_per_prompt", "n"),
             ("batch_size", "n"),
             ("class_labels", "class_label"),

@@ -179,15 +179,6 @@ impl Networks for Sd3Networks {
         self.text.tokenize(prompts, length(max_sequence_length), learned)
     }
 
-    fn tokenize_weighted(
-        &self,
-        prompts: &[&str],
-        max_sequence_length: Option<u32>,
-        learned: &LearnedTokens,
-    ) -> Vec<Tokens> {
-        vec![self.text.tokenize_weighted(prompts, length(max_sequence_length), learned)]
-    }
-
     async fn encode_text(&self, prompts: &[Tokens], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
         self.text.encode(prompts, clip_skip as usize).await.map_err(NetworkError::of("text_encoder"))
     }

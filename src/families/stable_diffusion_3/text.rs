@@ -4,7 +4,6 @@ use candle_core::{DType, Result, Tensor};
 
 use super::description::Sizes;
 use crate::{
-    generation::{Span, weighted},
     models::{
         ClipTokenizer, T5Tokenizer,
         prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
@@ -66,17 +65,6 @@ impl Text {
     pub fn tokenize(&self, prompts: &[&str], length: usize, learned: &LearnedTokens) -> Tokens {
         let mut tokens = self.clip.tokenize(prompts, learned);
         tokens.ids.push(self.third(prompts.last().copied().unwrap_or_default(), length));
-        tokens
-    }
-
-    /// As [`Text::tokenize`], for prompts in A1111's syntax. The CLIP encoders read one chunk, with its weights. T5
-    /// reads the text without the brackets, and without weights.
-    pub fn tokenize_weighted(&self, prompts: &[&str], length: usize, learned: &LearnedTokens) -> Tokens {
-        let mut tokens = self.clip.tokenize_weighted(prompts, learned).into_iter().next().unwrap_or_default();
-        let parts = weighted(prompts.last().copied().unwrap_or_default());
-        let text = |spans: &Vec<Span>| spans.iter().map(|span| span.text.as_str()).collect::<String>();
-        let parts: Vec<String> = parts.iter().map(text).collect();
-        tokens.ids.push(self.third(&parts.join(" "), length));
         tokens
     }
 
