@@ -137,6 +137,7 @@ pub fn draw() -> Draw {
         true_guidance_scale: Some(2.5),
         guidance_rescale: 0.25,
         guidance_interval: GuidanceInterval::WHOLE,
+        guidance_limits: None,
         skip_layer_guidance: None,
         scheduler: SchedulerChoice::Name("euler_a".to_owned()),
         eta: 0.5,

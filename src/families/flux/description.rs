@@ -7,7 +7,7 @@ use crate::{
     device::Precision,
     diffusion::SchedulerConfig,
     families::ModelIndex,
-    generation::FlowLevels,
+    generation::{FlowLevels, Mu},
     models::{
         autoencoder_kl::AutoencoderKlConfig,
         clip_text::ClipTextConfig,
@@ -151,7 +151,7 @@ impl Sizes {
             text_encoders: 2,
             size_multiple,
             input: Input::Latents,
-            flow: Some(FlowLevels { token_side: size_multiple as u32, is_linear: true }),
+            flow: Some(FlowLevels { token_side: size_multiple as u32, is_linear: true, mu: Mu::Tokens }),
             ..Spec::default()
         }
     }

@@ -7,7 +7,7 @@ use crate::{
     device::Precision,
     diffusion::SchedulerConfig,
     families::ModelIndex,
-    generation::FlowLevels,
+    generation::{FlowLevels, Mu},
     models::{
         autoencoder_kl::AutoencoderKlConfig,
         clip_text::ClipTextConfig,
@@ -159,7 +159,11 @@ impl Sizes {
             text_layers: self.clip.iter().map(|text| text.num_hidden_layers).min().unwrap_or(0),
             size_multiple: scale * self.transformer.patch_size,
             input: Input::Latents,
-            flow: Some(FlowLevels { token_side: (scale * self.transformer.patch_size) as u32, is_linear: false }),
+            flow: Some(FlowLevels {
+                token_side: (scale * self.transformer.patch_size) as u32,
+                is_linear: false,
+                mu: Mu::Tokens,
+            }),
             ..Spec::default()
         }
     }
