@@ -236,7 +236,8 @@ fn paused_batches_give_their_memory_to_a_row_that_does_not_fit() {
 fn the_runs_of_the_last_batch_are_suspects() {
     let script = Script::new();
     let fixture = EngineFixture::on(script.device("scripted"), settings(16, SLICE));
-    let sizes = [json!({"prompt": "a fox", "steps": 4, "seed": 1}), json!({"prompt": "a wolf", "steps": 4, "width": 256})];
+    let sizes =
+        [json!({"prompt": "a fox", "steps": 4, "seed": 1}), json!({"prompt": "a wolf", "steps": 4, "width": 256})];
     fixture.draw(sizes[0].clone());
     script.lost_above.store(script.bytes_per_row.load(SeqCst), SeqCst);
     let runs: Vec<_> = sizes.iter().map(|request| fixture.start(request.clone()).1).collect();

@@ -69,7 +69,9 @@ impl Drawing {
         let prepared = prepared.map_err(|error| match error {
             PrepareError::Scheduler(error) => failed(UNSUPPORTED, error.to_string(), false),
             PrepareError::Unfit(reason) => failed(UNSUPPORTED, reason, false),
-            error => self.not_loaded(claimed, placed.device, &error.to_string(), |text| failed(UNAVAILABLE, text, false)),
+            error => {
+                self.not_loaded(claimed, placed.device, &error.to_string(), |text| failed(UNAVAILABLE, text, false))
+            }
         })?;
         Ok(Ready { prepared, placed, held })
     }
