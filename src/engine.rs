@@ -73,7 +73,8 @@ pub trait Observer: Send {
     fn preview(&mut self, index: u32, step: u32, frame: Frame);
     /// Receives the next portion of the run's log. Called after each [`Settings::checkpoint_interval`], after a large
     /// amount of outputs, and before the run ends with [`Reason::Lost`], [`RunError::Stopped`] or
-    /// [`RunError::DeviceLost`], so that another run can resume the generation. If the observer returns the portion, the next portion begins with it.
+    /// [`RunError::DeviceLost`], so that another run can resume the generation. If the observer returns the portion,
+    /// the next portion begins with it.
     fn checkpoint(&mut self, _portion: Log) -> Option<Log> {
         None
     }

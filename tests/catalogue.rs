@@ -215,7 +215,8 @@ fn each_gpu_unloads_its_own_least_recently_used_model() {
     let told = ["a", "b"].map(|device| metrics.device_model_bytes.with_label_values(&[device]).get() as u64);
     assert_eq!(told, [sizes[1] + sizes[2], sizes[0]]);
     assert_eq!(metrics.model_bytes.get() as u64, sizes.iter().sum::<u64>());
-    let error = catalogue.check_together(0, "sd1", "sdxl").unwrap_err().to_string();
+    assert!(catalogue.check_together(0, "sd1", "sd2").is_ok());
+    let error = catalogue.within_own(1, 0).check_together(0, "sd1", "sd2").unwrap_err().to_string();
     assert!(error.contains("models.gpu_max_bytes is"), "{error}");
 }
 

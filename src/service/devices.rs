@@ -140,8 +140,8 @@ impl Drop for Placed {
 /// Chooses the device for a generation among those that have not failed, in this order: an idle device that has the
 /// model; an idle device with free memory for the model, so that a frequent model is loaded on several devices; an idle
 /// device without free memory, if the queues of all devices that have the model are long; the least busy device that
-/// has the model, so that no model is unloaded for a copy of another one; the least busy device with free memory, so
-/// that no model is unloaded; the least busy device.
+/// has the model, so that no model is unloaded for a copy of another one; another idle device, whose models are not in
+/// use; the least busy device with free memory, so that no model is unloaded; the least busy device.
 fn choose(loads: &[Load], of: impl Fn(usize) -> Candidate) -> Option<usize> {
     let usable: Vec<(usize, Candidate)> =
         (0..loads.len()).filter(|&device| !loads[device].failed).map(|device| (device, of(device))).collect();
@@ -154,8 +154,9 @@ fn choose(loads: &[Load], of: impl Fn(usize) -> Candidate) -> Option<usize> {
             (true, false, true) => 1,
             (true, false, false) if is_long => 2,
             (false, true, _) => 3,
-            (_, false, true) => 4,
-            _ => 5,
+            (true, ..) => 4,
+            (_, false, true) => 5,
+            _ => 6,
         }
     };
     let ranked = usable.into_iter().map(|(device, of)| (rank(device, of), device));

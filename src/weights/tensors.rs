@@ -1,5 +1,7 @@
 //! The tensors of a component, as floats on a device.
 
+mod lay_out;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
@@ -25,6 +27,7 @@ use crate::{
     device::{Device, HOST, Precision},
     kernels::Kernels,
 };
+use lay_out::LayOut;
 
 /// The tensors of one component by diffusers name, as float32 on a device unless [`Weights::in_precision`] says
 /// otherwise, and the kernels of the layers that are built from them. Cheap to clone; [`Weights::pp`] enters a scope.
@@ -415,18 +418,6 @@ impl fmt::Debug for Weights {
     }
 }
 
-/// The order of a tensor's numbers in memory.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum LayOut {
-    AsStored,
-    /// Stored as (outputs, inputs, places), laid out as (places, inputs, outputs).
-    Transposed {
-        outputs: usize,
-        inputs: usize,
-        places: usize,
-    },
-}
-
 /// Refuses numbers that are not finite or whose absolute value is above [`LARGEST_NUMBER`], because the output of a
 /// network with such numbers would be of no use.
 pub(super) fn check_numbers(values: &[f32]) -> Result<(), String> {
@@ -504,57 +495,5 @@ fn turned_back(bytes: &[u8], entry: &Entry, how: LayOut) -> Option<Vec<f32>> {
     Some(how.lay_out(values.len(), |i| values[i]))
 }
 
-impl LayOut {
-    /// Reads each number once and writes it directly to its place.
-    fn lay_out(self, count: usize, number: impl Fn(usize) -> f32 + Sync) -> Vec<f32> {
-        const GRAIN: usize = 1 << 14;
-        const BLOCK: usize = 16; // A cache line of floats.
-        match self {
-            Self::Transposed { .. } if count == 0 => Vec::new(), // A long axis would make many empty blocks.
-            Self::AsStored => (0..count).into_par_iter().with_min_len(GRAIN).map(&number).collect(),
-            Self::Transposed { outputs, inputs, places } => {
-                let mut laid_out = vec![0.0; count];
-                // A block has the lines of a few neighboring inputs at all places, because the numbers of these lines
-                // are close together in the file. Each line comes with the position of its first number in the file.
-                let mut blocks: Vec<Vec<(usize, &mut [f32])>> = Vec::new();
-                blocks.resize_with(inputs.div_ceil(BLOCK), Vec::new);
-                for (row, line) in laid_out.chunks_exact_mut(outputs.max(1)).enumerate() {
-                    let (place, input) = (row / inputs, row % inputs);
-                    blocks[input / BLOCK].push((input * places + place, line));
-                }
-                blocks.into_par_iter().for_each(|mut lines| {
-                    for first in (0..outputs).step_by(BLOCK) {
-                        for (from, line) in &mut lines {
-                            for output in first..outputs.min(first + BLOCK) {
-                                line[output] = number(output * inputs * places + *from);
-                            }
-                        }
-                    }
-                });
-                laid_out
-            }
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_floats_are_widened_exactly() {
-        // Zero, the smallest, the smallest normal number, 1, -1, and the largest.
-        let known = [(0x00, 0.0), (0x01, 1.0 / 512.0), (0x08, 1.0 / 64.0), (0x38, 1.0), (0xb8, -1.0), (0x7e, 448.0)];
-        for (byte, value) in known {
-            assert_eq!(floats(&[byte], Dtype::F8_E4M3), Some(vec![value]), "{byte:#x}");
-        }
-        assert!(e4m3(0x7f).is_nan() && e4m3(0xff).is_nan());
-        assert_eq!((0..=255u8).filter(|byte| !e4m3(*byte).is_finite()).count(), 2);
-        let known = [(0x00, 0.0), (0x01, 1.0 / 65536.0), (0x3c, 1.0), (0xbd, -1.25), (0x7b, 57344.0)];
-        for (byte, value) in known {
-            assert_eq!(floats(&[byte], Dtype::F8_E5M2), Some(vec![value]), "{byte:#x}");
-        }
-        assert_eq!(floats(&0.1f64.to_le_bytes(), Dtype::F64), Some(vec![0.1]));
-        assert_eq!(floats(&[0; 8], Dtype::I64), None);
-    }
-}
+mod tests;

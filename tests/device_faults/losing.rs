@@ -113,8 +113,8 @@ fn poison() -> Value {
 
 /// The most bytes of one row of any batch of these requests.
 async fn bytes_per_row(requests: &[Value]) -> u64 {
-    let script = Scripted::new();
-    let process = Process::start(&Site::sqlite(), std::slice::from_ref(&script)).await;
+    let (site, script) = (Site::sqlite(), Scripted::new());
+    let process = Process::start(&site, std::slice::from_ref(&script)).await;
     for id in process.accept_all(requests).await {
         assert_eq!(process.ended(&id).await["status"], "succeeded");
     }

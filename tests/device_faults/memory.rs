@@ -83,7 +83,8 @@ async fn a_generation_larger_than_every_device_is_refused() {
 async fn offloaded_networks_draw_the_same_pictures() {
     let small = requests(8);
     let expected = expected(&small).await;
-    let plain = Process::start(&Site::sqlite(), &[Scripted::gpu(1 << 40)]).await;
+    let site = Site::sqlite();
+    let plain = Process::start(&site, &[Scripted::gpu(1 << 40)]).await;
     let bytes = async |process: &Process| process.json("/v1/models/sd1").await["bytes"].as_u64().unwrap();
     let whole = bytes(&plain).await;
     plain.stop().await.unwrap();
@@ -111,7 +112,8 @@ async fn offloaded_networks_draw_the_same_pictures() {
 async fn offloading_changes_nothing_on_the_cpu() {
     let small = requests(2);
     let expected = expected(&small).await;
-    let process = Process::start(&Site::sqlite().with("LATENTD_MODELS__OFFLOAD", true), &[Scripted::new()]).await;
+    let site = Site::sqlite().with("LATENTD_MODELS__OFFLOAD", true);
+    let process = Process::start(&site, &[Scripted::new()]).await;
     let mut figures = Figures::default();
     let ids = process.accept_all(&small).await;
     figures.judge(&process, &ids, &expected).await;
