@@ -4,6 +4,8 @@
 mod bounds;
 #[path = "catalogue/families.rs"]
 mod families;
+#[path = "catalogue/numerics.rs"]
+mod numerics;
 #[path = "catalogue/words.rs"]
 mod words;
 
