@@ -6,6 +6,8 @@ mod bounds;
 mod families;
 #[path = "support/scripted_device.rs"]
 mod scripted_device;
+#[path = "catalogue/numerics.rs"]
+mod numerics;
 #[path = "catalogue/words.rs"]
 mod words;
 

@@ -10,9 +10,10 @@ use crate::{
     kernels,
 };
 
-/// If two digests are equal, the same generation gets network outputs with the same bits. The digest covers the build,
-/// the vector unit, the hardware of the device, the kernels and their settings, the precision, and the files of the
-/// model and of everything else that the request names.
+/// If two digests are equal, the same generation gets network outputs with the same bits. (With
+/// [`Rows::Together`](kernels::Rows::Together), the last bits also depend on the other generations in its batches.) The
+/// digest covers the build, the vector unit, the hardware of the device, the kernels and their settings, the precision,
+/// and the files of the model and of everything else that the request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numerics([u8; 32]);
 
