@@ -4,6 +4,7 @@
 mod description;
 mod networks;
 mod plan;
+mod sizes;
 mod text;
 
 use super::{
