@@ -56,6 +56,33 @@ async fn an_upload_in_several_fields_is_one_file() {
 }
 
 #[tokio::test]
+async fn a_list_of_pictures_is_refused_by_models_that_take_one() {
+    let api = TestApi::open(&[]).await;
+    let errors = async |image: Value| {
+        let refused = api.ask(post(&json!({"prompt": "a", "image": image}), &[])).await;
+        assert_eq!(refused.status, 422, "{}", refused.text());
+        let errors = refused.json()["errors"].clone();
+        let error = |error: &Value| (error["pointer"].as_str().unwrap().to_owned(), error["detail"].to_string());
+        errors.as_array().unwrap().iter().map(error).collect::<Vec<_>>()
+    };
+    let one = b64(&picture(1));
+    for list in [json!([one, one]), json!([])] {
+        let found = errors(list).await;
+        assert!(found.len() == 1 && found[0].0 == "/image" && found[0].1.contains("not a list"), "{found:?}");
+    }
+    let many = json!([one, one, one, one, one]);
+    assert_eq!(errors(many).await[0].0, "/image");
+    for broken in [Value::Null, json!(7), json!({"url": "https://example.org/"})] {
+        let found = errors(json!([one, broken])).await;
+        assert!(found.iter().any(|(pointer, _)| pointer == "/image/1"), "{found:?}");
+    }
+    // A list of one picture is that picture.
+    let alone = api.ask(post(&json!({"prompt": "a", "image": [one]}), &[])).await;
+    assert_eq!(alone.status, 202, "{}", alone.text());
+    assert_eq!(alone.json()["params"]["image"]["width"], 64);
+}
+
+#[tokio::test]
 async fn a_disconnect_ends_the_reading_of_uploads() {
     let api = TestApi::open(&[]).await;
     let controls: Vec<Value> =
