@@ -7,8 +7,8 @@ use super::{
     activation::gelu_erf_of,
     block::Block,
     finish::Epilogue,
-    gemm::{Panels, Product, WIDTH},
-    matrix::Matrix,
+    gemm::WIDTH,
+    matrix::{Matrix, Packed},
     partition::Partition,
     simd::vectorized,
     storage::{Operand, at_least, blank, floats, made},
@@ -74,7 +74,7 @@ impl Geglu {
 }
 
 struct Op<'a> {
-    panels: &'a Panels,
+    panels: &'a Packed,
     bias: &'a [f32],
     alternating: usize,
     /// (…, 2·N): first all values, then all gates.
@@ -87,7 +87,7 @@ impl CustomOp1 for Op<'_> {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (k, both) = (self.panels.k, self.panels.n);
+        let (k, both) = self.panels.shape();
         let (x, dims) = (floats(storage, layout)?, layout.dims());
         if dims.last() != Some(&k) || k == 0 {
             candle_core::bail!("geglu: {dims:?} by a matrix of {k}×{both}");
@@ -102,8 +102,8 @@ impl CustomOp1 for Op<'_> {
         Partition::product(x.len() / k, k, both).in_pairs_of_panels().run(|wide, rows, panels| {
             let columns = panels.start * WIDTH..both.min(panels.end * WIDTH);
             let wide = at_least(wide, rows.len() * columns.len());
-            let (a, out) = (&x[rows.start * k..rows.end * k], Block::new(wide, columns.len()));
-            Product { a, a_stride: k, b: self.panels.whole(), depth: 0..k, panels, out, add: false }.run();
+            let a = &x[rows.start * k..rows.end * k];
+            self.panels.times(a, panels, &mut Block::new(wide, columns.len()));
             // SAFETY: the blocks of a partition do not overlap, and each block begins with a whole pair of values and
             // gates.
             let mut out = unsafe { whole.part(rows.clone(), columns.start / 2..columns.end / 2) };
