@@ -15,8 +15,9 @@ use crate::{
         geglu::Geglu,
         group_norm::Then,
         matrix::Matrix,
+        narrow::Narrow,
     },
-    weights::Weights,
+    weights::{StoredMatrix, Weights},
 };
 
 /// y = x·Wᵀ + b over the last dimension.
@@ -30,22 +31,18 @@ pub(super) struct Linear {
 impl Linear {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let bias = weights.tensor("bias", &[outputs]);
-        Self::of(weights, weights.matrix("weight", outputs, inputs), Some(bias))
+        Self { matrix: matrix(weights, inputs, outputs, Some(&bias)), path: weights.path() }
     }
 
     pub fn without_bias(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        Self::of(weights, weights.matrix("weight", outputs, inputs), None)
+        Self { matrix: matrix(weights, inputs, outputs, None), path: weights.path() }
     }
 
     /// A 1 × 1 convolution, which on channels-last maps is a linear layer.
     pub fn pointwise(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        let bias = weights.tensor("bias", &[outputs]);
-        Self::of(weights, weights.conv2d("weight", outputs, inputs, (1, 1)), Some(bias))
-    }
-
-    fn of(weights: &Weights, plain: Tensor, bias: Option<Tensor>) -> Self {
+        let (plain, bias) = (weights.conv2d("weight", outputs, inputs, (1, 1)), weights.tensor("bias", &[outputs]));
         let matrix =
-            Matrix::new(&plain, bias.as_ref(), weights.kernels()).expect("the weights have the requested shapes");
+            Matrix::new(&plain, Some(&bias), weights.kernels()).expect("the weights have the requested shapes");
         Self { matrix, path: weights.path() }
     }
 
@@ -68,6 +65,19 @@ impl Linear {
     pub fn adapted_with(&self, x: &Tensor, residual: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         adapters.epilogue(&self.path, x, self.forward_with(x, residual)?, None)
     }
+}
+
+/// The matrix `weight` (outputs, inputs) of a linear layer: as it is stored if [`Weights::as_stored`] allows it, otherwise
+/// in the precision of the weights.
+fn matrix(weights: &Weights, inputs: usize, outputs: usize, bias: Option<&Tensor>) -> Matrix {
+    let made = match weights.stored_matrix("weight", outputs, inputs) {
+        Some(StoredMatrix { format, scale, bytes }) => {
+            let narrow = Narrow::pack(format, scale, &bytes, (inputs, outputs), |row| row);
+            narrow.and_then(|narrow| Matrix::narrow(narrow, bias))
+        }
+        None => Matrix::new(&weights.matrix("weight", outputs, inputs), bias, weights.kernels()),
+    };
+    made.expect("the weights have the requested shapes")
 }
 
 /// diffusers' `GEGLU`: a linear layer and a gate, with half as many outputs as the weight has.

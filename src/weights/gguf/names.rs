@@ -1,0 +1,58 @@
+//! The names of tensors in GGUF files, translated to those of diffusers and transformers.
+
+use crate::weights::{header::Header, tensors::Entry};
+
+/// The tensors of a file by the names that networks use. A tensor whose name is of no known kind keeps its name.
+pub(in crate::weights) fn entries(header: &Header) -> Vec<(String, Entry)> {
+    let is_t5 = header.tensors.keys().any(|name| name.starts_with("enc.blk."));
+    let known_as = |name: &str| if is_t5 { t5_name(name) } else { None };
+    let tensors = header.tensors.iter();
+    tensors.map(|(name, info)| (known_as(name).unwrap_or_else(|| name.clone()), Entry::whole(info))).collect()
+}
+
+/// The name in transformers' `T5EncoderModel` of a tensor with llama.cpp's name; `None` for other names.
+fn t5_name(name: &str) -> Option<String> {
+    let whole = match name {
+        "token_embd.weight" => "shared.weight",
+        "enc.output_norm.weight" => "encoder.final_layer_norm.weight",
+        _ => "",
+    };
+    if !whole.is_empty() {
+        return Some(whole.to_owned());
+    }
+    let (block, tensor) = name.strip_prefix("enc.blk.")?.split_once('.')?;
+    let layer = match tensor {
+        "attn_q.weight" => "0.SelfAttention.q",
+        "attn_k.weight" => "0.SelfAttention.k",
+        "attn_v.weight" => "0.SelfAttention.v",
+        "attn_o.weight" => "0.SelfAttention.o",
+        "attn_rel_b.weight" => "0.SelfAttention.relative_attention_bias",
+        "attn_norm.weight" => "0.layer_norm",
+        "ffn_gate.weight" => "1.DenseReluDense.wi_0",
+        "ffn_up.weight" => "1.DenseReluDense.wi_1",
+        "ffn_down.weight" => "1.DenseReluDense.wo",
+        "ffn_norm.weight" => "1.layer_norm",
+        _ => return None,
+    };
+    block.parse::<usize>().ok()?;
+    Some(format!("encoder.block.{block}.layer.{layer}.weight"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llama_names_become_those_of_transformers() {
+        for (name, expected) in [
+            ("token_embd.weight", Some("shared.weight")),
+            ("enc.blk.23.attn_o.weight", Some("encoder.block.23.layer.0.SelfAttention.o.weight")),
+            ("enc.blk.0.ffn_gate.weight", Some("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")),
+            ("enc.blk.0.ffn_gate.bias", None),
+            ("enc.blk.x.attn_q.weight", None),
+            ("dec.blk.0.attn_q.weight", None),
+        ] {
+            assert_eq!(t5_name(name).as_deref(), expected, "{name}");
+        }
+    }
+}
