@@ -146,6 +146,7 @@ impl Bench {
                 guidance: None,
                 controls: Vec::new(),
                 adapters: AdapterSet::default(),
+                skipped: std::sync::Arc::from([]),
                 features: None,
             }
         };
@@ -225,7 +226,7 @@ impl Networks for Immediate {
         self.0.clone()
     }
 
-    fn tokenize(&self, _prompts: &[&str], _learned: &LearnedTokens) -> Tokens {
+    fn tokenize(&self, _prompts: &[&str], _: Option<u32>, _learned: &LearnedTokens) -> Tokens {
         Tokens { ids: vec![vec![0; self.0.context_length]], ..Tokens::default() }
     }
 

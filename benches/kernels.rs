@@ -14,7 +14,7 @@ use latentd::kernels::{
     conv2d::{Conv2d, Geometry},
     finish::Epilogue,
     format::Format,
-    geglu::Geglu,
+    geglu::{Gate, Geglu},
     group_norm::Then,
     matrix::Matrix,
     narrow::Narrow,
@@ -130,7 +130,7 @@ fn products(group: &mut Group<'_>, of: &Shapes) {
             linear.times_with(&x, Epilogue::residual(&x))
         });
         let (weight, bias) = (numbers(&[channels, 8 * channels]), numbers(&[8 * channels]));
-        let geglu = Geglu::new(&weight, &bias, KERNELS).expect("the shapes fit");
+        let geglu = Geglu::new(&weight, &bias, Gate::GeluErf, KERNELS).expect("the shapes fit");
         measure(group, &format!("linear and geglu {side}² {channels}"), 8 * work, || geglu.times(&x));
     }
 }

@@ -3,6 +3,7 @@
 //! Only this module and [`models`](crate::models) name families. A new family needs one file here, its networks in
 //! `models`, and an entry in the list below.
 
+mod autoencoder;
 mod card;
 mod classifier_guidance;
 mod consistency;
@@ -10,12 +11,15 @@ mod ddpm;
 mod dit;
 mod extras;
 mod family;
+mod flux;
 mod ldm_uncond;
+mod pixart;
 mod plain_unet;
 mod plan;
 mod score_sde_ve;
 mod score_sde_vp;
 pub mod stable_diffusion;
+mod stable_diffusion_3;
 mod stable_diffusion_xl;
 mod stable_diffusion_xl_refiner;
 mod stages;
@@ -28,10 +32,13 @@ use classifier_guidance::ClassifierGuidance;
 use consistency::Consistency;
 use ddpm::Ddpm;
 use dit::Dit;
+use flux::Flux;
 use ldm_uncond::LdmUncond;
+use pixart::Pixart;
 use score_sde_ve::ScoreSdeVe;
 use score_sde_vp::ScoreSdeVp;
 use stable_diffusion::StableDiffusion;
+use stable_diffusion_3::StableDiffusion3;
 use stable_diffusion_xl::StableDiffusionXl;
 use stable_diffusion_xl_refiner::StableDiffusionXlRefiner;
 
@@ -66,13 +73,16 @@ families![
     StableDiffusion,
     StableDiffusionXl,
     StableDiffusionXlRefiner,
+    StableDiffusion3,
+    Flux,
     Ddpm,
     LdmUncond,
     Consistency,
     ScoreSdeVe,
     ScoreSdeVp,
     Dit,
-    ClassifierGuidance
+    ClassifierGuidance,
+    Pixart
 ];
 
 /// The error for a single-file checkpoint that is not a safetensors file.

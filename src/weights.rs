@@ -4,6 +4,7 @@
 //! which tensors were requested. A load ends with [`Weights::finish`], which fails unless every tensor of the files was requested and every requested
 //! tensor was found.
 
+mod bfl;
 mod build_report;
 mod clip_vocabulary;
 mod error;

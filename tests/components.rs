@@ -7,12 +7,20 @@
 mod classes;
 #[path = "components/fixtures.rs"]
 mod fixtures;
+#[path = "components/flux.rs"]
+mod flux;
 #[path = "components/folders.rs"]
 mod folders;
+#[path = "components/pixart.rs"]
+mod pixart;
 #[path = "components/prompts.rs"]
 mod prompts;
 #[path = "components/roots.rs"]
 mod roots;
+#[path = "components/sd3.rs"]
+mod sd3;
+#[path = "components/t5.rs"]
+mod t5;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -121,7 +129,7 @@ impl Networks for InTiles {
         self.spec.clone()
     }
 
-    fn tokenize(&self, _prompts: &[&str], _learned: &LearnedTokens) -> Tokens {
+    fn tokenize(&self, _prompts: &[&str], _: Option<u32>, _learned: &LearnedTokens) -> Tokens {
         Tokens::default()
     }
 

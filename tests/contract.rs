@@ -191,6 +191,8 @@ impl Rules for Open {
                 default_guidance_scale: 5.0,
                 max_clip_skip: 4,
                 takes_prompt: !classes,
+                weighted_prompts: !classes,
+                maps: if classes { Vec::new() } else { vec![64] },
                 classifier_guidance: classes,
                 classes: if classes { ["tench".to_owned(), String::new()].into() } else { Default::default() },
                 default_scheduler: SchedulerChoice::Name("euler".into()),

@@ -1,10 +1,12 @@
 //! Compares pictures with those of diffusers: every case of [`FOLDERS`] and of `tests/fixtures/more` whose features
 //! exist, within the tolerance of the fixtures. `LATENTD_PARITY_DIR` names the complete set of fixtures; without it,
-//! the compact part in `tests/fixtures/parity` is used. `LATENTD_PARITY_SHARD=2/5` runs the second of five parts. With
-//! `--nocapture`, each case is printed when it ends.
+//! the compact part in `tests/fixtures/parity` is used. `LATENTD_PARITY_SHARD=2/5` runs the second of five parts, and
+//! `LATENTD_PARITY_ONLY=flux-dev,lora/two` only the cases whose names begin so. With `--nocapture`, each case is printed when it ends.
 
 #[path = "pictures/case.rs"]
 mod case;
+#[path = "pictures/shared_batches.rs"]
+mod shared_batches;
 #[path = "pictures/swaps.rs"]
 mod swaps;
 
@@ -24,7 +26,7 @@ use latentd::{
     imaging::{RgbImage, decode},
     kernels::{Kernels, winograd},
     metrics::Metrics,
-    pipelines::{Frame, Inputs},
+    pipelines::{Frame, Inputs, Prepared},
     service::CatalogueRules,
 };
 
@@ -151,6 +153,9 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
             *seen <= of_each
         });
     }
+    if let Ok(only) = std::env::var("LATENTD_PARITY_ONLY") {
+        ready.retain(|case| only.split(',').any(|start| case.name.starts_with(start)));
+    }
     let (shard, of) = shard();
     let mut number = 0..;
     ready.retain(|_| number.next().is_some_and(|number| number % of == shard));
@@ -255,6 +260,11 @@ fn start(
     let refiner = draw.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose();
     let refiner = refiner.map_err(|error| error.to_string())?;
     let prepared = catalogue.prepare(job, inputs, model, refiner).map_err(|error| error.to_string())?;
+    Ok((draw, submitted(prepared, engine)?))
+}
+
+/// Starts a prepared generation in the engine.
+fn submitted(prepared: Prepared, engine: &engine::Engine) -> Result<Outcome, String> {
     let (sender, receiver) = mpsc::channel();
     let run = Run {
         prepared,
@@ -264,7 +274,7 @@ fn start(
         attempt: None,
     };
     engine.submit(run).map_err(|_| "the engine accepts no run".to_owned())?;
-    Ok((draw, receiver))
+    Ok(receiver)
 }
 
 /// Sends the outcome of a run.

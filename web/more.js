@@ -8,8 +8,9 @@ import { print } from './json.js';
 const ADD_ONS = ['loras', 'controls', 'refiner'];
 /** The order of the fields under "More". Fields that are not listed follow. */
 const ORDER = [
-  'prompt_syntax', 'prompt_2', 'negative_prompt_2', 'clip_skip', 'guidance_rescale', 'guidance_interval', 'eta', 'sigmas',
-  'timesteps', 'denoising_end', 'seed_mode', 'decoder', 'feature_cache', 'original_size', 'crop_top_left', 'target_size',
+  'prompt_syntax', 'prompt_2', 'negative_prompt_2', 'max_sequence_length', 'clip_skip', 'true_guidance_scale',
+  'guidance_rescale', 'guidance_interval',
+  'eta', 'sigmas', 'timesteps', 'denoising_end', 'seed_mode', 'decoder', 'feature_cache', 'original_size', 'crop_top_left', 'target_size',
   'negative_original_size', 'negative_crop_top_left', 'negative_target_size', 'aesthetic_score', 'negative_aesthetic_score',
   'output.quality', 'output.metadata', 'priority', 'start_timeout_s', 'run_timeout_s', 'on_disconnect', 'metadata', 'webhook',
 ];

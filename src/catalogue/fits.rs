@@ -143,9 +143,10 @@ fn kind(card: &ModelCard) -> String {
         tasks,
         max_clip_skip,
         guidance_embedding,
+        transformer_blocks,
         ..
     } = card;
     format!(
-        "{maps:?} {context_width} {text_widths:?} {time_id_count} {latents:?} {tasks:?} {max_clip_skip} {guidance_embedding}"
+        "{maps:?} {context_width} {text_widths:?} {time_id_count} {latents:?} {tasks:?} {max_clip_skip} {guidance_embedding} {transformer_blocks}"
     )
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use super::Catalogue;
 use crate::{
     generation::{Draw, Job, ModelCard, PromptSyntax, Warning, Work},
-    models::{prompt_tokenizers::PromptTokenizers, word_tags::WordTag},
+    models::{
+        prompt_tokenizers::{PromptText, PromptTokenizers},
+        word_tags::WordTag,
+    },
 };
 
 /// Maximum number of models whose tokenizers are in memory. A tokenizer with a large vocabulary takes some 20 MB.
@@ -18,8 +21,8 @@ const MOST_WORDS: usize = 8;
 struct Text<'a> {
     pointer: &'static str,
     text: &'a str,
-    /// Whether the last text encoder reads the text, rather than the first one.
-    is_second: bool,
+    /// The text encoders that read the text; see [`PromptText::readers`].
+    readers: Vec<usize>,
 }
 
 impl Catalogue {
@@ -33,8 +36,8 @@ impl Catalogue {
             return warnings;
         }
         let texts = texts(draw, &card);
-        for text in texts.iter().filter(|text| may_be_cut(text.text, &card)) {
-            warnings.extend(self.of_length(&job.model, draw.prompt_syntax, text));
+        for text in texts.iter().filter(|text| may_be_cut(text.text, draw, &card)) {
+            warnings.extend(self.of_length(draw, (&job.model, &card), text));
         }
         for text in texts.iter().filter(|text| text.text.contains('<')) {
             warnings.extend(self.of_words(&job.model, draw.prompt_syntax, text));
@@ -45,21 +48,25 @@ impl Catalogue {
     /// Whether [`Catalogue::warnings`] may read files of the model or of textual inversions.
     pub fn reads_for_warnings(&self, job: &Job) -> bool {
         let Work::Draw(draw) = &job.work;
-        self.card(&job.model).is_some_and(|card| texts(draw, &card).iter().any(|text| may_be_cut(text.text, &card)))
+        let may_be_cut = |card: &ModelCard| texts(draw, card).iter().any(|text| may_be_cut(text.text, draw, card));
+        self.card(&job.model).is_some_and(|card| may_be_cut(&card))
     }
 
     fn of_length(
         &self,
-        model: &str,
-        syntax: PromptSyntax,
-        Text { pointer, text, is_second }: &Text<'_>,
+        draw: &Draw,
+        (model, card): (&str, &ModelCard),
+        Text { pointer, text, readers }: &Text<'_>,
     ) -> Option<Warning> {
-        let tokenizers = self.tokenizers(model)?;
-        let words = self.adapters().vectors_of(model, syntax, text);
-        let cut = tokenizers.cut(text, *is_second, syntax, &words)?;
+        let syntax = draw.prompt_syntax;
+        let words = &self.adapters().vectors_of(model, syntax, text);
+        let sequence_length = draw.max_sequence_length.map(|length| length as usize);
+        let cut = self.tokenizers(model)?.cut(&PromptText { text, readers, syntax, words, sequence_length })?;
+        let can_be_longer = card.sequence_lengths.is_some_and(|(_, most)| draw.max_sequence_length < Some(most));
         let hint = match syntax {
-            PromptSyntax::Plain => "; with prompt_syntax \"weighted\" it reads longer prompts",
-            PromptSyntax::Weighted => "",
+            _ if can_be_longer => "; with a larger max_sequence_length it reads longer prompts",
+            PromptSyntax::Plain if card.weighted_prompts => "; with prompt_syntax \"weighted\" it reads longer prompts",
+            PromptSyntax::Plain | PromptSyntax::Weighted => "",
         };
         let detail = format!(
             "{} has {} tokens, of which this model reads {}; the last {} are cut{hint}",
@@ -100,26 +107,46 @@ impl Catalogue {
 
 /// The texts that the model reads. Without guidance it reads no negative prompt.
 fn texts<'a>(draw: &'a Draw, card: &ModelCard) -> Vec<Text<'a>> {
-    let micro = draw.micro_conditioning.as_ref();
-    let is_guided = draw.guidance_scale > 1.0 && !card.guidance_embedding;
+    let further = &draw.further_prompts;
+    let is_guided = draw.prompt_guidance(card.guidance_embedding) > 1.0;
     let negative = draw.negative_prompt.as_deref().filter(|_| is_guided);
-    let negative_2 = micro.and_then(|micro| micro.negative_prompt_2.as_deref()).filter(|_| is_guided);
-    let all = [
-        ("/prompt", Some(draw.prompt.as_str()), false),
-        ("/prompt_2", micro.and_then(|micro| micro.prompt_2.as_deref()), true),
-        ("/negative_prompt", negative, false),
-        ("/negative_prompt_2", negative_2, true),
-    ];
-    let text = |(pointer, text, is_second): (&'static str, Option<&'a str>, bool)| {
-        Some(Text { pointer, text: text?, is_second })
-    };
-    all.into_iter().filter_map(text).collect()
+    let (prompt_2, prompt_3) = (further.prompt_2.as_deref(), further.prompt_3.as_deref());
+    let negative_2 = further.negative_prompt_2.as_deref().filter(|_| is_guided);
+    let negative_3 = further.negative_prompt_3.as_deref().filter(|_| is_guided);
+    let encoders = card.text_encoders.clamp(2, 3);
+    let prompts = [("/prompt", Some(draw.prompt.as_str())), ("/prompt_2", prompt_2), ("/prompt_3", prompt_3)];
+    let negatives =
+        [("/negative_prompt", negative), ("/negative_prompt_2", negative_2), ("/negative_prompt_3", negative_3)];
+    let mut texts = of_encoders(&prompts[..encoders]);
+    texts.extend(of_encoders(&negatives[..encoders]));
+    texts
 }
 
-/// Whether a text may have more tokens than the model reads. A token has at least one byte, so a short text has few
-/// tokens, unless it contains `<`: the word of a textual inversion may have any number of tokens.
-fn may_be_cut(text: &str, card: &ModelCard) -> bool {
-    text.contains('<') || text.len() > card.context_length.saturating_sub(2)
+/// The texts for the first text encoder, the second one, and so on. An encoder without a text of its own reads the
+/// first text.
+fn of_encoders<'a>(fields: &[(&'static str, Option<&'a str>)]) -> Vec<Text<'a>> {
+    let without: Vec<usize> = (1..fields.len()).filter(|encoder| fields[*encoder].1.is_none()).collect();
+    let mut texts = Vec::new();
+    for (encoder, (pointer, text)) in fields.iter().copied().enumerate() {
+        let Some(text) = text else { continue };
+        let mut readers = vec![encoder];
+        if encoder == 0 {
+            readers.extend(&without);
+        }
+        texts.push(Text { pointer, text, readers });
+    }
+    texts
+}
+
+/// Whether a text may have more tokens than the model reads. A token of CLIP has at least one byte, so a short text has
+/// few tokens, unless it contains `<`: the word of a textual inversion may have any number of tokens. T5 normalizes
+/// texts, which makes some characters longer, and adds spaces.
+fn may_be_cut(text: &str, draw: &Draw, card: &ModelCard) -> bool {
+    let most = match draw.max_sequence_length {
+        Some(length) => length as usize / 8,
+        None => card.context_length,
+    };
+    text.contains('<') || text.len() > most.saturating_sub(2)
 }
 
 fn of_size(draw: &Draw, card: &ModelCard) -> Option<Warning> {

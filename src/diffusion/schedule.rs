@@ -102,7 +102,23 @@ impl Schedule {
     /// No step is left, or Runge-Kutta steps would be left out.
     pub fn for_strength(self, strength: f64) -> Result<Schedule, InvalidSteps> {
         let steps = self.run.len();
-        let kept = ((steps as f64 * strength) as usize).min(steps);
+        self.last((steps as f64 * strength) as usize, strength)
+    }
+
+    /// Keeps the last `⌈n · strength⌉` of n steps, as diffusers' pipelines of flow matching do. Otherwise as
+    /// [`Schedule::for_strength`].
+    ///
+    /// # Errors
+    /// Those of [`Schedule::for_strength`].
+    pub fn for_strength_rounded_up(self, strength: f64) -> Result<Schedule, InvalidSteps> {
+        let steps = self.run.len();
+        let left_out = (steps as f64 - (steps as f64 * strength).min(steps as f64)) as usize;
+        self.last(steps - left_out, strength)
+    }
+
+    fn last(self, kept: usize, strength: f64) -> Result<Schedule, InvalidSteps> {
+        let steps = self.run.len();
+        let kept = kept.min(steps);
         if kept == 0 {
             return Err(InvalidSteps::NothingLeft { steps, strength });
         }

@@ -95,6 +95,14 @@ impl SchedulerConfig {
         self
     }
 
+    /// The same scheduler, with its flow levels shifted for pictures of `tokens` tokens if it shifts by size, as
+    /// diffusers' pipelines do with their function `calculate_shift`.
+    #[must_use]
+    pub fn for_tokens(mut self, tokens: u64) -> SchedulerConfig {
+        self.flow = self.flow.map(|flow| flow.for_tokens(tokens));
+        self
+    }
+
     /// What the network predicts.
     pub fn prediction(&self) -> Prediction {
         self.prediction

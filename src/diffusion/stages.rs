@@ -1,7 +1,7 @@
 //! The schedules of a generation: that of its base model, and that of its refiner.
 
 use super::{InvalidSteps, Schedule, SchedulerConfig};
-use crate::generation::{Draw, ImageInfluence, Refiner};
+use crate::generation::{Draw, FlowLevels, ImageInfluence, Levels, Refiner};
 
 /// The schedules of a generation. They are built twice: when a request arrives, to reject a request that the model's
 /// scheduler cannot run, and when the generation runs.
@@ -22,6 +22,32 @@ pub struct BaseSchedule<'a> {
     /// the last part of the levels; `strength` is the fraction of the levels in this part. In all other cases with a
     /// `strength`, only the last of the requested steps run.
     pub is_distilled: bool,
+    /// How a model of flow matching chooses its noise levels. With a `strength`, such a model runs the last
+    /// `⌈n · strength⌉` of n steps, as diffusers' pipelines do.
+    pub flow: Option<FlowLevels>,
+}
+
+impl BaseSchedule<'_> {
+    /// All steps of a generation of this width and height. Without `levels`, there are `steps` steps.
+    ///
+    /// # Errors
+    /// The scheduler cannot run the steps.
+    pub fn whole(
+        &self,
+        steps: usize,
+        levels: Option<&Levels>,
+        [width, height]: [u32; 2],
+    ) -> Result<Schedule, InvalidSteps> {
+        let config = match self.flow {
+            Some(flow) => &self.config.clone().for_tokens(flow.tokens(width, height)),
+            None => self.config,
+        };
+        match (levels, self.flow) {
+            (Some(levels), _) => Schedule::over(config, levels),
+            (None, Some(flow)) if flow.is_linear => Schedule::over(config, &Levels::Sigmas(FlowLevels::linear(steps))),
+            (None, _) => Schedule::new(config, steps),
+        }
+    }
 }
 
 /// The field of a request that leads to an invalid schedule, and the reason.
@@ -47,8 +73,11 @@ impl Stages {
             Some(_) => &["timesteps"],
             None => &["steps"],
         };
-        let whole = || Schedule::of(base.config, draw).map_err(at(listed));
+        let whole = || base.whole(steps, levels, [draw.width, draw.height]).map_err(at(listed));
         let begun = match draw.source.as_ref().map(|source| source.hold) {
+            Some(ImageInfluence::Strength { strength }) if base.flow.is_some() => {
+                whole()?.for_strength_rounded_up(strength).map_err(at(&["strength"]))?
+            }
             Some(ImageInfluence::Strength { strength }) if base.is_distilled && levels.is_none() => {
                 Schedule::compressed(base.config, steps, strength).map_err(at(&["strength"]))?
             }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{
     CardError, ControlDemand, Description, Family, ModelIndex, ModelSize, Outline, Plan, Recipe, SamplingDemand,
     card::{self, Defaults},
-    extras::Extras,
+    extras::{Extras, latent_rgb},
     plan::calls,
 };
 use crate::{
@@ -18,10 +18,7 @@ use crate::{
     diffusion::SchedulerConfig,
     generation::{Decoder, Job, ModelCard, Task, Work},
     models::{demand::Demand, latent_diffusion::Part},
-    pipelines::{
-        Compute, Frame, LatentDiffusion, LatentRgb, Loaded, Networks, PipelineError, Prepared, class_guided,
-        decoding::decode_alone,
-    },
+    pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, class_guided},
     weights::{LoadError, ModelFolder},
 };
 use networks::{DiTNetworks, Sizes};
@@ -70,16 +67,7 @@ impl Family for Dit {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         let networks = DiTNetworks::load(folder, device)?;
-        // Errors are ignored here, because a broken `latentd.json` was already rejected when the card was read.
-        let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
-        let latent_rgb = match given.filter(|map| map.weight.len() == networks.spec().latent_channels) {
-            Some(map) => map,
-            None => {
-                let fitted =
-                    LatentRgb::fit(networks.spec().latent_channels, |latents| decode_alone(&networks, latents));
-                fitted.map_err(|error| LoadError::Preview(error.to_string()))?
-            }
-        };
+        let latent_rgb = latent_rgb(folder, &networks)?;
         Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
     }
 }

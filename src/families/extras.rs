@@ -4,7 +4,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::CardError;
-use crate::{pipelines::LatentRgb, weights::ModelFolder};
+use crate::{
+    pipelines::{LatentRgb, Networks, decoding::decode_alone},
+    weights::{LoadError, ModelFolder},
+};
 
 /// The keys of `latentd.json`, all optional: description, defaults and least size of requests (in pixels), example
 /// prompts, and preview colors.
@@ -55,5 +58,22 @@ impl Extras {
             }
         }
         Ok(())
+    }
+}
+
+/// The colors of previews: those of `latentd.json`, or otherwise colors that are fitted to the decoder of `networks`.
+///
+/// # Errors
+/// The decoder failed.
+pub(super) fn latent_rgb(folder: &ModelFolder, networks: &impl Networks) -> Result<LatentRgb, LoadError> {
+    let channels = networks.spec().latent_channels;
+    // Errors are ignored here, because a broken `latentd.json` was already rejected when the card was read.
+    let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
+    match given.filter(|map| map.weight.len() == channels) {
+        Some(map) => Ok(map),
+        None => {
+            let fitted = LatentRgb::fit(channels, |latents| decode_alone(networks, latents));
+            fitted.map_err(|error| LoadError::Preview(error.to_string()))
+        }
     }
 }

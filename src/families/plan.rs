@@ -86,7 +86,7 @@ fn original(draw: &Draw) -> u64 {
 /// How many times the sampler of a request calls the denoiser for each row.
 pub(super) fn calls(draw: &Draw, card: &ModelCard) -> usize {
     let stages = SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler).ok().and_then(|config| {
-        let base = BaseSchedule { config: &config, is_distilled: card.guidance_embedding };
+        let base = BaseSchedule { config: &config, is_distilled: card.guidance_embedding, flow: card.flow };
         // The refiner's scheduler is unknown here, so the refiner's steps count as steps of the base model.
         Stages::of(draw, base, None).ok()
     });

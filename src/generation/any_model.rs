@@ -16,10 +16,16 @@ pub(super) fn card() -> ModelCard {
         default_steps: 1,
         max_clip_skip: 4,
         takes_prompt: true,
+        weighted_prompts: true,
+        maps: vec![1],
         classifier_guidance: true,
         // The rules would look up the name of a scheduler; they accept an empty object without a search.
         default_scheduler: SchedulerChoice::Object(Default::default()),
         time_id_count: TIME_IDS,
+        true_guidance: true,
+        text_encoders: 3,
+        sequence_lengths: Some((1, MAX_SEQUENCE)),
+        skippable_layers: MAX_LAYERS,
         tasks: vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
         decoders: vec![Decoder::Full, Decoder::Tiny],
         ..ModelCard::default()
@@ -28,6 +34,10 @@ pub(super) fn card() -> ModelCard {
 
 /// The number of time ids of SDXL, so that the fields of micro-conditioning are accepted.
 const TIME_IDS: usize = 6;
+
+/// The longest sequence of a text encoder, and the largest number of layers, that any model may have.
+const MAX_SEQUENCE: u32 = 512;
+const MAX_LAYERS: u32 = 256;
 
 /// Takes the two fields that some models allow but [`card`] does not, because no model allows them together with all
 /// fields of the card. `image_guidance_scale` is checked against its bounds; `class_label` is not checked.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Decoder, SchedulerChoice, Task};
+use super::{Decoder, FlowLevels, SchedulerChoice, Task};
 
 /// The capabilities and defaults of a model, read from its folder without loading weights.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -47,12 +47,34 @@ pub struct ModelCard {
     /// Number of micro-conditioning values (diffusers' time ids): 6 or 5 for models like SDXL, otherwise 0.
     #[serde(skip)]
     pub time_id_count: usize,
+    /// The number of text encoders; each can have a prompt of its own.
+    #[serde(skip)]
+    pub text_encoders: usize,
+    /// The default and the largest number of tokens of the text encoder whose length a request may choose.
+    #[serde(skip)]
+    pub sequence_lengths: Option<(u32, u32)>,
+    /// The number of layers that skip-layer guidance can leave out; 0 for a model without it.
+    #[serde(skip)]
+    pub skippable_layers: u32,
     /// Whether a missing negative prompt is embedded as zeros; an empty negative prompt is not.
     #[serde(skip)]
     pub zero_negative: bool,
     /// Whether the guidance scale is an input of the network, which then needs no row for a negative prompt.
     #[serde(skip)]
     pub guidance_embedding: bool,
+    /// Whether guidance by the negative prompt has a scale of its own, `true_guidance_scale`.
+    #[serde(skip)]
+    pub true_guidance: bool,
+    /// Whether the model takes no `guidance_scale`.
+    #[serde(skip)]
+    pub no_guidance_scale: bool,
+    /// The number of blocks of a denoiser that is a transformer; 0 for a U-Net. Features of a transformer cannot be
+    /// cached.
+    #[serde(skip)]
+    pub transformer_blocks: usize,
+    /// How a model of flow matching chooses its noise levels; `None` for models whose scheduler alone chooses them.
+    #[serde(skip)]
+    pub flow: Option<FlowLevels>,
     /// Width of the prompt's hidden states, summed over all text encoders.
     #[serde(skip)]
     pub context_width: usize,
@@ -60,6 +82,9 @@ pub struct ModelCard {
     /// without prompts.
     #[serde(skip)]
     pub context_length: usize,
+    /// Whether prompts may have weights: the `prompt_syntax` `weighted`.
+    #[serde(skip)]
+    pub weighted_prompts: bool,
     /// Widths of the token embeddings of `text_encoder` and `text_encoder_2`, with `None` for a text encoder that the
     /// model does not have.
     #[serde(skip)]

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ControlUse, Decoder, FeatureCache, GuidanceInterval, ImageField, InputImage, Levels, LoraUse, MicroConditioning,
-    PromptSyntax, Refiner, SchedulerChoice, Source,
+    ControlUse, Decoder, FeatureCache, FurtherPrompts, GuidanceInterval, ImageField, InputImage, Levels, LoraUse,
+    MicroConditioning, PromptSyntax, Refiner, SchedulerChoice, SkipLayerGuidance, Source,
 };
 
 /// The pictures that the job's model draws, and all parameters of the drawing.
@@ -15,6 +15,11 @@ pub struct Draw {
     /// `None` if the request has no negative prompt and the model or its refiner treats a missing negative prompt
     /// differently from an empty one.
     pub negative_prompt: Option<String>,
+    #[serde(flatten)]
+    pub further_prompts: FurtherPrompts,
+    /// Number of tokens of the text encoder whose length a request may choose; `None` for models without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sequence_length: Option<u32>,
     #[serde(default)]
     pub prompt_syntax: PromptSyntax,
     /// The LoRAs in use; each name occurs once.
@@ -37,11 +42,16 @@ pub struct Draw {
     pub levels: Option<Levels>,
     /// `s` in `uncond + s · (cond − uncond)`; 1 or less switches guidance off.
     pub guidance_scale: f64,
+    /// `s` of models for which `guidance_scale` is an input of the network; `None` for other models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub true_guidance_scale: Option<f64>,
     /// How far the guided prediction is rescaled to the standard deviation of the conditional one, 0 to 1.
     pub guidance_rescale: f64,
     /// The steps with guidance. The other steps compute no row for the negative prompt.
     #[serde(default)]
     pub guidance_interval: GuidanceInterval,
+    #[serde(flatten)]
+    pub skip_layer_guidance: Option<SkipLayerGuidance>,
     /// The scheduler of the request, or the model's default scheduler.
     pub scheduler: SchedulerChoice,
     /// η of DDIM: the fraction of DDPM's noise that each step adds, 0 to 1. For TCD, this is γ. Other samplers ignore
@@ -98,15 +108,25 @@ impl Draw {
 
     /// Every text that goes to a text encoder.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
-        let second = self.micro_conditioning.iter().flat_map(|micro| [&micro.prompt_2, &micro.negative_prompt_2]);
+        let further = self.further_prompts.named().map(|(_, text)| text);
         let refiner = self.refiner.as_ref().and_then(|refiner| refiner.negative_prompt.as_ref());
-        let texts = second.flatten().chain(&self.negative_prompt).chain(refiner);
-        [self.prompt.as_str()].into_iter().chain(texts.map(String::as_str))
+        let negative = self.negative_prompt.iter().chain(refiner).map(String::as_str);
+        [self.prompt.as_str()].into_iter().chain(further).chain(negative)
+    }
+
+    /// `s` in `uncond + s · (cond − uncond)`; at 1 or less, there is no such guidance. `guidance_embedding`: whether the
+    /// model takes `guidance_scale` as an input of its network.
+    pub fn prompt_guidance(&self, guidance_embedding: bool) -> f64 {
+        match self.true_guidance_scale {
+            Some(scale) => scale,
+            None if guidance_embedding => 1.0,
+            None => self.guidance_scale,
+        }
     }
 
     /// The names of the approximations that change this picture; empty for an exact picture.
     pub fn approximations(&self) -> Vec<&'static str> {
-        let guided = self.guidance_scale > 1.0;
+        let guided = self.prompt_guidance(false) > 1.0;
         let all = [
             ("guidance_interval", guided && self.guidance_interval != GuidanceInterval::WHOLE),
             ("feature_cache", self.feature_cache.is_some()),

@@ -61,6 +61,11 @@ pub enum Kind {
     Pair {
         min: u64,
     },
+    /// A list of at most `most` integers.
+    Integers {
+        most: usize,
+        each: fn(&Bounds<'_>) -> Integers,
+    },
     /// A list of two numbers in `[0, 1]`, the first smaller than the second.
     Interval,
     /// A list of noise levels σ that do not rise.

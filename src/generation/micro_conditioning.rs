@@ -4,15 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fields, field::Bounds, table};
 
-/// Texts for the second text encoder, and the numbers that condition the U-Net (section 2.2 of Podell et al. 2023,
+/// The numbers that condition the U-Net (section 2.2 of Podell et al. 2023,
 /// arXiv:2307.01952). Sizes are [height, width] in pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MicroConditioning {
-    /// If this is `None`, the second text encoder receives `prompt`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prompt_2: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub negative_prompt_2: Option<String>,
     /// The size of the picture before it is scaled or cropped.
     pub original_size: [u32; 2],
     /// [top, left] of the crop, in pixels.
@@ -58,8 +53,6 @@ impl MicroConditioning {
         };
         let crop = if apart { [0, 0] } else { crop_top_left };
         Some(MicroConditioning {
-            prompt_2: fields.get(&table::PROMPT_2, on),
-            negative_prompt_2: fields.get(&table::NEGATIVE_PROMPT_2, on),
             original_size,
             crop_top_left,
             target_size,

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, Job, Levels, Limits, LoraUse, MAX_CHUNKS,
-    MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice, Source, Webhook, Work,
+    ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, FurtherPrompts, Job, Levels, Limits, LoraUse,
+    MAX_CHUNKS, MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice, SkipLayerGuidance,
+    Source, Webhook, Work,
     any_model::{self, AnyModel},
     class_label,
     field::{Bounds, Kind},
@@ -145,6 +146,8 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
     let zero_negative = card.zero_negative || refiner_card.is_some_and(|card| card.zero_negative);
     let negative_prompt = negative_prompt.or_else(|| (!zero_negative).then(String::new));
     let micro_conditioning = MicroConditioning::read(fields, on, (width, height), source.is_some());
+    let further_prompts = FurtherPrompts::read(fields, on);
+    let skip_layer_guidance = SkipLayerGuidance::read(fields, on);
     let controls = ControlUse::read(fields, on, rules);
     let feature_cache = FeatureCache::read(fields, on);
     if feature_cache.is_some() && !controls.is_empty() {
@@ -154,6 +157,8 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
     let draw = Draw {
         prompt,
         negative_prompt,
+        further_prompts,
+        max_sequence_length: card.sequence_lengths.map(|_| fields.get_or_default(&table::MAX_SEQUENCE_LENGTH, on)),
         prompt_syntax: fields.get_or_default(&table::PROMPT_SYNTAX, on),
         loras,
         class_labels,
@@ -164,8 +169,10 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
         steps,
         levels,
         guidance_scale: fields.get(&table::GUIDANCE_SCALE, on).unwrap_or_else(|| card.guidance_scale(has_mask)),
+        true_guidance_scale: card.true_guidance.then(|| fields.get_or_default(&table::TRUE_GUIDANCE_SCALE, on)),
         guidance_rescale: fields.get_or_default(&table::GUIDANCE_RESCALE, on),
         guidance_interval: fields.get_or_default(&table::GUIDANCE_INTERVAL, on),
+        skip_layer_guidance,
         scheduler,
         eta: fields.get_or_default(&table::ETA, on),
         clip_skip: fields.get_or_default(&table::CLIP_SKIP, on),
@@ -185,22 +192,13 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
 /// Adds errors for textual inversions that the model cannot use, and for weighted prompts with more than `MAX_CHUNKS`
 /// segments between `BREAK`s.
 fn check_prompts(fields: &mut Fields, draw: &Draw, card: &ModelCard, rules: &dyn Rules) {
-    let Draw { prompt, negative_prompt, micro_conditioning, prompt_syntax, .. } = draw;
-    let second = |text: fn(&MicroConditioning) -> &Option<String>| {
-        micro_conditioning.as_ref().and_then(|micro| text(micro).as_ref())
-    };
-    let texts = [
-        ("prompt", Some(prompt)),
-        ("negative_prompt", negative_prompt.as_ref()),
-        ("prompt_2", second(|micro| &micro.prompt_2)),
-        ("negative_prompt_2", second(|micro| &micro.negative_prompt_2)),
-    ];
-    for (name, text) in texts {
-        for (code, detail) in text.map(|text| rules.check_words(card, *prompt_syntax, text)).unwrap_or_default() {
+    let Draw { prompt, negative_prompt, further_prompts, prompt_syntax, .. } = draw;
+    let negative = negative_prompt.iter().map(|text| ("negative_prompt", text.as_str()));
+    for (name, text) in [("prompt", prompt.as_str())].into_iter().chain(negative).chain(further_prompts.named()) {
+        for (code, detail) in rules.check_words(card, *prompt_syntax, text) {
             fields.error(name, code, detail);
         }
-        let parts =
-            text.filter(|_| *prompt_syntax == PromptSyntax::Weighted).map_or(1, |text| least_chunks(&weighted(text)));
+        let parts = if *prompt_syntax == PromptSyntax::Weighted { least_chunks(&weighted(text)) } else { 1 };
         if parts > MAX_CHUNKS {
             let detail = format!("must have at most {MAX_CHUNKS} parts between BREAKs, not {parts}");
             fields.error(name, "out_of_range", detail);

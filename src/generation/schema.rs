@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    field::{Bounds, Field, Kind, Numbers},
+    field::{Bounds, Field, Integers, Kind, Numbers},
     levels::{MAX_SIGMA, MAX_TIMESTEP},
     table,
 };
@@ -88,6 +88,10 @@ fn values(field: &Field, on: &Bounds<'_>) -> Map<String, Value> {
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Word(words) => json!({"type": "string", "enum": words(on)}),
         Kind::Pair { min } => list(json!({"type": "integer", "minimum": min, "maximum": Kind::MAX_PAIR}), 2, 2),
+        Kind::Integers { most, each } => {
+            let Integers { min, max, .. } = each(on);
+            list(json!({"type": "integer", "minimum": min, "maximum": max}), 1, most)
+        }
         Kind::Interval => list(json!({"type": "number", "minimum": 0, "maximum": 1}), 2, 2),
         Kind::Sigmas => list(json!({"type": "number", "minimum": 0, "maximum": MAX_SIGMA}), 1, steps as usize),
         Kind::Timesteps => list(json!({"type": "integer", "minimum": 0, "maximum": MAX_TIMESTEP}), 1, steps as usize),

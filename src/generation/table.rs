@@ -2,10 +2,14 @@
 //!
 //! A field that only some models take says so with [`Field::only`], which looks at the model's card.
 
+mod delivery;
+
 use serde_json::{Value, json};
 
+pub use delivery::*;
+
 use super::{
-    ControlUse, Decoder, Encoding, Format, LoraUse, ModelCard, Task, Webhook, WebhookEvent,
+    ControlUse, Decoder, LoraUse, ModelCard, Task,
     field::{Bounds, Field, Integers, Kind, Numbers},
 };
 
@@ -25,8 +29,13 @@ pub static FIELDS: &[&Field] = &[
     &SIGMAS,
     &TIMESTEPS,
     &GUIDANCE_SCALE,
+    &TRUE_GUIDANCE_SCALE,
     &GUIDANCE_RESCALE,
     &GUIDANCE_INTERVAL,
+    &SKIP_GUIDANCE_LAYERS,
+    &SKIP_LAYER_GUIDANCE_SCALE,
+    &SKIP_LAYER_GUIDANCE_START,
+    &SKIP_LAYER_GUIDANCE_STOP,
     &SCHEDULER,
     &CLASS_GUIDANCE_SCALE,
     &ETA,
@@ -47,6 +56,9 @@ pub static FIELDS: &[&Field] = &[
     &FEATURE_CACHE,
     &PROMPT_2,
     &NEGATIVE_PROMPT_2,
+    &PROMPT_3,
+    &NEGATIVE_PROMPT_3,
+    &MAX_SEQUENCE_LENGTH,
     &ORIGINAL_SIZE,
     &CROP_TOP_LEFT,
     &TARGET_SIZE,
@@ -76,7 +88,7 @@ pub static NEGATIVE_PROMPT: Field = Field::new("negative_prompt", PROMPT_TEXT, "
     .only(takes_prompt, NO_PROMPT);
 pub static PROMPT_SYNTAX: Field = Field::new(
     "prompt_syntax",
-    Kind::Word(|_| vec!["plain", "weighted"]),
+    Kind::Word(|on| if on.card.weighted_prompts { vec!["plain", "weighted"] } else { vec!["plain"] }),
     "weighted: brackets in prompts weight words; plain: brackets are text.",
 )
 .default(|_| Some("plain".into()))
@@ -118,7 +130,14 @@ pub static GUIDANCE_SCALE: Field = Field::new(
     "How closely the picture follows the prompt: uncond + s · (cond − uncond). 1 or less switches guidance off.",
 )
 .default(|on| on.card.inpaint_guidance_scale.is_none().then(|| on.card.default_guidance_scale.into()))
-.only(is_guided, NO_PROMPT);
+.only(|card| is_guided(card) && !card.no_guidance_scale, Some("it draws without guidance"));
+pub static TRUE_GUIDANCE_SCALE: Field = Field::new(
+    "true_guidance_scale",
+    Kind::number(0.0, 30.0),
+    "Guidance by negative_prompt in addition to guidance_scale: uncond + s · (cond − uncond). 1 or less switches it off.",
+)
+.default(|on| on.card.true_guidance.then(|| 1.0.into()))
+.only(|card| card.true_guidance, Some("its guidance_scale is the scale of this guidance"));
 pub static GUIDANCE_RESCALE: Field = Field::new(
     "guidance_rescale",
     SHARE,
@@ -130,6 +149,20 @@ pub static GUIDANCE_INTERVAL: Field =
     Field::new("guidance_interval", Kind::Interval, "The steps with guidance: start and end as shares of all steps.")
         .default(|_| Some(json!([0.0, 1.0])))
         .only(is_guided, NO_PROMPT);
+pub static SKIP_GUIDANCE_LAYERS: Field = skipping(
+    "skip_guidance_layers",
+    Kind::Integers { most: MOST_SKIPPED, each: |on| upto(0, on.card.skippable_layers.saturating_sub(1)) },
+    "Skip-layer guidance: the layers without which the network predicts what the picture moves away from.",
+);
+pub static SKIP_LAYER_GUIDANCE_SCALE: Field =
+    skipping("skip_layer_guidance_scale", Kind::number(0.0, 30.0), "The scale of skip-layer guidance.")
+        .default(|_| Some(2.8.into()));
+pub static SKIP_LAYER_GUIDANCE_START: Field =
+    skipping("skip_layer_guidance_start", SHARE, "The share of the steps after which skip-layer guidance starts.")
+        .default(|_| Some(0.01.into()));
+pub static SKIP_LAYER_GUIDANCE_STOP: Field =
+    skipping("skip_layer_guidance_stop", SHARE, "The share of the steps after which skip-layer guidance stops.")
+        .default(|_| Some(0.2.into()));
 pub static SCHEDULER: Field = Field::new(
     "scheduler",
     Kind::Scheduler,
@@ -264,15 +297,29 @@ pub static FEATURE_CACHE: Field = Field::new(
     "Reuse features of the denoiser in its next calls: an approximation.",
 )
 .excludes(&["controls"])
-.only(takes_prompt, NO_PROMPT);
+.only(|card| !card.maps.is_empty(), Some("its denoiser is no U-Net with a prompt"));
 pub static CACHE_KIND: Field = Field::new("kind", Kind::Word(|_| vec!["deepcache"]), "The method.").required(|_| true);
 pub static CACHE_INTERVAL: Field =
     Field::new("interval", Kind::Integer(|_| upto(2, 10)), "One call in this many computes the whole denoiser.")
         .required(|_| true);
 
-pub static PROMPT_2: Field = conditioning("prompt_2", PROMPT_TEXT, "The prompt of the second text encoder.");
+pub static PROMPT_2: Field = Field::new("prompt_2", PROMPT_TEXT, "The prompt of the second text encoder.")
+    .only(takes_second_prompt, ONE_ENCODER);
 pub static NEGATIVE_PROMPT_2: Field =
-    conditioning("negative_prompt_2", PROMPT_TEXT, "The negative prompt of the second text encoder.");
+    Field::new("negative_prompt_2", PROMPT_TEXT, "The negative prompt of the second text encoder.")
+        .only(takes_second_prompt, ONE_ENCODER);
+pub static PROMPT_3: Field = Field::new("prompt_3", PROMPT_TEXT, "The prompt of the third text encoder.")
+    .only(takes_third_prompt, NO_THIRD_ENCODER);
+pub static NEGATIVE_PROMPT_3: Field =
+    Field::new("negative_prompt_3", PROMPT_TEXT, "The negative prompt of the third text encoder.")
+        .only(takes_third_prompt, NO_THIRD_ENCODER);
+pub static MAX_SEQUENCE_LENGTH: Field = Field::new(
+    "max_sequence_length",
+    Kind::Integer(|on| upto(1, on.card.sequence_lengths.map_or(1, |(_, most)| most))),
+    "How many tokens of the prompt the text encoder T5 or Qwen3 reads.",
+)
+.default(|on| on.card.sequence_lengths.map(|(usual, _)| usual.into()))
+.only(|card| card.sequence_lengths.is_some(), Some("its text encoders have a fixed length"));
 pub static ORIGINAL_SIZE: Field =
     conditioning("original_size", Kind::Pair { min: 1 }, "[height, width] of the training picture before cropping.");
 pub static CROP_TOP_LEFT: Field =
@@ -323,73 +370,6 @@ pub static REFINER_NEGATIVE_AESTHETIC_SCORE: Field =
     Field::new("negative_aesthetic_score", SCORE, "negative_aesthetic_score for the refiner.")
         .default(|_| Some(2.5.into()));
 
-pub static PREVIEWS: Field =
-    Field::new("previews", Kind::Integer(|_| upto(0, 10)), "The number of previews, evenly spaced over the steps.")
-        .default(|_| Some(0.into()))
-        .beside_picture();
-pub static OUTPUT: Field = Field::new(
-    "output",
-    Kind::Object(&[&OUTPUT_FORMAT, &OUTPUT_QUALITY, &OUTPUT_METADATA]),
-    "The format of the files.",
-);
-pub static OUTPUT_FORMAT: Field =
-    Field::new("format", Kind::Word(|_| Format::ALL.map(Format::name).to_vec()), "The file format.")
-        .default(|_| Some("png".into()));
-pub static OUTPUT_QUALITY: Field =
-    Field::new("quality", Kind::Integer(|_| upto(1, 100)), "The quality of a JPEG, on libjpeg's scale.")
-        .default(|_| Some(Encoding::DEFAULT_QUALITY.into()));
-pub static OUTPUT_METADATA: Field = Field::new(
-    "metadata",
-    Kind::Word(|_| vec!["full", "seed", "none"]),
-    "Which parameters of the request the file contains.",
-)
-.default(|_| Some("full".into()));
-pub static ON_DISCONNECT: Field = Field::new(
-    "on_disconnect",
-    Kind::Word(|_| vec!["auto", "keep", "cancel"]),
-    "What happens to the generation when a waiting client disconnects.",
-)
-.default(|_| Some("auto".into()))
-.beside_picture();
-pub static PRIORITY: Field =
-    Field::new("priority", Kind::Word(|_| vec!["low", "normal", "high"]), "The priority in the queue.")
-        .default(|_| Some("normal".into()))
-        .hidden()
-        .beside_picture();
-pub static START_TIMEOUT_S: Field = Field::new(
-    "start_timeout_s",
-    Kind::Integer(|_| upto(1, 86_400)),
-    "Seconds that the generation may wait in the queue before it expires.",
-)
-.default(|_| Some(600.into()))
-.beside_picture();
-pub static RUN_TIMEOUT_S: Field =
-    Field::new("run_timeout_s", Kind::Integer(|_| upto(1, 3600)), "Seconds that one attempt may take.")
-        .hidden()
-        .beside_picture();
-pub static WEBHOOK: Field = Field::new(
-    "webhook",
-    Kind::Object(&[&WEBHOOK_ENDPOINT, &WEBHOOK_URL, &WEBHOOK_EVENTS]),
-    "A receiver of the generation's events over HTTP.",
-)
-.hidden()
-.beside_picture();
-pub static WEBHOOK_ENDPOINT: Field =
-    Field::new("endpoint", Kind::Text(|_| 64), "The id of a registered endpoint.").excludes(&["url"]);
-pub static WEBHOOK_URL: Field =
-    Field::new("url", Kind::Text(|_| Webhook::MAX_URL_CHARS), "The URL of a receiver for this request only.");
-pub static WEBHOOK_EVENTS: Field = Field::new(
-    "events",
-    Kind::Words { words: &WebhookEvent::WORDS, most: WebhookEvent::MOST },
-    "The events that the receiver gets.",
-)
-.needs("url")
-.default(|_| Some(json!(["completed"])));
-pub static METADATA: Field = Field::new("metadata", Kind::Labels, "Labels of the client: pairs of strings.")
-    .default(|_| Some(json!({})))
-    .hidden()
-    .beside_picture();
-
 const NAME: Kind = Kind::Text(|_| 128);
 const PROMPT_TEXT: Kind = Kind::Text(|on| on.limits.max_prompt_chars);
 const SHARE: Kind = Kind::number(0.0, 1.0);
@@ -437,6 +417,27 @@ const fn of_mask(name: &'static str, kind: Kind, doc: &'static str) -> Field {
 
 const fn conditioning(name: &'static str, kind: Kind, doc: &'static str) -> Field {
     Field::new(name, kind, doc).only(is_micro_conditioned, Some("it has no micro-conditioning"))
+}
+
+/// The most layers that a request can leave out.
+const MOST_SKIPPED: usize = 16;
+
+const fn skipping(name: &'static str, kind: Kind, doc: &'static str) -> Field {
+    Field::new(name, kind, doc).only(|card| card.skippable_layers > 0, Some("it has no skip-layer guidance"))
+}
+
+/// Why a model refuses texts for a second or a third text encoder.
+const ONE_ENCODER: Option<&str> = Some("it has one text encoder");
+const NO_THIRD_ENCODER: Option<&str> = Some("it has no third text encoder");
+
+/// Whether the model has a second text encoder. Models with micro-conditioning also take the field if they have only
+/// the second encoder.
+fn takes_second_prompt(card: &ModelCard) -> bool {
+    card.text_encoders >= 2 || is_micro_conditioned(card)
+}
+
+fn takes_third_prompt(card: &ModelCard) -> bool {
+    card.text_encoders >= 3
 }
 
 /// Why a model refuses fields that need a prompt.

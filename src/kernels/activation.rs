@@ -61,7 +61,7 @@ pub(super) fn gelu_erf_of(x: f32) -> f32 {
 
 /// `x (1 + tanh u) / 2` is `x / (1 + e^(−2u))`, for `u = √(2/π) (x + 0.044715 x³)`.
 #[inline(always)]
-fn gelu_tanh_of(x: f32) -> f32 {
+pub(super) fn gelu_tanh_of(x: f32) -> f32 {
     x / (1.0 + exp(-1.595_769 * x * f32::mul_add(0.044_715 * x, x, 1.0)))
 }
 

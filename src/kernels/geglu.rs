@@ -1,20 +1,33 @@
-//! A linear layer with a GEGLU gate (Shazeer 2020, arXiv:2002.05202).
+//! Linear layers with a gate: GEGLU and its relatives (Shazeer 2020, arXiv:2002.05202).
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
 use super::{
     Kernels,
-    activation::gelu_erf_of,
+    activation::{gelu_erf_of, gelu_tanh_of, silu_of},
     block::Block,
     finish::Epilogue,
+    format::Format,
     gemm::WIDTH,
     matrix::{Matrix, Packed},
+    narrow::Narrow,
     partition::Partition,
     simd::vectorized,
     storage::{Operand, at_least, blank, floats, made},
 };
 
-/// (x·V + b) ⊙ GELU(x·W + c), with one matrix (K, 2·N): its first N columns are V, the others W.
+/// The function of the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// GELU with the error function: diffusers' `geglu`.
+    GeluErf,
+    /// GELU with the tanh approximation: T5's `gated-gelu`.
+    GeluTanh,
+    /// SiLU: SwiGLU.
+    Silu,
+}
+
+/// (x·V + b) ⊙ gate(x·W + c), with one matrix (K, 2·N): its first N columns are V, the others W.
 #[derive(Clone, Debug)]
 pub struct Geglu {
     /// If packed, groups of columns of V alternate with groups of the same columns of W, so that a value and its gate
@@ -22,20 +35,21 @@ pub struct Geglu {
     matrix: Matrix,
     /// The number of columns in each group.
     alternating: usize,
+    gate: Gate,
 }
 
 impl Geglu {
     /// Creates a layer from a matrix (K, 2·N) and a bias (2·N).
-    pub fn new(matrix: &Tensor, bias: &Tensor, kernels: Kernels) -> Result<Self> {
+    pub fn new(matrix: &Tensor, bias: &Tensor, gate: Gate, kernels: Kernels) -> Result<Self> {
         let (k, columns) = matrix.dims2()?;
         if columns == 0 || columns % 2 != 0 || bias.dims() != [columns] {
             candle_core::bail!("geglu: {columns} columns with biases {:?}", bias.shape());
         }
         if kernels == Kernels::Reference || !matrix.is_contiguous() {
-            return Ok(Self { matrix: Matrix::new(matrix, Some(bias), kernels)?, alternating: columns / 2 });
+            return Ok(Self { matrix: Matrix::new(matrix, Some(bias), kernels)?, alternating: columns / 2, gate });
         }
         let n = columns / 2;
-        let alternating = (1usize << n.trailing_zeros().min(4)).min(WIDTH);
+        let alternating = alternating(n);
         let reorder = |tensor: &Tensor| -> Result<Vec<f32>> {
             let values = Operand::of(tensor);
             let lines = values.floats()?.chunks_exact(columns);
@@ -48,7 +62,23 @@ impl Geglu {
         };
         let matrix = Tensor::from_vec(reorder(matrix)?, (k, columns), matrix.device())?;
         let bias = Tensor::from_vec(reorder(bias)?, columns, bias.device())?;
-        Ok(Self { matrix: Matrix::new(&matrix, Some(&bias), kernels)?, alternating })
+        Ok(Self { matrix: Matrix::new(&matrix, Some(&bias), kernels)?, alternating, gate })
+    }
+
+    /// As [`Geglu::new`] without biases, from 2·N rows of K numbers that stay as they are stored. It computes what packed
+    /// kernels compute with the matrix in float32, bit by bit.
+    ///
+    /// # Errors
+    /// The bytes are not those of 2·N rows.
+    pub fn narrow(format: Format, scale: f32, rows: &[u8], (k, n): (usize, usize), gate: Gate) -> Result<Self> {
+        let alternating = alternating(n);
+        let row_of = |column: usize| {
+            let (pair, within) = (column / (2 * alternating), column % (2 * alternating));
+            let first = pair * alternating + within % alternating;
+            if within < alternating { first } else { n + first }
+        };
+        let matrix = Narrow::pack(format, scale, rows, (k, 2 * n), row_of)?;
+        Ok(Self { matrix: Matrix::narrow(matrix, None)?, alternating, gate })
     }
 
     /// x (…, K) → (…, N).
@@ -63,20 +93,34 @@ impl Geglu {
 
     fn gated(&self, x: &Tensor, added: Option<&Tensor>) -> Result<Tensor> {
         match self.matrix.packed() {
-            Some((panels, bias)) => x.apply_op1_no_bwd(&Op { panels, bias, alternating: self.alternating, added }),
+            Some((panels, bias)) => {
+                x.apply_op1_no_bwd(&Op { panels, bias, alternating: self.alternating, gate: self.gate, added })
+            }
             None => {
                 let epilogue = Epilogue { per_sample: None, residual: added };
                 let halves = self.matrix.times_with(x, epilogue)?.chunk(2, D::Minus1)?;
-                &halves[0] * halves[1].gelu_erf()?
+                let gate = match self.gate {
+                    Gate::GeluErf => halves[1].gelu_erf()?,
+                    Gate::GeluTanh => halves[1].gelu()?,
+                    Gate::Silu => halves[1].silu()?,
+                };
+                &halves[0] * gate
             }
         }
     }
+}
+
+/// The number of columns in each of the alternating groups of a layer with N columns: the largest power of two that
+/// divides N, but at most the width of a panel.
+fn alternating(n: usize) -> usize {
+    (1usize << n.trailing_zeros().min(4)).min(WIDTH)
 }
 
 struct Op<'a> {
     panels: &'a Packed,
     bias: &'a [f32],
     alternating: usize,
+    gate: Gate,
     /// (…, 2·N): first all values, then all gates.
     added: Option<&'a Tensor>,
 }
@@ -113,11 +157,16 @@ impl CustomOp1 for Op<'_> {
                     .zip(lines)
                     .for_each(|(wide, line)| self.add(wide, line, columns.start));
             }
+            let bias = &self.bias[columns.clone()];
             vectorized(
                 #[inline(always)]
                 || {
                     for (i, wide) in wide.chunks_exact(columns.len()).enumerate() {
-                        self.gate(wide, &self.bias[columns.clone()], out.line(i));
+                        match self.gate {
+                            Gate::GeluErf => self.gate(wide, bias, out.line(i), gelu_erf_of),
+                            Gate::GeluTanh => self.gate(wide, bias, out.line(i), gelu_tanh_of),
+                            Gate::Silu => self.gate(wide, bias, out.line(i), silu_of),
+                        }
                     }
                 },
             );
@@ -139,7 +188,7 @@ impl Op<'_> {
 
     /// Applies biases and gate to one line of a product with alternating columns.
     #[inline(always)]
-    fn gate(&self, wide: &[f32], bias: &[f32], out: &mut [f32]) {
+    fn gate(&self, wide: &[f32], bias: &[f32], out: &mut [f32], gate_of: impl Fn(f32) -> f32) {
         let pair = 2 * self.alternating;
         let sums = wide.chunks_exact(pair).zip(bias.chunks_exact(pair));
         for (out, (wide, bias)) in out.chunks_exact_mut(self.alternating).zip(sums) {
@@ -147,7 +196,7 @@ impl Op<'_> {
             for (((out, value), gate), (b, c)) in
                 out.iter_mut().zip(value).zip(gate).zip(value_bias.iter().zip(gate_bias))
             {
-                *out = (value + b) * gelu_erf_of(gate + c);
+                *out = (value + b) * gate_of(gate + c);
             }
         }
     }
@@ -166,24 +215,47 @@ mod tests {
         #[test]
         fn like_the_definition(
             rows in prop_oneof![1usize..10, 60usize..130], k in 1usize..40, n in 1usize..70, reference: bool,
-            seed: u64,
+            gate in prop::sample::select(vec![Gate::GeluErf, Gate::GeluTanh, Gate::Silu]), seed: u64,
         ) {
             let mut random = Random::new(seed);
             let mut random = |shape: &[usize]| random.normal(shape, 0.0);
             let (x, matrix, bias) = (random(&[rows, k]), random(&[k, 2 * n]), random(&[2 * n]));
             let kernels = if reference { Kernels::Reference } else { Kernels::default() };
-            let made = Geglu::new(&matrix, &bias, kernels).unwrap().times(&x).unwrap().to_vec2::<f32>().unwrap();
+            let made = Geglu::new(&matrix, &bias, gate, kernels).unwrap().times(&x).unwrap().to_vec2::<f32>().unwrap();
+            let function = |x: f64| match gate {
+                Gate::GeluErf => 0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt())),
+                Gate::GeluTanh => 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044_715 * x.powi(3))).tanh()),
+                Gate::Silu => x / (1.0 + (-x).exp()),
+            };
             let wide = x.matmul(&matrix).unwrap().broadcast_add(&bias).unwrap().to_vec2::<f32>().unwrap();
             for (made, wide) in made.iter().flatten().zip(wide.iter().flat_map(|wide| wide[..n].iter().zip(&wide[n..]))) {
                 let (value, gate) = (f64::from(*wide.0), f64::from(*wide.1));
-                let exact = value * 0.5 * gate * (1.0 + libm::erf(gate / 2f64.sqrt()));
+                let exact = value * function(gate);
                 prop_assert!((f64::from(*made) - exact).abs() < 1e-4 * (1.0 + exact.abs()), "{} {}", made, exact);
             }
             // Added values act like a bias of each line.
             let added = bias.broadcast_as((rows, 2 * n)).unwrap().contiguous().unwrap();
-            let unbiased = Geglu::new(&matrix, &bias.zeros_like().unwrap(), kernels).unwrap();
+            let unbiased = Geglu::new(&matrix, &bias.zeros_like().unwrap(), gate, kernels).unwrap();
             let unbiased = unbiased.times_with(&x, &added).unwrap().to_vec2::<f32>().unwrap();
             prop_assert!(made.iter().flatten().zip(unbiased.iter().flatten()).all(|(a, b)| (a - b).abs() < 1e-4));
+        }
+    }
+
+    #[test]
+    fn stored_weights_give_the_bits_of_weights_in_float32() {
+        for (n, rows) in [(5, 3), (24, 1), (48, 100)] {
+            let k = 64;
+            let stored: Vec<u8> = (0..2 * n * 68).map(|i| (i * 37 % 251) as u8 & 0x2f).collect();
+            let wide = Tensor::from_vec(Format::Q8_0.widened(&stored), (2 * n, k), &candle_core::Device::Cpu).unwrap();
+            let (wide, x) = (wide.t().unwrap().contiguous().unwrap(), Random::new(3).normal(&[rows, k], 0.0));
+            let bias = Tensor::zeros(2 * n, candle_core::DType::F32, x.device()).unwrap();
+            let wide = Geglu::new(&wide, &bias, Gate::GeluTanh, Kernels::default()).unwrap();
+            let narrow = Geglu::narrow(Format::Q8_0, 1.0, &stored, (k, n), Gate::GeluTanh).unwrap();
+            let bits = |layer: &Geglu| -> Vec<u32> {
+                let y = layer.times(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                y.into_iter().map(f32::to_bits).collect()
+            };
+            assert_eq!(bits(&narrow), bits(&wide), "{n}");
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     attention::Mask,
     conv2d::{Conv2d, Geometry},
     finish::Epilogue,
-    geglu::Geglu,
+    geglu::{Gate, Geglu},
     group_norm::Then,
     matrix::Matrix,
     random::Random,
@@ -25,7 +25,7 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     let (map, tokens, text) = (numbers(&[2, 6, 4, 8]), numbers(&[2, 5, 8]), numbers(&[2, 3, 8]));
     let (scale, shift, rows) = (numbers(&[8]), numbers(&[8]), numbers(&[2, 8]));
     let matrix = Matrix::new(&numbers(&[8, 8]), Some(&shift), REFERENCE).unwrap();
-    let geglu = Geglu::new(&numbers(&[8, 12]), &numbers(&[12]), REFERENCE).unwrap();
+    let geglu = Geglu::new(&numbers(&[8, 12]), &numbers(&[12]), Gate::GeluErf, REFERENCE).unwrap();
     let conv = |geometry: Geometry, weight: &Tensor| Conv2d::new(weight, &shift, geometry, REFERENCE).unwrap();
     let weight = (numbers(&[72, 8]) * 0.3).unwrap();
     let (inner, down) = (conv(Geometry::square(3, 1, 1), &weight), conv(Geometry::square(3, 2, 1), &weight));

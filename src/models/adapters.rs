@@ -94,7 +94,7 @@ impl Adapter {
     }
 
     /// Converts the LoRA `read` to tensors in the layout of the device's kernels.
-    pub(super) fn of(read: Lora, device: &Device) -> Result<Adapter> {
+    pub fn of(read: Lora, device: &Device) -> Result<Adapter> {
         let (kernels, precision, device) = (device.kernels(), device.precision().dtype(), device.candle());
         let layer = |(site, low): (String, lora::LowRank)| {
             let (rank, inputs, outputs) = (low.rank, low.inputs, low.outputs);

@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use super::pause::pause;
 use crate::kernels::{
     Kernels,
-    attention::{Mask, QUERIES},
+    attention::{Mask, QUERIES, Scores},
 };
 
 /// The number of multiplications of one part. They take a fraction of a second on a few cores. Each part packs the keys
@@ -17,29 +17,45 @@ const PART_WORK: usize = 2_000_000_000;
 /// (B, N, H·d) for H heads. A query attends to all keys and depends on no other query, so the parts give the same bits
 /// as the whole.
 pub(super) async fn attention(kernels: Kernels, q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    in_parts(kernels, q, k, v, heads, PART_WORK).await
+    scored_attention(kernels, q, k, v, heads, Scores::default()).await
 }
 
-async fn in_parts(
+/// As [`attention`], with other scores: [`Kernels::scored_attention`] without a causal mask.
+pub(super) async fn scored_attention(
     kernels: Kernels,
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
     heads: usize,
+    scores: Scores<'_>,
+) -> Result<Tensor> {
+    in_parts(kernels, [q, k, v], heads, scores, PART_WORK).await
+}
+
+async fn in_parts(
+    kernels: Kernels,
+    [q, k, v]: [&Tensor; 3],
+    heads: usize,
+    scores: Scores<'_>,
     part_work: usize,
 ) -> Result<Tensor> {
     let (b, n, width) = q.dims3()?;
+    if scores.mask != Mask::None {
+        candle_core::bail!("a causal mask in parts");
+    }
     let work_per_query = 2 * b * k.dim(1)? * width;
     let queries = (part_work / work_per_query.max(1) / QUERIES).max(1) * QUERIES;
     if queries >= n {
         pause().await;
-        return kernels.attention(q, k, v, heads, Mask::None);
+        return kernels.scored_attention(q, k, v, heads, scores);
     }
     let mut parts = Vec::with_capacity(n.div_ceil(queries));
     for first in (0..n).step_by(queries) {
         pause().await;
-        let part = q.narrow(1, first, queries.min(n - first))?.contiguous()?;
-        parts.push(kernels.attention(&part, k, v, heads, Mask::None)?);
+        let queries = queries.min(n - first);
+        let part = q.narrow(1, first, queries)?.contiguous()?;
+        let bias = scores.bias.map(|bias| bias.narrow(1, first, queries)?.contiguous()).transpose()?;
+        parts.push(kernels.scored_attention(&part, k, v, heads, Scores { bias: bias.as_ref(), ..scores })?);
     }
     Tensor::cat(&parts, 1)
 }
@@ -57,17 +73,20 @@ mod tests {
         #[test]
         fn parts_give_the_bits_of_the_whole(
             b in 1usize..3, n in 1usize..300, m in 1usize..60, heads in 1usize..4, d in 1usize..20, seed: u64,
-            part_work in 1usize..200_000,
+            part_work in 1usize..200_000, biased: bool,
         ) {
             let mut random = Random::new(seed);
+            let bias = random.normal(&[heads, n, m], 0.0);
+            let keys = vec![m.div_ceil(2); b];
+            let scores = Scores { bias: biased.then_some(&bias), keys: biased.then_some(&keys[..]), ..Scores::default() };
             let mut random = |n: usize| random.normal(&[b, n, heads * d], 0.0);
             let (q, k, v) = (random(n), random(m), random(m));
             let bits = |x: Tensor| -> Vec<u32> {
                 x.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
             };
             let kernels = Kernels::default();
-            let whole = kernels.attention(&q, &k, &v, heads, Mask::None).unwrap();
-            prop_assert_eq!(bits(in_parts(kernels, &q, &k, &v, heads, part_work).to_end().unwrap()), bits(whole));
+            let whole = kernels.scored_attention(&q, &k, &v, heads, scores).unwrap();
+            prop_assert_eq!(bits(in_parts(kernels, [&q, &k, &v], heads, scores, part_work).to_end().unwrap()), bits(whole));
         }
     }
 }

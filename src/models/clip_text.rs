@@ -96,9 +96,20 @@ impl ClipTextModel {
             x = layer.forward(x, adapters)?;
         }
         let normed = self.final_layer_norm.forward(&x)?;
-        let ends = rows.iter().enumerate().map(|(i, row)| normed.get(i)?.get(self.end(row.ids)));
-        let ends = Tensor::stack(&ends.collect::<Result<Vec<_>>>()?, 0)?; // (B, D)
-        Ok((hidden, Some(text_projection.adapted(&ends, adapters)?)))
+        Ok((hidden, Some(text_projection.adapted(&self.ends(&normed, rows)?, adapters)?)))
+    }
+
+    /// B rows of L ids → (B, D): the hidden state of the last layer that represents each whole prompt, after the final
+    /// norm and without a projection (transformers' `pooler_output`).
+    pub async fn pooled(&self, rows: &[TextRow<'_>], adapters: &RowAdapters) -> Result<Tensor> {
+        let states = self.forward(rows, 0, adapters).await?;
+        self.ends(&states, rows)
+    }
+
+    /// The states that represent the whole prompts: x (B, L, D) → (B, D)
+    fn ends(&self, x: &Tensor, rows: &[TextRow<'_>]) -> Result<Tensor> {
+        let ends = rows.iter().enumerate().map(|(i, row)| x.get(i)?.get(self.end(row.ids)));
+        Tensor::stack(&ends.collect::<Result<Vec<_>>>()?, 0)
     }
 
     /// The number of ids for which the network has a vector.

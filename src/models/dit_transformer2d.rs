@@ -4,7 +4,7 @@
 mod block;
 mod configuration;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use block::Block;
@@ -12,6 +12,7 @@ pub use configuration::DiTTransformer2DConfig;
 
 use super::{
     layers::{Linear, ModulatedNorm, channels_last, conv2d, modulations},
+    patches::{Positions, unpatchified},
     pause::pause,
 };
 use crate::{
@@ -37,6 +38,7 @@ impl DiTTransformer2DModel {
     /// Builds the network. The caller then calls [`Weights::finish`].
     pub fn new(config: &DiTTransformer2DConfig, weights: &Weights) -> Result<Self> {
         let (width, patch) = (config.width(), config.patch_size);
+        let grid = config.sample_size / patch;
         let blocks = weights.pp("transformer_blocks");
         let proj = conv2d(&weights.pp("pos_embed.proj"), config.in_channels, width, patch, patch, 0);
         let device = weights.zeros(&[1]).device().clone();
@@ -44,7 +46,7 @@ impl DiTTransformer2DModel {
             (0..config.num_layers).into_par_iter().map(|i| Block::new(&blocks.pp(i), config)).collect();
         Ok(Self {
             proj,
-            positions: positions(config.sample_size / patch, width, &device)?,
+            positions: Positions { width, base: grid, scale: 1.0 }.of([grid; 2], &device)?,
             transformer_blocks: transformer_blocks?,
             norm_out: ModulatedNorm::new(weights, 1e-6),
             proj_out_1: Linear::new(&weights.pp("proj_out_1"), width, 2 * width),
@@ -73,29 +75,6 @@ impl DiTTransformer2DModel {
         let modulation = self.proj_out_1.forward(&self.kernels.silu(&first.embedding(t, labels)?)?)?;
         let [shift, scale] = modulations(&modulation)?;
         let x = self.proj_out_2.forward(&self.norm_out.forward(&x, &shift, &scale)?)?;
-        self.unpatchified(&x)
+        unpatchified(&x, [grid; 2], self.config.patch_size)
     }
-
-    /// (B, N, p·p·C) → (B, C, s, s)
-    fn unpatchified(&self, x: &Tensor) -> Result<Tensor> {
-        let (patch, channels, side) = (self.config.patch_size, self.config.outputs(), self.config.sample_size);
-        let (b, grid) = (x.dim(0)?, side / patch);
-        let x = x.reshape(&[b, grid, grid, patch, patch, channels][..])?.permute([0, 5, 1, 3, 2, 4])?;
-        x.contiguous()?.reshape((b, channels, side, side))
-    }
-}
-
-/// The position embedding of each patch, (grid², D): sines and cosines of its column, then of its row (diffusers'
-/// `get_2d_sincos_pos_embed`).
-fn positions(grid: usize, width: usize, device: &Device) -> Result<Tensor> {
-    let quarter = width / 4;
-    let omega = |i: usize| 1.0 / libm::pow(10_000.0, i as f64 / quarter as f64);
-    let axis = |position: usize| {
-        let angles = move |i: usize| position as f64 * omega(i);
-        let sines = (0..quarter).map(move |i| libm::sin(angles(i)) as f32);
-        sines.chain((0..quarter).map(move |i| libm::cos(angles(i)) as f32))
-    };
-    let patches = (0..grid).flat_map(|row| (0..grid).map(move |column| (row, column)));
-    let values: Vec<f32> = patches.flat_map(|(row, column)| axis(column).chain(axis(row))).collect();
-    Tensor::from_vec(values, (grid * grid, width), device)
 }

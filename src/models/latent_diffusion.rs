@@ -1,5 +1,7 @@
 //! The sizes of a latent diffusion model and the kinds of its network calls, for the callers of its networks.
 
+use crate::generation::FlowLevels;
+
 /// The sizes and properties of a model that the callers of its networks need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
@@ -12,6 +14,9 @@ pub struct Spec {
     pub sample_size: (usize, usize),
     /// L: tokens of a prompt, including start, end and padding.
     pub context_length: usize,
+    /// Whether padding of prompts has no effect. The hidden states of a prompt then have only its own tokens, and prompts
+    /// of different lengths may share a call.
+    pub masks_padding: bool,
     /// D: width of a token's hidden states, the sum over all encoders.
     pub context_width: usize,
     /// P: width of the vector of a whole prompt, if the U-Net takes one.
@@ -39,6 +44,8 @@ pub struct Spec {
     pub classes: usize,
     /// The content of the U-Net's input channels.
     pub input: Input,
+    /// How a model of flow matching chooses its noise levels; `None` for models whose scheduler alone chooses them.
+    pub flow: Option<FlowLevels>,
 }
 
 /// The content of the U-Net's input channels.

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 pub(super) use crate::kernels::maps::{channels_first, channels_last};
 
 use super::adapters::{LowRank, RowAdapters, by_rows, narrowed};
 use crate::{
+    device::HOST,
     kernels::{
         Kernels,
         conv2d::{Conv2d, Geometry},
         finish::Epilogue,
-        geglu::Geglu,
+        geglu::{Gate, Geglu},
         group_norm::Then,
         matrix::Matrix,
         narrow::Narrow,
@@ -67,7 +68,7 @@ impl Linear {
     }
 }
 
-/// The matrix `weight` (outputs, inputs) of a linear layer: as it is stored if [`Weights::as_stored`] allows it, otherwise
+/// The matrix `weight` (outputs, inputs) of a linear layer: as it is stored if [`Weights::with_stored_matrices`] allows it, otherwise
 /// in the precision of the weights.
 fn matrix(weights: &Weights, inputs: usize, outputs: usize, bias: Option<&Tensor>) -> Matrix {
     let made = match weights.stored_matrix("weight", outputs, inputs) {
@@ -91,7 +92,8 @@ impl GegluLayer {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let matrix = weights.matrix("weight", 2 * outputs, inputs);
         let bias = weights.tensor("bias", &[2 * outputs]);
-        let geglu = Geglu::new(&matrix, &bias, weights.kernels()).expect("the weights have the requested shapes");
+        let geglu = Geglu::new(&matrix, &bias, Gate::GeluErf, weights.kernels());
+        let geglu = geglu.expect("the weights have the requested shapes");
         Self { geglu, path: weights.path() }
     }
 
@@ -111,6 +113,97 @@ impl GegluLayer {
             let change = |sum, (change, scale): (&LowRank, f64)| change.epilogue(&x, &sum, None, scale);
             self.geglu.times_with(&x, &changes.into_iter().try_fold(zeros, change)?)
         })
+    }
+}
+
+/// Two linear layers without biases, one of which gates the other: gate(x·W₀ᵀ) ⊙ (x·W₁ᵀ).
+#[derive(Debug)]
+pub(super) struct GatedLinear {
+    geglu: Geglu,
+}
+
+impl GatedLinear {
+    /// `w0` has the weights of the gate and `w1` those of the values, both (outputs, inputs).
+    pub fn new(gate: Gate, [w0, w1]: [Weights; 2], inputs: usize, outputs: usize) -> Self {
+        let kernels = w0.kernels();
+        let stored = [&w1, &w0].map(|weights| weights.stored_matrix("weight", outputs, inputs));
+        if let [Some(values), Some(gates)] = &stored
+            && (values.format, values.scale.to_bits()) == (gates.format, gates.scale.to_bits())
+        {
+            let rows = [&values.bytes[..], &gates.bytes].concat();
+            let geglu = Geglu::narrow(values.format, values.scale, &rows, (inputs, outputs), gate);
+            return Self { geglu: geglu.expect("the weights have the requested shapes") };
+        }
+        let [bias, placeholder] = [&[2 * outputs][..], &[inputs, 2 * outputs]].map(|shape| w0.zeros(shape));
+        let [w0, w1] = [w0, w1].map(|weights| weights.matrix("weight", outputs, inputs));
+        // Placeholders, which are not contiguous, would take memory if they were joined.
+        let geglu = match w0.is_contiguous() && w1.is_contiguous() {
+            true => {
+                Tensor::cat(&[w1, w0], 1).and_then(|matrix| Geglu::new(&matrix, &bias.contiguous()?, gate, kernels))
+            }
+            false => Geglu::new(&placeholder, &bias, gate, kernels),
+        };
+        Self { geglu: geglu.expect("the weights have the requested shapes") }
+    }
+
+    /// x (B, …, in) → (B, …, out)
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.geglu.times(x)
+    }
+}
+
+/// A vector for each id, such as those of a text encoder's tokens.
+#[derive(Debug)]
+pub(super) struct Embedding {
+    table: Table,
+    /// The number of ids, and the length of a vector.
+    shape: (usize, usize),
+}
+
+#[derive(Debug)]
+enum Table {
+    /// (ids, D)
+    Plain(Tensor),
+    /// The rows are widened when they are looked up.
+    Stored(StoredMatrix),
+}
+
+impl Embedding {
+    /// `name` is the tensor (ids, D).
+    pub fn new(weights: &Weights, name: &str, ids: usize, width: usize) -> Self {
+        let table = match weights.stored_matrix(name, ids, width) {
+            Some(stored) => Table::Stored(stored),
+            None => Table::Plain(weights.tensor(name, &[ids, width])),
+        };
+        Self { table, shape: (ids, width) }
+    }
+
+    /// The number of ids.
+    pub fn ids(&self) -> usize {
+        self.shape.0
+    }
+
+    /// The vectors (ids, D) in float32.
+    pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
+        let (known, width) = self.shape;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= known) {
+            candle_core::bail!("id {id} is beyond the {known} of the embedding");
+        }
+        match &self.table {
+            Table::Plain(table) => {
+                let ids = Tensor::from_slice(ids, ids.len(), table.device())?;
+                table.index_select(&ids, 0)?.to_dtype(DType::F32)
+            }
+            Table::Stored(StoredMatrix { format, scale, bytes }) => {
+                let length = format.bytes(width).unwrap_or(0);
+                let mut values = vec![0.0; ids.len() * width];
+                for (id, values) in ids.iter().zip(values.chunks_exact_mut(width)) {
+                    format.widen(&bytes[*id as usize * length..][..length], values);
+                    values.iter_mut().for_each(|value| *value *= scale);
+                }
+                Tensor::from_vec(values, (ids.len(), width), &HOST)
+            }
+        }
     }
 }
 

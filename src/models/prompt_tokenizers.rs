@@ -1,11 +1,31 @@
 //! The tokenizers of a model without its networks. They show how much of a prompt the model reads.
 
-use super::{ClipTokenizer, tokenizer::Triggers, word_tags::WordTag};
+use super::{ClipTokenizer, T5Tokenizer, tokenizer::Triggers, word_tags::WordTag};
 use crate::generation::PromptSyntax;
 
 /// The tokenizers of a model's text encoders, in order.
 #[derive(Debug)]
-pub struct PromptTokenizers(pub Vec<ClipTokenizer>);
+pub struct PromptTokenizers(pub Vec<PromptTokenizer>);
+
+/// The tokenizer of one text encoder.
+#[derive(Debug)]
+pub enum PromptTokenizer {
+    Clip(ClipTokenizer),
+    T5(T5Tokenizer),
+}
+
+/// A text of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct PromptText<'a> {
+    pub text: &'a str,
+    /// The text encoders that read the text, counted from 0. If the model has fewer encoders, the last one reads it.
+    pub readers: &'a [usize],
+    pub syntax: PromptSyntax,
+    /// The words of textual inversions in the text, each with its number of vectors.
+    pub words: &'a [(String, usize)],
+    /// The number of tokens that T5 reads, if the request gives it.
+    pub sequence_length: Option<usize>,
+}
 
 /// How many tokens a prompt has, and how many of them a model reads, if the model does not read all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,29 +36,47 @@ pub struct Cut {
 }
 
 impl PromptTokenizers {
-    /// Returns how much of `text` a model reads, or `None` if the model reads all of `text`. `is_second` is false for a
-    /// `prompt` or `negative_prompt`, and true for a `prompt_2` or `negative_prompt_2`. `words` lists the words of
-    /// textual inversions in the text, each with its number of vectors.
-    pub fn cut(&self, text: &str, is_second: bool, syntax: PromptSyntax, words: &[(String, usize)]) -> Option<Cut> {
-        let tokenizer = if is_second { self.0.last() } else { self.0.first() }?;
-        let ids = words.iter().map(|(trigger, vectors)| (trigger.as_str(), vec![0; *vectors]));
-        let triggers = Triggers::new(ids.collect());
-        let (used, total) = match syntax {
-            PromptSyntax::Plain => {
-                let total = tokenizer.words(text, &triggers).len();
-                (total.min(tokenizer.content()), total)
-            }
-            PromptSyntax::Weighted => {
-                let segments = tokenizer.segments(text, &triggers);
-                let total = segments.iter().map(Vec::len).sum();
-                (tokenizer.chunks(&segments).iter().map(Vec::len).sum(), total)
-            }
-        };
-        (used < total).then_some(Cut { used, total })
+    /// Returns how much of a text the model reads, or `None` if one of its encoders reads all of the text. Otherwise,
+    /// the encoder that reads most tokens counts.
+    pub fn cut(&self, text: &PromptText<'_>) -> Option<Cut> {
+        let last = self.0.len().checked_sub(1)?;
+        let cuts = text.readers.iter().map(|reader| self.0[*reader.min(&last)].cut(text));
+        cuts.collect::<Option<Vec<Cut>>>()?.into_iter().max_by_key(|cut| cut.used)
     }
 
     /// Whether the vocabulary of a tokenizer has the tag as one token.
     pub fn knows(&self, tag: &WordTag<'_>) -> bool {
-        self.0.iter().any(|tokenizer| tokenizer.knows(&tag.folded) || tokenizer.knows(tag.spelled))
+        self.0.iter().any(|tokenizer| match tokenizer {
+            PromptTokenizer::Clip(clip) => clip.knows(&tag.folded) || clip.knows(tag.spelled),
+            PromptTokenizer::T5(t5) => t5.knows(tag.spelled),
+        })
+    }
+}
+
+impl PromptTokenizer {
+    fn cut(&self, &PromptText { text, syntax, words, sequence_length, .. }: &PromptText<'_>) -> Option<Cut> {
+        let (used, total) = match self {
+            // Words of textual inversions are texts to T5.
+            PromptTokenizer::T5(t5) => {
+                let (total, end) = (t5.words(text).len(), 1);
+                (total.min(sequence_length.unwrap_or_else(|| t5.length()).saturating_sub(end)), total)
+            }
+            PromptTokenizer::Clip(clip) => {
+                let ids = words.iter().map(|(trigger, vectors)| (trigger.as_str(), vec![0; *vectors]));
+                let triggers = Triggers::new(ids.collect());
+                match syntax {
+                    PromptSyntax::Plain => {
+                        let total = clip.words(text, &triggers).len();
+                        (total.min(clip.content()), total)
+                    }
+                    PromptSyntax::Weighted => {
+                        let segments = clip.segments(text, &triggers);
+                        let total = segments.iter().map(Vec::len).sum();
+                        (clip.chunks(&segments).iter().map(Vec::len).sum(), total)
+                    }
+                }
+            }
+        };
+        (used < total).then_some(Cut { used, total })
     }
 }

@@ -17,7 +17,7 @@ use super::{
     clip_text::ClipTextConfig,
     control_net::Residuals,
     latent_diffusion::Spec,
-    prompt_tokenizers::PromptTokenizers,
+    prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
     text_encoders::{Encoded, LearnedToken, LearnedTokens, TextEncoders, Tokens},
     unet2d_condition::{Conditions, UNet2DConditionConfig},
 };
@@ -176,7 +176,7 @@ impl StableDiffusion {
     /// Those of [`StableDiffusion::describe`].
     pub fn tokenizers(folder: &ModelFolder) -> std::result::Result<PromptTokenizers, LoadError> {
         let Description { text, .. } = Description::read(folder)?;
-        Ok(PromptTokenizers(text.into_iter().map(|(_, tokenizer, _)| tokenizer).collect()))
+        Ok(PromptTokenizers(text.into_iter().map(|(_, tokenizer, _)| PromptTokenizer::Clip(tokenizer)).collect()))
     }
 
     /// The modules of a folder's model that adapters can change. No weights are read.

@@ -26,6 +26,8 @@ pub(super) enum EncoderOutput {
     Last,
     /// The hidden states of the second-to-last layer, and the vector of the whole prompt: SDXL.
     Penultimate,
+    /// As `Penultimate`, with the vectors of all encoders, concatenated: Stable Diffusion 3.
+    PenultimateOfAll,
 }
 
 impl EncoderOutput {
@@ -129,6 +131,11 @@ pub struct Encoded {
 }
 
 impl TextEncoders {
+    /// Encoders whose hidden states and vectors are all concatenated, as in Stable Diffusion 3.
+    pub fn joined(encoders: Vec<(ClipTokenizer, ClipTextModel)>) -> TextEncoders {
+        TextEncoders { encoders, way: EncoderOutput::PenultimateOfAll }
+    }
+
     /// The ids of a prompt, which may differ between encoders. `prompts` has one text per encoder. If there are fewer
     /// texts, the last text is for all remaining encoders.
     pub fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens {
@@ -160,18 +167,17 @@ impl TextEncoders {
 
     /// The text for the encoder with this index.
     fn prompt_of<'a>(&self, encoder: usize, prompts: &[&'a str]) -> &'a str {
-        let last = prompts.len().saturating_sub(1);
         // A single encoder that is `text_encoder_2` takes the text for `text_encoder_2`.
-        let index =
-            if self.encoders.len() == 1 && self.way == EncoderOutput::Penultimate { last } else { encoder.min(last) };
-        prompts.get(index).copied().unwrap_or_default()
+        let is_second = self.encoders.len() == 1 && self.way == EncoderOutput::Penultimate;
+        let index = if is_second { 1 } else { encoder };
+        prompts.get(index).or(prompts.last()).copied().unwrap_or_default()
     }
 
     /// Encodes prompts. The hidden states skip the last `clip_skip` layers of each encoder.
     pub async fn encode(&self, prompts: &[Tokens], clip_skip: usize) -> Result<Encoded> {
         let adapters = RowAdapters::of(prompts.iter().map(|prompt| &prompt.adapters));
         let mut hidden = Vec::with_capacity(self.encoders.len());
-        let mut pooled = None;
+        let mut pooled: Vec<Tensor> = Vec::new();
         for (i, (_, model)) in self.encoders.iter().enumerate() {
             let learned: Vec<_> = prompts.iter().map(|prompt| prompt.learned.vectors(i)).collect();
             let rows = prompts.iter().zip(&learned).map(|(prompt, learned)| {
@@ -181,9 +187,12 @@ impl TextEncoders {
             let rows = rows.collect::<Result<Vec<TextRow<'_>>>>()?;
             let states = match self.way {
                 EncoderOutput::Last => model.forward(&rows, clip_skip, &adapters).await?,
-                EncoderOutput::Penultimate => {
-                    let (states, of_all) = model.forward_pooled(&rows, clip_skip, &adapters).await?;
-                    pooled = of_all.or(pooled);
+                EncoderOutput::Penultimate | EncoderOutput::PenultimateOfAll => {
+                    let (states, of_prompts) = model.forward_pooled(&rows, clip_skip, &adapters).await?;
+                    if self.way == EncoderOutput::Penultimate && of_prompts.is_some() {
+                        pooled.clear();
+                    }
+                    pooled.extend(of_prompts.map(|vectors| vectors.to_dtype(DType::F32)).transpose()?);
                     states
                 }
             };
@@ -191,7 +200,7 @@ impl TextEncoders {
             let states = states.to_dtype(DType::F32)?;
             hidden.push(emphasized(states, prompts.iter().map(|prompt| prompt.weights.get(i)))?);
         }
-        let pooled = pooled.map(|pooled: Tensor| pooled.to_dtype(DType::F32)).transpose()?;
+        let pooled = if pooled.is_empty() { None } else { Some(Tensor::cat(&pooled, 1)?) };
         Ok(Encoded { hidden: Tensor::cat(&hidden, 2)?, pooled })
     }
 }

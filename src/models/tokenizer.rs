@@ -188,11 +188,12 @@ fn check(path: &str, config: &Map<String, Value>) -> Result<(), LoadError> {
 }
 
 /// The text of a token, which is stored as a string or as an object with `content`.
-fn content(token: Option<&Value>) -> Option<&str> {
+pub(super) fn content(token: Option<&Value>) -> Option<&str> {
     token.and_then(|token| token.as_str().or_else(|| token.get("content")?.as_str()))
 }
 
-fn from_json(folder: &ModelFolder, path: &str) -> Result<Tokenizer, LoadError> {
+/// Reads `tokenizer.json` without its truncation and padding.
+pub(super) fn from_json(folder: &ModelFolder, path: &str) -> Result<Tokenizer, LoadError> {
     let bad = |e: tokenizers::Error| LoadError::Tokenizer { path: path.into(), reason: e.to_string() };
     let mut tokenizer = Tokenizer::from_bytes(folder.bytes(path)?).map_err(bad)?;
     tokenizer.with_truncation(None).map_err(bad)?.with_padding(None);

@@ -23,7 +23,7 @@ pub async fn class_guided(compute: &impl Compute, prepared: &Prepared) -> Result
     let Work::Draw(draw) = &job.work;
     let networks = LatentDiffusion::of(model)?;
     let spec = networks.spec();
-    let stages = Stages::of(draw, BaseSchedule { config: scheduler, is_distilled: false }, None)?;
+    let stages = Stages::of(draw, BaseSchedule { config: scheduler, is_distilled: false, flow: None }, None)?;
     let setup = Setup { compute, networks, stages, draw, auxiliary };
 
     let schedule = &setup.stages.base;
@@ -37,6 +37,7 @@ pub async fn class_guided(compute: &impl Compute, prepared: &Prepared) -> Result
         time_ids: [].into(),
         classes,
         follows_prompt: true,
+        skipped: [].into(),
     };
     let (scale, rescale) = (draw.guidance_scale, draw.guidance_rescale);
     let none = vec![spec.classes as u32; draw.n as usize];

@@ -22,10 +22,7 @@ pub(super) struct Conditioning {
 /// Encodes the prompts of a generation.
 pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Conditioning, PipelineError> {
     let draw = setup.draw;
-    let micro = draw.micro_conditioning.as_ref();
-    let second = |text: Option<&String>, first: &str| text.map_or_else(|| first.to_owned(), Clone::clone);
-    let prompt_2 = second(micro.and_then(|micro| micro.prompt_2.as_ref()), &draw.prompt);
-    let positive = tokens(setup, &[&draw.prompt, &prompt_2]);
+    let positive = tokens(setup, &draw.further_prompts.positive(&draw.prompt));
     if !is_guided(setup) {
         return Ok(Conditioning { negative: None, positive: encode(setup, positive, draw.clip_skip).await? });
     }
@@ -34,10 +31,7 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
         None if setup.networks.spec().zero_negative => None,
         negative => Some(negative.as_deref().unwrap_or_default()),
     };
-    let negative = negative.map(|negative| {
-        let negative_2 = second(micro.and_then(|micro| micro.negative_prompt_2.as_ref()), negative);
-        tokens(setup, &[negative, &negative_2])
-    });
+    let negative = negative.map(|negative| tokens(setup, &draw.further_prompts.negative(negative)));
     // Both embeddings must have the same length, so chunks of an empty prompt are appended to the shorter prompt.
     let chunks = positive.len().max(negative.as_ref().map_or(0, Vec::len));
     let positive = encode(setup, filled(setup, positive, chunks), draw.clip_skip).await?;
@@ -53,15 +47,16 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
 /// guidance is the prediction for the prompt alone, and diffusers treats smaller scales like 1. A network that takes
 /// the guidance scale as input needs no second row.
 fn is_guided(setup: &Setup<'_, impl Compute>) -> bool {
-    setup.draw.guidance_scale > 1.0 && !setup.networks.spec().guidance_embedding
+    setup.draw.prompt_guidance(setup.networks.spec().guidance_embedding) > 1.0
 }
 
 /// Tokenizes a prompt into chunks: exactly one with plain syntax, one or more with weighted syntax.
 fn tokens(setup: &Setup<'_, impl Compute>, prompts: &[&str]) -> Vec<Tokens> {
     let Auxiliary { learned, adapters, .. } = setup.auxiliary;
+    let length = setup.draw.max_sequence_length;
     let mut chunks = match setup.draw.prompt_syntax {
-        PromptSyntax::Plain => vec![setup.networks.tokenize(prompts, learned)],
-        PromptSyntax::Weighted => setup.networks.tokenize_weighted(prompts, learned),
+        PromptSyntax::Plain => vec![setup.networks.tokenize(prompts, length, learned)],
+        PromptSyntax::Weighted => setup.networks.tokenize_weighted(prompts, length, learned),
     };
     chunks.iter_mut().for_each(|chunk| chunk.adapters = adapters.clone());
     chunks
@@ -95,7 +90,8 @@ pub(super) fn classifier_free(
     setup: &Setup<'_, impl Compute>,
     extra_channels: Vec<Vec<f32>>,
 ) -> (Vec<Branch>, Guidance) {
-    let Draw { micro_conditioning, guidance_scale, guidance_rescale, .. } = setup.draw;
+    let Draw { micro_conditioning, guidance_rescale, skip_layer_guidance, .. } = setup.draw;
+    let scale = setup.draw.prompt_guidance(setup.networks.spec().guidance_embedding);
     let told = |negative: bool| time_ids(micro_conditioning.as_ref(), setup.networks.spec().time_id_count, negative);
     let positive = Branch {
         text: text.positive,
@@ -103,6 +99,7 @@ pub(super) fn classifier_free(
         time_ids: told(false),
         classes: Vec::new(),
         follows_prompt: true,
+        skipped: Arc::from([]),
     };
     match text.negative {
         None => (vec![positive], Guidance::Off),
@@ -113,9 +110,13 @@ pub(super) fn classifier_free(
                 time_ids: told(true),
                 classes: Vec::new(),
                 follows_prompt: false,
+                skipped: Arc::from([]),
             };
-            let guidance = Guidance::ClassifierFree { scale: *guidance_scale, rescale: *guidance_rescale };
-            (vec![negative, positive], guidance)
+            let without_layers = skip_layer_guidance
+                .as_ref()
+                .map(|of_layers| Branch { skipped: of_layers.layers.as_slice().into(), ..positive.clone() });
+            let guidance = Guidance::ClassifierFree { scale, rescale: *guidance_rescale };
+            ([negative, positive].into_iter().chain(without_layers).collect(), guidance)
         }
     }
 }

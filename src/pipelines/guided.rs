@@ -12,12 +12,13 @@ use super::{
 };
 use crate::{
     diffusion::{Denoise, Error, InvalidStage, Latents, Schedule, guide, guide_edit},
-    generation::{GuidanceInterval, Phase},
+    generation::{GuidanceInterval, Phase, SkipLayerGuidance},
     models::adapters::AdapterSet,
 };
 
 /// The conditioning of one group of rows, such as those of the negative prompt. Each branch adds one row per picture to
 /// a call.
+#[derive(Clone)]
 pub(super) struct Branch {
     pub text: TextEmbedding,
     /// Input channels that follow those of the latents, (C', h, w) per picture; empty for most models.
@@ -29,6 +30,8 @@ pub(super) struct Branch {
     /// Whether a ControlNet with `guess_mode` acts on this branch. Such a ControlNet skips the branch of the negative
     /// prompt.
     pub follows_prompt: bool,
+    /// The blocks of the network that are left out, by index.
+    pub skipped: Arc<[u32]>,
 }
 
 /// How the predictions of the branches are combined.
@@ -36,7 +39,8 @@ pub(super) struct Branch {
 pub(super) enum Guidance {
     /// Uses the prediction of the only branch.
     Off,
-    /// Combines the branches [unconditional, conditional].
+    /// Combines the branches [unconditional, conditional], and for some calls a third branch: conditional without some
+    /// blocks.
     ClassifierFree { scale: f64, rescale: f64 },
     /// Combines the branches [text and picture, picture alone, neither].
     Edit { scale: f64, image_scale: f64 },
@@ -48,8 +52,14 @@ pub(super) struct Guided<'a, C> {
     branches: Vec<Branch>,
     guidance: Guidance,
     interval: GuidanceInterval,
-    /// The guidance scale minus 1, for a network that takes the guidance scale as input.
-    guidance_input: Option<f32>,
+    skip_layer_guidance: Option<SkipLayerGuidance>,
+    /// The number of calls so far, and the number of this sampler run's steps.
+    calls: Cell<usize>,
+    steps: usize,
+    /// The guidance scale, for a network that takes it as input.
+    guidance_input: Option<f64>,
+    /// The most tokens of a prompt, if prompts of different lengths may share a call.
+    most_tokens: Option<u32>,
     adapters: AdapterSet,
     control_schedule: ControlSchedule,
     blend: Option<Blend>,
@@ -67,13 +77,17 @@ pub(super) struct Guided<'a, C> {
 impl<'a, C: Compute> Guided<'a, C> {
     pub fn new(setup: &Setup<'a, C>, (branches, guidance): (Vec<Branch>, Guidance)) -> Self {
         let draw = setup.draw;
-        let guidance_input = setup.networks.spec().guidance_embedding.then_some((draw.guidance_scale - 1.0) as f32);
+        let guidance_input = setup.networks.spec().guidance_embedding.then_some(draw.guidance_scale);
         Guided {
             compute: setup.compute,
             branches,
             guidance,
             interval: draw.guidance_interval,
+            skip_layer_guidance: draw.skip_layer_guidance.clone(),
+            calls: Cell::new(0),
+            steps: setup.stages.base.steps().len(),
             guidance_input,
+            most_tokens: draw.max_sequence_length.filter(|_| setup.networks.spec().masks_padding),
             adapters: setup.auxiliary.adapters.clone(),
             control_schedule: ControlSchedule::default(),
             blend: None,
@@ -108,14 +122,17 @@ impl<'a, C: Compute> Guided<'a, C> {
         Guided { blend: Some(blend), ..self }
     }
 
-    /// The branches of the next call: all branches, or outside the guidance interval only the branch of the prompt.
+    /// The branches of the next call: all branches, or outside the guidance interval only the branch of the prompt. The
+    /// branch without some blocks is active only where skip-layer guidance acts.
     fn active(&self) -> &[Branch] {
-        let followed = match self.guidance {
-            _ if self.interval.covers(self.done.get()) => return &self.branches,
-            Guidance::Off | Guidance::Edit { .. } => 0,
-            Guidance::ClassifierFree { .. } => 1,
-        };
-        &self.branches[followed..=followed]
+        let call = self.calls.replace(self.calls.get() + 1);
+        let skips = self.skip_layer_guidance.as_ref().is_some_and(|guidance| guidance.covers(call, self.steps));
+        match self.guidance {
+            Guidance::ClassifierFree { .. } if !self.interval.covers(self.done.get()) => &self.branches[1..2],
+            Guidance::ClassifierFree { .. } if !skips => &self.branches[..2],
+            Guidance::Edit { .. } if !self.interval.covers(self.done.get()) => &self.branches[..1],
+            _ => &self.branches,
+        }
     }
 }
 
@@ -142,6 +159,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
                 .cloned()
                 .collect(),
             adapters: self.adapters.clone(),
+            skipped: branch.skipped.clone(),
             features: None,
         };
         let mut rows: Vec<DenoiseRow> = branches
@@ -152,7 +170,8 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         let channels = rows.first().map_or(c, |row| row.sample.len() / (h * w));
         let (depth, starts) = self.features.borrow_mut().next(rows.len());
         rows.iter_mut().zip(starts).for_each(|(row, start)| row.features = start);
-        let context = rows.first().map(|row| row.context.dims()).unwrap_or_default();
+        let [tokens, width] = rows.first().map(|row| row.context.dims()).unwrap_or_default();
+        let context = [self.most_tokens.map_or(tokens, |most| most as usize), width];
         let call = DenoiseCall { shape: [channels, h, w], context, depth, channels: c };
         let answers = self.compute.call(Phase::Denoising, call, rows).await;
         let answers = answers.map_err(|error| Error::Denoiser(Box::new(error)))?;
@@ -164,6 +183,11 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         let predictions = predictions.collect::<Result<Vec<Latents>, Error>>()?;
         match (&predictions[..], self.guidance) {
             ([uncond, cond], Guidance::ClassifierFree { scale, rescale }) => Ok(guide(uncond, cond, scale, rescale)),
+            ([uncond, cond, skipped], Guidance::ClassifierFree { scale, rescale }) => {
+                let away = self.skip_layer_guidance.as_ref().map_or(0.0, |guidance| guidance.scale);
+                let guided = guide(uncond, cond, scale, rescale);
+                Ok(Latents::combine(&[(1.0, &guided), (away, cond), (-away, skipped)]))
+            }
             ([text, image, uncond], Guidance::Edit { scale, image_scale }) => {
                 Ok(guide_edit(text, image, uncond, scale, image_scale))
             }

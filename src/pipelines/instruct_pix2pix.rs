@@ -1,7 +1,5 @@
 //! Recipe of InstructPix2Pix: changes a picture as an instruction says.
 
-use std::sync::Arc;
-
 use super::{
     Compute, FittedInputs, Frame, PipelineError,
     conditioning::encode_prompts,
@@ -35,7 +33,14 @@ pub(super) async fn instruct_pix2pix(
 
     let branch = |text, extra_channels: &Vec<f32>| {
         let extra_channels = vec![extra_channels.clone(); shape[0]];
-        Branch { text, extra_channels, time_ids: Arc::from([]), classes: Vec::new(), follows_prompt: true }
+        Branch {
+            text,
+            extra_channels,
+            time_ids: [].into(),
+            classes: Vec::new(),
+            follows_prompt: true,
+            skipped: [].into(),
+        }
     };
     let branches = match text.negative {
         None => (vec![branch(text.positive, &seen)], Guidance::Off),

@@ -64,12 +64,14 @@ pub struct DenoiseRow {
     pub time_ids: Arc<[f32]>,
     /// The class, for networks that take one.
     pub class: Option<u32>,
-    /// The guidance scale minus 1, for networks that take the guidance scale.
-    pub guidance: Option<f32>,
+    /// The guidance scale, for networks that take it.
+    pub guidance: Option<f64>,
     /// The ControlNets that act on this row.
     pub controls: Vec<Control>,
     /// LoRA weights that apply to this row.
     pub adapters: AdapterSet,
+    /// The blocks of the network that are left out for this row, by index.
+    pub skipped: Arc<[u32]>,
     /// In a [`Depth::Shallow`] call, the features that replace the deeper layers for this row.
     pub features: Option<Features>,
 }
@@ -153,12 +155,18 @@ pub trait Networks: Send + Sync {
     /// The sizes of the model.
     fn spec(&self) -> Spec;
     /// Token ids, padded or truncated to the text encoders' length. `prompts` has one text per encoder; the last text
-    /// also applies to the remaining encoders.
-    fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens;
+    /// also applies to the remaining encoders. `max_sequence_length` is the number of tokens of the encoder whose length
+    /// a request may choose, for models that have one.
+    fn tokenize(&self, prompts: &[&str], max_sequence_length: Option<u32>, learned: &LearnedTokens) -> Tokens;
     /// Like [`Networks::tokenize`], for prompts in A1111's syntax. Returns one or more chunks, which are encoded
     /// separately.
-    fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
-        vec![self.tokenize(prompts, learned)]
+    fn tokenize_weighted(
+        &self,
+        prompts: &[&str],
+        max_sequence_length: Option<u32>,
+        learned: &LearnedTokens,
+    ) -> Vec<Tokens> {
+        vec![self.tokenize(prompts, max_sequence_length, learned)]
     }
     /// One embedding per prompt, without the output of the text encoder's last `clip_skip` layers.
     async fn encode_text(&self, prompts: &[Tokens], clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError>;

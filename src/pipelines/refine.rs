@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     diffusion::{Latents, Noise, Stages, sample},
-    generation::{Draw, MicroConditioning, Refiner},
+    generation::{Draw, FurtherPrompts, MicroConditioning, Refiner},
 };
 
 /// Turns the sampler's latents into pictures. If the request names a refiner, the refiner's steps run first.
@@ -56,11 +56,13 @@ async fn refine(
 fn refined(draw: &Draw, refiner: &Refiner) -> Draw {
     let negative_prompt = refiner.negative_prompt.clone().or_else(|| draw.negative_prompt.clone());
     let micro_conditioning = draw.micro_conditioning.clone().map(|micro| MicroConditioning {
-        // The refiner's negative prompt applies to all of its encoders.
-        negative_prompt_2: micro.negative_prompt_2.filter(|_| refiner.negative_prompt.is_none()),
         aesthetic_score: refiner.aesthetic_score,
         negative_aesthetic_score: refiner.negative_aesthetic_score,
         ..micro
     });
-    Draw { negative_prompt, micro_conditioning, clip_skip: 0, ..draw.clone() }
+    // The refiner's negative prompt applies to all of its encoders.
+    let negative_prompt_2 =
+        draw.further_prompts.negative_prompt_2.clone().filter(|_| refiner.negative_prompt.is_none());
+    let further_prompts = FurtherPrompts { negative_prompt_2, ..draw.further_prompts.clone() };
+    Draw { negative_prompt, further_prompts, micro_conditioning, clip_skip: 0, ..draw.clone() }
 }

@@ -20,7 +20,8 @@ pub async fn text_guided(compute: &impl Compute, prepared: &Prepared) -> Result<
     let Prepared { job, model, scheduler, auxiliary, inputs } = prepared;
     let Work::Draw(draw) = &job.work;
     let networks = LatentDiffusion::of(model)?;
-    let base = BaseSchedule { config: scheduler, is_distilled: networks.spec().guidance_embedding };
+    let spec = networks.spec();
+    let base = BaseSchedule { config: scheduler, is_distilled: spec.guidance_embedding, flow: spec.flow };
     let stages = Stages::of(draw, base, auxiliary.refiner.as_ref().map(|(_, scheduler)| scheduler))?;
     let setup = Setup { compute, networks, stages, draw, auxiliary };
     let Some(source) = &draw.source else {

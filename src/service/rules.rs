@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     catalogue::Catalogue,
-    diffusion::{BaseSchedule, InvalidScheduler, InvalidStage, Schedule, SchedulerConfig, Stages},
+    diffusion::{BaseSchedule, InvalidScheduler, InvalidStage, SchedulerConfig, Stages},
     generation::{Draw, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice},
 };
 
@@ -64,14 +64,14 @@ impl Rules for CatalogueRules<'_> {
             let detail = "cannot be learned_range: the network of this model predicts no variance";
             return Err(("variance_type".to_owned(), detail.to_owned()));
         }
-        let Some(levels) = levels else {
-            Schedule::new(&config, steps as usize)
-                .map_err(|error| ("steps".to_owned(), format!("cannot be {steps}: {error}")))?;
-            return Ok(steps);
-        };
-        let schedule = Schedule::over(&config, levels)
-            .map_err(|error| (levels.name().to_owned(), format!("cannot be used: {error}")))?;
-        Ok(schedule.steps().len() as u32)
+        let base = BaseSchedule { config: &config, is_distilled: card.guidance_embedding, flow: card.flow };
+        // The size of the request is not known here, but no size makes a difference for the validity of steps.
+        let whole = base.whole(steps as usize, levels, [card.default_width, card.default_height]);
+        let schedule = whole.map_err(|error| match levels {
+            None => ("steps".to_owned(), format!("cannot be {steps}: {error}")),
+            Some(levels) => (levels.name().to_owned(), format!("cannot be used: {error}")),
+        })?;
+        Ok(if levels.is_some() { schedule.steps().len() as u32 } else { steps })
     }
 
     fn check_control(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
@@ -93,7 +93,8 @@ impl Rules for CatalogueRules<'_> {
         };
         let refiner = draw.refiner.as_ref().and_then(|refiner| self.catalogue.card(&refiner.model));
         let refiner = refiner.map(|card| config(&card, "the refiner")).transpose()?;
-        let base = BaseSchedule { config: &config(card, "the model")?, is_distilled: card.guidance_embedding };
+        let config = config(card, "the model")?;
+        let base = BaseSchedule { config: &config, is_distilled: card.guidance_embedding, flow: card.flow };
         let stages = Stages::of(draw, base, refiner.as_ref());
         stages.map(drop).map_err(|InvalidStage { field, error }| (field.to_vec(), error.to_string()))
     }

@@ -30,7 +30,7 @@ pub(super) struct Header {
 }
 
 /// A tensor of the file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Info {
     pub dtype: NumberType,
     pub shape: Vec<usize>,

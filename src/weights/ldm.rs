@@ -13,7 +13,7 @@ pub(super) use vae::vae_name;
 
 /// The number at the start of a name, up to the separator `dot`, and the rest after the separator. Numbers above 999
 /// are refused: no network has a thousand layers.
-fn number(name: &str, dot: char) -> Option<(usize, &str)> {
+pub(super) fn number(name: &str, dot: char) -> Option<(usize, &str)> {
     let (number, rest) = name.split_once(dot)?;
     Some((number.parse().ok().filter(|number| *number < 1000)?, rest))
 }

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | kohya's trainer | `lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight`, `.lora_up.weight`, `.alpha` |
 //! | kohya's trainer for SDXL | `lora_unet_input_blocks_4_1_proj_in.…`, `lora_te1_text_model_encoder_…`, `lora_te2_…` |
+//! | kohya's trainer for FLUX.1 | `lora_unet_double_blocks_0_img_attn_qkv.…`: one product for several layers |
+//! | trainers that use the original names | `diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight`, `.lora_B.weight` |
 //! | PEFT and diffusers | `unet.down_blocks.0.….to_q.lora_A.weight`, `.lora_B.weight` |
 //! | earlier versions of diffusers | `….to_q.lora.down.weight`, `….processor.to_q_lora.up.weight` |
 //! | the same, in text encoders | `….q_proj.lora_linear_layer.up.weight` |
@@ -95,7 +97,7 @@ impl Lora {
         let mut mismatch = LoraMismatch::of(path);
         let Checked { pairs, notes } = Checked::check(&header, modules, &mut mismatch);
         for (site, pair) in pairs {
-            let alpha = pair.alpha.map(|alpha| file.read(alpha.bytes.clone())).transpose();
+            let alpha = pair.alpha.as_ref().map(|alpha| file.read(alpha.bytes.clone())).transpose();
             let alpha = alpha.map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
             if let Err(what) = pair.scale(alpha.as_deref(), notes.scale(site, pair.rank)) {
                 mismatch.unfit.push((site.to_owned(), what));
@@ -127,7 +129,7 @@ impl Lora {
 /// The contents of a file's header for one model.
 struct Checked<'a> {
     /// The pairs of matrices, by site.
-    pairs: BTreeMap<&'a str, Pair<'a>>,
+    pairs: BTreeMap<&'a str, Pair>,
     notes: Notes,
 }
 

@@ -30,7 +30,7 @@ impl WeightSize {
     }
 
     /// As [`WeightSize::read`], for a network that keeps its matrices as they are stored
-    /// ([`super::Weights::as_stored`]).
+    /// ([`super::Weights::with_stored_matrices`]).
     ///
     /// # Errors
     /// Those of [`WeightSize::read`].

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use super::{
     FileContent, LoadError, ModelFolder,
+    bfl::{self, TensorPart},
     build_report::BuildReport,
     gguf,
     header::{Header, Info},
@@ -67,6 +68,8 @@ pub(super) struct Entry {
     scale: Option<Range<usize>>,
     /// Whether the file has the matrix transposed.
     transposed: bool,
+    /// Whether the file has the two halves of the numbers in the opposite order.
+    is_swapped: bool,
 }
 
 impl Entry {
@@ -81,6 +84,10 @@ impl Entry {
             scale: scale.clone(),
             transposed: false,
         }
+    }
+
+        let (shape, bytes) = (info.shape.clone(), info.bytes.clone());
+        Self { file: 0, dtype: info.dtype, shape, bytes, transposed: false, is_swapped: false }
     }
 
     /// A part of a tensor of the first file; `None` if its shape cannot be divided in this way.
@@ -109,6 +116,12 @@ pub struct StoredMatrix {
     /// The matrix is the stored numbers times this.
     pub scale: f32,
     pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for StoredMatrix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredMatrix({:?}, {} bytes)", self.format, self.bytes.len())
+    }
 }
 
 impl Header {
@@ -155,6 +168,21 @@ impl Weights {
                 let entry = Entry { file: files.len(), shape, ..entry };
                 if entries.insert(known_as, entry).is_some() {
                     return Err(broken(format!("{name} occurs twice")));
+    }
+
+            let tensors = Header::read(&path, &file)?.tensors;
+            let is_original = bfl::is_original(tensors.keys());
+            for (name, info) in tensors {
+                let parts = if is_original { bfl::tensor_parts(&name, &info) } else { None };
+                let parts = parts.unwrap_or_else(|| {
+                    let (name, shape) = rename(&name, &info.shape);
+                    vec![TensorPart { name, shape, bytes: info.bytes.clone(), is_swapped: false }]
+                });
+                for TensorPart { name: known_as, shape, bytes, is_swapped } in parts {
+                    let entry = Entry { file: files.len(), shape, bytes, is_swapped, ..Entry::whole(&info) };
+                    if entries.insert(known_as, entry).is_some() {
+                        return Err(broken(format!("{name} occurs twice")));
+                    }
                 }
             }
             files.push((path, file));
@@ -207,8 +235,13 @@ impl Weights {
     /// The same weights, in which [`Weights::stored_matrix`] returns matrices as they are stored. Transformers and large
     /// text encoders use it: their weights take half of float32's memory or less, and their products have the same bits,
     /// but take a little longer if a batch has few lines.
-    pub fn as_stored(&self) -> Self {
+    pub fn with_stored_matrices(&self) -> Self {
         Self { keeps_stored: true, ..self.clone() }
+    }
+
+    /// The precision of the tensors.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// A note for users on the choice of the files.
@@ -315,11 +348,12 @@ impl Weights {
         tensor.unwrap_or_else(|| self.zeros(laid_out))
     }
 
-    /// A matrix (outputs, inputs) as it is stored, if these weights may keep it so ([`Weights::as_stored`]), if the
+    /// A matrix (outputs, inputs) as it is stored, if these weights may keep it so ([`Weights::with_stored_matrices`]), if the
     /// kernels can multiply by it, and if it takes less memory than in float32. Otherwise `None`: the caller then
     /// requests [`Weights::matrix`], which also notes what is wrong with the tensor.
     pub fn stored_matrix(&self, name: &str, outputs: usize, inputs: usize) -> Option<StoredMatrix> {
-        if !self.keeps_stored || !matches!(self.kernels(), Kernels::Packed(_)) || !self.source.reads {
+        let is_packed = matches!(self.kernels(), Kernels::Packed(_)) && self.precision == Precision::F32;
+        if !self.keeps_stored || !is_packed || !self.source.reads {
             return None;
         }
         let name = self.name(name);
@@ -357,6 +391,22 @@ impl Weights {
         let mut values = match entry.transposed {
             false => widened(&bytes, format, how),
             true => turned_back(&bytes, format, &entry.shape, how)?,
+    }
+
+        // The report is not locked here, so that several threads can read tensors at the same time.
+        let (path, file) = &self.source.files[entry.file];
+        let bytes = match file.read(entry.bytes.clone()) {
+            Ok(bytes) if entry.is_swapped => {
+                let mut bytes = bytes.into_owned();
+                let half = bytes.len() / 2;
+                bytes.rotate_left(half);
+                Cow::Owned(bytes)
+            }
+            Ok(bytes) => bytes,
+            Err(source) => {
+                self.fail(LoadError::Read { path: path.clone(), source });
+                return None;
+            }
         };
         if scale != 1.0 {
             values.par_iter_mut().for_each(|value| *value *= scale);

@@ -109,7 +109,7 @@ impl Networks for Scripted {
         }
     }
 
-    fn tokenize(&self, _prompts: &[&str], _learned: &LearnedTokens) -> Tokens {
+    fn tokenize(&self, _prompts: &[&str], _: Option<u32>, _learned: &LearnedTokens) -> Tokens {
         if let Some(Fault::StackOverflow) = self.fault {
             deeper(0);
         }

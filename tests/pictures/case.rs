@@ -22,7 +22,7 @@ pub struct Case {
 }
 
 /// The folders of the cases.
-pub const FOLDERS: [&str; 17] = [
+pub const FOLDERS: [&str; 25] = [
     "sd1",
     "sd2",
     "sd1-inpaint",
@@ -40,6 +40,14 @@ pub const FOLDERS: [&str; 17] = [
     "dit",
     "classifier-guidance",
     "score-sde-ve",
+    "flux-dev",
+    "flux-schnell",
+    "flux-extra",
+    "flux-lora",
+    "pixart-alpha",
+    "pixart-sigma",
+    "sd3",
+    "sd35",
 ];
 
 /// The tasks that this version supports.
@@ -67,19 +75,32 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
         // Some fixtures are smaller than the default minimum size.
         fs::write(models.path().join(pipeline).join("latentd.json"), r#"{"min_size": 8}"#).unwrap();
         let cases = if root.join("cases").join(pipeline).is_dir() { Case::all(root, &[*pipeline]) } else { Vec::new() };
-        for case in cases.iter().filter(|case| !case.json["config_overrides"].is_null()) {
+        for case in cases.iter().filter(|case| is_variant(&case.json)) {
             let variant = models.path().join(case.model(&case.json));
             copy(&models.path().join(pipeline), &variant);
-            for (part, keys) in case.json["config_overrides"].as_object().unwrap() {
-                let file = variant.join(part).join("config.json");
-                let mut config: Map<String, Value> = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-                config.extend(keys.as_object().unwrap().clone());
-                fs::write(file, Value::Object(config).to_string()).unwrap();
+            for (part, keys) in case.json["config_overrides"].as_object().into_iter().flatten() {
+                extend(&variant.join(part).join("config.json"), keys.as_object().unwrap());
             }
+            // Parts without which diffusers loads the pipeline.
+            let parts = case.json["from_pretrained_args"].as_object().into_iter().flatten();
+            let absent: Map<String, Value> = parts.map(|(part, _)| (part.clone(), json!([null, null]))).collect();
+            extend(&variant.join("model_index.json"), &absent);
         }
     }
     copy(&root.join(TINY), &models.path().join("sd1/vae_tiny"));
     models
+}
+
+/// Whether a case changes its pipeline, so that it needs a copy of the model.
+fn is_variant(case: &Value) -> bool {
+    !case["config_overrides"].is_null() || !case["from_pretrained_args"].is_null()
+}
+
+/// Replaces keys of a JSON file.
+fn extend(file: &Path, keys: &Map<String, Value>) {
+    let mut json: Map<String, Value> = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    json.extend(keys.clone());
+    fs::write(file, Value::Object(json).to_string()).unwrap();
 }
 
 /// The folder of additional cases, which run with every set of fixtures.
@@ -239,10 +260,7 @@ impl Case {
     /// The name of the model: the pipeline, or its copy if the case changes the configuration.
     fn model(&self, stage: &Value) -> String {
         let pipeline = stage["pipeline"].as_str().unwrap();
-        match stage["config_overrides"].is_null() {
-            true => pipeline.to_owned(),
-            false => self.name.replace('/', "--"),
-        }
+        if is_variant(stage) { self.name.replace('/', "--") } else { pipeline.to_owned() }
     }
 
     fn picture(&self, value: &Value) -> Option<Value> {
@@ -295,18 +313,27 @@ impl Case {
             ("timesteps", "timesteps"),
             ("guidance_scale", "guidance_scale"),
             ("guidance_rescale", "guidance_rescale"),
+            ("true_cfg_scale", "true_guidance_scale"),
+            ("max_sequence_length", "max_sequence_length"),
             ("num_images_per_prompt", "n"),
             ("batch_size", "n"),
             ("class_labels", "class_label"),
             ("classifier_scale", "class_guidance_scale"),
             ("eta", "eta"),
             ("clip_skip", "clip_skip"),
+            ("max_sequence_length", "max_sequence_length"),
             ("strength", "strength"),
             ("image_guidance_scale", "image_guidance_scale"),
             ("padding_mask_crop", "padding_mask_crop"),
             ("seed", "seed"),
             ("prompt_2", "prompt_2"),
             ("negative_prompt_2", "negative_prompt_2"),
+            ("prompt_3", "prompt_3"),
+            ("negative_prompt_3", "negative_prompt_3"),
+            ("skip_guidance_layers", "skip_guidance_layers"),
+            ("skip_layer_guidance_scale", "skip_layer_guidance_scale"),
+            ("skip_layer_guidance_start", "skip_layer_guidance_start"),
+            ("skip_layer_guidance_stop", "skip_layer_guidance_stop"),
             ("original_size", "original_size"),
             ("crops_coords_top_left", "crop_top_left"),
             ("target_size", "target_size"),
@@ -320,6 +347,10 @@ impl Case {
             if let Some(value) = params.get(theirs) {
                 request.insert(ours.to_owned(), value.clone());
             }
+        }
+        // FLUX.1 schnell does not take the guidance scale; the cases set it to 0.
+        if stage["pipeline"] == "flux-schnell" {
+            request.remove("guidance_scale");
         }
         if let (Some(classes), None) = (params["class_labels"].as_array(), params.get("batch_size")) {
             request.insert("n".to_owned(), classes.len().into());

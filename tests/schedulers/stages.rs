@@ -107,7 +107,7 @@ proptest! {
         let draw = draw(&joined(&[json!({"steps": steps}), first, second, levels]));
         for config in configs() {
             let refiner = switch_at.map(|_| &config);
-            if let Ok(stages) = Stages::of(&draw, BaseSchedule { config: &config, is_distilled }, refiner) {
+            if let Ok(stages) = Stages::of(&draw, BaseSchedule { config: &config, is_distilled, flow: None }, refiner) {
                 run(&stages);
             }
         }
@@ -123,7 +123,7 @@ fn stages_without_a_step_are_refused_with_field_and_bound() {
     let refused = |name: &str, parts: &[Value]| {
         let config = config(name);
         let draw = draw(&joined(parts));
-        let own = BaseSchedule { config: &config, is_distilled: false };
+        let own = BaseSchedule { config: &config, is_distilled: false, flow: None };
         Stages::of(&draw, own, draw.refiner.as_ref().map(|_| &config)).unwrap_err()
     };
     let steps = |steps: usize| json!({"steps": steps});

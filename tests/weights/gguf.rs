@@ -108,7 +108,7 @@ fn matrices_stay_as_they_are_stored_and_products_keep_their_bits() {
     let (file, _) = made();
     let (_place, folder) = folder(&[("model.gguf", &file)]);
     let wide = open(&folder).unwrap();
-    let stored = open(&folder).unwrap().as_stored();
+    let stored = open(&folder).unwrap().with_stored_matrices();
     let x = numbers(&[2, 5, 512]);
     let mut kept = 0;
     for (name, shape) in stored.stored() {
@@ -309,7 +309,7 @@ fn numbers_of_8_bits_are_multiplied_by_their_scale() {
         &[("a.weight_scale", Raw::floats(&[1], |_| 0.1))],
     ] {
         let (_place, folder) = folder(&[("diffusion_pytorch_model.safetensors", &tensors(others))]);
-        let weights = open(&folder).unwrap().as_stored();
+        let weights = open(&folder).unwrap().with_stored_matrices();
         let values = weights.tensor("a.weight", &[2, 2]).flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(values, expected);
         let stored = weights.stored_matrix("a.weight", 2, 2).unwrap();

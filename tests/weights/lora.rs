@@ -14,6 +14,7 @@ fn modules(pipeline: &str) -> Modules {
     let mut modules = Modules::default();
     for (component, file) in [
         ("unet", "unet/diffusion_pytorch_model.safetensors"),
+        ("transformer", "transformer/diffusion_pytorch_model.safetensors"),
         ("text_encoder", "text_encoder/model.safetensors"),
         ("text_encoder_2", "text_encoder_2/model.safetensors"),
     ] {
@@ -61,6 +62,73 @@ const FEED: [&str; 3] = ["unet:.ff.net.", "unet:.proj_in", "unet:.proj_out"];
 const CONVOLUTIONS: [&str; 4] = ["unet:.resnets.", "unet:.downsamplers.", "unet:.upsamplers.", "unet:.conv_shortcut"];
 const TEXT_ATTENTION: [&str; 1] = ["text_encoder:.self_attn."];
 const TEXT_FEED: [&str; 1] = ["text_encoder:.mlp."];
+
+/// All forms of LoRAs for FLUX.1. A product for a fused layer is divided by rows.
+#[test]
+fn fused_layers_of_transformers_are_divided() {
+    let modules = modules("flux-dev");
+    let blocks = |site: &str| site.contains("transformer_blocks.");
+    let attention = |site: &str| blocks(site) && site.contains(".attn.");
+    let text = |site: &str| site.starts_with("text_encoder.") && site.contains(".layers.");
+    let kinds: [(&str, &dyn Fn(&str) -> bool, f32); 4] = [
+        ("flux_kohya", &|site| blocks(site) || text(site), 0.5),
+        ("flux_peft", &|site| attention(site) || text(site) && site.contains("self_attn"), 1.0),
+        ("flux_bfl", &blocks, 1.0),
+        ("flux_ai_toolkit", &blocks, 1.0),
+    ];
+    for (name, changes, scale) in kinds {
+        let Some(tensors) = adapter(&format!("{name}.safetensors")) else { continue };
+        let lora = load(&tensors, &modules).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let expected: BTreeSet<&str> = modules.sites().filter(|site| changes(site)).collect();
+        assert_eq!(lora.sites.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected, "{name}");
+        assert!(lora.sites.values().all(|site| site.scale == scale), "{name}");
+        let Some((prefix, up, separator)) = (match name {
+            "flux_kohya" => Some(("lora_unet_", ".lora_up.weight", "_")),
+            "flux_bfl" => Some(("diffusion_model.", ".lora_B.weight", ".")),
+            _ => None,
+        }) else {
+            continue;
+        };
+        let fused = |module: &str| {
+            let key = format!("{prefix}{}{up}", module.replace('.', separator));
+            let (halves, _) = tensors[&key].bytes.as_chunks::<2>();
+            halves.iter().map(|half| half::f16::from_le_bytes(*half).to_f32()).collect::<Vec<f32>>()
+        };
+        for (module, parts) in [
+            ("double_blocks.0.img_attn.qkv", &["attn.to_q", "attn.to_k", "attn.to_v"][..]),
+            ("double_blocks.1.txt_attn.qkv", &["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"]),
+            ("single_blocks.2.linear1", &["attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"]),
+        ] {
+            let block = module.split('.').nth(1).unwrap();
+            let kind = if module.starts_with("double") { "transformer_blocks" } else { "single_transformer_blocks" };
+            let site = |part: &&str| &lora.sites[&format!("transformer.{kind}.{block}.{part}")];
+            let joined: Vec<f32> = parts.iter().flat_map(|part| site(part).up.clone()).collect();
+            assert_eq!(joined, fused(module), "{name}: {module}");
+            assert!(parts.iter().all(|part| site(part).down == site(&parts[0]).down), "{name}: {module}");
+        }
+    }
+}
+
+#[test]
+fn a_lora_of_a_transformer_is_used_whole_or_refused() {
+    let Some(tensors) = adapter("flux_bfl.safetensors") else { return };
+    let modules = modules("flux-dev");
+    let renamed = |from: &str, to: &str| -> Tensors {
+        tensors.iter().map(|(key, tensor)| (key.replace(from, to), tensor.clone())).collect()
+    };
+    for (from, to) in [
+        ("diffusion_model.double_blocks.0.img_attn.qkv", "diffusion_model.double_blocks.9.img_attn.qkv"),
+        ("diffusion_model.single_blocks.0.linear1", "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q"),
+        ("diffusion_model.single_blocks.0.linear2", "diffusion_model.single_blocks.0.linear3"),
+    ] {
+        let refused = mismatch(&renamed(from, to), &modules);
+        assert_eq!(refused.elsewhere.len(), 2, "{to}: {refused}");
+        assert!(refused.elsewhere.iter().all(|key| key.starts_with(to)), "{to}: {refused}");
+    }
+    // The product for queries, keys and values does not fit a layer of another width.
+    let refused = mismatch(&renamed("double_blocks.0.img_attn.qkv", "double_blocks.0.img_mlp.0"), &modules);
+    assert!(!refused.repeated.is_empty(), "{refused}");
+}
 
 #[test]
 fn every_fixture_changes_the_expected_sites() {

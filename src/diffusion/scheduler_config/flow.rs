@@ -15,6 +15,25 @@ pub(in crate::diffusion) struct Flow {
     terminal: Option<f64>,
     /// Whether the factor of the shift depends on the picture size.
     is_dynamic: bool,
+    /// μ as a function of the number of tokens of a picture.
+    mu: MuLine,
+}
+
+/// diffusers' `calculate_shift`: μ is linear in the number of tokens, from `base_shift` at `base_image_seq_len` to
+/// `max_shift` at `max_image_seq_len`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct MuLine {
+    base_image_seq_len: f64,
+    max_image_seq_len: f64,
+    base_shift: f64,
+    max_shift: f64,
+}
+
+impl MuLine {
+    fn at(self, tokens: f64) -> f64 {
+        let m = (self.max_shift - self.base_shift) / (self.max_image_seq_len - self.base_image_seq_len);
+        tokens * m + self.base_shift - m * self.base_image_seq_len
+    }
 }
 
 /// The factor `s` of `σ → s σ / (1 + (s − 1) σ)` (Esser et al. 2024, arXiv:2403.03206, equation 23).
@@ -37,6 +56,11 @@ impl Flow {
             Shift::ByMu => Shift::By(mu),
         };
         Flow { shift, ..self }
+    }
+
+    /// The same levels for pictures of `tokens` tokens.
+    pub(super) fn for_tokens(self, tokens: u64) -> Flow {
+        self.at(self.mu.at(tokens as f64))
     }
 
     /// The factor of the shift; `None` if it depends on a picture size that is not known.
@@ -125,6 +149,27 @@ impl Keys<'_> {
             (true, false) => Shift::ByExpOfMu { otherwise: (!own && !needs_size).then_some(shift) },
             (true, true) => Shift::ByMu,
         };
-        Ok(Some(Flow { shift, terminal: terminal.filter(|end| *end > 0.0), is_dynamic: dynamic }))
+        let (terminal, mu) = (terminal.filter(|end| *end > 0.0), self.mu_line(class)?);
+        Ok(Some(Flow { shift, terminal, is_dynamic: dynamic, mu }))
+    }
+
+    fn mu_line(self, class: &Class) -> Result<MuLine, InvalidScheduler> {
+        let number = |key, default: f64| match class.has(key) {
+            true => Ok(self.number(key, "a number from -1e6 to 1e6", |n| n.abs() <= 1e6)?.unwrap_or(default)),
+            false => Ok(default),
+        };
+        let line = MuLine {
+            base_image_seq_len: number("base_image_seq_len", 256.0)?,
+            max_image_seq_len: number("max_image_seq_len", 4096.0)?,
+            base_shift: number("base_shift", 0.5)?,
+            max_shift: number("max_shift", 1.15)?,
+        };
+        if line.base_image_seq_len == line.max_image_seq_len {
+            return Err(InvalidScheduler::Conflict {
+                keys: "base_image_seq_len and max_image_seq_len",
+                why: "they must differ",
+            });
+        }
+        Ok(line)
     }
 }

@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use candle_core::Tensor;
 
 use crate::{
-    device::Device,
-    families::stages,
+    device::{Device, Precision},
+    families::autoencoder::Autoencoder,
     models::{
-        AutoencoderKl, DiTTransformer2DModel,
-        autoencoder_kl::{AutoencoderKlConfig, Tiles, current_name},
+        DiTTransformer2DModel,
+        autoencoder_kl::{AutoencoderKlConfig, Tiles},
         demand::Demand,
         dit_transformer2d::DiTTransformer2DConfig,
         latent_diffusion::{Part, Spec},
@@ -26,10 +26,6 @@ pub(super) struct Sizes {
 }
 
 const WEIGHTS: &str = "diffusion_pytorch_model";
-
-/// The most multiplications of one row in a decoding stage of several layers. These multiplications take tens of
-/// milliseconds on a few cores.
-const STAGE_WORK: f64 = 1e9;
 
 impl Sizes {
     /// Reads the configurations. Fails if the networks do not fit together.
@@ -79,7 +75,7 @@ impl Sizes {
 #[derive(Debug)]
 pub(super) struct DiTNetworks {
     transformer: DiTTransformer2DModel,
-    vae: AutoencoderKl,
+    vae: Autoencoder,
     sizes: Sizes,
     device: Device,
 }
@@ -88,15 +84,10 @@ impl DiTNetworks {
     /// Reads the weights.
     pub fn load(folder: &ModelFolder, device: &Device) -> Result<Self, LoadError> {
         let sizes = Sizes::read(folder)?;
-        let open = |part, rename: fn(&str, &[usize]) -> (String, Vec<usize>)| {
-            Weights::open(folder, part, WEIGHTS, device, rename)
-        };
-        let weights = open("transformer", as_stored)?;
+        let weights = Weights::open(folder, "transformer", WEIGHTS, device, as_stored)?;
         let transformer = DiTTransformer2DModel::new(&sizes.transformer, &weights)?;
         weights.finish()?;
-        let weights = open("vae", current_name)?;
-        let vae = AutoencoderKl::new(&sizes.vae, &weights);
-        weights.finish()?;
+        let vae = Autoencoder::load(folder, &sizes.vae, device, Precision::F32)?;
         Ok(Self { transformer, vae, sizes, device: device.clone() })
     }
 
@@ -104,11 +95,9 @@ impl DiTNetworks {
     /// about the files.
     pub fn check(folder: &ModelFolder, sizes: &Sizes) -> Result<Vec<String>, LoadError> {
         let transformer = Weights::open(folder, "transformer", WEIGHTS, &Device::host(), as_stored)?;
-        let vae = Weights::open(folder, "vae", WEIGHTS, &Device::host(), current_name)?;
-        let notes = transformer.note().into_iter().chain(vae.note()).collect();
+        let notes = transformer.note();
         transformer.check(|w| drop(DiTTransformer2DModel::new(&sizes.transformer, w)))?;
-        vae.check(|w| drop(AutoencoderKl::new(&sizes.vae, w)))?;
-        Ok(notes)
+        Ok(notes.into_iter().chain(Autoencoder::check(folder, &sizes.vae)?).collect())
     }
 
     async fn predict(&self, shape: [usize; 3], rows: &[DenoiseRow]) -> candle_core::Result<Vec<Denoised>> {
@@ -140,7 +129,7 @@ impl Networks for DiTNetworks {
         self.sizes.spec()
     }
 
-    fn tokenize(&self, _prompts: &[&str], _learned: &LearnedTokens) -> Tokens {
+    fn tokenize(&self, _prompts: &[&str], _: Option<u32>, _learned: &LearnedTokens) -> Tokens {
         Tokens::default()
     }
 
@@ -173,7 +162,7 @@ impl Networks for DiTNetworks {
     }
 
     fn decode_stages(&self, [_, h, w]: [usize; 3]) -> Vec<f64> {
-        stages::shares(&self.vae.decode_stages(h, w, STAGE_WORK))
+        self.vae.decode_stages([h, w])
     }
 
     async fn decode(
@@ -182,16 +171,7 @@ impl Networks for DiTNetworks {
         stage: usize,
         rows: &[Activation],
     ) -> Result<Vec<Activation>, NetworkError> {
-        let stages = self.vae.decode_stages(h, w, STAGE_WORK);
-        let layers = stages::at(&stages, stage)?;
-        let decode = async {
-            let mut x = Activation::join(rows)?.to_device(self.device.candle())?;
-            if stage == 0 {
-                x = x.affine(1.0 / self.sizes.vae.scaling_factor, 0.0)?;
-            }
-            Activation::split(self.vae.decode_layers(layers.layers.clone(), x).await?)
-        };
-        decode.await.map_err(NetworkError::of("vae"))
+        self.vae.decode([h, w], stage, rows).await
     }
 
     async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {

@@ -20,7 +20,7 @@ pub(in crate::families) struct Guidance {
     pub inpaint_guidance_scale: f64,
 }
 
-pub(super) fn card(
+pub(in crate::families) fn card(
     name: &str,
     extras: &Extras,
     spec: &Spec,
@@ -35,12 +35,15 @@ pub(super) fn card(
     let base = card::base(name, extras, scheduler_config, Defaults { width, height, steps, guidance_scale })?;
     Ok(ModelCard {
         takes_prompt: true,
+        weighted_prompts: true,
         min_side_pixels: extras.min_size.unwrap_or(64).max(spec.size_multiple as u32),
         size_multiple: spec.size_multiple as u32,
         inpaint_guidance_scale: extras.guidance_scale.or(Some(inpaint_guidance_scale)),
         max_clip_skip: (spec.text_layers.saturating_sub(1) as u32).min(4),
         time_id_count: spec.time_id_count,
+        text_encoders: spec.text_encoders,
         zero_negative: spec.zero_negative,
+        flow: spec.flow,
         guidance_embedding: spec.guidance_embedding,
         context_width: spec.context_width,
         context_length: spec.context_length,

@@ -31,11 +31,11 @@ impl Networks for StableDiffusion {
         StableDiffusion::spec(self)
     }
 
-    fn tokenize(&self, prompts: &[&str], learned: &LearnedTokens) -> Tokens {
+    fn tokenize(&self, prompts: &[&str], _: Option<u32>, learned: &LearnedTokens) -> Tokens {
         StableDiffusion::tokenize(self, prompts, learned)
     }
 
-    fn tokenize_weighted(&self, prompts: &[&str], learned: &LearnedTokens) -> Vec<Tokens> {
+    fn tokenize_weighted(&self, prompts: &[&str], _: Option<u32>, learned: &LearnedTokens) -> Vec<Tokens> {
         StableDiffusion::tokenize_weighted(self, prompts, learned)
     }
 
@@ -184,7 +184,8 @@ impl BatchConditions {
             t: rows.iter().map(|row| row.t).collect(),
             text: Tensor::stack(&contexts, 0)?.contiguous()?,
             added,
-            guidance: rows.iter().map(|row| row.guidance).collect(),
+            // Latent consistency models take the scale minus 1.
+            guidance: rows.iter().map(|row| row.guidance.map(|scale| (scale - 1.0) as f32)).collect(),
             adapters: RowAdapters::of(rows.iter().map(|row| &row.adapters)),
         })
     }

@@ -3,12 +3,13 @@
 use super::card::{self, Guidance};
 use crate::{
     device::Device,
-    families::{CardError, Description, Family, ModelIndex, ModelSize, Recipe, card::size, extras::Extras},
-    models::{StableDiffusion, latent_diffusion::Spec, prompt_tokenizers::PromptTokenizers},
-    pipelines::{
-        Compute, Frame, LatentDiffusion, LatentRgb, Loaded, PipelineError, Prepared, decoding::decode_alone,
-        text_guided,
+    families::{
+        CardError, Description, Family, ModelIndex, ModelSize, Recipe,
+        card::size,
+        extras::{Extras, latent_rgb},
     },
+    models::{StableDiffusion, latent_diffusion::Spec, prompt_tokenizers::PromptTokenizers},
+    pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, text_guided},
     weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
@@ -124,14 +125,6 @@ impl VariantParameters {
 /// Reads the weights, and fits the preview colors if `latentd.json` does not give them.
 fn load(folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
     let networks = StableDiffusion::load(folder, device)?;
-    // Errors are ignored here, because a broken `latentd.json` was already rejected when the card was read.
-    let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
-    let latent_rgb = match given.filter(|map| map.weight.len() == networks.spec().latent_channels) {
-        Some(map) => map,
-        None => {
-            let fitted = LatentRgb::fit(networks.spec().latent_channels, |latents| decode_alone(&networks, latents));
-            fitted.map_err(|error| LoadError::Preview(error.to_string()))?
-        }
-    };
+    let latent_rgb = latent_rgb(folder, &networks)?;
     Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
 }

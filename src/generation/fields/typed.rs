@@ -21,6 +21,7 @@ impl Fields {
             Kind::Flag => self.flag(name)?.into(),
             Kind::Word(words) => self.word(name, &words(on))?,
             Kind::Pair { min } => self.pair(name, min)?,
+            Kind::Integers { most, each } => self.integers(name, most, each(on))?,
             Kind::Interval => self.interval(name)?,
             Kind::Sigmas
             | Kind::Timesteps
@@ -120,6 +121,23 @@ impl Fields {
             }
             _ => self.wrong_type(name, "a list of two whole numbers, such as [768, 512]", &value),
         }
+    }
+
+    fn integers(&mut self, name: &str, most: usize, Integers { min, max, .. }: Integers) -> Option<Value> {
+        let value = self.take(name)?;
+        let Some(list) = value.as_array() else { return self.wrong_type(name, "a list of whole numbers", &value) };
+        if !(1..=most).contains(&list.len()) {
+            let detail = format!("must have between 1 and {most} entries, not {}", list.len());
+            self.error(name, "out_of_range", detail);
+            return None;
+        }
+        let is_one = |entry: &Value| entry.as_u64().is_some_and(|number| (min..=max).contains(&number));
+        if let Some(i) = list.iter().position(|entry| !is_one(entry)) {
+            let detail = format!("must be a whole number, {}, not {}", range(min, max), shortened(&list[i]));
+            self.error_below(name, &i.to_string(), "invalid_value", detail);
+            return None;
+        }
+        Some(value)
     }
 
     /// Takes a list `[a, b]` with `0 ≤ a < b ≤ 1`.

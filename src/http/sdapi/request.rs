@@ -127,7 +127,9 @@ impl Reader<'_> {
             return;
         }
         self.fields.put_back("prompt", prompt.unwrap_or_else(|| "".into()));
-        self.fields.put_back("prompt_syntax", "weighted".into());
+        if self.card.is_none_or(|card| card.weighted_prompts) {
+            self.fields.put_back("prompt_syntax", "weighted".into());
+        }
         // In the web interface, an empty negative prompt counts as a missing one. SDXL then uses an embedding of zeros.
         if let Some(negative) = negative.filter(|negative| *negative != "") {
             self.fields.put_back("negative_prompt", negative);
@@ -138,11 +140,14 @@ impl Reader<'_> {
         self.pass("steps", "steps");
         self.side("width");
         self.side("height");
-        if self.card.is_some_and(|card| !card.takes_prompt && card.default_guidance_scale == 1.0) {
+        if self
+            .card
+            .is_some_and(|card| card.no_guidance_scale || !card.takes_prompt && card.default_guidance_scale == 1.0)
+        {
             if let Some(scale) =
                 self.body.remove("cfg_scale").filter(|scale| !matches!(scale.as_f64(), Some(1.0 | 7.0)))
             {
-                self.ignore("cfg_scale", &scale, "this model takes no text");
+                self.ignore("cfg_scale", &scale, "this model takes no guidance scale");
             }
         } else {
             self.pass("cfg_scale", "guidance_scale");

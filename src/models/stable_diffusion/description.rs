@@ -82,6 +82,7 @@ impl Description {
             vae_scale_factor: vae_config.scale(),
             sample_size: legacy::sample_size(&unet_keys, sample_size.height_width()),
             context_length,
+            masks_padding: false,
             context_width: unet_config.text_width(),
             pooled_width,
             time_id_count: time_id_count(&unet_config, pooled_width)?,
@@ -96,6 +97,7 @@ impl Description {
             tiny_decoder: vae_tiny_config.is_some(),
             classes: 0,
             input,
+            flow: None,
         };
         let mut notes = Vec::new();
         notes.extend(unused_shift("vae", vae_config.shift_factor.unwrap_or(0.0)));

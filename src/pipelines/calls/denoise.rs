@@ -16,7 +16,7 @@ use crate::{
 pub struct DenoiseCall {
     /// The shape (C, h, w) of the network's input.
     pub shape: [usize; 3],
-    /// The shape (L, D) of the text embedding.
+    /// The shape (L, D) of the text embedding. If the network masks padding, embeddings may have fewer tokens.
     pub context: [usize; 2],
     pub depth: Depth,
     /// Channels of the prediction.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Modules;
+use super::modules::{Modules, Target};
 
 /// The role of a tensor in its module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,8 +14,8 @@ pub(super) enum Half {
 
 /// The meaning of a key.
 pub(super) enum LoraKey<'a> {
-    /// A tensor of a module that the model has: the tensor's role, and the module's site.
-    Of(Half, &'a str),
+    /// A tensor of a module that the model has, or of several: the tensor's role, and the modules.
+    Of(Half, Vec<Target<'a>>),
     /// A tensor of a module that the model does not have.
     Elsewhere,
     /// A tensor of another kind of adapter, with the name of that kind.
@@ -29,27 +29,33 @@ impl LoraKey<'_> {
         let Some((module, half)) = split(key) else {
             return other_kind(key).map_or(LoraKey::Unknown, LoraKey::Unsupported);
         };
-        let site = if module.starts_with("lora_") {
+        let alone = |site| vec![Target { site, slice: None }];
+        let targets = if module.starts_with("lora_") {
             let Some((component, module)) =
-                KOHYA.iter().find_map(|(prefix, component)| Some((component, module.strip_prefix(prefix)?)))
+                KOHYA.iter().find_map(|(prefix, component)| Some((*component, module.strip_prefix(prefix)?)))
             else {
                 return LoraKey::Unknown;
             };
-            modules.flattened(component, module)
+            let component = component.unwrap_or(modules.denoiser());
+            let found = modules.flattened(component, module).map(alone);
+            found.or_else(|| if component == "transformer" { modules.fused(module) } else { None })
         } else {
             let (component, module) = component(module);
-            modules.dotted(component, &current(component, module))
+            let component = component.unwrap_or(modules.denoiser());
+            let found = modules.dotted(component, &current(component, module)).map(alone);
+            found.or_else(|| if component == "transformer" { modules.fused(module) } else { None })
         };
-        site.map_or(LoraKey::Elsewhere, |site| LoraKey::Of(half, site))
+        targets.map_or(LoraKey::Elsewhere, |targets| LoraKey::Of(half, targets))
     }
 }
 
-/// kohya's prefixes, and the components that they name.
-const KOHYA: [(&str, &str); 4] = [
-    ("lora_unet_", "unet"),
-    ("lora_te_", "text_encoder"),
-    ("lora_te1_", "text_encoder"),
-    ("lora_te2_", "text_encoder_2"),
+/// The prefixes of kohya's trainer and of OneTrainer, and the components that they name; `None` is the denoiser.
+const KOHYA: [(&str, Option<&str>); 5] = [
+    ("lora_unet_", None),
+    ("lora_transformer_", Some("transformer")),
+    ("lora_te_", Some("text_encoder")),
+    ("lora_te1_", Some("text_encoder")),
+    ("lora_te2_", Some("text_encoder_2")),
 ];
 
 /// The ends of keys, which follow the module's name, and the roles that they name.
@@ -107,19 +113,26 @@ fn named(key: &str) -> Option<(&str, Half)> {
         .find_map(|(end, half)| Some((rest.strip_suffix(end)?, *half)))
 }
 
-/// The component at the start of a dotted name; the U-Net if the name has none, as in the first files of diffusers.
-fn component(module: &str) -> (&str, &str) {
+/// The component at the start of a dotted name; `None` means the denoiser, as in the first files of diffusers, which
+/// name no component, and in files with the names of the original code after `diffusion_model`.
+fn component(module: &str) -> (Option<&'static str>, &str) {
     let module = module.strip_prefix("base_model.model.").unwrap_or(module);
-    ["unet", "text_encoder", "text_encoder_2"]
-        .iter()
-        .find_map(|component| Some((*component, module.strip_prefix(component)?.strip_prefix('.')?)))
-        .unwrap_or(("unet", module))
+    [
+        ("unet", Some("unet")),
+        ("transformer", Some("transformer")),
+        ("text_encoder", Some("text_encoder")),
+        ("text_encoder_2", Some("text_encoder_2")),
+        ("diffusion_model", None),
+    ]
+    .into_iter()
+    .find_map(|(prefix, component)| Some((component, module.strip_prefix(prefix)?.strip_prefix('.')?)))
+    .unwrap_or((None, module))
 }
 
 /// Translates module names of diffusers' first versions. There, processors held the matrices of an attention: the part
 /// `processor` is removed. In text encoders, the attention's layers had the U-Net's names: these are replaced.
 fn current<'a>(component: &str, module: &'a str) -> Cow<'a, str> {
-    if component == "unet" {
+    if matches!(component, "unet" | "transformer") {
         return match module.contains(".processor.") {
             true => module.replace(".processor.", ".").into(),
             false => module.into(),

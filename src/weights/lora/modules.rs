@@ -2,7 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::weights::ldm;
+use crate::weights::{bfl, ldm};
+
+/// A module that a tensor of a LoRA file belongs to.
+#[derive(Clone, Debug)]
+pub(super) struct Target<'a> {
+    pub site: &'a str,
+    /// If the tensor belongs to several modules: the rows of the up matrix for this one.
+    pub slice: Option<bfl::Slice>,
+}
 
 /// The linear layers and convolutions of a model, which adapters can change.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +24,7 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// Adds the modules of a component, `unet`, `text_encoder` or `text_encoder_2`, by the names and shapes of its
+    /// Adds the modules of a component, such as `unet`, `transformer` or `text_encoder`, by the names and shapes of its
     /// tensors, as [`Weights::requested`](crate::weights::Weights::requested) returns them.
     pub fn add(&mut self, component: &str, tensors: &BTreeMap<String, Vec<usize>>) {
         for (name, shape) in tensors {
@@ -43,6 +51,22 @@ impl Modules {
     /// All sites.
     pub fn sites(&self) -> impl Iterator<Item = &str> {
         self.shapes.keys().map(String::as_str)
+    }
+
+    /// The component that denoises: `transformer` or `unet`.
+    pub(super) fn denoiser(&self) -> &'static str {
+        if self.shapes.keys().any(|site| site.starts_with("transformer.")) { "transformer" } else { "unet" }
+    }
+
+    /// The sites of a fused module of the denoiser, whose name is that of the original code, with dots or flattened;
+    /// `None` if the model does not have all of its parts.
+    pub(super) fn fused(&self, module: &str) -> Option<Vec<Target<'_>>> {
+        let component = self.denoiser();
+        let target = |slice: bfl::Slice| {
+            let (site, _) = self.shapes.get_key_value(&format!("{component}.{}", slice.module))?;
+            Some(Target { site, slice: Some(slice) })
+        };
+        bfl::slices(module)?.into_iter().map(target).collect()
     }
 
     /// The site of a flattened module name in a component. The name is that of diffusers or that of the U-Net's

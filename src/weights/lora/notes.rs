@@ -39,7 +39,11 @@ impl Notes {
         let bad = |reason: String| (format!("the metadata entry {NOTE}"), reason);
         let members: Members = json::read(text).map_err(|e| bad(e.to_string()))?;
         let of = |component| Settings::read(component, &members).map_err(bad).map(|settings| (component, settings));
-        ["unet", "text_encoder", "text_encoder_2"].map(of).into_iter().collect::<Result<_, _>>().map(Self)
+        ["unet", "transformer", "text_encoder", "text_encoder_2"]
+            .map(of)
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// The factor of the product up · down of rank r: α / r; α / √r for "rank-stabilized" adapters (Kalajdzievski 2023,

@@ -16,7 +16,7 @@ use crate::{
 const LARGEST_SCALE: f64 = 65536.0;
 
 /// Tensors of a file that make up the low-rank change of one module.
-pub(super) struct Pair<'a> {
+pub(super) struct Pair {
     /// r
     pub rank: usize,
     pub inputs: usize,
@@ -24,21 +24,23 @@ pub(super) struct Pair<'a> {
     /// (kh, kw)
     pub kernel: (usize, usize),
     /// (r, in) or (r, in, kh, kw), floats
-    pub down: &'a Info,
+    pub down: Info,
     /// (out, r) or (out, r, 1, 1), floats
-    pub up: &'a Info,
+    pub up: Info,
     /// The tensor of α, which has one number; `None` if the file has none.
-    pub alpha: Option<&'a Info>,
+    pub alpha: Option<Info>,
+    /// Whether the two halves of the rows of `up` are in the opposite order.
+    pub is_swapped: bool,
 }
 
-impl Pair<'_> {
+impl Pair {
     /// The factor of the product, such as α / r. `alpha` has the bytes of α's tensor; `noted` is the factor if the file
     /// has no such tensor.
     ///
     /// # Errors
     /// The factor is not finite, or its absolute value is above [`LARGEST_SCALE`].
     pub fn scale(&self, alpha: Option<&[u8]>, noted: f64) -> Result<f32, String> {
-        let scale = match (self.alpha, alpha) {
+        let scale = match (&self.alpha, alpha) {
             (Some(info), Some(bytes)) => {
                 number(bytes, info.dtype).expect("sorting has left numbers only") / self.rank as f64
             }
@@ -57,11 +59,15 @@ impl Pair<'_> {
     /// # Errors
     /// Those of [`Pair::scale`], or weights that are not finite or too large.
     pub fn read(self, file: &[u8], noted: f64) -> Result<LowRank, String> {
-        let scale = self.scale(self.alpha.map(|alpha| &file[alpha.bytes.clone()]), noted)?;
+        let scale = self.scale(self.alpha.as_ref().map(|alpha| &file[alpha.bytes.clone()]), noted)?;
         let read = |info: &Info| floats(&file[info.bytes.clone()], info.dtype).expect("sorting has left floats only");
-        let (down, up) = (read(self.down), read(self.up));
+        let (down, mut up) = (read(&self.down), read(&self.up));
         check_numbers(&down)?;
         check_numbers(&up)?;
+        if self.is_swapped {
+            let half = up.len() / 2;
+            up.rotate_left(half);
+        }
         let Self { rank, inputs, outputs, kernel, .. } = self;
         Ok(LowRank { rank, inputs, outputs, kernel, down, up, scale })
     }

@@ -1,0 +1,75 @@
+//! The text encoder of Stable Diffusion 3, FLUX.1 and PixArt (transformers' `T5EncoderModel`; Raffel et al. 2020,
+//! arXiv:1910.10683; version 1.1: Shazeer 2020, arXiv:2002.05202).
+
+mod block;
+mod configuration;
+mod positions;
+
+use candle_core::{Result, Tensor};
+use rayon::prelude::*;
+
+use block::Block;
+pub use configuration::{FeedForward, T5Config};
+use positions::Positions;
+
+use super::layers::{Embedding, RmsNorm};
+use crate::weights::Weights;
+
+/// Turns token ids into hidden states. Each token attends to all tokens, with a bias that depends on the distance.
+#[derive(Debug)]
+pub struct T5EncoderModel {
+    shared: Embedding,
+    /// The biases of all blocks. They are stored in block 0.
+    relative_attention_bias: Positions,
+    block: Vec<Block>,
+    final_layer_norm: RmsNorm,
+}
+
+impl T5EncoderModel {
+    /// Builds the network. The token embeddings are `shared.weight`, or `encoder.embed_tokens.weight` in files without
+    /// it. Tensors of a decoder are ignored. The caller then calls [`Weights::finish`].
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn new(config: &T5Config, weights: &Weights) -> Result<Self> {
+        let (encoder, ids, width) = (weights.pp("encoder"), config.vocab_size, config.d_model);
+        weights.leave("decoder.");
+        let shared = if weights.has_any("shared.weight") {
+            weights.leave("encoder.embed_tokens.");
+            Embedding::new(weights, "shared.weight", ids, width)
+        } else {
+            Embedding::new(&encoder, "embed_tokens.weight", ids, width)
+        };
+        let blocks = encoder.pp("block");
+        Ok(Self {
+            shared,
+            relative_attention_bias: Positions::new(&blocks.pp("0.layer.0.SelfAttention"), config)?,
+            block: (0..config.num_layers).into_par_iter().map(|i| Block::new(&blocks.pp(i), config)).collect(),
+            final_layer_norm: RmsNorm::new(&encoder.pp("final_layer_norm"), config.d_model, config.layer_norm_epsilon),
+        })
+    }
+
+    /// B rows of L ids → (B, L, D) in float32: transformers' `last_hidden_state`.
+    ///
+    /// `tokens` is the attention mask: the number of ids of each row that are not padding, at least 1. The states of
+    /// padding are of no use then. Without it, tokens attend to padding too. The bits of the other states of a row do
+    /// not depend on the padding that a mask hides.
+    pub async fn forward(&self, rows: &[&[u32]], tokens: Option<&[usize]>) -> Result<Tensor> {
+        let length = rows.first().map_or(0, |row| row.len());
+        let ids: Vec<u32> = rows.iter().flat_map(|row| row.iter().copied()).collect();
+        if ids.len() != rows.len() * length {
+            candle_core::bail!("rows of different lengths");
+        }
+        let mut x = self.shared.forward(&ids)?.reshape((rows.len(), length, ()))?;
+        let bias = self.relative_attention_bias.of(length)?;
+        for block in &self.block {
+            x = block.forward(x, &bias, tokens).await?;
+        }
+        self.final_layer_norm.forward(&x)
+    }
+
+    /// The number of ids for which the network has a vector.
+    pub fn vocabulary(&self) -> usize {
+        self.shared.ids()
+    }
+}

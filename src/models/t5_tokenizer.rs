@@ -1,0 +1,148 @@
+//! T5's tokenizer: the pieces of a sentencepiece model (transformers' `T5Tokenizer`; Kudo 2018, arXiv:1804.10959).
+
+mod sentence_piece;
+
+use serde_json::{Map, Value};
+use tokenizers::{
+    AddedToken, Tokenizer,
+    models::unigram::Unigram,
+    normalizers::Precompiled,
+    pre_tokenizers::{
+        metaspace::{Metaspace, PrependScheme},
+        sequence::Sequence as PreTokenizers,
+        whitespace::WhitespaceSplit,
+    },
+};
+
+use super::{
+    configuration::{Fixed, one_of},
+    tokenizer::{content, from_json},
+};
+use crate::weights::{LoadError, ModelFolder};
+use sentence_piece::SentencePiece;
+
+/// Turns prompts into ids: the pieces, `</s>`, and padding.
+#[derive(Debug)]
+pub struct T5Tokenizer {
+    tokenizer: Tokenizer,
+    end: u32,
+    pad: u32,
+    length: usize,
+    lowercase: bool,
+}
+
+/// The ids of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct T5Ids {
+    /// The ids, with padding.
+    pub ids: Vec<u32>,
+    /// The number of ids that are not padding, at least 1: the attention mask.
+    pub tokens: usize,
+}
+
+impl T5Tokenizer {
+    /// Reads `tokenizer.json`, or otherwise `spiece.model`, from the subfolder `part`. `length` is the number of ids of
+    /// a prompt for which a request gives no other number.
+    ///
+    /// # Errors
+    /// A file is missing or broken, a key is not supported, or the vocabulary lacks a special token.
+    pub fn load(folder: &ModelFolder, part: &str, length: usize) -> Result<Self, LoadError> {
+        let file = |name: &str| format!("{part}/{name}");
+        let optional = |name: &str| {
+            if folder.has(&file(name)) { folder.json(&file(name)) } else { Ok(Map::new()) }
+        };
+        let (special, config) = (optional("special_tokens_map.json")?, optional("tokenizer_config.json")?);
+        for (key, supported) in CONFIG {
+            config.get(key).map_or(Ok(()), |value| one_of(&file("tokenizer_config.json"), key, value, supported))?;
+        }
+        let named = |key: &str, default: &'static str| {
+            let name = content(special.get(key)).or_else(|| content(config.get(key)));
+            name.unwrap_or(default).to_owned()
+        };
+        let (path, mut tokenizer) = if folder.has(&file("tokenizer.json")) {
+            (file("tokenizer.json"), from_json(folder, &file("tokenizer.json"))?)
+        } else {
+            let extra_ids = config.get("extra_ids").and_then(Value::as_u64).unwrap_or(EXTRA_IDS);
+            (file("spiece.model"), from_pieces(folder, &file("spiece.model"), extra_ids.min(EXTRA_IDS))?)
+        };
+        let bad = |reason: String| LoadError::Tokenizer { path: path.clone(), reason };
+        let [end, pad] = [named("eos_token", "</s>"), named("pad_token", "<pad>")];
+        let id =
+            |token: &str| tokenizer.token_to_id(token).ok_or_else(|| bad(format!("the vocabulary has no {token:?}")));
+        let ids = [id(&end)?, id(&pad)?];
+        let special = [end, pad, named("unk_token", "<unk>")].map(|token| AddedToken::from(token, true));
+        tokenizer.add_special_tokens(special).map_err(|e| bad(e.to_string()))?;
+        let [end, pad] = ids;
+        Ok(Self { tokenizer, end, pad, length: length.max(1), lowercase: false })
+    }
+
+    /// The same tokenizer, which converts prompts to lower case and trims them first.
+    pub fn lowercased(self) -> Self {
+        Self { lowercase: true, ..self }
+    }
+
+    /// The ids of a prompt, exactly `length` of them, at least 1; a longer prompt is truncated. `length` is
+    /// diffusers' `max_sequence_length`.
+    pub fn encode(&self, prompt: &str, length: usize) -> T5Ids {
+        let mut ids = self.words(prompt);
+        ids.truncate(length.max(1) - 1);
+        ids.push(self.end);
+        let tokens = ids.len();
+        ids.resize(length.max(1), self.pad);
+        T5Ids { ids, tokens }
+    }
+
+    /// The ids of a prompt without end and padding, not truncated.
+    pub fn words(&self, prompt: &str) -> Vec<u32> {
+        // As `lower().strip()` of Python.
+        let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
+        let lower = self.lowercase.then(|| prompt.to_lowercase());
+        let prompt = lower.as_ref().map_or(prompt, |lower| lower.trim_matches(is_space));
+        // Every text can be encoded, because unknown characters become `<unk>`.
+        self.tokenizer.encode(prompt, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
+    }
+
+    /// Whether this text is one token of the vocabulary.
+    pub fn knows(&self, text: &str) -> bool {
+        self.tokenizer.token_to_id(text).is_some()
+    }
+
+    /// The number of ids of a prompt for which a request gives no other number.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The largest id in the vocabulary, added tokens included.
+    pub fn largest_id(&self) -> u32 {
+        self.tokenizer.get_vocab(true).into_values().max().unwrap_or(0)
+    }
+}
+
+const CONFIG: [Fixed; 1] = [("tokenizer_class", &[r#""T5Tokenizer""#, r#""T5TokenizerFast""#])];
+
+/// The number of tokens `<extra_id_0>` … that T5's tokenizers have beyond the pieces, if the files tell no other
+/// number.
+const EXTRA_IDS: u64 = 100;
+
+/// Builds the tokenizer that transformers builds from the same file.
+fn from_pieces(folder: &ModelFolder, path: &str, extra_ids: u64) -> Result<Tokenizer, LoadError> {
+    let bad = |reason: String| LoadError::Tokenizer { path: path.into(), reason };
+    let SentencePiece { mut pieces, unknown, charsmap } =
+        SentencePiece::parse(&folder.bytes(path)?).map_err(|reason| bad(reason.to_owned()))?;
+    let mut special: Vec<AddedToken> = Vec::new();
+    for name in (0..extra_ids).rev().map(|i| format!("<extra_id_{i}>")) {
+        special.push(AddedToken::from(name.clone(), true));
+        pieces.push((name, 0.0));
+    }
+    let whole = || -> tokenizers::Result<Tokenizer> {
+        let mut tokenizer = Tokenizer::new(Unigram::from(pieces, Some(unknown), false)?);
+        if !charsmap.is_empty() {
+            tokenizer.with_normalizer(Some(Precompiled::from(&charsmap)?))?;
+        }
+        let words = Metaspace::new('▁', PrependScheme::Always, true);
+        tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![WhitespaceSplit.into(), words.into()])));
+        tokenizer.add_special_tokens(special)?;
+        Ok(tokenizer)
+    };
+    whole().map_err(|e| bad(e.to_string()))
+}
