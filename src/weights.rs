@@ -24,6 +24,7 @@ mod single_file;
 mod size;
 mod tensors;
 pub mod textual_inversion;
+mod transformer_file;
 
 pub use error::{LoadError, TensorMismatch};
 pub use file::{FileContent, Stamp, unreadable};

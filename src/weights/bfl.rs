@@ -41,16 +41,26 @@ pub(super) struct TensorPart {
 }
 
 /// The prefixes of the transformer's tensors in files of several programs.
-const PREFIXES: [&str; 2] = ["model.diffusion_model.", "diffusion_model."];
+const PREFIXES: [&str; 3] = ["model.diffusion_model.", "diffusion_model.", ""];
 
-/// Whether a file with these tensors has the original names.
-pub(super) fn is_original<'a>(mut names: impl Iterator<Item = &'a String>) -> bool {
-    names.any(|name| name.ends_with("double_blocks.0.img_attn.qkv.weight"))
+/// The prefixes of other networks in files with whole models.
+const OTHERS: [&str; 3] = ["vae.", "text_encoders.", "first_stage_model."];
+
+/// The prefix of the transformer's tensors in a file with these tensors; `None` if the file does not have the original
+/// names.
+pub(super) fn prefix<'a>(names: impl Iterator<Item = &'a String>) -> Option<&'static str> {
+    let found = |name: &'a String| name.strip_suffix("double_blocks.0.img_attn.qkv.weight");
+    let prefix = names.filter_map(found).next()?;
+    PREFIXES.into_iter().find(|known| *known == prefix)
 }
 
-/// The parts of a tensor with an original name; `None` for other names, and if the rows cannot be divided.
-pub(super) fn tensor_parts(name: &str, info: &Info) -> Option<Vec<TensorPart>> {
-    let name = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+/// The parts of a tensor with an original name; none for a tensor of another network. `None` for unknown names, and if
+/// the rows cannot be divided.
+pub(super) fn tensor_parts(prefix: &str, name: &str, info: &Info) -> Option<Vec<TensorPart>> {
+    if !prefix.is_empty() && OTHERS.iter().any(|other| name.starts_with(other)) {
+        return Some(Vec::new());
+    }
+    let name = name.strip_prefix(prefix)?;
     let (module, kind) = name.rsplit_once('.')?;
     let kind = match kind {
         "weight" | "scale" => "weight",

@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Checkpoint, FileContent, LoadError, fingerprint, header::is_pointer, json, single_file::SingleFile};
+use super::{
+    Checkpoint, FileContent, LoadError, fingerprint, header::is_pointer, json, single_file::SingleFile,
+    transformer_file::TransformerFile,
+};
 
 /// The longest file that is read whole, such as a configuration or a vocabulary, in bytes: ten times the length of the
 /// largest file known.
@@ -27,6 +30,7 @@ enum Location {
     Disk { root: PathBuf, within: Vec<PathBuf> },
     Embedded { name: Cow<'static, str>, files: Vec<Cow<'static, str>>, read: fn(&str) -> Option<Cow<'static, [u8]>> },
     SingleFile(Arc<SingleFile>),
+    Transformer(Arc<TransformerFile>),
 }
 
 impl ModelFolder {
@@ -63,11 +67,15 @@ impl ModelFolder {
 
     /// Presents a single safetensors file as a folder. The file is a ControlNet, with the tensor names of the original
     /// code or of diffusers, or a checkpoint of one of the `known` kinds, with the tensor names of the original code.
-    /// Only the file's header is read; `NAME.json` next to the file can correct the configurations.
+    /// Only the file's header is read; `NAME.json` next to the file can correct the configurations. A file with only a
+    /// transformer takes its other parts from a folder that `NAME.json` names.
     ///
     /// # Errors
     /// The file is broken, is of none of these kinds, or has tensors that fit no part of its kind.
     pub fn single(path: &Path, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
+        if let Some(transformer) = TransformerFile::open(path)? {
+            return Ok(Self(Location::Transformer(Arc::new(transformer))));
+        }
         Ok(Self(Location::SingleFile(Arc::new(SingleFile::open(path, known)?))))
     }
 
@@ -115,6 +123,7 @@ impl ModelFolder {
                 });
                 fingerprint::of_file(Path::new(single.path())) + &texts.collect::<String>()
             }
+            Location::Transformer(file) => file.fingerprint(),
         }
     }
 
@@ -124,6 +133,7 @@ impl ModelFolder {
             Location::Disk { root, .. } => is_plain(path) && root.join(path).is_file(),
             Location::Embedded { files, .. } => files.iter().any(|f| f == path),
             Location::SingleFile(single) => single.files().any(|f| f == path),
+            Location::Transformer(file) => is_plain(path) && file.has(path),
         }
     }
 
@@ -152,6 +162,7 @@ impl ModelFolder {
                 let inside = |f: String| Some(f.strip_prefix(folder)?.strip_prefix('/')?.to_owned());
                 single.files().filter_map(inside).filter(|f| !f.contains('/')).collect()
             }
+            Location::Transformer(file) => file.names(folder)?,
         };
         names.sort();
         Ok(names)
@@ -171,6 +182,7 @@ impl ModelFolder {
                 let text = single.text(path).ok_or_else(absent)?;
                 Ok(FileContent::Held(Cow::Owned(text.into_bytes())))
             }
+            Location::Transformer(file) => file.file(path),
         }
     }
 
@@ -223,6 +235,7 @@ impl fmt::Debug for ModelFolder {
             Location::Disk { root, .. } => write!(f, "ModelFolder({})", root.display()),
             Location::Embedded { name, .. } => write!(f, "ModelFolder(embedded {name})"),
             Location::SingleFile(single) => write!(f, "ModelFolder(file {})", single.path()),
+            Location::Transformer(file) => write!(f, "ModelFolder(file {})", file.path.display()),
         }
     }
 }

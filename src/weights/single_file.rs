@@ -27,6 +27,7 @@ use self::{kind::Kind, parts::Parts};
 use super::{FileContent, LoadError, Stamp, clip_vocabulary, header::Header, tensors::Entry};
 
 pub use checkpoint::{Checkpoint, Purpose, TextEncoder};
+pub(super) use kind::TRANSFORMER_CONTROL_NETS;
 pub use marks::Marks;
 
 const SCHEDULER: &str = "scheduler/scheduler_config.json";

@@ -171,9 +171,9 @@ impl Weights {
     }
 
             let tensors = Header::read(&path, &file)?.tensors;
-            let is_original = bfl::is_original(tensors.keys());
+            let original = bfl::prefix(tensors.keys());
             for (name, info) in tensors {
-                let parts = if is_original { bfl::tensor_parts(&name, &info) } else { None };
+                let parts = original.and_then(|prefix| bfl::tensor_parts(prefix, &name, &info));
                 let parts = parts.unwrap_or_else(|| {
                     let (name, shape) = rename(&name, &info.shape);
                     vec![TensorPart { name, shape, bytes: info.bytes.clone(), is_swapped: false }]

@@ -13,7 +13,7 @@ use latentd::{
         flux_transformer2d::{FluxConditions, FluxTransformer2DConfig},
         pause::ToEnd,
     },
-    weights::{LoadError, Weights},
+    weights::{LoadError, ModelFolder, Weights},
 };
 use serde_json::{Map, Value, json};
 
@@ -230,6 +230,42 @@ fn the_flux_transformer_is_read_with_its_original_names() {
         let error = transformer(copy.0.path()).unwrap_err().to_string();
         assert!(error.contains("double_blocks.0.img_attn.gate.weight"), "{error}");
     }
+}
+
+/// `NAME.safetensors` has the transformer, and `NAME.json` names the folder with the other parts.
+#[test]
+fn a_file_with_only_a_transformer_takes_the_other_parts_from_a_folder() {
+    let Some(folder) = pipeline("flux-dev") else { return };
+    let place = Copy::of("flux-dev");
+    let base = place.path("base");
+    std::fs::create_dir(&base).unwrap();
+    for part in ["model_index.json", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "vae"] {
+        std::fs::rename(place.path(part), base.join(part)).unwrap();
+    }
+    let stored = tensors(&place.path("transformer/diffusion_pytorch_model.safetensors"));
+    let (file, note) = (place.path("mine.safetensors"), place.path("mine.json"));
+    candle_core::safetensors::save(&originals(&stored), &file).unwrap();
+    let open = || ModelFolder::single(&file, &latentd::families::checkpoints());
+    let error = open().unwrap_err().to_string();
+    assert!(error.contains("mine.json"), "{error}");
+    for (json, named) in
+        [(json!({"base": "../base"}), "base"), (json!({"transformer": {}}), "base"), (json!({"vae": {}}), "vae")]
+    {
+        std::fs::write(&note, json.to_string()).unwrap();
+        let error = open().unwrap_err().to_string();
+        assert!(error.contains(named), "{json}: {error}");
+    }
+    std::fs::write(&note, json!({"base": "base", "transformer": {"axes_dims_rope": [4, 6, 6]}}).to_string()).unwrap();
+    let model = open().unwrap();
+    let (config, whole) = (model.json("transformer/config.json").unwrap(), pipeline_folder(&folder).unwrap());
+    let read = |keys: &Map<String, Value>| FluxTransformer2DConfig::read("transformer/config.json", keys).unwrap();
+    let expected = read(&whole.json("transformer/config.json").unwrap());
+    assert_eq!(read(&config), FluxTransformer2DConfig { out_channels: Some(expected.outputs()), ..expected });
+    let family = latentd::families::of(&model).unwrap();
+    assert_eq!(family.name(), "flux");
+    let description = family.describe("mine", &model).unwrap();
+    assert_eq!(description.size, family.describe("whole", &whole).unwrap().size);
+    family.load(&model, &latentd::device::Device::host()).map(drop).unwrap();
 }
 
 #[test]

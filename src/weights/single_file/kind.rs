@@ -76,6 +76,9 @@ impl Kind {
     }
 }
 
+/// The beginnings of tensor names in ControlNets for transformers.
+pub(in crate::weights) const TRANSFORMER_CONTROL_NETS: [&str; 2] = ["controlnet_x_embedder.", "controlnet_blocks."];
+
 /// What a file is instead of a checkpoint, and where it belongs.
 fn other(header: &Header) -> Option<&'static str> {
     let any = |is: &dyn Fn(&str) -> bool| header.tensors.keys().any(|name| is(name));
@@ -84,6 +87,9 @@ fn other(header: &Header) -> Option<&'static str> {
     }
     if any(&|name| name.starts_with("lora_") || name.contains(".lora_") || name.contains(".lora.")) {
         return Some("it is a LoRA, which belongs into the folder of loras.dir");
+    }
+    if any(&|name| TRANSFORMER_CONTROL_NETS.iter().any(|start| name.starts_with(start))) {
+        return Some("it is a ControlNet for a transformer such as FLUX.1; such ControlNets are not supported");
     }
     let is_embedding = |name: &str| ["emb_params", "clip_l", "clip_g"].contains(&name) || name.starts_with('<');
     if any(&is_embedding) && header.tensors.len() <= 2 {

@@ -1,0 +1,163 @@
+//! A file with only a transformer under its original names, presented as a model folder.
+//!
+//! Such a file has no text encoders, no autoencoder and no tokenizers. `NAME.json` beside `NAME.safetensors` names the
+//! folder that has them: `{"base": "FOLDER"}`, a model folder beside the file. `"transformer"` in `NAME.json` overrides
+//! keys of `transformer/config.json`, which otherwise follow from the shapes of the tensors.
+
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    FileContent, LoadError, ModelFolder, Stamp, bfl, fingerprint,
+    header::{Header, Info},
+    single_file::TRANSFORMER_CONTROL_NETS,
+};
+
+/// The file, and the folder with the other parts.
+pub(super) struct TransformerFile {
+    pub path: PathBuf,
+    stamp: Option<Stamp>,
+    /// `transformer/config.json`.
+    config: Map<String, Value>,
+    pub base: ModelFolder,
+}
+
+/// The folder's files that are made from the file.
+const CONFIG: &str = "transformer/config.json";
+const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
+
+impl TransformerFile {
+    /// Opens the file at `path`. Returns `None` if it is no transformer with original names.
+    ///
+    /// # Errors
+    /// The file is broken, `NAME.json` is missing or broken, or the folder that it names cannot be opened.
+    pub fn open(path: &Path) -> Result<Option<Self>, LoadError> {
+        let shown = path.display().to_string();
+        let content = FileContent::open(path).map_err(|source| LoadError::Read { path: shown.clone(), source })?;
+        let header = Header::read(&shown, &content)?;
+        let is_control_net = |name: &String| TRANSFORMER_CONTROL_NETS.iter().any(|start| name.starts_with(start));
+        let Some(prefix) = bfl::prefix(header.tensors.keys()) else { return Ok(None) };
+        if header.tensors.keys().any(is_control_net) {
+            return Ok(None);
+        }
+        let (beside, folder) = (path.with_extension("json"), path.parent().unwrap_or(Path::new("")));
+        let name = beside.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let bad = |key: &str, reason: &str| {
+            let (path, key, reason) = (beside.display().to_string(), key.to_owned(), reason.to_owned());
+            LoadError::BadKey { path, key, reason }
+        };
+        let parent = ModelFolder::open(folder)?;
+        if !parent.has(&name) {
+            let reason = format!(
+                "it has only a transformer; {name} beside it must name a model folder with the other parts, for example \
+                 {{\"base\": \"FOLDER\"}}"
+            );
+            return Err(LoadError::Checkpoint { path: shown, reason });
+        }
+        let mut config = config(&header, prefix).map_err(|reason| LoadError::Checkpoint { path: shown, reason })?;
+        let mut base = None;
+        for (key, value) in parent.json(&name)? {
+            match (key.as_str(), value) {
+                ("base", Value::String(name)) if is_name(&name) => base = Some(name),
+                ("base", _) => return Err(bad(&key, "must be the name of a folder beside the file")),
+                ("transformer", Value::Object(keys)) => config.extend(keys),
+                ("transformer", _) => return Err(bad(&key, "expected an object")),
+                (_, value) => return Err(LoadError::UnknownKey { path: beside.display().to_string(), key, value }),
+            }
+        }
+        let base = base.ok_or_else(|| bad("base", "must be the name of a folder beside the file"))?;
+        let base = ModelFolder::open_within(&folder.join(base), &[folder])?;
+        Ok(Some(Self { path: path.to_owned(), stamp: content.stamp(), config, base }))
+    }
+
+    /// Whether the folder takes this path from the file, and not from the base folder.
+    fn owns(path: &str) -> bool {
+        path.starts_with("transformer/")
+    }
+
+    pub fn has(&self, path: &str) -> bool {
+        if Self::owns(path) { [CONFIG, WEIGHTS].contains(&path) } else { self.base.has(path) }
+    }
+
+    pub fn names(&self, folder: &str) -> Result<Vec<String>, LoadError> {
+        let own = [CONFIG, WEIGHTS].map(|path| path.strip_prefix(folder).and_then(|path| path.strip_prefix('/')));
+        match own.into_iter().flatten().map(str::to_owned).collect::<Vec<_>>() {
+            own if own.is_empty() => self.base.names(folder),
+            own => Ok(own),
+        }
+    }
+
+    /// The content of one of the folder's files.
+    ///
+    /// # Errors
+    /// There is no such file, or it cannot be opened, or the transformer's file has changed.
+    pub fn file(&self, path: &str) -> Result<FileContent, LoadError> {
+        match path {
+            CONFIG => {
+                let text = Value::Object(self.config.clone()).to_string();
+                Ok(FileContent::Held(Cow::Owned(text.into_bytes())))
+            }
+            WEIGHTS => {
+                let opened = match self.stamp {
+                    Some(stamp) => FileContent::open_unchanged(&self.path, stamp),
+                    None => FileContent::open(&self.path),
+                };
+                opened.map_err(|source| LoadError::Read { path: self.path.display().to_string(), source })
+            }
+            _ if Self::owns(path) => Err(LoadError::Absent { path: path.to_owned() }),
+            _ => self.base.file(path),
+        }
+    }
+
+    pub fn fingerprint(&self) -> String {
+        let config = Value::Object(self.config.clone()).to_string();
+        let own = fingerprint::of_file(&self.path) + &fingerprint::of_bytes(CONFIG, config.as_bytes());
+        own + &self.base.fingerprint()
+    }
+}
+
+/// Whether the text is the name of an entry of a folder.
+fn is_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!(parts.next(), Some(std::path::Component::Normal(_))) && parts.next().is_none() && !name.contains('\\')
+}
+
+/// The keys that follow from the shapes of the tensors, whose names begin with `prefix`; the error names a tensor that
+/// is missing.
+fn config(header: &Header, prefix: &str) -> Result<Map<String, Value>, String> {
+    let tensor = |name: &str| -> Result<&Info, String> {
+        header.tensors.get(&format!("{prefix}{name}")).ok_or_else(|| format!("it has no {name}"))
+    };
+    let axis = |name: &str, axis: usize| -> Result<usize, String> {
+        let shape = &tensor(name)?.shape;
+        shape.get(axis).copied().ok_or_else(|| format!("{name} has the shape {shape:?}"))
+    };
+    let blocks = |kind: &str| {
+        let number = |name: &String| name.strip_prefix(prefix)?.strip_prefix(kind)?.split('.').next()?.parse().ok();
+        header.tensors.keys().filter_map(number).max().map_or(0, |last: u16| usize::from(last) + 1)
+    };
+    let width = axis("double_blocks.0.img_attn.qkv.weight", 1)?;
+    let head = axis("double_blocks.0.img_attn.norm.query_norm.scale", 0)?.max(1);
+    // The published models divide a head of 128 channels in this proportion.
+    let first = head / 16 * 2;
+    let config = json!({
+        "in_channels": axis("img_in.weight", 1)?,
+        "out_channels": axis("final_layer.linear.weight", 0)?,
+        "num_layers": blocks("double_blocks."),
+        "num_single_layers": blocks("single_blocks."),
+        "attention_head_dim": head,
+        "num_attention_heads": width / head,
+        "joint_attention_dim": axis("txt_in.weight", 1)?,
+        "pooled_projection_dim": axis("vector_in.in_layer.weight", 1)?,
+        "guidance_embeds": tensor("guidance_in.in_layer.weight").is_ok(),
+        "axes_dims_rope": [first, (head - first) / 2, (head - first) / 2],
+    });
+    match config {
+        Value::Object(config) => Ok(config),
+        _ => Ok(Map::new()),
+    }
+}
