@@ -83,11 +83,8 @@ impl Entry {
             bytes: bytes.clone(),
             scale: scale.clone(),
             transposed: false,
+            is_swapped: false,
         }
-    }
-
-        let (shape, bytes) = (info.shape.clone(), info.bytes.clone());
-        Self { file: 0, dtype: info.dtype, shape, bytes, transposed: false, is_swapped: false }
     }
 
     /// A part of a tensor of the first file; `None` if its shape cannot be divided in this way.
@@ -124,13 +121,6 @@ impl fmt::Debug for StoredMatrix {
     }
 }
 
-impl Header {
-    /// The tensors of the first file, by their names in it.
-    fn entries(&self) -> Vec<(String, Entry)> {
-        self.tensors.iter().map(|(name, info)| (name.clone(), Entry::whole(info))).collect()
-    }
-}
-
 impl Weights {
     /// Opens `component/stem.safetensors`, in one file or in shards, or a GGUF file (see the module `shards` for the order
     /// of search).
@@ -161,21 +151,13 @@ impl Weights {
         for path in paths {
             let broken = |reason: String| LoadError::Safetensors { path: path.clone(), reason };
             let file = folder.file(&path)?;
-            let header = Header::of_weights(&path, &file)?;
-            let named = if gguf::is_gguf(&path) { gguf::names::entries(&header) } else { header.entries() };
-            for (name, entry) in named {
-                let (known_as, shape) = rename(&name, &entry.shape);
-                let entry = Entry { file: files.len(), shape, ..entry };
-                if entries.insert(known_as, entry).is_some() {
-                    return Err(broken(format!("{name} occurs twice")));
-    }
-
-            let tensors = Header::read(&path, &file)?.tensors;
-            let original = bfl::prefix(tensors.keys());
+            let tensors = Header::of_weights(&path, &file)?.tensors;
+            let (original, is_t5) = (bfl::prefix(tensors.keys()), gguf::names::are_of_t5(tensors.keys()));
             for (name, info) in tensors {
                 let parts = original.and_then(|prefix| bfl::tensor_parts(prefix, &name, &info));
                 let parts = parts.unwrap_or_else(|| {
-                    let (name, shape) = rename(&name, &info.shape);
+                    let current = if is_t5 { gguf::names::t5_name(&name) } else { None };
+                    let (name, shape) = rename(current.as_deref().unwrap_or(&name), &info.shape);
                     vec![TensorPart { name, shape, bytes: info.bytes.clone(), is_swapped: false }]
                 });
                 for TensorPart { name: known_as, shape, bytes, is_swapped } in parts {
@@ -348,9 +330,9 @@ impl Weights {
         tensor.unwrap_or_else(|| self.zeros(laid_out))
     }
 
-    /// A matrix (outputs, inputs) as it is stored, if these weights may keep it so ([`Weights::with_stored_matrices`]), if the
-    /// kernels can multiply by it, and if it takes less memory than in float32. Otherwise `None`: the caller then
-    /// requests [`Weights::matrix`], which also notes what is wrong with the tensor.
+    /// A matrix (outputs, inputs) as it is stored, if these weights may keep it so ([`Weights::with_stored_matrices`]),
+    /// if the kernels can multiply by it, and if it takes less memory than in float32. Otherwise `None`: the caller
+    /// then requests [`Weights::matrix`], which also notes what is wrong with the tensor.
     pub fn stored_matrix(&self, name: &str, outputs: usize, inputs: usize) -> Option<StoredMatrix> {
         let is_packed = matches!(self.kernels(), Kernels::Packed(_)) && self.precision == Precision::F32;
         if !self.keeps_stored || !is_packed || !self.source.reads {
@@ -391,22 +373,6 @@ impl Weights {
         let mut values = match entry.transposed {
             false => widened(&bytes, format, how),
             true => turned_back(&bytes, format, &entry.shape, how)?,
-    }
-
-        // The report is not locked here, so that several threads can read tensors at the same time.
-        let (path, file) = &self.source.files[entry.file];
-        let bytes = match file.read(entry.bytes.clone()) {
-            Ok(bytes) if entry.is_swapped => {
-                let mut bytes = bytes.into_owned();
-                let half = bytes.len() / 2;
-                bytes.rotate_left(half);
-                Cow::Owned(bytes)
-            }
-            Ok(bytes) => bytes,
-            Err(source) => {
-                self.fail(LoadError::Read { path: path.clone(), source });
-                return None;
-            }
         };
         if scale != 1.0 {
             values.par_iter_mut().for_each(|value| *value *= scale);
@@ -425,7 +391,11 @@ impl Weights {
             Ok(file.read(bytes)?.first_chunk().map_or(f32::NAN, |bytes| f32::from_le_bytes(*bytes)))
         });
         let read = scale.and_then(|scale| Ok((file.read(entry.bytes.clone())?, scale)));
-        read.map_err(|source| self.fail(LoadError::Read { path: path.clone(), source })).ok()
+        let read = read.map_err(|source| self.fail(LoadError::Read { path: path.clone(), source }));
+        read.ok().map(|(bytes, scale)| match entry.is_swapped {
+            true => (Cow::Owned([&bytes[bytes.len() / 2..], &bytes[..bytes.len() / 2]].concat()), scale),
+            false => (bytes, scale),
+        })
     }
 
     fn fail_at(&self, entry: &Entry, name: String, reason: String) {

@@ -1,17 +1,13 @@
-//! The names of tensors in GGUF files, translated to those of diffusers and transformers.
+//! The names of T5's tensors in GGUF files, translated to those of transformers. (Transformers have their original names
+//! in GGUF files, see `bfl`.)
 
-use crate::weights::{header::Header, tensors::Entry};
-
-/// The tensors of a file by the names that networks use. A tensor whose name is of no known kind keeps its name.
-pub(in crate::weights) fn entries(header: &Header) -> Vec<(String, Entry)> {
-    let is_t5 = header.tensors.keys().any(|name| name.starts_with("enc.blk."));
-    let known_as = |name: &str| if is_t5 { t5_name(name) } else { None };
-    let tensors = header.tensors.iter();
-    tensors.map(|(name, info)| (known_as(name).unwrap_or_else(|| name.clone()), Entry::whole(info))).collect()
+/// Whether the tensors are those of T5's encoder with llama.cpp's names.
+pub(in crate::weights) fn are_of_t5<'a>(mut names: impl Iterator<Item = &'a String>) -> bool {
+    names.any(|name| name.starts_with("enc.blk."))
 }
 
 /// The name in transformers' `T5EncoderModel` of a tensor with llama.cpp's name; `None` for other names.
-fn t5_name(name: &str) -> Option<String> {
+pub(in crate::weights) fn t5_name(name: &str) -> Option<String> {
     let whole = match name {
         "token_embd.weight" => "shared.weight",
         "enc.output_norm.weight" => "encoder.final_layer_norm.weight",
