@@ -70,7 +70,9 @@ impl WeightSize {
     /// The size of a tensor in a network that keeps the weights of its linear layers as they are stored.
     fn of_stored(name: &str, shape: &[usize], dtype: NumberType) -> WeightSize {
         let of = WeightSize::of(shape);
-        let (&[outputs, inputs], true, Some(format)) = (shape, name.ends_with("weight"), dtype.format()) else {
+        // CLIP's embeddings, `token_embedding` and `position_embedding`, always become floats.
+        let is_kept = name.ends_with("weight") && !name.ends_with("_embedding.weight");
+        let (&[outputs, inputs], true, Some(format)) = (shape, is_kept, dtype.format()) else {
             return of;
         };
         match Narrow::size(format, (inputs, outputs)).filter(|_| format.is_narrow()) {
@@ -141,5 +143,7 @@ mod tests {
         let plain = of("q.weight", &[17, 512], NumberType::Plain(Dtype::F32));
         let vector = of("norm.weight", &[512], NumberType::Plain(Dtype::BF16));
         assert_eq!(plain.and(vector).bytes(Precision::F32, PACKED), 4 * (17 * 512 + 512));
+        let embedding = of("embeddings.token_embedding.weight", &[32, 10], NumberType::Plain(Dtype::F16));
+        assert_eq!(embedding.bytes(Precision::F32, PACKED), 4 * 320);
     }
 }
