@@ -14,6 +14,7 @@ pub mod clamp;
 pub mod conv2d;
 mod exp;
 pub mod finish;
+pub mod format;
 pub mod gated_silu;
 pub mod geglu;
 mod gemm;
@@ -23,6 +24,7 @@ pub mod layer_norm;
 pub mod maps;
 pub mod matrix;
 pub mod modulation;
+pub mod narrow;
 mod partition;
 #[cfg(test)]
 pub(crate) mod random;

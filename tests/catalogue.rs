@@ -4,10 +4,10 @@
 mod bounds;
 #[path = "catalogue/families.rs"]
 mod families;
-#[path = "support/scripted_device.rs"]
-mod scripted_device;
 #[path = "catalogue/numerics.rs"]
 mod numerics;
+#[path = "support/scripted_device.rs"]
+mod scripted_device;
 #[path = "catalogue/words.rs"]
 mod words;
 

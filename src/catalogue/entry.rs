@@ -52,7 +52,7 @@ pub(super) struct Usable {
 impl Usable {
     /// Bytes of the weights that stay in the memory of a device.
     pub fn bytes_on(&self, device: &Device) -> u64 {
-        self.size.bytes(device.precision()).saturating_sub(self.offloaded_bytes(device))
+        self.size.bytes(device).saturating_sub(self.offloaded_bytes(device))
     }
 
     /// Bytes of the weights in the memory of the host, because the device offloads them.
@@ -66,8 +66,8 @@ impl Usable {
     }
 
     fn offloaded(&self, device: &Device) -> impl Iterator<Item = u64> {
-        let (precision, offloads) = (device.precision(), device.offloads());
-        self.offloadable.iter().filter(move |_| offloads).map(move |size| size.bytes(precision))
+        let (precision, kernels, offloads) = (device.precision(), device.kernels(), device.offloads());
+        self.offloadable.iter().filter(move |_| offloads).map(move |size| size.bytes(precision, kernels))
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Case {
 }
 
 /// The folders of the cases.
-pub const FOLDERS: [&str; 27] = [
+pub const FOLDERS: [&str; 28] = [
     "sd1",
     "sd2",
     "sd1-inpaint",
@@ -44,6 +44,7 @@ pub const FOLDERS: [&str; 27] = [
     "flux-schnell",
     "flux-extra",
     "flux-lora",
+    "flux-gguf",
     "pixart-alpha",
     "pixart-sigma",
     "z-image",
@@ -77,12 +78,29 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
         copy(&root.join("pipelines").join(pipeline), &models.path().join(pipeline));
         // Some fixtures are smaller than the default minimum size.
         fs::write(models.path().join(pipeline).join("latentd.json"), r#"{"min_size": 8}"#).unwrap();
-        let cases = if root.join("cases").join(pipeline).is_dir() { Case::all(root, &[*pipeline]) } else { Vec::new() };
+        let folders = [*pipeline, "flux-gguf"].into_iter().filter(|folder| root.join("cases").join(folder).is_dir());
+        let mut cases = Case::all(root, &folders.collect::<Vec<_>>());
+        cases.retain(|case| case.json["pipeline"] == *pipeline);
         for case in cases.iter().filter(|case| is_variant(&case.json)) {
             let variant = models.path().join(case.model(&case.json));
+            if case.json["gguf"]["transformer"].as_str().is_some_and(|file| file.contains("Q8_0")) {
+                // A transformer alone, as it is published.
+                let file = fs::read(root.join(case.json["gguf"]["transformer"].as_str().unwrap())).unwrap();
+                fs::write(variant.with_extension("gguf"), file).unwrap();
+                let base = base_of(models.path(), pipeline, case, root);
+                let config = models.path().join(pipeline).join("transformer/config.json");
+                let config: Value = serde_json::from_slice(&fs::read(config).unwrap()).unwrap();
+                // The fixtures have other proportions than the published models.
+                let beside = json!({"base": base, "transformer": {"axes_dims_rope": config["axes_dims_rope"]}});
+                fs::write(variant.with_extension("json"), beside.to_string()).unwrap();
+                continue;
+            }
             copy(&models.path().join(pipeline), &variant);
             for (part, keys) in case.json["config_overrides"].as_object().into_iter().flatten() {
                 extend(&variant.join(part).join("config.json"), keys.as_object().unwrap());
+            }
+            for (part, file) in case.json["gguf"].as_object().into_iter().flatten() {
+                put_gguf(root, file.as_str().unwrap(), &variant.join(part));
             }
             // Parts without which diffusers loads the pipeline, and settings of the pipeline.
             let arguments = case.json["from_pretrained_args"].as_object().into_iter().flatten();
@@ -101,9 +119,30 @@ pub fn repository() -> PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).into()
 }
 
+/// The name of a folder with the parts of the case besides the transformer.
+fn base_of(models: &Path, pipeline: &str, case: &Case, root: &Path) -> String {
+    let others = case.json["gguf"].as_object().into_iter().flatten().filter(|(part, _)| *part != "transformer");
+    let others: Vec<_> = others.collect();
+    if others.is_empty() {
+        return pipeline.to_owned();
+    }
+    let base = format!("{}-base", case.model(&case.json));
+    copy(&models.join(pipeline), &models.join(&base));
+    for (part, file) in others {
+        put_gguf(root, file.as_str().unwrap(), &models.join(&base).join(part));
+    }
+    base
+}
+
+/// Puts a GGUF file beside the weights that it replaces.
+fn put_gguf(root: &Path, file: &str, part: &Path) {
+    let name = file.rsplit('/').next().unwrap();
+    fs::write(part.join(name), fs::read(root.join(file)).unwrap()).unwrap();
+}
+
 /// Whether a case changes its pipeline, so that it needs a copy of the model.
 fn is_variant(case: &Value) -> bool {
-    !case["config_overrides"].is_null() || !case["from_pretrained_args"].is_null()
+    ["config_overrides", "from_pretrained_args", "gguf"].into_iter().any(|key| !case[key].is_null())
 }
 
 /// Replaces keys of a JSON file.
