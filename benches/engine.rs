@@ -118,7 +118,7 @@ impl Bench {
     /// Uses the default settings of the server, except `max_runs`.
     fn new() -> Bench {
         let config = Config::load(&Sources::default()).unwrap();
-        let settings = engine_settings(&config.engine, &Device::host(), 1);
+        let settings = engine_settings(&config.engine, &latentd::device::Device::host(), 1);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(config.engine.threads).build().unwrap();
         let max_rows = settings.max_rows.get();
         let settings = engine::Settings { max_runs: NonZeroUsize::new(64).unwrap(), ..settings };
@@ -131,7 +131,7 @@ impl Bench {
         let (h, w) = spec.sample_size;
         let shape = [spec.latent_channels, h, w];
         let context = networks
-            .encode_text(&[networks.tokenize(&["a red fox"], &LearnedTokens::default())], 0)
+            .encode_text(&[networks.tokenize(&["a red fox"], None, &LearnedTokens::default())], 0)
             .to_end()
             .unwrap()
             .remove(0);

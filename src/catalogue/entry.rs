@@ -66,8 +66,7 @@ impl Usable {
     }
 
     fn offloaded(&self, device: &Device) -> impl Iterator<Item = u64> {
-        let (precision, kernels, offloads) = (device.precision(), device.kernels(), device.offloads());
-        self.offloadable.iter().filter(move |_| offloads).map(move |size| size.bytes(precision, kernels))
+        self.offloadable.iter().filter(|_| device.offloads()).map(|size| size.bytes(device))
     }
 }
 

@@ -48,7 +48,8 @@ impl Linear {
             first += count;
             // A matrix that is not contiguous is a placeholder that needs no memory.
             let part = if whole.is_contiguous() { part.contiguous().expect("the part fits into memory") } else { part };
-            Self::of(weights, part, None)
+            let matrix = Matrix::new(&part, None, weights.kernels()).expect("the weights have the requested shapes");
+            Self { matrix, path: weights.path() }
         })
     }
 

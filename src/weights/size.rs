@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(bytes(&[&[1280, 1280, 3, 3]]), 4 * 9 * 1280 * 1280);
         assert_eq!(bytes(&[&[32, 32, 1, 1]]), 4 * 1024);
         assert_eq!(
-            of(&[&[32, 32, 3, 3], &[7]]).bytes(Precision::Bf16, Kernels::Reference),
+            of(&[&[32, 32, 3, 3], &[7]]).bytes(Precision::Bf16, Kernels::REFERENCE),
             2 * (9 * 1024 + 7),
             "half of the numbers' bytes"
         );
@@ -135,8 +135,8 @@ mod tests {
         let of = WeightSize::of_stored;
         let half = of("q.weight", &[32, 10], NumberType::Plain(Dtype::BF16));
         assert_eq!(half.bytes(Precision::F32, PACKED), 2 * 320);
-        assert_eq!(half.bytes(Precision::F32, Kernels::Reference), 4 * 320);
-        assert_eq!(half.bytes(Precision::F16, Kernels::Reference), 2 * 320);
+        assert_eq!(half.bytes(Precision::F32, Kernels::REFERENCE), 4 * 320);
+        assert_eq!(half.bytes(Precision::F16, Kernels::REFERENCE), 2 * 320);
         // Columns are filled up to a multiple of sixteen.
         let quantized = of("q.weight", &[17, 512], NumberType::Quantized(Format::Q4K));
         assert_eq!(quantized.bytes(Precision::F32, PACKED), 32 * 288);

@@ -44,12 +44,12 @@ impl Away {
             let weights = Weights::open(folder, part, "model", device, as_it_is)?.in_precision(precision);
             let config = config.clone();
             encoders.push(Lent::load(weights, move |w| ClipTextModel::new(&config, w), |w| noted(part, w))?);
-            text_bytes += WeightSize::read(folder, part, "model")?.bytes(precision);
+            text_bytes += WeightSize::read(folder, part, "model")?.bytes(precision, device.kernels());
         }
         let weights = Weights::open(folder, VAE.0, VAE.1, device, current_name)?.in_precision(vae_precision);
         let config = vae_config.clone();
         let vae = Lent::load(weights, move |w| AutoencoderKl::new(&config, w), |_| ())?;
-        let vae_bytes = WeightSize::read(folder, VAE.0, VAE.1)?.bytes(vae_precision);
+        let vae_bytes = WeightSize::read(folder, VAE.0, VAE.1)?.bytes(vae_precision, device.kernels());
         Ok(Away { text: encoders, vae, text_bytes, vae_bytes })
     }
 
