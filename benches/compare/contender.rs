@@ -16,10 +16,13 @@ use candle_core::{DType, Device, Tensor, safetensors};
 use latentd::{
     kernels::{Kernels, arena::Allocator, matrix::Matrix},
     models::{
-        AutoencoderKl, UNet2DConditionModel,
+        AutoencoderKl, FluxTransformer2DModel, T5EncoderModel, UNet2DConditionModel,
+        adapters::RowAdapters,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
         control_net::Residuals,
+        flux_transformer2d::{FluxConditions, FluxTransformer2DConfig},
         pause::ToEnd,
+        t5_encoder::T5Config,
         unet2d_condition::{Conditions, UNet2DConditionConfig},
     },
     weights::{ModelFolder, Weights},
@@ -64,6 +67,8 @@ enum Request {
 enum Kind {
     Unet,
     Vae,
+    Flux,
+    T5,
 }
 
 struct Contender {
@@ -74,12 +79,19 @@ struct Contender {
 enum Network {
     Unet(Box<UNet2DConditionModel>),
     Vae(Box<AutoencoderKl>),
+    Flux(Box<FluxTransformer2DModel>),
+    T5(Box<T5EncoderModel>),
 }
 
+/// The patches of the FLUX case, as in networks.py.
+const GRID: [usize; 2] = [16, 32];
+
+/// The tensors of the file of inputs, by name, and those of them that the networks take as numbers.
 struct Inputs {
-    sample: Tensor,
+    tensors: HashMap<String, Tensor>,
     t: Vec<f32>,
-    text: Option<Tensor>,
+    guidance: Vec<f32>,
+    ids: Vec<Vec<u32>>,
 }
 
 impl Contender {
@@ -139,18 +151,37 @@ impl Contender {
 impl Network {
     fn load(kind: Kind, folder: &Path) -> Result<Self> {
         let folder = ModelFolder::open(folder)?;
-        let stem = "diffusion_pytorch_model";
+        let keys = |part: &str| -> Result<_> {
+            let path = format!("{part}/config.json");
+            let keys = folder.json(&path)?;
+            Ok((path, keys))
+        };
+        let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+        let (host, stem) = (latentd::device::Device::host(), "diffusion_pytorch_model");
         let (network, weights) = match kind {
             Kind::Unet => {
-                let config = UNet2DConditionConfig::read("unet/config.json", &folder.json("unet/config.json")?)?;
-                let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-                let weights = Weights::open(&folder, "unet", stem, &latentd::device::Device::host(), as_it_is)?;
+                let (path, keys) = keys("unet")?;
+                let config = UNet2DConditionConfig::read(&path, &keys)?;
+                let weights = Weights::open(&folder, "unet", stem, &host, as_it_is)?;
                 (Self::Unet(Box::new(UNet2DConditionModel::new(&config, &weights))), weights)
             }
             Kind::Vae => {
-                let config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json")?)?;
-                let weights = Weights::open(&folder, "vae", stem, &latentd::device::Device::host(), current_name)?;
+                let (path, keys) = keys("vae")?;
+                let config = AutoencoderKlConfig::read(&path, &keys)?;
+                let weights = Weights::open(&folder, "vae", stem, &host, current_name)?;
                 (Self::Vae(Box::new(AutoencoderKl::new(&config, &weights))), weights)
+            }
+            Kind::Flux => {
+                let (path, keys) = keys("transformer")?;
+                let config = FluxTransformer2DConfig::read(&path, &keys)?;
+                let weights = Weights::open(&folder, "transformer", stem, &host, as_it_is)?;
+                (Self::Flux(Box::new(FluxTransformer2DModel::new(&config, &weights))), weights)
+            }
+            Kind::T5 => {
+                let (path, keys) = keys("text_encoder")?;
+                let config = T5Config::read(&path, &keys)?;
+                let weights = Weights::open(&folder, "text_encoder", "model", &host, as_it_is)?;
+                (Self::T5(Box::new(T5EncoderModel::new(&config, &weights)?)), weights)
             }
         };
         weights.finish()?;
@@ -160,11 +191,24 @@ impl Network {
     fn run(&self, inputs: &Inputs) -> Result<Tensor> {
         match self {
             Self::Unet(unet) => {
-                let text = inputs.text.as_ref().context("no text")?;
-                let conditions = Conditions::plain(&inputs.t, text);
-                Ok(unet.forward(&inputs.sample, &conditions, Residuals::NONE).to_end()?)
+                let conditions = Conditions::plain(&inputs.t, inputs.of("text")?);
+                Ok(unet.forward(inputs.of("sample")?, &conditions, Residuals::NONE).to_end()?)
             }
-            Self::Vae(vae) => Ok(vae.decode(&inputs.sample).to_end()?),
+            Self::Vae(vae) => Ok(vae.decode(inputs.of("sample")?).to_end()?),
+            Self::Flux(flux) => {
+                let conditions = FluxConditions {
+                    t: &inputs.t,
+                    guidance: Some(&inputs.guidance),
+                    text: inputs.of("text")?,
+                    pooled: inputs.of("pooled")?,
+                    adapters: RowAdapters::NONE,
+                };
+                Ok(flux.forward(inputs.of("sample")?, GRID, conditions).to_end()?)
+            }
+            Self::T5(t5) => {
+                let rows: Vec<&[u32]> = inputs.ids.iter().map(Vec::as_slice).collect();
+                Ok(t5.forward(&rows, None).to_end()?)
+            }
         }
     }
 }
@@ -172,12 +216,17 @@ impl Network {
 impl Inputs {
     fn load(path: &Path) -> Result<Self> {
         let mut tensors = safetensors::load(path, &Device::Cpu)?;
-        let sample = tensors.remove("sample").context("no sample")?;
-        if sample.dtype() != DType::F32 {
-            bail!("the inputs are float32");
+        let ids = tensors.remove("ids").map(|ids| ids.to_dtype(DType::U32)?.to_vec2()).transpose()?;
+        if let Some((name, _)) = tensors.iter().find(|(_, tensor)| tensor.dtype() != DType::F32) {
+            bail!("{name} is not float32");
         }
-        let t = tensors.remove("t").map(|t| t.to_vec1()).transpose()?.unwrap_or_default();
-        Ok(Self { sample, t, text: tensors.remove("text") })
+        let mut numbers = |name| tensors.remove(name).map(|x| x.to_vec1()).transpose().map(Option::unwrap_or_default);
+        let (t, guidance) = (numbers("t")?, numbers("guidance")?);
+        Ok(Self { tensors, t, guidance, ids: ids.unwrap_or_default() })
+    }
+
+    fn of(&self, name: &str) -> Result<&Tensor> {
+        self.tensors.get(name).with_context(|| format!("no {name}"))
     }
 }
 
