@@ -1,5 +1,5 @@
-//! Times each kernel at the shapes of Stable Diffusion 1.5 and of the embedded model:
-//! `cargo bench --profile dev --bench kernels`.
+//! Times each kernel at the shapes of Stable Diffusion 1.5 and of the embedded model, and linear layers of FLUX.1 whose
+//! weights stay as they are stored: `cargo bench --profile dev --bench kernels`.
 //!
 //! Criterion prints time and throughput in elements. For convolutions, products and attention, an element is one
 //! floating-point operation (a multiply-add counts as two); for other kernels, one written value. `-- conv` runs the
@@ -13,9 +13,11 @@ use latentd::kernels::{
     attention::Mask,
     conv2d::{Conv2d, Geometry},
     finish::Epilogue,
+    format::Format,
     geglu::{Gate, Geglu},
     group_norm::Then,
     matrix::Matrix,
+    narrow::Narrow,
     winograd::{TileSize, Use},
 };
 
@@ -36,6 +38,7 @@ fn main() {
         the_rest(&mut group, &of);
         group.finish();
     }
+    stored_weights(&mut criterion);
     criterion.final_summary();
 }
 
@@ -72,6 +75,30 @@ impl Shapes {
 
 /// Rows of the batch.
 const ROWS: usize = 2;
+
+/// Products with a weight of FLUX.1 in float32 and in formats of files, for as many tokens as a picture of 512 × 512 and
+/// its prompt have, and for one line, such as the vector that modulates a block.
+fn stored_weights(criterion: &mut Criterion) {
+    const FORMATS: [Format; 7] =
+        [Format::Bf16, Format::F16, Format::F8E4m3, Format::Q8_0, Format::Q6K, Format::Q5_0, Format::Q4K];
+    let (k, n) = (3072, 3072);
+    let mut group = criterion.benchmark_group("flux");
+    for lines in [1, 64, 1024] {
+        let x = numbers(&[1, lines, k]);
+        let work = 2 * lines * k * n;
+        let wide = matrix(k, n);
+        measure(&mut group, &format!("linear {lines} F32"), work, || wide.times(&x));
+        for format in FORMATS {
+            let length = format.bytes(k).expect("whole blocks") * n;
+            // Bytes from which every format makes small numbers.
+            let stored: Vec<u8> = (0..length).map(|i| (i * 37 % 251) as u8 & 0x2f).collect();
+            let narrow = Narrow::pack(format, 1.0, &stored, (k, n), |row| row).expect("the shapes fit");
+            let narrow = Matrix::narrow(narrow, None).expect("the shapes fit");
+            measure(&mut group, &format!("linear {lines} {format:?}"), work, || narrow.times(&x));
+        }
+    }
+    group.finish();
+}
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
 

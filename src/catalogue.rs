@@ -34,7 +34,7 @@ use rayon::prelude::*;
 
 pub use crate::families::Plan;
 use crate::{
-    device::{Device, Precision},
+    device::Device,
     generation::ModelCard,
     metrics::Metrics,
     models::prompt_tokenizers::PromptTokenizers,
@@ -163,7 +163,7 @@ impl Catalogue {
     pub fn standing_on(&self, name: &str, device: usize) -> Option<OnDevice> {
         let entry = self.entry(name)?;
         let device = self.devices.get(device)?;
-        let bytes = entry.usable().ok()?.size.bytes(device.precision());
+        let bytes = entry.usable().ok()?.size.bytes(device);
         let standing = self.shelf.standing(&on_device(&entry.key, device.name()));
         let is_there = matches!(standing, Standing::Ready | Standing::Loading);
         Some(OnDevice { is_there, has_room: is_there || self.shelf.has_room(bytes) })
@@ -203,8 +203,8 @@ impl Catalogue {
     /// Bytes of memory that the model's weights take on the first device, loaded or not; `None` if the model is unknown
     /// or cannot be used.
     pub fn bytes(&self, name: &str) -> Option<u64> {
-        let precision = self.devices.first().map_or(Precision::F32, Device::precision);
-        self.entry(name)?.usable().ok().map(|usable| usable.size.bytes(precision))
+        let device = self.first_device();
+        self.entry(name)?.usable().ok().map(|usable| usable.size.bytes(&device))
     }
 
     /// Notes for operators on how the model's files were read.
@@ -381,7 +381,7 @@ impl Catalogue {
         let entry = self.entry(name).ok_or_else(|| CatalogueError::Unknown(name.to_owned()))?;
         let failed = |reason: String| CatalogueError::Load { name: name.to_owned(), reason };
         let device = self.devices.get(device).cloned().unwrap_or_else(|| self.first_device());
-        let bytes = entry.usable().map_err(|reason| failed(reason.to_owned()))?.size.bytes(device.precision());
+        let bytes = entry.usable().map_err(|reason| failed(reason.to_owned()))?.size.bytes(&device);
         let shelf_key: Arc<str> = on_device(&entry.key, device.name()).into();
         match self.shelf.take(&shelf_key, bytes, held.map(|held| &*held.shelf_key)).await {
             Acquisition::Model(model) => Ok(Acquired::Ready(ModelLease::new(model, shelf_key, self.shelf.clone()))),

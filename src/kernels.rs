@@ -13,6 +13,7 @@ pub mod clamp;
 pub mod conv2d;
 mod exp;
 pub mod finish;
+pub mod format;
 pub mod geglu;
 mod gemm;
 pub mod group_norm;
@@ -21,6 +22,7 @@ pub mod layer_norm;
 pub mod maps;
 pub mod matrix;
 pub mod modulation;
+pub mod narrow;
 mod partition;
 #[cfg(test)]
 pub(crate) mod random;

@@ -1,7 +1,7 @@
 //! Reads model folders, and the tensors in them by their diffusers names.
 //!
-//! A [`ModelFolder`] reads files. A [`Weights`] returns float32 tensors and records which tensors were requested. A
-//! load ends with [`Weights::finish`], which fails unless every tensor of the files was requested and every requested
+//! A [`ModelFolder`] reads files. A [`Weights`] returns float32 tensors, or matrices as they are stored, and records
+//! which tensors were requested. A load ends with [`Weights::finish`], which fails unless every tensor of the files was requested and every requested
 //! tensor was found.
 
 mod bfl;
@@ -11,10 +11,14 @@ mod error;
 mod file;
 pub mod fingerprint;
 mod folder;
+mod gguf;
 mod header;
 mod json;
 mod ldm;
 pub mod lora;
+mod number_type;
+mod numbers;
+mod scales;
 mod shards;
 mod single_file;
 mod size;
@@ -28,4 +32,4 @@ pub use folder::{LARGEST_TEXT, ModelFolder};
 pub use header::check as check_header;
 pub use single_file::{Checkpoint, Marks, Purpose, TextEncoder};
 pub use size::WeightSize;
-pub use tensors::Weights;
+pub use tensors::{StoredMatrix, Weights};

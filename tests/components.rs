@@ -17,6 +17,8 @@ mod pixart;
 mod prompts;
 #[path = "components/roots.rs"]
 mod roots;
+#[path = "components/sd3.rs"]
+mod sd3;
 #[path = "components/t5.rs"]
 mod t5;
 

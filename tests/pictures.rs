@@ -1,7 +1,8 @@
 //! Compares pictures with those of diffusers: every case of [`FOLDERS`] and of `tests/fixtures/more` whose features
 //! exist, within the tolerance of the fixtures. `LATENTD_PARITY_DIR` names the complete set of fixtures; without it,
 //! the compact part in `tests/fixtures/parity` is used. `LATENTD_PARITY_SHARD=2/5` runs the second of five parts, and
-//! `LATENTD_PARITY_ONLY=flux-dev,lora/two` only the cases whose names begin so. With `--nocapture`, each case is printed when it ends.
+//! `LATENTD_PARITY_ONLY=flux-dev,lora/two` only the cases whose names begin so. With `--nocapture`, each case is printed
+//! when it ends.
 
 #[path = "pictures/case.rs"]
 mod case;
@@ -145,6 +146,9 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
     let more = case::more();
     let cases = Case::all(&root, &FOLDERS).into_iter().chain(Case::of_more());
     let (mut ready, waiting): (Vec<Case>, Vec<Case>) = cases.partition(|case| case.waits_for().is_none());
+    if let Ok(only) = std::env::var("LATENTD_PARITY_ONLY") {
+        ready.retain(|case| only.split(',').any(|start| case.name.starts_with(start)));
+    }
     if let Some(of_each) = of_each {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         ready.retain(|case| {
@@ -152,9 +156,6 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
             *seen += 1;
             *seen <= of_each
         });
-    }
-    if let Ok(only) = std::env::var("LATENTD_PARITY_ONLY") {
-        ready.retain(|case| only.split(',').any(|start| case.name.starts_with(start)));
     }
     let (shard, of) = shard();
     let mut number = 0..;
@@ -167,7 +168,7 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
     let pipelines: Vec<&str> = pipelines.into_iter().collect();
     let models = case::models(&root, &pipelines);
     let control_nets = ControlNets::open(&root.join("controlnets")).unwrap();
-    let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
+    let catalogue = Catalogue::open(models.path(), pipelines[0]).unwrap();
     let embeddings = case::embeddings(&root);
     let loras = case::loras(&[&root, &more]);
     let adapters = Adapters::open(loras.path(), embeddings.path()).unwrap();

@@ -4,6 +4,8 @@
 
 #[path = "weights/files.rs"]
 mod files;
+#[path = "weights/gguf.rs"]
+mod gguf;
 #[path = "weights/hostile.rs"]
 mod hostile;
 #[path = "weights/inverse.rs"]

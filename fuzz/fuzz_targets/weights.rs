@@ -44,14 +44,43 @@ mod transient {
     }
 }
 
-/// Stand-in for `src/kernels`. Weights only pass the choice of kernels on.
+/// The part of `src/kernels` that converts numbers, and stand-ins for the rest. Weights pass the choice of kernels on.
+#[path = "../../src/kernels"]
 mod kernels {
-    #[derive(Clone, Copy, Debug, Default)]
-    pub struct Kernels;
+    pub mod format;
+    mod simd;
+
+    #[derive(Clone, Copy, Debug)]
+    pub enum Kernels {
+        Packed(()),
+        Reference,
+    }
+
+    pub mod narrow {
+        pub struct Narrow;
+
+        impl Narrow {
+            pub fn size(format: super::format::Format, (k, n): (usize, usize)) -> Option<usize> {
+                format.bytes(k)?.checked_mul(n)
+            }
+        }
+    }
+
+    pub mod winograd {
+        pub fn most_kept(_: usize, _: usize) -> usize {
+            0
+        }
+    }
 }
 
 /// Stand-in for `src/device`: the place of tensors.
+#[path = "../../src/device"]
 mod device {
+    mod precision;
+    pub use precision::Precision;
+
+    pub const HOST: candle_core::Device = candle_core::Device::Cpu;
+
     #[derive(Clone, Debug)]
     pub struct Device;
 
@@ -65,7 +94,7 @@ mod device {
         }
 
         pub fn kernels(&self) -> crate::kernels::Kernels {
-            crate::kernels::Kernels
+            crate::kernels::Kernels::Packed(())
         }
     }
 }
@@ -94,6 +123,9 @@ fuzz_target!(|data: &[u8]| {
     let files = ["unet/diffusion_pytorch_model.safetensors"].map(Cow::Borrowed);
     let read = |path: &str| path.ends_with(".safetensors").then(|| Cow::Owned(FILE.with_borrow(Vec::clone)));
     read_all(&ModelFolder::embedded("fuzz", files, read), "unet");
+    FILE.with_borrow_mut(|held| *held = data.to_vec());
+    let read = |path: &str| path.ends_with(".gguf").then(|| Cow::Owned(FILE.with_borrow(Vec::clone)));
+    read_all(&ModelFolder::embedded("fuzz", ["transformer/model.gguf"].map(Cow::Borrowed), read), "transformer");
 });
 
 const CHECKPOINTS: &[&Checkpoint] = &[
@@ -124,9 +156,13 @@ fn read_all(folder: &ModelFolder, component: &str) {
     let Ok(weights) = Weights::open(folder, component, "diffusion_pytorch_model", &Device::host(), as_it_is) else {
         return;
     };
+    let weights = weights.with_stored_matrices();
     for (name, shape) in weights.stored() {
         match shape[..] {
-            [outputs, inputs] => drop(weights.matrix(&name, outputs, inputs)),
+            [outputs, inputs] => match weights.stored_matrix(&name, outputs, inputs) {
+                Some(stored) => drop(stored),
+                None => drop(weights.matrix(&name, outputs, inputs)),
+            },
             [outputs, inputs, kh, kw] => drop(weights.conv2d(&name, outputs, inputs, (kh, kw))),
             _ => drop(weights.tensor(&name, &shape)),
         }

@@ -117,7 +117,7 @@ impl ControlNets {
     /// The most bytes that the networks take in the memory of the device.
     pub fn most_bytes(&self, device: &Device) -> u64 {
         let all = self.entries.values().filter_map(|entry| entry.usable().ok());
-        let bytes = all.map(|usable| usable.size.bytes(device.precision()));
+        let bytes = all.map(|usable| usable.size.bytes(device.precision(), device.kernels()));
         bytes.fold(0, u64::saturating_add).min(self.shelf.bound())
     }
 
@@ -137,7 +137,7 @@ impl ControlNets {
     fn wanted<'a>(&self, names: impl Iterator<Item = &'a str>, device: &Device) -> BTreeSet<Wanted> {
         let one = |name: &str| {
             let entry = self.entries.get(name)?;
-            let bytes = entry.usable().ok()?.size.bytes(device.precision());
+            let bytes = entry.usable().ok()?.size.bytes(device.precision(), device.kernels());
             Some(Wanted { key: on_device(&entry.shelf_key(name), device.memory()), bytes })
         };
         names.filter_map(one).collect()

@@ -120,9 +120,9 @@ impl Listing {
     fn look_at_file(&mut self, path: &Path, name: &str) {
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
         match ending.as_str() {
-            "safetensors" => self.add(name.to_owned(), Source::SingleFile(path.to_owned())),
+            "safetensors" | "gguf" => self.add(name.to_owned(), Source::SingleFile(path.to_owned())),
             "ckpt" | "pt" | "pth" | "bin" => self.add_unusable(name.to_owned(), PICKLED_CHECKPOINT.to_owned()),
-            "gguf" | "onnx" => self.add_unusable(name.to_owned(), format!("a .{ending} file; {SAFETENSORS}")),
+            "onnx" => self.add_unusable(name.to_owned(), format!("a .{ending} file; {SAFETENSORS}")),
             _ => {} // Other files, such as configurations and pictures, may lie next to models.
         }
     }
@@ -179,19 +179,20 @@ impl Listing {
         }
         match (self.found.get(&name), &source) {
             (None | Some(Source::Unusable(_)), _) => drop(self.found.insert(name, source)),
-            (Some(Source::SingleFile(_)), Source::Folder(_)) => {
-                self.add_hidden(&name);
+            (Some(Source::SingleFile(hidden)), Source::Folder(_)) => {
+                self.add_hidden(&name, &hidden.clone());
                 self.found.insert(name, source);
             }
-            (Some(_), Source::SingleFile(_)) => self.add_hidden(&name),
+            (Some(_), Source::SingleFile(hidden)) => self.add_hidden(&name, hidden),
             _ => {}
         }
     }
 
     /// Lists a file as unusable, under its file name, because a folder or another file has its name.
-    fn add_hidden(&mut self, name: &str) {
+    fn add_hidden(&mut self, name: &str, path: &Path) {
+        let ending = path.extension().unwrap_or_default().to_string_lossy();
         let reason = format!("{name:?} beside it has the same name and is used; rename one of the two");
-        self.add_unusable(format!("{name}.safetensors"), reason);
+        self.add_unusable(format!("{name}.{ending}"), reason);
     }
 
     fn add_unread(&mut self, name: String, reason: String, error: &io::Error) {
@@ -218,7 +219,7 @@ pub(in crate::catalogue) const NETWORK: &str = "config.json";
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 const HALF_WEIGHTS: &str = "diffusion_pytorch_model.fp16.safetensors";
 
-const SAFETENSORS: &str = "only safetensors files are read";
+const SAFETENSORS: &str = "only safetensors and GGUF files are read";
 
 /// Whether a folder belongs to a pipeline: it is one of its components, or contains them. Such a folder is not searched
 /// for models.

@@ -49,7 +49,7 @@ impl Catalogue {
 
     fn on_device(&self, job: &Job, plan: Plan, device: &Device, memory: u64) -> TooLarge {
         let Work::Draw(draw) = &job.work;
-        let model = self.entry(&job.model).and_then(|entry| Some(entry.usable().ok()?.size.bytes(device.precision())));
+        let model = self.entry(&job.model).and_then(|entry| Some(entry.usable().ok()?.size.bytes(device)));
         let nets = draw.controls.iter().map(|control| control.model.as_str());
         let weights = model.unwrap_or(0).saturating_add(self.control_nets().bytes_of(nets, device));
         let call = Demand { work: 0.0, bytes: plan.call }.on(device, device.precision()).bytes;

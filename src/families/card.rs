@@ -70,3 +70,13 @@ pub(super) fn size(folder: &ModelFolder, parts: &[(&str, &str)]) -> Result<Weigh
     let part = |size: WeightSize, (part, stem): &(&str, &str)| Ok(size.and(WeightSize::read(folder, part, stem)?));
     parts.iter().try_fold(WeightSize::default(), part)
 }
+
+/// As [`size`], for networks whose matrices stay as they are stored.
+///
+/// # Errors
+/// Those of [`size`].
+pub(super) fn size_as_stored(folder: &ModelFolder, parts: &[(&str, &str)]) -> Result<WeightSize, LoadError> {
+    let part =
+        |size: WeightSize, (part, stem): &(&str, &str)| Ok(size.and(WeightSize::read_as_stored(folder, part, stem)?));
+    parts.iter().try_fold(WeightSize::default(), part)
+}

@@ -100,9 +100,10 @@ impl ModelSize {
         ModelSize { float32: size, ..ModelSize::default() }
     }
 
-    /// Bytes on a device with this precision.
-    pub fn bytes(&self, precision: Precision) -> u64 {
-        self.adaptable.bytes(precision).saturating_add(self.float32.bytes(Precision::F32))
+    /// Bytes on this device.
+    pub fn bytes(&self, device: &Device) -> u64 {
+        let bytes = |size: WeightSize, precision| size.bytes(precision, device.kernels());
+        bytes(self.adaptable, device.precision()).saturating_add(bytes(self.float32, Precision::F32))
     }
 }
 

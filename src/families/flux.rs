@@ -8,7 +8,7 @@ mod text;
 
 use super::{
     CardError, Description, Family, ModelSize, Recipe,
-    card::size,
+    card::{size, size_as_stored},
     extras::{Extras, latent_rgb},
     stable_diffusion::card::{Guidance, card},
 };
@@ -62,7 +62,7 @@ impl Family for Flux {
         let upcasts_vae = sizes.vae_precision(Precision::F16) == Precision::F32;
         let (float32, adaptable): (Vec<_>, Vec<_>) =
             PARTS.into_iter().partition(|(part, _)| *part == "vae" && upcasts_vae);
-        let size = ModelSize { adaptable: size(folder, &adaptable)?, float32: size(folder, &float32)? };
+        let size = ModelSize { adaptable: size_as_stored(folder, &adaptable)?, float32: size(folder, &float32)? };
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }
 

@@ -66,7 +66,7 @@ impl Family for Pixart {
         };
         notes.extend(PixArtNetworks::check(folder, &sizes)?);
         drop(sizes::tokenizer(folder, &sizes)?);
-        let text = card::size(folder, &[("text_encoder", "model")])?;
+        let text = card::size_as_stored(folder, &[("text_encoder", "model")])?;
         let size = ModelSize { adaptable: text, float32: card::size(folder, &PARTS)? };
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }

@@ -7,7 +7,7 @@ mod text;
 
 use super::{
     CardError, Description, Family, ModelSize, Recipe,
-    card::size,
+    card::{size, size_as_stored},
     extras::{Extras, latent_rgb},
     stable_diffusion::card::{Guidance, card},
 };
@@ -64,7 +64,7 @@ impl Family for StableDiffusion3 {
         let is_float32 =
             |(part, _): &(&str, &str)| *part == "vae" && sizes.vae_precision(Precision::F16) == Precision::F32;
         let (float32, adaptable): (Vec<_>, Vec<_>) = sizes.parts().into_iter().partition(is_float32);
-        let size = ModelSize { adaptable: size(folder, &adaptable)?, float32: size(folder, &float32)? };
+        let size = ModelSize { adaptable: size_as_stored(folder, &adaptable)?, float32: size(folder, &float32)? };
         Ok(Description { card, size, notes, outline: Box::new(configurations.sizes) })
     }
 

@@ -7,7 +7,7 @@ use super::{
     block::Block,
     finish::{Epilogue, Finish},
     gemm::{Panels, Product, WIDTH},
-    matrix::Matrix,
+    matrix::{Matrix, Packed},
     partition::Partition,
     simd::vectorized,
     storage::{blank, floats, made},
@@ -199,7 +199,7 @@ impl CustomOp1 for Op<'_> {
         let (batch, h, w, c) = layout.shape().dims4()?;
         let x = floats(storage, layout)?;
         let (height, width) = geometry.output(h, w)?;
-        let Some((panels, bias)) = weight.packed() else { candle_core::bail!("the weight is not packed") };
+        let Some((Packed::Wide(panels), bias)) = weight.packed() else { candle_core::bail!("the weight is not packed") };
         let (patch, n) = weight.shape();
         if patch != geometry.kernel.0 * geometry.kernel.1 * c || x.is_empty() || patch == 0 || n == 0 {
             candle_core::bail!("conv2d: {:?} by a matrix of {patch}×{n}", layout.shape());

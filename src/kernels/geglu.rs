@@ -7,8 +7,10 @@ use super::{
     activation::{gelu_erf_of, gelu_tanh_of, silu_of},
     block::Block,
     finish::Epilogue,
-    gemm::{Panels, Product, WIDTH},
-    matrix::Matrix,
+    format::Format,
+    gemm::WIDTH,
+    matrix::{Matrix, Packed},
+    narrow::Narrow,
     partition::Partition,
     simd::vectorized,
     storage::{Operand, at_least, blank, floats, made},
@@ -47,7 +49,7 @@ impl Geglu {
             return Ok(Self { matrix: Matrix::new(matrix, Some(bias), kernels)?, alternating: columns / 2, gate });
         }
         let n = columns / 2;
-        let alternating = (1usize << n.trailing_zeros().min(4)).min(WIDTH);
+        let alternating = alternating(n);
         let reorder = |tensor: &Tensor| -> Result<Vec<f32>> {
             let values = Operand::of(tensor);
             let lines = values.floats()?.chunks_exact(columns);
@@ -61,6 +63,22 @@ impl Geglu {
         let matrix = Tensor::from_vec(reorder(matrix)?, (k, columns), matrix.device())?;
         let bias = Tensor::from_vec(reorder(bias)?, columns, bias.device())?;
         Ok(Self { matrix: Matrix::new(&matrix, Some(&bias), kernels)?, alternating, gate })
+    }
+
+    /// As [`Geglu::new`] without biases, from 2·N rows of K numbers that stay as they are stored. It computes what packed
+    /// kernels compute with the matrix in float32, bit by bit.
+    ///
+    /// # Errors
+    /// The bytes are not those of 2·N rows.
+    pub fn narrow(format: Format, scale: f32, rows: &[u8], (k, n): (usize, usize), gate: Gate) -> Result<Self> {
+        let alternating = alternating(n);
+        let row_of = |column: usize| {
+            let (pair, within) = (column / (2 * alternating), column % (2 * alternating));
+            let first = pair * alternating + within % alternating;
+            if within < alternating { first } else { n + first }
+        };
+        let matrix = Narrow::pack(format, scale, rows, (k, 2 * n), row_of)?;
+        Ok(Self { matrix: Matrix::narrow(matrix, None)?, alternating, gate })
     }
 
     /// x (…, K) → (…, N).
@@ -92,8 +110,14 @@ impl Geglu {
     }
 }
 
+/// The number of columns in each of the alternating groups of a layer with N columns: the largest power of two that
+/// divides N, but at most the width of a panel.
+fn alternating(n: usize) -> usize {
+    (1usize << n.trailing_zeros().min(4)).min(WIDTH)
+}
+
 struct Op<'a> {
-    panels: &'a Panels,
+    panels: &'a Packed,
     bias: &'a [f32],
     alternating: usize,
     gate: Gate,
@@ -107,7 +131,7 @@ impl CustomOp1 for Op<'_> {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (k, both) = (self.panels.k, self.panels.n);
+        let (k, both) = self.panels.shape();
         let (x, dims) = (floats(storage, layout)?, layout.dims());
         if dims.last() != Some(&k) || k == 0 {
             candle_core::bail!("geglu: {dims:?} by a matrix of {k}×{both}");
@@ -122,8 +146,8 @@ impl CustomOp1 for Op<'_> {
         Partition::product(x.len() / k, k, both).in_pairs_of_panels().run(|wide, rows, panels| {
             let columns = panels.start * WIDTH..both.min(panels.end * WIDTH);
             let wide = at_least(wide, rows.len() * columns.len());
-            let (a, out) = (&x[rows.start * k..rows.end * k], Block::new(wide, columns.len()));
-            Product { a, a_stride: k, b: self.panels.whole(), depth: 0..k, panels, out, add: false }.run();
+            let a = &x[rows.start * k..rows.end * k];
+            self.panels.times(a, panels, &mut Block::new(wide, columns.len()));
             // SAFETY: the blocks of a partition do not overlap, and each block begins with a whole pair of values and
             // gates.
             let mut out = unsafe { whole.part(rows.clone(), columns.start / 2..columns.end / 2) };
@@ -214,6 +238,24 @@ mod tests {
             let unbiased = Geglu::new(&matrix, &bias.zeros_like().unwrap(), gate, kernels).unwrap();
             let unbiased = unbiased.times_with(&x, &added).unwrap().to_vec2::<f32>().unwrap();
             prop_assert!(made.iter().flatten().zip(unbiased.iter().flatten()).all(|(a, b)| (a - b).abs() < 1e-4));
+        }
+    }
+
+    #[test]
+    fn stored_weights_give_the_bits_of_weights_in_float32() {
+        for (n, rows) in [(5, 3), (24, 1), (48, 100)] {
+            let k = 64;
+            let stored: Vec<u8> = (0..2 * n * 68).map(|i| (i * 37 % 251) as u8 & 0x2f).collect();
+            let wide = Tensor::from_vec(Format::Q8_0.widened(&stored), (2 * n, k), &candle_core::Device::Cpu).unwrap();
+            let (wide, x) = (wide.t().unwrap().contiguous().unwrap(), Random::new(3).normal(&[rows, k], 0.0));
+            let bias = Tensor::zeros(2 * n, candle_core::DType::F32, x.device()).unwrap();
+            let wide = Geglu::new(&wide, &bias, Gate::GeluTanh, Kernels::default()).unwrap();
+            let narrow = Geglu::narrow(Format::Q8_0, 1.0, &stored, (k, n), Gate::GeluTanh).unwrap();
+            let bits = |layer: &Geglu| -> Vec<u32> {
+                let y = layer.times(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                y.into_iter().map(f32::to_bits).collect()
+            };
+            assert_eq!(bits(&narrow), bits(&wide), "{n}");
         }
     }
 }

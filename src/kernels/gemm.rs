@@ -16,8 +16,9 @@ pub(super) const WIDTH: usize = 16;
 /// (see `partition.rs`) whose number of lines is a multiple of `HEIGHT` needs no smaller tiles.
 pub(super) const HEIGHT: usize = 12;
 /// The most products per element of the result that are summed in registers at a time. Each of these products takes its
-/// own line of a panel, so at most `DEPTH` lines of a panel are in use at a time. These lines stay in the cache.
-const DEPTH: usize = 512;
+/// own line of a panel, so at most `DEPTH` lines of a panel are in use at a time. These lines stay in the cache. A
+/// multiple of the numbers in a block of every [`super::format::Format`].
+pub(super) const DEPTH: usize = 512;
 
 /// A (K, N) matrix in the layout of the micro-kernel: panels (K, 16) of 16 columns, the last padded with zeros.
 #[derive(Clone)]

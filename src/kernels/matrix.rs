@@ -1,6 +1,6 @@
 //! Products of activations with the weight matrix of a layer.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
@@ -9,6 +9,7 @@ use super::{
     block::Block,
     finish::Epilogue,
     gemm::{Panels, Product, WIDTH},
+    narrow::Narrow,
     partition::Partition,
     simd::vectorized,
     storage::{Operand, blank, floats, made},
@@ -24,8 +25,36 @@ pub struct Matrix {
 
 #[derive(Clone)]
 enum Held {
-    Packed { panels: Arc<Panels>, bias: Arc<[f32]> },
+    Packed { panels: Packed, bias: Arc<[f32]> },
     Plain(Tensor),
+}
+
+/// The values of a matrix in the layout of the micro-kernel: as float32, or as they are stored.
+#[derive(Clone)]
+pub(super) enum Packed {
+    Wide(Arc<Panels>),
+    Narrow(Arc<Narrow>),
+}
+
+impl Packed {
+    /// (K, N).
+    pub fn shape(&self) -> (usize, usize) {
+        match self {
+            Packed::Wide(panels) => (panels.k, panels.n),
+            Packed::Narrow(narrow) => (narrow.k, narrow.n),
+        }
+    }
+
+    /// out = a · the matrix, for some panels. `a` has a line of K values for each line of `out`.
+    pub fn times(&self, a: &[f32], panels: Range<usize>, out: &mut Block<'_>) {
+        match self {
+            Packed::Wide(wide) => {
+                let (out, k) = (out.reborrow(), wide.k);
+                Product { a, a_stride: k, b: wide.whole(), depth: 0..k, panels, out, add: false }.run();
+            }
+            Packed::Narrow(narrow) => narrow.times(a, panels, out),
+        }
+    }
 }
 
 impl Matrix {
@@ -37,13 +66,26 @@ impl Matrix {
         }
         // A matrix that is not contiguous is a broadcast scalar: a placeholder that needs no memory.
         let held = if matches!(kernels, Kernels::Packed(_)) && matrix.is_contiguous() {
-            let panels = Arc::new(Panels::pack(Operand::of(matrix).floats()?, k, n, n, 1));
-            let bias = bias.map(|bias| bias.to_vec1()).transpose()?.unwrap_or_else(|| vec![0.0; n]);
-            Held::Packed { panels, bias: bias.into() }
+            let panels = Packed::Wide(Arc::new(Panels::pack(Operand::of(matrix).floats()?, k, n, n, 1)));
+            Held::Packed { panels, bias: biases(bias, n)? }
         } else {
             Held::Plain(matrix.clone())
         };
         Ok(Self { held, bias: bias.cloned(), shape: (k, n) })
+    }
+
+    /// Creates a layer from a matrix that stays as it is stored, and an optional bias (N). It computes what packed
+    /// kernels compute with the matrix in float32, bit by bit.
+    ///
+    /// # Errors
+    /// The bias does not have N values.
+    pub fn narrow(matrix: Narrow, bias: Option<&Tensor>) -> Result<Self> {
+        let shape = (matrix.k, matrix.n);
+        if let Some(bias) = bias.filter(|bias| bias.dims() != [shape.1]) {
+            candle_core::bail!("biases {:?} for {} columns", bias.dims(), shape.1);
+        }
+        let held = Held::Packed { panels: Packed::Narrow(Arc::new(matrix)), bias: biases(bias, shape.1)? };
+        Ok(Self { held, bias: bias.cloned(), shape })
     }
 
     /// (K, N).
@@ -92,7 +134,7 @@ impl Matrix {
     }
 
     /// The panels of the matrix and the bias, for packed kernels; `None` for reference kernels and placeholders.
-    pub(super) fn packed(&self) -> Option<(&Panels, &[f32])> {
+    pub(super) fn packed(&self) -> Option<(&Packed, &[f32])> {
         match &self.held {
             Held::Packed { panels, bias } => Some((panels, bias)),
             Held::Plain(_) => None,
@@ -106,8 +148,13 @@ impl fmt::Debug for Matrix {
     }
 }
 
+/// The biases of `n` columns; zeros if there are none.
+fn biases(bias: Option<&Tensor>, n: usize) -> Result<Arc<[f32]>> {
+    Ok(bias.map(|bias| bias.to_vec1()).transpose()?.unwrap_or_else(|| vec![0.0; n]).into())
+}
+
 struct Times<'a> {
-    panels: &'a Panels,
+    panels: &'a Packed,
     bias: &'a [f32],
     epilogue: Epilogue<'a>,
 }
@@ -118,7 +165,7 @@ impl CustomOp1 for Times<'_> {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (k, n) = (self.panels.k, self.panels.n);
+        let (k, n) = self.panels.shape();
         let (x, dims) = (floats(storage, layout)?, layout.dims());
         if dims.last() != Some(&k) || k == 0 || n == 0 {
             candle_core::bail!("times: {dims:?} by a matrix of {k}×{n}");
@@ -133,8 +180,7 @@ impl CustomOp1 for Times<'_> {
             let columns = panels.start * WIDTH..n.min(panels.end * WIDTH);
             // SAFETY: the blocks of a partition do not overlap.
             let mut out = unsafe { whole.part(rows.clone(), columns.clone()) };
-            let (a, b, out_of) = (&x[rows.start * k..rows.end * k], self.panels.whole(), out.reborrow());
-            Product { a, a_stride: k, b, depth: 0..k, panels, out: out_of, add: false }.run();
+            self.panels.times(&x[rows.start * k..rows.end * k], panels, &mut out);
             vectorized(
                 #[inline(always)]
                 || finish.block(&mut out, rows.start, columns),

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 pub(super) use crate::kernels::maps::{channels_first, channels_last};
 
 use super::adapters::{LowRank, RowAdapters, by_rows, narrowed};
 use crate::{
+    device::HOST,
     kernels::{
         Kernels,
         conv2d::{Conv2d, Geometry},
@@ -15,8 +16,9 @@ use crate::{
         geglu::{Gate, Geglu},
         group_norm::Then,
         matrix::Matrix,
+        narrow::Narrow,
     },
-    weights::Weights,
+    weights::{StoredMatrix, Weights},
 };
 
 /// y = x·Wᵀ + b over the last dimension.
@@ -30,22 +32,18 @@ pub(super) struct Linear {
 impl Linear {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
         let bias = weights.tensor("bias", &[outputs]);
-        Self::of(weights, weights.matrix("weight", outputs, inputs), Some(bias))
+        Self { matrix: matrix(weights, inputs, outputs, Some(&bias)), path: weights.path() }
     }
 
     pub fn without_bias(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        Self::of(weights, weights.matrix("weight", outputs, inputs), None)
+        Self { matrix: matrix(weights, inputs, outputs, None), path: weights.path() }
     }
 
     /// A 1 × 1 convolution, which on channels-last maps is a linear layer.
     pub fn pointwise(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        let bias = weights.tensor("bias", &[outputs]);
-        Self::of(weights, weights.conv2d("weight", outputs, inputs, (1, 1)), Some(bias))
-    }
-
-    fn of(weights: &Weights, plain: Tensor, bias: Option<Tensor>) -> Self {
+        let (plain, bias) = (weights.conv2d("weight", outputs, inputs, (1, 1)), weights.tensor("bias", &[outputs]));
         let matrix =
-            Matrix::new(&plain, bias.as_ref(), weights.kernels()).expect("the weights have the requested shapes");
+            Matrix::new(&plain, Some(&bias), weights.kernels()).expect("the weights have the requested shapes");
         Self { matrix, path: weights.path() }
     }
 
@@ -68,6 +66,19 @@ impl Linear {
     pub fn adapted_with(&self, x: &Tensor, residual: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         adapters.epilogue(&self.path, x, self.forward_with(x, residual)?, None)
     }
+}
+
+/// The matrix `weight` (outputs, inputs) of a linear layer: as it is stored if [`Weights::with_stored_matrices`] allows it, otherwise
+/// in the precision of the weights.
+fn matrix(weights: &Weights, inputs: usize, outputs: usize, bias: Option<&Tensor>) -> Matrix {
+    let made = match weights.stored_matrix("weight", outputs, inputs) {
+        Some(StoredMatrix { format, scale, bytes }) => {
+            let narrow = Narrow::pack(format, scale, &bytes, (inputs, outputs), |row| row);
+            narrow.and_then(|narrow| Matrix::narrow(narrow, bias))
+        }
+        None => Matrix::new(&weights.matrix("weight", outputs, inputs), bias, weights.kernels()),
+    };
+    made.expect("the weights have the requested shapes")
 }
 
 /// diffusers' `GEGLU`: a linear layer and a gate, with half as many outputs as the weight has.
@@ -115,6 +126,14 @@ impl GatedLinear {
     /// `w0` has the weights of the gate and `w1` those of the values, both (outputs, inputs).
     pub fn new(gate: Gate, [w0, w1]: [Weights; 2], inputs: usize, outputs: usize) -> Self {
         let kernels = w0.kernels();
+        let stored = [&w1, &w0].map(|weights| weights.stored_matrix("weight", outputs, inputs));
+        if let [Some(values), Some(gates)] = &stored
+            && (values.format, values.scale.to_bits()) == (gates.format, gates.scale.to_bits())
+        {
+            let rows = [&values.bytes[..], &gates.bytes].concat();
+            let geglu = Geglu::narrow(values.format, values.scale, &rows, (inputs, outputs), gate);
+            return Self { geglu: geglu.expect("the weights have the requested shapes") };
+        }
         let [bias, placeholder] = [&[2 * outputs][..], &[inputs, 2 * outputs]].map(|shape| w0.zeros(shape));
         let [w0, w1] = [w0, w1].map(|weights| weights.matrix("weight", outputs, inputs));
         // Placeholders, which are not contiguous, would take memory if they were joined.
@@ -130,6 +149,61 @@ impl GatedLinear {
     /// x (B, …, in) → (B, …, out)
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.geglu.times(x)
+    }
+}
+
+/// A vector for each id, such as those of a text encoder's tokens.
+#[derive(Debug)]
+pub(super) struct Embedding {
+    table: Table,
+    /// The number of ids, and the length of a vector.
+    shape: (usize, usize),
+}
+
+#[derive(Debug)]
+enum Table {
+    /// (ids, D)
+    Plain(Tensor),
+    /// The rows are widened when they are looked up.
+    Stored(StoredMatrix),
+}
+
+impl Embedding {
+    /// `name` is the tensor (ids, D).
+    pub fn new(weights: &Weights, name: &str, ids: usize, width: usize) -> Self {
+        let table = match weights.stored_matrix(name, ids, width) {
+            Some(stored) => Table::Stored(stored),
+            None => Table::Plain(weights.tensor(name, &[ids, width])),
+        };
+        Self { table, shape: (ids, width) }
+    }
+
+    /// The number of ids.
+    pub fn ids(&self) -> usize {
+        self.shape.0
+    }
+
+    /// The vectors (ids, D) in float32.
+    pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
+        let (known, width) = self.shape;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= known) {
+            candle_core::bail!("id {id} is beyond the {known} of the embedding");
+        }
+        match &self.table {
+            Table::Plain(table) => {
+                let ids = Tensor::from_slice(ids, ids.len(), table.device())?;
+                table.index_select(&ids, 0)?.to_dtype(DType::F32)
+            }
+            Table::Stored(StoredMatrix { format, scale, bytes }) => {
+                let length = format.bytes(width).unwrap_or(0);
+                let mut values = vec![0.0; ids.len() * width];
+                for (id, values) in ids.iter().zip(values.chunks_exact_mut(width)) {
+                    format.widen(&bytes[*id as usize * length..][..length], values);
+                    values.iter_mut().for_each(|value| *value *= scale);
+                }
+                Tensor::from_vec(values, (ids.len(), width), &HOST)
+            }
+        }
     }
 }
 

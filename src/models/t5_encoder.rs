@@ -5,21 +5,20 @@ mod block;
 mod configuration;
 mod positions;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use block::Block;
 pub use configuration::{FeedForward, T5Config};
 use positions::Positions;
 
-use super::layers::RmsNorm;
+use super::layers::{Embedding, RmsNorm};
 use crate::weights::Weights;
 
 /// Turns token ids into hidden states. Each token attends to all tokens, with a bias that depends on the distance.
 #[derive(Debug)]
 pub struct T5EncoderModel {
-    /// (vocabulary, D)
-    shared: Tensor,
+    shared: Embedding,
     /// The biases of all blocks. They are stored in block 0.
     relative_attention_bias: Positions,
     block: Vec<Block>,
@@ -33,13 +32,13 @@ impl T5EncoderModel {
     /// # Errors
     /// The device fails.
     pub fn new(config: &T5Config, weights: &Weights) -> Result<Self> {
-        let (encoder, shape) = (weights.pp("encoder"), [config.vocab_size, config.d_model]);
+        let (encoder, ids, width) = (weights.pp("encoder"), config.vocab_size, config.d_model);
         weights.leave("decoder.");
         let shared = if weights.has_any("shared.weight") {
             weights.leave("encoder.embed_tokens.");
-            weights.tensor("shared.weight", &shape)
+            Embedding::new(weights, "shared.weight", ids, width)
         } else {
-            encoder.tensor("embed_tokens.weight", &shape)
+            Embedding::new(&encoder, "embed_tokens.weight", ids, width)
         };
         let blocks = encoder.pp("block");
         Ok(Self {
@@ -57,14 +56,11 @@ impl T5EncoderModel {
     /// not depend on the padding that a mask hides.
     pub async fn forward(&self, rows: &[&[u32]], tokens: Option<&[usize]>) -> Result<Tensor> {
         let length = rows.first().map_or(0, |row| row.len());
-        let (vocabulary, width) = self.shared.dims2()?;
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.iter().copied()).collect();
-        if ids.len() != rows.len() * length || ids.iter().any(|id| *id as usize >= vocabulary) {
-            candle_core::bail!("rows of different lengths, or ids beyond the {vocabulary} of the vocabulary");
+        if ids.len() != rows.len() * length {
+            candle_core::bail!("rows of different lengths");
         }
-        let ids = Tensor::from_vec(ids, rows.len() * length, self.shared.device())?;
-        let x = self.shared.index_select(&ids, 0)?.to_dtype(DType::F32)?;
-        let mut x = x.reshape((rows.len(), length, width))?;
+        let mut x = self.shared.forward(&ids)?.reshape((rows.len(), length, ()))?;
         let bias = self.relative_attention_bias.of(length)?;
         for block in &self.block {
             x = block.forward(x, &bias, tokens).await?;
@@ -74,6 +70,6 @@ impl T5EncoderModel {
 
     /// The number of ids for which the network has a vector.
     pub fn vocabulary(&self) -> usize {
-        self.shared.dim(0).unwrap_or(0)
+        self.shared.ids()
     }
 }

@@ -30,6 +30,8 @@ pub enum LoadError {
     UnknownKey { path: String, key: String, value: Value },
     #[error("{path}: not a sound safetensors file: {reason}")]
     Safetensors { path: String, reason: String },
+    #[error("{path}: not a sound GGUF file: {reason}")]
+    Gguf { path: String, reason: String },
     #[error(
         "{path}: a Git LFS pointer in place of the file; run `git lfs pull` in the repository, or download the file itself"
     )]
@@ -85,7 +87,7 @@ pub struct TensorMismatch {
     pub unused: Vec<(String, Vec<usize>)>,
     /// Tensors of the wrong shape: name, expected shape, shape in the file.
     pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
-    /// Tensors whose type is not a float of 8 to 64 bits: name and type.
+    /// Tensors whose numbers are not floats of 8 to 64 bits, or quantized: name and type.
     pub not_float: Vec<(String, String)>,
 }
 

@@ -8,7 +8,7 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
-use super::{FileContent, LoadError};
+use super::{FileContent, LoadError, gguf, number_type::NumberType, scales};
 
 /// The longest header in bytes: fifty times the length of the header of the largest diffusion model, but still little
 /// memory.
@@ -18,7 +18,7 @@ const LONGEST: usize = 16 << 20;
 const MOST_AXES: usize = 8;
 
 /// The longest name of a tensor, in bytes.
-const LONGEST_NAME: usize = 1024;
+pub(super) const LONGEST_NAME: usize = 1024;
 
 /// The tensors that a file declares. Every range lies inside the file, after the header, and is as long as type and
 /// shape say. The ranges do not overlap and leave no gaps.
@@ -32,13 +32,26 @@ pub(super) struct Header {
 /// A tensor of the file.
 #[derive(Clone, Debug)]
 pub(super) struct Info {
-    pub dtype: Dtype,
+    pub dtype: NumberType,
     pub shape: Vec<usize>,
     /// The range of the file that contains the tensor's numbers, which are little-endian.
     pub bytes: Range<usize>,
+    /// The range of the file with the float32 by which the numbers are multiplied (see the module `scales`).
+    pub scale: Option<Range<usize>>,
 }
 
 impl Header {
+    /// Reads the header of a file with the weights of a network, which may be a GGUF file by its name. The tensors have
+    /// their scales.
+    ///
+    /// # Errors
+    /// Those of [`Header::read`] or of [`gguf::read`].
+    pub fn of_weights(path: &str, file: &FileContent) -> Result<Self, LoadError> {
+        let mut header = if gguf::is_gguf(path) { gguf::read(path, file)? } else { Self::read(path, file)? };
+        scales::attach(&mut header.tensors);
+        Ok(header)
+    }
+
     /// Reads the header of `file`, and nothing after it. `path` names the file in errors.
     ///
     /// # Errors
@@ -130,7 +143,7 @@ fn foreign(first: &[u8]) -> Option<&'static str> {
         () if text.starts_with(b"{") || text.starts_with(b"[") => {
             "a JSON text, such as an error message that was saved in place of the file; download the file itself"
         }
-        () if starts(b"GGUF") => "a GGUF file with another name; only safetensors files are read",
+        () if starts(b"GGUF") => "a GGUF file with another name; a name that ends with .gguf is right for it",
         () if starts(b"PK\x03\x04") => {
             "a zip archive, such as a pickle that torch.save wrote, with another name; unpack it, or convert the pickle"
         }
@@ -166,7 +179,8 @@ fn parse(json: &[u8], data: Range<usize>) -> Result<Header, String> {
         if !bits.is_multiple_of(8) || bits / 8 != to - from {
             return Err(broken(&format!("{dtype:?} of shape {shape:?} are not {} bytes", to - from)));
         }
-        read.insert(name, Info { dtype, shape, bytes: start + from..start + to });
+        let (dtype, bytes) = (NumberType::Plain(dtype), start + from..start + to);
+        read.insert(name, Info { dtype, shape, bytes, scale: None });
     }
     without_gaps(&read, data)?;
     Ok(Header { tensors: read, metadata })

@@ -27,7 +27,7 @@ use self::{entry::Entries, notes::Notes, pair::Pair};
 use super::{
     FileContent, LoadError,
     header::Header,
-    tensors::{check_numbers, floats},
+    numbers::{check_numbers, floats},
 };
 
 /// The largest rank of an adapter.

@@ -1,18 +1,21 @@
-//! Finds the safetensors files of a component: a single file or shards.
+//! Finds the weight files of a component: a GGUF file, a safetensors file, or shards.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{LoadError, ModelFolder};
+use super::{LoadError, ModelFolder, gguf};
 
-/// The safetensors files that hold a component, as paths in the folder.
+/// The files that hold a component, as paths in the folder.
 ///
-/// The search looks for the single file or the index with the shards that it names, then for shards by their names, and
+/// A GGUF file in the component's folder replaces all other files. Otherwise, the search looks for the single file or the index with the shards that it names, then for shards by their names, and
 /// then, in the same order, for the files of each variant (`fp16` and the others of [`VARIANTS`]). If there is a single
 /// file and also an index with all its shards, the search takes what the component's library takes: the shards for
 /// diffusers, the single file for transformers (the stem `model`).
 pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<Found, LoadError> {
+    if let Some(found) = gguf_of(folder, component)? {
+        return Ok(found);
+    }
     let plain = (stem.to_owned(), vec![format!("{stem}.safetensors.index.json")]);
     let variant = |variant: &str| {
         let indices =
@@ -41,6 +44,21 @@ pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<
         Some(name) => Err(LoadError::Pickle { path: format!("{component}/{name}") }),
         None => Err(lacking(folder, component, stem)),
     }
+}
+
+/// The GGUF file of a component. Users put it into the folder next to the safetensors files, or in their place.
+fn gguf_of(folder: &ModelFolder, component: &str) -> Result<Option<Found>, LoadError> {
+    let names = folder.names(component).unwrap_or_default();
+    let mut files = names.iter().filter(|name| gguf::is_gguf(name));
+    let Some(name) = files.next() else { return Ok(None) };
+    let path = format!("{component}/{name}");
+    if let Some(other) = files.next() {
+        let reason = format!("{component}/{other} is another one; only one of them can hold the weights");
+        return Err(LoadError::Gguf { path, reason });
+    }
+    let others = names.iter().any(|name| name.ends_with(".safetensors"));
+    let note = others.then(|| format!("the weights are {path}; the safetensors files next to it are not used"));
+    Ok(Some(Found { paths: vec![path], note }))
 }
 
 /// The error of a component without files. If the target of a link does not exist, the error names the link.

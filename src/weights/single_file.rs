@@ -71,7 +71,7 @@ impl SingleFile {
 
     /// Makes the folder from the header of a file. `path` names the file in errors.
     pub fn new(path: String, file: FileContent, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
-        let header = Header::read(&path, &file)?;
+        let header = Header::of_weights(&path, &file)?;
         let no_checkpoint = |reason: String| LoadError::Checkpoint { path: path.clone(), reason };
         let kind = Kind::of(&header, known).map_err(no_checkpoint)?;
         let parts = Parts::sort(&path, &header, kind)?;

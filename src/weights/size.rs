@@ -1,65 +1,122 @@
 //! The memory that weights take, computed before any weight is read.
 
-use super::{LoadError, ModelFolder, header::Header, shards};
-use crate::{device::Precision, kernels::winograd::most_kept};
+use super::{LoadError, ModelFolder, header::Header, number_type::NumberType, shards};
+use crate::{
+    device::Precision,
+    kernels::{Kernels, narrow::Narrow, winograd::most_kept},
+};
 
 /// The memory of a component's weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WeightSize {
-    /// Numbers in all tensors.
+    /// Numbers in all tensors that become floats of the device's precision on every device.
+    floats: u64,
+    /// Numbers in matrices that stay as they are stored if the device has packed kernels.
     stored: u64,
+    /// Bytes of these matrices as they are stored.
+    stored_bytes: u64,
     /// The most transformed weights that 3 × 3 convolutions keep for Winograd's algorithm, with tiles of one size.
     kept: u64,
 }
 
 impl WeightSize {
-    /// The size of `component/stem.safetensors`, in one file or in shards. If the folder stands for a single-file
-    /// checkpoint, `stem` is ignored. Only the headers of the files are read.
+    /// The size of `component/stem.safetensors`, in one file or in shards, or of a GGUF file. If the folder stands for a
+    /// single-file checkpoint, `stem` is ignored. Only the headers of the files are read.
     ///
     /// # Errors
     /// The files are missing, or their headers are broken.
     pub fn read(folder: &ModelFolder, component: &str, stem: &str) -> Result<WeightSize, LoadError> {
-        if let Some(single) = folder.single_file() {
-            return Ok(WeightSize::of(single.tensors(component)?.values().map(|tensor| tensor.shape.as_slice())));
-        }
+        Self::sum(folder, component, stem, |_, shape, _| WeightSize::of(shape))
+    }
+
+    /// As [`WeightSize::read`], for a network that keeps its matrices as they are stored
+    /// ([`super::Weights::with_stored_matrices`]).
+    ///
+    /// # Errors
+    /// Those of [`WeightSize::read`].
+    pub fn read_as_stored(folder: &ModelFolder, component: &str, stem: &str) -> Result<WeightSize, LoadError> {
+        Self::sum(folder, component, stem, WeightSize::of_stored)
+    }
+
+    fn sum(
+        folder: &ModelFolder,
+        component: &str,
+        stem: &str,
+        of: impl Fn(&str, &[usize], NumberType) -> WeightSize,
+    ) -> Result<WeightSize, LoadError> {
         let mut size = WeightSize::default();
+        if let Some(single) = folder.single_file() {
+            let tensors = single.tensors(component)?.iter();
+            return Ok(tensors.map(|(name, tensor)| of(name, &tensor.shape, tensor.dtype)).fold(size, WeightSize::and));
+        }
         for path in shards::find(folder, component, stem)?.paths {
-            let header = Header::read(&path, &folder.file(&path)?)?;
-            size = size.and(WeightSize::of(header.tensors.values().map(|tensor| tensor.shape.as_slice())));
+            let header = Header::of_weights(&path, &folder.file(&path)?)?;
+            let tensors = header.tensors.iter();
+            size = tensors.map(|(name, tensor)| of(name, &tensor.shape, tensor.dtype)).fold(size, WeightSize::and);
         }
         Ok(size)
     }
 
-    /// The size of tensors of these shapes. The header's check has compared the shapes with the length of the file, so
+    /// The size of a tensor of this shape. The header's check has compared the shape with the length of the file, so
     /// only a file of absurd size saturates here.
-    fn of<'a>(shapes: impl Iterator<Item = &'a [usize]>) -> WeightSize {
-        let one = |shape: &[usize]| WeightSize {
-            stored: shape.iter().fold(1u64, |count, side| count.saturating_mul(*side as u64)),
+    fn of(shape: &[usize]) -> WeightSize {
+        WeightSize {
+            floats: shape.iter().fold(1u64, |count, side| count.saturating_mul(*side as u64)),
             kept: if let [outputs, inputs, 3, 3] = *shape { most_kept(inputs, outputs) as u64 } else { 0 },
+            ..WeightSize::default()
+        }
+    }
+
+    /// The size of a tensor in a network that keeps the weights of its linear layers as they are stored.
+    fn of_stored(name: &str, shape: &[usize], dtype: NumberType) -> WeightSize {
+        let of = WeightSize::of(shape);
+        // CLIP's embeddings, `token_embedding` and `position_embedding`, always become floats.
+        let is_kept = name.ends_with("weight") && !name.ends_with("_embedding.weight");
+        let (&[outputs, inputs], true, Some(format)) = (shape, is_kept, dtype.format()) else {
+            return of;
         };
-        shapes.map(one).fold(WeightSize::default(), WeightSize::and)
+        match Narrow::size(format, (inputs, outputs)).filter(|_| format.is_narrow()) {
+            Some(bytes) => WeightSize { floats: 0, stored: of.floats, stored_bytes: bytes as u64, ..of },
+            None => of,
+        }
     }
 
     pub fn and(self, other: WeightSize) -> WeightSize {
-        let (stored, kept) = (self.stored.saturating_add(other.stored), self.kept.saturating_add(other.kept));
-        WeightSize { stored, kept }
+        WeightSize {
+            floats: self.floats.saturating_add(other.floats),
+            stored: self.stored.saturating_add(other.stored),
+            stored_bytes: self.stored_bytes.saturating_add(other.stored_bytes),
+            kept: self.kept.saturating_add(other.kept),
+        }
     }
 
-    /// Bytes in memory. Only the CPU's kernels keep transformed weights, and they compute in float32.
-    pub fn bytes(self, precision: Precision) -> u64 {
-        let kept = if precision == Precision::F32 { self.kept } else { 0 };
-        self.stored.saturating_add(kept).saturating_mul(precision.bytes())
+    /// Bytes in memory. Only packed kernels keep transformed weights and multiply by matrices as they are stored, and
+    /// they compute in float32.
+    pub fn bytes(self, precision: Precision, kernels: Kernels) -> u64 {
+        let is_packed = matches!(kernels, Kernels::Packed(_)) && precision == Precision::F32;
+        let (numbers, bytes) = match is_packed {
+            true => (self.kept, self.stored_bytes),
+            false => (self.stored, 0),
+        };
+        self.floats.saturating_add(numbers).saturating_mul(precision.bytes()).saturating_add(bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use safetensors::Dtype;
+
     use super::*;
+    use crate::kernels::format::Format;
+
+    const PACKED: Kernels = Kernels::Packed(crate::kernels::winograd::Use::Auto);
 
     #[test]
     fn small_convolutions_also_keep_transformed_weights() {
-        let of = |shapes: &[&[usize]]| WeightSize::of(shapes.iter().copied());
-        let bytes = |shapes: &[&[usize]]| of(shapes).bytes(Precision::F32);
+        let of = |shapes: &[&[usize]]| {
+            shapes.iter().map(|shape| WeightSize::of(shape)).fold(WeightSize::default(), WeightSize::and)
+        };
+        let bytes = |shapes: &[&[usize]]| of(shapes).bytes(Precision::F32, PACKED);
         assert_eq!(bytes(&[&[3, 5], &[7]]), 4 * 22);
         // 36 numbers in place of 9.
         assert_eq!(bytes(&[&[32, 32, 3, 3]]), 4 * (9 + 36) * 1024);
@@ -67,9 +124,26 @@ mod tests {
         assert_eq!(bytes(&[&[1280, 1280, 3, 3]]), 4 * 9 * 1280 * 1280);
         assert_eq!(bytes(&[&[32, 32, 1, 1]]), 4 * 1024);
         assert_eq!(
-            of(&[&[32, 32, 3, 3], &[7]]).bytes(Precision::Bf16),
+            of(&[&[32, 32, 3, 3], &[7]]).bytes(Precision::Bf16, Kernels::Reference),
             2 * (9 * 1024 + 7),
             "half of the numbers' bytes"
         );
+    }
+
+    #[test]
+    fn matrices_that_stay_as_they_are_stored_take_their_bytes() {
+        let of = WeightSize::of_stored;
+        let half = of("q.weight", &[32, 10], NumberType::Plain(Dtype::BF16));
+        assert_eq!(half.bytes(Precision::F32, PACKED), 2 * 320);
+        assert_eq!(half.bytes(Precision::F32, Kernels::Reference), 4 * 320);
+        assert_eq!(half.bytes(Precision::F16, Kernels::Reference), 2 * 320);
+        // Columns are filled up to a multiple of sixteen.
+        let quantized = of("q.weight", &[17, 512], NumberType::Quantized(Format::Q4K));
+        assert_eq!(quantized.bytes(Precision::F32, PACKED), 32 * 288);
+        let plain = of("q.weight", &[17, 512], NumberType::Plain(Dtype::F32));
+        let vector = of("norm.weight", &[512], NumberType::Plain(Dtype::BF16));
+        assert_eq!(plain.and(vector).bytes(Precision::F32, PACKED), 4 * (17 * 512 + 512));
+        let embedding = of("embeddings.token_embedding.weight", &[32, 10], NumberType::Plain(Dtype::F16));
+        assert_eq!(embedding.bytes(Precision::F32, PACKED), 4 * 320);
     }
 }

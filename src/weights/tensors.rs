@@ -11,19 +11,21 @@ use std::{
 use candle_core::{DType, Tensor};
 use parking_lot::{Mutex, MutexGuard};
 use rayon::prelude::*;
-use safetensors::Dtype;
 
 use super::{
     FileContent, LoadError, ModelFolder,
     bfl::{self, TensorPart},
     build_report::BuildReport,
+    gguf,
     header::{Header, Info},
     ldm::Part,
+    number_type::NumberType,
+    numbers::{self, LayOut, check_numbers, check_range, turned_back, widened},
     shards,
 };
 use crate::{
     device::{Device, HOST, Precision},
-    kernels::Kernels,
+    kernels::{Kernels, format::Format},
 };
 
 /// The tensors of one component by diffusers name, as float32 on a device unless [`Weights::in_precision`] says
@@ -37,6 +39,8 @@ pub struct Weights {
     prefix: String,
     note: Option<String>,
     precision: Precision,
+    /// Whether narrow matrices may stay as they are stored.
+    keeps_stored: bool,
 }
 
 struct Source {
@@ -56,10 +60,12 @@ struct Source {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     file: usize,
-    dtype: Dtype,
+    pub dtype: NumberType,
     /// The shape that the network uses.
     pub shape: Vec<usize>,
     bytes: Range<usize>,
+    /// The bytes of the float32 by which the numbers are multiplied.
+    scale: Option<Range<usize>>,
     /// Whether the file has the matrix transposed.
     transposed: bool,
     /// Whether the file has the two halves of the numbers in the opposite order.
@@ -69,8 +75,16 @@ pub(super) struct Entry {
 impl Entry {
     /// A whole tensor of the first file.
     pub fn whole(info: &Info) -> Self {
-        let (shape, bytes) = (info.shape.clone(), info.bytes.clone());
-        Self { file: 0, dtype: info.dtype, shape, bytes, transposed: false, is_swapped: false }
+        let Info { dtype, shape, bytes, scale } = info;
+        Self {
+            file: 0,
+            dtype: *dtype,
+            shape: shape.clone(),
+            bytes: bytes.clone(),
+            scale: scale.clone(),
+            transposed: false,
+            is_swapped: false,
+        }
     }
 
     /// A part of a tensor of the first file; `None` if its shape cannot be divided in this way.
@@ -93,8 +107,23 @@ impl Entry {
     }
 }
 
+/// A matrix (outputs, inputs) of a file: its rows one after the other, in whole blocks. Its numbers have been checked.
+pub struct StoredMatrix {
+    pub format: Format,
+    /// The matrix is the stored numbers times this.
+    pub scale: f32,
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for StoredMatrix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredMatrix({:?}, {} bytes)", self.format, self.bytes.len())
+    }
+}
+
 impl Weights {
-    /// Opens `component/stem.safetensors`, in one file or in shards (see the module `shards` for the order of search).
+    /// Opens `component/stem.safetensors`, in one file or in shards, or a GGUF file (see the module `shards` for the order
+    /// of search).
     /// If the folder stands for a single-file checkpoint, `stem` is ignored.
     ///
     /// `rename` maps the name and shape of a tensor in the file to the name and shape that the network uses.
@@ -122,12 +151,13 @@ impl Weights {
         for path in paths {
             let broken = |reason: String| LoadError::Safetensors { path: path.clone(), reason };
             let file = folder.file(&path)?;
-            let tensors = Header::read(&path, &file)?.tensors;
-            let original = bfl::prefix(tensors.keys());
+            let tensors = Header::of_weights(&path, &file)?.tensors;
+            let (original, is_t5) = (bfl::prefix(tensors.keys()), gguf::names::are_of_t5(tensors.keys()));
             for (name, info) in tensors {
                 let parts = original.and_then(|prefix| bfl::tensor_parts(prefix, &name, &info));
                 let parts = parts.unwrap_or_else(|| {
-                    let (name, shape) = rename(&name, &info.shape);
+                    let current = if is_t5 { gguf::names::t5_name(&name) } else { None };
+                    let (name, shape) = rename(current.as_deref().unwrap_or(&name), &info.shape);
                     vec![TensorPart { name, shape, bytes: info.bytes.clone(), is_swapped: false }]
                 });
                 for TensorPart { name: known_as, shape, bytes, is_swapped } in parts {
@@ -176,12 +206,19 @@ impl Weights {
         let component = component.to_owned();
         let report = Mutex::default();
         let source = Arc::new(Source { component, device: device.clone(), zero, files, entries, report, reads: true });
-        Ok(Self { source, prefix: String::new(), note: None, precision: Precision::F32 })
+        Ok(Self { source, prefix: String::new(), note: None, precision: Precision::F32, keeps_stored: false })
     }
 
     /// The same weights, in which tensors have this precision.
     pub fn in_precision(&self, precision: Precision) -> Self {
         Self { precision, ..self.clone() }
+    }
+
+    /// The same weights, in which [`Weights::stored_matrix`] returns matrices as they are stored. Transformers and large
+    /// text encoders use it: their weights take half of float32's memory or less, and their products have the same bits,
+    /// but take a little longer if a batch has few lines.
+    pub fn with_stored_matrices(&self) -> Self {
+        Self { keeps_stored: true, ..self.clone() }
     }
 
     /// The precision of the tensors.
@@ -201,7 +238,7 @@ impl Weights {
 
     /// The weights in the scope `prefix.part`.
     pub fn pp(&self, part: impl fmt::Display) -> Self {
-        Self { source: self.source.clone(), prefix: self.name(part), note: None, precision: self.precision }
+        Self { prefix: self.name(part), note: None, ..self.clone() }
     }
 
     /// The path of a layer in its model, which adapters use as the layer's name: the component and the scope, without
@@ -293,6 +330,28 @@ impl Weights {
         tensor.unwrap_or_else(|| self.zeros(laid_out))
     }
 
+    /// A matrix (outputs, inputs) as it is stored, if these weights may keep it so ([`Weights::with_stored_matrices`]),
+    /// if the kernels can multiply by it, and if it takes less memory than in float32. Otherwise `None`: the caller
+    /// then requests [`Weights::matrix`], which also notes what is wrong with the tensor.
+    pub fn stored_matrix(&self, name: &str, outputs: usize, inputs: usize) -> Option<StoredMatrix> {
+        let is_packed = matches!(self.kernels(), Kernels::Packed(_)) && self.precision == Precision::F32;
+        if !self.keeps_stored || !is_packed || !self.source.reads {
+            return None;
+        }
+        let name = self.name(name);
+        let entry = self.source.entries.as_ref()?.get(&name)?;
+        let format = entry.dtype.format().filter(|format| format.is_narrow() && !entry.transposed)?;
+        if entry.shape != [outputs, inputs] || format.bytes(inputs).is_none() || entry.bytes.is_empty() {
+            return None;
+        }
+        self.report().requested.insert(name.clone(), entry.shape.clone());
+        let (bytes, scale) = self.read(entry)?;
+        if let Err(reason) = numbers::check_stored(&bytes, format, scale) {
+            self.fail_at(entry, name, reason);
+        }
+        Some(StoredMatrix { format, scale, bytes: bytes.into_owned() })
+    }
+
     fn values(&self, name: String, expected: &[usize], how: LayOut) -> Option<Vec<f32>> {
         self.report().requested.insert(name.clone(), expected.to_vec());
         let Some(entry) = self.source.entries.as_ref()?.get(&name) else {
@@ -303,36 +362,45 @@ impl Weights {
             self.report().mismatch.misshapen.push((name, expected.to_vec(), entry.shape.clone()));
             return None;
         }
-        if !is_float(entry.dtype) {
-            self.report().mismatch.not_float.push((name, format!("{:?}", entry.dtype)));
+        let Some(format) = entry.dtype.format() else {
+            self.report().mismatch.not_float.push((name, entry.dtype.to_string()));
             return None;
-        }
+        };
         if !self.source.reads {
             return None;
         }
-        // The report is not locked here, so that several threads can read tensors at the same time.
-        let (path, file) = &self.source.files[entry.file];
-        let bytes = match file.read(entry.bytes.clone()) {
-            Ok(bytes) if entry.is_swapped => {
-                let mut bytes = bytes.into_owned();
-                let half = bytes.len() / 2;
-                bytes.rotate_left(half);
-                Cow::Owned(bytes)
-            }
-            Ok(bytes) => bytes,
-            Err(source) => {
-                self.fail(LoadError::Read { path: path.clone(), source });
-                return None;
-            }
+        let (bytes, scale) = self.read(entry)?;
+        let mut values = match entry.transposed {
+            false => widened(&bytes, format, how),
+            true => turned_back(&bytes, format, &entry.shape, how)?,
         };
-        let values = match entry.transposed {
-            false => widened(&bytes, entry.dtype, how),
-            true => turned_back(&bytes, entry, how),
-        }?;
+        if scale != 1.0 {
+            values.par_iter_mut().for_each(|value| *value *= scale);
+        }
         if let Err(reason) = check_numbers(&values).and_then(|()| check_range(&values, self.precision)) {
-            self.fail(LoadError::BadKey { path: path.clone(), key: name, reason });
+            self.fail_at(entry, name, reason);
         }
         Some(values)
+    }
+
+    /// The bytes of a tensor, and the factor of its numbers. The report is not locked meanwhile, so that several threads
+    /// can read tensors at the same time.
+    fn read(&self, entry: &Entry) -> Option<(Cow<'_, [u8]>, f32)> {
+        let (path, file) = &self.source.files[entry.file];
+        let scale = entry.scale.clone().map_or(Ok(1.0), |bytes| {
+            Ok(file.read(bytes)?.first_chunk().map_or(f32::NAN, |bytes| f32::from_le_bytes(*bytes)))
+        });
+        let read = scale.and_then(|scale| Ok((file.read(entry.bytes.clone())?, scale)));
+        let read = read.map_err(|source| self.fail(LoadError::Read { path: path.clone(), source }));
+        read.ok().map(|(bytes, scale)| match entry.is_swapped {
+            true => (Cow::Owned([&bytes[bytes.len() / 2..], &bytes[..bytes.len() / 2]].concat()), scale),
+            false => (bytes, scale),
+        })
+    }
+
+    fn fail_at(&self, entry: &Entry, name: String, reason: String) {
+        let (path, _) = &self.source.files[entry.file];
+        self.fail(LoadError::BadKey { path: path.clone(), key: name, reason });
     }
 
     /// Notes why the load fails. The first reason is kept.
@@ -352,149 +420,5 @@ impl Weights {
 impl fmt::Debug for Weights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Weights({}: {})", self.source.component, self.prefix)
-    }
-}
-
-/// The order of a tensor's numbers in memory.
-#[derive(Clone, Copy)]
-enum LayOut {
-    AsStored,
-    /// Stored as (outputs, inputs, places), laid out as (places, inputs, outputs).
-    Transposed {
-        outputs: usize,
-        inputs: usize,
-        places: usize,
-    },
-}
-
-/// Refuses numbers that are not finite or whose absolute value is above [`LARGEST_NUMBER`], because the output of a
-/// network with such numbers would be of no use.
-pub(super) fn check_numbers(values: &[f32]) -> Result<(), String> {
-    const GRAIN: usize = 1 << 14;
-    // The loop over a chunk has no early exit, so that the compiler can use vector instructions. NaN fails the
-    // comparison.
-    let is_sound = |chunk: &[f32]| chunk.iter().fold(true, |sound, value| sound & (value.abs() <= LARGEST_NUMBER));
-    if values.par_chunks(GRAIN).all(is_sound) {
-        return Ok(());
-    }
-    let found = values.iter().find(|value| value.is_nan() || value.abs() > LARGEST_NUMBER).expect("a chunk has one");
-    Err(format!("has the number {found:e}; weights are finite and at most {LARGEST_NUMBER:e}"))
-}
-
-/// Refuses numbers that the precision does not have.
-fn check_range(values: &[f32], precision: Precision) -> Result<(), String> {
-    if precision.largest() >= LARGEST_NUMBER {
-        return Ok(());
-    }
-    match values.iter().find(|value| value.abs() > precision.largest()) {
-        Some(found) => Err(format!("has the number {found:e}, too large for models.precision {}", precision.name())),
-        None => Ok(()),
-    }
-}
-
-/// Far more than any weight of a trained network: weights are published as float16, whose largest number is 65504.
-const LARGEST_NUMBER: f32 = 1e6;
-
-/// The numbers of a tensor in the order of the file; `None` if they are not floats.
-pub(super) fn floats(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
-    widened(bytes, dtype, LayOut::AsStored)
-}
-
-/// Whether [`floats`] reads the type.
-pub(super) fn is_float(dtype: Dtype) -> bool {
-    use Dtype::{BF16, F8_E4M3, F8_E5M2, F16, F32, F64};
-    matches!(dtype, F64 | F32 | F16 | BF16 | F8_E4M3 | F8_E5M2)
-}
-
-/// Converts little-endian floats to float32, exactly except for float64, which is rounded; `None` for other types. The
-/// bytes need not be aligned.
-fn widened(bytes: &[u8], dtype: Dtype, how: LayOut) -> Option<Vec<f32>> {
-    let ((halves, _), (words, _)) = (bytes.as_chunks::<2>(), bytes.as_chunks::<4>());
-    match dtype {
-        Dtype::F64 => {
-            let (doubles, _) = bytes.as_chunks::<8>();
-            Some(how.lay_out(doubles.len(), |i| f64::from_le_bytes(doubles[i]) as f32))
-        }
-        Dtype::F8_E4M3 => Some(how.lay_out(bytes.len(), |i| e4m3(bytes[i]))),
-        // Such a number is the upper byte of a float16: the same sign and exponent, and two bits of the mantissa.
-        Dtype::F8_E5M2 => Some(how.lay_out(bytes.len(), |i| half::f16::from_le_bytes([0, bytes[i]]).to_f32())),
-        Dtype::F16 => Some(how.lay_out(halves.len(), |i| half::f16::from_le_bytes(halves[i]).to_f32())),
-        Dtype::BF16 => Some(how.lay_out(halves.len(), |i| half::bf16::from_le_bytes(halves[i]).to_f32())),
-        Dtype::F32 => Some(how.lay_out(words.len(), |i| f32::from_le_bytes(words[i]))),
-        _ => None,
-    }
-}
-
-/// A float with 4 bits of exponent and 3 of mantissa, without infinities (Micikevicius et al. 2022, arXiv:2209.05433).
-fn e4m3(byte: u8) -> f32 {
-    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
-    let size = match (exponent, byte & 7) {
-        (15, 7) => f32::NAN,
-        (0, _) => mantissa / 512.0,
-        _ => (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7),
-    };
-    if byte < 128 { size } else { -size }
-}
-
-/// As [`widened`], for a matrix (out, in) that is stored as (in, out).
-fn turned_back(bytes: &[u8], entry: &Entry, how: LayOut) -> Option<Vec<f32>> {
-    let [outputs, inputs] = entry.shape[..] else { return None };
-    let as_shaped = LayOut::Transposed { outputs: inputs, inputs: outputs, places: 1 };
-    let values = widened(bytes, entry.dtype, as_shaped)?;
-    Some(how.lay_out(values.len(), |i| values[i]))
-}
-
-impl LayOut {
-    /// Reads each number once and writes it directly to its place.
-    fn lay_out(self, count: usize, number: impl Fn(usize) -> f32 + Sync) -> Vec<f32> {
-        const GRAIN: usize = 1 << 14;
-        const BLOCK: usize = 16; // A cache line of floats.
-        match self {
-            Self::Transposed { .. } if count == 0 => Vec::new(), // A long axis would make many empty blocks.
-            Self::AsStored => (0..count).into_par_iter().with_min_len(GRAIN).map(&number).collect(),
-            Self::Transposed { outputs, inputs, places } => {
-                let mut laid_out = vec![0.0; count];
-                // A block has the lines of a few neighboring inputs at all places, because the numbers of these lines
-                // are close together in the file. Each line comes with the position of its first number in the file.
-                let mut blocks: Vec<Vec<(usize, &mut [f32])>> = Vec::new();
-                blocks.resize_with(inputs.div_ceil(BLOCK), Vec::new);
-                for (row, line) in laid_out.chunks_exact_mut(outputs.max(1)).enumerate() {
-                    let (place, input) = (row / inputs, row % inputs);
-                    blocks[input / BLOCK].push((input * places + place, line));
-                }
-                blocks.into_par_iter().for_each(|mut lines| {
-                    for first in (0..outputs).step_by(BLOCK) {
-                        for (from, line) in &mut lines {
-                            for output in first..outputs.min(first + BLOCK) {
-                                line[output] = number(output * inputs * places + *from);
-                            }
-                        }
-                    }
-                });
-                laid_out
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_floats_are_widened_exactly() {
-        // Zero, the smallest, the smallest normal number, 1, -1, and the largest.
-        let known = [(0x00, 0.0), (0x01, 1.0 / 512.0), (0x08, 1.0 / 64.0), (0x38, 1.0), (0xb8, -1.0), (0x7e, 448.0)];
-        for (byte, value) in known {
-            assert_eq!(floats(&[byte], Dtype::F8_E4M3), Some(vec![value]), "{byte:#x}");
-        }
-        assert!(e4m3(0x7f).is_nan() && e4m3(0xff).is_nan());
-        assert_eq!((0..=255u8).filter(|byte| !e4m3(*byte).is_finite()).count(), 2);
-        let known = [(0x00, 0.0), (0x01, 1.0 / 65536.0), (0x3c, 1.0), (0xbd, -1.25), (0x7b, 57344.0)];
-        for (byte, value) in known {
-            assert_eq!(floats(&[byte], Dtype::F8_E5M2), Some(vec![value]), "{byte:#x}");
-        }
-        assert_eq!(floats(&0.1f64.to_le_bytes(), Dtype::F64), Some(vec![0.1]));
-        assert_eq!(floats(&[0; 8], Dtype::I64), None);
     }
 }

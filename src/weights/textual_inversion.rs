@@ -1,11 +1,10 @@
 //! Reads files of textual inversion (Gal et al. 2022, arXiv:2208.01618): vectors that stand for a new word.
 
-use safetensors::Dtype;
-
 use super::{
     FileContent, LoadError,
     header::{Header, Info},
-    tensors::floats,
+    number_type::NumberType,
+    numbers::floats,
 };
 
 /// The largest number of vectors of a word: a prompt of 77 tokens has room for 75.
@@ -187,7 +186,7 @@ impl Part {
     ///
     /// # Errors
     /// A number is not finite, or its absolute value is above [`LARGEST_VALUE`].
-    fn values(&self, bytes: &[u8], dtype: Dtype) -> Result<Vec<f32>, Fault> {
+    fn values(&self, bytes: &[u8], dtype: NumberType) -> Result<Vec<f32>, Fault> {
         let values = floats(bytes, dtype).unwrap_or_default();
         match values.iter().find(|value| !(-LARGEST_VALUE..=LARGEST_VALUE).contains(*value)) {
             None => Ok(values),
@@ -221,7 +220,7 @@ fn part(key: &str, info: &Info) -> Result<Part, String> {
         return Err(format!("{count} vectors are not between 1 and {MOST_VECTORS}"));
     }
     if floats(&[], info.dtype).is_none() {
-        return Err(format!("of type {:?}, expected a float", info.dtype));
+        return Err(format!("of type {}, expected a float", info.dtype));
     }
     Ok(Part { key: key.to_owned(), encoder: encoder_of(key), count, width })
 }

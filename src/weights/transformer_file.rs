@@ -1,7 +1,7 @@
 //! A file with only a transformer under its original names, presented as a model folder.
 //!
-//! Such a file has no text encoders, no autoencoder and no tokenizers. `NAME.json` beside `NAME.safetensors` names the
-//! folder that has them: `{"base": "FOLDER"}`, a model folder beside the file. `"transformer"` in `NAME.json` overrides
+//! Such a file has no text encoders, no autoencoder and no tokenizers. `NAME.json` beside `NAME.safetensors`, or
+//! beside `NAME.gguf`, names the folder that has them: `{"base": "FOLDER"}`, a model folder beside the file. `"transformer"` in `NAME.json` overrides
 //! keys of `transformer/config.json`, which otherwise follow from the shapes of the tensors.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    FileContent, LoadError, ModelFolder, Stamp, bfl, fingerprint,
+    FileContent, LoadError, ModelFolder, Stamp, bfl, fingerprint, gguf,
     header::{Header, Info},
     single_file::TRANSFORMER_CONTROL_NETS,
 };
@@ -28,7 +28,8 @@ pub(super) struct TransformerFile {
 
 /// The folder's files that are made from the file.
 const CONFIG: &str = "transformer/config.json";
-const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
+const SAFETENSORS: &str = "transformer/diffusion_pytorch_model.safetensors";
+const GGUF: &str = "transformer/diffusion_pytorch_model.gguf";
 
 impl TransformerFile {
     /// Opens the file at `path`. Returns `None` if it is no transformer with original names.
@@ -38,7 +39,7 @@ impl TransformerFile {
     pub fn open(path: &Path) -> Result<Option<Self>, LoadError> {
         let shown = path.display().to_string();
         let content = FileContent::open(path).map_err(|source| LoadError::Read { path: shown.clone(), source })?;
-        let header = Header::read(&shown, &content)?;
+        let header = Header::of_weights(&shown, &content)?;
         let is_control_net = |name: &String| TRANSFORMER_CONTROL_NETS.iter().any(|start| name.starts_with(start));
         let Some(prefix) = bfl::prefix(header.tensors.keys()) else { return Ok(None) };
         if header.tensors.keys().any(is_control_net) {
@@ -74,17 +75,23 @@ impl TransformerFile {
         Ok(Some(Self { path: path.to_owned(), stamp: content.stamp(), config, base }))
     }
 
+    /// The path of the file's weights in the folder.
+    fn weights(&self) -> &'static str {
+        if gguf::is_gguf(&self.path.to_string_lossy()) { GGUF } else { SAFETENSORS }
+    }
+
     /// Whether the folder takes this path from the file, and not from the base folder.
     fn owns(path: &str) -> bool {
         path.starts_with("transformer/")
     }
 
     pub fn has(&self, path: &str) -> bool {
-        if Self::owns(path) { [CONFIG, WEIGHTS].contains(&path) } else { self.base.has(path) }
+        if Self::owns(path) { [CONFIG, self.weights()].contains(&path) } else { self.base.has(path) }
     }
 
     pub fn names(&self, folder: &str) -> Result<Vec<String>, LoadError> {
-        let own = [CONFIG, WEIGHTS].map(|path| path.strip_prefix(folder).and_then(|path| path.strip_prefix('/')));
+        let own =
+            [CONFIG, self.weights()].map(|path| path.strip_prefix(folder).and_then(|path| path.strip_prefix('/')));
         match own.into_iter().flatten().map(str::to_owned).collect::<Vec<_>>() {
             own if own.is_empty() => self.base.names(folder),
             own => Ok(own),
@@ -101,7 +108,7 @@ impl TransformerFile {
                 let text = Value::Object(self.config.clone()).to_string();
                 Ok(FileContent::Held(Cow::Owned(text.into_bytes())))
             }
-            WEIGHTS => {
+            weights if weights == self.weights() => {
                 let opened = match self.stamp {
                     Some(stamp) => FileContent::open_unchanged(&self.path, stamp),
                     None => FileContent::open(&self.path),

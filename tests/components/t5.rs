@@ -5,7 +5,14 @@ use std::{fs, path::Path};
 use candle_core::{DType, Tensor};
 use latentd::{
     device::Device,
-    models::{T5EncoderModel, T5Tokenizer, pause::ToEnd, t5_encoder::T5Config, t5_tokenizer::T5Ids},
+    generation::PromptSyntax,
+    models::{
+        ClipTokenizer, T5EncoderModel, T5Tokenizer,
+        pause::ToEnd,
+        prompt_tokenizers::{Cut, PromptText, PromptTokenizer, PromptTokenizers},
+        t5_encoder::T5Config,
+        t5_tokenizer::T5Ids,
+    },
     weights::{LoadError, Weights},
 };
 use serde_json::{Map, Value, json};
@@ -165,6 +172,29 @@ fn a_prompt_is_cut_before_its_end_token() {
     let T5Ids { ids, tokens } = tokenizer.encode("", 4);
     assert_eq!((ids[0], tokens), (end, 1));
     assert_eq!(tokenizer.encode("a", 0).ids, [end]);
+}
+
+#[test]
+fn the_encoder_that_reads_most_of_a_text_decides_whether_it_is_cut() {
+    let root = parity().join("pipelines/flux-dev");
+    if !pipelines().iter().any(|(name, _)| *name == "flux-dev") {
+        return;
+    }
+    let clip = ClipTokenizer::load(&pipeline_folder(&root).unwrap(), "tokenizer", 77).unwrap();
+    let tokenizers =
+        PromptTokenizers(vec![PromptTokenizer::Clip(clip), PromptTokenizer::T5(tokenizer(&root, "_2").unwrap())]);
+    let text = "a fox ".repeat(200);
+    let total = tokenizer(&root, "_2").unwrap().words(&text).len();
+    let cut = |readers: &[usize], length: usize| {
+        let (syntax, words, sequence_length) = (PromptSyntax::Plain, &[][..], Some(length));
+        tokenizers.cut(&PromptText { text: &text, readers, syntax, words, sequence_length })
+    };
+    assert_eq!(cut(&[0, 1], total + 1), None);
+    assert_eq!(cut(&[1], total + 1), None);
+    assert_eq!(cut(&[0], total + 1).map(|cut| cut.used), Some(75));
+    assert_eq!(cut(&[0, 1], total), Some(Cut { used: total - 1, total }));
+    assert_eq!(cut(&[0, 1], 10).map(|cut| cut.used), Some(75));
+    assert_eq!(cut(&[7], 10), Some(Cut { used: 9, total }), "the last encoder");
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub struct Case {
 }
 
 /// The folders of the cases.
-pub const FOLDERS: [&str; 23] = [
+pub const FOLDERS: [&str; 26] = [
     "sd1",
     "sd2",
     "sd1-inpaint",
@@ -44,8 +44,11 @@ pub const FOLDERS: [&str; 23] = [
     "flux-schnell",
     "flux-extra",
     "flux-lora",
+    "flux-gguf",
     "pixart-alpha",
     "pixart-sigma",
+    "sd3",
+    "sd35",
 ];
 
 /// The tasks that this version supports.
@@ -72,20 +75,71 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
         copy(&root.join("pipelines").join(pipeline), &models.path().join(pipeline));
         // Some fixtures are smaller than the default minimum size.
         fs::write(models.path().join(pipeline).join("latentd.json"), r#"{"min_size": 8}"#).unwrap();
-        let cases = if root.join("cases").join(pipeline).is_dir() { Case::all(root, &[*pipeline]) } else { Vec::new() };
-        for case in cases.iter().filter(|case| !case.json["config_overrides"].is_null()) {
+        let folders = [*pipeline, "flux-gguf"].into_iter().filter(|folder| root.join("cases").join(folder).is_dir());
+        let mut cases = Case::all(root, &folders.collect::<Vec<_>>());
+        cases.retain(|case| case.json["pipeline"] == *pipeline);
+        for case in cases.iter().filter(|case| is_variant(&case.json)) {
             let variant = models.path().join(case.model(&case.json));
-            copy(&models.path().join(pipeline), &variant);
-            for (part, keys) in case.json["config_overrides"].as_object().unwrap() {
-                let file = variant.join(part).join("config.json");
-                let mut config: Map<String, Value> = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-                config.extend(keys.as_object().unwrap().clone());
-                fs::write(file, Value::Object(config).to_string()).unwrap();
+            if case.json["gguf"]["transformer"].as_str().is_some_and(|file| file.contains("Q8_0")) {
+                // A transformer alone, as it is published.
+                let file = fs::read(root.join(case.json["gguf"]["transformer"].as_str().unwrap())).unwrap();
+                fs::write(variant.with_extension("gguf"), file).unwrap();
+                let base = base_of(models.path(), pipeline, case, root);
+                let config = models.path().join(pipeline).join("transformer/config.json");
+                let config: Value = serde_json::from_slice(&fs::read(config).unwrap()).unwrap();
+                // The fixtures have other proportions than the published models.
+                let beside = json!({"base": base, "transformer": {"axes_dims_rope": config["axes_dims_rope"]}});
+                fs::write(variant.with_extension("json"), beside.to_string()).unwrap();
+                continue;
             }
+            copy(&models.path().join(pipeline), &variant);
+            for (part, keys) in case.json["config_overrides"].as_object().into_iter().flatten() {
+                extend(&variant.join(part).join("config.json"), keys.as_object().unwrap());
+            }
+            for (part, file) in case.json["gguf"].as_object().into_iter().flatten() {
+                put_gguf(root, file.as_str().unwrap(), &variant.join(part));
+            }
+            // Parts without which diffusers loads the pipeline.
+            let parts = case.json["from_pretrained_args"].as_object().into_iter().flatten();
+            let absent: Map<String, Value> = parts.map(|(part, _)| (part.clone(), json!([null, null]))).collect();
+            extend(&variant.join("model_index.json"), &absent);
         }
     }
     copy(&root.join(TINY), &models.path().join("sd1/vae_tiny"));
     models
+}
+
+/// The name of a folder with the parts of the case besides the transformer.
+fn base_of(models: &Path, pipeline: &str, case: &Case, root: &Path) -> String {
+    let others = case.json["gguf"].as_object().into_iter().flatten().filter(|(part, _)| *part != "transformer");
+    let others: Vec<_> = others.collect();
+    if others.is_empty() {
+        return pipeline.to_owned();
+    }
+    let base = format!("{}-base", case.model(&case.json));
+    copy(&models.join(pipeline), &models.join(&base));
+    for (part, file) in others {
+        put_gguf(root, file.as_str().unwrap(), &models.join(&base).join(part));
+    }
+    base
+}
+
+/// Puts a GGUF file beside the weights that it replaces.
+fn put_gguf(root: &Path, file: &str, part: &Path) {
+    let name = file.rsplit('/').next().unwrap();
+    fs::write(part.join(name), fs::read(root.join(file)).unwrap()).unwrap();
+}
+
+/// Whether a case changes its pipeline, so that it needs a copy of the model.
+fn is_variant(case: &Value) -> bool {
+    ["config_overrides", "from_pretrained_args", "gguf"].into_iter().any(|key| !case[key].is_null())
+}
+
+/// Replaces keys of a JSON file.
+fn extend(file: &Path, keys: &Map<String, Value>) {
+    let mut json: Map<String, Value> = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    json.extend(keys.clone());
+    fs::write(file, Value::Object(json).to_string()).unwrap();
 }
 
 /// The folder of additional cases, which run with every set of fixtures.
@@ -198,9 +252,6 @@ impl Case {
         if set(&self.json["vae"]) && self.json["vae"] != json!({"_class_name": "AutoencoderTiny", "path": TINY}) {
             return Some("another autoencoder".to_owned());
         }
-        if self.json["pipeline"] == "sd3" {
-            return Some("Stable Diffusion 3".to_owned());
-        }
         if let Some(class) = scheduler["_class_name"].as_str().filter(|class| !CLASSES.contains(class)) {
             return Some(class.to_owned());
         }
@@ -248,10 +299,7 @@ impl Case {
     /// The name of the model: the pipeline, or its copy if the case changes the configuration.
     fn model(&self, stage: &Value) -> String {
         let pipeline = stage["pipeline"].as_str().unwrap();
-        match stage["config_overrides"].is_null() {
-            true => pipeline.to_owned(),
-            false => self.name.replace('/', "--"),
-        }
+        if is_variant(stage) { self.name.replace('/', "--") } else { pipeline.to_owned() }
     }
 
     fn picture(&self, value: &Value) -> Option<Value> {
@@ -319,6 +367,12 @@ impl Case {
             ("seed", "seed"),
             ("prompt_2", "prompt_2"),
             ("negative_prompt_2", "negative_prompt_2"),
+            ("prompt_3", "prompt_3"),
+            ("negative_prompt_3", "negative_prompt_3"),
+            ("skip_guidance_layers", "skip_guidance_layers"),
+            ("skip_layer_guidance_scale", "skip_layer_guidance_scale"),
+            ("skip_layer_guidance_start", "skip_layer_guidance_start"),
+            ("skip_layer_guidance_stop", "skip_layer_guidance_stop"),
             ("original_size", "original_size"),
             ("crops_coords_top_left", "crop_top_left"),
             ("target_size", "target_size"),

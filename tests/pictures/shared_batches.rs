@@ -1,6 +1,6 @@
 //! Requests for one transformer share batches, whatever their steps, guidance and LoRAs, and keep their bytes.
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, time::Duration};
 
 use latentd::{
     catalogue::{Adapters, Catalogue},
@@ -50,7 +50,9 @@ fn requests_for_a_transformer_share_batches_and_keep_their_bytes() {
 
     let drawn = |requests: &[Value]| -> (Vec<Vec<Frame>>, f64) {
         let metrics = Metrics::new();
-        let settings = settings(NonZeroUsize::new(16).unwrap());
+        // A slice in which every batch ends, however slow the machine is.
+        let slice = Duration::from_secs(3600);
+        let settings = engine::Settings { slice, ..settings(NonZeroUsize::new(16).unwrap()) };
         let (engine, thread) = engine::engine(device.clone(), settings, metrics.clone());
         let limits = LIMITS;
         let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };

@@ -96,7 +96,7 @@ const TEXT_ENCODER: (&str, &str) = ("text_encoder", "model");
 const TEXT_ENCODER_2: (&str, &str) = ("text_encoder_2", "model");
 const TRANSFORMER: (&str, &str) = ("transformer", "diffusion_pytorch_model");
 
-/// Loads one network of a folder. Fails if a tensor of its files is not used.
+/// Loads one network of a folder, whose matrices stay as they are stored on the CPU. Fails if a tensor of its files is not used.
 fn network<N>(
     folder: &ModelFolder,
     (part, stem): (&str, &str),
@@ -104,7 +104,7 @@ fn network<N>(
     build: impl FnOnce(&Weights) -> Computed<N>,
 ) -> Result<N, LoadError> {
     let weights = Weights::open(folder, part, stem, device, as_stored)?;
-    let network = build(&weights.in_precision(device.precision()))?;
+    let network = build(&weights.in_precision(device.precision()).with_stored_matrices())?;
     weights.finish()?;
     Ok(network)
 }

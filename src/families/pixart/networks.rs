@@ -32,12 +32,13 @@ pub struct PixArtNetworks {
 }
 
 impl PixArtNetworks {
-    /// Reads the weights. Only the text encoder, by far the largest part, takes the precision of the device.
+    /// Reads the weights. Only the text encoder, by far the largest part, takes the precision of the device; on
+    /// the CPU, its matrices stay as they are stored.
     pub fn load(folder: &ModelFolder, device: &Device) -> std::result::Result<Self, LoadError> {
         let sizes = Sizes::read(folder)?;
         let text_encoder = || {
             let weights = Weights::open(folder, "text_encoder", "model", device, as_stored)?;
-            let model = T5EncoderModel::new(&sizes.text_encoder, &weights.in_precision(device.precision()))?;
+            let model = T5EncoderModel::new(&sizes.text_encoder, &weights.in_precision(device.precision()).with_stored_matrices())?;
             weights.finish().map(|()| model)
         };
         let transformer = || {

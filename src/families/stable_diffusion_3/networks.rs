@@ -129,7 +129,7 @@ fn text(
     Ok(Text { clip, t5, width: sizes.transformer.joint_attention_dim })
 }
 
-/// Loads one network of a folder. Fails if a tensor of its files is not used.
+/// Loads one network of a folder, whose matrices stay as they are stored on the CPU. Fails if a tensor of its files is not used.
 fn network<N>(
     folder: &ModelFolder,
     (part, stem): (&str, &str),
@@ -137,7 +137,7 @@ fn network<N>(
     build: impl FnOnce(&Weights) -> candle_core::Result<N>,
 ) -> Result<N, LoadError> {
     let weights = Weights::open(folder, part, stem, device, as_stored)?;
-    let network = build(&weights.in_precision(device.precision()))?;
+    let network = build(&weights.in_precision(device.precision()).with_stored_matrices())?;
     weights.finish()?;
     Ok(network)
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::weights::{
     header::{Header, Info},
-    tensors::is_float,
+    numbers::is_float,
 };
 
 /// The tensors of a file for each site of a model.
@@ -48,7 +48,7 @@ impl<'a> Entries<'a> {
             // Some trainers write α as an integer.
             let fits = if half == Half::Alpha { is_number(info.dtype) } else { is_float(info.dtype) };
             if !fits {
-                mismatch.not_float.push((key.clone(), format!("{:?}", info.dtype)));
+                mismatch.not_float.push((key.clone(), info.dtype.to_string()));
                 continue;
             }
             for target in targets {

@@ -7,7 +7,8 @@ use crate::{
     generation::Shown,
     weights::{
         header::Info,
-        tensors::{check_numbers, floats},
+        number_type::NumberType,
+        numbers::{check_numbers, floats},
     },
 };
 
@@ -73,13 +74,15 @@ impl Pair {
 }
 
 /// Whether a tensor of this type can hold α.
-pub(super) fn is_number(dtype: Dtype) -> bool {
-    number(&[0; 8][..dtype.bitsize() / 8], dtype).is_some()
+pub(super) fn is_number(dtype: NumberType) -> bool {
+    let NumberType::Plain(plain) = dtype else { return false };
+    number(&[0; 8][..plain.bitsize() / 8], dtype).is_some()
 }
 
 /// The value of a little-endian tensor with one number; `None` for other types and lengths.
-fn number(bytes: &[u8], dtype: Dtype) -> Option<f64> {
-    Some(match dtype {
+fn number(bytes: &[u8], dtype: NumberType) -> Option<f64> {
+    let NumberType::Plain(plain) = dtype else { return None };
+    Some(match plain {
         Dtype::I8 => i8::from_le_bytes(bytes.try_into().ok()?).into(),
         Dtype::U8 => u8::from_le_bytes(bytes.try_into().ok()?).into(),
         Dtype::I16 => i16::from_le_bytes(bytes.try_into().ok()?).into(),

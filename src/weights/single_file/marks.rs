@@ -1,6 +1,6 @@
 //! Marks that show which noise a model was trained on: special tensors of a file, or notes in its header.
 
-use crate::weights::{FileContent, LoadError, header::Header, tensors::floats};
+use crate::weights::{FileContent, LoadError, header::Header, numbers::floats};
 
 /// An empty tensor that marks models that predict velocity.
 pub(super) const V_PREDICTION: &str = "v_pred";
@@ -88,6 +88,6 @@ fn number(file: &FileContent, header: &Header, name: &str) -> Result<f64, String
     let bytes = file.read(info.bytes.clone()).map_err(|error| format!("{name}: {error}"))?;
     match floats(&bytes, info.dtype).as_deref() {
         Some([number]) => Ok(f64::from(*number)),
-        _ => Err(format!("{name} is of type {:?}, expected a float", info.dtype)),
+        _ => Err(format!("{name} is of type {}, expected a float", info.dtype)),
     }
 }

@@ -1,0 +1,222 @@
+//! Weight matrices that stay in memory as they are stored, and become float32 only within a product.
+
+use std::{fmt, ops::Range};
+
+use candle_core::Result;
+use rayon::prelude::*;
+
+use super::{
+    arena,
+    block::Block,
+    format::Format,
+    gemm::{DEPTH, PanelsRef, Product, WIDTH},
+};
+
+/// A (K, N) matrix of stored numbers in panels of 16 columns, like [`super::gemm::Panels`]. Within a panel, the blocks
+/// of the 16 columns alternate byte by byte, so that a vector unit converts the same number of all columns at once.
+pub struct Narrow {
+    pub(super) k: usize,
+    pub(super) n: usize,
+    format: Format,
+    /// The matrix is the stored numbers times this.
+    scale: f32,
+    /// ⌈N/16⌉ panels of K numbers, 16 bytes for each byte of a column.
+    bytes: Vec<[u8; WIDTH]>,
+}
+
+/// Panels that are converted at a time: as many as the largest tile of a product has.
+const GROUP: usize = 2;
+
+impl Narrow {
+    /// Packs a matrix that is stored as N rows of K numbers, in whole blocks. `row_of` tells which row becomes a column;
+    /// the matrix has as many columns as rows.
+    ///
+    /// # Errors
+    /// The bytes are not those of N rows.
+    pub fn pack(
+        format: Format,
+        scale: f32,
+        rows: &[u8],
+        (k, n): (usize, usize),
+        row_of: impl Fn(usize) -> usize + Sync,
+    ) -> Result<Self> {
+        let (Some(length), 1..) = (format.bytes(k), k) else {
+            candle_core::bail!("rows of {k} numbers are no whole blocks of {format:?}");
+        };
+        if length.checked_mul(n) != Some(rows.len()) {
+            candle_core::bail!("{} bytes for {n} rows of {k} numbers in {format:?}", rows.len());
+        }
+        let mut bytes = vec![[0; WIDTH]; n.div_ceil(WIDTH) * length];
+        bytes.par_chunks_exact_mut(length).enumerate().for_each(|(panel, packed)| {
+            for (lane, column) in (panel * WIDTH..n.min((panel + 1) * WIDTH)).enumerate() {
+                let row = &rows[row_of(column) * length..][..length];
+                packed.iter_mut().zip(row).for_each(|(packed, byte)| packed[lane] = *byte);
+            }
+        });
+        Ok(Self { k, n, format, scale, bytes })
+    }
+
+    /// Bytes that [`Narrow::pack`] keeps for a matrix; `None` if the rows are no whole blocks.
+    pub fn size(format: Format, (k, n): (usize, usize)) -> Option<usize> {
+        format.bytes(k)?.checked_mul(n.checked_next_multiple_of(WIDTH)?)
+    }
+
+    /// Whether `is_sound` holds for all numbers, which are passed in pieces.
+    pub fn all(&self, is_sound: impl Fn(&[f32]) -> bool + Sync) -> bool {
+        (0..self.n.div_ceil(WIDTH)).into_par_iter().all(|panel| {
+            let mut values = vec![0.0; self.k.min(DEPTH) * WIDTH];
+            self.pieces(0..self.k).all(|ks| {
+                let values = &mut values[..ks.len() * WIDTH];
+                self.widen(panel, &ks, values);
+                is_sound(values)
+            })
+        })
+    }
+
+    /// out = a · the matrix, for some panels, with the bits that a product with the float32 numbers has. `a` has a line
+    /// of K values for each line of `out`.
+    pub(super) fn times(&self, a: &[f32], panels: Range<usize>, out: &mut Block<'_>) {
+        let mut scratch = arena::take(self.k.min(DEPTH) * GROUP * WIDTH);
+        let lines = out.lines();
+        for ks in self.pieces(0..self.k) {
+            for first in panels.clone().step_by(GROUP) {
+                let group = first..panels.end.min(first + GROUP);
+                let values = &mut scratch[..ks.len() * WIDTH * group.len()];
+                for (panel, values) in group.clone().zip(values.chunks_exact_mut(ks.len() * WIDTH)) {
+                    self.widen(panel, &ks, values);
+                }
+                let n = self.n.min(group.end * WIDTH) - first * WIDTH;
+                let column = (first - panels.start) * WIDTH;
+                // SAFETY: `out` is borrowed mutably, and this is its only part.
+                let out = unsafe { out.part(0..lines, column..column + n) };
+                let b = PanelsRef { k: ks.len(), n, values };
+                let (a, add) = (&a[ks.start..], ks.start > 0);
+                Product { a, a_stride: self.k, b, depth: 0..ks.len(), panels: 0..group.len(), out, add }.run();
+            }
+        }
+    }
+
+    /// Divides lines of the matrix into the pieces that a product sums in registers at a time.
+    fn pieces(&self, ks: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        ks.clone().step_by(DEPTH).map(move |first| first..ks.end.min(first + DEPTH))
+    }
+
+    /// Converts some lines of a panel. The first line begins a block.
+    fn widen(&self, panel: usize, ks: &Range<usize>, values: &mut [f32]) {
+        let (numbers, length) = self.format.block();
+        let first = (panel * self.k + ks.start) / numbers * length;
+        let bytes = &self.bytes[first..][..ks.len() / numbers * length];
+        self.format.widen_lanes::<WIDTH>(bytes, values.as_chunks_mut().0);
+        if self.scale != 1.0 {
+            values.iter_mut().for_each(|value| *value *= self.scale);
+        }
+    }
+}
+
+impl fmt::Debug for Narrow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Narrow({}, {}, {:?})", self.k, self.n, self.format)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernels::{Kernels, finish::Epilogue, matrix::Matrix, random::Random};
+
+    const FORMATS: [Format; 14] = [
+        Format::F16,
+        Format::Bf16,
+        Format::F8E4m3,
+        Format::F8E5m2,
+        Format::Q4_0,
+        Format::Q4_1,
+        Format::Q5_0,
+        Format::Q5_1,
+        Format::Q8_0,
+        Format::Q2K,
+        Format::Q3K,
+        Format::Q4K,
+        Format::Q5K,
+        Format::Q6K,
+    ];
+
+    /// Rows of arbitrary bytes without infinities: the upper two bits of every byte are cleared, so that no float16 has
+    /// the largest exponent.
+    fn rows(format: Format, k: usize, n: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed;
+        let byte = |_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as u8 & 0xbf
+        };
+        (0..n * format.bytes(k).unwrap()).map(byte).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn a_product_has_the_bits_of_the_product_in_float32(
+            at in 0..FORMATS.len(),
+            m in prop_oneof![Just(1usize), 2usize..9, 90usize..200],
+            blocks in prop_oneof![1usize..4, 16usize..20],
+            n in prop_oneof![1usize..9, 30usize..70],
+            threads in 1usize..4,
+            is_scaled: bool,
+            seed: u64,
+        ) {
+            let format = FORMATS[at];
+            let k = if format.block().0 == 256 { blocks.min(5) * 256 } else { blocks * 32 + 32 % format.block().0.max(2) };
+            let k = k - k % format.block().0;
+            let stored = rows(format, k, n, seed);
+            let scale = if is_scaled { 0.37 } else { 1.0 };
+            let mut random = Random::new(seed);
+            let mut random = |shape: &[usize]| random.normal(shape, 0.0);
+            let (x, bias, residual) = (random(&[2, m, k]), random(&[n]), random(&[2, m, n]));
+            let values: Vec<f32> = format.widened(&stored).into_iter().map(|value| value * scale).collect();
+            let wide = Tensor::from_vec(values, (n, k), &Device::Cpu).unwrap().t().unwrap().contiguous().unwrap();
+            let narrow = Narrow::pack(format, scale, &stored, (k, n), |row| row).unwrap();
+            prop_assert!(narrow.all(|values| values.iter().all(|value| value.is_finite())));
+            let wide = Matrix::new(&wide, Some(&bias), Kernels::default()).unwrap();
+            let narrow = Matrix::narrow(narrow, Some(&bias)).unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let bits = |matrix: &Matrix| -> Vec<u32> {
+                let y = pool.install(|| matrix.times_with(&x, Epilogue::residual(&residual))).unwrap();
+                y.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+            };
+            prop_assert_eq!(bits(&wide), bits(&narrow), "{:?}, {}×{}×{}", format, m, k, n);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let pack = |k, n, bytes: usize| Narrow::pack(Format::Q8_0, 1.0, &vec![0; bytes], (k, n), |row| row);
+        assert!(pack(32, 3, 3 * 34).is_ok());
+        assert!(pack(33, 3, 3 * 34).is_err() && pack(32, 3, 3 * 34 - 1).is_err() && pack(0, 3, 0).is_err());
+        let bias = Tensor::zeros(4, candle_core::DType::F32, &Device::Cpu).unwrap();
+        assert!(Matrix::narrow(pack(32, 3, 3 * 34).unwrap(), Some(&bias)).is_err());
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_is_found() {
+        let mut stored = vec![0u8; 40 * 64];
+        stored[2 * (17 * 64 / 2 + 5) + 1] = 0x7f;
+        let narrow = Narrow::pack(Format::Bf16, 1.0, &stored, (32, 40), |row| row).unwrap();
+        assert!(narrow.all(|values| values.iter().all(|value| value.is_finite())), "a large number");
+        stored[2 * (17 * 64 / 2 + 5)] = 0x80;
+        let narrow = Narrow::pack(Format::Bf16, 1.0, &stored, (32, 40), |row| row).unwrap();
+        assert!(!narrow.all(|values| values.iter().all(|value| value.is_finite())));
+    }
+
+    #[test]
+    fn a_matrix_takes_the_bytes_that_are_planned() {
+        for (format, k, n) in [(Format::Q4K, 512, 40), (Format::Bf16, 30, 16), (Format::Q8_0, 32, 1)] {
+            let narrow = Narrow::pack(format, 1.0, &rows(format, k, n, 1), (k, n), |row| row).unwrap();
+            assert_eq!(Narrow::size(format, (k, n)), Some(narrow.bytes.len() * WIDTH));
+        }
+        assert_eq!(Narrow::size(Format::Q4K, (100, 3)), None);
+    }
+}

@@ -1,0 +1,178 @@
+//! Tests of the networks of Stable Diffusion 3 and 3.5.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Tensor};
+use latentd::{
+    device::Device,
+    families,
+    models::{
+        AutoencoderKl, ClipTextModel, ClipTokenizer, Sd3Transformer2DModel,
+        adapters::RowAdapters,
+        autoencoder_kl::AutoencoderKlConfig,
+        clip_text::{ClipTextConfig, TextRow},
+        pause::ToEnd,
+        sd3_transformer2d::{Sd3Conditions, Sd3Transformer2DConfig},
+        t5_encoder::{T5Config, T5EncoderModel},
+        tokenizer::Triggers,
+    },
+    weights::{LoadError, ModelFolder, Weights},
+};
+use serde_json::json;
+
+use crate::{
+    fixtures::{Copy, assert_close, bits, noise, parity, pipeline_folder, prompts, tensors, vae},
+    roots::manifest,
+};
+
+/// The pipelines of the fixtures. The compact part has none of them.
+fn pipelines() -> Vec<&'static str> {
+    let found: Vec<&str> = ["sd3", "sd35"].into_iter().filter(|name| parity().join("pipelines").join(name).exists()).collect();
+    if found.is_empty() {
+        assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no sd3");
+        println!("skipped: LATENTD_PARITY_DIR does not name the complete fixtures");
+    }
+    found
+}
+
+fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
+    (name.to_owned(), shape.to_vec())
+}
+
+fn transformer(folder: &ModelFolder) -> Result<Sd3Transformer2DModel, LoadError> {
+    let path = "transformer/config.json";
+    let config = Sd3Transformer2DConfig::read(path, &folder.json(path)?)?;
+    let weights = Weights::open(folder, "transformer", "diffusion_pytorch_model", &Device::host(), as_stored)?;
+    let network = Sd3Transformer2DModel::new(&config, &weights);
+    weights.finish()?;
+    Ok(network)
+}
+
+fn conditions<'a>(t: &'a [f32], text: &'a Tensor, pooled: &'a Tensor, skipped: &'a [u32]) -> Sd3Conditions<'a> {
+    Sd3Conditions { t, text, pooled, adapters: RowAdapters::NONE, skipped }
+}
+
+#[test]
+fn the_transformer_of_sd3_equals_diffusers() {
+    for pipeline in pipelines() {
+        let network = transformer(&pipeline_folder(&parity().join("pipelines").join(pipeline)).unwrap()).unwrap();
+        let golden = tensors(&parity().join(format!("cases/{pipeline}/default/intermediates.safetensors")));
+        let t: Vec<f32> = golden["denoiser.0.timestep"].to_dtype(DType::F32).unwrap().to_vec1().unwrap();
+        // The first row is that of the negative prompt.
+        let text = Tensor::cat(&[&golden["encode_prompt.1"], &golden["encode_prompt.0"]], 0).unwrap();
+        let pooled = &golden["denoiser.0.pooled_projections"];
+        let of = conditions(&t, &text, pooled, &[]);
+        let made = network.forward(&golden["denoiser.0.hidden_states"], &of).to_end().unwrap();
+        assert_close(&made, &golden["denoiser.0.out"], pipeline);
+    }
+}
+
+#[test]
+fn the_clip_encoders_and_the_autoencoder_of_sd3_equal_diffusers() {
+    for pipeline in pipelines() {
+        let folder = pipeline_folder(&parity().join("pipelines").join(pipeline)).unwrap();
+        let golden = tensors(&parity().join(format!("components/{pipeline}.safetensors")));
+        for (part, tokenizer) in [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")] {
+            let config = folder.json(&format!("{part}/config.json")).unwrap();
+            let config = ClipTextConfig::read(part, &config).unwrap();
+            let reader = ClipTokenizer::load(&folder, tokenizer, config.max_position_embeddings).unwrap();
+            let ids: Vec<Vec<u32>> =
+                prompts().iter().map(|prompt| reader.encode(prompt, &Triggers::new(Vec::new()))).collect();
+            let expected = golden[&format!("{tokenizer}.input_ids")].to_dtype(DType::U32).unwrap();
+            assert_eq!(ids, expected.to_vec2::<u32>().unwrap(), "{pipeline} {tokenizer}");
+            let weights = Weights::open(&folder, part, "model", &Device::host(), as_stored).unwrap();
+            let model = ClipTextModel::new(&config, &weights);
+            weights.finish().unwrap();
+            let rows: Vec<TextRow<'_>> = ids.iter().map(|ids| TextRow { ids, learned: &[] }).collect();
+            let (hidden, pooled) = model.forward_pooled(&rows, 0, RowAdapters::NONE).to_end().unwrap();
+            assert_close(&hidden, &golden[&format!("{part}.hidden_states.-2")], &format!("{pipeline} {part}"));
+            assert_close(&pooled.unwrap(), &golden[&format!("{part}.text_embeds")], &format!("{pipeline} {part} vector"));
+        }
+        let vae = vae(pipeline);
+        let moments = vae.encode(&golden["vae.image"]).to_end().unwrap();
+        assert_close(&moments.mean, &golden["vae.mean"], "vae.mean");
+        assert_close(&moments.logvar, &golden["vae.logvar"], "vae.logvar");
+        assert_close(&vae.decode(&golden["vae.latent"]).to_end().unwrap(), &golden["vae.decoded"], "vae.decoded");
+    }
+}
+
+#[test]
+fn rows_of_sd3_do_not_depend_on_other_rows() {
+    for pipeline in pipelines() {
+        let network = transformer(&pipeline_folder(&parity().join("pipelines").join(pipeline)).unwrap()).unwrap();
+        let (x, text, pooled) = (noise(&[5, 16, 8, 6], 1), noise(&[5, 11, 96], 2), noise(&[5, 80], 3));
+        let t = [999.0, 7.0, 500.5, 0.0, 20.5];
+        let row = |x: &Tensor, i: usize| x.narrow(0, i, 1).unwrap().contiguous().unwrap();
+        let mut seen = Vec::new();
+        for skipped in [&[][..], &[1], &[0, 3]] {
+            let together = network.forward(&x, &conditions(&t, &text, &pooled, skipped)).to_end().unwrap();
+            for i in 0..5 {
+                let (text, pooled) = (row(&text, i), row(&pooled, i));
+                let of = conditions(&t[i..=i], &text, &pooled, skipped);
+                let alone = network.forward(&row(&x, i), &of).to_end().unwrap();
+                assert_eq!(bits(&alone), bits(&row(&together, i)), "{pipeline} without {skipped:?}, row {i}");
+            }
+            seen.push(bits(&together));
+        }
+        assert!(seen[0] != seen[1] && seen[1] != seen[2], "blocks are left out");
+        let large = noise(&[1, 16, 66, 8], 1);
+        let of = conditions(&t[..1], &text, &pooled, &[]);
+        assert!(network.forward(&large, &of).to_end().is_err(), "more patches than positions");
+    }
+}
+
+#[test]
+fn the_requested_tensors_are_those_of_published_sd3_models() {
+    let names = ["sd3-medium--transformer", "sd35-medium--transformer", "sd35-large--transformer"];
+    let further = ["sd3-medium--text_encoder", "sd3-medium--text_encoder_2", "sd3-medium--text_encoder_3", "sd3-medium--vae"];
+    for name in names.into_iter().chain(further) {
+        if !parity().join(format!("manifests/{name}.json.gz")).exists() {
+            assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no {name}");
+            println!("skipped: {name}");
+            continue;
+        }
+        let (config, mut published) = manifest(name);
+        let part = name.split("--").nth(1).unwrap();
+        let weights = Weights::outline(part);
+        match part {
+            "transformer" => {
+                drop(Sd3Transformer2DModel::new(&Sd3Transformer2DConfig::read(name, &config).unwrap(), &weights))
+            }
+            "vae" => drop(AutoencoderKl::new(&AutoencoderKlConfig::read(name, &config).unwrap(), &weights)),
+            "text_encoder_3" => {
+                drop(T5EncoderModel::new(&T5Config::read(name, &config).unwrap(), &weights).unwrap());
+                published.remove("encoder.embed_tokens.weight");
+            }
+            _ => drop(ClipTextModel::new(&ClipTextConfig::read(name, &config).unwrap(), &weights)),
+        }
+        let requested: BTreeMap<_, _> = weights.requested();
+        assert_eq!(requested, published, "{name}");
+    }
+}
+
+#[test]
+fn folders_of_sd3_that_do_not_fit_are_refused_by_name() {
+    for pipeline in pipelines().into_iter().take(1) {
+        let refused = |file: &str, key: &str, value: serde_json::Value| {
+            let copy = Copy::of(pipeline);
+            copy.edit(file, |json| json[key] = value);
+            let folder = pipeline_folder(copy.0.path()).unwrap();
+            families::of(&folder).unwrap().describe("sd3", &folder).err().map(|error| error.to_string())
+        };
+        assert_eq!(refused("model_index.json", "_diffusers_version", json!("9")), None);
+        for (file, key, value, named) in [
+            ("model_index.json", "unet", json!(["diffusers", "UNet2DConditionModel"]), "unet"),
+            ("model_index.json", "transformer", json!(["diffusers", "FluxTransformer2DModel"]), "SD3Transformer2DModel"),
+            ("transformer/config.json", "qk_norm", json!("layer_norm"), "qk_norm"),
+            ("transformer/config.json", "pooled_projection_dim", json!(64), "pooled_projection_dim"),
+            ("transformer/config.json", "caption_projection_dim", json!(64), "caption_projection_dim"),
+            ("transformer/config.json", "dual_attention_layers", json!([4]), "dual_attention_layers"),
+            ("transformer/config.json", "num_layers", json!(3), "transformer_blocks.3"),
+            ("vae/config.json", "latent_channels", json!(4), "latent_channels"),
+            ("text_encoder_3/config.json", "d_model", json!(64), "d_model"),
+        ] {
+            let error = refused(file, key, value).unwrap_or_default();
+            assert!(error.contains(named), "{file} {key}: {error}");
+        }
+    }
+}
