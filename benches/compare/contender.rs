@@ -57,7 +57,8 @@ fn main() -> Result<()> {
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "lowercase")]
 enum Request {
-    Load { kind: Kind, folder: PathBuf, inputs: PathBuf },
+    /// `stored`: whether matrices stay in memory in the precision in which they are stored.
+    Load { kind: Kind, folder: PathBuf, inputs: PathBuf, stored: bool },
     Run { calls: usize, output: Option<PathBuf> },
     Peak,
 }
@@ -98,9 +99,9 @@ impl Contender {
     fn answer(&mut self, request: Request) -> Result<Value> {
         let start = Instant::now();
         match request {
-            Request::Load { kind, folder, inputs } => {
+            Request::Load { kind, folder, inputs, stored } => {
                 self.loaded = None;
-                let network = self.pool.install(|| Network::load(kind, &folder))?;
+                let network = self.pool.install(|| Network::load(kind, &folder, stored))?;
                 self.loaded = Some((network, Inputs::load(&inputs)?));
                 Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
             }
@@ -149,7 +150,7 @@ impl Contender {
 }
 
 impl Network {
-    fn load(kind: Kind, folder: &Path) -> Result<Self> {
+    fn load(kind: Kind, folder: &Path, stored: bool) -> Result<Self> {
         let folder = ModelFolder::open(folder)?;
         let keys = |part: &str| -> Result<_> {
             let path = format!("{part}/config.json");
@@ -158,6 +159,7 @@ impl Network {
         };
         let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let (host, stem) = (latentd::device::Device::host(), "diffusion_pytorch_model");
+        let kept = |weights: Weights| if stored { weights.with_stored_matrices() } else { weights };
         let (network, weights) = match kind {
             Kind::Unet => {
                 let (path, keys) = keys("unet")?;
@@ -174,13 +176,13 @@ impl Network {
             Kind::Flux => {
                 let (path, keys) = keys("transformer")?;
                 let config = FluxTransformer2DConfig::read(&path, &keys)?;
-                let weights = Weights::open(&folder, "transformer", stem, &host, as_it_is)?;
+                let weights = kept(Weights::open(&folder, "transformer", stem, &host, as_it_is)?);
                 (Self::Flux(Box::new(FluxTransformer2DModel::new(&config, &weights))), weights)
             }
             Kind::T5 => {
                 let (path, keys) = keys("text_encoder")?;
                 let config = T5Config::read(&path, &keys)?;
-                let weights = Weights::open(&folder, "text_encoder", "model", &host, as_it_is)?;
+                let weights = kept(Weights::open(&folder, "text_encoder", "model", &host, as_it_is)?);
                 (Self::T5(Box::new(T5EncoderModel::new(&config, &weights)?)), weights)
             }
         };

@@ -54,19 +54,25 @@ class Case:
     tokens: int = 0
     width: int = 0  # Width of a token's hidden state.
     bf16: bool = False  # Whether the weights are stored in bfloat16.
+    keeps_bf16: bool = False  # Whether latentd keeps them so in memory. Peers always compute with float32 weights.
 
     @property
     def name(self):
         return self.group if self.kind != "unet" or self.group == "unet-sd15" else f"{self.group}-b{self.batch}"
 
     @property
+    def network(self):
+        """The name of the files of inputs, outputs and conversions, which cases with equal weights share."""
+        return self.name.removesuffix("-bf16")
+
+    @property
     def inputs(self):
-        return WORK / "inputs" / f"{self.name}.safetensors"
+        return WORK / "inputs" / f"{self.network}.safetensors"
 
     @property
     def reference(self):
         """The file with PyTorch's output for the inputs."""
-        return WORK / "references" / f"{self.name}.safetensors"
+        return WORK / "references" / f"{self.network}.safetensors"
 
     @property
     def large(self):
@@ -78,6 +84,9 @@ def cases(batches):
     text = json.loads((embedded / "text_encoder" / "config.json").read_text())
     unet = json.loads((embedded / "unet" / "config.json").read_text())
     small = dict(kind="unet", folder=made / "small", config=SMALL_UNET, channels=4, tokens=77, width=192)
+    large = dict(batch=1, tokens=512, width=4096, bf16=True)
+    flux = dict(kind="flux", folder=made / "flux", config=FLUX, channels=64, side=512, **large)
+    t5 = dict(kind="t5", folder=made / "t5", config=T5_XXL, channels=0, side=0, **large)
     emoji = dict(folder=embedded, config=None, channels=unet["in_channels"], side=unet["sample_size"])
     return [
         Case("unet-sd15", "unet", made / "sd15", SD15_UNET, 4, 64, 2, 77, 768),
@@ -92,8 +101,10 @@ def cases(batches):
             for batch in batches
         ),
         Case("vae-emoji", "vae", batch=1, **emoji),
-        Case("flux", "flux", made / "flux", FLUX, 64, 512, 1, 512, 4096, bf16=True),
-        Case("t5", "t5", made / "t5", T5_XXL, 0, 0, 1, 512, bf16=True),
+        Case("flux", **flux),
+        Case("flux-bf16", **flux, keeps_bf16=True),
+        Case("t5", **t5),
+        Case("t5-bf16", **t5, keeps_bf16=True),
     ]
 
 
