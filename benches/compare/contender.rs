@@ -58,8 +58,16 @@ fn main() -> Result<()> {
 #[serde(tag = "do", rename_all = "lowercase")]
 enum Request {
     /// `stored`: whether matrices stay in memory in the precision in which they are stored.
-    Load { kind: Kind, folder: PathBuf, inputs: PathBuf, stored: bool },
-    Run { calls: usize, output: Option<PathBuf> },
+    Load {
+        kind: Kind,
+        folder: PathBuf,
+        inputs: PathBuf,
+        stored: bool,
+    },
+    Run {
+        calls: usize,
+        output: Option<PathBuf>,
+    },
     Peak,
 }
 
@@ -222,7 +230,8 @@ impl Inputs {
         if let Some((name, _)) = tensors.iter().find(|(_, tensor)| tensor.dtype() != DType::F32) {
             bail!("{name} is not float32");
         }
-        let mut numbers = |name| tensors.remove(name).map(|x| x.to_vec1()).transpose().map(Option::unwrap_or_default);
+        let mut numbers =
+            |name: &str| tensors.remove(name).map(|x| x.to_vec1()).transpose().map(Option::unwrap_or_default);
         let (t, guidance) = (numbers("t")?, numbers("guidance")?);
         Ok(Self { tensors, t, guidance, ids: ids.unwrap_or_default() })
     }
