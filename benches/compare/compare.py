@@ -112,6 +112,8 @@ class Bench:
             for name in self.options.peers:
                 if name == "sdcpp" and case.group != "unet-sd15":
                     continue  # sdcpp runs only steps of Stable Diffusion 1.5.
+                if name == "candle" and case.kind not in ("unet", "vae"):
+                    continue
                 try:
                     result["contenders"][name] = self.beside(ours, name, case)
                 except (Failed, subprocess.CalledProcessError) as error:
@@ -190,6 +192,8 @@ class Bench:
             contender.ask("load", kind=case.kind, inputs=str(case.inputs), sdcpp=str(models.for_sdcpp(case)))
             contender.run()
             return None
+        if contender.name == "latentd":
+            files["stored"] = case.keeps_bf16
         contender.ask("load", kind=case.kind, folder=str(case.folder), inputs=str(case.inputs), **files)
         output = WORK / "outputs" / f"{case.name}-{contender.name}.safetensors"
         contender.run(output=output)
@@ -211,7 +215,7 @@ class Bench:
 
     def converted(self, case, to, suffix):
         """Converts the model to a peer's format, with a free batch size for the small U-Nets. Returns its path."""
-        target = WORK / "peers" / f"{case.group}.{suffix}"
+        target = WORK / "peers" / f"{case.group.removesuffix('-bf16')}.{suffix}"
         free = case.name != case.group
         example = dataclasses.replace(case, batch=2) if free else case
         if not target.exists():

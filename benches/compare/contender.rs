@@ -18,10 +18,13 @@ use latentd::{
     device::{Device, GpuKind, HOST, Precision},
     kernels::{Kernels, Rows, arena::Allocator, matrix::Matrix},
     models::{
-        AutoencoderKl, UNet2DConditionModel,
+        AutoencoderKl, FluxTransformer2DModel, T5EncoderModel, UNet2DConditionModel,
+        adapters::RowAdapters,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
         control_net::Residuals,
+        flux_transformer2d::{FluxConditions, FluxTransformer2DConfig},
         pause::ToEnd,
+        t5_encoder::T5Config,
         unet2d_condition::{Added, Conditions, UNet2DConditionConfig},
     },
     weights::{ModelFolder, Weights},
@@ -76,6 +79,9 @@ enum Request {
         /// computes with its usual kernels.
         #[serde(default)]
         rows: Option<RowsOf>,
+        /// Whether matrices stay in memory in the precision in which they are stored.
+        #[serde(default)]
+        stored: bool,
     },
     Run {
         calls: usize,
@@ -107,6 +113,8 @@ enum RowsOf {
 enum Kind {
     Unet,
     Vae,
+    Flux,
+    T5,
 }
 
 struct Contender {
@@ -118,23 +126,29 @@ struct Contender {
 enum Network {
     Unet(Box<UNet2DConditionModel>),
     Vae(Box<AutoencoderKl>),
+    Flux(Box<FluxTransformer2DModel>),
+    T5(Box<T5EncoderModel>),
 }
 
+/// The patches of the FLUX case, as in networks.py.
+const GRID: [usize; 2] = [16, 32];
+
+/// The tensors of the file of inputs, by name, and those of them that the networks take as numbers.
 struct Inputs {
-    /// On the host, from where each call takes it, as the engine does.
-    sample: Tensor,
+    /// The sample is on the host, from where each call takes it, as the engine does; the others are on the device.
+    tensors: HashMap<String, Tensor>,
     t: Vec<f32>,
-    device: candle_core::Device,
-    /// On the device.
-    text: Option<Tensor>,
+    guidance: Vec<f32>,
+    ids: Vec<Vec<u32>>,
     added: Option<Added>,
+    device: candle_core::Device,
 }
 
 impl Contender {
     fn answer(&mut self, request: Request) -> Result<Value> {
         let start = Instant::now();
         match request {
-            Request::Load { kind, folder, inputs, precision, rows } => {
+            Request::Load { kind, folder, inputs, precision, rows, stored } => {
                 self.loaded = None;
                 let device = match rows {
                     None => self.device.clone(),
@@ -147,7 +161,7 @@ impl Contender {
                     Numbers::Bf16 => Precision::Bf16,
                 };
                 let device = device.with_precision(Some(precision))?;
-                let network = self.pool.install(|| Network::load(kind, &folder, &device))?;
+                let network = self.pool.install(|| Network::load(kind, &folder, &device, stored))?;
                 self.loaded = Some((network, Inputs::load(&inputs, &device)?));
                 self.device.release_memory();
                 Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
@@ -204,7 +218,7 @@ impl Contender {
 /// number of the batch.
 fn compare_rows(network: &Network, inputs: &Inputs) -> Result<Value> {
     let numbers = |x: &Tensor| -> Result<Vec<f32>> { Ok(x.flatten_all()?.to_vec1()?) };
-    let (together, rows) = (network.run(inputs)?, inputs.sample.dim(0)?);
+    let (together, rows) = (network.run(inputs)?, inputs.of("sample")?.dim(0)?);
     let largest = numbers(&together)?.into_iter().fold(0f32, |largest, number| largest.max(number.abs()));
     let (mut different, mut most) = (0, 0f32);
     for row in 0..rows {
@@ -218,22 +232,42 @@ fn compare_rows(network: &Network, inputs: &Inputs) -> Result<Value> {
 }
 
 impl Network {
-    fn load(kind: Kind, folder: &Path, device: &Device) -> Result<Self> {
+    fn load(kind: Kind, folder: &Path, device: &Device, stored: bool) -> Result<Self> {
         let folder = ModelFolder::open(folder)?;
+        let keys = |part: &str| -> Result<_> {
+            let path = format!("{part}/config.json");
+            let keys = folder.json(&path)?;
+            Ok((path, keys))
+        };
+        let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let stem = "diffusion_pytorch_model";
+        let kept = |weights: Weights| if stored { weights.with_stored_matrices() } else { weights };
         let (network, weights) = match kind {
             Kind::Unet => {
-                let config = UNet2DConditionConfig::read("unet/config.json", &folder.json("unet/config.json")?)?;
-                let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+                let (path, keys) = keys("unet")?;
+                let config = UNet2DConditionConfig::read(&path, &keys)?;
                 let weights = Weights::open(&folder, "unet", stem, device, as_it_is)?;
                 let used = weights.in_precision(device.precision());
                 (Self::Unet(Box::new(UNet2DConditionModel::new(&config, &used))), weights)
             }
             Kind::Vae => {
-                let config = AutoencoderKlConfig::read("vae/config.json", &folder.json("vae/config.json")?)?;
+                let (path, keys) = keys("vae")?;
+                let config = AutoencoderKlConfig::read(&path, &keys)?;
                 let weights = Weights::open(&folder, "vae", stem, device, current_name)?;
                 let used = weights.in_precision(device.precision());
                 (Self::Vae(Box::new(AutoencoderKl::new(&config, &used))), weights)
+            }
+            Kind::Flux => {
+                let (path, keys) = keys("transformer")?;
+                let config = FluxTransformer2DConfig::read(&path, &keys)?;
+                let weights = kept(Weights::open(&folder, "transformer", stem, device, as_it_is)?);
+                (Self::Flux(Box::new(FluxTransformer2DModel::new(&config, &weights))), weights)
+            }
+            Kind::T5 => {
+                let (path, keys) = keys("text_encoder")?;
+                let config = T5Config::read(&path, &keys)?;
+                let weights = kept(Weights::open(&folder, "text_encoder", "model", device, as_it_is)?);
+                (Self::T5(Box::new(T5EncoderModel::new(&config, &weights)?)), weights)
             }
         };
         weights.finish()?;
@@ -242,15 +276,27 @@ impl Network {
 
     /// The result in float32 on the host.
     fn run(&self, inputs: &Inputs) -> Result<Tensor> {
-        let sample = inputs.sample.to_device(&inputs.device)?;
         let made = match self {
             Self::Unet(unet) => {
-                let text = inputs.text.as_ref().context("no text")?;
                 let added = inputs.added.as_ref();
-                let conditions = Conditions { added, ..Conditions::plain(&inputs.t, text) };
-                unet.forward(&sample, &conditions, Residuals::NONE).to_end()?
+                let conditions = Conditions { added, ..Conditions::plain(&inputs.t, inputs.of("text")?) };
+                unet.forward(&inputs.sample()?, &conditions, Residuals::NONE).to_end()?
             }
-            Self::Vae(vae) => vae.decode(&sample).to_end()?,
+            Self::Vae(vae) => vae.decode(&inputs.sample()?).to_end()?,
+            Self::Flux(flux) => {
+                let conditions = FluxConditions {
+                    t: &inputs.t,
+                    guidance: Some(&inputs.guidance),
+                    text: inputs.of("text")?,
+                    pooled: inputs.of("pooled")?,
+                    adapters: RowAdapters::NONE,
+                };
+                flux.forward(&inputs.sample()?, GRID, conditions).to_end()?
+            }
+            Self::T5(t5) => {
+                let rows: Vec<&[u32]> = inputs.ids.iter().map(Vec::as_slice).collect();
+                t5.forward(&rows, None).to_end()?
+            }
         };
         Ok(made.to_dtype(DType::F32)?.to_device(&HOST)?)
     }
@@ -260,35 +306,51 @@ impl Inputs {
     fn load(path: &Path, device: &Device) -> Result<Self> {
         let mut tensors = safetensors::load(path, &HOST)?;
         let device = device.candle().clone();
-        let sample = tensors.remove("sample").context("no sample")?;
-        if sample.dtype() != DType::F32 {
-            bail!("the inputs are float32");
+        let ids = tensors.remove("ids").map(|ids| ids.to_dtype(DType::U32)?.to_vec2()).transpose()?;
+        if let Some((name, _)) = tensors.iter().find(|(_, tensor)| tensor.dtype() != DType::F32) {
+            bail!("{name} is not float32");
         }
-        let t = tensors.remove("t").map(|t| t.to_vec1()).transpose()?.unwrap_or_default();
-        let text = tensors.remove("text").map(|text| text.to_device(&device)).transpose()?;
+        let mut numbers =
+            |name: &str| tensors.remove(name).map(|x| x.to_vec1()).transpose().map(Option::unwrap_or_default);
+        let (t, guidance) = (numbers("t")?, numbers("guidance")?);
         let added = match (tensors.remove("text_embeds"), tensors.remove("time_ids")) {
             (Some(text_embeds), Some(ids)) => {
                 Some(Added { text_embeds: text_embeds.to_device(&device)?, time_ids: ids.flatten_all()?.to_vec1()? })
             }
             _ => None,
         };
-        Ok(Self { sample, t, device, text, added })
+        for (_, tensor) in tensors.iter_mut().filter(|(name, _)| *name != "sample") {
+            *tensor = tensor.to_device(&device)?;
+        }
+        Ok(Self { tensors, t, guidance, ids: ids.unwrap_or_default(), added, device })
+    }
+
+    fn of(&self, name: &str) -> Result<&Tensor> {
+        self.tensors.get(name).with_context(|| format!("no {name}"))
+    }
+
+    /// The sample, on the device.
+    fn sample(&self) -> Result<Tensor> {
+        Ok(self.of("sample")?.to_device(&self.device)?)
     }
 
     /// One row of the inputs.
     fn row(&self, row: usize) -> Result<Self> {
         let of = |x: &Tensor| x.narrow(0, row, 1);
-        let rows = self.sample.dim(0)?;
+        let rows = self.of("sample")?.dim(0)?;
         let added = |added: &Added| -> Result<Added> {
             let ids = added.time_ids.chunks(added.time_ids.len() / rows).nth(row).context("the row is there")?;
             Ok(Added { text_embeds: of(&added.text_embeds)?, time_ids: ids.to_vec() })
         };
+        let number = |numbers: &[f32]| numbers.get(row).copied().into_iter().collect();
+        let tensors = self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), of(tensor)?)));
         Ok(Self {
-            sample: of(&self.sample)?,
-            t: self.t.get(row).copied().into_iter().collect(),
-            device: self.device.clone(),
-            text: self.text.as_ref().map(of).transpose()?,
+            tensors: tensors.collect::<Result<_>>()?,
+            t: number(&self.t),
+            guidance: number(&self.guidance),
+            ids: self.ids.get(row).cloned().into_iter().collect(),
             added: self.added.as_ref().map(added).transpose()?,
+            device: self.device.clone(),
         })
     }
 }

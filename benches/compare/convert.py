@@ -11,31 +11,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-import models
-
-
-class Unet(torch.nn.Module):
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, sample, t, text):
-        return self.network(sample, t, text, return_dict=False)[0]
-
-
-class Vae(torch.nn.Module):
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, sample):
-        return self.network.decode(sample, return_dict=False)[0]
+from networks import KINDS
 
 
 def main():
     to, kind, folder, inputs, target, *free = sys.argv[1:]
-    network = (Unet if kind == "unet" else Vae)(models.load(kind, folder)).eval()
-    names = ["sample", "t", "text"] if kind == "unet" else ["sample"]
+    network = KINDS[kind].load(folder)
+    names = network.names
     tensors = load_file(inputs)
     arguments = tuple(tensors[name] for name in names)
     Path(target).parent.mkdir(parents=True, exist_ok=True)
@@ -49,8 +31,10 @@ def main():
 def to_openvino(network, names, arguments, target, free):
     import openvino as ov
 
-    # OpenVINO computes the example, so the example is small. The shapes of the model are those of the inputs.
-    example = (arguments[0][..., :8, :8], *arguments[1:])
+    # OpenVINO computes the example, so the example is small if the input is a map. The shapes of the model are those of
+    # the inputs.
+    small = arguments[0][..., :8, :8] if arguments[0].dim() == 4 else arguments[0]
+    example = (small, *arguments[1:])
     shapes = [([-1] if free else [len(a)]) + list(a.shape[1:]) for a in arguments]
     model = ov.convert_model(network, example_input=example if len(example) > 1 else example[0], input=shapes)
     for port, name in zip(model.inputs, names, strict=True):
@@ -64,8 +48,8 @@ def to_onnx(network, names, arguments, target, free):
         batch = torch.export.Dim("batch", min=1, max=1024)
         shapes = {name: {0: batch} for name in names}
     torch.onnx.export(
-        network, arguments, target, input_names=names, output_names=["output"], dynamo=True, dynamic_shapes=shapes,
-        external_data=True,
+        network, arguments, target, input_names=list(names), output_names=["output"], dynamo=True,
+        dynamic_shapes=shapes, external_data=True,
     )
 
 

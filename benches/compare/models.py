@@ -28,6 +28,16 @@ SD15_VAE = dict(
     sample_size=512, block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
     down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
 )
+# FLUX.1 dev with 2 of its 19 blocks for two streams, and 4 of its 38 blocks for one stream.
+FLUX = dict(
+    in_channels=64, num_layers=2, num_single_layers=4, attention_head_dim=128, num_attention_heads=24,
+    joint_attention_dim=4096, pooled_projection_dim=768, guidance_embeds=True, axes_dims_rope=(16, 56, 56),
+)
+# The encoder of T5 XXL (version 1.1) with 4 of its 24 blocks and a small vocabulary.
+T5_XXL = dict(
+    vocab_size=4096, d_model=4096, d_kv=64, d_ff=10240, num_layers=4, num_heads=64, relative_attention_num_buckets=32,
+    relative_attention_max_distance=128, layer_norm_epsilon=1e-6, feed_forward_proj="gated-gelu",
+)
 
 
 @dataclass(frozen=True)
@@ -35,31 +45,38 @@ class Case:
     """One network with one size and batch."""
 
     group: str
-    kind: str  # "unet", or "vae" for a decoder.
-    folder: Path  # Contains unet/ or vae/.
+    kind: str  # A key of networks.KINDS; "vae" is a decoder.
+    folder: Path  # Contains unet/, vae/, transformer/ or text_encoder/.
     config: dict | None  # None if the weights are part of the repository.
     channels: int
-    side: int  # Height and width of the latents.
+    side: int  # Height and width of the latents; for FLUX the number of patches.
     batch: int
     tokens: int = 0
     width: int = 0  # Width of a token's hidden state.
+    bf16: bool = False  # Whether the weights are stored in bfloat16.
+    keeps_bf16: bool = False  # Whether latentd keeps them so in memory. Peers always compute with float32 weights.
 
     @property
     def name(self):
-        return self.group if self.kind == "vae" or self.group == "unet-sd15" else f"{self.group}-b{self.batch}"
+        return self.group if self.kind != "unet" or self.group == "unet-sd15" else f"{self.group}-b{self.batch}"
+
+    @property
+    def network(self):
+        """The name of the files of inputs, outputs and conversions, which cases with equal weights share."""
+        return self.name.removesuffix("-bf16")
 
     @property
     def inputs(self):
-        return WORK / "inputs" / f"{self.name}.safetensors"
+        return WORK / "inputs" / f"{self.network}.safetensors"
 
     @property
     def reference(self):
         """The file with PyTorch's output for the inputs."""
-        return WORK / "references" / f"{self.name}.safetensors"
+        return WORK / "references" / f"{self.network}.safetensors"
 
     @property
     def large(self):
-        return self.group in ("unet-sd15", "vae")
+        return self.group in ("unet-sd15", "vae") or self.kind in ("flux", "t5")
 
 
 def cases(batches):
@@ -67,6 +84,9 @@ def cases(batches):
     text = json.loads((embedded / "text_encoder" / "config.json").read_text())
     unet = json.loads((embedded / "unet" / "config.json").read_text())
     small = dict(kind="unet", folder=made / "small", config=SMALL_UNET, channels=4, tokens=77, width=192)
+    large = dict(batch=1, tokens=512, width=4096, bf16=True)
+    flux = dict(kind="flux", folder=made / "flux", config=FLUX, channels=64, side=512, **large)
+    t5 = dict(kind="t5", folder=made / "t5", config=T5_XXL, channels=0, side=0, **large)
     emoji = dict(folder=embedded, config=None, channels=unet["in_channels"], side=unet["sample_size"])
     return [
         Case("unet-sd15", "unet", made / "sd15", SD15_UNET, 4, 64, 2, 77, 768),
@@ -81,30 +101,53 @@ def cases(batches):
             for batch in batches
         ),
         Case("vae-emoji", "vae", batch=1, **emoji),
+        Case("flux", **flux),
+        Case("flux-bf16", **flux, keeps_bf16=True),
+        Case("t5", **t5),
+        Case("t5-bf16", **t5, keeps_bf16=True),
     ]
 
 
 def make(case):
     """Writes the weights and the inputs of a case if they do not exist."""
-    import torch
+    from networks import KINDS, fill
     from safetensors.torch import save_file
 
-    stamp = case.folder / case.kind / "made-of.json"
+    kind = KINDS[case.kind]
+    stamp = case.folder / kind.part / "made-of.json"
     made_of = json.dumps(case.config, sort_keys=True)
     if case.config is not None and not (stamp.exists() and stamp.read_text() == made_of):
-        model = blank(case).to_empty(device="cpu")
+        model = kind.blank(case.config).to_empty(device="cpu")
+        if hasattr(model, "tie_weights"):
+            model.tie_weights()
         fill(model)
-        model.save_pretrained(case.folder / case.kind)
+        (model.bfloat16() if case.bf16 else model).save_pretrained(case.folder / kind.part)
         stamp.write_text(made_of)
         case.reference.unlink(missing_ok=True)
     if not case.inputs.exists():
         case.inputs.parent.mkdir(parents=True, exist_ok=True)
-        random = torch.Generator().manual_seed(2)
-        tensors = {"sample": torch.randn(case.batch, case.channels, case.side, case.side, generator=random)}
-        if case.kind == "unet":
-            tensors["text"] = torch.randn(case.batch, case.tokens, case.width, generator=random)
-            tensors["t"] = torch.full((case.batch,), 501.0)  # candle-transformers takes one time for all rows.
-        save_file(tensors, case.inputs)
+        save_file(inputs_of(case), case.inputs)
+
+
+def inputs_of(case):
+    """The random inputs of a case, in the order of the network's arguments."""
+    import torch
+
+    random = torch.Generator().manual_seed(2)
+    normal = lambda *shape: torch.randn(case.batch, *shape, generator=random)
+    if case.kind == "t5":
+        return {"ids": torch.randint(T5_XXL["vocab_size"], (case.batch, case.tokens), generator=random)}
+    if case.kind == "flux":
+        sample = normal(case.side, case.channels)
+        text, pooled = normal(case.tokens, case.width), normal(FLUX["pooled_projection_dim"])
+        t, guidance = torch.full((case.batch,), 501.0), torch.full((case.batch,), 3.5)
+        return {"sample": sample, "t": t, "guidance": guidance, "text": text, "pooled": pooled}
+    tensors = {"sample": normal(case.channels, case.side, case.side)}
+    if case.kind == "unet":
+        text = normal(case.tokens, case.width)
+        # candle-transformers takes one time for all rows.
+        tensors |= {"t": torch.full((case.batch,), 501.0), "text": text}
+    return tensors
 
 
 def for_sdcpp(case):
@@ -135,56 +178,18 @@ def for_sdcpp(case):
     return folder
 
 
-def blank(case):
-    """The network on the meta device, without memory for its weights."""
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    of_kind = UNet2DConditionModel if case.kind == "unet" else AutoencoderKL
-    config = case.config or of_kind.load_config(case.folder / case.kind)
-    with torch.device("meta"):
-        return of_kind.from_config(config) if case.config is None else of_kind(**config)
-
-
-def fill(model):
-    """Fills in random weights that keep the variance from layer to layer. No bias is zero; no norm is the identity."""
-    import torch
-
-    random = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1:
-                fan_in = parameter[0].numel()
-                parameter.normal_(0, fan_in**-0.5, generator=random)
-            else:
-                is_scale = "norm" in name and name.endswith("weight")
-                parameter.normal_(1.0 if is_scale else 0.0, 0.1, generator=random)
-
-
 def work(case):
     """(parameters, FLOPs of one call). A multiply-add of convolutions, linear layers and attention counts as two.
 
-    Counts the direct algorithms, even if a contender uses others.
+    Counts the direct algorithms, even if a contender uses others. Embeddings of tokens are not counted.
     """
     import torch
+    from networks import KINDS, config_of
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = blank(case)
-    sample = torch.empty(case.batch, case.channels, case.side, case.side, device="meta")
+    network = KINDS[case.kind](KINDS[case.kind].blank(config_of(case))).to("meta")
+    inputs = [torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for tensor in inputs_of(case).values()]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        if case.kind == "unet":
-            t = torch.empty(case.batch, device="meta")
-            model(sample, t, torch.empty(case.batch, case.tokens, case.width, device="meta"))
-            part = model
-        else:
-            model.decode(sample)
-            part = model.decoder
+        network(*inputs)
+    part = network.network.decoder if case.kind == "vae" else network.network
     return sum(parameter.numel() for parameter in part.parameters()), counter.get_total_flops()
-
-
-def load(case_kind, folder):
-    """Loads the network with diffusers, for PyTorch and for conversion to other formats."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    of_kind = UNet2DConditionModel if case_kind == "unet" else AutoencoderKL
-    return of_kind.from_pretrained(Path(folder) / case_kind).eval().requires_grad_(False)

@@ -25,22 +25,17 @@ class PyTorch:
 
     def load(self, kind, folder, inputs, **_):
         import torch
-
-        import models
+        from networks import KINDS
 
         torch.set_num_threads(THREADS)
         self.no_gradients = torch.inference_mode
-        network = models.load(kind, folder)
+        network = KINDS[kind].load(folder)
         tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
         if self.channels_last:
             network = network.to(memory_format=torch.channels_last)
             tensors["sample"] = tensors["sample"].to(memory_format=torch.channels_last)
-        if kind == "unet":
-            forward = torch.compile(network) if self.compiled else network
-            self.call = lambda: forward(tensors["sample"], tensors["t"], tensors["text"], return_dict=False)[0]
-        else:
-            decode = torch.compile(network.decode) if self.compiled else network.decode
-            self.call = lambda: decode(tensors["sample"], return_dict=False)[0]
+        forward = torch.compile(network) if self.compiled else network
+        self.call = lambda: forward(*(tensors[name] for name in network.names))
 
     def run(self):
         with self.no_gradients():
@@ -94,7 +89,7 @@ class OnnxRuntime:
         options.intra_op_num_threads = THREADS
         options.inter_op_num_threads = 1
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.add_free_dimension_override_by_name("batch", len(inputs["sample"]))
+        options.add_free_dimension_override_by_name("batch", len(next(iter(inputs.values()))))
         self.session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         self.inputs = inputs
 

@@ -59,12 +59,26 @@ impl Panels {
 
 /// Packs at most 16 columns into one panel, (k, 16). The other columns of the panel must be zero already.
 pub(super) fn pack_panel(packed: &mut [f32], values: &[f32], columns: usize, row: usize, column: usize) {
+    if row == 1 && column > 1 {
+        return pack_columns(packed, values, columns, column);
+    }
     for (i, packed) in packed.chunks_exact_mut(WIDTH).enumerate() {
         let from = i * row;
         if column == 1 {
             packed[..columns].copy_from_slice(&values[from..from + columns]);
         } else {
             (0..columns).for_each(|j| packed[j] = values[from + j * column]);
+        }
+    }
+}
+
+/// As [`pack_panel`], for columns that lie `column` values apart. Each cache line of them is read whole: with widths
+/// such as 4096, the lines of all columns exclude one another from the L1 cache.
+fn pack_columns(packed: &mut [f32], values: &[f32], columns: usize, column: usize) {
+    for (square, packed) in packed.chunks_mut(WIDTH * WIDTH).enumerate() {
+        for j in 0..columns {
+            let values = &values[square * WIDTH + j * column..][..packed.len() / WIDTH];
+            packed.iter_mut().skip(j).step_by(WIDTH).zip(values).for_each(|(packed, value)| *packed = *value);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The biases that T5 adds to the scores of attention, which depend on the distance of two tokens.
 
 use candle_core::{DType, Device, Result, Tensor};
+use rayon::prelude::*;
 
 use super::T5Config;
 use crate::weights::Weights;
@@ -30,11 +31,13 @@ impl Positions {
     pub fn of(&self, length: usize) -> Result<Tensor> {
         let (heads, l) = (self.table.first().map_or(0, Vec::len), length as isize);
         let buckets: Vec<usize> = (1 - l..l).map(|distance| self.bucket(distance)).collect();
-        let mut values = Vec::with_capacity(heads * length * length);
-        for head in 0..heads {
+        let mut values = vec![0.0; heads * length * length];
+        values.par_chunks_exact_mut((length * length).max(1)).enumerate().for_each(|(head, values)| {
             let of_distance: Vec<f32> = buckets.iter().map(|bucket| self.table[*bucket][head]).collect();
-            (0..length).for_each(|query| values.extend_from_slice(&of_distance[length - 1 - query..][..length]));
-        }
+            for (query, values) in values.chunks_exact_mut(length).enumerate() {
+                values.copy_from_slice(&of_distance[length - 1 - query..][..length]);
+            }
+        });
         Tensor::from_vec(values, (heads, length, length), &self.device)
     }
 
