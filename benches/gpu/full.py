@@ -24,6 +24,8 @@ import memory
 import random_models
 
 ON_GPU = os.environ.get("COMPARE_DEVICE", "cpu") != "cpu"
+# Seconds that one round of generations may take.
+PATIENCE_S = 20 if ON_GPU else 60
 SPLITS = "latentd_out_of_memory_splits_total"
 # Bytes that stay free, from a lot to nearly nothing.
 LEFT = [8 << 30, 2 << 30, 1 << 29, 1 << 28]
@@ -52,7 +54,7 @@ def main():
 def experiment(server, options, deadline):
     filler = Filler() if ON_GPU else None
 
-    def request(steps=4, images=4):
+    def request(steps=4 if ON_GPU else 1, images=4 if ON_GPU else 1):
         size = f"{options.side}x{options.side}"
         body = {"model": "xl", "prompt": "a red fox", "size": size, "steps": steps, "n": images}
         status, answer = server.ask("POST", "/v1/images", body)
@@ -80,7 +82,7 @@ def experiment(server, options, deadline):
         accepted = [id for _ in range(4) for id in request()]
         time.sleep(0.5)
         taken = filler.fill(left) if filler else 0
-        states = collections.Counter(ended(accepted, 20))
+        states = collections.Counter(ended(accepted, PATIENCE_S))
         if filler:
             filler.empty()
         splits = sum(value for name, value in every_metric(server) if name.startswith(SPLITS))
@@ -92,7 +94,7 @@ def experiment(server, options, deadline):
         if not server.lives():
             return [*faults, f"the process ended with {server.process.poll()}"]
         # What still runs finishes with the memory that is there again.
-        late = set(ended(accepted, 20)) - {"succeeded", "failed out_of_memory"}
+        late = set(ended(accepted, PATIENCE_S)) - {"succeeded", "failed out_of_memory"}
         if late:
             faults.append(f"with memory again, generations are {late}")
     last = ended(request(1, 1), 30)

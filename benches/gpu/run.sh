@@ -67,16 +67,18 @@ bounded 80 python3 benches/gpu/pictures.py "$latentd" --folder "$work" --seconds
 part "a GPU whose memory runs out"
 bounded 90 python3 benches/gpu/full.py "$latentd" --folder "$work" --seconds 80
 
-part "kill -9 and resume, with the embedded model"
+part "kill -9 and resume"
 export LATENTD_ENGINE__DEVICES=${COMPARE_DEVICE:-cpu} LATENTD_DATA_DIR=$work/data LATENTD_OPERATOR__BIND=127.0.0.1:0
-export LATENTD_ENGINE__BATCH_INVARIANT=true
+export LATENTD_ENGINE__BATCH_INVARIANT=true LATENTD_MODELS__DIR=$work/models LATENTD_MODELS__DEFAULT=sd15
+body='{"prompt": "a red fox", "seed": 7, "steps": 200, "size": "512x512"}'
+[ -n "${COMPARE_DEVICE:-}" ] || body='{"prompt": "a red fox", "seed": 7, "steps": 100, "size": "64x64"}'
 url=http://127.0.0.1:${PORT:-18080}
 serve() {
     "$latentd" serve --bind "${url#http://}" >>"$work/serve.log" 2>&1 &
     server=$!
     for _ in $(seq 600); do
-        # The embedded model answers once it is loaded.
-        curl -sf -o /dev/null -d prompt=x -d steps=1 "$url/v1/images.png" && return
+        # The answer comes once the model is loaded.
+        curl -sf -o /dev/null -d prompt=x -d steps=1 -d size=64x64 "$url/v1/images.png" && return
         kill -0 "$server" 2>/dev/null || break
         sleep 0.1
     done
@@ -84,7 +86,6 @@ serve() {
     exit 1
 }
 field() { python3 -c "import json, sys; print(json.load(sys.stdin)$1)"; }
-body='{"prompt": "a red fox", "seed": 7, "steps": 400}'
 post() { curl -sf -H 'content-type: application/json' -d "$body" "$url/v1/images"; }
 ended() {
     for _ in $(seq 600); do
@@ -103,7 +104,7 @@ else
     serve
     undisturbed=$(ended "$(post | field '["id"]')")
     id=$(post | field '["id"]')
-    sleep "${KILL_AFTER_S:-3}"
+    sleep "${KILL_AFTER_S:-4}"
     kill -9 "$server"
     serve
     resumed=$(ended "$id")
