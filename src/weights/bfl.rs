@@ -86,7 +86,8 @@ pub(super) fn tensor_parts(original: Original, name: &str, info: &Info) -> Optio
     }
     let name = name.strip_prefix(prefix)?;
     if name == joint_blocks::POSITIONS && original.joint_blocks > 0 {
-        let (name, shape, bytes) = (joint_blocks::DIFFUSERS_POSITIONS.to_owned(), info.shape.clone(), info.bytes.clone());
+        let (name, shape, bytes) =
+            (joint_blocks::DIFFUSERS_POSITIONS.to_owned(), info.shape.clone(), info.bytes.clone());
         return Some(vec![TensorPart { name, shape, bytes, is_swapped: false }]);
     }
     let (module, kind) = name.rsplit_once('.')?;

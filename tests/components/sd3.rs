@@ -220,7 +220,15 @@ fn originals(tensors: &HashMap<String, Tensor>, blocks: usize) -> HashMap<String
     for i in 0..blocks {
         let streams = [
             ("x", "attn", ["to_q", "to_k", "to_v"], "to_out.0", ["norm_q", "norm_k"], "ff", "norm1"),
-            ("context", "attn", ["add_q_proj", "add_k_proj", "add_v_proj"], "to_add_out", ["norm_added_q", "norm_added_k"], "ff_context", "norm1_context"),
+            (
+                "context",
+                "attn",
+                ["add_q_proj", "add_k_proj", "add_v_proj"],
+                "to_add_out",
+                ["norm_added_q", "norm_added_k"],
+                "ff_context",
+                "norm1_context",
+            ),
             ("x", "attn2", ["to_q", "to_k", "to_v"], "to_out.0", ["norm_q", "norm_k"], "ff", "norm1"),
         ];
         for (stream, attention, qkv, out, norms, ff, norm) in streams {
@@ -251,7 +259,8 @@ fn a_file_with_stabilitys_names_takes_the_other_parts_from_a_folder() {
             bits(&transformer(folder).unwrap().forward(&noise(&[1, 16, 8, 6], 1), &of).to_end().unwrap())
         };
         let whole = pipeline_folder(&parity().join("pipelines").join(pipeline)).unwrap();
-        let stored = tensors(&parity().join(format!("pipelines/{pipeline}/transformer/diffusion_pytorch_model.safetensors")));
+        let stored =
+            tensors(&parity().join(format!("pipelines/{pipeline}/transformer/diffusion_pytorch_model.safetensors")));
         for prefix in ["", "model.diffusion_model."] {
             let place = Copy::of(pipeline);
             let base = place.path("base");
@@ -268,7 +277,8 @@ fn a_file_with_stabilitys_names_takes_the_other_parts_from_a_folder() {
             let model = ModelFolder::single(&file, &families::checkpoints()).unwrap();
             assert_eq!(output(&model), output(&whole), "{pipeline} {prefix}");
             let family = families::of(&model).unwrap();
-            let (mine, of_folder) = (family.describe("mine", &model).unwrap(), family.describe("whole", &whole).unwrap());
+            let (mine, of_folder) =
+                (family.describe("mine", &model).unwrap(), family.describe("whole", &whole).unwrap());
             assert_eq!(mine.size, of_folder.size);
         }
     }
