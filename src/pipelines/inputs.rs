@@ -1,6 +1,10 @@
 //! The pictures that a generation starts from, as pixels.
 
-use super::{PipelineError, masked_picture::MaskedPicture, pixels::at, reference::bounded};
+use super::{
+    PipelineError,
+    masked_picture::MaskedPicture,
+    pixels::{at, bounded},
+};
 use crate::{
     generation::{Draw, ImageField, ImageInfluence},
     imaging::RgbImage,

@@ -2,6 +2,9 @@
 
 use crate::imaging::{GreyImage, RgbImage, resize};
 
+/// The most pixels of a reference.
+const MOST_PIXELS: u32 = 1024 * 1024;
+
 /// Resizes the picture to (H, W) and returns its pixels as (3, H, W) in [-1, 1].
 pub(super) fn normalized(picture: &RgbImage, size: [usize; 2]) -> Vec<f32> {
     planes(&at(picture, size), |level| 2.0 * (f32::from(level) / 255.0) - 1.0)
@@ -30,6 +33,40 @@ pub(super) fn at(picture: &RgbImage, [height, width]: [usize; 2]) -> RgbImage {
     resize(picture, width as u32, height as u32)
 }
 
+/// Downsamples a mask (H, W) to (h, w) by torch's bilinear `interpolate`: the mean of the four pixels around the middle
+/// of each square of `every` × `every` pixels, where `every` is even.
+pub(super) fn halfway(mask: &[f32], [height, width]: [usize; 2], every: usize) -> Vec<f32> {
+    let center = |i: usize| i * every + (every / 2).saturating_sub(1);
+    let mean = |y: usize, x: usize| {
+        let at = |dy: usize, dx: usize| mask[(y + dy).min(height - 1) * width + (x + dx).min(width - 1)];
+        (at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1)) / 4.0
+    };
+    let columns = width / every;
+    (0..height / every * columns).map(|i| mean(center(i / columns), center(i % columns))).collect()
+}
+
+/// The picture, scaled down to at most [`MOST_PIXELS`].
+pub(super) fn bounded(picture: RgbImage) -> RgbImage {
+    let (width, height) = (picture.width, picture.height);
+    if u64::from(width) * u64::from(height) <= u64::from(MOST_PIXELS) {
+        return picture;
+    }
+    let scale = libm::sqrt(f64::from(MOST_PIXELS) / (f64::from(width) * f64::from(height)));
+    let side = |side: u32| ((f64::from(side) * scale) as u32).max(1);
+    resize(&picture, side(width), side(height))
+}
+
+/// The pixels of the middle of a picture as (3, H, W) in [-1, 1], and its size (H, W): the largest sides that are
+/// multiples of `multiple`. A side that is shorter than that is stretched first.
+pub(super) fn middle(picture: &RgbImage, multiple: u32) -> (Vec<f32>, [usize; 2]) {
+    let (width, height) = (picture.width.max(multiple), picture.height.max(multiple));
+    let whole = at(picture, [height as usize, width as usize]);
+    let (inner_width, inner_height) = (width - width % multiple, height - height % multiple);
+    let place = [(width - inner_width) / 2, (height - inner_height) / 2, inner_width, inner_height];
+    let size = [inner_height, inner_width].map(|side| side as usize);
+    (normalized(&whole.cropped(place), size), size)
+}
+
 /// The pixels as (3, H, W), each level converted by `value`.
 fn planes(picture: &RgbImage, value: impl Fn(u8) -> f32) -> Vec<f32> {
     let plane = |channel: usize| picture.pixels.iter().skip(channel).step_by(3).map(|level| value(*level));
@@ -52,5 +89,31 @@ mod tests {
         let binary = binarized(&mask, [2, 4]);
         assert_eq!(binary, [0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
         assert_eq!(sampled(&binary, [2, 4], 2), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn the_middle_of_a_picture_is_cut_out() {
+        let pixels = (0..3 * 37 * 18).map(|i| (i / 3 % 37) as u8).collect();
+        let (pixels, size) = middle(&RgbImage { width: 37, height: 18, pixels }, 16);
+        assert_eq!((size, pixels.len()), ([16, 32], 3 * 16 * 32));
+        assert_eq!(pixels[0], 2.0 * (2.0 / 255.0) - 1.0, "two columns are left out on the left, three on the right");
+        let (_, size) = middle(&RgbImage { width: 5, height: 40, pixels: vec![7; 3 * 200] }, 16);
+        assert_eq!(size, [32, 16]);
+    }
+
+    #[test]
+    fn a_mask_is_the_mean_around_the_middle_of_each_square() {
+        let mut mask = vec![0.0; 4 * 8];
+        mask[8 + 1] = 1.0; // in the middle of the first square of 4 × 4 pixels
+        mask[7] = 1.0; // in the corner of the second one
+        assert_eq!(halfway(&mask, [4, 8], 4), [0.25, 0.0]);
+    }
+
+    #[test]
+    fn a_reference_has_at_most_a_million_pixels() {
+        let picture = |width, height| RgbImage { width, height, pixels: vec![0; (3 * width * height) as usize] };
+        let large = bounded(picture(2048, 1024));
+        assert_eq!((large.width, large.height), (1448, 724));
+        assert_eq!(bounded(picture(1024, 1024)).width, 1024);
     }
 }
