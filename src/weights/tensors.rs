@@ -17,11 +17,11 @@ use super::{
     bfl::{self, TensorPart},
     build_report::BuildReport,
     gguf,
-    header::{Header, Info},
+    header::Info,
     ldm::Part,
     number_type::NumberType,
     numbers::{self, LayOut, check_numbers, check_range, turned_back, widened},
-    shards,
+    shards, weight_file,
 };
 use crate::{
     device::{Device, HOST, Precision},
@@ -151,7 +151,7 @@ impl Weights {
         for path in paths {
             let broken = |reason: String| LoadError::Safetensors { path: path.clone(), reason };
             let file = folder.file(&path)?;
-            let tensors = Header::of_weights(&path, &file)?.tensors;
+            let tensors = weight_file::header(&path, &file)?.tensors;
             let (original, is_t5) = (bfl::prefix(tensors.keys()), gguf::names::are_of_t5(tensors.keys()));
             for (name, info) in tensors {
                 let parts = original.and_then(|prefix| bfl::tensor_parts(prefix, &name, &info));

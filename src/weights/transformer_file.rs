@@ -15,6 +15,7 @@ use super::{
     FileContent, LoadError, ModelFolder, Stamp, bfl, fingerprint, gguf,
     header::{Header, Info},
     single_file::TRANSFORMER_CONTROL_NETS,
+    weight_file,
 };
 
 /// The file, and the folder with the other parts.
@@ -39,7 +40,7 @@ impl TransformerFile {
     pub fn open(path: &Path) -> Result<Option<Self>, LoadError> {
         let shown = path.display().to_string();
         let content = FileContent::open(path).map_err(|source| LoadError::Read { path: shown.clone(), source })?;
-        let header = Header::of_weights(&shown, &content)?;
+        let header = weight_file::header(&shown, &content)?;
         let is_control_net = |name: &String| TRANSFORMER_CONTROL_NETS.iter().any(|start| name.starts_with(start));
         let Some(prefix) = bfl::prefix(header.tensors.keys()) else { return Ok(None) };
         if header.tensors.keys().any(is_control_net) {
