@@ -26,6 +26,7 @@ mod size;
 mod tensors;
 pub mod textual_inversion;
 mod transformer_file;
+mod weight_file;
 
 pub use error::{LoadError, TensorMismatch};
 pub use file::{FileContent, Stamp, unreadable};

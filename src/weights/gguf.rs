@@ -77,7 +77,8 @@ fn parse(reader: &mut Reader<'_>, length: usize) -> Result<Header, Fault> {
     if is_pointer(reader.first()) {
         return Err(Fault::Pointer);
     }
-    if reader.bytes::<4>("its first four bytes")? != MAGIC {
+    let magic: [u8; 4] = reader.bytes("its first four bytes")?;
+    if magic != MAGIC {
         return Err(Fault::Broken("it does not begin with GGUF".into()));
     }
     let version = u32::from_le_bytes(reader.bytes("its version")?);

@@ -8,7 +8,7 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
-use super::{FileContent, LoadError, gguf, number_type::NumberType, scales};
+use super::{FileContent, LoadError, number_type::NumberType};
 
 /// The longest header in bytes: fifty times the length of the header of the largest diffusion model, but still little
 /// memory.
@@ -41,17 +41,6 @@ pub(super) struct Info {
 }
 
 impl Header {
-    /// Reads the header of a file with the weights of a network, which may be a GGUF file by its name. The tensors have
-    /// their scales.
-    ///
-    /// # Errors
-    /// Those of [`Header::read`] or of [`gguf::read`].
-    pub fn of_weights(path: &str, file: &FileContent) -> Result<Self, LoadError> {
-        let mut header = if gguf::is_gguf(path) { gguf::read(path, file)? } else { Self::read(path, file)? };
-        scales::attach(&mut header.tensors);
-        Ok(header)
-    }
-
     /// Reads the header of `file`, and nothing after it. `path` names the file in errors.
     ///
     /// # Errors

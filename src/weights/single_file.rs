@@ -24,7 +24,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use self::{kind::Kind, parts::Parts};
-use super::{FileContent, LoadError, Stamp, clip_vocabulary, header::Header, tensors::Entry};
+use super::{FileContent, LoadError, Stamp, clip_vocabulary, tensors::Entry, weight_file};
 
 pub use checkpoint::{Checkpoint, Purpose, TextEncoder};
 pub(super) use kind::TRANSFORMER_CONTROL_NETS;
@@ -71,7 +71,7 @@ impl SingleFile {
 
     /// Makes the folder from the header of a file. `path` names the file in errors.
     pub fn new(path: String, file: FileContent, known: &[&'static Checkpoint]) -> Result<Self, LoadError> {
-        let header = Header::of_weights(&path, &file)?;
+        let header = weight_file::header(&path, &file)?;
         let no_checkpoint = |reason: String| LoadError::Checkpoint { path: path.clone(), reason };
         let kind = Kind::of(&header, known).map_err(no_checkpoint)?;
         let parts = Parts::sort(&path, &header, kind)?;

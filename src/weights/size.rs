@@ -1,6 +1,6 @@
 //! The memory that weights take, computed before any weight is read.
 
-use super::{LoadError, ModelFolder, header::Header, number_type::NumberType, shards};
+use super::{LoadError, ModelFolder, number_type::NumberType, shards, weight_file};
 use crate::{
     device::Precision,
     kernels::{Kernels, narrow::Narrow, winograd::most_kept},
@@ -50,7 +50,7 @@ impl WeightSize {
             return Ok(tensors.map(|(name, tensor)| of(name, &tensor.shape, tensor.dtype)).fold(size, WeightSize::and));
         }
         for path in shards::find(folder, component, stem)?.paths {
-            let header = Header::of_weights(&path, &folder.file(&path)?)?;
+            let header = weight_file::header(&path, &folder.file(&path)?)?;
             let tensors = header.tensors.iter();
             size = tensors.map(|(name, tensor)| of(name, &tensor.shape, tensor.dtype)).fold(size, WeightSize::and);
         }

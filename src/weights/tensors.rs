@@ -16,13 +16,13 @@ use super::{
     FileContent, LoadError, ModelFolder,
     build_report::BuildReport,
     gguf,
-    header::{Header, Info},
+    header::Info,
     lay_out::LayOut,
     ldm::Part,
     number_type::NumberType,
     numbers::{self, check_numbers, check_range, turned_back, widened},
     original::{self, Original, TensorPart},
-    shards,
+    shards, weight_file,
 };
 use crate::{
     device::{Device, HOST, Precision},
@@ -157,7 +157,7 @@ impl Weights {
         for path in paths {
             let broken = |reason: String| LoadError::Safetensors { path: path.clone(), reason };
             let file = folder.file(&path)?;
-            let tensors = Header::of_weights(&path, &file)?.tensors;
+            let tensors = weight_file::header(&path, &file)?.tensors;
             let (names, is_t5) = (Original::of(tensors.keys()), gguf::names::are_of_t5(tensors.keys()));
             for (name, info) in tensors {
                 let parts = names.and_then(|names| original::tensor_parts(names, &name, &info));

@@ -16,6 +16,7 @@ use super::{
     header::{Header, Info},
     original::{self, Original},
     single_file::TRANSFORMER_CONTROL_NETS,
+    weight_file,
 };
 
 /// The file, and the folder with the other parts.
@@ -40,7 +41,7 @@ impl TransformerFile {
     pub fn open(path: &Path) -> Result<Option<Self>, LoadError> {
         let shown = path.display().to_string();
         let content = FileContent::open(path).map_err(|source| LoadError::Read { path: shown.clone(), source })?;
-        let header = Header::of_weights(&shown, &content)?;
+        let header = weight_file::header(&shown, &content)?;
         let is_control_net = |name: &String| TRANSFORMER_CONTROL_NETS.iter().any(|start| name.starts_with(start));
         let Some(original) = Original::of(header.tensors.keys()) else { return Ok(None) };
         if header.tensors.keys().any(is_control_net) {

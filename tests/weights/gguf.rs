@@ -171,19 +171,30 @@ fn the_fixtures_have_the_values_of_gguf_py() {
         println!("waiting: the complete set of fixtures (LATENTD_PARITY_DIR)");
         return;
     }
+    // The names that networks use. The fixtures have the first 64 rows: queries and keys of the fused layers.
     let names = |name: &str| match name {
-        "token_embd.weight" => "shared.weight".to_owned(),
-        "enc.blk.0.attn_q.weight" => "encoder.block.0.layer.0.SelfAttention.q.weight".to_owned(),
-        _ => name.to_owned(),
+        "token_embd.weight" => vec!["shared"],
+        "enc.blk.0.attn_q.weight" => vec!["encoder.block.0.layer.0.SelfAttention.q"],
+        "double_blocks.0.img_attn.qkv.weight" => {
+            vec!["transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.to_k"]
+        }
+        "single_blocks.1.linear1.weight" => {
+            vec!["single_transformer_blocks.1.attn.to_q", "single_transformer_blocks.1.attn.to_k"]
+        }
+        "final_layer.linear.weight" => vec!["proj_out"],
+        _ => panic!("{name}"),
     };
     for (key, raw) in read_at(whole) {
         let (file, name) = key.split_once('/').unwrap();
         let bytes = fs::read(parity().join("gguf").join(file)).unwrap();
         let (_place, folder) = folder(&[("model.gguf", &bytes)]);
         let weights = open(&folder).unwrap();
-        let name = names(name);
-        // The fixtures have the first rows only.
-        let made = bits(&weights.tensor(&name, &weights.stored()[&name]));
+        let stored = weights.stored();
+        let values = |part: &str| {
+            let name = format!("{part}.weight");
+            bits(&weights.tensor(&name, &stored[&name]))
+        };
+        let made: Vec<u32> = names(name).into_iter().flat_map(values).collect();
         let expected: Vec<u32> = raw.bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
         assert_eq!(made[..expected.len()], expected, "{key}");
         assert!(!weights.stored().keys().any(|name| name.starts_with("enc.")), "names of transformers");

@@ -72,7 +72,8 @@ impl<'a> Reader<'a> {
         }
         let mut bytes = Vec::new();
         for _ in 0..length {
-            bytes.extend(self.bytes::<1>(what)?);
+            let [byte] = self.bytes(what)?;
+            bytes.push(byte);
         }
         String::from_utf8(bytes).map_err(|_| format!("{what} is not UTF-8"))
     }
