@@ -114,10 +114,7 @@ impl Format {
 /// `L` values that are computed at the same time.
 #[inline(always)]
 fn lanes<T, const L: usize>(value: impl Fn(usize) -> T) -> [T; L] {
-    std::array::from_fn(
-        #[inline(always)]
-        |lane| value(lane),
-    )
+    std::array::from_fn(value)
 }
 
 #[cfg(test)]

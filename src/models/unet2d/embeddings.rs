@@ -38,7 +38,7 @@ enum TimeProjection {
 enum ClassEmbedding {
     /// One vector for each class, (K, E).
     Table(Tensor),
-    Timestep(TimestepEmbedding),
+    Timestep(Box<TimestepEmbedding>),
 }
 
 impl Embeddings {
@@ -62,7 +62,9 @@ impl Embeddings {
         };
         let embedding = |name| TimestepEmbedding::new(&weights.pp(name), inputs, None, time_width);
         let class_embedding = match (config.class_embed_type, config.num_class_embeds) {
-            (Some(ClassEmbedType::Timestep), _) => Some(ClassEmbedding::Timestep(embedding("class_embedding"))),
+            (Some(ClassEmbedType::Timestep), _) => {
+                Some(ClassEmbedding::Timestep(Box::new(embedding("class_embedding"))))
+            }
             (None, Some(classes)) => {
                 Some(ClassEmbedding::Table(weights.tensor("class_embedding.weight", &[classes, time_width])))
             }
