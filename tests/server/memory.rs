@@ -71,7 +71,7 @@ async fn a_generation_whose_control_nets_find_no_memory_in_time_fails() {
             json!({"controls": [{"model": net, "image": edges}], "steps": steps, "start_timeout_s": start_timeout_s});
         with(with(request("a panda", 1), &json!({"width": 64, "height": 64, "n": 8})), &own)
     };
-    let long = server.accept(&body("a", 1000, 600)).await;
+    let long = server.accept(&body("a", 800, 600)).await;
     server
         .until("it uses its ControlNet", async |server: &Server| {
             server.metric("latentd_control_net_bytes", "").await > 0.0
