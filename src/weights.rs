@@ -4,7 +4,6 @@
 //! load ends with [`Weights::finish`], which fails unless every tensor of the files was requested and every requested
 //! tensor was found.
 
-mod bfl;
 mod build_report;
 mod clip_vocabulary;
 mod error;
@@ -12,10 +11,10 @@ mod file;
 pub mod fingerprint;
 mod folder;
 mod header;
-mod joint_blocks;
 mod json;
 mod ldm;
 pub mod lora;
+mod original;
 mod shards;
 mod single_file;
 mod size;

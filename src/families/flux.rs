@@ -4,6 +4,7 @@
 mod description;
 mod networks;
 mod plan;
+mod sizes;
 mod text;
 
 use super::{
@@ -49,6 +50,7 @@ impl Family for Flux {
         let length = sizes.sequence_length() as u32;
         let card = ModelCard {
             sequence_lengths: Some((length, length)),
+            inpaint_guidance_scale: None, // as without a mask
             true_guidance: true,
             // Weights would change the states of CLIP, and the transformer takes those of T5.
             weighted_prompts: false,

@@ -15,10 +15,10 @@ use safetensors::Dtype;
 
 use super::{
     FileContent, LoadError, ModelFolder,
-    bfl::{self, Original, TensorPart},
     build_report::BuildReport,
     header::{Header, Info},
     ldm::Part,
+    original::{self, Original, TensorPart},
     shards,
 };
 use crate::{
@@ -123,9 +123,9 @@ impl Weights {
             let broken = |reason: String| LoadError::Safetensors { path: path.clone(), reason };
             let file = folder.file(&path)?;
             let tensors = Header::read(&path, &file)?.tensors;
-            let original = Original::of(tensors.keys());
+            let names = Original::of(tensors.keys());
             for (name, info) in tensors {
-                let parts = original.and_then(|original| bfl::tensor_parts(original, &name, &info));
+                let parts = names.and_then(|names| original::tensor_parts(names, &name, &info));
                 let parts = parts.unwrap_or_else(|| {
                     let (name, shape) = rename(&name, &info.shape);
                     vec![TensorPart { name, shape, bytes: info.bytes.clone(), is_swapped: false }]

@@ -12,11 +12,9 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    FileContent, LoadError, ModelFolder, Stamp,
-    bfl::Original,
-    fingerprint,
+    FileContent, LoadError, ModelFolder, Stamp, fingerprint,
     header::{Header, Info},
-    joint_blocks,
+    original::{self, Original},
     single_file::TRANSFORMER_CONTROL_NETS,
 };
 
@@ -133,7 +131,7 @@ fn is_name(name: &str) -> bool {
 fn config(header: &Header, Original { prefix, joint_blocks }: Original) -> Result<Map<String, Value>, String> {
     if joint_blocks > 0 {
         let shape = |name: &str| header.tensors.get(&format!("{prefix}{name}")).map(|info| info.shape.clone());
-        return joint_blocks::config(&shape, joint_blocks).map(|config| match config {
+        return original::joint_config(&shape, joint_blocks).map(|config| match config {
             Value::Object(config) => config,
             _ => Map::new(),
         });

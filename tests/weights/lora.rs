@@ -118,7 +118,7 @@ fn a_lora_of_a_transformer_is_used_whole_or_refused() {
     };
     for (from, to) in [
         ("diffusion_model.double_blocks.0.img_attn.qkv", "diffusion_model.double_blocks.9.img_attn.qkv"),
-        ("diffusion_model.single_blocks.0.linear1", "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q"),
+        ("diffusion_model.single_blocks.0.linear1", "diffusion_model.vector_in.mid_layer"),
         ("diffusion_model.single_blocks.0.linear2", "diffusion_model.single_blocks.0.linear3"),
     ] {
         let refused = mismatch(&renamed(from, to), &modules);

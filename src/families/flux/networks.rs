@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use candle_core::{Result as Computed, Tensor};
 
 use super::{
-    description::{Configurations, PATCH, Sizes},
+    description::Configurations,
+    sizes::{PATCH, Sizes},
     text::Text,
 };
 use crate::{

@@ -1,6 +1,6 @@
 //! The work and memory of a generation by FLUX.1.
 
-use super::description::{PATCH, Sizes};
+use super::sizes::{PATCH, Sizes};
 use crate::{
     families::{ControlDemand, Outline, Plan, SamplingDemand, plan::calls},
     generation::{Job, ModelCard, Work},

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::description::Sizes;
+use super::sizes::Sizes;
 use crate::{
     models::{
         ClipTextModel, ClipTokenizer, T5Tokenizer,

@@ -87,7 +87,7 @@ impl Configurations {
             vae: AutoencoderKlConfig::read(&vae.0, &vae.1)?,
         };
         sizes.agree()?;
-        let tokenizers = Tokenizers::read(folder, &sizes)?;
+        let tokenizers = Tokenizers::read(folder, &sizes.clip, sizes.t5.as_ref())?;
         let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
         let mut notes: Vec<String> =
             SchedulerConfig::take_class(&index.keys, &mut scheduler_config).into_iter().collect();

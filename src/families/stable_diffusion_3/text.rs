@@ -2,12 +2,12 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::description::Sizes;
 use crate::{
     models::{
         ClipTokenizer, T5Tokenizer,
+        clip_text::ClipTextConfig,
         prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
-        t5_encoder::T5EncoderModel,
+        t5_encoder::{T5Config, T5EncoderModel},
         text_encoders::{Encoded, LearnedTokens, TextEncoders, Tokens},
     },
     pipelines::TextEmbedding,
@@ -22,15 +22,21 @@ pub(super) struct Tokenizers {
 }
 
 impl Tokenizers {
+    /// Reads the tokenizers for text encoders with these configurations.
+    ///
     /// # Errors
     /// A file is missing or broken, or a tokenizer has ids that its text encoder does not have.
-    pub fn read(folder: &ModelFolder, sizes: &Sizes) -> std::result::Result<Tokenizers, LoadError> {
-        let clip = |part, i: usize| ClipTokenizer::load(folder, part, sizes.clip[i].max_position_embeddings);
+    pub fn read(
+        folder: &ModelFolder,
+        clip_configs: &[ClipTextConfig; 2],
+        t5_config: Option<&T5Config>,
+    ) -> std::result::Result<Tokenizers, LoadError> {
+        let clip = |part, i: usize| ClipTokenizer::load(folder, part, clip_configs[i].max_position_embeddings);
         let usual = super::SEQUENCE_LENGTHS.0 as usize;
-        let t5 = sizes.t5.as_ref().map(|_| T5Tokenizer::load(folder, "tokenizer_3", usual)).transpose()?;
+        let t5 = t5_config.map(|_| T5Tokenizer::load(folder, "tokenizer_3", usual)).transpose()?;
         let tokenizers = Tokenizers { clip: [clip("tokenizer", 0)?, clip("tokenizer_2", 1)?], t5 };
-        let of_clip = tokenizers.clip.iter().zip(&sizes.clip).map(|(of, text)| (of.largest_id(), text.vocab_size));
-        let of_t5 = tokenizers.t5.iter().zip(&sizes.t5).map(|(of, text)| (of.largest_id(), text.vocab_size));
+        let of_clip = tokenizers.clip.iter().zip(clip_configs).map(|(of, text)| (of.largest_id(), text.vocab_size));
+        let of_t5 = tokenizers.t5.iter().zip(t5_config).map(|(of, text)| (of.largest_id(), text.vocab_size));
         for (largest, vocabulary) in of_clip.chain(of_t5) {
             if largest as usize >= vocabulary {
                 return Err(LoadError::Disagree {

@@ -70,7 +70,8 @@ impl Fields {
             {
                 // The `params` of a finished generation contain every shown field, even fields that have no meaning for
                 // its model. A client may send `params` again, so such a field is allowed to have its default value.
-                let idle = (field.default)(on).filter(|_| !on.card.takes_prompt);
+                let may_be_idle = !on.card.takes_prompt || field.name == "guidance_scale";
+                let idle = (field.default)(on).filter(|_| may_be_idle);
                 if idle.is_some_and(|idle| same(&value, &idle)) {
                     continue;
                 }

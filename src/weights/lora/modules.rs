@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::weights::{bfl, joint_blocks, ldm};
+use crate::weights::{
+    ldm,
+    original::{self, Slice},
+};
 
 /// A module that a tensor of a LoRA file belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct Target<'a> {
     pub site: &'a str,
     /// If the tensor belongs to several modules: the rows of the up matrix for this one.
-    pub slice: Option<bfl::Slice>,
+    pub slice: Option<Slice>,
 }
 
 /// The linear layers and convolutions of a model, which adapters can change.
@@ -62,11 +65,11 @@ impl Modules {
     /// `None` if the model does not have all of its parts.
     pub(super) fn fused(&self, module: &str) -> Option<Vec<Target<'_>>> {
         let component = self.denoiser();
-        let target = |slice: bfl::Slice| {
+        let target = |slice: Slice| {
             let (site, _) = self.shapes.get_key_value(&format!("{component}.{}", slice.module))?;
             Some(Target { site, slice: Some(slice) })
         };
-        let slices = bfl::slices(module).or_else(|| joint_blocks::slices(module))?;
+        let slices = original::slices(module)?;
         slices.into_iter().map(target).collect()
     }
 

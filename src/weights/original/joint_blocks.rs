@@ -2,10 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    bfl::{Slice, thirds, whole, within},
-    ldm::number,
-};
+use super::slice::{Slice, thirds, whole, within};
+use crate::weights::ldm::number;
 
 /// The slices of a module, whose name has dots or, as kohya writes it, `_` in place of dots. `None` for other names.
 pub(super) fn slices(module: &str) -> Option<Vec<Slice>> {
@@ -58,7 +56,7 @@ fn outer(flat: &str) -> Option<&'static str> {
 
 /// `transformer/config.json` of a transformer with `blocks` blocks and tensors of these shapes, whose names have no
 /// prefix; the error names a tensor that is missing.
-pub(super) fn config(shape: &dyn Fn(&str) -> Option<Vec<usize>>, blocks: usize) -> Result<Value, String> {
+pub(in crate::weights) fn config(shape: &dyn Fn(&str) -> Option<Vec<usize>>, blocks: usize) -> Result<Value, String> {
     let axis = |name: &str, axis: usize| -> Result<usize, String> {
         let shape = shape(name).ok_or_else(|| format!("it has no {name}"))?;
         shape.get(axis).copied().ok_or_else(|| format!("{name} has the shape {shape:?}"))
