@@ -70,7 +70,8 @@ fn fused_layers_of_transformers_are_divided() {
     let blocks = |site: &str| site.contains("transformer_blocks.");
     let attention = |site: &str| blocks(site) && site.contains(".attn.");
     let text = |site: &str| site.starts_with("text_encoder.") && site.contains(".layers.");
-    let kinds: [(&str, &dyn Fn(&str) -> bool, f32); 4] = [
+    type Changes<'a> = &'a dyn Fn(&str) -> bool;
+    let kinds: [(&str, Changes<'_>, f32); 4] = [
         ("flux_kohya", &|site| blocks(site) || text(site), 0.5),
         ("flux_peft", &|site| attention(site) || text(site) && site.contains("self_attn"), 1.0),
         ("flux_bfl", &blocks, 1.0),
