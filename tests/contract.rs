@@ -307,6 +307,9 @@ fn the_resolver_enforces_the_bounds_of_the_contract() {
             if name == "image_guidance_scale" {
                 request["model"] = "editor".into();
             }
+            if name == "max_sequence_length" {
+                request["model"] = "joint".into();
+            }
             if name.contains("aesthetic_score") {
                 request["model"] = "xl".into();
             }

@@ -44,6 +44,13 @@ const LEVELS_OF_FLOAT16: Levels = (64, 5.0);
 /// The largest allowed difference of a pixel, and the largest allowed mean difference.
 type Levels = (u8, f64);
 
+/// Cases whose pictures differ from diffusers' on purpose (docs/families/stable-diffusion-3.md), by no more than these
+/// levels, and why.
+const DIFFERENT: [(&str, Levels, &str); 2] = [
+    ("sd3/inpaint", (12, 1.5), "diffusers decodes inpainted pictures without the autoencoder's shift_factor"),
+    ("sd3/stochastic", (255, 64.0), "diffusers takes the noise of the steps from torch's global generator"),
+];
+
 #[test]
 fn pictures_equal_diffusers() {
     let Compared { waiting, .. } = compare(Kernels::default(), 16);
@@ -202,7 +209,15 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
 
     let mut failures = Vec::new();
     for (number, (case, started)) in (1..).zip(outcomes) {
-        let outcome = started.and_then(|(draw, outcome)| compare_case(case, &draw, outcome, levels));
+        let different = DIFFERENT.iter().find(|(name, ..)| *name == case.name);
+        let allowed = different.map_or(levels, |(_, levels, _)| *levels);
+        let mut outcome = started.and_then(|(draw, outcome)| compare_case(case, &draw, outcome, allowed));
+        if let (Some((_, _, why)), Ok(max)) = (different, &outcome) {
+            println!("{} differs, because {why}", case.name);
+            if *max <= levels.0 {
+                outcome = Err(format!("does not differ any more, although {why}"));
+            }
+        }
         let word = outcome.as_ref().map_or_else(|_| "failed".to_owned(), |max| format!("passed, {max} levels"));
         println!("{number} of {}, {max_rows} rows: {} {word}", ready.len(), case.name);
         failures.extend(outcome.err().map(|why| format!("{}: {why}", case.name)));

@@ -70,8 +70,12 @@ impl InputImage {
             return Some((InputImage::stand_in(), Vec::new()));
         }
         let images = fields.take(name).and_then(|images| Vec::<InputImage>::deserialize(images).ok());
-        let mut images = images.unwrap_or_else(|| vec![InputImage::stand_in()]).into_iter();
-        images.next().map(|first| (first, images.collect()))
+        let mut images = images.unwrap_or_else(|| {
+            fields.error(name, "wrong_type", "must be pictures");
+            vec![InputImage::stand_in()]
+        });
+        let further = images.split_off(1);
+        images.pop().map(|first| (first, further))
     }
 
     /// A placeholder for an invalid picture, so that no second error says that the picture is missing.

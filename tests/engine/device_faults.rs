@@ -235,7 +235,7 @@ fn paused_batches_give_their_memory_to_a_row_that_does_not_fit() {
 #[test]
 fn the_runs_of_the_last_batch_are_suspects() {
     let script = Script::new();
-    let fixture = EngineFixture::on(script.device("scripted"), settings(16, SLICE));
+    let fixture = EngineFixture::on_when_lost(script.device("scripted"), settings(16, SLICE), |_| ());
     let sizes =
         [json!({"prompt": "a fox", "steps": 4, "seed": 1}), json!({"prompt": "a wolf", "steps": 4, "width": 256})];
     fixture.draw(sizes[0].clone());
