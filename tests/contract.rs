@@ -307,8 +307,13 @@ fn the_resolver_enforces_the_bounds_of_the_contract() {
             if name == "image_guidance_scale" {
                 request["model"] = "editor".into();
             }
-            if name == "max_sequence_length" {
+            if name == "max_sequence_length" || name == "true_guidance_scale" {
                 request["model"] = "joint".into();
+            }
+            if name.starts_with("skip_layer_guidance") {
+                request["model"] = "joint".into();
+                request["skip_guidance_layers"] = json!([0]);
+                request["guidance_scale"] = 5.0.into();
             }
             if name.contains("aesthetic_score") {
                 request["model"] = "xl".into();
