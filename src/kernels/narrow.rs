@@ -12,7 +12,7 @@ use super::{
     gemm::{DEPTH, PanelsRef, Product, WIDTH},
 };
 
-/// A (K, N) matrix of stored numbers in panels of 16 columns, like [`super::gemm::Panels`]. Within a panel, the blocks
+/// A (K, N) matrix of stored numbers in panels of 16 columns, like `Panels` of `gemm.rs`. Within a panel, the blocks
 /// of the 16 columns alternate byte by byte, so that a vector unit converts the same number of all columns at once.
 pub struct Narrow {
     pub(super) k: usize,

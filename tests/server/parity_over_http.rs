@@ -61,7 +61,6 @@ async fn cases_give_the_golden_pictures() {
         "sd3/skip_layer_guidance",
         "sd3/dynamic_shift",
         "sd3/img2img",
-        "sd3/inpaint",
         "sd35/default",
         "flux-dev/default",
         "flux-dev/images_2",
