@@ -34,4 +34,4 @@ pub use folder::{LARGEST_TEXT, ModelFolder};
 pub use header::check as check_header;
 pub use single_file::{Checkpoint, Marks, Purpose, TextEncoder};
 pub use size::WeightSize;
-pub use tensors::{StoredMatrix, Weights};
+pub use tensors::{StoredMatrix, Weights, as_stored};

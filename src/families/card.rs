@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::extras::Extras;
+use super::{ModelIndex, extras::Extras};
 use crate::{
     diffusion::SchedulerConfig,
     generation::{ModelCard, SchedulerChoice, Shown},
@@ -59,6 +59,21 @@ pub(super) fn base(
         prompts: extras.prompts.clone(),
         ..ModelCard::default()
     })
+}
+
+/// The configuration of the folder's scheduler, with the class of `model_index.json`. Adds to `notes` what users should
+/// know about it.
+///
+/// # Errors
+/// The file is missing or broken.
+pub(super) fn scheduler(
+    folder: &ModelFolder,
+    index: &ModelIndex,
+    notes: &mut Vec<String>,
+) -> Result<Map<String, Value>, LoadError> {
+    let mut config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
+    notes.extend(SchedulerConfig::take_class(&index.keys, &mut config));
+    Ok(config)
 }
 
 /// The memory of the weights of `parts`, computed from the headers of the weight files. A part is (folder, stem of its

@@ -12,14 +12,13 @@ use super::{
 };
 use crate::{
     device::Device,
-    diffusion::SchedulerConfig,
     generation::{Decoder, Job, ModelCard, Task, Work},
     models::{
         NoisyClassifier, UNet2DModel, autoencoder_kl::current_name, demand::Demand,
         noisy_classifier::NoisyClassifierConfig, unet2d::UNet2DConfig,
     },
     pipelines::{Classifier, Compute, Frame, Loaded, Output, PipelineError, PlainUNet, Prepared, classifier_guided},
-    weights::{LoadError, ModelFolder, Weights},
+    weights::{LoadError, ModelFolder, Weights, as_stored},
 };
 
 /// The family of pixel models with a classifier.
@@ -91,8 +90,7 @@ impl Family for ClassifierGuidance {
         let sizes = Sizes::read(folder)?;
         let index = ModelIndex::of(folder)?;
         let mut notes = folder.notes();
-        let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
-        notes.extend(SchedulerConfig::take_class(&index.keys, &mut scheduler_config));
+        let scheduler_config = card::scheduler(folder, &index, &mut notes)?;
         let unet = Weights::open(folder, UNET.0, UNET.1, &Device::host(), current_name)?;
         notes.extend(unet.note());
         unet.check(|weights| drop(UNet2DModel::new(&sizes.unet, weights)))?;
@@ -135,10 +133,6 @@ impl Family for ClassifierGuidance {
             device: device.clone(),
         }))
     }
-}
-
-fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
-    (name.to_owned(), shape.to_vec())
 }
 
 impl Recipe for ClassifierGuidance {

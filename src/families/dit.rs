@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     device::Device,
-    diffusion::SchedulerConfig,
     generation::{Decoder, Job, ModelCard, Task, Work},
     models::{demand::Demand, latent_diffusion::Part},
     pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, class_guided},
@@ -46,8 +45,7 @@ impl Family for Dit {
         // The steps and the guidance scale are the defaults of diffusers' `DiTPipeline`.
         let defaults = Defaults { width: side, height: side, steps: 50, guidance_scale: 4.0 };
         let mut notes = folder.notes();
-        let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
-        notes.extend(SchedulerConfig::take_class(&index.keys, &mut scheduler_config));
+        let scheduler_config = card::scheduler(folder, &index, &mut notes)?;
         let base = card::base(name, &extras, scheduler_config, defaults)?;
         let card = ModelCard {
             min_side_pixels: side,

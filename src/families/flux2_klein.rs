@@ -7,18 +7,14 @@ mod sizes;
 use super::{
     CardError, ControlDemand, Description, Family, ModelIndex, ModelSize, Outline, Plan, Recipe,
     card::{self, Defaults},
-    extras::Extras,
+    extras::{Extras, latent_rgb},
     latent_plan,
 };
 use crate::{
     device::Device,
-    diffusion::SchedulerConfig,
     generation::{Decoder, Job, ModelCard, Task, Work},
     models::prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
-    pipelines::{
-        Compute, Frame, LatentDiffusion, LatentRgb, Loaded, PipelineError, Prepared, decoding::decode_alone,
-        text_guided,
-    },
+    pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, text_guided},
     weights::{LoadError, ModelFolder},
 };
 use networks::{Flux2KleinNetworks, TEXT, TRANSFORMER, VAE};
@@ -46,8 +42,7 @@ impl Family for Flux2Klein {
         let (steps, guidance_scale) = if sizes.is_distilled { (4, 1.0) } else { (50, 4.0) };
         let defaults = Defaults { width: 1024, height: 1024, steps, guidance_scale };
         let mut notes = folder.notes();
-        let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
-        notes.extend(SchedulerConfig::take_class(&index.keys, &mut scheduler_config));
+        let scheduler_config = card::scheduler(folder, &index, &mut notes)?;
         let base = card::base(name, &extras, scheduler_config, defaults)?;
         let card = ModelCard {
             takes_prompt: true,
@@ -77,14 +72,7 @@ impl Family for Flux2Klein {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         let networks = Flux2KleinNetworks::load(folder, device)?;
-        // Errors are ignored here, because a broken `latentd.json` was already rejected when the card was read.
-        let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
-        let channels = networks.channels();
-        let latent_rgb = match given.filter(|map| map.weight.len() == channels) {
-            Some(map) => map,
-            None => LatentRgb::fit(channels, |latents| decode_alone(&networks, latents))
-                .map_err(|error| LoadError::Preview(error.to_string()))?,
-        };
+        let latent_rgb = latent_rgb(folder, &networks)?;
         Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
     }
 }

@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     device::Device,
-    diffusion::SchedulerConfig,
     generation::{Decoder, Job, ModelCard, Task, Work},
     models::{
         demand::Demand,
@@ -47,8 +46,7 @@ impl Family for Pixart {
         // The steps and the guidance scale are the defaults of diffusers' pipelines.
         let defaults = Defaults { width: side, height: side, steps: 20, guidance_scale: 4.5 };
         let mut notes = folder.notes();
-        let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
-        notes.extend(SchedulerConfig::take_class(&ModelIndex::of(folder)?.keys, &mut scheduler_config));
+        let scheduler_config = card::scheduler(folder, &ModelIndex::of(folder)?, &mut notes)?;
         let base = card::base(name, &extras, scheduler_config, defaults)?;
         let multiple = spec.size_multiple as u32;
         let card = ModelCard {

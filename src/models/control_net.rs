@@ -22,7 +22,7 @@ use super::{
 use crate::{
     device::{Device, HOST},
     kernels::{Kernels, finish::Epilogue},
-    weights::{LoadError, ModelFolder, Weights},
+    weights::{LoadError, ModelFolder, Weights, as_stored},
 };
 
 /// A copy of a U-Net's down blocks and middle block, with a 1 × 1 convolution after each of their maps.
@@ -64,8 +64,7 @@ impl ControlNet {
     /// The configuration is not supported, or the tensors do not fit.
     pub fn load(folder: &ModelFolder, name: &str, device: &Device) -> std::result::Result<ControlNet, LoadError> {
         let config = ControlNetConfig::of(folder, name)?;
-        let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-        let weights = Weights::open(folder, name, "diffusion_pytorch_model", device, as_it_is)?;
+        let weights = Weights::open(folder, name, "diffusion_pytorch_model", device, as_stored)?;
         let net = ControlNet::new(&config, &weights.in_precision(device.precision()));
         weights.finish()?;
         Ok(ControlNet { device: device.clone(), ..net })
@@ -77,8 +76,7 @@ impl ControlNet {
     /// Those of [`ControlNet::load`].
     pub fn check(folder: &ModelFolder, name: &str) -> std::result::Result<(), LoadError> {
         let config = ControlNetConfig::of(folder, name)?;
-        let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-        let weights = Weights::open(folder, name, "diffusion_pytorch_model", &Device::host(), as_it_is)?;
+        let weights = Weights::open(folder, name, "diffusion_pytorch_model", &Device::host(), as_stored)?;
         weights.check(|weights| drop(ControlNet::new(&config, weights)))
     }
 

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     device::{Device, Precision},
     weights::{
-        LoadError, ModelFolder, Weights,
+        LoadError, ModelFolder, Weights, as_stored,
         lora::{Lora, Modules},
         textual_inversion::{TextualInversion, Vectors},
     },
@@ -71,7 +71,6 @@ impl StableDiffusion {
         let sizes = Sizes::of(&description);
         let Description { text, way, unet_config, vae_config, vae_tiny_config, scheduler_config, spec, .. } =
             description;
-        let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let weights = "diffusion_pytorch_model";
         let modules = Mutex::new(Modules::default());
         let precision = device.precision();
@@ -89,7 +88,7 @@ impl StableDiffusion {
             };
             let model = match &away {
                 Some(_) => ClipTextModel::new(&config, &Weights::outline(part)),
-                None => network(folder, (part, "model"), (device, precision), as_it_is, build)?,
+                None => network(folder, (part, "model"), (device, precision), as_stored, build)?,
             };
             Ok((tokenizer, model))
         };
@@ -98,7 +97,7 @@ impl StableDiffusion {
             || {
                 rayon::join(
                     || {
-                        network(folder, ("unet", weights), (device, precision), as_it_is, |w| {
+                        network(folder, ("unet", weights), (device, precision), as_stored, |w| {
                             let unet = UNet2DConditionModel::new(&unet_config, w);
                             noted("unet", w);
                             unet
@@ -118,7 +117,7 @@ impl StableDiffusion {
         let vae_tiny = match vae_tiny_config {
             Some(config) => {
                 let build = |w: &Weights| AutoencoderTiny::new(&config, w);
-                let tiny = network(folder, (VAE_TINY, weights), (device, Precision::F32), as_it_is, build)?;
+                let tiny = network(folder, (VAE_TINY, weights), (device, Precision::F32), as_stored, build)?;
                 Some((tiny, config))
             }
             None => None,
@@ -160,15 +159,14 @@ impl StableDiffusion {
             notes.extend(weights.note());
             Ok::<_, LoadError>(weights)
         };
-        let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
         let weights = "diffusion_pytorch_model";
         for (part, _, config) in &text {
-            open(part, "model", as_it_is)?.check(|w| drop(ClipTextModel::new(config, w)))?;
+            open(part, "model", as_stored)?.check(|w| drop(ClipTextModel::new(config, w)))?;
         }
-        open("unet", weights, as_it_is)?.check(|w| drop(UNet2DConditionModel::new(&unet_config, w)))?;
+        open("unet", weights, as_stored)?.check(|w| drop(UNet2DConditionModel::new(&unet_config, w)))?;
         open("vae", weights, current_name)?.check(|w| drop(AutoencoderKl::new(&vae_config, w)))?;
         if let Some(config) = &vae_tiny_config {
-            open(VAE_TINY, weights, as_it_is)?.check(|w| drop(AutoencoderTiny::new(config, w)))?;
+            open(VAE_TINY, weights, as_stored)?.check(|w| drop(AutoencoderTiny::new(config, w)))?;
         }
         Ok(notes)
     }

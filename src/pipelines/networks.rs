@@ -117,6 +117,13 @@ pub enum Depth {
     Shallow,
 }
 
+impl Depth {
+    /// Refuses shallow calls, and calls that keep deep features, for networks without a shallow branch.
+    pub fn check_full(self) -> Result<(), NetworkError> {
+        if self == Depth::Full { Ok(()) } else { Err(NetworkError::missing("denoiser_shallow")) }
+    }
+}
+
 /// Deep features of one row, (h, w, C), where C is the width of the U-Net's first level. Cheap to clone; holds 4 · h ·
 /// w · C bytes.
 #[derive(Clone, Debug)]
@@ -156,6 +163,11 @@ impl NetworkError {
     pub fn new(network: &'static str, detail: impl ToString) -> NetworkError {
         let detail = detail.to_string();
         NetworkError { network, fault: Fault::of_text(&detail), detail }
+    }
+
+    /// The error of a call to a network that the model does not have.
+    pub fn missing(network: &'static str) -> NetworkError {
+        NetworkError::new(network, "the model has no such network")
     }
 
     /// Converts errors of candle to errors of this network.
@@ -226,5 +238,7 @@ pub trait Networks: Send + Sync {
     }
     /// Decodes rows of latents (C, h, w) to pictures with a smaller network. Only models with [`Spec::tiny_decoder`]
     /// have this network.
-    async fn decode_tiny(&self, shape: [usize; 3], rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError>;
+    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
+        Err(NetworkError::missing("vae_tiny"))
+    }
 }

@@ -14,8 +14,8 @@ use crate::{
         latent_diffusion::{Part, Spec},
         text_encoders::{LearnedTokens, Tokens},
     },
-    pipelines::{Activation, DenoiseRow, Denoised, Depth, Frame, NetworkError, Networks, Posterior, TextEmbedding},
-    weights::{LoadError, ModelFolder, Weights},
+    pipelines::{Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, Posterior, TextEmbedding},
+    weights::{LoadError, ModelFolder, Weights, as_stored},
 };
 
 /// The configurations of a folder's networks.
@@ -115,14 +115,6 @@ impl DiTNetworks {
     }
 }
 
-fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
-    (name.to_owned(), shape.to_vec())
-}
-
-fn missing(network: &'static str) -> NetworkError {
-    NetworkError::new(network, "the model has no such network")
-}
-
 #[async_trait]
 impl Networks for DiTNetworks {
     fn spec(&self) -> Spec {
@@ -134,7 +126,7 @@ impl Networks for DiTNetworks {
     }
 
     async fn encode_text(&self, _prompts: &[Tokens], _clip_skip: u32) -> Result<Vec<TextEmbedding>, NetworkError> {
-        Err(missing("text_encoder"))
+        Err(NetworkError::missing("text_encoder"))
     }
 
     async fn denoise(
@@ -143,14 +135,12 @@ impl Networks for DiTNetworks {
         depth: Depth,
         rows: &[DenoiseRow],
     ) -> Result<Vec<Denoised>, NetworkError> {
-        if depth != Depth::Full {
-            return Err(missing("denoiser_shallow"));
-        }
+        depth.check_full()?;
         self.predict(shape, rows).await.map_err(NetworkError::of("transformer"))
     }
 
     async fn encode(&self, _shape: [usize; 2], _rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
-        Err(missing("vae_encoder"))
+        Err(NetworkError::missing("vae_encoder"))
     }
 
     fn demand(&self, part: Part) -> Demand {
@@ -172,9 +162,5 @@ impl Networks for DiTNetworks {
         rows: &[Activation],
     ) -> Result<Vec<Activation>, NetworkError> {
         self.vae.decode([h, w], stage, rows).await
-    }
-
-    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
-        Err(missing("vae_tiny"))
     }
 }

@@ -4,8 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{sizes::Sizes, text::Tokenizers};
 use crate::{
-    diffusion::SchedulerConfig,
-    families::ModelIndex,
+    families::{ModelIndex, card},
     models::{
         autoencoder_kl::AutoencoderKlConfig, clip_text::ClipTextConfig, flux_transformer2d::FluxTransformer2DConfig,
         t5_encoder::T5Config,
@@ -66,8 +65,8 @@ impl Configurations {
         };
         sizes.agree()?;
         let tokenizers = Tokenizers::read(folder, &sizes)?;
-        let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
-        let notes = SchedulerConfig::take_class(&index.keys, &mut scheduler_config).into_iter().collect();
+        let mut notes = Vec::new();
+        let scheduler_config = card::scheduler(folder, &index, &mut notes)?;
         Ok(Configurations { sizes, tokenizers, scheduler_config, notes })
     }
 }

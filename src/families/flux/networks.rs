@@ -21,9 +21,9 @@ use crate::{
         t5_encoder::T5EncoderModel,
         text_encoders::{LearnedTokens, Tokens},
     },
-    pipelines::{Activation, DenoiseRow, Denoised, Depth, Frame, NetworkError, Networks, Posterior, TextEmbedding},
+    pipelines::{Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, Posterior, TextEmbedding},
     weights::{
-        LoadError, ModelFolder, Weights,
+        LoadError, ModelFolder, Weights, as_stored,
         lora::{Lora, Modules},
     },
 };
@@ -110,10 +110,6 @@ fn network<N>(
     Ok(network)
 }
 
-fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
-    (name.to_owned(), shape.to_vec())
-}
-
 /// The modules that adapters can change: those of CLIP and of the transformer.
 pub(super) fn modules(sizes: &Sizes) -> Modules {
     let mut modules = Modules::default();
@@ -143,10 +139,6 @@ fn unpacked(x: &Tensor, [rows, columns]: [usize; 2]) -> Computed<Tensor> {
     x.contiguous()?.reshape((b, c, rows * PATCH, columns * PATCH))
 }
 
-fn missing(network: &'static str) -> NetworkError {
-    NetworkError::new(network, "the model has no such network")
-}
-
 #[async_trait]
 impl Networks for FluxNetworks {
     fn spec(&self) -> Spec {
@@ -168,9 +160,7 @@ impl Networks for FluxNetworks {
         depth: Depth,
         rows: &[DenoiseRow],
     ) -> Result<Vec<Denoised>, NetworkError> {
-        if depth != Depth::Full {
-            return Err(missing("denoiser_shallow"));
-        }
+        depth.check_full()?;
         self.predict(shape, rows).await.map_err(NetworkError::of("transformer"))
     }
 
@@ -206,9 +196,5 @@ impl Networks for FluxNetworks {
 
     fn adapter(&self, path: &str, file: &[u8]) -> Result<Adapter, LoadError> {
         Ok(Adapter::of(Lora::read(path, file, &self.modules)?, &self.device)?)
-    }
-
-    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
-        Err(missing("vae_tiny"))
     }
 }

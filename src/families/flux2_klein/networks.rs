@@ -16,8 +16,8 @@ use crate::{
         qwen3_encoder::Qwen3Row,
         text_encoders::{LearnedTokens, Tokens},
     },
-    pipelines::{Activation, DenoiseRow, Denoised, Depth, Frame, NetworkError, Networks, Posterior, TextEmbedding},
-    weights::{LoadError, ModelFolder, Weights},
+    pipelines::{Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, Posterior, TextEmbedding},
+    weights::{LoadError, ModelFolder, Weights, as_stored},
 };
 
 /// The folders and the stems of the weight files.
@@ -77,11 +77,6 @@ impl Flux2KleinNetworks {
         Ok(notes.into_iter().flatten().collect())
     }
 
-    /// C: channels of the latents.
-    pub fn channels(&self) -> usize {
-        self.sizes.transformer.in_channels
-    }
-
     async fn encode_prompt(&self, prompt: &Tokens) -> candle_core::Result<TextEmbedding> {
         let ids = prompt.ids.first().map(Vec::as_slice).unwrap_or_default();
         // A prompt ends in the text of the chat, so the padding at its end is not part of it.
@@ -134,14 +129,6 @@ impl Flux2KleinNetworks {
     }
 }
 
-fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
-    (name.to_owned(), shape.to_vec())
-}
-
-fn missing(network: &'static str) -> NetworkError {
-    NetworkError::new(network, "the model has no such network")
-}
-
 #[async_trait]
 impl Networks for Flux2KleinNetworks {
     fn spec(&self) -> Spec {
@@ -169,9 +156,7 @@ impl Networks for Flux2KleinNetworks {
         depth: Depth,
         rows: &[DenoiseRow],
     ) -> Result<Vec<Denoised>, NetworkError> {
-        if depth != Depth::Full {
-            return Err(missing("denoiser_shallow"));
-        }
+        depth.check_full()?;
         self.predict(shape, rows).await.map_err(NetworkError::of("transformer"))
     }
 
@@ -215,9 +200,5 @@ impl Networks for Flux2KleinNetworks {
             Activation::split(self.vae.decode_layers(layers, x).await?)
         };
         decode.await.map_err(NetworkError::of("vae"))
-    }
-
-    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
-        Err(missing("vae_tiny"))
     }
 }

@@ -16,8 +16,8 @@ use crate::{
         pixart_transformer2d::Captions,
         text_encoders::{LearnedTokens, Tokens},
     },
-    pipelines::{Activation, DenoiseRow, Denoised, Depth, Frame, NetworkError, Networks, Posterior, TextEmbedding},
-    weights::{LoadError, ModelFolder, Weights},
+    pipelines::{Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, Posterior, TextEmbedding},
+    weights::{LoadError, ModelFolder, Weights, as_stored},
 };
 
 /// A model of PixArt, in memory.
@@ -130,14 +130,6 @@ impl PixArtNetworks {
 /// Position embeddings that some files store. They are computed instead.
 const POSITIONS: &str = "pos_embed.pos_embed";
 
-fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
-    (name.to_owned(), shape.to_vec())
-}
-
-fn missing(network: &'static str) -> NetworkError {
-    NetworkError::new(network, "the model has no such network")
-}
-
 #[async_trait]
 impl Networks for PixArtNetworks {
     fn spec(&self) -> Spec {
@@ -166,9 +158,7 @@ impl Networks for PixArtNetworks {
         depth: Depth,
         rows: &[DenoiseRow],
     ) -> std::result::Result<Vec<Denoised>, NetworkError> {
-        if depth != Depth::Full {
-            return Err(missing("denoiser_shallow"));
-        }
+        depth.check_full()?;
         self.predict(shape, rows).await.map_err(NetworkError::of("transformer"))
     }
 
@@ -196,9 +186,5 @@ impl Networks for PixArtNetworks {
         rows: &[Activation],
     ) -> std::result::Result<Vec<Activation>, NetworkError> {
         self.vae.decode([h, w], stage, rows).await
-    }
-
-    async fn decode_tiny(&self, _: [usize; 3], _: &[Vec<f32>]) -> std::result::Result<Vec<Frame>, NetworkError> {
-        Err(missing("vae_tiny"))
     }
 }

@@ -5,8 +5,7 @@ use serde_json::{Map, Value};
 use super::text::Tokenizers;
 use crate::{
     device::Precision,
-    diffusion::SchedulerConfig,
-    families::ModelIndex,
+    families::{ModelIndex, card},
     generation::{FlowLevels, Mu},
     models::{
         autoencoder_kl::AutoencoderKlConfig,
@@ -88,9 +87,8 @@ impl Configurations {
         };
         sizes.agree()?;
         let tokenizers = Tokenizers::read(folder, &sizes.clip, sizes.t5.as_ref())?;
-        let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
-        let mut notes: Vec<String> =
-            SchedulerConfig::take_class(&index.keys, &mut scheduler_config).into_iter().collect();
+        let mut notes = Vec::new();
+        let scheduler_config = card::scheduler(folder, &index, &mut notes)?;
         if sizes.t5.is_none() {
             notes.push(format!("the folder has no {T5}: prompts are read by the CLIP text encoders alone"));
         }

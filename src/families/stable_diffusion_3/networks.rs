@@ -23,9 +23,9 @@ use crate::{
         t5_encoder::T5EncoderModel,
         text_encoders::{LearnedTokens, TextEncoders, Tokens},
     },
-    pipelines::{Activation, DenoiseRow, Denoised, Depth, Frame, NetworkError, Networks, Posterior, TextEmbedding},
+    pipelines::{Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, Posterior, TextEmbedding},
     weights::{
-        LoadError, ModelFolder, Weights,
+        LoadError, ModelFolder, Weights, as_stored,
         lora::{Lora, Modules},
     },
 };
@@ -142,10 +142,6 @@ fn network<N>(
     Ok(network)
 }
 
-fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
-    (name.to_owned(), shape.to_vec())
-}
-
 /// The modules that adapters can change.
 pub(super) fn modules(sizes: &Sizes) -> Modules {
     let mut modules = Modules::default();
@@ -159,10 +155,6 @@ pub(super) fn modules(sizes: &Sizes) -> Modules {
     }
     add("transformer", &|w| drop(Sd3Transformer2DModel::new(&sizes.transformer, w)));
     modules
-}
-
-fn missing(network: &'static str) -> NetworkError {
-    NetworkError::new(network, "the model has no such network")
 }
 
 fn length(max_sequence_length: Option<u32>) -> usize {
@@ -189,9 +181,7 @@ impl Networks for Sd3Networks {
         depth: Depth,
         rows: &[DenoiseRow],
     ) -> Result<Vec<Denoised>, NetworkError> {
-        if depth != Depth::Full {
-            return Err(missing("denoiser_shallow"));
-        }
+        depth.check_full()?;
         // Rows that leave out the same blocks are computed together.
         let mut groups: Vec<(Arc<[u32]>, Vec<usize>)> = Vec::new();
         for (i, row) in rows.iter().enumerate() {
@@ -241,9 +231,5 @@ impl Networks for Sd3Networks {
 
     fn adapter(&self, path: &str, file: &[u8]) -> Result<Adapter, LoadError> {
         Ok(Adapter::of(Lora::read(path, file, &self.modules)?, &self.device)?)
-    }
-
-    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
-        Err(missing("vae_tiny"))
     }
 }

@@ -17,8 +17,8 @@ use crate::{
         text_encoders::{LearnedTokens, Tokens},
         z_image_transformer2d::{MULTIPLE, ZImageTransformer2DConfig},
     },
-    pipelines::{Activation, DenoiseRow, Denoised, Depth, Frame, NetworkError, Networks, Posterior, TextEmbedding},
-    weights::{LoadError, ModelFolder, Weights},
+    pipelines::{Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, Posterior, TextEmbedding},
+    weights::{LoadError, ModelFolder, Weights, as_stored},
 };
 
 /// The configurations of a folder's networks.
@@ -153,11 +153,6 @@ impl ZImageNetworks {
         Ok(notes.into_iter().flatten().collect())
     }
 
-    /// C: channels of the latents.
-    pub fn channels(&self) -> usize {
-        self.sizes.transformer.in_channels
-    }
-
     async fn encode_prompt(&self, prompt: &Tokens) -> candle_core::Result<TextEmbedding> {
         let ids = prompt.ids.first().map(Vec::as_slice).unwrap_or_default();
         let row = Qwen3Row { ids, length: ids.len() };
@@ -193,14 +188,6 @@ impl Sizes {
     }
 }
 
-fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
-    (name.to_owned(), shape.to_vec())
-}
-
-fn missing(network: &'static str) -> NetworkError {
-    NetworkError::new(network, "the model has no such network")
-}
-
 #[async_trait]
 impl Networks for ZImageNetworks {
     fn spec(&self) -> Spec {
@@ -228,9 +215,7 @@ impl Networks for ZImageNetworks {
         depth: Depth,
         rows: &[DenoiseRow],
     ) -> Result<Vec<Denoised>, NetworkError> {
-        if depth != Depth::Full {
-            return Err(missing("denoiser_shallow"));
-        }
+        depth.check_full()?;
         self.predict(shape, rows).await.map_err(NetworkError::of("transformer"))
     }
 
@@ -257,9 +242,5 @@ impl Networks for ZImageNetworks {
         rows: &[Activation],
     ) -> Result<Vec<Activation>, NetworkError> {
         self.vae.decode([h, w], stage, rows).await
-    }
-
-    async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
-        Err(missing("vae_tiny"))
     }
 }

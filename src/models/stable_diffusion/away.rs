@@ -9,7 +9,7 @@ use crate::{
         latent_diffusion::Part,
         offload::{Lent, OnDevice},
     },
-    weights::{LoadError, ModelFolder, WeightSize, Weights},
+    weights::{LoadError, ModelFolder, WeightSize, Weights, as_stored},
 };
 
 /// The networks in the memory of the host. At most one kind of them has a copy on the device, unless a call of another
@@ -40,8 +40,7 @@ impl Away {
         let precision = device.precision();
         let (mut encoders, mut text_bytes) = (Vec::new(), 0);
         for (part, _, config) in text {
-            let as_it_is = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
-            let weights = Weights::open(folder, part, "model", device, as_it_is)?.in_precision(precision);
+            let weights = Weights::open(folder, part, "model", device, as_stored)?.in_precision(precision);
             let config = config.clone();
             encoders.push(Lent::load(weights, move |w| ClipTextModel::new(&config, w), |w| noted(part, w))?);
             text_bytes += WeightSize::read(folder, part, "model")?.bytes(precision, device.kernels());
