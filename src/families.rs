@@ -93,7 +93,7 @@ families![
 ];
 
 /// The error for a single-file checkpoint that is not a safetensors file.
-pub const PICKLED_CHECKPOINT: &str = "a pickle, which can run code when it is read; only safetensors files are read: convert it in Python with diffusers, \
+pub const PICKLED_CHECKPOINT: &str = "a pickle, which can run code when it is read; only safetensors and GGUF files are read: convert it in Python with diffusers, \
      StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)";
 
 /// The family that reads a folder.

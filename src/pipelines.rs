@@ -50,6 +50,7 @@ pub use model::{Loaded, Model};
 pub use networks::{
     Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, Reference, TextEmbedding,
 };
+pub use pixels::reference_size;
 pub use plain_unet::{Classifier, Codes, Output, PlainUNet};
 pub use prepared::Prepared;
 pub use text_guided::text_guided;

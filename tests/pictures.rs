@@ -168,6 +168,7 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
     let (mut ready, waiting): (Vec<Case>, Vec<Case>) = cases.partition(|case| case.waits_for().is_none());
     if let Ok(only) = std::env::var("LATENTD_PARITY_ONLY") {
         ready.retain(|case| only.split(',').any(|start| case.name.starts_with(start)));
+        assert!(!ready.is_empty(), "no case begins with {only}");
     }
     if let Some(of_each) = of_each {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();

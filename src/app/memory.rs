@@ -93,17 +93,25 @@ impl WeightBounds {
     /// The settings; a setting of 0 is replaced by a part of the memory.
     pub fn of(config: &Config, listed: ListedWeights) -> WeightBounds {
         let settings = WeightBounds { models: config.models.max_bytes, control_nets: config.controlnets.max_bytes };
+        // The workers have other memory, which this process does not know.
+        if !config.role.works() {
+            let control_nets = if settings.control_nets == 0 { u64::MAX } else { settings.control_nets };
+            return WeightBounds { control_nets, ..settings };
+        }
         WeightBounds::within(HostMemory::now().total, listed, settings)
     }
 
     /// Weights get what the process, the reserve and a quarter of the memory for generations leave. ControlNets get what
-    /// the models leave of it. If the models fit one after another but not together, ControlNets get up to a quarter of
-    /// it, but no more than the largest model leaves.
+    /// the models leave of it, or a quarter of it if that is more, but then at most what the largest model and the reserve
+    /// leave. They get at most what all listed ControlNets take, or a sixteenth of it if that is more. A model for which
+    /// there is no room at all does not count here; [`MemoryPlan::warn`] tells of it.
     fn within(memory: u64, listed: ListedWeights, settings: WeightBounds) -> WeightBounds {
         let ListedWeights { models, largest_model, control_nets } = listed;
         let weights = memory.saturating_sub(memory / 16 + memory / 4).saturating_sub(PROCESS);
         let wanted = if settings.models == 0 { models } else { models.min(settings.models.max(largest_model)) };
-        let least = (weights / 4).min(weights.saturating_sub(largest_model));
+        // The largest model may take the reserve. If it does not fit even then, it does not count: it is loaded alone.
+        let beside = (weights + memory / 16).checked_sub(largest_model).filter(|left| *left > 0);
+        let least = beside.unwrap_or(u64::MAX).min(weights / 4);
         // What is listed later finds a little room, too.
         let most = control_nets.max(weights / 16);
         let left = weights.saturating_sub(wanted).max(least).min(most);
@@ -258,9 +266,9 @@ mod tests {
             let bounds = WeightBounds::within(memory, listed, WeightBounds { models: 0, control_nets: 0 });
             let weights = models.min(bounds.models.max(largest_model)) + control_nets.min(bounds.control_nets);
             let plan = MemoryPlan::within(memory, weights, 0);
-            prop_assert!(plan.bytes() <= memory || largest_model > bounds.models, "{bounds:?} {plan:?}");
-            let usable = memory - memory / 16 - memory / 4 - PROCESS;
-            prop_assert!(largest_model <= bounds.models || largest_model > usable, "a model fits if it can: {bounds:?}");
+            let usable = memory - memory / 4 - PROCESS;
+            prop_assert!(plan.bytes() <= memory || largest_model >= usable, "{bounds:?} {plan:?}");
+            prop_assert!(bounds.control_nets > 0, "ControlNets are never all refused");
         }
     }
 
@@ -278,7 +286,8 @@ mod tests {
         assert_eq!(of(10, 5, 20, [0, 0]), [weights - 20.0, 20.0], "all fit");
         assert_eq!(of(30, 15, 20, [0, 0]), [30.0, weights - 30.0], "ControlNets get what models leave");
         assert_eq!(of(90, 15, 20, [0, 0]), [0.75 * weights, 0.25 * weights], "models take turns");
-        assert_eq!(of(90, 40, 20, [0, 0]), [40.0, weights - 40.0], "the largest model fits");
+        assert_eq!(of(90, 40, 20, [0, 0]), [weights - 7.5, 7.5], "the largest model may take the reserve");
+        assert_eq!(of(90, 50, 20, [0, 0]), [0.75 * weights, 0.25 * weights], "the largest model never fits");
         assert_eq!(of(90, 15, 0, [0, 0]), [weights - weights / 16.0, weights / 16.0]);
         assert_eq!(of(90, 15, 20, [16, 0]), [16.0, 20.0], "a setting leaves more");
         assert_eq!(of(90, 15, 20, [16, 3]), [16.0, 3.0]);

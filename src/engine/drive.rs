@@ -131,7 +131,7 @@ struct Loss {
     /// The error by which the engine learned of the loss.
     error: NetworkError,
     /// The arrival numbers of the runs for which the device was computing. A device computes nothing between two
-    /// slices, so one of these runs has caused the loss if any run has.
+    /// slices unless a model is being loaded, so one of these runs has caused the loss if any run has.
     during: Vec<u64>,
 }
 

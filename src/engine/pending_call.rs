@@ -148,7 +148,7 @@ impl<C: Call> PendingCall for TypedCall<C> {
         }
         for (memo, answer) in memos.into_iter().zip(&answers) {
             if let Some(memo) = memo {
-                cache.put(&self.key, memo, answer.clone());
+                cache.put(&self.key, memo, answer.clone(), self.call.answer_bytes(answer));
             }
         }
         self.answers.extend(answers);

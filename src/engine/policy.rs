@@ -16,7 +16,8 @@ pub struct BatchLimits {
     /// Maximum bytes of activations of one batch, and of a long batch together with all paused batches. A batch of a
     /// single row may exceed the limit if it is not long or no batch is paused.
     pub max_bytes: u64,
-    /// Bytes of the device that are free now, beside the paused batches; `u64::MAX` if this is unknown. The activations
+    /// Bytes of the device's memory that are free now; `u64::MAX` if this is unknown. The memory of paused batches is in
+    /// use, so it is not part of this number. The activations
     /// of a batch take at most this, except that a single row may exceed it if no batch is paused.
     pub free: u64,
 }

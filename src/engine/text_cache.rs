@@ -5,44 +5,59 @@ use std::{any::Any, collections::HashMap, sync::Arc};
 use super::batch_key::BatchKey;
 use crate::{metrics::Metrics, pipelines::call::Memo};
 
-/// A least-recently-used cache of at most `capacity` answers.
+/// The most bytes of answers: half of what the memory plan leaves for the process.
+const MOST_BYTES: usize = 256 << 20;
+
+/// A least-recently-used cache of at most `capacity` answers and [`MOST_BYTES`].
 pub(super) struct Cache {
     capacity: usize,
     /// Counts the uses of the cache.
     clock: u64,
-    /// For each call and memo: the time of the last use, and the answer of the type that belongs to the call.
-    entries: HashMap<(BatchKey, Memo), (u64, Arc<dyn Any>)>,
+    /// Bytes of all answers.
+    bytes: usize,
+    entries: HashMap<(BatchKey, Memo), Cached>,
     metrics: Metrics,
+}
+
+struct Cached {
+    /// The time of the last use.
+    used: u64,
+    bytes: usize,
+    /// Of the type that belongs to the call.
+    answer: Arc<dyn Any>,
 }
 
 impl Cache {
     pub fn new(capacity: usize, metrics: Metrics) -> Cache {
-        Cache { capacity, clock: 0, entries: HashMap::new(), metrics }
+        Cache { capacity, clock: 0, bytes: 0, entries: HashMap::new(), metrics }
     }
 
     /// A copy of the cached answer. `A` must be the answer type of the key's call.
     pub fn get<A: Clone + 'static>(&mut self, key: &BatchKey, memo: &Memo) -> Option<A> {
         self.clock += 1;
-        let (used, answer) = self.entries.get_mut(&(key.clone(), memo.clone()))?;
-        *used = self.clock;
-        answer.downcast_ref::<A>().cloned()
+        let cached = self.entries.get_mut(&(key.clone(), memo.clone()))?;
+        cached.used = self.clock;
+        cached.answer.downcast_ref::<A>().cloned()
     }
 
-    /// Stores an answer that was just computed, and counts a cache miss.
-    pub fn put<A: 'static>(&mut self, key: &BatchKey, memo: Memo, answer: A) {
+    /// Stores an answer of `bytes` that was just computed, and counts a cache miss.
+    pub fn put<A: 'static>(&mut self, key: &BatchKey, memo: Memo, answer: A, bytes: usize) {
         self.metrics.text_cache.with_label_values(&["miss"]).inc();
         if self.capacity == 0 {
             return;
         }
         self.clock += 1;
-        self.entries.insert((key.clone(), memo), (self.clock, Arc::new(answer)));
-        if self.entries.len() > self.capacity {
+        let entry = Cached { used: self.clock, bytes, answer: Arc::new(answer) };
+        if let Some(replaced) = self.entries.insert((key.clone(), memo), entry) {
+            self.bytes -= replaced.bytes;
+        }
+        self.bytes += bytes;
+        while self.entries.len() > self.capacity || self.bytes > MOST_BYTES {
             // A scan over a few hundred entries for each new prompt costs little compared to the encoding of the
             // prompt.
-            let oldest = self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(prompt, _)| prompt.clone());
-            if let Some(oldest) = oldest {
-                self.entries.remove(&oldest);
-            }
+            let oldest = self.entries.iter().min_by_key(|(_, cached)| cached.used).map(|(prompt, _)| prompt.clone());
+            let Some(removed) = oldest.and_then(|oldest| self.entries.remove(&oldest)) else { break };
+            self.bytes -= removed.bytes;
         }
     }
 }

@@ -52,6 +52,12 @@ impl Autoencoder {
     /// # Errors
     /// Those of [`Autoencoder::load`].
     pub fn check(folder: &ModelFolder, config: &AutoencoderKlConfig) -> std::result::Result<Option<String>, LoadError> {
+        for (key, channels) in [("in_channels", config.in_channels), ("out_channels", config.out_channels)] {
+            if channels != 3 {
+                let reason = format!("must be 3, the channels of a picture, not {channels}");
+                return Err(LoadError::BadKey { path: "vae/config.json".into(), key: key.into(), reason });
+            }
+        }
         let weights = Weights::open(folder, PART, WEIGHTS, &Device::host(), current_name)?;
         let note = weights.note();
         weights.check(|w| drop(AutoencoderKl::new(config, w)))?;

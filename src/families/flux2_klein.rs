@@ -14,7 +14,7 @@ use crate::{
     device::Device,
     generation::{Decoder, Job, ModelCard, Task, Work},
     models::prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
-    pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, text_guided},
+    pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, reference_size, text_guided},
     weights::{LoadError, ModelFolder},
 };
 use networks::{Flux2KleinNetworks, TEXT, TRANSFORMER, VAE};
@@ -88,10 +88,24 @@ impl Outline for Sizes {
         let Work::Draw(draw) = &job.work;
         let scale = self.vae.scale();
         let places = |width: u32, height: u32| height as usize / scale * (width as usize / scale);
-        let references: usize =
-            draw.source.iter().flat_map(|source| source.references()).map(|(w, h)| places(w, h)).sum();
+        // With a mask, the network sees the picture in the size of the drawn one.
+        let pictures: Vec<[usize; 2]> = match &draw.source {
+            Some(source) if source.mask.is_none() => {
+                source.references().map(|size| reference_size(size, card.size_multiple)).collect()
+            }
+            Some(_) => vec![[draw.height as usize, draw.width as usize]],
+            None => Vec::new(),
+        };
+        let references: usize = pictures.iter().map(|[height, width]| height / scale * (width / scale)).sum();
         let tokens = draw.max_sequence_length.map_or(Sizes::SEQUENCE, |length| length as usize) + references;
         let state = places(draw.width, draw.height) * self.transformer.in_channels;
-        latent_plan::plan(job, card, (tokens, state), |part| self.demand(part), |[h, w]| self.vae.tiles(h, w))
+        latent_plan::plan(
+            job,
+            card,
+            (tokens, state),
+            &pictures,
+            |part| self.demand(part),
+            |[h, w]| self.vae.tiles(h, w),
+        )
     }
 }

@@ -6,12 +6,14 @@ use crate::{
     models::{autoencoder_kl::Tiles, demand::Demand, latent_diffusion::Part},
 };
 
-/// The plan of a job. `demand` gives the demand of one row of a call, `tokens` is the number of tokens of a prompt,
-/// `state` the numbers in a picture's latents, and `tiles` how the autoencoder divides latents of (h, w).
+/// The plan of a job. `demand` gives the demand of one row of a call, `tokens` is the number of tokens of a prompt and of
+/// reference pictures, `state` the numbers in a picture's latents, `encodes` the sizes (H, W) of the pictures that the
+/// autoencoder encodes, and `tiles` how it divides latents of (h, w).
 pub(super) fn plan(
     job: &Job,
     card: &ModelCard,
     (tokens, state): (usize, usize),
+    encodes: &[[usize; 2]],
     demand: impl Fn(Part) -> Demand,
     tiles: impl Fn([usize; 2]) -> Tiles,
 ) -> Plan {
@@ -24,10 +26,7 @@ pub(super) fn plan(
         demand(Part::Decode { size: [h, w] })
     });
     let branches = if card.is_guided(draw) { 2 } else { 1 };
-    let encode = match &draw.source {
-        Some(_) => demand(Part::Encode { size: [height, width] }),
-        None => Demand::default(),
-    };
+    let encode = encodes.iter().map(|size| demand(Part::Encode { size: *size })).fold(Demand::default(), Demand::then);
     let text = demand(Part::Text);
     let text = Demand { work: branches as f64 * text.work, ..text };
     let adapted = !draw.loras.is_empty();

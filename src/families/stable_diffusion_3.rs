@@ -55,7 +55,8 @@ impl Family for StableDiffusion3 {
             // Weights would change the states of CLIP only, which are a small part of the prompt's states.
             weighted_prompts: false,
             skippable_layers: sizes.transformer.num_layers as u32,
-            transformer_blocks: sizes.transformer.num_layers,
+            // A block with a second attention has more modules, so it counts twice.
+            transformer_blocks: sizes.transformer.num_layers + sizes.transformer.dual_attention_layers.len(),
             max_side_pixels: Some((sizes.transformer.pos_embed_max_size * spec.size_multiple) as u32),
             ..card(name, &extras, &spec, (GUIDANCE, true), scheduler_config)?
         };

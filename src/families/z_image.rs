@@ -86,6 +86,7 @@ impl Outline for Sizes {
         let Work::Draw(draw) = &job.work;
         let places = draw.height as usize / self.vae.scale() * (draw.width as usize / self.vae.scale());
         let sizes = (self.tokens(draw.max_sequence_length), places * self.transformer.in_channels);
-        latent_plan::plan(job, card, sizes, |part| self.demand(part), |[h, w]| self.vae.tiles(h, w))
+        let encodes: Vec<_> = draw.source.iter().map(|_| [draw.height as usize, draw.width as usize]).collect();
+        latent_plan::plan(job, card, sizes, &encodes, |part| self.demand(part), |[h, w]| self.vae.tiles(h, w))
     }
 }

@@ -68,8 +68,8 @@ pub struct ModelCard {
     /// Whether the model takes no `guidance_scale`.
     #[serde(skip)]
     pub no_guidance_scale: bool,
-    /// The number of blocks of a denoiser that is a transformer; 0 for a U-Net. Features of a transformer cannot be
-    /// cached.
+    /// The number of blocks of a denoiser that is a transformer, where a block with a second attention counts twice; 0
+    /// for a U-Net. Models with different numbers can use different LoRAs.
     #[serde(skip)]
     pub transformer_blocks: usize,
     /// How a model of flow matching chooses its noise levels; `None` for models whose scheduler alone chooses them.

@@ -132,7 +132,9 @@ impl Draw {
 
     /// The names of the approximations that change this picture; empty for an exact picture.
     pub fn approximations(&self) -> Vec<&'static str> {
-        let guided = self.prompt_guidance(false) > 1.0;
+        // For models with limits of guidance, only 0 switches guidance off.
+        let off = if self.guidance_limits.is_some() { 0.0 } else { 1.0 };
+        let guided = self.prompt_guidance(false) > off;
         let all = [
             ("guidance_interval", guided && self.guidance_interval != GuidanceInterval::WHOLE),
             ("feature_cache", self.feature_cache.is_some()),

@@ -114,13 +114,13 @@ impl Source {
     }
 
     /// The default (width, height) of a request with `image`: the size of `image`, scaled down to at most the number of
-    /// pixels of the model's native size and to the longest side that the limits allow, then rounded down to multiples
+    /// pixels of the model's native size and to the longest side that the limits and the model allow, then rounded down to multiples
     /// of [`ModelCard::size_multiple`], but not below the model's smallest side.
     pub(super) fn size(&self, card: &ModelCard, limits: &Limits) -> (u32, u32) {
         let (width, height) = (f64::from(self.image.width), f64::from(self.image.height));
         let native = f64::from(card.default_width) * f64::from(card.default_height);
-        let scale =
-            (native / (width * height)).sqrt().min(f64::from(limits.max_side_pixels) / width.max(height)).min(1.0);
+        let longest = card.max_side_pixels.map_or(limits.max_side_pixels, |own| own.min(limits.max_side_pixels));
+        let scale = (native / (width * height)).sqrt().min(f64::from(longest) / width.max(height)).min(1.0);
         let side = |pixels: f64| {
             let pixels = (pixels * scale).round() as u32;
             (pixels - pixels % card.size_multiple).max(card.min_side_pixels.next_multiple_of(card.size_multiple))

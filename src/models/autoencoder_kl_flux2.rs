@@ -56,7 +56,14 @@ impl AutoencoderKlFlux2Config {
             let value = keys[key].clone();
             return Err(LoadError::UnknownKey { path: path.into(), key: key.into(), value });
         }
-        Ok(Self { kl: AutoencoderKlConfig::read(path, &keys)?, batch_norm_eps })
+        let kl = AutoencoderKlConfig::read(path, &keys)?;
+        for (key, channels) in [("in_channels", kl.in_channels), ("out_channels", kl.out_channels)] {
+            if channels != 3 {
+                let reason = format!("must be 3, the channels of a picture, not {channels}");
+                return Err(LoadError::BadKey { path: path.into(), key: key.into(), reason });
+            }
+        }
+        Ok(Self { kl, batch_norm_eps })
     }
 
     /// The channels of folded latents.

@@ -192,11 +192,6 @@ impl Embedding {
         Self { table, shape: (ids, width) }
     }
 
-    /// The number of ids.
-    pub fn ids(&self) -> usize {
-        self.shape.0
-    }
-
     /// The vectors (ids, D) in float32.
     pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
         let (known, width) = self.shape;

@@ -78,11 +78,6 @@ impl Qwen3Encoder {
         Ok(after.iter().map(|k| states[*k].clone()).collect())
     }
 
-    /// The number of ids for which the network has a vector.
-    pub fn vocabulary(&self) -> usize {
-        self.config.vocab_size
-    }
-
     /// Cosines and sines of the rotary angles, (1, L, d/2) each.
     fn angles(&self, length: usize, device: &Device) -> Result<(Tensor, Tensor)> {
         let half = self.config.head_dim / 2;

@@ -67,9 +67,4 @@ impl T5EncoderModel {
         }
         self.final_layer_norm.forward(&x)
     }
-
-    /// The number of ids for which the network has a vector.
-    pub fn vocabulary(&self) -> usize {
-        self.shared.ids()
-    }
 }

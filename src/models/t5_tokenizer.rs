@@ -124,11 +124,31 @@ const CONFIG: [Fixed; 1] = [("tokenizer_class", &[r#""T5Tokenizer""#, r#""T5Toke
 /// number.
 const EXTRA_IDS: u64 = 100;
 
+/// Whether the library, which does not check its indices, can apply this table to every text. The table is the length of
+/// a trie in bytes, the trie (a double array of 32-bit units), and the texts that its values point into.
+fn is_sound(charsmap: &[u8]) -> bool {
+    let Some((length, rest)) = charsmap.split_first_chunk() else { return false };
+    let Some((trie, texts)) = rest.split_at_checked(u32::from_le_bytes(*length) as usize / 4 * 4) else { return false };
+    let Ok(texts) = std::str::from_utf8(texts) else { return false };
+    let units: Vec<usize> = trie.as_chunks::<4>().0.iter().map(|unit| u32::from_le_bytes(*unit) as usize).collect();
+    // All units but leaves, which the library follows from the first one on.
+    let mut inner = units.iter().enumerate().filter(|(i, unit)| *i == 0 || **unit >> 31 == 0);
+    !units.is_empty()
+        && inner.all(|(i, unit)| {
+            let next = i ^ ((unit >> 10) << ((unit & (1 << 9)) >> 6));
+            let has_value = (unit >> 8) & 1 == 1;
+            (next | 0xff) < units.len() && (!has_value || texts.is_char_boundary(units[next] & 0x7fff_ffff))
+        })
+}
+
 /// Builds the tokenizer that transformers builds from the same file.
 fn from_pieces(folder: &ModelFolder, path: &str, extra_ids: u64) -> Result<Tokenizer, LoadError> {
     let bad = |reason: String| LoadError::Tokenizer { path: path.into(), reason };
     let SentencePiece { mut pieces, unknown, charsmap } =
         SentencePiece::parse(&folder.bytes(path)?).map_err(|reason| bad(reason.to_owned()))?;
+    if !charsmap.is_empty() && !is_sound(&charsmap) {
+        return Err(bad("the table of the normalizer is broken; download the file again".to_owned()));
+    }
     let mut special: Vec<AddedToken> = Vec::new();
     for name in (0..extra_ids).rev().map(|i| format!("<extra_id_{i}>")) {
         special.push(AddedToken::from(name.clone(), true));

@@ -68,6 +68,11 @@ pub trait Call: Send + Sync + 'static {
     fn memo(&self, _row: &Self::Row) -> Option<Memo> {
         None
     }
+
+    /// Bytes of an answer in the cache.
+    fn answer_bytes(&self, _answer: &Self::Answer) -> usize {
+        0
+    }
 }
 
 /// The position of a call in a sequence of calls that compute one result, such as the stages of a decoder.

@@ -45,15 +45,33 @@ pub(super) fn halfway(mask: &[f32], [height, width]: [usize; 2], every: usize) -
     (0..height / every * columns).map(|i| mean(center(i / columns), center(i % columns))).collect()
 }
 
+/// (H, W) of a reference of (width, height) pixels as the network sees it: [`bounded`], then its [`middle`].
+pub fn reference_size((width, height): (u32, u32), multiple: u32) -> [usize; 2] {
+    let [width, height] = bounded_size(width, height);
+    let [width, height] = inner_size(width.max(multiple), height.max(multiple), multiple);
+    [height as usize, width as usize]
+}
+
 /// The picture, scaled down to at most [`MOST_PIXELS`].
 pub(super) fn bounded(picture: RgbImage) -> RgbImage {
-    let (width, height) = (picture.width, picture.height);
+    match bounded_size(picture.width, picture.height) {
+        size if size == [picture.width, picture.height] => picture,
+        [width, height] => resize(&picture, width, height),
+    }
+}
+
+/// (width, height), scaled down to at most [`MOST_PIXELS`].
+fn bounded_size(width: u32, height: u32) -> [u32; 2] {
     if u64::from(width) * u64::from(height) <= u64::from(MOST_PIXELS) {
-        return picture;
+        return [width, height];
     }
     let scale = libm::sqrt(f64::from(MOST_PIXELS) / (f64::from(width) * f64::from(height)));
-    let side = |side: u32| ((f64::from(side) * scale) as u32).max(1);
-    resize(&picture, side(width), side(height))
+    [width, height].map(|side| ((f64::from(side) * scale) as u32).max(1))
+}
+
+/// The largest multiples of `multiple` within (width, height).
+fn inner_size(width: u32, height: u32, multiple: u32) -> [u32; 2] {
+    [width, height].map(|side| side - side % multiple)
 }
 
 /// The pixels of the middle of a picture as (3, H, W) in [-1, 1], and its size (H, W): the largest sides that are
@@ -61,7 +79,7 @@ pub(super) fn bounded(picture: RgbImage) -> RgbImage {
 pub(super) fn middle(picture: &RgbImage, multiple: u32) -> (Vec<f32>, [usize; 2]) {
     let (width, height) = (picture.width.max(multiple), picture.height.max(multiple));
     let whole = at(picture, [height as usize, width as usize]);
-    let (inner_width, inner_height) = (width - width % multiple, height - height % multiple);
+    let [inner_width, inner_height] = inner_size(width, height, multiple);
     let place = [(width - inner_width) / 2, (height - inner_height) / 2, inner_width, inner_height];
     let size = [inner_height, inner_width].map(|side| side as usize);
     (normalized(&whole.cropped(place), size), size)

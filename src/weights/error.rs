@@ -37,7 +37,7 @@ pub enum LoadError {
     )]
     LfsPointer { path: String },
     #[error(
-        "{path}: a pickle, which can run code when it is read; only safetensors files are read: convert the folder in Python \
+        "{path}: a pickle, which can run code when it is read; only safetensors and GGUF files are read: convert the folder in Python \
          with diffusers, DiffusionPipeline.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
     )]
     Pickle { path: String },

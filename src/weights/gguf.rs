@@ -1,8 +1,8 @@
 //! The header of a GGUF file, checked so that no file causes a panic, a large allocation or a wrong byte range.
 //!
 //! A GGUF file has a magic number, a version, the number of tensors and the number of notes, then the notes, the names,
-//! shapes, types and places of the tensors, and the numbers, all little-endian. Of the notes, only the architecture and
-//! the alignment are read.
+//! shapes, types and places of the tensors, and the numbers, all little-endian. Of the notes, only the alignment is
+//! read.
 
 pub(super) mod names;
 mod reader;
@@ -34,9 +34,6 @@ const MOST_AXES: u32 = 4;
 /// The alignment of tensors in bytes, if no note says otherwise, and the largest one.
 const ALIGNMENT: u64 = 32;
 const LARGEST_ALIGNMENT: u64 = 1 << 16;
-
-/// The name of the note, in [`Header::metadata`], that tells the kind of the network.
-const ARCHITECTURE: &str = "general.architecture";
 
 /// Whether a path is that of a GGUF file.
 pub(super) fn is_gguf(path: &str) -> bool {
@@ -90,15 +87,11 @@ fn parse(reader: &mut Reader<'_>, length: usize) -> Result<Header, Fault> {
     if let Some(many) = [tensors, notes].into_iter().find(|count| *count > MOST) {
         return Err(Fault::Broken(format!("{many} tensors or notes are more than {MOST}")));
     }
-    let mut metadata = BTreeMap::new();
     let mut alignment = ALIGNMENT;
     for _ in 0..notes {
         let key = reader.text("the name of a note")?;
         let kind = u32::from_le_bytes(reader.bytes("the type of a note")?);
         match (key.as_str(), kind) {
-            (ARCHITECTURE, reader::TEXT) => {
-                metadata.insert(key, reader.text("the architecture")?);
-            }
             ("general.alignment", reader::U32) => {
                 alignment = u32::from_le_bytes(reader.bytes("the alignment")?).into();
             }
@@ -123,7 +116,7 @@ fn parse(reader: &mut Reader<'_>, length: usize) -> Result<Header, Fault> {
     }
     let start = (reader.at() as u64).next_multiple_of(alignment);
     let tensors = placed(read, start, length as u64, alignment)?;
-    Ok(Header { tensors, metadata })
+    Ok(Header { tensors, metadata: BTreeMap::new() })
 }
 
 /// Reads the shape, the type and the place of a tensor. The range of bytes is its length for now.

@@ -15,6 +15,8 @@ pub struct WeightSize {
     stored: u64,
     /// Bytes of these matrices as they are stored.
     stored_bytes: u64,
+    /// Numbers of matrices that stay float32 on a device that computes in float16.
+    wide: u64,
     /// The most transformed weights that 3 × 3 convolutions keep for Winograd's algorithm, with tiles of one size.
     kept: u64,
 }
@@ -70,6 +72,10 @@ impl WeightSize {
     /// The size of a tensor in a network that keeps the weights of its linear layers as they are stored.
     fn of_stored(name: &str, shape: &[usize], dtype: NumberType) -> WeightSize {
         let of = WeightSize::of(shape);
+        // T5's `wo`, whose products exceed float16.
+        let is_wide = name.ends_with(".DenseReluDense.wo.weight")
+            || (name.starts_with("enc.blk.") && name.ends_with(".ffn_down.weight"));
+        let of = WeightSize { wide: if is_wide { of.floats } else { 0 }, ..of };
         // CLIP's embeddings, `token_embedding` and `position_embedding`, always become floats.
         let is_kept = name.ends_with("weight") && !name.ends_with("_embedding.weight");
         let (&[outputs, inputs], true, Some(format)) = (shape, is_kept, dtype.format()) else {
@@ -86,6 +92,7 @@ impl WeightSize {
             floats: self.floats.saturating_add(other.floats),
             stored: self.stored.saturating_add(other.stored),
             stored_bytes: self.stored_bytes.saturating_add(other.stored_bytes),
+            wide: self.wide.saturating_add(other.wide),
             kept: self.kept.saturating_add(other.kept),
         }
     }
@@ -98,7 +105,8 @@ impl WeightSize {
             true => (self.kept, self.stored_bytes),
             false => (self.stored, 0),
         };
-        self.floats.saturating_add(numbers).saturating_mul(precision.bytes()).saturating_add(bytes)
+        let wide = if precision == Precision::F16 { self.wide.saturating_mul(2) } else { 0 };
+        self.floats.saturating_add(numbers).saturating_mul(precision.bytes()).saturating_add(bytes).saturating_add(wide)
     }
 }
 

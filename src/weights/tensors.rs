@@ -160,7 +160,10 @@ impl Weights {
         let mut entries = HashMap::new();
         let shards::Found { paths, note } = shards::find(folder, component, stem)?;
         for path in paths {
-            let broken = |reason: String| LoadError::Safetensors { path: path.clone(), reason };
+            let broken = |reason: String| match gguf::is_gguf(&path) {
+                true => LoadError::Gguf { path: path.clone(), reason },
+                false => LoadError::Safetensors { path: path.clone(), reason },
+            };
             let file = folder.file(&path)?;
             let tensors = weight_file::header(&path, &file)?.tensors;
             let (names, is_t5) = (Original::of(tensors.keys()), gguf::names::are_of_t5(tensors.keys()));

@@ -1,8 +1,9 @@
 //! A file with only a transformer under its original names, presented as a model folder.
 //!
-//! Such a file has no text encoders, no autoencoder and no tokenizers. `NAME.json` beside `NAME.safetensors`, or
-//! beside `NAME.gguf`, names the folder that has them: `{"base": "FOLDER"}`, a model folder beside the file. `"transformer"` in `NAME.json` overrides
-//! keys of `transformer/config.json`, which otherwise follow from the shapes of the tensors.
+//! Such a file has no tokenizers, and its other networks are not used. `NAME.json` in the folder of `NAME.safetensors`
+//! or `NAME.gguf` names a model folder in the same folder, which has the other parts: `{"base": "FOLDER"}`.
+//! `"transformer"` in `NAME.json` overrides keys of `transformer/config.json`, which otherwise follow from the shapes of
+//! the tensors.
 
 use std::{
     borrow::Cow,

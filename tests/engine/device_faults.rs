@@ -294,6 +294,7 @@ fn a_lost_device_releases_all_runs_with_their_logs_and_takes_no_more() {
             }
         }
         let healthy = EngineFixture::new(16, 1);
+        let (mut suspects, started) = (0, submitted.len());
         for (request, observed) in submitted {
             let mut log = Log::default();
             // An engine that ends drops a run that arrives too late; the worker treats it like a stopped run.
@@ -307,6 +308,7 @@ fn a_lost_device_releases_all_runs_with_their_logs_and_takes_no_more() {
             });
             let by_loss = matches!(ended, None | Some(Err(RunError::Stopped | RunError::DeviceLost(_))));
             assert!(by_loss, "layer {at}: {ended:?}");
+            suspects += usize::from(matches!(ended, Some(Err(RunError::DeviceLost(_)))));
             assert!(is_told.load(SeqCst), "placement learns of the loss before the runs end");
             (runs, replayed) = (runs + 1, replayed + log.rows());
             resumed_at.insert(log.rows());
@@ -314,6 +316,7 @@ fn a_lost_device_releases_all_runs_with_their_logs_and_takes_no_more() {
             let (_, expected) = expected.iter().find(|(of, _)| of == request).unwrap();
             assert!(healthy.draw(request.clone()) == *expected, "lost at layer {at}: {request}");
         }
+        assert!((1..=started).contains(&suspects), "layer {at}: {suspects} of {started} runs are suspects");
         fixture.join();
         assert!(matches!(fixture.try_start(requests[0].clone()), Err(Refused::Stopped(_))));
         assert_eq!(script.after_loss.load(SeqCst), 0, "the lost device computes nothing more");

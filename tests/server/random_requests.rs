@@ -43,6 +43,7 @@ async fn every_accepted_request_succeeds() {
     let server = Server::start_ready(&Launch { log: Some(log.clone()), ..launch }).await;
     let requests = fixtures.requests(async |path: &str| server.json(path).await).await;
 
+    let (mut all, mut not_valid) = (0, 0);
     for (seed, count) in draws {
         println!("seed {seed}: {count} requests");
         let (mut succeeded, mut refused, mut faults) = (0, BTreeMap::<String, u64>::new(), Vec::new());
@@ -65,9 +66,10 @@ async fn every_accepted_request_succeeds() {
         println!("seed {seed}: {succeeded} succeeded, {refusals} refused, {} faults", faults.len());
         refused.iter().for_each(|(why, count)| println!("  refused {count} times: {why}"));
         assert!(faults.is_empty(), "seed {seed}: {} faults, the first: {}", faults.len(), faults[0]);
-        // A draw does not know some rules, such as those that combine a scheduler and its steps.
-        assert!(5 * refusals <= count, "seed {seed}: {refusals} of {count} draws were not valid");
+        (all, not_valid) = (all + count, not_valid + refusals);
     }
+    // A draw does not know some rules, such as those that combine a scheduler and its steps.
+    assert!(10 * not_valid <= all, "{not_valid} of {all} draws were not valid");
     let log = std::fs::read_to_string(log).unwrap();
     assert!(!log.contains("panicked"), "{log}");
 }

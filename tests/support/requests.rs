@@ -112,14 +112,18 @@ impl Draw<'_> {
     fn text(&mut self, weighted: bool) -> String {
         let count = *self.random.pick(&[0, 1, 3, 5, 8, 40]);
         let known = [&WORDS, self.learned_words()].concat();
-        let mut words = Vec::new();
+        let (mut words, mut breaks) = (Vec::new(), 0);
         for _ in 0..count {
             let word = *self.random.pick(&known);
             words.push(match self.random.whole(0, if weighted { 5 } else { 0 }) {
                 1 => format!("({word}:{})", self.random.number(0.0, 2.0)),
                 2 => format!("[{word}]"),
                 3 => format!("(({word}))"),
-                4 => format!("{word} BREAK"),
+                // A prompt has at most 8 parts between BREAKs.
+                4 if breaks < 7 => {
+                    breaks += 1;
+                    format!("{word} BREAK")
+                }
                 _ => word.to_owned(),
             });
         }

@@ -55,7 +55,8 @@ fn begin_for(picks: &[(usize, usize)], charged: impl Into<Option<usize>>) -> Nex
     Next::Begin { picks, charged: charged.into() }
 }
 
-/// A device tells what is free beside its paused batches, so their activations are not subtracted again.
+/// The free memory that a device reports does not contain the activations of paused batches, so the policy does not
+/// subtract them.
 #[test]
 fn a_batch_fits_what_is_free_now_and_its_own_limit() {
     let (key, limits) = (denoiser(8), limits(16));
@@ -63,7 +64,7 @@ fn a_batch_fits_what_is_free_now_and_its_own_limit() {
     let paused = [PausedBatch { service: 1.0, arrival: 9, bytes: 700, picture: 0, holds: 0 }];
     let with = |free, bytes| choose(&waiting(bytes), &paused, BatchLimits { free, ..limits });
     assert_eq!(with(u64::MAX, 200), begin(&[(0, 5)]), "1000 bytes are the limit of a batch");
-    assert_eq!(with(700, 200), begin(&[(0, 3)]), "700 bytes are free beside the paused batch");
+    assert_eq!(with(700, 200), begin(&[(0, 3)]), "700 bytes are free while the batch is paused");
     assert_eq!(with(100, 200), go_on(0, 0), "not even one row fits, and the paused batch has memory to free");
     assert_eq!(choose(&waiting(200), &[], BatchLimits { free: 100, ..limits }), begin(&[(0, 1)]));
     let long = [WaitingCall { seconds: 2.0, ..waiting(200)[0].clone() }];

@@ -60,7 +60,7 @@ impl Sizes {
     /// The work and memory of one row of a call; zero for kinds of calls that this family does not have.
     pub fn demand(&self, part: Part) -> Demand {
         match part {
-            Part::Text => self.text_encoder.demand(self.context_length),
+            Part::Text => self.text_encoder.demand(LONGEST),
             Part::Denoise { size, tokens, .. } => self.transformer.demand(size, tokens),
             Part::Decode { size: [h, w] } => self.vae.decode_demand(h, w),
             Part::Encode { .. } | Part::DecodeTiny { .. } => Demand::default(),
@@ -78,7 +78,6 @@ impl Sizes {
             masks_padding: true,
             context_width: self.text_encoder.d_model,
             text_encoders: 1,
-            text_layers: self.text_encoder.num_layers,
             size_multiple: self.transformer.patch_size * scale,
             ..Spec::default()
         }

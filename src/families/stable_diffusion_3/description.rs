@@ -153,7 +153,7 @@ impl Sizes {
             context_length: self.clip[0].max_position_embeddings,
             context_width: self.transformer.joint_attention_dim,
             pooled_width: Some(self.transformer.pooled_projection_dim),
-            text_encoders: 3,
+            text_encoders: 2 + usize::from(self.t5.is_some()),
             text_layers: self.clip.iter().map(|text| text.num_hidden_layers).min().unwrap_or(0),
             size_multiple: scale * self.transformer.patch_size,
             input: Input::Latents,

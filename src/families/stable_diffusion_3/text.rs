@@ -35,14 +35,28 @@ impl Tokenizers {
         let usual = super::SEQUENCE_LENGTHS.0 as usize;
         let t5 = t5_config.map(|_| T5Tokenizer::load(folder, "tokenizer_3", usual)).transpose()?;
         let tokenizers = Tokenizers { clip: [clip("tokenizer", 0)?, clip("tokenizer_2", 1)?], t5 };
+        let [first, second] = [0, 1].map(|i| tokenizers.clip[i].length());
+        if first != second {
+            return Err(LoadError::Disagree {
+                left: "the prompt length of tokenizer_2",
+                left_value: second.to_string(),
+                right: "the prompt length of tokenizer",
+                right_value: first.to_string(),
+            });
+        }
         let of_clip = tokenizers.clip.iter().zip(clip_configs).map(|(of, text)| (of.largest_id(), text.vocab_size));
         let of_t5 = tokenizers.t5.iter().zip(t5_config).map(|(of, text)| (of.largest_id(), text.vocab_size));
-        for (largest, vocabulary) in of_clip.chain(of_t5) {
+        const KEYS: [(&str, &str); 3] = [
+            ("the largest id of tokenizer", "text_encoder vocab_size"),
+            ("the largest id of tokenizer_2", "text_encoder_2 vocab_size"),
+            ("the largest id of tokenizer_3", "text_encoder_3 vocab_size"),
+        ];
+        for ((largest, vocabulary), (left, right)) in of_clip.chain(of_t5).zip(KEYS) {
             if largest as usize >= vocabulary {
                 return Err(LoadError::Disagree {
-                    left: "the tokenizer's largest id",
+                    left,
                     left_value: largest.to_string(),
-                    right: "text_encoder vocab_size",
+                    right,
                     right_value: vocabulary.to_string(),
                 });
             }

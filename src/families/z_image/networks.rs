@@ -224,7 +224,8 @@ impl Networks for ZImageNetworks {
     }
 
     fn demand(&self, part: Part) -> Demand {
-        self.sizes.demand(part)
+        // Activations between the layers are float32 on every device.
+        self.sizes.demand(part).on(&self.device, Precision::F32)
     }
 
     fn tiles(&self, [h, w]: [usize; 2]) -> Tiles {

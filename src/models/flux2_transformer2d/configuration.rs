@@ -80,7 +80,8 @@ impl Flux2Transformer2DConfig {
             return bad("out_channels", format!("must be {}, the in_channels", config.in_channels));
         }
         let head = config.attention_head_dim;
-        if config.axes_dims_rope.iter().any(|d| d % 2 != 0) || config.axes_dims_rope.iter().sum::<usize>() != head {
+        let sum = config.axes_dims_rope.iter().fold(0usize, |sum, d| sum.saturating_add(*d));
+        if config.axes_dims_rope.iter().any(|d| d % 2 != 0) || sum != head {
             return bad("axes_dims_rope", format!("must be even numbers that add up to {head}, the width of a head"));
         }
         between(path, "mlp_ratio", config.mlp_ratio, 0.1, 64.0)?;

@@ -71,12 +71,12 @@ impl FluxTransformer2DConfig {
             ("num_single_layers", config.num_single_layers, 1000),
             ("attention_head_dim", config.attention_head_dim, WIDEST),
             ("num_attention_heads", config.num_attention_heads, 1024),
-            ("attention_head_dim", config.width(), WIDEST),
             ("joint_attention_dim", config.joint_attention_dim, WIDEST),
             ("pooled_projection_dim", config.pooled_projection_dim, WIDEST),
         ] {
             within(path, key, value, most)?;
         }
+        within(path, "attention_head_dim", config.width(), WIDEST)?;
         let axes = &config.axes_dims_rope;
         entries(path, "axes_dims_rope", axes.len(), AXES)?;
         let (sum, odd) =

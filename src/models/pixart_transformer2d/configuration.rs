@@ -91,9 +91,9 @@ impl PixArtTransformer2DConfig {
             ("sample_size", config.sample_size, LARGEST_SAMPLE),
             ("patch_size", config.patch_size, 64),
             ("caption_channels", config.caption_channels, WIDEST),
-            ("attention_head_dim", config.width(), WIDEST),
         ];
         bounds.into_iter().try_for_each(|(key, value, most)| within(path, key, value, most))?;
+        within(path, "attention_head_dim", config.width(), WIDEST)?;
         // Sines and cosines of rows and of columns take a quarter of the width each.
         divides(path, "attention_head_dim", 4, config.width())?;
         divides(path, "patch_size", config.patch_size, config.sample_size)?;

@@ -95,6 +95,11 @@ impl Sd3Transformer2DConfig {
                 format!("must be {}, the width of a token, not {}", config.width(), config.caption_projection_dim);
             return bad("caption_projection_dim", reason);
         }
+        let patches = config.sample_size / config.patch_size;
+        if patches > config.pos_embed_max_size {
+            let reason = format!("must be at least {patches}, the patches along a side of sample_size");
+            return bad("pos_embed_max_size", reason);
+        }
         if let Some(layer) = config.dual_attention_layers.iter().find(|layer| **layer >= config.num_layers) {
             return bad("dual_attention_layers", format!("{layer} is not one of {} layers", config.num_layers));
         }

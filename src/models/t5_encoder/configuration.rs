@@ -105,11 +105,11 @@ impl T5Config {
             ("d_ff", config.d_ff, 8 * WIDEST),
             ("num_layers", config.num_layers, 256),
             ("num_heads", config.num_heads, 1 << 10),
-            ("num_heads", config.inner(), 4 * WIDEST),
             ("relative_attention_max_distance", config.relative_attention_max_distance, 1 << 20),
         ] {
             within(path, key, value, most)?;
         }
+        within(path, "num_heads", config.inner(), 4 * WIDEST)?;
         let buckets = config.relative_attention_num_buckets as f64;
         between(path, "relative_attention_num_buckets", buckets, 4.0, f64::from(1 << 16))?;
         // Distances of at least this many tokens share buckets, so there must be larger distances.

@@ -86,7 +86,8 @@ impl ZImageTransformer2DConfig {
             return bad("n_kv_heads", format!("must be {}, the n_heads", config.n_heads));
         }
         let head = config.dim / config.n_heads;
-        if config.axes_dims.iter().any(|d| d % 2 != 0) || config.axes_dims.iter().sum::<usize>() != head {
+        let sum = config.axes_dims.iter().fold(0usize, |sum, d| sum.saturating_add(*d));
+        if config.axes_dims.iter().any(|d| d % 2 != 0) || sum != head {
             return bad("axes_dims", format!("must be even numbers that add up to {head}, the width of a head"));
         }
         between(path, "norm_eps", config.norm_eps, 0.0, LARGEST_EPS)?;

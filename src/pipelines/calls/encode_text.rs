@@ -38,6 +38,10 @@ impl Call for EncodeText {
         LatentDiffusion::of(model)?.encode_text(rows, self.clip_skip).await
     }
 
+    fn answer_bytes(&self, answer: &TextEmbedding) -> usize {
+        4 * (answer.hidden.elem_count() + answer.pooled.as_ref().map_or(0, |pooled| pooled.elem_count()))
+    }
+
     /// The embedding of a prompt with adapters, textual inversions or weights is not cached: the key has only ids.
     fn memo(&self, prompt: &Tokens) -> Option<Memo> {
         prompt.is_plain().then(|| prompt.ids.clone())

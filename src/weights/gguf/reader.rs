@@ -15,7 +15,7 @@ const WINDOW: usize = 1 << 16;
 
 /// The numbers of types of notes.
 pub(super) const U32: u32 = 4;
-pub(super) const TEXT: u32 = 8;
+const TEXT: u32 = 8;
 const LIST: u32 = 9;
 
 /// A place in the header.

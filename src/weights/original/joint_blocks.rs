@@ -69,7 +69,7 @@ pub(in crate::weights) fn config(shape: &dyn Fn(&str) -> Option<Vec<usize>>, blo
     Ok(json!({
         "patch_size": patch,
         "in_channels": axis("x_embedder.proj.weight", 1)?,
-        "out_channels": axis("final_layer.linear.weight", 0)? / patch.pow(2).max(1),
+        "out_channels": axis("final_layer.linear.weight", 0)? / patch.saturating_pow(2).max(1),
         "num_layers": blocks,
         "attention_head_dim": head,
         "num_attention_heads": width / head,

@@ -145,6 +145,10 @@ impl Drawing {
             // There may be enough memory later, when other generations have ended.
             Fault::OutOfMemory => failed("out_of_memory", error.to_owned(), true),
             Fault::Lost => {
+                // Another generation has lost the device before.
+                if self.devices.loads().get(device).is_some_and(|load| load.failed) {
+                    return Outcome::Released;
+                }
                 tracing::error!(device, "a device is lost: {error}");
                 self.devices.fail(device);
                 self.catalogue.unload_from(device);
