@@ -29,8 +29,8 @@ use crate::{
 fn pipelines() -> Vec<&'static str> {
     let found: Vec<&str> =
         ["sd3", "sd35"].into_iter().filter(|name| parity().join("pipelines").join(name).exists()).collect();
-    if found.is_empty() {
-        assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no sd3");
+    if found.len() < 2 {
+        assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have {found:?} alone");
         println!("skipped: LATENTD_PARITY_DIR does not name the complete fixtures");
     }
     found

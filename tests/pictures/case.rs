@@ -189,7 +189,7 @@ fn copy(from: &Path, to: &Path) {
 const TINY: &str = "vaes/taesd";
 
 /// The scheduler classes that this version supports.
-const CLASSES: [&str; 22] = [
+const CLASSES: [&str; 23] = [
     "PNDMScheduler",
     "DDIMScheduler",
     "DDPMScheduler",
@@ -212,6 +212,7 @@ const CLASSES: [&str; 22] = [
     "ScoreSdeVeScheduler",
     "ScoreSdeVpScheduler",
     "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
 ];
 
 impl Case {
@@ -461,6 +462,13 @@ impl Case {
     pub fn goldens(&self) -> Vec<RgbImage> {
         let names = self.wanted(self.json["outputs"].as_array().unwrap().iter().collect());
         names.into_iter().map(|name| read_png(&self.folder.join(name.as_str().unwrap()))).collect()
+    }
+}
+
+impl Case {
+    /// The picture that latentd draws where it differs from diffusers on purpose.
+    pub fn own_golden(&self) -> RgbImage {
+        read_png(&more().join("own").join(format!("{}.png", self.name.replace('/', "-"))))
     }
 }
 

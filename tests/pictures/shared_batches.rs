@@ -19,6 +19,7 @@ use super::{Outcome, case, cpu, fixtures, settings, submitted};
 fn requests_for_a_transformer_share_batches_and_keep_their_bytes() {
     let root = fixtures();
     if !root.join("pipelines/flux-dev").is_dir() {
+        assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no flux-dev");
         println!("no flux-dev: LATENTD_PARITY_DIR does not name the complete fixtures");
         return;
     }

@@ -1,4 +1,5 @@
-//! Sends random valid requests with all fields to all models of the fixtures; each accepted request must succeed.
+//! Sends random valid requests to the models of the fixtures with a U-Net (`support/fixtures.rs`); each accepted request
+//! must succeed.
 
 use std::{
     collections::BTreeMap,

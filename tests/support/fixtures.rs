@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::{case, requests::Requests};
 
-/// The models of the complete set; the compact set in the repository lacks some of them.
+/// The models that requests are drawn for, from the complete set; the compact set in the repository lacks some of them.
 const PIPELINES: [&str; 7] = ["sd1", "sd2", "sd1-inpaint", "ip2p", "sdxl", "sdxl-refiner", "lcm"];
 
 /// The folders of the fixtures. The models and embeddings are copies in temporary folders.
