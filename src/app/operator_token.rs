@@ -25,8 +25,9 @@ pub(super) fn settle(config: &mut Config) -> Result<()> {
         Ok(token) => token,
         Err(error) => {
             let path = path.display();
-            tracing::warn!(%path, %error, "the file of the operator's token cannot be used, so /admin accepts only keys with the scope admin; set \
-                 operator.token");
+            let told =
+                "the file of the operator's token cannot be used, so /admin accepts only keys with the scope admin";
+            tracing::warn!(%path, %error, "{told}; set operator.token");
             random()?
         }
     };

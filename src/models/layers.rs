@@ -82,8 +82,8 @@ impl Linear {
     }
 }
 
-/// The matrix `weight` (outputs, inputs) of a linear layer: as it is stored if [`Weights::with_stored_matrices`] allows it, otherwise
-/// in the precision of the weights.
+/// The matrix `weight` (outputs, inputs) of a linear layer: as it is stored if [`Weights::with_stored_matrices`] allows
+/// it, otherwise in the precision of the weights.
 fn matrix(weights: &Weights, inputs: usize, outputs: usize, bias: Option<&Tensor>) -> Matrix {
     let made = match weights.stored_matrix("weight", outputs, inputs) {
         Some(StoredMatrix { format, scale, bytes }) => {
