@@ -62,6 +62,7 @@ pub(in crate::weights) fn config(shape: &dyn Fn(&str) -> Option<Vec<usize>>, blo
         shape.get(axis).copied().ok_or_else(|| format!("{name} has the shape {shape:?}"))
     };
     let (width, patch) = (axis("x_embedder.proj.weight", 0)?, axis("x_embedder.proj.weight", 2)?);
+    let positions = axis(POSITIONS, 1)?.isqrt();
     let norm = "joint_blocks.0.x_block.attn.ln_q.weight";
     // The heads of all published models have 64 channels.
     let head = if shape(norm).is_some() { axis(norm, 0)? } else { 64 }.clamp(1, width.max(1));
@@ -76,7 +77,9 @@ pub(in crate::weights) fn config(shape: &dyn Fn(&str) -> Option<Vec<usize>>, blo
         "joint_attention_dim": axis("context_embedder.weight", 1)?,
         "caption_projection_dim": width,
         "pooled_projection_dim": axis("y_embedder.mlp.0.weight", 1)?,
-        "pos_embed_max_size": axis(POSITIONS, 1)?.isqrt(),
+        "pos_embed_max_size": positions,
+        // All published models were made for 128 by 128 latents.
+        "sample_size": positions.saturating_mul(patch).min(128),
         "dual_attention_layers": (0..blocks).filter(second).collect::<Vec<usize>>(),
         "qk_norm": shape(norm).map(|_| "rms_norm"),
     }))
