@@ -39,6 +39,7 @@ def main():
     options = options.parse_args()
 
     folder = pathlib.Path(options.folder) / ("bfloat16" if options.bfloat16 else "gguf")
+    (folder / "controlnets").mkdir(parents=True, exist_ok=True)
     make(folder, options.bfloat16)
     settings = {"LATENTD_MODELS__DEFAULT": "flux"}
     with memory.Server(options.program, folder, settings) as server:

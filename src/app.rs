@@ -358,10 +358,21 @@ fn offloading(config: &Config, devices: Vec<Device>) -> Vec<Device> {
     devices
 }
 
-/// Opens the catalogue of the settings, for these devices.
+/// Opens the catalogue of the settings, for these devices. Models that exceed the memory of this process are refused,
+/// unless the process only answers requests and other processes compute.
 pub fn catalogue(config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
+    let memory = if config.role.works() { memory::for_weights() } else { u64::MAX };
+    catalogue_in(memory, config, devices)
+}
+
+/// As [`catalogue`], also with models that exceed the memory of this process.
+pub fn catalogue_of_any_size(config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
+    catalogue_in(u64::MAX, config, devices)
+}
+
+fn catalogue_in(memory: u64, config: &Config, devices: Vec<Device>) -> Result<Catalogue> {
     let config::Models { dir, default, preload, .. } = &config.models;
-    let catalogue = Catalogue::open(dir, default)?.preloading(preload)?.on(devices);
+    let catalogue = Catalogue::open(dir, default)?.on(devices).in_memory(memory)?.preloading(preload)?;
     let adapters = Adapters::open(&config.loras.dir, &config.embeddings.dir)?
         .keeping(config.loras.max_loaded)
         .within(config.loras.max_bytes);

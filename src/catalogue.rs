@@ -20,6 +20,7 @@ mod prepare;
 mod reload;
 pub mod room;
 mod shelf;
+mod too_large;
 mod warnings;
 
 use std::{
@@ -60,6 +61,8 @@ pub struct Catalogue {
     default: String,
     /// The devices on which networks compute: at least one, all of one kind.
     devices: Vec<Device>,
+    /// The memory of the host for weights, in bytes; a model that takes more is refused.
+    memory: u64,
     shelf: Arc<Shelf>,
     /// Replaced as a whole when the folders are listed again.
     listed: RwLock<Arc<Listed>>,
@@ -125,17 +128,22 @@ impl Catalogue {
             dir: dir.to_owned(),
             default: default.to_owned(),
             devices: vec![Device::host()],
+            memory: u64::MAX,
             shelf,
             listed: RwLock::new(Arc::new(listed)),
             seen: Mutex::default(),
             fits: Mutex::default(),
             tokenizers: Lru::new(NonZeroUsize::new(warnings::MOST_TOKENIZERS).unwrap_or(NonZeroUsize::MIN)),
         };
-        let unusable = |reason: &str| CatalogueError::Default { name: default.to_owned(), reason: reason.to_owned() };
-        match catalogue.entry(default) {
-            None => Err(unusable("it is not in the catalogue")),
-            Some(entry) => entry.usable().map(drop).map_err(unusable).map(|()| catalogue),
-        }
+        catalogue.check_default()?;
+        Ok(catalogue)
+    }
+
+    fn check_default(&self) -> Result<(), CatalogueError> {
+        let name = &self.default;
+        let unusable = |reason: &str| CatalogueError::Default { name: name.clone(), reason: reason.to_owned() };
+        let entry = self.entry(name).ok_or_else(|| unusable("it is not in the catalogue"))?;
+        entry.usable().map(drop).map_err(unusable)
     }
 
     fn listed(&self) -> Arc<Listed> {

@@ -128,6 +128,30 @@ fn the_default_model_and_preloaded_models_are_awaited_once() {
     assert!(error.contains("\"none\" of models.preload"), "{error}");
 }
 
+/// Loading such a model would make the system end the process.
+#[test]
+fn a_model_that_exceeds_the_memory_is_refused_with_the_figures_also_after_a_reload() {
+    let (catalogue, _) = catalogue(&[]);
+    let (small, large) = (catalogue.bytes("sd1").unwrap(), catalogue.bytes("emoji").unwrap());
+    assert!(small < large);
+    let catalogue = catalogue.in_memory(large).unwrap();
+    assert_eq!(catalogue.fault("emoji"), None, "it just fits");
+
+    let catalogue = catalogue.in_memory(large - 1).unwrap();
+    let megabytes = |bytes: u64| bytes / 1_000_000;
+    let [needed, most] = [megabytes(large), megabytes(large - 1)];
+    let reason = format!("its weights take {needed} MB of memory, but there are only {most} MB for weights");
+    assert_eq!(catalogue.fault("emoji").as_deref(), Some(&*reason));
+    assert_eq!(catalogue.fault("sd1"), None);
+    catalogue.reload().unwrap();
+    assert_eq!(catalogue.fault("emoji").as_deref(), Some(&*reason));
+    let error = catalogue.load("emoji").unwrap_err().to_string();
+    assert!(error.contains(&reason), "{error}");
+
+    let error = catalogue.in_memory(small - 1).unwrap_err().to_string();
+    assert!(error.contains("the default model \"sd1\" cannot be used: its weights take"), "{error}");
+}
+
 #[test]
 fn a_dropped_ticket_goes_to_the_next_request() {
     let (catalogue, metrics) = catalogue(&["sd1"]);

@@ -121,6 +121,11 @@ impl WeightBounds {
     }
 }
 
+/// The most bytes that weights may take at all: the memory of the process without what else it takes.
+pub(super) fn for_weights() -> u64 {
+    HostMemory::now().total.saturating_sub(PROCESS)
+}
+
 /// The bytes of `engine.max_bytes`, or half of the process's memory if the setting is 0.
 pub(super) fn bound(setting: u64) -> u64 {
     if setting == 0 { HostMemory::now().total / 2 } else { setting }

@@ -125,6 +125,7 @@ impl Catalogue {
         let before = self.listed();
         let known = known(&before);
         let (models, note) = models(&self.dir, &known.models)?;
+        self.refuse_too_large(&models);
         let adapters = Arc::new(known.adapters.read_again().map_err(|error| other(&error))?);
         let control_nets = Arc::new(known.control_nets.read_again().map_err(|error| other(&error))?);
         let once = before.gone.iter().chain(before.models.keys());

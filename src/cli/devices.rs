@@ -62,7 +62,7 @@ struct Loadable {
 impl Devices {
     pub(super) fn run(&self) -> Result<()> {
         let config = self.settings.load(Vec::new())?;
-        let catalogue = app::catalogue(&config, vec![Device::host()])?;
+        let catalogue = app::catalogue_of_any_size(&config, vec![Device::host()])?;
         let report = Report::of(&config, &catalogue);
         match self.json {
             true => println!("{}", serde_json::to_string_pretty(&report)?),
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_model_fits_into_as_many_bytes_as_it_has() {
         let config = Config::load(&latentd::config::Sources::default()).unwrap();
-        let catalogue = app::catalogue(&config, vec![Device::host()]).unwrap();
+        let catalogue = app::catalogue_of_any_size(&config, vec![Device::host()]).unwrap();
         let bytes = catalogue.bytes(catalogue.default_name()).unwrap();
         for (free, fits) in [(Some(bytes), Some(true)), (Some(bytes - 1), Some(false)), (None, None)] {
             let models = loadable(&catalogue, free);
