@@ -33,7 +33,8 @@ pub struct Gpu {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GpuMemory {
     pub total: u64,
-    /// The bytes that no process used when the driver was asked.
+    /// The bytes that no process used when the driver was asked. For a GPU that is open, also the memory that this process
+    /// keeps for later tensors.
     pub free: u64,
 }
 
