@@ -53,8 +53,8 @@ pub(in crate::catalogue) fn list(dir: &Path, marker: &'static str) -> io::Result
         let name = hub::name_of_snapshot(&dir).unwrap_or_else(|| shown(&dir));
         let what = if marker == MODEL { "model" } else { "ControlNet" };
         note = Some(format!(
-            "{} contains {marker}, so it is itself a {what} and not a folder of {what}s. It is listed as {name:?}. To list \
-             all {what}s beside it, set the folder above it",
+            "{} contains {marker}, so it is itself a {what} and not a folder of {what}s. It is listed as {name:?}. To \
+             list all {what}s beside it, set the folder above it",
             dir.display()
         ));
         listing.add(name, Source::Folder(dir));

@@ -75,7 +75,7 @@ fn inner_size(width: u32, height: u32, multiple: u32) -> [u32; 2] {
 }
 
 /// The pixels of the middle of a picture as (3, H, W) in [-1, 1], and its size (H, W): the largest sides that are
-/// multiples of `multiple`. A side that is shorter than that is stretched first.
+/// multiples of `multiple`. A side that is shorter than `multiple` is stretched to `multiple` first.
 pub(super) fn middle(picture: &RgbImage, multiple: u32) -> (Vec<f32>, [usize; 2]) {
     let (width, height) = (picture.width.max(multiple), picture.height.max(multiple));
     let whole = at(picture, [height as usize, width as usize]);

@@ -69,7 +69,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// The ids for each encoder. `prompts` has the text for CLIP and then that for T5, which reads `length` tokens.
+    /// The ids for each encoder. `prompts` has the text for CLIP, then the text for T5. T5 reads `length` tokens.
     pub fn tokenize(&self, prompts: &[&str], length: usize) -> Tokens {
         let first = prompts.first().copied().unwrap_or_default();
         let second = prompts.get(1).copied().unwrap_or(first);
