@@ -52,7 +52,7 @@ impl Positions {
         if distance < exact {
             return first + distance;
         }
-        // In float32, as transformers: at powers of the factor, rounding decides.
+        // In float32, like transformers: at the limit between two buckets, rounding decides.
         let growth = libm::logf(distance as f32 / exact as f32);
         let all = libm::log(self.max_distance as f64 / exact as f64) as f32;
         let further = (growth / all * (side - exact) as f32) as usize;
