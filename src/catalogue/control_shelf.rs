@@ -27,9 +27,9 @@ struct State<T> {
     own_bounds: BTreeMap<String, u64>,
     /// The metric for the bytes of all networks.
     gauge: Option<IntGauge>,
-    /// By key and memory.
+    /// The networks by key. A key contains the memory that holds the network.
     nets: BTreeMap<String, Place<T>>,
-    /// In the order of arrival.
+    /// The waiting requests in the order of arrival.
     waiting: Vec<WaitingRequest>,
     /// Counts requests and uses.
     clock: u64,

@@ -28,9 +28,9 @@ fn a_device_with_the_model_comes_first_then_the_least_loaded() {
     assert_eq!(first.device, 1, "an idle device that has the model");
     let second = devices.place(9.0, on(&[1], true)).unwrap();
     assert_eq!(second.device, 0, "an idle device with room for it");
-    assert_eq!(devices.place(1.0, on(&[0, 1], true)).unwrap().device, 1, "the one with less work");
-    assert_eq!(devices.place(1.0, on(&[0], true)).unwrap().device, 0, "the one that has it");
-    assert_eq!(devices.place(1.0, on(&[], false)).unwrap().device, 1, "nobody has it");
+    assert_eq!(devices.place(1.0, on(&[0, 1], true)).unwrap().device, 1, "the device with less work");
+    assert_eq!(devices.place(1.0, on(&[0], true)).unwrap().device, 0, "the device that has the model");
+    assert_eq!(devices.place(1.0, on(&[], false)).unwrap().device, 1, "no device has the model");
     drop(second);
     assert_eq!(devices.place(1.0, on(&[1], false)).unwrap().device, 1, "no other model is unloaded to make room for a copy");
     let loads = devices.loads();
@@ -69,7 +69,7 @@ fn a_model_with_a_long_queue_is_copied_to_an_idle_device_without_room() {
     assert_eq!(other.device, 1, "another model goes to an idle device");
 }
 
-/// GPUs have free memory or none, each for itself.
+/// Each GPU has a memory of its own, so one GPU can have free memory while another has none.
 #[test]
 fn of_busy_devices_one_with_room_gets_a_new_model() {
     let devices = four();
