@@ -32,7 +32,11 @@ fn a_device_with_the_model_comes_first_then_the_least_loaded() {
     assert_eq!(devices.place(1.0, on(&[0], true)).unwrap().device, 0, "the device that has the model");
     assert_eq!(devices.place(1.0, on(&[], false)).unwrap().device, 1, "no device has the model");
     drop(second);
-    assert_eq!(devices.place(1.0, on(&[1], false)).unwrap().device, 1, "no other model is unloaded to make room for a copy");
+    assert_eq!(
+        devices.place(1.0, on(&[1], false)).unwrap().device,
+        1,
+        "no other model is unloaded to make room for a copy"
+    );
     let loads = devices.loads();
     assert_eq!(loads.iter().map(|load| (load.running, load.cost)).collect::<Vec<_>>(), [(0, 0.0), (1, 5.0)]);
     drop(first);
