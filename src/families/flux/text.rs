@@ -25,6 +25,8 @@ pub(super) struct Tokenizers {
 }
 
 impl Tokenizers {
+    /// Reads both tokenizers.
+    ///
     /// # Errors
     /// A file is missing or broken, or a tokenizer has ids that its text encoder does not have.
     pub fn read(folder: &ModelFolder, sizes: &Sizes) -> std::result::Result<Tokenizers, LoadError> {
