@@ -1,9 +1,8 @@
 //! The differences between the two databases: connections, transactions, types of columns, and a few words of SQL.
 //!
 //! A statement is one text for both databases, in PostgreSQL's syntax: parameters are `$1`, `jsonb_to_recordset` reads
-//! a table from JSON, `= ANY` and `<> ALL` read a list. SQLite's `INDEXED BY` is added where SQLite must use an index.
-//! PostgreSQL gets the text without `INDEXED BY`, and with `statement_timestamp()` for `now()`. SQLite gets the text
-//! without row locks (`FOR UPDATE`), because it has one writer; there, `now()` is the time of the transaction.
+//! a table from JSON, `= ANY` and `<> ALL` read a list. `INDEXED BY` is removed for PostgreSQL, and row locks
+//! (`FOR UPDATE`) for SQLite, which has one writer. In SQLite, `now()` is the time of the transaction.
 
 use std::{fmt::Debug, time::Duration};
 
