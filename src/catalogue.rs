@@ -53,7 +53,7 @@ use shelf::{Acquisition, Shelf, Standing};
 
 /// The models by name. Configurations and file headers are read when models are listed, weights at first use. As many
 /// models stay in memory as `models.max_bytes` allows. A model that cannot be used is listed with the reason; it
-/// prevents the start of the server only if it is the default model.
+/// prevents the start of the server only if it is the default model or a model of `models.preload`.
 #[derive(Debug)]
 pub struct Catalogue {
     dir: PathBuf,
@@ -292,8 +292,8 @@ impl Catalogue {
         Catalogue { listed: RwLock::new(Arc::new(listed)), ..self }
     }
 
-    /// Sets the devices on which models compute: at least one, all of one kind. ControlNets and adapters follow their
-    /// models.
+    /// Sets the devices on which models compute: at least one, all of one kind. ControlNets and adapters are loaded for
+    /// the device of their model.
     pub fn on(self, devices: Vec<Device>) -> Catalogue {
         Catalogue { devices, ..self }
     }
@@ -312,7 +312,7 @@ impl Catalogue {
 
     /// Limits the memory of models, and that of ControlNets, on each device with memory of its own, as
     /// [`Catalogue::within`] does for the host. 0 means a part of what is free there now: five eighths for models, an
-    /// eighth for ControlNets. The rest is for activations, LoRAs, and copies of the driver.
+    /// eighth for ControlNets. The rest is for activations, LoRAs, and what the GPU's kernels and libraries allocate.
     pub fn within_own(self, models: u64, control_nets: u64) -> Catalogue {
         for device in self.devices.iter().filter(|device| device.has_own_memory()) {
             let eighth = device.own_memory().map(|memory| memory.free / 8);
@@ -327,9 +327,10 @@ impl Catalogue {
         self
     }
 
-    /// The most bytes that models and ControlNets take together in the memory of the host: all of them if they fit
-    /// their bounds, and at least the largest model. Devices of the CPU have a copy of a model each. GPUs have their
-    /// own memory; what each of them offloads of all models is in the memory of the host.
+    /// The most bytes that models and ControlNets take together in the memory of the host. On CPUs, these are all
+    /// listed models, with a copy for each device, but at most the bound of models, or the largest model if that is
+    /// larger; and all listed ControlNets, but at most their bound. With GPUs, these are the parts of all listed models
+    /// that the GPUs offload.
     pub fn most_bytes(&self) -> u64 {
         if self.first_device().has_own_memory() {
             let entries = self.listed();
@@ -348,7 +349,7 @@ impl Catalogue {
         (all.saturating_mul(self.devices.len().max(1) as u64), sizes.into_iter().max().unwrap_or(0))
     }
 
-    /// Counts model loads, and tells the memory of weights, in these metrics.
+    /// Reports model loads and the memory of weights in these metrics.
     pub fn counted_in(self, metrics: Metrics) -> Catalogue {
         self.control_nets().tell_in(&metrics);
         self.shelf.set_metrics(metrics);

@@ -73,7 +73,7 @@ pub struct Models {
     /// If empty, only the embedded model exists.
     pub dir: PathBuf,
     pub default: String,
-    /// 0 means no bound.
+    /// 0 means that the bound is computed from the memory at the start.
     pub max_bytes: u64,
     /// 0 means a part of the GPU's free memory.
     pub gpu_max_bytes: u64,
@@ -107,7 +107,7 @@ pub struct Folder {
 pub struct ControlNets {
     /// If empty, only the embedded ControlNets exist.
     pub dir: PathBuf,
-    /// 0 means a quarter of the machine's or container's memory.
+    /// 0 means that the bound is computed from the memory at the start.
     pub max_bytes: u64,
 }
 
@@ -120,7 +120,7 @@ pub struct Engine {
     pub threads: usize,
     pub max_rows: NonZeroUsize,
     pub slice_ms: u64,
-    /// 0 means what weights leave of the machine's or container's memory, at most half of it.
+    /// 0 means what weights leave of the machine's or container's memory, at least a quarter and at most half of it.
     pub max_bytes: u64,
     pub max_runs: NonZeroUsize,
     pub text_cache_entries: usize,

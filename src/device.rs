@@ -50,7 +50,7 @@ pub struct Device {
     cores: Option<Arc<[usize]>>,
     /// The threads of the device; `None` means that rayon's current pool computes.
     pool: Option<Arc<ThreadPool>>,
-    /// If some networks are copied to the device for their calls: how many bytes were copied.
+    /// How many bytes of weights were copied to the device for calls; `None` if the device offloads no networks.
     offload: Option<Arc<AtomicU64>>,
     /// In tests: decides which faults the device has.
     script: Option<Arc<dyn Script>>,
@@ -144,8 +144,8 @@ impl Device {
         Device { kernels, ..self }
     }
 
-    /// The same device with another precision of networks; `None` is the best one: float32 on the CPU, where it is the
-    /// fastest, and 16 bits on a GPU.
+    /// The same device with another precision of networks. `None` chooses the best precision: float32 on the CPU, where
+    /// float32 is the fastest, and 16 bits on a GPU.
     ///
     /// # Errors
     /// The device cannot compute with this precision.
@@ -194,7 +194,7 @@ impl Device {
         if self.has_own_memory() { &self.name } else { "cpu" }
     }
 
-    /// Whether the device has memory of its own: a GPU, or a device that a test makes one.
+    /// Whether the device has memory of its own, as a GPU has, and a device whose test script says so.
     pub fn has_own_memory(&self) -> bool {
         self.is_gpu() || self.script.as_ref().is_some_and(|script| script.is_gpu())
     }
@@ -271,7 +271,7 @@ impl Device {
         scripted.or_else(|| self.gpu.as_ref()?.memory_now())
     }
 
-    /// Bytes of the device's own memory, used or not. `None` as for [`Device::own_memory`].
+    /// Bytes of the device's own memory, used or not. `None` in the cases of [`Device::own_memory`].
     pub fn own_bytes(&self) -> Option<u64> {
         let scripted = self.script.as_ref().and_then(|script| script.memory());
         scripted.or_else(|| self.gpu.as_ref()?.memory).map(|memory| memory.total)

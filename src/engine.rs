@@ -96,7 +96,7 @@ pub enum RunError {
     NotFinite { what: String, step: u32, steps: u32 },
     #[error("the pipeline panicked")]
     Panicked,
-    /// The engine stops, or its device is lost while it computes for others. Another run can resume the generation.
+    /// The engine stops, or its device is lost while it computes for other runs. Another run can resume the generation.
     #[error("the engine has stopped")]
     Stopped,
     /// The device was lost while it computed for this run, which may be the cause. Another run can resume the

@@ -1,8 +1,8 @@
 //! Compute kernels: the operations that take most of a network's time, on contiguous channels-last activations.
 //!
 //! Every kernel derives the order of its sums from the shapes of the layer and of one row of the batch. So the bytes of
-//! a row depend neither on the other rows nor on the number of threads. There are two sets of kernels ([`Kernels`]). Only
-//! [`Rows::Together`] makes an exception.
+//! a row depend neither on the other rows nor on the number of threads, except with [`Rows::Together`]. There are two
+//! sets of kernels ([`Kernels`]).
 
 #![allow(clippy::needless_range_loop, reason = "loops over fixed ranges are what the compiler unrolls into registers")]
 
@@ -54,8 +54,8 @@ impl Kernels {
     /// The reference kernels whose rows have the same bits in every batch.
     pub const REFERENCE: Kernels = Kernels::Reference(Rows::Apart);
 
-    /// Which rows of a batch are multiplied together. Packed kernels compute each row in a fixed order of its own sums,
-    /// however many rows they get.
+    /// Which rows of a batch are multiplied together. Packed kernels count as [`Rows::Apart`]: they compute the sums of
+    /// each row in a fixed order, however many rows they get.
     fn rows(self) -> Rows {
         match self {
             Kernels::Packed(_) => Rows::Apart,

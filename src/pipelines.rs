@@ -65,7 +65,8 @@ pub trait Compute: Sized {
     /// The same interface for the networks of the generation's refiner; `None` if the generation has no refiner.
     fn refiner(&self) -> Option<Self>;
 
-    /// Runs a network call. Returns one answer per row, in order. The generation shows `phase` meanwhile.
+    /// Runs a network call. Returns one answer per row, in order. Meanwhile, the progress of the generation shows
+    /// `phase`.
     fn call<C: Call>(
         &self,
         phase: Phase,

@@ -78,8 +78,9 @@ fn ready(poll: Poll<AcquireResult>) -> Option<Acquired> {
     }
 }
 
-/// Each number counts four bytes, even if the file stores half precision, as that of sd2. 3 × 3 convolutions of at least
-/// 16 channels also keep transformed weights: 36 numbers in place of 9, with the outputs rounded up to panels of 16.
+/// Each number counts four bytes, even if the file stores half precision, as the file of sd2 does. 3 × 3 convolutions
+/// of at least 16 channels also keep transformed weights: 36 numbers in place of 9, with the outputs rounded up to
+/// panels of 16.
 #[test]
 fn a_model_takes_four_bytes_for_each_number_and_transformed_weight() {
     let transformed = |shape: &[usize]| match *shape {

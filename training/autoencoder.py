@@ -1,9 +1,10 @@
 """The autoencoder: an AutoencoderKL whose decoder learns to invert the fixed latents of `latents.py`.
 
-The encoder learns to produce those latents, which is an easy regression and is done on every fourth step only.
-It learns from crops of a quarter of the picture first, which costs a quarter, and from whole pictures at last.
-A little noise on the latents teaches the decoder to bear the U-Net's errors. The loss is absolute error, squared error and the
-absolute error of the differences between neighbours, which keeps edges sharp (Mathieu et al., arXiv:1511.05440).
+The encoder learns to produce these latents. This regression is easy, so only every fourth step trains the encoder.
+The first 70 % of the steps use crops of a quarter of the picture, which cost a quarter of the time; the other steps use whole
+pictures. A little noise on the latents makes the decoder tolerate the U-Net's errors. The loss is the sum of the absolute error,
+the squared error, and the absolute error of the differences between neighboring pixels, which keeps edges sharp (Mathieu et al.,
+arXiv:1511.05440).
 """
 
 import argparse
@@ -24,10 +25,10 @@ from scenes import LAYOUTS, Scenes, compose
 
 HERE = Path(__file__).parent
 WIDTHS = (16, 24, 48, 80)
-BATCH = 8  # of crops, and half as many whole pictures
+BATCH = 8  # crops in a batch; a batch of whole pictures has half as many
 CROPS_SHARE = 0.7  # of the steps
-OTHERS_SHARE = 0.4  # pictures that the U-Net does not learn
-HELD_EVERY = 20  # of those are kept for measuring
+OTHERS_SHARE = 0.4  # the share of pictures that the U-Net does not learn
+HELD_EVERY = 20  # every 20th of these pictures is not trained on but used to measure
 
 
 def build():
@@ -36,21 +37,21 @@ def build():
         in_channels=3, out_channels=3, latent_channels=CHANNELS, block_out_channels=WIDTHS, layers_per_block=1, norm_num_groups=8,
         down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels, sample_size=SIZE, scaling_factor=1.0,
     )  # fmt: skip
-    # Encoder and decoder speak the normalised latents themselves; the two 1×1 convolutions between them pass everything on.
+    # Encoder and decoder use the normalized latents themselves, so the two 1×1 convolutions between them change nothing.
     identity = torch.eye(CHANNELS)[:, :, None, None]
     with torch.no_grad():
         for convolution in (model.quant_conv, model.post_quant_conv):
             convolution.weight.zero_()
             convolution.bias.zero_()
             convolution.weight[:CHANNELS, :CHANNELS] = identity
-        model.quant_conv.bias[CHANNELS:] = -8  # the log-variance: next to no spread
+        model.quant_conv.bias[CHANNELS:] = -8  # the log-variance: almost no spread
     model.quant_conv.requires_grad_(False)
     model.post_quant_conv.requires_grad_(False)
     return model
 
 
 class Pictures:
-    """Scenes of the concepts, and the other emoji on white; some of those are never learned."""
+    """Scenes of the concepts, and the other emoji on white. Some of the other emoji are not used for training."""
 
     def __init__(self, work):
         rows = [json.loads(line) for line in (work / "pictures.jsonl").open()]

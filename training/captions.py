@@ -1,4 +1,4 @@
-"""The words: what people may call a scene. One grammar makes the captions of all training steps."""
+"""Describes scenes in words, as people might. One grammar makes the captions of all training steps."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ UNCHANGED = {"fish", "sheep", "deer", "squid", "corn", "sushi", "broccoli", "pop
 
 
 def held_out_words():
-    """Words kept from all captions, so that the evaluation can ask with words that the model was not captioned with."""
+    """Words that no caption contains, so that the evaluation can ask with words that were not part of the training."""
     return set((HERE / "held_out.txt").read_text().split())
 
 
@@ -31,7 +31,7 @@ def words_of(text):
 
 
 def read_keywords(modules, concepts):
-    """Main name → further words for it, from emojilib: those that mean at most two of the concepts and are not held out."""
+    """Main name of a concept → further words for it from emojilib. Words for more than two concepts and held out words are left out."""
     library = json.loads((modules / "emojilib/dist/emoji-en-US.json").read_text())
     found = {}
     for emoji, keywords in library.items():
@@ -91,14 +91,14 @@ class Captions:
             assert not any(words_of(text) & held for text in self.names[name] + self.descriptions[name]), f"{name} has a word that is held out"
 
     def caption(self, scene, random):
-        """One way in which a person may ask for the scene."""
+        """One of the texts with which a person may ask for the scene."""
         text = getattr(self, scene.layout.caption)(scene, random)
         if scene.background:
             text = self.on_background(text, scene.background, random)
         return self.in_style(text, scene.style, random)
 
     def name(self, thing, random, main=0.5):
-        """A name with its colour, if it was turned to one."""
+        """A name of the thing, after its color if the picture was recolored."""
         names = self.names[thing.concept]
         if thing.colour:
             names = [name for name in names if not words_of(name) & COLOUR_WORDS]

@@ -1,14 +1,15 @@
-"""The pictures: emoji at 128×128 with their transparency, and copies of them turned to other colours.
+"""Makes the pictures: emoji at 128×128 with their transparency, and copies in other colors.
 
-They come from two npm packages (`package.json` pins them, README.md lists their licences). Rows of three kinds are written to
-`pictures.jsonl`, in the order of `pictures.npy`:
+The emoji come from two npm packages (`package.json` has their versions, README.md their licenses). `pictures.jsonl` describes the
+pictures in the order of `pictures.npy`. There are three kinds:
 
-- `base`: a concept of `concepts.tsv` in one style, and `recolour`: the same picture in a named colour. These are what scenes are
-  made of (`scenes.py`) and what the model learns to draw.
-- `other`: every other emoji of the two styles. These have no captions; they teach the autoencoder to see pictures in general,
-  and the evaluation uses them as distractors.
+- `base`: a concept of `concepts.tsv` in one style.
+- `recolour`: a picture of the kind `base` in a named color. Scenes (`scenes.py`) are composed of these two kinds, which the model
+  learns to draw.
+- `other`: every other emoji of the two styles. These pictures have no captions. The autoencoder learns from them too, and the
+  evaluation uses them as wrong answers.
 
-Everything random is keyed by content, so that the data set is the same on every machine.
+The content determines everything random, so the data set is the same on every machine.
 """
 
 import argparse
@@ -30,7 +31,7 @@ HUES = {"red": 0, "orange": 28, "yellow": 52, "green": 125, "blue": 215, "purple
 SHADES = {"black": (None, 0.15, 0.38, 0), "white": (None, 0.08, 0.3, 0.7), "gray": (None, 0.06, 0.7, 0.05), "brown": (24, 0.8, 0.62, 0)}
 COLOUR_WORDS = set(HUES) | set(SHADES) | {"grey", "golden"}
 HUES_PER_CONCEPT, SHADES_PER_CONCEPT = 4, 2
-# Never shown, so that the evaluation can ask whether a colour word carries over to a new pair.
+# Never shown in the training, so that the evaluation can ask for a known thing in a known color that it never had.
 HELD_OUT_PAIRS = {
     ("banana", "blue"), ("frog", "red"), ("fox", "green"), ("car", "purple"), ("cat", "blue"), ("strawberry", "purple"),
     ("elephant", "pink"), ("octopus", "green"), ("house", "pink"), ("star", "green"), ("balloon", "green"), ("smiling face", "blue"),
@@ -43,7 +44,7 @@ def keyed_random(*key):
 
 
 def canonical(code_points):
-    """Emoji are named by their code points; the invisible variation selector FE0F is sometimes left out, so drop it."""
+    """The code points by which an emoji is named, without the invisible variation selector FE0F, which is sometimes left out."""
     return "-".join(part for part in code_points.lower().split("-") if part != "fe0f")
 
 
@@ -96,9 +97,9 @@ def iconify_svgs(modules, name):
 
 
 def render_svgs(svgs, work):
-    """SVG documents → (N, S, S, 4) straight-alpha pixels; None where the renderer gave up.
+    """SVG documents → (N, S, S, 4) straight-alpha pixels; None for a document that the renderer cannot draw.
 
-    The renderer aborts the whole process on a few degenerate documents, so it is started again behind each of them.
+    A few degenerate documents make the renderer abort its process. It is then started again with the next document.
     """
     side = SIZE * OVERSAMPLING
     raw = work / "svg.raw"
@@ -159,7 +160,7 @@ def to_hsv(colour):
 
 def from_hsv(hsv):
     hue, saturation, value = np.moveaxis(hsv, -1, 0)
-    # Each channel is the value less a trapezoid of the hue, shifted by a third of the circle from one channel to the next.
+    # Each channel is the value minus a trapezoid of the hue. From one channel to the next the trapezoid is shifted by a third.
     channels = []
     for shift in (5, 3, 1):
         k = (shift + hue * 6) % 6
@@ -168,7 +169,7 @@ def from_hsv(hsv):
 
 
 def main_hue(hsv, alpha):
-    """(hue in degrees, how much of the saturated area agrees with it), or None for pictures almost without colour."""
+    """The main hue in degrees and the share of the saturated area that has about this hue; None for pictures almost without color."""
     weight = hsv[..., 1] * hsv[..., 2] * alpha[..., 0] * (hsv[..., 1] > 0.25)
     total = weight.sum()
     if total < 0.3 * alpha.sum():
@@ -182,7 +183,7 @@ def hue_distance(a, b):
 
 
 def recolours(name, hue, agreement):
-    """The colours to which a concept is turned: some of those clearly unlike its own, if it has one main hue."""
+    """The colors in which a concept is also shown: some that clearly differ from its own, if it has one main hue."""
     if agreement < 0.75 or any(word in COLOUR_WORDS for word in name.split()):
         return []
     hues = [c for c in HUES if hue_distance(HUES[c], hue) > 30 and (name, c) not in HELD_OUT_PAIRS]
@@ -191,7 +192,7 @@ def recolours(name, hue, agreement):
 
 
 def recolour(picture, hue, word):
-    """The picture with its main hue turned to that of the named colour, or bleached, blackened or browned."""
+    """The picture in the named color: with the hue of this color as its main hue, or made white, black, gray or brown."""
     target, *change = SHADES[word] if word in SHADES else (HUES[word], 1, 1, 0)
     return turn(picture, hue, hue if target is None else target, *change)
 

@@ -1,18 +1,18 @@
-"""Judges a model folder from outside, through diffusers' own StableDiffusionPipeline, by the prompts of `prompts.tsv`.
+"""Evaluates a model folder with diffusers' StableDiffusionPipeline and the prompts of `prompts.tsv`.
 
-The judge is the nearest real emoji, in pixels, at 32×32: the picture is compared with all emoji of both styles, also the thousands that
-were never learned, composed as the prompt asks. It shares nothing with the generator. What counts as right:
+The judge compares the pixels of a picture, at 32×32, with all emoji of both styles, also with the thousands that were never learned,
+composed as the prompt asks. It shares nothing with the model. A picture is correct under these conditions:
 
 - one thing: the nearest of all emoji is the wanted one (or one of those that the prompt may mean);
-- a colour: the same among all emoji turned to that colour, and the hue of the picture is that colour's;
-- a ground: the corners are nearest to the named ground, and the thing is the nearest of all emoji on that ground;
+- a color: the same, compared with all emoji in this color, and the hue of the picture is that of the color;
+- a background: the corners are nearest to the named color, and the wanted thing is the nearest of all emoji on this background;
 - a number or a place: the nearest of all emoji in all layouts is the wanted one in the wanted layout;
-- two things: each place shows the wanted thing, as the nearest of all emoji at that size.
+- two things: at each place, the wanted thing is the nearest of all emoji at this size.
 
-This says which thing was drawn, not how sharp it is. For that, two more figures over the captions: the sharpness (mean absolute
-Laplacian of the pictures over that of the real emoji of the same concepts) and a Fréchet distance to those, as in FID (Heusel et al.,
-arXiv:1706.08500) but of plain features: colours and gradients at three scales on a 4×4 grid, as there is no Inception here.
-And look at the contact sheets.
+This shows which thing was drawn, not how sharp the picture is. Two more figures are computed from the pictures of the captions. The
+sharpness is the mean absolute Laplacian of the pictures, divided by that of the real emoji of the same concepts. The Fréchet distance
+to these emoji is that of FID (Heusel et al., arXiv:1706.08500), but with plain features instead of Inception's: colors and gradients
+at three scales on a 4×4 grid. Look at the contact sheets too.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def shrink(pictures, size=THUMBNAIL):
 
 
 def pairwise(a, b):
-    """Squared distances of all rows, without holding all differences."""
+    """Squared distances of all pairs of rows, without an array of all differences."""
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     return (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T
 
@@ -92,7 +92,7 @@ class Judge:
         return self.names[best], distances[np.arange(len(best)), best]
 
     def right(self, picture, wanted):
-        """Is (S, S, 3) what the last column of prompts.tsv asks for?"""
+        """Whether the picture (S, S, 3) shows what the last column of prompts.tsv asks for."""
         thumbnail = shrink(picture[None])
         things, *conditions = [part.strip() for part in wanted.split(";")]
         if "+" in things or "/" in things:
@@ -171,7 +171,7 @@ def generate(pipeline, prompts, seeds, steps, guidance, batch=10):
 
 
 def enlarge(pictures):
-    """To 128×128, for smaller models."""
+    """Enlarges the pictures of smaller models to 128×128."""
     if pictures.shape[1] == SIZE:
         return pictures
     return np.stack([np.asarray(Image.fromarray(picture).resize((SIZE, SIZE), Image.BICUBIC)) for picture in pictures])

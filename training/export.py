@@ -1,6 +1,7 @@
 """Writes the model folder in the diffusers layout: half precision, Stable Diffusion 1.5's names, the server's defaults.
 
-What is missing in the work folder is exported untrained (`--untrained`), so that a loader can be written before the training ends.
+With `--untrained`, parts that are missing in the work folder are exported without training, so that the code that loads the model
+can be written before the training ends.
 """
 
 import argparse
@@ -39,21 +40,21 @@ PIPELINE = {
 
 
 def load_or_build(model_class, folder, build, untrained):
-    """The trained model of the work folder in full precision, or a fresh one where that is allowed and nothing is there."""
+    """The trained model of the work folder in full precision. If the folder has none and it is allowed, an untrained model."""
     if untrained and not (folder / "config.json").exists():
         return build()
     return model_class.from_pretrained(folder, dtype=torch.float32)
 
 
 def rename_text_tensors(file):
-    """Stable Diffusion 1.5 publishes the text encoder under `text_model.`; newer libraries leave that prefix out."""
+    """Adds `text_model.` to the names of the text encoder's tensors, as in Stable Diffusion 1.5; newer libraries leave it out."""
     tensors = load_file(file)
     renamed = {name if name.startswith("text_model.") else f"text_model.{name}": tensor for name, tensor in tensors.items()}
     save_file({name: tensor for name, tensor in renamed.items() if not name.endswith("position_ids")}, file, metadata={"format": "pt"})
 
 
 def tidy_config(file):
-    """Drops the path from which the library loaded a model, and values like -Infinity, which are no JSON and the default anyway."""
+    """Removes the path from which the library loaded a model, and defaults such as -Infinity, which JSON does not have."""
     settings = json.loads(file.read_text(), parse_constant=lambda name: None)
     settings.pop("_name_or_path", None)
     settings.pop("lambda_min_clipped", None)
@@ -61,7 +62,7 @@ def tidy_config(file):
 
 
 def fit_preview(autoencoder, pictures):
-    """The linear map from latents to colours that is best in the sense of least squares: a preview without the decoder."""
+    """The linear map from latents to colors with the least squared error. It draws previews without the decoder."""
     with torch.no_grad():
         latents = torch.cat([autoencoder.encode(batch).latent_dist.mode() for batch in pictures.split(64)])
     colours = torch.nn.functional.avg_pool2d(pictures, FACTOR).permute(0, 2, 3, 1).reshape(-1, 3)
@@ -82,7 +83,7 @@ def main():
     work, output = arguments.work, arguments.output
     torch.manual_seed(0)
 
-    # The text encoder with the words that were added last, if any were.
+    # The text encoder with the further words of words.py, if there is one.
     more = "-more" if (work / "text_encoder-more").exists() else ""
     tokenizer = CLIPTokenizer.from_pretrained(work / f"tokenizer{more}")
     autoencoder = load_or_build(AutoencoderKL, work / "vae", build_autoencoder, arguments.untrained).eval()
@@ -107,7 +108,7 @@ def main():
         weights.chmod(0o644)
     (output / "model_index.json").write_text(json.dumps(PIPELINE, indent=2, ensure_ascii=False) + "\n")
     (output / "latentd.json").write_text(json.dumps({**defaults, "preview": preview}, indent=2, ensure_ascii=False) + "\n")
-    # What training needs to go on from this folder, and the folder does not hold (see warm.py).
+    # These files do not belong to the model folder, but a training that continues from it needs them (see warm.py).
     shutil.copy(work / "latents.safetensors", HERE)
     student = torch.load(work / f"student{more}.pt")
     save_file({name: tensor.half().contiguous() for name, tensor in student.items() if not name.startswith("model.")}, HERE / "heads.safetensors")

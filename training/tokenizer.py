@@ -1,10 +1,10 @@
 """The tokenizer: byte-pair encoding in CLIP's format (Radford et al., arXiv:2103.00020), in which common English words are one token.
 
-A word that is one token gets its meaning from the teacher at once (`text_encoder.py`), and a person may use any word. So merges are
-first learned as usual (Sennrich et al., arXiv:1508.07909), for the pieces of rare words, and then every word of a list is merged to
-its end, the most useful words first. Later merges never split what earlier ones made.
-Byte-level like CLIP's, so that no prompt is unknown; `<|endoftext|>` has the highest id because the text encoder finds the end of the
-prompt by it; 32 positions because no caption is longer.
+The embedding of a word that is one token starts with the word's meaning by the teacher (`text_encoder.py`), so many words should be
+tokens. At first, merges for the parts of rare words are learned as usual (Sennrich et al., arXiv:1508.07909). Then further merges
+make each word of a list one token, the most useful words first. Later merges never split tokens of earlier merges.
+As in CLIP, the basic tokens are bytes, so every prompt has tokens. `<|endoftext|>` has the highest id, by which the text encoder
+finds the end of the prompt. There are 32 positions, because no caption is longer.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def caption_words(work):
 
 
 def ranked_words(work):
-    """The words that should be one token: those of captions, the most common, then living things and food, then others."""
+    """The words that should be one token: first those of captions, then common words, living things and food, and others."""
     lexicon = Lexicon()
     natural, useful = set(lexicon.natural), set(lexicon.concrete) | set(lexicon.adjectives)
     rest = sorted(lexicon.common[MOST_COMMON:], key=lambda word: 0 if word in natural else 1 if word in useful else 2)

@@ -1,13 +1,14 @@
 """The U-Net: predicts v (Salimans & Ho, arXiv:2202.00512) in the latent space, guided by the text encoder's hidden states.
 
-The noise schedule is the cosine of Nichol & Dhariwal (arXiv:2102.09672). A tenth of the captions is left out, which is what
-classifier-free guidance needs (Ho & Salimans, arXiv:2207.12598). Timesteps are stratified over the batch, so that the loss is
-less noisy; the weights that ship are an exponential moving average. The text states get some noise, so that a word that the text
-encoder puts near a known one works as well.
+The noise schedule is the cosine of Nichol & Dhariwal (arXiv:2102.09672). A tenth of the samples has no caption, because
+classifier-free guidance needs predictions without a prompt (Ho & Salimans, arXiv:2207.12598). Timesteps are stratified over the
+batch, so that the loss is less noisy. The exported weights are an exponential moving average. The text states get some noise, so
+that words whose states are near to those of a known word work as well.
 
-Every batch is drawn anew, keyed by the number of the step. The rate of learning is constant and falls only over the last steps, so
-the length can be decided late: stop at any time, and go on with `--resume --steps N` for the N that is to be the last.
-Where more cores are free, `torchrun --nproc-per-node 2 unet.py …` splits each batch among processes; they agree on the gradient.
+Every batch has new scenes, which the number of the step determines. The learning rate is constant and falls only during the last
+steps, so the number of steps can be decided late: stop at any time, and continue with `--resume --steps N` until step N.
+With more free cores, `torchrun --nproc-per-node 2 unet.py …` divides each batch among processes, which use the mean of their
+gradients.
 """
 
 import argparse
@@ -83,7 +84,7 @@ class Examples:
 
 
 def drop_word(caption, rng):
-    """Sometimes leaves out a word of a long caption, so that no single one is relied on."""
+    """Sometimes leaves out a word of a long caption, so that the U-Net does not depend on single words."""
     words = caption.split()
     if len(words) > 3 and rng.random() < WORD_DROPOUT:
         del words[rng.randrange(len(words))]
@@ -91,7 +92,7 @@ def drop_word(caption, rng):
 
 
 def draw_timesteps(count):
-    """Stratified; two thirds in the noisiest part, where the words alone decide what is drawn: that is what takes longest to learn."""
+    """Stratified timesteps. Two thirds are in the noisiest part, where only the words decide what is drawn; this takes longest to learn."""
     strata = (torch.randperm(count) + torch.rand(count)) / count
     quiet = strata / (1 - NOISY_SHARE) * NOISY_FROM
     noisy = NOISY_FROM + (strata - 1 + NOISY_SHARE) / NOISY_SHARE * (1 - NOISY_FROM)

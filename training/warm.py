@@ -1,6 +1,6 @@
-"""Makes the work folder as if it had just trained the weights of a model folder, so that training can go on from what is committed.
+"""Fills the work folder as if it had just trained the weights of a model folder, so that a training can continue from these weights.
 
-The latent space and the helper heads of the text encoder are no part of a model folder; `export.py` keeps them next to the scripts.
+The latent space and the heads of the text encoder do not belong to a model folder; `export.py` stores them next to the scripts.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main():
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     student = Student(text_config(len(tokenizer), tokenizer.model_max_length), Labels(Captions()))
     student.model = CLIPTextModel.from_pretrained(work / "text_encoder", dtype=torch.float32)
-    # Concepts that were added since have no row in the heads yet: those heads start anew.
+    # If concepts were added since, some heads have too few rows; these heads are trained from scratch.
     helpers, shapes = load_file(HERE / "heads.safetensors"), student.state_dict()
     student.load_state_dict({name: tensor.float() for name, tensor in helpers.items() if tensor.shape == shapes[name].shape}, strict=False)
     torch.save(student.state_dict(), work / "student.pt")

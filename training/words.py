@@ -1,10 +1,11 @@
 """More words: gives a trained text encoder tokens for further words that mean something near to what it can draw.
 
-The candidates are the names of things in WordNet that the tokenizer splits; the teacher (`text_encoder.py`) says which of them are near to the name of
-a concept. New merges come after all old ones, so no other text is split otherwise, and only the rows of the new tokens are learned:
-all states that the U-Net has learned from stay as they are, so this can be done after the U-Net, or again later. A row is learned by
-what the whole encoder then says of the word in a few phrases: the teacher's vector, the nearest concepts, and, where one
-concept is clearly the nearest, the states of the same phrase with its known name (much as in textual inversion, Gal et al., arXiv:2208.01618).
+The candidates are the names of things in WordNet that the tokenizer splits into several tokens; the teacher (`text_encoder.py`)
+finds those that are near to the name of a concept. New merges come after all old ones, so the tokens of other texts stay the same.
+Only the embeddings of the new tokens are learned, so all states from which the U-Net has learned stay the same. Words can therefore
+be added after the training of the U-Net, also several times. An embedding is learned from a few phrases with the word. The targets
+are the teacher's vector of the phrase, the nearest concepts, and, if one concept is clearly the nearest, the states of the same
+phrase with the known name (much as in textual inversion, Gal et al., arXiv:2208.01618).
 """
 
 import argparse
@@ -24,7 +25,7 @@ from transformers import CLIPTokenizer
 
 HERE = Path(__file__).parent
 PHRASES = ["{}", "{}", "a {}", "a {}", "a {}", "the {}", "a picture of a {}", "{} emoji", "a cute {}", "my {}", "a {}, 3d"]
-SURE = 0.4  # the likelihood from which the nearest concept is taken as what is meant
+SURE = 0.4  # from this likelihood on, the nearest concept counts as the meaning of the word
 
 
 def nearest_names(vectors, teacher, captions):
@@ -35,7 +36,7 @@ def nearest_names(vectors, teacher, captions):
 
 
 def choose(lexicon, teacher, captions, tokenizer, count):
-    """Names of things that are not one token and are near to what can be drawn: the nearer, and the more WordNet's texts use them, the sooner."""
+    """Names of things that are near to what can be drawn and are not one token. Near and frequent (in WordNet) names come first."""
     split_words = [lemma for lemma, ids in zip(lexicon.concrete, tokenizer(lexicon.concrete).input_ids) if len(ids) > 3]
     near = concept_likelihood(teacher(split_words), teacher, captions).max(1).values
     worth = {word: value.item() * math.log(2 + lexicon.uses[word]) for word, value in zip(split_words, near)}
@@ -94,7 +95,7 @@ def main():
     with torch.no_grad():
         known = torch.stack([old(old_tokenizer([form.format(name).replace("a " + name, with_article(name)) for name in nearest]).input_ids) for form in PHRASES], 1)
 
-    # Each row starts as that of the name that it is nearest to, where that is one token, or else as the mean of the name's tokens.
+    # Each embedding starts as that of the nearest name, or as the mean of the name's tokens if the name has several.
     new = nn.Parameter(torch.zeros(len(words), rows.shape[1]))
     with torch.no_grad():
         for i, name in enumerate(nearest):

@@ -75,8 +75,8 @@ enum Request {
         inputs: PathBuf,
         #[serde(default)]
         precision: Numbers,
-        /// The kernels are reference kernels, and this says which rows they multiply together. Without it, the device
-        /// computes with its usual kernels.
+        /// The rows that the reference kernels multiply together. Without this value, the device computes with its usual
+        /// kernels.
         #[serde(default)]
         rows: Option<RowsOf>,
         /// Whether matrices stay in memory in the precision in which they are stored.

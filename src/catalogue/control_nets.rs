@@ -109,12 +109,12 @@ impl ControlNets {
         self
     }
 
-    /// Gives the memory of a device another limit.
+    /// Sets another limit for the memory of a device.
     pub(super) fn set_own_bound(&self, device: &Device, max_bytes: u64) {
         self.shelf.set_own_bound(device.memory(), max_bytes);
     }
 
-    /// Tells the memory of the networks in these metrics.
+    /// Reports the memory of the networks in these metrics.
     pub(super) fn tell_in(&self, metrics: &Metrics) {
         self.shelf.set_gauge(metrics.control_net_bytes.clone());
     }
@@ -259,7 +259,7 @@ impl ControlNets {
     }
 
     /// The network with its weights in the memory of the device, loaded at the first use. Blocks during the load. The
-    /// lease must name the network and be of the same device.
+    /// lease must name the network, and must have been taken for the same device.
     ///
     /// # Errors
     /// The name is unknown, the files have changed since the lease was taken, or they are missing, damaged or of
@@ -329,8 +329,10 @@ impl Entry {
         }
     }
 
+    /// Checks that the files have not changed since they were listed.
+    ///
     /// # Errors
-    /// The files have changed since they were listed.
+    /// The files have changed.
     fn check_unchanged(&self) -> Result<(), &'static str> {
         let changed = self.source.as_ref().is_some_and(|source| listing::stamp(source) != self.key);
         if changed { Err(CHANGED) } else { Ok(()) }

@@ -12,24 +12,24 @@ use prometheus::IntGauge;
 
 use super::entry::device_of;
 
-/// How many later requests may be served before a request that waits for room. After that, all later ones wait.
+/// How many later requests may be served before a request that waits for room. After that, all later requests wait.
 const OVERTAKINGS: u32 = 32;
 
-/// The networks in memory, of type `T`. Those in one memory (that of the host, or of a GPU) take at most a bound
-/// together. A network that a lease names stays; the others stay until their room is needed, the least recently used
-/// being dropped first. Cloning gives another handle of the same shelf.
+/// The networks in memory, of type `T`. All networks in one memory (that of the host, or that of a GPU) together take
+/// at most a bound. A network that a lease names stays in memory. The other networks stay until their room is needed;
+/// then the least recently used network is dropped first. Cloning gives another handle of the same shelf.
 pub(super) struct ControlShelf<T>(Arc<Mutex<State<T>>>);
 
 struct State<T> {
     /// Maximum bytes of the networks in one memory.
     bound: u64,
-    /// Memories with another maximum.
+    /// The memories for which another maximum than `bound` holds, with this maximum.
     own_bounds: BTreeMap<String, u64>,
-    /// Tells the bytes of all networks.
+    /// The metric for the bytes of all networks.
     gauge: Option<IntGauge>,
-    /// By key and memory.
+    /// The networks by key. A key contains the memory that holds the network.
     nets: BTreeMap<String, Place<T>>,
-    /// In the order of arrival.
+    /// The waiting requests in the order of arrival.
     waiting: Vec<WaitingRequest>,
     /// Counts requests and uses.
     clock: u64,
@@ -38,7 +38,7 @@ struct State<T> {
 /// A network that is in memory, being loaded, or about to be loaded.
 struct Place<T> {
     bytes: u64,
-    /// Number of leases that name it.
+    /// Number of leases that name the network.
     users: usize,
     used: u64,
     /// Locked while the network is loaded, so that its weights are read only once.
@@ -74,7 +74,7 @@ impl<T> Clone for ControlShelf<T> {
 }
 
 impl<T> Default for ControlShelf<T> {
-    /// Without a bound.
+    /// A shelf without a bound.
     fn default() -> Self {
         let (own_bounds, nets, waiting) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         ControlShelf(Arc::new(Mutex::new(State { bound: u64::MAX, own_bounds, gauge: None, nets, waiting, clock: 0 })))
@@ -87,7 +87,7 @@ impl<T> ControlShelf<T> {
         self.0.lock().bound_of(memory)
     }
 
-    /// Gives a memory another maximum.
+    /// Sets another maximum for a memory.
     pub fn set_own_bound(&self, memory: &str, bound: u64) {
         self.0.lock().own_bounds.insert(memory.to_owned(), bound);
     }
@@ -100,9 +100,9 @@ impl<T> ControlShelf<T> {
         self.0.lock().gauge = Some(gauge);
     }
 
-    /// Waits for room for all these networks together, which are in one memory. Holders of a lease wait for no other
-    /// lease, so no two generations wait for each other. If the networks exceed the bound, they get room when no other
-    /// network is in use. Dropping the future leaves the queue.
+    /// Waits for room for all these networks together. All of them must be for the same memory. Holders of a lease wait
+    /// for no other lease, so no two generations wait for each other. If the networks exceed the bound, they get room
+    /// when no other network is in use. Dropping the future leaves the queue.
     pub async fn take(&self, wanted: BTreeSet<Wanted>) -> Lease<T> {
         // A generation without ControlNets neither waits nor overtakes anybody.
         if wanted.is_empty() {
@@ -115,7 +115,7 @@ impl<T> ControlShelf<T> {
         Lease { shelf: self.clone(), wanted }
     }
 
-    /// Drops the networks that no lease names and whose keys are not among these.
+    /// Drops the networks that no lease names and for whose keys `is_listed` returns false.
     pub fn keep(&self, is_listed: impl Fn(&str) -> bool) {
         let mut state = self.0.lock();
         let gone: Vec<_> = state.nets.extract_if(.., |key, place| place.users == 0 && !is_listed(key)).collect();
@@ -132,8 +132,9 @@ impl<T> ControlShelf<T> {
 }
 
 impl<T> Lease<T> {
-    /// The network with this key; `read` loads it if it is not in memory. Blocks meanwhile. `None` if the lease does
-    /// not name the network, so that the network has no room: its files have changed since the lease was taken.
+    /// The network with this key; `read` loads it if it is not in memory. Blocks during the load. `None` if the lease
+    /// does not name the network, because the network's files have changed since the lease was taken. Then there is no
+    /// room for the network.
     ///
     /// # Errors
     /// The error of `read`. A later call tries again.
@@ -174,7 +175,7 @@ impl<T> fmt::Debug for ControlShelf<T> {
     }
 }
 
-/// One request for room. It joins the queue at the first poll without room.
+/// One request for room. The request joins the queue when it is polled and there is no room.
 struct Request<'a, T> {
     shelf: &'a ControlShelf<T>,
     wanted: &'a BTreeSet<Wanted>,

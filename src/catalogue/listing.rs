@@ -51,9 +51,10 @@ pub(in crate::catalogue) fn list(dir: &Path, marker: &'static str) -> io::Result
         // The operator probably meant the folder above.
         let dir = fs::canonicalize(dir)?;
         let name = hub::name_of_snapshot(&dir).unwrap_or_else(|| shown(&dir));
+        let what = if marker == MODEL { "model" } else { "ControlNet" };
         note = Some(format!(
-            "{} has {marker}: it is no folder of models but one itself, and is listed as {name:?}; the folder above it would list \
-             all that are there",
+            "{} contains {marker}, so it is itself a {what} and not a folder of {what}s. It is listed as {name:?}. To \
+             list all {what}s beside it, set the folder above it",
             dir.display()
         ));
         listing.add(name, Source::Folder(dir));

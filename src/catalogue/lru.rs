@@ -13,7 +13,7 @@ pub(super) struct Lru<T> {
 #[derive(Debug)]
 struct State<T> {
     clock: u64,
-    /// By model and name, each with the value of `clock` at the last use.
+    /// The values by model and name, each with the value of `clock` at its last use.
     values: HashMap<(String, String), (u64, T)>,
 }
 

@@ -7,7 +7,7 @@ use crate::{
     generation::{Job, Work},
 };
 
-/// Why no device has enough memory of its own for a generation: bytes.
+/// Why no device has enough memory of its own for a generation. All fields are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge {
     /// Weights of the model that are on the device at the same time.

@@ -27,8 +27,8 @@ pub enum PrepareError {
 }
 
 impl Catalogue {
-    /// [`Catalogue::prepare_in`] for a caller that computes one generation at a time, so that the room for ControlNets
-    /// needs no lease.
+    /// [`Catalogue::prepare_in`] for a caller that computes one generation at a time. Such a caller needs no lease of
+    /// room for ControlNets.
     ///
     /// # Errors
     /// Those of [`Catalogue::prepare_in`].

@@ -29,14 +29,15 @@ struct State {
     /// The devices with memory of their own by name, each with the maximum bytes of all models in its memory.
     own_bounds: BTreeMap<String, u64>,
     metrics: Metrics,
-    /// By the key of the model with the device. A model that is missing here is cold: neither loaded nor being loaded.
+    /// The models by key; a key contains the device. A model that is missing here is cold: neither loaded nor being
+    /// loaded.
     models: BTreeMap<String, Presence>,
     /// Keys of models that the catalogue no longer lists, and keys of models on lost devices. They are unloaded when
     /// they are no longer in use.
     retired: BTreeSet<String>,
     /// The names of lost devices.
     lost: BTreeSet<String>,
-    /// In the order of arrival.
+    /// The waiting requests in the order of arrival.
     waiting: Vec<WaitingModelRequest>,
     /// Names of models that must be loaded before the server is ready.
     awaited: BTreeSet<String>,

@@ -137,6 +137,8 @@ impl Generate {
         format_of(&self.output).or(self.format).unwrap_or_default()
     }
 
+    /// Checks that the output file's name and `--format` do not contradict each other.
+    ///
     /// # Errors
     /// The file's extension names another format than `--format`.
     fn check_format(&self) -> Result<()> {

@@ -62,7 +62,7 @@ pub(super) struct Create {
     /// A model that the key may use; can be repeated [default: every model].
     #[arg(long = "model", value_name = "MODEL")]
     models: Vec<String>,
-    /// The highest priority of the key's generations: low, normal or high. Higher priorities are lowered to it
+    /// The highest priority of the key's generations: low, normal or high. Higher priorities are lowered to this one
     /// [default: high].
     #[arg(long, value_name = "PRIORITY")]
     max_priority: Option<String>,

@@ -50,6 +50,8 @@ impl Output {
         Ok(())
     }
 
+    /// Writes the picture's bytes to the output.
+    ///
     /// # Errors
     /// The file cannot be written, or nobody reads standard output.
     pub fn write(&self, bytes: &[u8]) -> Result<()> {

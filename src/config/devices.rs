@@ -24,7 +24,7 @@ impl<'de> Deserialize<'de> for KernelSet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// The best one for each device.
+    /// The best precision for each device.
     Auto,
     F32,
     F16,

@@ -25,8 +25,8 @@ pub struct FaultError {
 const OUT_OF_MEMORY: [&str; 4] =
     ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "out of memory"];
 
-/// Names and texts of errors after which a device fails every call. CUDA calls such errors sticky: the process must
-/// end.
+/// Names and texts of errors after which a device fails every call of this process. CUDA calls such errors sticky.
+/// Other devices of the process can still compute.
 const LOST: [&str; 21] = [
     "CUDA_ERROR_ASSERT",
     "CUDA_ERROR_CONTAINED",

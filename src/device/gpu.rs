@@ -25,7 +25,7 @@ pub struct Gpu {
     pub cores: Option<usize>,
     /// The memory of the GPU; `None` if it is unknown.
     pub memory: Option<GpuMemory>,
-    /// (major, minor); `None` if the driver does not tell.
+    /// (major, minor); `None` if the driver does not report it.
     pub compute_capability: Option<(u32, u32)>,
 }
 
@@ -33,7 +33,8 @@ pub struct Gpu {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GpuMemory {
     pub total: u64,
-    /// The bytes that no process used when the driver was asked.
+    /// The bytes that no process used when the driver was asked. For a GPU that is open, also the memory that this
+    /// process keeps for later tensors.
     pub free: u64,
 }
 
@@ -107,8 +108,8 @@ impl Gpu {
         self.kind.name_of(self.index)
     }
 
-    /// The memory at this time; `None` if the driver does not tell. Memory that the process keeps for later tensors counts
-    /// as free.
+    /// The memory at this time; `None` if the driver does not report it. Memory that the process keeps for later
+    /// tensors counts as free.
     pub(super) fn memory_now(&self) -> Option<GpuMemory> {
         match self.kind {
             #[cfg(feature = "cuda")]
@@ -118,7 +119,6 @@ impl Gpu {
     }
 
     /// Opens the GPU. No operation takes tensors of two handles, even of the same GPU, so each GPU is opened once.
-    ///
     pub(super) fn open(&self) -> candle_core::Result<candle_core::Device> {
         match self.kind {
             #[cfg(feature = "cuda")]

@@ -49,7 +49,7 @@ impl Precision {
     }
 
     /// The best precision for a GPU of this compute capability (major, minor): bfloat16 where the GPU has it, which is
-    /// from 8.0 on. `None`: the driver tells no compute capability.
+    /// from 8.0 on. `None`: the driver reports no compute capability.
     pub fn of_gpu(compute_capability: Option<(u32, u32)>) -> Precision {
         match compute_capability {
             Some(capability) if capability >= (8, 0) => Precision::Bf16,

@@ -21,7 +21,7 @@ pub fn guide(uncond: &Latents, cond: &Latents, scale: f64, rescale: f64) -> Late
     })
 }
 
-/// Scales each row of `guided` down to the norm of the same row of `cond`, if its norm is larger. Both are
+/// Scales each row of `guided` whose norm is larger than that of the same row of `cond` down to this norm. Both are
 /// `(B, C, h, w)`.
 pub fn limited(guided: Latents, cond: &Latents) -> Latents {
     let norm = |row: &[f32]| libm::sqrt(row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum());

@@ -16,9 +16,9 @@ pub struct BatchLimits {
     /// Maximum bytes of activations of one batch, and of a long batch together with all paused batches. A batch of a
     /// single row may exceed the limit if it is not long or no batch is paused.
     pub max_bytes: u64,
-    /// Bytes of the device's memory that are free now; `u64::MAX` if this is unknown. The memory of paused batches is in
-    /// use, so it is not part of this number. The activations
-    /// of a batch take at most this, except that a single row may exceed it if no batch is paused.
+    /// Bytes of the device's memory that are free now; `u64::MAX` if this is unknown. The memory of paused batches is
+    /// in use, so it is not part of this number. The activations of a batch take at most this number of bytes, except
+    /// that a single row may exceed it if no batch is paused.
     pub free: u64,
 }
 
@@ -137,7 +137,7 @@ impl Decoding {
 /// the first paused batch gets the turn. The pictures that are being decoded have a limit of latent pixels for each
 /// `Lane`; if the first run's call begins to decode pictures for which its lane has no room, the turn goes to the first
 /// paused batch or run that is decoding pictures of that lane. The receiver is not charged for the turn, so it keeps
-/// its place. In later decisions, other runs that do not fit give it their turns too, so it ends soon.
+/// its place. In later decisions, other runs that do not fit give the same receiver their turns too, so it ends soon.
 ///
 /// The run that gives its turn away is charged for the slice. Otherwise it would stay first and give away all turns
 /// until that batch or run ends, and the runs behind it would wait.

@@ -23,7 +23,7 @@ struct Cached {
     /// The time of the last use.
     used: u64,
     bytes: usize,
-    /// Of the type that belongs to the call.
+    /// The answer of a call, in the type of the call's answers.
     answer: Arc<dyn Any>,
 }
 

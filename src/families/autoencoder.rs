@@ -1,4 +1,5 @@
-//! The autoencoder of a latent diffusion model on a device, with the scale and the shift between it and the denoiser.
+//! The autoencoder of a latent diffusion model on a device, with the scale and the shift that turn its latents into
+//! those of the denoiser.
 
 use candle_core::{DType, Result, Tensor};
 

@@ -86,7 +86,7 @@ pub(super) fn size(folder: &ModelFolder, parts: &[(&str, &str)]) -> Result<Weigh
     parts.iter().try_fold(WeightSize::default(), part)
 }
 
-/// As [`size`], for networks whose matrices stay as they are stored.
+/// Like [`size`], for networks whose matrices stay in memory as the files store them.
 ///
 /// # Errors
 /// Those of [`size`].

@@ -50,9 +50,9 @@ impl Family for Flux {
         let length = sizes.sequence_length() as u32;
         let card = ModelCard {
             sequence_lengths: Some((length, length)),
-            inpaint_guidance_scale: None, // as without a mask
+            inpaint_guidance_scale: None, // the same as without a mask
             true_guidance: true,
-            // Weights would change the states of CLIP, and the transformer takes those of T5.
+            // Weights of words would change the states of CLIP, but the transformer takes the states of T5.
             weighted_prompts: false,
             no_guidance_scale: is_distilled,
             transformer_blocks: sizes.transformer.num_layers + sizes.transformer.num_single_layers,
@@ -60,7 +60,7 @@ impl Family for Flux {
         };
         notes.extend(folder.notes());
         notes.extend(FluxNetworks::check(folder, &sizes)?);
-        // In the precisions of `FluxNetworks::load`.
+        // The precisions are those of `FluxNetworks::load`.
         let upcasts_vae = sizes.vae_precision(Precision::F16) == Precision::F32;
         let (float32, adaptable): (Vec<_>, Vec<_>) =
             PARTS.into_iter().partition(|(part, _)| *part == "vae" && upcasts_vae);

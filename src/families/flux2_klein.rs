@@ -88,7 +88,7 @@ impl Outline for Sizes {
         let Work::Draw(draw) = &job.work;
         let scale = self.vae.scale();
         let places = |width: u32, height: u32| height as usize / scale * (width as usize / scale);
-        // With a mask, the network sees the picture in the size of the drawn one.
+        // With a mask, the network sees the request's picture in the size that is drawn.
         let pictures: Vec<[usize; 2]> = match &draw.source {
             Some(source) if source.mask.is_none() => {
                 source.references().map(|size| reference_size(size, card.size_multiple)).collect()

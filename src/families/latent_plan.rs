@@ -6,9 +6,9 @@ use crate::{
     models::{autoencoder_kl::Tiles, demand::Demand, latent_diffusion::Part},
 };
 
-/// The plan of a job. `demand` gives the demand of one row of a call, `tokens` is the number of tokens of a prompt and of
-/// reference pictures, `state` the numbers in a picture's latents, `encodes` the sizes (H, W) of the pictures that the
-/// autoencoder encodes, and `tiles` how it divides latents of (h, w).
+/// The plan of a job. `demand` returns the demand of one row of a call. `tokens` is the number of tokens of a prompt
+/// together with its reference pictures, and `state` the count of numbers in a picture's latents. `encodes` contains
+/// the sizes (H, W) of the pictures that the autoencoder encodes. `tiles` says how it divides latents of (h, w).
 pub(super) fn plan(
     job: &Job,
     card: &ModelCard,

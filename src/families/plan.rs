@@ -16,7 +16,7 @@ pub struct Plan {
     pub held: u64,
     /// Bytes of the activations of the largest call, per row, if all networks compute in float32.
     pub call: u64,
-    /// The same of the largest call of a network that computes in float32 on every device.
+    /// Like `call`, but only of the networks that compute in float32 on every device.
     pub float32_call: u64,
 }
 
@@ -70,8 +70,8 @@ impl Plan {
         if device.has_own_memory() { Plan { call: 0, ..self } } else { self }
     }
 
-    /// The same plan, if only calls of at most `float32_call` bytes are those of networks that compute in float32 on
-    /// every device.
+    /// The same plan, in which the calls of networks that compute in float32 on every device take at most
+    /// `float32_call` bytes.
     pub fn with_float32_call(self, float32_call: u64) -> Plan {
         Plan { float32_call, ..self }
     }

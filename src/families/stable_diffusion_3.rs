@@ -52,7 +52,7 @@ impl Family for StableDiffusion3 {
         let card = ModelCard {
             // Without T5, zeros take the place of its states.
             sequence_lengths: Some(SEQUENCE_LENGTHS),
-            // Weights would change the states of CLIP only, which are a small part of the prompt's states.
+            // Weights of words would change only the states of CLIP, which are a small part of the prompt's states.
             weighted_prompts: false,
             skippable_layers: sizes.transformer.num_layers as u32,
             // A block with a second attention has more modules, so it counts twice.
@@ -63,7 +63,7 @@ impl Family for StableDiffusion3 {
         let mut notes = folder.notes();
         notes.append(&mut configurations.notes);
         notes.extend(Sd3Networks::check(folder, sizes)?);
-        // In the precisions of `Sd3Networks::load`.
+        // The precisions are those of `Sd3Networks::load`.
         let is_float32 =
             |(part, _): &(&str, &str)| *part == "vae" && sizes.vae_precision(Precision::F16) == Precision::F32;
         let (float32, adaptable): (Vec<_>, Vec<_>) = sizes.parts().into_iter().partition(is_float32);

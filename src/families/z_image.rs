@@ -18,7 +18,7 @@ use crate::{
 };
 use networks::{SEQUENCE, Sizes, TEXT, TRANSFORMER, VAE, ZImageNetworks};
 
-/// The family of one transformer for the tokens of picture and prompt, with Qwen3 as the text encoder.
+/// The family with one transformer for the tokens of both the picture and the prompt, and Qwen3 as the text encoder.
 pub struct ZImage;
 
 impl Family for ZImage {

@@ -100,7 +100,7 @@ pub struct ModelCard {
     #[serde(skip)]
     pub own_scheduler_class_only: bool,
     /// What is added to the guidance scale of a request: 1 for models whose guidance is `cond + s · (cond − uncond)`,
-    /// where a scale of 0 means no guidance.
+    /// where a scale of 0 means no guidance; 0 for all other models.
     #[serde(skip)]
     pub guidance_offset: u32,
     /// Whether the model was distilled to draw without guidance.

@@ -27,7 +27,7 @@ pub struct ControlUse {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Preprocess {
-    /// Not at all: the picture is already a map, such as edges, depth, a pose or segments.
+    /// The picture is not processed, because it is already a map, such as edges, depth, a pose or segments.
     #[default]
     None,
     /// Edges, as OpenCV's `Canny` finds them with the thresholds 100 and 200.

@@ -44,10 +44,11 @@ pub struct Draw {
     /// [`guidance_offset`](super::ModelCard::guidance_offset) of 1, `s` in `cond + s · (cond − uncond)`; 0 switches
     /// guidance off.
     pub guidance_scale: f64,
-    /// `s` of models for which `guidance_scale` is an input of the network; `None` for other models.
+    /// `s` in `uncond + s · (cond − uncond)`, for models for which `guidance_scale` is an input of the network; `None`
+    /// for other models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub true_guidance_scale: Option<f64>,
-    /// How far the guided prediction is rescaled to the standard deviation of the conditional one, 0 to 1.
+    /// How far the guided prediction is rescaled to the standard deviation of the conditional prediction, 0 to 1.
     pub guidance_rescale: f64,
     /// The steps with guidance. The other steps compute no row for the negative prompt.
     #[serde(default)]

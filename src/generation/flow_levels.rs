@@ -12,7 +12,7 @@ pub struct FlowLevels {
     pub mu: Mu,
 }
 
-/// The parameter of the shift by size.
+/// How μ, the parameter of the shift, depends on the picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mu {
     /// Linear in the number of tokens, as the scheduler's configuration says.

@@ -7,8 +7,8 @@ use super::{Fields, field::Bounds, table};
 /// Limits of guidance, with the names and the meaning that diffusers' `ZImagePipeline` gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuidanceLimits {
-    /// Whether the guided prediction of a picture is scaled down to the norm of the prediction for the prompt, if its
-    /// norm is larger.
+    /// Whether a guided prediction that has a larger norm than the prediction for the prompt is scaled down to the same
+    /// norm.
     pub cfg_normalization: bool,
     /// The time, from 0 for noise to 1 for the picture, after which there is no guidance.
     pub cfg_truncation: f64,

@@ -52,8 +52,8 @@ pub enum Work {
 #[serde(rename_all = "snake_case")]
 pub enum OnDisconnect {
     /// `Cancel` if the client waits for the bytes or the stream of its new generation, and the request has neither an
-    /// idempotency key nor an id that the client chose: the client could not find the generation again. Otherwise
-    /// `Keep`.
+    /// idempotency key nor an id that the client chose, because this client could not find the generation again.
+    /// Otherwise `Keep`.
     Auto,
     Keep,
     Cancel,

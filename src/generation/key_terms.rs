@@ -30,7 +30,7 @@ impl Scope {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KeyTerms {
-    /// For people, to tell keys apart.
+    /// A name by which people tell keys apart.
     pub name: String,
     pub scopes: Vec<Scope>,
     /// The models that the key may use; empty means every model.

@@ -15,11 +15,11 @@ pub struct Record {
     pub status: Status,
     /// Number of attempts. An attempt that a stopping worker gave back does not count.
     pub attempt: u32,
-    /// How many processes have crashed while the generation ran. After one or two crashes, depending on the maximum
-    /// number of crashes, the generation runs alone.
+    /// How many processes have ended while the generation ran, and how many devices were lost while they computed it
+    /// (crashes). After one or two crashes, depending on the maximum number of crashes, the generation runs alone.
     pub crash_count: u32,
-    /// Whether the generation was given up, because its run has aborted a process or too many processes have crashed
-    /// during its runs.
+    /// Whether the generation was given up, because its run has aborted a process or because `crash_count` has reached
+    /// the maximum.
     pub dead: bool,
     /// Whether a client asked to cancel the generation. A running generation ends before its next step.
     pub cancel_requested: bool,

@@ -8,10 +8,11 @@ use super::{
     table,
 };
 
-/// The schema of a request for the model of this card. A request that does not match the schema is refused, with two
-/// exceptions: null counts as a missing field, and a model without prompts accepts the default values of fields that it
-/// does not take. A matching request can still be refused for reasons that a schema cannot express: names in the
-/// catalogue, limits of a scheduler, the number of pixels.
+/// The schema of a request for the model of this card. A request that does not match the schema is refused, with three
+/// exceptions: null counts as a missing field; a model that does not take `guidance_scale` accepts its default; and a
+/// model without prompts accepts the default values of all fields that it does not take. A matching request can still
+/// be refused for reasons that a schema cannot express: names in the catalogue, limits of a scheduler, the number of
+/// pixels.
 pub fn request_schema(on: &Bounds<'_>, is_default_model: bool) -> Value {
     let mut schema = object(table::FIELDS, on);
     schema.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());

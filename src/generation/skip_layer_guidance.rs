@@ -13,7 +13,8 @@ pub struct SkipLayerGuidance {
     pub layers: Vec<u32>,
     #[serde(rename = "skip_layer_guidance_scale")]
     pub scale: f64,
-    /// It acts on the network calls whose index lies between these shares of the number of steps, both excluded.
+    /// Skip-layer guidance acts on the network calls with an index i, counted from 0, for which `steps · start < i <
+    /// steps · stop`.
     #[serde(rename = "skip_layer_guidance_start")]
     pub start: f64,
     #[serde(rename = "skip_layer_guidance_stop")]
@@ -38,7 +39,7 @@ impl SkipLayerGuidance {
         Some(SkipLayerGuidance { layers, scale, start, stop })
     }
 
-    /// Whether it acts on the network call `call`, counted from 0, of a run of `steps` steps.
+    /// Whether skip-layer guidance acts on the network call `call`, counted from 0, of a run of `steps` steps.
     pub fn covers(&self, call: usize, steps: usize) -> bool {
         let (call, steps) = (call as f64, steps as f64);
         call > steps * self.start && call < steps * self.stop

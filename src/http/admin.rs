@@ -29,7 +29,7 @@ struct AdminGeneration {
     #[serde(flatten)]
     object: generation::Object,
     tenant: String,
-    /// How many times a process ended while the generation ran.
+    /// How many processes have ended while the generation ran, and how many devices were lost while they computed it.
     crash_count: u32,
     /// Whether the generation was given up after too many crashes.
     dead: bool,

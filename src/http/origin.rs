@@ -1,10 +1,14 @@
 //! Protects users' browsers: which host names belong to this listener, and which pages may change something.
 //!
 //! A browser sends any request that a page makes, also to the browser's own machine and its neighbors. The server
-//! recognizes such a request by two things. `Host`: if a page points its own name at this server (DNS rebinding), the browser takes the server for the
-//! page's origin, but the name is not the server's. `Sec-Fetch-Site` and `Origin`: browsers state where a request comes
-//! from, and no page can change these headers. Programs other than browsers, such as curl and SDKs, usually send
-//! neither `Sec-Fetch-Site` nor `Origin`; for them, only the check of `Host` applies.
+//! recognizes requests of foreign pages by their headers:
+//!
+//! - `Host`: if a page points its own name at this server (DNS rebinding), the browser takes the server for the page's
+//!   origin, but the name is not the server's.
+//! - `Sec-Fetch-Site` and `Origin`: browsers state where a request comes from, and no page can change these headers.
+//!
+//! Programs other than browsers, such as curl and SDKs, usually send neither `Sec-Fetch-Site` nor `Origin`; for them,
+//! only the check of `Host` applies.
 
 use std::sync::Arc;
 

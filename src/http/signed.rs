@@ -163,6 +163,8 @@ struct Claim {
 }
 
 impl Claim {
+    /// Reads the parameters of a signature; other parameters are skipped.
+    ///
     /// # Errors
     /// The query is malformed, or has a parameter of a signature twice.
     fn read(query: &str) -> Result<Claim, ApiError> {

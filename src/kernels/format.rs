@@ -77,7 +77,7 @@ impl Format {
     }
 
     /// Converts `L` sequences of blocks at the same time. Byte i of the sequences is in `bytes[i]`, number i in
-    /// `values[i]`, so that a vector unit converts the same number of all sequences at once.
+    /// `values[i]`, so that a vector unit converts number i of all sequences at once.
     pub(super) fn widen_lanes<const L: usize>(self, bytes: &[[u8; L]], values: &mut [[f32; L]]) {
         let (numbers, length) = self.block();
         let blocks = bytes.chunks_exact(length).zip(values.chunks_exact_mut(numbers));

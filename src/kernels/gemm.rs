@@ -16,8 +16,8 @@ pub(super) const WIDTH: usize = 16;
 /// (see `partition.rs`) whose number of lines is a multiple of `HEIGHT` needs no smaller tiles.
 pub(super) const HEIGHT: usize = 12;
 /// The most products per element of the result that are summed in registers at a time. Each of these products takes its
-/// own line of a panel, so at most `DEPTH` lines of a panel are in use at a time. These lines stay in the cache. A
-/// multiple of the numbers in a block of every [`super::format::Format`].
+/// own line of a panel, so at most `DEPTH` lines of a panel are in use at a time. These lines stay in the cache. The
+/// length of a block of every [`super::format::Format`] divides this number.
 pub(super) const DEPTH: usize = 512;
 
 /// A (K, N) matrix in the layout of the micro-kernel: panels (K, 16) of 16 columns, the last padded with zeros.
@@ -72,8 +72,8 @@ pub(super) fn pack_panel(packed: &mut [f32], values: &[f32], columns: usize, row
     }
 }
 
-/// As [`pack_panel`], for columns that lie `column` values apart. Each cache line of them is read whole: with widths
-/// such as 4096, the lines of all columns exclude one another from the L1 cache.
+/// Like [`pack_panel`], for columns that begin `column` values apart. Each cache line is read as a whole, because with
+/// widths such as 4096, the cache lines of different columns displace one another from the L1 cache.
 fn pack_columns(packed: &mut [f32], values: &[f32], columns: usize, column: usize) {
     for (square, packed) in packed.chunks_mut(WIDTH * WIDTH).enumerate() {
         for j in 0..columns {

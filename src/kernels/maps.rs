@@ -1,4 +1,5 @@
-//! Copies of maps by all threads of the pool: the order of their axes, and two maps beside each other.
+//! Copies feature maps with all threads of the pool: changes the order of their axes, and joins the channels of two
+//! maps.
 //!
 //! These operations only move values, so they have gradients and one implementation for all kernel sets. candle's own
 //! copies use one thread, which the other threads would wait for.

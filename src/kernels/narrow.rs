@@ -1,4 +1,4 @@
-//! Weight matrices that stay in memory as they are stored, and become float32 only within a product.
+//! Weight matrices that stay in memory in the number format of their file, and become float32 only within a product.
 
 use std::{fmt, ops::Range};
 
@@ -12,13 +12,13 @@ use super::{
     gemm::{DEPTH, PanelsRef, Product, WIDTH},
 };
 
-/// A (K, N) matrix of stored numbers in panels of 16 columns, like `Panels` of `gemm.rs`. Within a panel, the blocks
-/// of the 16 columns alternate byte by byte, so that a vector unit converts the same number of all columns at once.
+/// A (K, N) matrix of stored numbers in panels of 16 columns, like `Panels` of `gemm.rs`. Within a panel, the blocks of
+/// the 16 columns alternate byte by byte, so that a vector unit converts the numbers of one row in all columns at once.
 pub struct Narrow {
     pub(super) k: usize,
     pub(super) n: usize,
     format: Format,
-    /// The matrix is the stored numbers times this.
+    /// The factor by which the stored numbers are multiplied.
     scale: f32,
     /// ⌈N/16⌉ panels of K numbers, 16 bytes for each byte of a column.
     bytes: Vec<[u8; WIDTH]>,
@@ -28,8 +28,8 @@ pub struct Narrow {
 const GROUP: usize = 2;
 
 impl Narrow {
-    /// Packs a matrix that is stored as N rows of K numbers, in whole blocks. `row_of` tells which row becomes a column;
-    /// the matrix has as many columns as rows.
+    /// Packs a matrix that is stored as N rows of K numbers, in whole blocks. Each row becomes a column; `row_of`
+    /// returns the row for a column.
     ///
     /// # Errors
     /// The bytes are not those of N rows.
@@ -56,7 +56,7 @@ impl Narrow {
         Ok(Self { k, n, format, scale, bytes })
     }
 
-    /// Bytes that [`Narrow::pack`] keeps for a matrix; `None` if the rows are no whole blocks.
+    /// Bytes that [`Narrow::pack`] keeps for a matrix; `None` if a row does not consist of whole blocks.
     pub fn size(format: Format, (k, n): (usize, usize)) -> Option<usize> {
         format.bytes(k)?.checked_mul(n.checked_next_multiple_of(WIDTH)?)
     }

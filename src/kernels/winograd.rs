@@ -45,7 +45,7 @@ pub(super) struct Winograd {
 }
 
 impl Winograd {
-    /// For a 3 × 3 convolution with `inputs` and `outputs` channels.
+    /// The algorithm for a 3 × 3 convolution with `inputs` and `outputs` channels. No weights are transformed yet.
     pub fn new(inputs: usize, outputs: usize) -> Self {
         Self {
             inputs,

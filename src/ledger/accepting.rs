@@ -111,8 +111,8 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Gives a generation that succeeded a star, or takes the star away. A generation with a star is kept; without it,
-    /// as long as one that ends now. `None` if there is no such generation.
+    /// Gives a generation that succeeded a star, or takes the star away. With a star it is kept for a century, without
+    /// it as long as a generation that ends now. `None` if there is no such generation.
     ///
     /// # Errors
     /// [`Refusal::NotSucceeded`]; [`Refusal::StarsFull`] if `most` generations of the tenant have stars.

@@ -1,8 +1,8 @@
 //! The differences between the two databases: connections, transactions, types of columns, and a few words of SQL.
 //!
-//! A statement is one text for both, in PostgreSQL's words: parameters are `$1`, `now()` is the time of the statement
-//! (for SQLite, of the transaction), `jsonb_to_recordset` reads a table from JSON, `= ANY` and `<> ALL` read a list.
-//! Some words are removed: row locks (`FOR UPDATE`) for SQLite, which has one writer; names of indexes for PostgreSQL.
+//! A statement is one text for both databases, in PostgreSQL's syntax: parameters are `$1`, `jsonb_to_recordset` reads
+//! a table from JSON, `= ANY` and `<> ALL` read a list. `INDEXED BY` is removed for PostgreSQL, and row locks
+//! (`FOR UPDATE`) for SQLite, which has one writer. In SQLite, `now()` is the time of the transaction.
 
 use std::{fmt::Debug, time::Duration};
 

@@ -28,7 +28,7 @@ pub struct Usage {
 /// The usage of one day (UTC).
 #[derive(Clone, Debug, PartialEq)]
 pub struct UsageOfDay {
-    /// Such as `2026-11-29`.
+    /// The date, such as `2026-11-29`.
     pub day: String,
     pub tenant: Usage,
     /// The usage of one key of the tenant alone.

@@ -22,8 +22,8 @@ impl Demand {
         Demand { work: self.work + other.work, bytes: self.bytes + other.bytes }
     }
 
-    /// The demand on a device, of networks in this precision. Reference kernels on a GPU make copies that packed
-    /// kernels do not make: about twice the memory. How much it is exactly, no GPU has shown yet.
+    /// The demand of a network in this precision on a device. On a GPU it is planned with twice the memory, because
+    /// reference kernels make copies that packed kernels do not make. How much they really take has not been measured.
     pub fn on(self, device: &Device, precision: Precision) -> Demand {
         let copies = if device.is_gpu() { 2 } else { 1 };
         Demand { bytes: self.bytes / 4 * precision.bytes() * copies, ..self }
@@ -58,7 +58,7 @@ pub(super) fn adapted_conv(places: usize, outputs: usize) -> usize {
     2 * places * outputs
 }
 
-/// What LoRAs add to the memory of [`transformer`]. It peaks in an adapted GEGLU: 23 maps in place of 11.
+/// What LoRAs add to the memory of [`transformer`]. With LoRAs, memory peaks in the GEGLU: 23 maps in place of 11.
 pub(super) fn adapted_transformer(places: usize, channels: usize) -> usize {
     12 * places * channels
 }

@@ -20,10 +20,11 @@ use crate::{kernels::Kernels, weights::Weights};
 /// Cosines and sines of rotary angles, (1, N, d/2) or (B, N, d/2) each.
 type Angles = (Tensor, Tensor);
 
-/// The four positions of a token: the number of its picture, row, column, and number in the text.
+/// The four coordinates of a token's position: the number of its picture, its row, its column, and its index in the
+/// text.
 pub type Position = [u32; 4];
 
-/// Predicts the velocity from the picture to noise.
+/// Predicts the velocity, which points from the picture to the noise.
 #[derive(Debug)]
 pub struct Flux2Transformer2DModel {
     time: [Linear; 2],

@@ -47,7 +47,7 @@ pub struct Spec {
     /// How a model of flow matching chooses its noise levels; `None` for models whose scheduler alone chooses them.
     pub flow: Option<FlowLevels>,
     /// What is added to the guidance scale of a request: 1 for models whose guidance is `cond + s · (cond − uncond)`,
-    /// where a scale of 0 means no guidance.
+    /// where a scale of 0 means no guidance; 0 for all other models.
     pub guidance_offset: u32,
     /// Whether the model was distilled to draw without guidance.
     pub is_distilled: bool,

@@ -15,7 +15,8 @@ pub(super) struct Lent<N> {
     copy: Mutex<Option<Arc<N>>>,
 }
 
-/// A network on the device: its only form, or a copy that stays there as long as this value exists.
+/// A network on the device: the network itself, or a copy of a network in the host's memory. The copy stays on the
+/// device as long as this value exists.
 pub(super) enum OnDevice<'a, N> {
     Own(&'a N),
     Copy(Arc<N>),
@@ -38,7 +39,7 @@ impl<N> Lent<N> {
         Ok(Lent { weights: weights.finish_kept()?, build: Box::new(build), copy: Mutex::default() })
     }
 
-    /// The network on the device, copied there if it is not there. Blocks meanwhile.
+    /// The network on the device, copied there if it is not there. Blocks during the copy.
     ///
     /// # Errors
     /// The device has too little memory, or is lost.

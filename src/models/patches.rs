@@ -9,7 +9,7 @@ pub(super) struct Positions {
     pub width: usize,
     /// Patches per side of the pictures of the training. Other grids are stretched to this one.
     pub base: usize,
-    /// Divides the positions.
+    /// The number by which positions are divided.
     pub scale: f64,
 }
 

@@ -19,12 +19,13 @@ pub enum PromptTokenizer {
 #[derive(Clone, Copy, Debug)]
 pub struct PromptText<'a> {
     pub text: &'a str,
-    /// The text encoders that read the text, counted from 0. If the model has fewer encoders, the last one reads it.
+    /// The text encoders that read the text, counted from 0. If the model has fewer encoders, its last encoder reads
+    /// the text.
     pub readers: &'a [usize],
     pub syntax: PromptSyntax,
     /// The words of textual inversions in the text, each with its number of vectors.
     pub words: &'a [(String, usize)],
-    /// The number of tokens that T5 reads, if the request gives it.
+    /// The number of tokens that T5 or Qwen3 reads, if the request gives a number.
     pub sequence_length: Option<usize>,
 }
 
@@ -58,12 +59,12 @@ impl PromptTokenizers {
 impl PromptTokenizer {
     fn cut(&self, &PromptText { text, syntax, words, sequence_length, .. }: &PromptText<'_>) -> Option<Cut> {
         let (used, total) = match self {
-            // Words of textual inversions are texts to T5.
+            // T5 reads the words of textual inversions as ordinary text.
             PromptTokenizer::T5(t5) => {
                 let (total, end) = (t5.words(text).len(), 1);
                 (total.min(sequence_length.unwrap_or_else(|| t5.length()).saturating_sub(end)), total)
             }
-            // The text around the prompt counts too.
+            // The text of the chat around the prompt counts too.
             PromptTokenizer::Qwen(qwen) => {
                 let total = qwen.encode(text).len();
                 (total.min(sequence_length.unwrap_or(total)), total)

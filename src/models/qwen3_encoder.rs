@@ -34,7 +34,7 @@ impl Qwen3Encoder {
     /// Builds the first `depth` layers. The names of all tensors may begin with `model.`, or lack this prefix. The
     /// caller then calls [`Weights::finish`].
     pub fn new(config: &Qwen3Config, weights: &Weights, depth: usize) -> Self {
-        // Tied to the embeddings, and only used for the next token.
+        // This layer has the weights of the embeddings, and is used only to predict the next token.
         weights.leave("lm_head.");
         let weights = if weights.has_any("model.") { weights.pp("model") } else { weights.clone() };
         let layers = weights.pp("layers");

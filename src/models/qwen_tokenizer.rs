@@ -26,12 +26,13 @@ pub struct QwenTokenizer {
     answer: Answer,
 }
 
-/// The beginning of the answer in a chat, by the argument `enable_thinking` of the tokenizer's `chat_template`.
+/// How the answer in a chat begins. The argument `enable_thinking` of the tokenizer's `chat_template` chooses between
+/// the two beginnings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Nothing: the language model may think first.
+    /// The answer has no given beginning, so the language model may think first.
     Thinking,
-    /// An empty thought, so that the language model answers at once.
+    /// The answer begins with an empty thought, so the language model answers at once.
     Direct,
 }
 

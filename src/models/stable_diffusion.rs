@@ -44,10 +44,10 @@ const STAGE_WORK: f64 = 1e9;
 /// The networks of a text-to-image pipeline on one device. They are immutable, so threads can share them.
 #[derive(Debug)]
 pub struct StableDiffusion {
-    /// Without weights if they are `away`.
+    /// Without weights if `away` has them.
     text: TextEncoders,
     unet: UNet2DConditionModel,
-    /// Without weights if they are `away`.
+    /// Without weights if `away` has them.
     vae: AutoencoderKl,
     /// The weights of `text` and `vae`, if the device offloads them.
     away: Option<Away>,

@@ -27,7 +27,7 @@ pub struct T5EncoderModel {
 
 impl T5EncoderModel {
     /// Builds the network. The token embeddings are `shared.weight`, or `encoder.embed_tokens.weight` in files without
-    /// it. Tensors of a decoder are ignored. The caller then calls [`Weights::finish`].
+    /// `shared.weight`. Tensors of a decoder are ignored. The caller then calls [`Weights::finish`].
     ///
     /// # Errors
     /// The device fails.
@@ -51,9 +51,9 @@ impl T5EncoderModel {
 
     /// B rows of L ids → (B, L, D) in float32: transformers' `last_hidden_state`.
     ///
-    /// `tokens` is the attention mask: the number of ids of each row that are not padding, at least 1. The states of
-    /// padding are of no use then. Without it, tokens attend to padding too. The bits of the other states of a row do
-    /// not depend on the padding that a mask hides.
+    /// `tokens` is the attention mask: for each row, the number of ids that are not padding, at least 1. With a mask,
+    /// the states of padding have no meaning, and the bits of the other states of a row do not depend on the padding.
+    /// Without a mask, tokens attend to padding too.
     pub async fn forward(&self, rows: &[&[u32]], tokens: Option<&[usize]>) -> Result<Tensor> {
         let length = rows.first().map_or(0, |row| row.len());
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.iter().copied()).collect();

@@ -76,7 +76,7 @@ impl T5Tokenizer {
         Ok(Self { tokenizer, end, pad, length: length.max(1), lowercase: false })
     }
 
-    /// The same tokenizer, which converts prompts to lower case and trims them first.
+    /// The same tokenizer, but with prompts that are first converted to lower case and trimmed.
     pub fn lowercased(self) -> Self {
         Self { lowercase: true, ..self }
     }
@@ -94,7 +94,7 @@ impl T5Tokenizer {
 
     /// The ids of a prompt without end and padding, not truncated.
     pub fn words(&self, prompt: &str) -> Vec<u32> {
-        // As `lower().strip()` of Python.
+        // Like `lower().strip()` in Python.
         let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
         let lower = self.lowercase.then(|| prompt.to_lowercase());
         let prompt = lower.as_ref().map_or(prompt, |lower| lower.trim_matches(is_space));
@@ -120,7 +120,7 @@ impl T5Tokenizer {
 
 const CONFIG: [Fixed; 1] = [("tokenizer_class", &[r#""T5Tokenizer""#, r#""T5TokenizerFast""#])];
 
-/// The number of tokens `<extra_id_0>` … that T5's tokenizers have beyond the pieces, if the files tell no other
+/// The number of tokens `<extra_id_0>` … that T5's tokenizers have beyond the pieces, if the files give no other
 /// number.
 const EXTRA_IDS: u64 = 100;
 
@@ -131,7 +131,7 @@ fn is_sound(charsmap: &[u8]) -> bool {
     let Some((trie, texts)) = rest.split_at_checked(u32::from_le_bytes(*length) as usize / 4 * 4) else { return false };
     let Ok(texts) = std::str::from_utf8(texts) else { return false };
     let units: Vec<usize> = trie.as_chunks::<4>().0.iter().map(|unit| u32::from_le_bytes(*unit) as usize).collect();
-    // All units but leaves, which the library follows from the first one on.
+    // The units that are not leaves. The library follows these units, beginning with the first unit.
     let mut inner = units.iter().enumerate().filter(|(i, unit)| *i == 0 || **unit >> 31 == 0);
     !units.is_empty()
         && inner.all(|(i, unit)| {

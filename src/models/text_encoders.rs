@@ -207,7 +207,7 @@ impl TextEncoders {
                     states
                 }
             };
-            // The U-Net's layers convert the states again, but sums of them are float32.
+            // Sums of states are float32. The layers of the U-Net convert the results to their own precision.
             let states = states.to_dtype(DType::F32)?;
             hidden.push(emphasized(states, prompts.iter().map(|prompt| prompt.weights.get(i)))?);
         }

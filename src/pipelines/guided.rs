@@ -56,8 +56,9 @@ pub(super) struct Guided<'a, C> {
     /// The pictures that the network sees as further tokens.
     references: Arc<[Reference]>,
     skip_layer_guidance: Option<SkipLayerGuidance>,
-    /// The number of calls so far, and the number of this sampler run's steps.
+    /// The number of calls so far.
     calls: Cell<usize>,
+    /// The number of this sampler run's steps.
     steps: usize,
     /// The guidance scale, for a network that takes it as input.
     guidance_input: Option<f64>,

@@ -184,9 +184,10 @@ impl NetworkError {
 pub trait Networks: Send + Sync {
     /// The sizes of the model.
     fn spec(&self) -> Spec;
-    /// Token ids, padded or truncated to the text encoders' length. `prompts` has one text per encoder; the last text
-    /// also applies to the remaining encoders. `max_sequence_length` is the number of tokens of the encoder whose length
-    /// a request may choose, for models that have one.
+    /// Token ids, padded or truncated to the text encoders' length. `prompts` has one text for each encoder; if there
+    /// are fewer texts than encoders, the last text is also for the remaining encoders. Requests always have a text for
+    /// each encoder. `max_sequence_length` is the number of tokens of the encoder whose length a request may choose,
+    /// for models that have such an encoder.
     fn tokenize(&self, prompts: &[&str], max_sequence_length: Option<u32>, learned: &LearnedTokens) -> Tokens;
     /// Like [`Networks::tokenize`], for prompts in A1111's syntax. Returns one or more chunks, which are encoded
     /// separately.

@@ -45,7 +45,8 @@ pub(super) fn halfway(mask: &[f32], [height, width]: [usize; 2], every: usize) -
     (0..height / every * columns).map(|i| mean(center(i / columns), center(i % columns))).collect()
 }
 
-/// (H, W) of a reference of (width, height) pixels as the network sees it: [`bounded`], then its [`middle`].
+/// The size (H, W) in which the network sees a reference picture of (width, height) pixels: scaled down as by `bounded`,
+/// then cropped as by `middle`.
 pub fn reference_size((width, height): (u32, u32), multiple: u32) -> [usize; 2] {
     let [width, height] = bounded_size(width, height);
     let [width, height] = inner_size(width.max(multiple), height.max(multiple), multiple);
@@ -75,7 +76,7 @@ fn inner_size(width: u32, height: u32, multiple: u32) -> [u32; 2] {
 }
 
 /// The pixels of the middle of a picture as (3, H, W) in [-1, 1], and its size (H, W): the largest sides that are
-/// multiples of `multiple`. A side that is shorter than that is stretched first.
+/// multiples of `multiple`. A side that is shorter than `multiple` is stretched to `multiple` first.
 pub(super) fn middle(picture: &RgbImage, multiple: u32) -> (Vec<f32>, [usize; 2]) {
     let (width, height) = (picture.width.max(multiple), picture.height.max(multiple));
     let whole = at(picture, [height as usize, width as usize]);

@@ -51,8 +51,10 @@ impl Caller {
         Access::Tenant(&self.tenant)
     }
 
+    /// Checks that the key has this scope.
+    ///
     /// # Errors
-    /// [`ServiceError::ScopeMissing`] if the key does not have this scope.
+    /// [`ServiceError::ScopeMissing`] if the key does not have the scope.
     pub fn require(&self, scope: Scope) -> Result<(), ServiceError> {
         match &self.key {
             Some(key) if !key.terms.scopes.contains(&scope) => Err(ServiceError::ScopeMissing(scope)),

@@ -16,7 +16,7 @@ pub struct CreateRequest {
 /// How a repeated request is recognized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Repeatable {
-    /// Not at all: a repeated request makes a second generation.
+    /// A repeated request is not recognized: it makes a second generation.
     No,
     /// By the client's idempotency key.
     ByKey(String),

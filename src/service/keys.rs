@@ -56,7 +56,7 @@ impl Known {
         })
     }
 
-    /// The digest of the key, and its digest before a rotation if that is still valid at `now`.
+    /// The digest of the key, and its digest before a rotation if the old digest is still valid at `now`.
     fn digests(&self, now: OffsetDateTime) -> impl Iterator<Item = [u8; 32]> {
         let old = self.old.filter(|(_, until)| now < *until).map(|(old, _)| old);
         std::iter::once(self.sha256).chain(old)

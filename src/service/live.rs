@@ -48,7 +48,7 @@ impl Default for OwnerChanges {
     }
 }
 
-/// Maximum number of such changes that a watcher may be behind. A watcher that is further behind misses the oldest
+/// Maximum number of owner changes that a watcher may be behind. A watcher that is further behind misses the oldest
 /// changes.
 const MOST_OWNER_CHANGES: usize = 1000;
 

@@ -37,6 +37,8 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
+    /// The addresses of `host`, if all of them are allowed.
+    ///
     /// # Errors
     /// The name does not resolve, or it resolves to an address that is forbidden.
     pub async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Box<dyn std::error::Error + Send + Sync>> {

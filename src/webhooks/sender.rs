@@ -40,6 +40,8 @@ pub struct Sent {
 const MAX_REASON_CHARS: usize = 200;
 
 impl Sender {
+    /// A sender that follows no redirects and connects only to addresses that `guard` allows.
+    ///
     /// # Errors
     /// The HTTP client cannot be set up.
     pub fn new(guard: Arc<Guard>, resolver: Arc<dyn Resolver>, timeout: Duration) -> Result<Sender, reqwest::Error> {

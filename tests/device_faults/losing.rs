@@ -1,4 +1,5 @@
-//! Devices that are lost: one of several, the last one, and that of one replica among others.
+//! Devices that are lost: one of several devices, the last device of a process, and the device of one of several
+//! replicas.
 
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
@@ -170,7 +171,7 @@ async fn a_generation_that_ends_every_process_is_given_up() {
             script.lost_above.store(harmless, SeqCst);
             Process::start(&site, &[script]).await
         };
-        // All are accepted before the one that ends the process.
+        // All other generations are accepted before the generation that ends the process.
         let process = start().await;
         let ids = process.accept_all(&requests).await;
         let guilty = process.accept(&poison()).await;

@@ -50,7 +50,7 @@ async fn a_generation_that_never_fits_fails_alone() {
     }
 }
 
-/// A generation that exceeds the memory that the devices tell is refused before any work, with the figures.
+/// A generation that exceeds the memory that the devices report is refused before any work, with the figures.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_generation_larger_than_every_device_is_refused() {
     let (site, small, large) = (Site::sqlite(), Scripted::new(), Scripted::new());

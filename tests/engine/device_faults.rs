@@ -16,7 +16,7 @@ use latentd::{
 use super::*;
 use crate::scripted_device::Scripted as Script;
 
-/// So long that the number of rows of a batch depends on memory alone.
+/// A slice that is so long that the number of rows of a batch depends on memory alone.
 const SLICE: Duration = Duration::from_secs(60);
 
 /// Figures of an experiment.
@@ -162,7 +162,7 @@ fn batches_are_halved_until_they_fit_and_later_ones_fit_at_once() {
     assert!(batches >= 4 * 8 && refused < batches / 2, "{refused} of {batches} batches");
 }
 
-/// A device that tells its memory gets batches that fit, so none is computed in vain.
+/// A device that reports its memory gets batches that fit, so no batch is computed in vain.
 #[test]
 fn a_batch_has_as_many_rows_as_the_memory_of_the_device_holds() {
     let experiment = Experiment::new("a device that tells its memory");
@@ -247,8 +247,8 @@ fn the_runs_of_the_last_batch_are_suspects() {
     assert!(why.contains("the device scripted was lost"), "{why}");
 }
 
-/// CUDA calls errors sticky after which every call fails. A library may report such an error as one of its own, and the
-/// next call that waits for the device tells the truth.
+/// CUDA calls errors sticky after which every call fails. A library may report such an error as an error of its own.
+/// The next call that waits for the device then reports the sticky error.
 #[test]
 fn a_loss_that_a_call_reports_as_another_error_is_found_by_waiting() {
     let script = Script::new();

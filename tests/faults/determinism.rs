@@ -10,7 +10,7 @@ use crate::{
     steps::COMPUTED,
 };
 
-/// So many that a run is still under way when its process is killed, on a busy machine too.
+/// So many steps that a run is still under way when its process is killed, on a busy machine too.
 const STEPS: u32 = 600;
 
 /// T22.

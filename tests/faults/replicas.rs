@@ -102,7 +102,7 @@ async fn every_endpoint_works_on_every_replica() {
     drop(workers);
 }
 
-/// T27: the stream of all own generations tells a deletion at another replica.
+/// T27: the stream of all own generations reports a deletion that another replica has made.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_is_told_on_every_replica() {
     let Some(site) = Site::shared("T27 deletions at one replica, the stream at the other, PostgreSQL").await else {

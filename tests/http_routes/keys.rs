@@ -325,7 +325,7 @@ async fn the_operators_routes_require_the_token_and_probes_do_not() {
         }
         assert_eq!(operate(&api, method, path, Some(&format!("Bearer {token}"))).await.status, 200, "{path}");
     }
-    // A path outside the table tells nothing either.
+    // The answer for a path without a route reveals nothing either.
     let nothing = Request::get("/admin/nothing").body(Body::empty()).unwrap();
     assert_eq!(api.operator.clone().oneshot(nothing).await.unwrap().status(), 401);
 }
@@ -448,7 +448,7 @@ async fn a_signed_url_of_all_own_events_needs_no_key() {
     assert_eq!(api.get(path).await.status, 401);
     assert_eq!(api.get(&format!("{url}&color=red")).await.status, 422);
 
-    // With another secret of the server, and without one, the URL is worth nothing.
+    // If the server has another secret, or no secret, the URL is not valid.
     for secret in ["another secret of ours", ""] {
         let api = TestApi::open(&[("http.url_secret", secret)]).await;
         refused(&api.get(&url).await, 403, "signature_invalid");

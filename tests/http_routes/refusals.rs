@@ -81,7 +81,7 @@ async fn a_request_that_would_be_first_is_not_refused_for_those_behind_it() {
     api.create(low.clone()).await;
     beat(&api, open_cost(&api).await / 60.0).await;
     let _lease = api.begin().await;
-    // It waits for the one that runs, which takes a minute; the next one would wait for both.
+    // This generation waits for the running generation, which takes a minute. The next generation would wait for both.
     api.create(low.clone()).await;
     assert_eq!(api.ask(post(&low, &[])).await.json()["code"].as_str(), Some("overloaded"));
     api.create(fox()).await;

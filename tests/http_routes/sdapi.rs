@@ -66,7 +66,7 @@ fn data_url(level: u8) -> String {
     format!("data:image/png;base64,{}", picture(level))
 }
 
-/// What webuiapi sends in each request; the size is smaller, which the embedded model draws faster.
+/// What webuiapi sends in each request, but with a smaller size, which the embedded model draws faster.
 fn common() -> Value {
     json!({
         "prompt": "a (red:1.3) fox", "styles": [], "seed": -1, "subseed": -1, "subseed_strength": 0.0,
@@ -416,7 +416,7 @@ async fn progress_shows_the_newest_generation_with_its_preview() {
     let api = TestApi::open(&[]).await;
     let idle = api.get("/sdapi/v1/progress").await.json();
     assert_eq!((&idle["progress"], &idle["state"]["job_count"]), (&json!(0.0), &json!(0)));
-    // A generation of the native API is none of this face.
+    // A generation of the native API does not belong to this face.
     api.create(json!({"prompt": "a fox"})).await;
     assert_eq!(api.get("/sdapi/v1/progress").await.json()["state"]["job_count"], 0);
     api.end(api.begin().await, Outcome::Canceled).await;

@@ -139,7 +139,7 @@ pub async fn the_workload_is_what_ends_before_the_newcomer_begins(place: &dyn Pl
     ] {
         assert_eq!(store.workload(&newcomer, &crew).await.unwrap(), Workload { cost, speed: 1.0 }, "{newcomer:?}");
     }
-    // What is estimated of a generation in the queue is what was estimated before.
+    // The estimate for a generation in the queue equals the estimate before it was accepted.
     let normal = accept(&generation(), 9.0).await;
     assert_eq!(store.place(normal, &crew).await.unwrap(), Some(QueuePosition { position: 0, cost: 4.0 }));
     let other = accept_of(&*store, "other", 1.0).await;

@@ -281,7 +281,8 @@ impl Model {
         true
     }
 
-    /// Whether the generation now is as asked; `None` if there is none.
+    /// Gives a generation a star, or takes the star away. Returns whether the generation now has the wanted state;
+    /// `None` if there is no such generation.
     pub fn star(&mut self, id: GenerationId, starred: bool, most: usize) -> Option<bool> {
         let row = self.rows.get(&id)?;
         let of_tenant = self.rows.values().filter(|other| other.ask.tenant == row.ask.tenant && other.is_starred);

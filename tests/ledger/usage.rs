@@ -75,7 +75,7 @@ pub async fn accepted_generations_are_counted_for_their_tenant_and_key(place: &d
     assert_eq!(total(&*store, "alpha", "two").await, [usage(4, 19.75), usage(1, 2.0)]);
     assert_eq!(total(&*store, "alpha", "none").await, [usage(4, 19.75), usage(0, 0.0)]);
     assert_eq!(total(&*store, "default", "").await, [usage(1, 8.0); 2]);
-    // What happens to a generation later changes nothing, nor does looking after old days.
+    // Later changes of a generation do not change the usage, and neither does the purge of old days.
     let (record, lease) = claim_one(&*store).await;
     store.finish(lease, Outcome::Canceled).await.unwrap();
     store.delete(record.id, None).await.unwrap();

@@ -37,7 +37,7 @@ fn options(browser: &Browser, selector: &str) -> Value {
         .value(&format!("[...document.querySelectorAll({} + ' option')].map(option => option.value)", json!(selector)))
 }
 
-/// Each field of each model has one control. A field of which another field is a different name has none.
+/// Each field of each model has one control, except fields that are a second name of another field.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_field_of_every_model_has_a_control() {
     let Some(browser) = Browser::start() else { return };

@@ -453,7 +453,7 @@ impl Case {
         request
     }
 
-    /// Of the pictures of the request, those that belong to the case.
+    /// The pictures of the request that belong to the case.
     pub fn wanted<T>(&self, pictures: Vec<T>) -> Vec<T> {
         let own = |i: &usize| self.of_prompts.is_none_or(|of| of == *i);
         pictures.into_iter().enumerate().filter(|(i, _)| own(i)).map(|(_, picture)| picture).collect()

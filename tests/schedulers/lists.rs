@@ -55,8 +55,7 @@ fn runs_over_lists_end_like_those_of_diffusers() {
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
-/// The contract names the schedulers that take lists. Their classes are those whose `set_timesteps` in diffusers takes
-/// one.
+/// The contract names the schedulers that take lists: the classes of diffusers whose `set_timesteps` takes a list.
 #[test]
 fn the_contract_names_the_schedulers_that_take_lists() {
     let contract: Value = serde_yaml_ng::from_str(include_str!("../../openapi.yaml")).unwrap();

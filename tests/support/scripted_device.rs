@@ -26,7 +26,7 @@ pub struct Scripted {
     pub lost_at: AtomicUsize,
     /// A batch with more bytes of activations for each row loses the device.
     pub lost_above: AtomicU64,
-    /// The layer, counted over all batches, at which the device is lost, but a call reports another error first.
+    /// The layer, counted over all batches, at which the device is lost. The call reports another error.
     pub secretly_lost_at: AtomicUsize,
     /// The layer, counted over all batches, at which the device hangs for ever.
     pub hangs_at: AtomicUsize,
@@ -42,7 +42,7 @@ pub struct Scripted {
     pub after_loss: AtomicUsize,
     /// The largest number of bytes per row of any batch.
     pub bytes_per_row: AtomicU64,
-    /// The device's own memory in bytes, all of it free for a batch; `u64::MAX`: the device does not say.
+    /// The device's own memory in bytes, all of it free for a batch; `u64::MAX`: the device does not report its memory.
     pub memory: AtomicU64,
     /// Whether weights are in the device's own memory.
     is_gpu: bool,

@@ -535,7 +535,7 @@ fn single_file_control_nets_are_listed_and_loaded() {
     let nets = ControlNets::open(place.path()).unwrap();
     assert_eq!(nets.names().find(|(name, _)| *name == "edges"), Some(("edges", None)));
     nets.load("edges", &latentd::device::Device::host()).unwrap();
-    // Among models, a ControlNet has a fault.
+    // A ControlNet in the folder of models is listed with a fault.
     let catalogue = Catalogue::open(place.path(), "emoji").unwrap();
     assert_eq!(catalogue.names(), ["edges", "emoji"]);
     let fault = catalogue.fault("edges").unwrap();

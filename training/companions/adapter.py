@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA; Hu et al., arXiv:2106.09685) of the U-Net, written as `load_lora_weights` of diffusers reads them.
 
-In so small a network most weights are in convolutions, so those are adapted too: a convolution to `rank` channels, then one of 1×1,
-which together are a convolution whose weights are a product of two matrices. While it learns, the product is added to the frozen
-weights, which costs less than to compute both ways.
+In so small a network most weights are in convolutions, so these are adapted too: by a convolution to `rank` channels, and then a
+1×1 convolution. Together they are a convolution whose weights are a product of two matrices. During the training this product is
+added to the frozen weights, which costs less than computing both convolutions.
 """
 
 import math
@@ -14,7 +14,8 @@ from torch.nn.utils import parametrize
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "conv", "time_emb_proj")
-# The second matrix starts at zero and so lags behind: it learns faster (LoRA+; Hayou et al., arXiv:2402.12354).
+# How many times higher the learning rate of the second matrix is, because this matrix starts at zero (LoRA+; Hayou et al.,
+# arXiv:2402.12354).
 FASTER = 4
 
 

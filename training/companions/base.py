@@ -1,7 +1,7 @@
-"""The base model as the companions see it: frozen, in full precision, with what it is asked and how it answers.
+"""The base model for the training of add-ons: frozen, in full precision, with its inputs and outputs.
 
-It is read from its model folder, as anybody's companions would be made; of the work folder only the pictures and the closed-form
-latents are taken, which are exacter than the encoder's.
+It is read from its model folder, as for any add-on. From the work folder only the pictures are used, and the closed-form latents,
+which are more exact than those of the encoder.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ def channels_last(tensor):
 
 
 def save_model(model, folder):
-    """In half precision; without the path that it was loaded from."""
+    """Saves a model in half precision, without the path from which it was loaded."""
     model.half().save_pretrained(folder)
     tidy_config(folder / "config.json")
     weights = folder / "diffusion_pytorch_model.safetensors"
@@ -63,7 +63,7 @@ class Base:
         return signal * latents + spread * noise
 
     def velocity(self, latents, noise, timesteps):
-        """What the U-Net is to say of `noised` (Salimans & Ho, arXiv:2202.00512)."""
+        """The correct output (v) of the U-Net for `noised` (Salimans & Ho, arXiv:2202.00512)."""
         signal, spread = self.levels(timesteps)
         return signal * noise - spread * latents
 
@@ -72,6 +72,6 @@ class Base:
             return self.unet(channels_last(noisy), timesteps, states, **more).sample.float()
 
     def clean(self, noisy, timesteps, states, **more):
-        """The clean latents that the U-Net sees behind the noisy ones."""
+        """The U-Net's estimate of the clean latents."""
         signal, spread = self.levels(timesteps)
         return signal * noisy - spread * self.predict(noisy, timesteps, states, **more)

@@ -1,4 +1,4 @@
-"""Loads every companion with diffusers itself and asserts that it does what it is for, in a minute: a test of the files, not of taste."""
+"""Loads every add-on with diffusers and checks its effect. Takes a minute. It tests the files, not how good the pictures look."""
 
 import argparse
 import random
@@ -17,7 +17,7 @@ from data import hue_distance, main_hue, to_hsv
 from evaluate import Judge
 
 MOST = 20e6  # bytes of all companions
-NEAREST = {"flat": 20, "pixel": 25}  # decibels to the base; the mosaic of a picture is near to it by itself
+NEAREST = {"flat": 20, "pixel": 25}  # PSNR in dB compared with the base; a mosaic is near to its picture anyway
 THINGS = {"a red apple": "red apple", "a panda": "panda", "a green frog": "frog", "a hamburger": "hamburger", "a rocket": "rocket"}
 
 

@@ -1,7 +1,7 @@
 """The ControlNet for edges (Zhang et al., arXiv:2302.05543): a copy of the U-Net's first half that reads a picture of edges.
 
-Its answers are added to what the frozen U-Net keeps for its second half. They start at zero. A quarter of the captions is left out,
-so that it learns to read the thing from its edges.
+Its outputs, which are zero at first, are added to the results that the frozen U-Net keeps for its second half. A quarter of the
+samples has no caption, so that the ControlNet learns to recognize things by their edges.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from muon import Muon, split_parameters
 from unet import draw_timesteps
 
 EMPTY_SHARE = 0.25
-EDGE_WIDTHS = (16, 32, 64, 96)  # of the convolutions that bring the edges down to the size of the latents
+EDGE_WIDTHS = (16, 32, 64, 96)  # widths of the convolutions that reduce the picture of edges to the size of the latents
 
 
 def edges_of(pictures):

@@ -1,4 +1,4 @@
-"""Drawing with the companions, through diffusers' own pipelines: what check.py, figures.py and sheets.py share."""
+"""Draws with the add-ons and diffusers' pipelines, for check.py, figures.py and sheets.py."""
 
 import numpy as np
 import torch

@@ -1,6 +1,6 @@
 """Edges after Canny ("A computational approach to edge detection", 1986), as OpenCV finds them with thresholds 100 and 200.
 
-Sobel gradients, their local maxima across the edge, and of the weak ones those that hang together with a strong one.
+The edges are local maxima of Sobel gradients across the edge: all strong ones, and the weak ones that are connected to a strong one.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ def canny(picture):
 
 
 def is_crest(strength, across, down):
-    """Is a gradient the largest of three along its direction, rounded to an eighth of the circle?"""
+    """Whether a gradient is the largest of three along its direction, rounded to an eighth of the circle."""
     height, width = strength.shape
     padded = np.pad(strength, 1)
     angle = np.arctan2(down, across)
@@ -36,7 +36,7 @@ def is_crest(strength, across, down):
 
 
 def grow(seeds, allowed):
-    """The parts of `allowed` that touch `seeds`, also over corners."""
+    """The connected parts of `allowed` that touch `seeds`, also at corners."""
     height, width = seeds.shape
     while True:
         padded = np.pad(seeds, 1)

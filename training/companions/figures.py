@@ -1,9 +1,10 @@
-"""The figures of the companions that `evaluate.py` does not give; for the LCM-LoRA it does, with `--lora` and `--lcm`.
+"""Measures the add-ons, except the LCM-LoRA, which `evaluate.py` measures with `--lora` and `--lcm`.
 
-- styles: of what is drawn without a style word, in how many is the nearest real picture of that thing one in the style; and which
-  thing it is, by the nearest of all things in the style;
-- ControlNet: how many of the edges that were asked for have an edge of the drawing within two pixels, and the other way round;
-- embedding: how far the main hue lies from teal, in degrees, and in how many it is within 25.
+- styles: for how many pictures of prompts without a style word the nearest real picture of the thing has the style, and for how many
+  the nearest of all things in the style is the requested thing;
+- ControlNet: the share of the requested edges that have an edge of the picture within two pixels, and the share of the picture's
+  edges that have a requested edge within two pixels;
+- embedding: the distance of the main hue from teal in degrees, and the share of pictures in which it is at most 25.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def measure_styles(work):
 
 
 def agreement(asked, found):
-    """(share of the asked edges that were found, share of the found that were asked), within two pixels."""
+    """The share of the requested edges that were drawn, and the share of the drawn edges that were requested, within two pixels."""
     asked, found = asked > 0, found > 0
     return [(widen(widen(a)) & b).sum() / max(1, b.sum()) for a, b in ((found, asked), (asked, found))]
 

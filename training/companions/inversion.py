@@ -1,7 +1,7 @@
-"""A word that the base lacks, by textual inversion (Gal et al., arXiv:2208.01618): `<teal>`, the colour between its green and its blue.
+"""Makes a new word of the base model by textual inversion (Gal et al., arXiv:2208.01618): `<teal>`, a color between green and blue.
 
-Nothing learns but the embedding of the new token, through the frozen text encoder and the frozen U-Net. It starts half way between
-two words that the base knows.
+Only the embedding of the new token is trained; the text encoder and the U-Net are frozen. The embedding starts half way between two
+words that the base model knows.
 """
 
 import argparse
@@ -21,7 +21,7 @@ TOKEN, HUE, BETWEEN = "<teal>", 172, ("green", "blue")
 
 
 def teal_pictures(scenes):
-    """(concept, style, picture) of all that has one main hue, turned to teal; black, white and grey things are left alone."""
+    """(concept, style, picture in teal) of everything with one main hue; black, white and gray things are left out."""
     found = []
     for (style, concept, colour), picture in scenes.pictures.items():
         if colour in SHADES:

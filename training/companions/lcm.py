@@ -1,8 +1,8 @@
 """The LCM-LoRA (Luo et al., arXiv:2311.05556): with it, diffusers' LCMScheduler draws in four steps, without guidance.
 
-It learns to answer at any point of the ways of `trajectories.py` with their ends: guidance 3 is in them, so none is asked for. The
-distance is the pseudo-Huber one of consistency models (Song & Dhariwal, arXiv:2310.14189), which cares for the small errors of the
-late points no less than for the large ones of the first.
+At any point of a trajectory of `trajectories.py`, it learns to predict the end. The trajectories were computed with guidance scale
+3, so drawing with this LoRA needs no guidance. The loss is the pseudo-Huber distance of consistency models (Song & Dhariwal,
+arXiv:2310.14189), in which the small errors of late points weigh as much as the large errors of early points.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from companions.base import COMPANIONS, TRAINING, Base
 from companions.loop import Loop, add_arguments
 from companions.trajectories import Trajectories
 
-FIRST_SHARE = 0.2  # of the points are pure noise, where every drawing starts
+FIRST_SHARE = 0.2  # the share of points that are pure noise, with which every drawing starts
 SMALL = 0.05
 
 

@@ -1,7 +1,7 @@
-"""The loop that all companions learn in: seeded by the number of the step, counted in steps, gone on with from its checkpoint.
+"""The training loop of all add-ons. The number of the step is the seed, and training can continue from its checkpoint.
 
-The rate of learning rises over the first steps and falls over the last ones. What ships is an exponential moving average of the
-parameters.
+The learning rate rises during the first steps and falls during the last ones. The saved parameters are an exponential moving
+average.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Pictures of single things turned, mirrored, made smaller and moved, on any ground: the examples of the ControlNet.
+"""The samples of the ControlNet: pictures of single things, rotated, mirrored, made smaller and moved, on any background.
 
-The base has seen each thing in one pose only. Here the outline is anywhere, so that it is the edges that must be followed. The
-thousands of emoji that the base does not know take part under their names: of those only the edges tell.
+The base model has seen each thing in one pose only. Here the pose varies, so only the edges show where the outline is. The thousands
+of emoji that the base model does not know are used too, with their names as captions: only the edges show what they look like.
 """
 
 import json
@@ -25,7 +25,7 @@ class Placed:
         self.captions = Captions()
 
     def draw(self, rng, concept=None):
-        """(picture (128, 128, 3) bytes, caption), of one concept in its own colours if that is asked for."""
+        """A picture, (128, 128, 3) bytes, and its caption; if `concept` is given, of this concept in its own colors."""
         chance = rng.random()
         kind = "other" if chance < SHARE_UNKNOWN else "recolour" if chance < SHARE_UNKNOWN + SHARE_RECOLOURED else "base"
         rows = self.kinds[kind] if concept is None else [i for i in self.kinds["base"] if self.rows[i]["concept"] == concept]
@@ -43,7 +43,7 @@ class Placed:
 
 
 def place(picture, rng):
-    """A premultiplied picture somewhere else, by one affine map."""
+    """A premultiplied picture, transformed by one affine map."""
     if rng.random() < 0.2:
         return picture
     size, turn = rng.uniform(SMALLEST, 1), math.radians(rng.uniform(-TURN, TURN))

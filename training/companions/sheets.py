@@ -1,4 +1,4 @@
-"""Contact sheets that show what each companion does, as small pictures for the documentation: one row without it, one with it."""
+"""Contact sheets for the documentation, which show the effect of each add-on: one row without it, one row with it."""
 
 import argparse
 import random
@@ -53,7 +53,7 @@ def tiny_sheet(folder):
 
 
 def control_sheet(folder, work):
-    """Edges of placed things that the ControlNet never saw so, and prompts with other colours or another thing."""
+    """Edges of things in poses that the ControlNet never saw, and prompts with other colors or another thing."""
     placed, rng = Placed(work), random.Random(10**6)
     wanted = ["fox", "car", "red heart", "house", "frog", "red apple", "rocket", "mushroom"]
     prompts = ["a red fox", "a purple car", "a yellow heart", "a house on a green background", "a blue frog", "a green apple", "a red rocket", "a blue mushroom"]

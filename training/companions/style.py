@@ -1,6 +1,6 @@
-"""A LoRA for one of the styles of `styles.py`: the U-Net learns on, with its own objective, but only in the adapter.
+"""A LoRA for one of the styles of `styles.py`: the training of the U-Net continues with its objective, but only in the LoRA.
 
-It starts from what it knows of the things, and sees all of them in the style, their recoloured copies and scenes of them.
+The samples are scenes in the style, with all things and their recolored copies.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""The two further styles: their pictures of the concepts, also turned to other colours as in `data.py`, and their captions.
+"""The two further styles: their pictures of the concepts, also in other colors as in `data.py`, and their captions.
 
-- flat: Microsoft's Fluent Emoji without the third dimension, under the MIT licence;
-- pixel: the base's own pictures in the style `fluent`, as a mosaic of 32×32 squares with hard edges.
+- flat: Microsoft's Fluent Emoji without the third dimension, under the MIT license;
+- pixel: the pictures of the base model in the style `fluent`, as mosaics of 32×32 squares with hard edges.
 
-Both show the things much as the base draws them, so that a small adapter only has to learn what is different everywhere.
+Both styles show the things almost as the base model draws them, so a small LoRA has to learn only the style.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from companions.base import TRAINING
 from data import SIZE, iconify_svgs, read_concepts, read_labels, render_svgs, shrink, write_pictures
 
 STYLES = {"flat": ("flat style", "flat", "in flat style"), "pixel": ("pixel art", "pixel style", "in pixel style")}
-SHARE_WITHOUT_WORDS = 0.6  # the adapter alone is enough to ask for the style
+SHARE_WITHOUT_WORDS = 0.6  # the share of captions without a style word: the LoRA alone is enough to get the style
 SQUARE = 4
 
 

@@ -1,8 +1,8 @@
 """A small decoder in the manner of TAESD (Bohan, "Tiny AutoEncoder for Stable Diffusion", 2023; AutoencoderTiny in diffusers).
 
-No normalisation, no attention, a few channels at every size: it decodes in a fraction of the time, for previews or where time is
-short. The decoder learns from the full decoder's pictures of latents that are near to what the U-Net makes (those with some noise),
-and from the pictures themselves where the latents are exact; the small encoder regresses the latents.
+Without normalization and attention, and with few channels at every size, it decodes in a fraction of the time. The decoder reads
+latents with some noise, which are similar to those of the U-Net. Its target is the mean of the full decoder's picture of these
+latents and of the true picture. The small encoder learns the exact latents.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def build(width):
 
 @torch.no_grad()
 def measure(tiny, base, pictures, latents):
-    """Prints the figures: how near to the pictures and to the full decoder, and how fast."""
+    """Prints how near the decoder is to the pictures and to the full decoder, and how fast it is."""
     for name, chosen in (("seen", pictures.seen()), ("unseen", pictures.unseen())):
         exact = latents.encode(chosen)
         full, small = base.vae.decode(exact).sample.clamp(-1, 1), tiny.decode(exact).sample.clamp(-1, 1)
@@ -67,7 +67,7 @@ def main():
                 wanted = base.vae.decode(channels_last(noisy)).sample.float()
             guess = model.decode(channels_last(noisy)).sample.float()
             found = model.encode(channels_last(pictures_)).latents.float()
-        # Half the way between what the full decoder says and what is true.
+        # The mean of the full decoder's picture and the true picture.
         wanted = (wanted + pictures_) / 2
         return distance(guess, wanted) + 0.3 * (found - exact).abs().mean()
 

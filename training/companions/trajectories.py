@@ -1,12 +1,12 @@
-"""Ways from noise to pictures, as the base walks them with guidance: what the LCM-LoRA learns from.
+"""Trajectories from noise to pictures, computed with the base model and guidance. The LCM-LoRA learns from them.
 
-A latent consistency model (Luo et al., arXiv:2310.04378) answers at any point of such a way with its end. It is usually taught by
-the next point's answer, its own, which takes many steps to be worth something. Our teacher is so small that it can walk all the
-way, as Luhman & Luhman do (arXiv:2101.02388): the end itself is the target, and all points of a way are used.
+At any point of a trajectory, a latent consistency model (Luo et al., arXiv:2310.04378) predicts the end. Its usual target is its own
+prediction at the next point, which becomes good only after many steps of training. The base model is so small that whole
+trajectories can be computed, as Luhman & Luhman do (arXiv:2101.02388): the target is the end itself, for all points.
 
-The way is walked by DPM-Solver++ (2M) (Lu et al., arXiv:2211.01095) with guidance 3, over a third of the fifty timesteps that
-diffusers' LCMScheduler knows, drawn anew for each batch. Between its steps that scheduler noises the answer again, so every other
-batch starts there: from the ends of the batch before, with fresh noise at some timestep.
+A trajectory is computed by DPM-Solver++ (2M) (Lu et al., arXiv:2211.01095) with guidance scale 3, over a third of the fifty
+timesteps of diffusers' LCMScheduler, chosen again for each batch. Between its steps, this scheduler adds noise to the prediction
+again. Therefore every other batch starts in this way: from the ends of the batch before, with new noise at some timestep.
 """
 
 import argparse
@@ -25,11 +25,11 @@ BATCH = 64
 GUIDANCE = 3.0
 GRID = torch.arange(19, 1000, 20)  # the timesteps of LCMScheduler with its 50 original steps
 STRIDE = 3
-EMPTY_SHARE = 0.05  # of the ways have no text, so that some guidance is still possible
+EMPTY_SHARE = 0.05  # the share of trajectories without text, so that some guidance is still possible
 
 
 def draw_schedule(rng, last):
-    """Descending timesteps from GRID[last], one of every three."""
+    """Descending timesteps from GRID[last], one out of every three."""
     below = [rng.randrange(start, min(start + STRIDE, last)) for start in range(0, last, STRIDE)]
     return GRID[[last, *reversed(below)]]
 
@@ -56,7 +56,7 @@ def walk(base, noisy, timesteps, states):
 
 
 class Trajectories:
-    """What was walked, as pairs of points and ends."""
+    """The computed trajectories, as pairs of points and ends."""
 
     def __init__(self, work):
         files = sorted((work / "trajectories").glob("*.safetensors"))
@@ -66,7 +66,7 @@ class Trajectories:
         return len(self.batches)
 
     def batch(self, size, rng, first_share):
-        """(points, timesteps, states, ends) of `size` pairs, of ways drawn at random; `first_share` of them are pure noise."""
+        """(points, timesteps, states, ends) of `size` pairs, from random trajectories. In a share of `first_share`, the points are pure noise."""
         chosen = []
         for _ in range(size):
             # The batches with even numbers start from pure noise.

@@ -97,8 +97,8 @@ const TEXT_ENCODER: (&str, &str) = ("text_encoder", "model");
 const TEXT_ENCODER_2: (&str, &str) = ("text_encoder_2", "model");
 const TRANSFORMER: (&str, &str) = ("transformer", "diffusion_pytorch_model");
 
-/// Loads one network of a folder, whose matrices stay as they are stored on the CPU. Fails if a tensor of its files is
-/// not used.
+/// Loads one network of a folder. On the CPU, the network's matrices keep the number format of the files. Fails if a
+/// tensor of the files is not used.
 fn network<N>(
     folder: &ModelFolder,
     (part, stem): (&str, &str),

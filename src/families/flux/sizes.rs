@@ -25,7 +25,8 @@ pub(super) struct Sizes {
 /// Latent pixels of a patch along one side: a token of the transformer.
 pub(super) const PATCH: usize = 2;
 
-/// The side of the pictures that the published models were trained on, for autoencoders that do not tell it.
+/// The side of the pictures that the published models were trained on, for autoencoders whose configuration does not
+/// contain it.
 const SIDE: usize = 1024;
 
 impl Sizes {

@@ -25,6 +25,8 @@ pub(super) struct Tokenizers {
 }
 
 impl Tokenizers {
+    /// Reads both tokenizers.
+    ///
     /// # Errors
     /// A file is missing or broken, or a tokenizer has ids that its text encoder does not have.
     pub fn read(folder: &ModelFolder, sizes: &Sizes) -> std::result::Result<Tokenizers, LoadError> {
@@ -69,7 +71,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// The ids for each encoder. `prompts` has the text for CLIP and then that for T5, which reads `length` tokens.
+    /// The ids for each encoder. `prompts` has the text for CLIP, then the text for T5. T5 reads `length` tokens.
     pub fn tokenize(&self, prompts: &[&str], length: usize) -> Tokens {
         let first = prompts.first().copied().unwrap_or_default();
         let second = prompts.get(1).copied().unwrap_or(first);

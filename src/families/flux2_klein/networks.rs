@@ -29,7 +29,8 @@ pub(super) const VAE: (&str, &str) = ("vae", "diffusion_pytorch_model");
 /// milliseconds on a few cores.
 const STAGE_WORK: f64 = 1e9;
 
-/// The distance between the first positions of two pictures.
+/// The first coordinate of a position says to which reference picture the token belongs: this number for the first
+/// picture, twice this number for the second.
 const PICTURES_APART: u32 = 10;
 
 /// A text encoder, a transformer and an autoencoder, in memory.
@@ -79,7 +80,8 @@ impl Flux2KleinNetworks {
 
     async fn encode_prompt(&self, prompt: &Tokens) -> candle_core::Result<TextEmbedding> {
         let ids = prompt.ids.first().map(Vec::as_slice).unwrap_or_default();
-        // A prompt ends in the text of the chat, so the padding at its end is not part of it.
+        // The chat template ends every prompt with tokens that are not padding, so all padding at the end of the ids
+        // can be cut off.
         let padding = ids.iter().rev().take_while(|id| **id == self.tokenizer.pad()).count();
         let row = Qwen3Row { ids, length: (ids.len() - padding).max(1) };
         let states = self.text_encoder.forward(row, &Sizes::STATES).await?;

@@ -28,7 +28,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// The states of the text encoder that the denoiser reads, by the number of layers before them.
+    /// The denoiser reads the states of the text encoder after each of these numbers of layers.
     pub const STATES: [usize; 3] = [9, 18, 27];
     /// The number of layers of the text encoder that are used.
     pub const DEPTH: usize = 27;

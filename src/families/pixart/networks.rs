@@ -32,8 +32,8 @@ pub struct PixArtNetworks {
 }
 
 impl PixArtNetworks {
-    /// Reads the weights. Only the text encoder, by far the largest part, takes the precision of the device; on
-    /// the CPU, its matrices stay as they are stored.
+    /// Reads the weights. Only the text encoder, by far the largest part, takes the precision of the device; on the
+    /// CPU, its matrices stay in memory as the files store them.
     pub fn load(folder: &ModelFolder, device: &Device) -> std::result::Result<Self, LoadError> {
         let sizes = Sizes::read(folder)?;
         let text_encoder = || {
@@ -127,7 +127,7 @@ impl PixArtNetworks {
     }
 }
 
-/// Position embeddings that some files store. They are computed instead.
+/// The position embeddings, which some files contain. latentd computes them instead of reading them.
 const POSITIONS: &str = "pos_embed.pos_embed";
 
 #[async_trait]

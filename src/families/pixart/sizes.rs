@@ -22,7 +22,7 @@ pub struct Sizes {
     pub text_encoder: T5Config,
     pub transformer: PixArtTransformer2DConfig,
     pub vae: AutoencoderKlConfig,
-    /// The tokens of a prompt for which a request gives no other number: those of the training.
+    /// How many tokens of a prompt T5 reads if the request gives no other number: as many as in the training.
     pub context_length: usize,
 }
 

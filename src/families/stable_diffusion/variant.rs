@@ -117,7 +117,7 @@ impl VariantParameters {
         let index = ModelIndex::of(folder)?;
         let is_there = |part: &str| index.part(part).is_some() || part == "vae_tiny" && spec.tiny_decoder;
         let parts: Vec<(&str, &str)> = PARTS.into_iter().filter(|(part, _)| is_there(part)).collect();
-        // In the precisions of `StableDiffusion::load`.
+        // The precisions are those of `StableDiffusion::load`.
         let upcasts_vae = StableDiffusion::upcasts_vae(folder)?;
         let is_float32 = |(part, _): &(&str, &str)| *part == "vae_tiny" || *part == "vae" && upcasts_vae;
         let (float32, adaptable): (Vec<_>, Vec<_>) = parts.into_iter().partition(is_float32);
@@ -146,7 +146,7 @@ impl VariantParameters {
 fn load(folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
     let networks = StableDiffusion::load(folder, device)?;
     let latent_rgb = latent_rgb(folder, &networks)?;
-    // The fit has decoded.
+    // The fit has decoded, so an offloaded autoencoder is on the device now.
     networks.send_back();
     Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
 }

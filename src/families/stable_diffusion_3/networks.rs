@@ -129,8 +129,8 @@ fn text(
     Ok(Text { clip, t5, width: sizes.transformer.joint_attention_dim })
 }
 
-/// Loads one network of a folder, whose matrices stay as they are stored on the CPU. Fails if a tensor of its files is
-/// not used.
+/// Loads one network of a folder. On the CPU, the network's matrices keep the number format of the files. Fails if a
+/// tensor of the files is not used.
 fn network<N>(
     folder: &ModelFolder,
     (part, stem): (&str, &str),

@@ -70,7 +70,7 @@ impl Sizes {
         self.text_encoder.num_hidden_layers.saturating_sub(1)
     }
 
-    /// The tokens of the longest prompt, with padding.
+    /// The number of tokens of the longest prompt, with padding.
     pub fn tokens(&self, max_sequence_length: Option<u32>) -> usize {
         max_sequence_length.map_or(SEQUENCE, |length| length as usize).next_multiple_of(MULTIPLE)
     }
@@ -167,7 +167,8 @@ impl ZImageNetworks {
         let samples = Tensor::from_vec(samples, (rows.len(), c, h, w), device)?;
         let captions = rows.iter().map(|row| row.context.hidden.to_device(device));
         let captions = Tensor::stack(&captions.collect::<candle_core::Result<Vec<Tensor>>>()?, 0)?;
-        // The network's time runs from noise to the picture, and so does its velocity.
+        // The network's time runs from 0 for noise to 1 for the picture, and its velocity points from noise to the
+        // picture.
         let times: Vec<f32> = rows.iter().map(|row| (1000.0 - row.t) / 1000.0).collect();
         let velocities = self.transformer.forward(&samples, &times, &captions).await?.neg()?;
         let rows = rows_of(&velocities)?;

@@ -31,7 +31,7 @@ pub struct ProblemDocument {
     /// Names of the policies in `RateLimit-Policy` that refused the request.
     #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
     pub violated_policies: Vec<&'static str>,
-    /// For the log only.
+    /// What the server's log says in addition; answers do not contain it.
     #[serde(skip)]
     pub cause: Option<String>,
 }

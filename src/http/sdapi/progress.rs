@@ -69,8 +69,8 @@ const MOST_PAGES: usize = 20;
 /// Which generations are searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Search {
-    /// Reads on until one is found, at most [`MOST_PAGES`] of each status. Further ones are found only in pages that
-    /// are read for the newest one.
+    /// Reads pages until a generation of this face is found, at most [`MOST_PAGES`] for each status. The result has all
+    /// generations of this face that are in these pages.
     Newest,
     /// Reads everything.
     All,

@@ -24,8 +24,8 @@ impl Signer {
     /// key, otherwise the caller.
     ///
     /// # Errors
-    /// The signature is not valid for this path, it or its key has expired, the store does not answer, or that of the
-    /// caller.
+    /// The query has a signature that is not valid for this path, or that has expired, or whose key has expired; or the
+    /// store does not answer. If the query has no signature, the error is that of `caller`.
     pub async fn tenant_reader(
         &self,
         service: &Service,

@@ -22,7 +22,7 @@ pub(super) fn q2_k<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
     }
 }
 
-/// (d·(s - 32))·q, with 3 bits for q, in groups of 16 numbers. Where the third bit is missing, 4 is subtracted.
+/// (d·(s - 32))·q, with 3 bits for q, in groups of 16 numbers. If the third bit is 0, 4 is subtracted.
 #[inline(always)]
 pub(super) fn q3_k<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
     let (third, rest) = bytes.split_at(32);

@@ -70,8 +70,8 @@ pub(super) fn is_kept(places: usize, inputs: usize, outputs: usize, most: usize)
     places * inputs * outputs.next_multiple_of(WIDTH) <= most
 }
 
-/// The most floats of transformed weights that a layer keeps for tiles of one size. Few layers meet maps of such
-/// different sizes that they keep those for both.
+/// The most floats of transformed weights that a layer keeps for tiles of one size. Few layers get maps of such
+/// different sizes that they keep transformed weights for both sizes of tiles.
 pub fn most_kept(inputs: usize, outputs: usize) -> usize {
     if inputs.min(outputs) < LANES {
         return 0;

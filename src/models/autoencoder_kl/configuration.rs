@@ -34,8 +34,8 @@ pub struct AutoencoderKlConfig {
     pub use_quant_conv: bool,
     pub use_post_quant_conv: bool,
     pub mid_block_add_attention: bool,
-    /// Whether the network stays in float32 if others have 16 bits, because its numbers exceed float16. `None`: as the
-    /// family decides.
+    /// Whether the network stays in float32 if the other networks have 16 bits, because its numbers exceed float16.
+    /// `None`: the family decides.
     pub force_upcast: Option<bool>,
     /// Size in pixels of the pictures that the autoencoder was trained on. The side of a tile is this height, limited
     /// to the bounds in `tiles.rs`.

@@ -71,7 +71,7 @@ const FIXED: &[Fixed] = &[
     // Not used: the tokenizer's files name the tokens for start and padding.
     ("bos_token_id", &[]),
     ("pad_token_id", &[]),
-    // These keys tell how the file was saved. They have no effect, because everything is computed in float32.
+    // These keys tell how the file was saved. They have no effect, because the device determines the precision.
     ("dtype", &[]),
     ("torch_dtype", &[]),
     ("transformers_version", &[]),

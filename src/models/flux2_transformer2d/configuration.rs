@@ -26,7 +26,7 @@ pub struct Flux2Transformer2DConfig {
     /// Number of sines and cosines of a time.
     pub timestep_guidance_channels: usize,
     pub mlp_ratio: f64,
-    /// The channels of a head that rotate with each of the four positions.
+    /// How many channels of a head rotate with each of the four coordinates of a position.
     pub axes_dims_rope: [usize; 4],
     pub rope_theta: f64,
     pub eps: f64,

@@ -101,7 +101,8 @@ impl FluxTransformer2DConfig {
         self.out_channels.unwrap_or(self.in_channels)
     }
 
-    /// The demand of one row of `patches` patches and `tokens` text tokens. `adapted`: with LoRAs.
+    /// The demand of one row of `patches` patches and `tokens` text tokens. `adapted` says whether LoRAs change the
+    /// layers.
     pub fn demand(&self, patches: usize, tokens: usize, adapted: bool) -> Demand {
         let (n, d) = ((patches + tokens) as f64, self.width() as f64);
         let attention = 2.0 * n * n * d;

@@ -27,7 +27,7 @@ pub struct PixArtTransformer2DConfig {
     pub sample_size: usize,
     pub patch_size: usize,
     pub norm_eps: f64,
-    /// Divides the positions of patches. The default follows from the side of the latents.
+    /// The number by which the positions of patches are divided. The default follows from the side of the latents.
     pub interpolation_scale: Option<f64>,
     /// Whether the network takes the size of the picture. By default, networks with a side of 128 do.
     pub use_additional_conditions: Option<bool>,
@@ -120,7 +120,7 @@ impl PixArtTransformer2DConfig {
         self.out_channels.unwrap_or(self.in_channels)
     }
 
-    /// Divides the positions of patches.
+    /// The number by which the positions of patches are divided.
     pub(super) fn interpolation_scale(&self) -> f64 {
         self.interpolation_scale.unwrap_or_else(|| (self.sample_size / 64).max(1) as f64)
     }

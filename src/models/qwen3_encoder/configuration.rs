@@ -41,7 +41,7 @@ pub struct RopeParameters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RopeType {
-    /// Not at all.
+    /// The angles do not depend on the length.
     Default,
 }
 
@@ -73,7 +73,7 @@ const FIXED: &[Fixed] = &[
     // Used in training only.
     ("attention_dropout", &[]),
     ("initializer_range", &[]),
-    // Used for the next token only.
+    // Used only to predict the next token, which latentd does not do.
     ("bos_token_id", &[]),
     ("eos_token_id", &[]),
     ("tie_word_embeddings", &[]),
@@ -85,7 +85,7 @@ const FIXED: &[Fixed] = &[
     // Without a sliding window, all layers attend to the whole text.
     ("layer_types", &[]),
     ("max_window_layers", &[]),
-    // These keys tell how the file was saved. They have no effect, because everything is computed in float32.
+    // These keys tell how the file was saved. They have no effect, because the device determines the precision.
     ("dtype", &[]),
     ("torch_dtype", &[]),
     ("transformers_version", &[]),

@@ -24,7 +24,7 @@ struct Projections {
 }
 
 impl Projections {
-    /// `names` are those of the three layers and of the two norms.
+    /// `names` are the names of the layers of queries, keys and values, and of the norms of queries and keys.
     fn new(weights: &Weights, config: &Sd3Transformer2DConfig, names: [&str; 5]) -> Self {
         let width = config.width();
         let [q, k, v] = [names[0], names[1], names[2]].map(|name| Linear::new(&weights.pp(name), width, width));
@@ -66,7 +66,7 @@ pub(super) struct JointAttention {
     picture: Projections,
     prompt: Projections,
     to_out: Linear,
-    /// Absent in the last block, whose prompt tokens nobody reads.
+    /// Absent in the last block, because no later layer reads the prompt's tokens.
     to_add_out: Option<Linear>,
     heads: usize,
     kernels: Kernels,

@@ -116,7 +116,8 @@ impl Sd3Transformer2DConfig {
         self.out_channels.unwrap_or(self.in_channels)
     }
 
-    /// The demand of one row with (h, w) latents and a prompt of `tokens` tokens. `adapted`: with LoRAs.
+    /// The demand of one row with (h, w) latents and a prompt of `tokens` tokens. `adapted` says whether LoRAs change
+    /// the layers.
     pub fn demand(&self, [h, w]: [usize; 2], tokens: usize, adapted: bool) -> Demand {
         let patches = (h / self.patch_size) * (w / self.patch_size);
         let (n, l, d) = (patches as f64, tokens as f64, self.width() as f64);

@@ -71,7 +71,7 @@ const FIXED: &[Fixed] = &[
     ("dropout_rate", &[]),
     ("gradient_checkpointing", &[]),
     ("initializer_factor", &[]),
-    // Of the decoder.
+    // Used in the decoder only.
     ("decoder_start_token_id", &[]),
     ("num_decoder_layers", &[]),
     ("output_past", &[]),

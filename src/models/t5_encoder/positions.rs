@@ -41,9 +41,10 @@ impl Positions {
         Tensor::from_vec(values, (heads, length, length), &self.device)
     }
 
-    /// The bucket of a key that is `distance` tokens after the query. Half of the buckets are for keys before the
-    /// query. Of each half, one half has a bucket for each small distance, and the other half has buckets of distances
-    /// that grow by a factor up to `max_distance`; the last one is also for all larger distances.
+    /// The bucket of a key that is `distance` tokens after the query. The first half of the buckets is for keys before
+    /// the query, the second half for keys after the query. In each half, the first buckets stand for one small
+    /// distance each. The others stand for ranges of distances whose limits grow by a constant factor and end at
+    /// `max_distance`; the last bucket also stands for all larger distances.
     fn bucket(&self, distance: isize) -> usize {
         let side = self.table.len() / 2;
         let (first, distance) = (if distance > 0 { side } else { 0 }, distance.unsigned_abs());
@@ -51,7 +52,7 @@ impl Positions {
         if distance < exact {
             return first + distance;
         }
-        // In float32, as transformers: at powers of the factor, rounding decides.
+        // In float32, like transformers: at the limit between two buckets, rounding decides.
         let growth = libm::logf(distance as f32 / exact as f32);
         let all = libm::log(self.max_distance as f64 / exact as f64) as f32;
         let further = (growth / all * (side - exact) as f32) as usize;

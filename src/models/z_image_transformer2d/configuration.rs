@@ -29,9 +29,10 @@ pub struct ZImageTransformer2DConfig {
     pub rope_theta: f64,
     /// The factor of the time, which runs from 0 to 1.
     pub t_scale: f64,
-    /// The channels of a head that rotate with the position in the sequence, with the row and with the column.
+    /// How many channels of a head rotate with each of the three coordinates of a position: the index in the sequence,
+    /// the row and the column.
     pub axes_dims: [usize; 3],
-    /// Upper bounds of the three positions.
+    /// Upper bounds of the three coordinates.
     pub axes_lens: [usize; 3],
 }
 

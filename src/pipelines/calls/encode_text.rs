@@ -42,7 +42,8 @@ impl Call for EncodeText {
         4 * (answer.hidden.elem_count() + answer.pooled.as_ref().map_or(0, |pooled| pooled.elem_count()))
     }
 
-    /// The embedding of a prompt with adapters, textual inversions or weights is not cached: the key has only ids.
+    /// The embedding of a prompt with adapters, textual inversions or weights is not cached, because the key contains
+    /// only ids.
     fn memo(&self, prompt: &Tokens) -> Option<Memo> {
         prompt.is_plain().then(|| prompt.ids.clone())
     }

@@ -15,7 +15,8 @@ fn four() -> Devices {
     Devices::new((0..4).map(|core| format!("cpu:{core}")), &Metrics::new())
 }
 
-/// The candidates, if these devices have the model, and if all devices or none have room for another model.
+/// What a test says about each device: the devices in `devices` have the model, and either every device has room for
+/// another model (`has_room`), or no device has.
 fn on(devices: &'static [usize], has_room: bool) -> impl Fn(usize) -> Candidate {
     move |device| Candidate { is_there: devices.contains(&device), has_room }
 }
@@ -27,11 +28,15 @@ fn a_device_with_the_model_comes_first_then_the_least_loaded() {
     assert_eq!(first.device, 1, "an idle device that has the model");
     let second = devices.place(9.0, on(&[1], true)).unwrap();
     assert_eq!(second.device, 0, "an idle device with room for it");
-    assert_eq!(devices.place(1.0, on(&[0, 1], true)).unwrap().device, 1, "the one with less work");
-    assert_eq!(devices.place(1.0, on(&[0], true)).unwrap().device, 0, "the one that has it");
-    assert_eq!(devices.place(1.0, on(&[], false)).unwrap().device, 1, "nobody has it");
+    assert_eq!(devices.place(1.0, on(&[0, 1], true)).unwrap().device, 1, "the device with less work");
+    assert_eq!(devices.place(1.0, on(&[0], true)).unwrap().device, 0, "the device that has the model");
+    assert_eq!(devices.place(1.0, on(&[], false)).unwrap().device, 1, "no device has the model");
     drop(second);
-    assert_eq!(devices.place(1.0, on(&[1], false)).unwrap().device, 1, "no model has to go for a copy");
+    assert_eq!(
+        devices.place(1.0, on(&[1], false)).unwrap().device,
+        1,
+        "no other model is unloaded to make room for a copy"
+    );
     let loads = devices.loads();
     assert_eq!(loads.iter().map(|load| (load.running, load.cost)).collect::<Vec<_>>(), [(0, 0.0), (1, 5.0)]);
     drop(first);
@@ -58,7 +63,7 @@ fn without_devices_there_is_no_place_and_none_has_failed() {
 fn a_model_with_a_long_queue_is_copied_to_an_idle_device_without_room() {
     let devices = four();
     let hot: Vec<Placed> = (0..LONG_QUEUE).filter_map(|_| devices.place(1.0, on(&[2], false))).collect();
-    assert!(hot.iter().all(|placed| placed.device == 2), "while the queue is short, no model has to go");
+    assert!(hot.iter().all(|placed| placed.device == 2), "while the queue is short, no model is unloaded");
     let copy = devices.place(1.0, on(&[2], false)).unwrap();
     assert_eq!(copy.device, 0);
     // The copy is being loaded, so the device has the model.
@@ -68,7 +73,7 @@ fn a_model_with_a_long_queue_is_copied_to_an_idle_device_without_room() {
     assert_eq!(other.device, 1, "another model goes to an idle device");
 }
 
-/// GPUs have free memory or none, each for itself.
+/// Each GPU has a memory of its own, so one GPU can have free memory while another has none.
 #[test]
 fn of_busy_devices_one_with_room_gets_a_new_model() {
     let devices = four();
