@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { finished } from "./acts.mjs";
+import { finished, openSettings } from "./acts.mjs";
 
 const inputs = new URL("../../fixtures/parity/inputs/", import.meta.url);
 
@@ -16,8 +16,12 @@ export const references = {
   async play({ server, visit }) {
     await server.start();
     const page = await visit.openPage(server.url);
+    await openSettings(page);
     await page.selectOption("#model", "flux2-klein");
     await page.fill("#prompt", "make it snow");
+    await page.fill("#steps", "1");
+    await page.click("#more-settings > summary");
+    await page.fill("#max_sequence_length", "32");
     await visit.accessible(page, "a model that takes several pictures");
 
     // The dialog of the browser takes several files at a time.
