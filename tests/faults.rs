@@ -21,6 +21,8 @@ mod requests;
 mod s3;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/transformers.rs"]
+mod transformers;
 
 #[path = "faults/crowd.rs"]
 mod crowd;
@@ -38,6 +40,8 @@ mod site;
 mod steps;
 #[path = "faults/stream.rs"]
 mod stream;
+#[path = "faults/transformers.rs"]
+mod of_transformers;
 
 #[path = "faults/bucket.rs"]
 mod bucket;

@@ -5,6 +5,10 @@
 mod api;
 #[path = "contract/conforms.rs"]
 mod conforms;
+#[path = "support/random.rs"]
+mod random;
+#[path = "support/transformers.rs"]
+mod transformers;
 
 #[path = "http_routes/admin.rs"]
 mod admin;

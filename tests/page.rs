@@ -4,8 +4,12 @@
 mod browser;
 #[path = "support/path_proxy.rs"]
 mod path_proxy;
+#[path = "support/random.rs"]
+mod random;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/transformers.rs"]
+mod transformers;
 
 #[path = "page/cards.rs"]
 mod cards;
@@ -19,6 +23,8 @@ mod fields;
 mod formats;
 #[path = "page/other_origins.rs"]
 mod other_origins;
+#[path = "page/references.rs"]
+mod references;
 #[path = "page/reuse.rs"]
 mod reuse;
 #[path = "page/sending.rs"]

@@ -7,6 +7,11 @@ use std::{
     process::{Command, Stdio},
 };
 
+#[path = "support/random.rs"]
+mod random;
+#[path = "support/transformers.rs"]
+mod transformers;
+
 #[test]
 fn every_feature_of_the_page_works_and_is_accessible() {
     if let Some(missing) = missing() {
@@ -18,7 +23,11 @@ fn every_feature_of_the_page_works_and_is_accessible() {
         return;
     }
     let walk = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page_walk/walk.mjs");
-    let walked = Command::new("node").arg(walk).arg(env!("CARGO_BIN_EXE_latentd")).output().unwrap();
+    let models = tempfile::tempdir().unwrap();
+    transformers::put_models(&["flux2-klein"], models.path());
+    let mut walked = Command::new("node");
+    walked.arg(walk).arg(env!("CARGO_BIN_EXE_latentd")).env("PAGE_WALK_MODELS", models.path());
+    let walked = walked.output().unwrap();
     let said = String::from_utf8_lossy(&walked.stdout);
     println!("{said}");
     assert!(walked.status.success(), "{said}\n{}", String::from_utf8_lossy(&walked.stderr));

@@ -11,6 +11,8 @@ mod random;
 mod requests;
 #[path = "support/s3.rs"]
 mod s3;
+#[path = "support/transformers.rs"]
+mod transformers;
 
 #[path = "server/bad_input.rs"]
 mod bad_input;

@@ -82,15 +82,16 @@ export class Extras {
   }
 }
 
-/** The pictures of a setting: the setting itself, or one picture per ControlNet. */
+/** The pictures of a setting: the setting itself, a list, or one picture per ControlNet. */
 function pictures(name, value) {
-  const all = name === 'controls' ? value.map(({ image }) => image) : [value];
+  const all = name === 'controls' ? value.map(({ image }) => image) : [value].flat();
   return all.filter((picture) => picture?.upload || picture?.data_url);
 }
 
 function words(name, value) {
   if (name === 'scheduler') return schedulerName(value) + details(value);
   if (value?.upload || value?.data_url) return `${value.width}\u00a0×\u00a0${value.height}`;
+  if (name === 'image' && Array.isArray(value)) return `${value.length} pictures`;
   if (name === 'loras') return value.map((lora) => `${lora.name}\u00a0×\u00a0${lora.scale ?? 1}`).join(', ');
   if (name === 'controls') return value.map((control) => `${control.model}\u00a0×\u00a0${control.scale ?? 1}`).join(', ');
   if (name === 'refiner') return `${value.model} from ${value.switch_at ?? 0.8}`;

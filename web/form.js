@@ -10,6 +10,7 @@ import { Intake } from './intake.js';
 import { print } from './json.js';
 import * as kept from './kept.js';
 import { More } from './more.js';
+import { all } from './picture.js';
 import { schedulerName } from './scheduler.js';
 import * as settings from './settings.js';
 import { Size } from './size.js';
@@ -59,10 +60,6 @@ export class Form {
     this.field('model').replaceChildren(...models.map((model) => {
       return element('option', { value: model.id, disabled: model.state === 'failed' }, model.id);
     }));
-    this.field('scheduler').replaceChildren(
-      element('option', { value: '' }, ''),
-      ...schedulers.map(({ name }) => element('option', { value: name }, name)),
-    );
     if (first) this.restore();
     else this.field('model').value = chosen;
     this.showModel();
@@ -107,8 +104,10 @@ export class Form {
       // The form omits an empty negative prompt, so an explicit empty one stays an extra.
       if (rest[name] !== '' || name === 'prompt') delete rest[name];
     }
-    const named = this.schedulers?.some(({ name }) => name === scheduler);
-    this.field('scheduler').value = named ? scheduler : '';
+    this.offerSchedulers();
+    this.field('scheduler').value = typeof scheduler === 'string' ? scheduler : '';
+    const named = this.field('scheduler').selectedIndex > 0;
+    if (!named) this.field('scheduler').value = '';
     if (!named && scheduler && schedulerName(scheduler) !== schedulerName()) extras.scheduler = scheduler;
     const { output: { format = 'png', ...file } = {}, ...others } = rest;
     this.field('output').value = format;
@@ -178,7 +177,7 @@ export class Form {
       caption: (request) => classes.caption(request, this.schemaOf(request.model)),
       announce: this.announce,
     });
-    const intake = new Intake((file) => this.incoming.receive(file), this.announce);
+    const intake = new Intake((files) => this.incoming.receive(files), () => this.source.most ?? 1, this.announce);
     const page = {
       pick: (receiver) => intake.pick(receiver),
       announce: this.announce,
@@ -191,19 +190,21 @@ export class Form {
     this.words = new Words(this.at('words'), this.field('prompt'));
   }
 
-  /** Makes a picture the input picture. A mask belongs to its picture, so it goes. */
+  /** Makes a picture the input picture, or one more of them. A mask belongs to a single picture, so it goes. */
   put(picture) {
+    const image = this.source.joined(picture);
     this.extras.remove('mask');
-    this.extras.put('image', picture);
+    this.extras.put('image', image);
     this.forgive('image');
-    this.size.fit(picture);
+    // The size fits the first of several pictures.
+    if (!Array.isArray(image)) this.size.fit(picture);
     this.sized();
   }
 
   /** The first value of a new LoRA or ControlNet; a ControlNet follows the input picture. */
   fresh(path, rows) {
     const row = this.addOns.fresh(path, rows, this.field('model').value);
-    const { image } = this.extras.fields;
+    const [image] = all(this.extras.fields.image);
     return path === 'controls' && row && image ? { ...row, image } : row;
   }
 
@@ -328,6 +329,7 @@ export class Form {
     const state = { loading: 'The model is being loaded.', cold: 'The first picture loads the model.' }[model?.state];
     const note = [can?.description, state].filter(Boolean).join(' ');
     this.say('model-note', note);
+    this.offerSchedulers();
     const own = schedulerName();
     const named = schedulerName(can?.default_scheduler);
     this.field('scheduler').options[0].textContent = named === own ? own : `${own} (${named})`;
@@ -345,6 +347,16 @@ export class Form {
       return element('button', { type: 'button', class: 'chip', onclick: () => this.suggest(prompt) }, prompt);
     }));
     this.show();
+  }
+
+  /** Offers the schedulers that can draw with the model, and keeps the chosen one if it can. */
+  offerSchedulers() {
+    const chosen = this.field('scheduler').value;
+    const usable = this.capabilities()?.schedulers ?? this.schedulers.map(({ name }) => name);
+    this.field('scheduler').replaceChildren(
+      element('option', { value: '' }, ''), ...usable.map((name) => element('option', { value: name }, name)),
+    );
+    this.field('scheduler').value = usable.includes(chosen) ? chosen : '';
   }
 
   /** Offers the add-ons that fit the model, and the fields of its schema. */
@@ -396,6 +408,7 @@ export class Form {
     const offered = this.models.find(({ id, state }) => id === contents.model && state !== 'failed');
     const standard = this.models.find((model) => model.default) ?? this.models.find(({ state }) => state !== 'failed');
     this.field('model').value = (offered ?? standard)?.id ?? '';
+    this.offerSchedulers();
     this.setDefaults();
     for (const name of [...TEXTS, 'class_label']) if (contents[name]) this.field(name).value = contents[name];
     if (!offered) return;

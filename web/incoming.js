@@ -17,9 +17,14 @@ export class Incoming {
     this.source = document.getElementById('source');
   }
 
-  /** Takes a file of the user. If it contains its settings, the user chooses what it is for. */
-  async receive(file) {
+  /** Takes files of the user. If a single one contains its settings, the user chooses what it is for. */
+  async receive(files) {
     await this.attempt(async () => {
+      if (files.length > 1) {
+        for (const file of files) await this.take(file);
+        return;
+      }
+      const [file] = files;
       const made = await recipe(file, this.form.hasModel);
       if (!made) return this.take(file);
       const { request, unused } = made;

@@ -5,19 +5,21 @@ import { element } from './element.js';
 
 export class Intake {
   /**
-   * @param {(file: File) => void} take receives a picture that was dropped, pasted, or chosen without another receiver
+   * @param {(files: File[]) => void} take receives pictures that were dropped, pasted, or chosen without another receiver
+   * @param {() => number} most how many pictures it takes at a time
    * @param {(text: string, seen: boolean) => void} announce
    */
-  constructor(take, announce) {
-    this.take = take;
-    this.receiver = take;
+  constructor(take, most, announce) {
+    this.take = (files) => take(files.slice(0, most()));
+    this.receiver = this.take;
+    this.most = most;
     this.announce = announce;
     this.input = element('input', { type: 'file', accept: 'image/*', hidden: true, 'aria-label': 'Picture' });
     document.body.append(this.input);
     this.input.addEventListener('change', () => {
-      const [file] = this.input.files;
+      const files = [...this.input.files];
       this.input.value = '';
-      if (file) this.receiver(file);
+      if (files.length > 0) this.receiver(files);
     });
     document.addEventListener('paste', (event) => this.give(event, event.clipboardData, document.activeElement));
     document.addEventListener('dragover', (event) => {
@@ -34,9 +36,10 @@ export class Intake {
     });
   }
 
-  /** Lets the user choose a file. */
-  pick(receiver = this.take) {
-    this.receiver = receiver;
+  /** Lets the user choose a file, or several if no other receiver gets them. */
+  pick(receiver) {
+    this.receiver = receiver ? ([file]) => receiver(file) : this.take;
+    this.input.multiple = !receiver && this.most() > 1;
     this.input.click();
   }
 
@@ -44,16 +47,17 @@ export class Intake {
 
   async give(event, data, target) {
     if (document.querySelector('dialog[open]')) return;
-    const receiver = target?.closest?.('[data-takes-picture]')?.takePicture ?? this.take;
-    const file = [...data.files].find(({ type }) => type.startsWith('image/'));
+    const other = target?.closest?.('[data-takes-picture]')?.takePicture;
+    const receive = other ? ([file]) => other(file) : this.take;
+    const files = [...data.files].filter(({ type }) => type.startsWith('image/'));
     const address = event.type === 'drop' && !isText(target) ? data.getData('text/uri-list') : '';
-    if (file || address || data.files.length > 0) event.preventDefault();
-    if (file) return receiver(file);
+    if (address || data.files.length > 0) event.preventDefault();
+    if (files.length > 0) return receive(files);
     if (data.files.length > 0) return this.announce(`${data.files[0].name} is not a picture.`, true);
     // A picture of this page. The page's policy forbids to fetch pictures of other sites.
     if (!URL.canParse(address) || new URL(address).origin !== location.origin) return;
     const blob = await bytes({ url: address }).catch(() => null);
-    if (blob?.type.startsWith('image/')) receiver(new File([blob], 'picture', { type: blob.type }));
+    if (blob?.type.startsWith('image/')) receive([new File([blob], 'picture', { type: blob.type })]);
   }
 }
 

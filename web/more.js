@@ -38,7 +38,7 @@ export class More {
   offer(schema) {
     if (this.schema === print(schema)) return;
     this.schema = print(schema);
-    const properties = flat(schema?.properties ?? {}).filter(([name]) => !this.isPlaced(name) && !NEVER.includes(name));
+    const properties = flat(schema?.properties ?? {}).filter(([name, part]) => !this.isPlaced(name) && !NEVER.includes(name) && hasChoice(part));
     this.fields = properties.map(([path, part]) => {
       return { path, part, control: field(path, part, (value) => this.set(path, value), this.page) };
     });
@@ -74,6 +74,12 @@ export class More {
 function flat({ output, ...properties }) {
   const { format, ...keys } = output?.properties ?? {};
   return [...Object.entries(properties), ...Object.entries(keys).map(([key, part]) => [`output.${key}`, part])];
+}
+
+/** Whether the model takes more than one value. */
+function hasChoice({ enum: values, minimum, maximum }) {
+  if (values) return values.filter((value) => value !== null).length > 1;
+  return minimum === undefined || minimum !== maximum;
 }
 
 function place(path) {

@@ -9,6 +9,9 @@ const READ = ['image/png', 'image/jpeg', 'image/webp'];
 const MOST_BYTES = 8 * 2 ** 20;
 const MOST_SIDE = 2048;
 
+/** The pictures of the field `image`: it is a picture, a list, or undefined. */
+export const all = (image) => (image === undefined ? [] : [image].flat());
+
 /** Converts a file into a picture. Rejects with an `Error` whose message is for the user. */
 export async function read(file) {
   const image = await decoded(file);

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, builder::ValueParser, error::Error};
-use latentd::generation::{FIELDS, Field, Kind};
+use latentd::generation::{FIELDS, Field, Kind, ModelCard};
 
 /// Fields that are not flags here, each with the reason.
 const OTHERS: [(&str, &str); 13] = [
@@ -76,7 +76,8 @@ fn flag(field: &'static Field, long: &'static str) -> Arg {
     // Otherwise a negative number would be parsed as another flag, and the error would not say that the value is out of
     // range.
     let flag = flag.allow_negative_numbers(matches!(field.kind, Kind::Integer(_) | Kind::Number(_)));
-    match field.needs {
+    // What the field needs with the chosen model is checked with the request.
+    match (field.needs)(&ModelCard::default()) {
         Some(needed) => flag.requires(needed),
         None => flag,
     }

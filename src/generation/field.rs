@@ -21,8 +21,8 @@ pub struct Field {
     /// Whether a request for this model must contain the field.
     pub required: fn(&ModelCard) -> bool,
     pub takers: Takers,
-    /// The field that must be present if this field is present.
-    pub needs: Option<&'static str>,
+    /// The field that must be present in a request for this model if this field is present.
+    pub needs: fn(&ModelCard) -> Option<&'static str>,
     /// The fields that must be absent if this field is present.
     pub excludes: &'static [&'static str],
     /// Whether `params` contains the field, because the field is needed to draw the picture again.
@@ -149,7 +149,7 @@ impl Field {
             default: |_| None,
             required: |_| false,
             takers: Takers { take: |_| true, why: None },
-            needs: None,
+            needs: |_| None,
             excludes: &[],
             shown: true,
             shapes_picture: true,
@@ -169,8 +169,8 @@ impl Field {
         Field { takers: Takers { take, why }, ..self }
     }
 
-    pub const fn needs(self, other: &'static str) -> Field {
-        Field { needs: Some(other), ..self }
+    pub const fn needs(self, needs: fn(&ModelCard) -> Option<&'static str>) -> Field {
+        Field { needs, ..self }
     }
 
     pub const fn excludes(self, others: &'static [&'static str]) -> Field {

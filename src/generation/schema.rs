@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
+    ModelCard,
     field::{Bounds, Field, Integers, Kind, Numbers},
     levels::{MAX_SIGMA, MAX_TIMESTEP},
     table,
@@ -45,7 +46,7 @@ fn object(fields: &[&Field], on: &Bounds<'_>) -> Map<String, Value> {
     }
     schema.insert("additionalProperties".to_owned(), false.into());
     schema.insert("properties".to_owned(), Value::Object(properties.collect()));
-    let rules: Vec<Value> = taken.iter().flat_map(|field| rules(field, &taken)).collect();
+    let rules: Vec<Value> = taken.iter().flat_map(|field| rules(field, &taken, on.card)).collect();
     if !rules.is_empty() {
         schema.insert("allOf".to_owned(), rules.into());
     }
@@ -62,7 +63,7 @@ fn property(field: &Field, on: &Bounds<'_>) -> Value {
     if let Some(default) = (field.default)(on) {
         schema.insert("default".to_owned(), default);
     }
-    if let Some(needed) = field.needs {
+    if let Some(needed) = (field.needs)(on.card) {
         schema.insert("x-needs".to_owned(), needed.into());
     }
     let classes = &on.card.classes;
@@ -157,6 +158,9 @@ fn picture() -> Value {
 }
 
 fn accept_null(schema: &mut Map<String, Value>) {
+    if let Some(Value::Array(kinds)) = schema.get_mut("anyOf") {
+        return kinds.push(json!({"type": "null"}));
+    }
     let types = match schema.get("type") {
         Some(Value::Array(types)) => types.clone(),
         Some(one) => vec![one.clone()],
@@ -171,9 +175,9 @@ fn accept_null(schema: &mut Map<String, Value>) {
 }
 
 /// The schemas that say which other fields must be present together with this field, and which must not.
-fn rules(field: &Field, taken: &[&Field]) -> Vec<Value> {
+fn rules(field: &Field, taken: &[&Field], card: &ModelCard) -> Vec<Value> {
     let mut rules = Vec::new();
-    if let Some(needed) = field.needs.and_then(|name| Field::find(taken, name)) {
+    if let Some(needed) = (field.needs)(card).and_then(|name| Field::find(taken, name)) {
         rules.push(json!({"anyOf": [{"not": given(field)}, given(needed)]}));
     }
     for excluded in field.excludes.iter().filter_map(|name| Field::find(taken, name)) {
@@ -188,5 +192,6 @@ fn given(field: &Field) -> Value {
         Kind::List { .. } => json!({"type": "array", "minItems": 1}),
         _ => json!({"not": {"type": "null"}}),
     };
-    json!({"required": [field.name], "properties": {field.name: said}})
+    // Without the type, null in the place of the object would match.
+    json!({"type": "object", "required": [field.name], "properties": {field.name: said}})
 }

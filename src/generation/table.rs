@@ -173,12 +173,15 @@ pub static SKIP_GUIDANCE_LAYERS: Field = skipping(
 );
 pub static SKIP_LAYER_GUIDANCE_SCALE: Field =
     skipping("skip_layer_guidance_scale", Kind::number(0.0, 30.0), "The scale of skip-layer guidance.")
+        .needs(|_| Some("skip_guidance_layers"))
         .default(|_| Some(2.8.into()));
 pub static SKIP_LAYER_GUIDANCE_START: Field =
     skipping("skip_layer_guidance_start", SHARE, "The share of the steps after which skip-layer guidance starts.")
+        .needs(|_| Some("skip_guidance_layers"))
         .default(|_| Some(0.01.into()));
 pub static SKIP_LAYER_GUIDANCE_STOP: Field =
     skipping("skip_layer_guidance_stop", SHARE, "The share of the steps after which skip-layer guidance stops.")
+        .needs(|_| Some("skip_guidance_layers"))
         .default(|_| Some(0.2.into()));
 pub static SCHEDULER: Field = Field::new(
     "scheduler",
@@ -218,7 +221,8 @@ pub static STRENGTH: Field = Field::new(
     "How much of image is redrawn; 1 ignores image. The default is 0.75, or 1 with a mask.",
 )
 .only(|card| takes_picture(card) && !edits(card), None)
-.needs("image");
+// Models that edit pictures redraw from noise, except with a mask.
+.needs(|card| Some(if card.tasks.contains(&Task::Edit) { "mask" } else { "image" }));
 pub static IMAGE_GUIDANCE_SCALE: Field =
     Field::new("image_guidance_scale", Kind::number(1.0, 10.0), "How closely the picture follows image.")
         .only(edits, None)
@@ -227,7 +231,7 @@ pub static MASK: Field =
     Field::new("mask", Kind::Picture, "A picture of the size of image: white parts are redrawn, black parts are kept.")
         .only(|card| card.tasks.contains(&Task::Inpaint), None)
         .required(|card| card.tasks == [Task::Inpaint])
-        .needs("image");
+        .needs(|_| Some("image"));
 pub static MASK_BLUR: Field =
     of_mask("mask_blur", Kind::Integer(|_| upto(0, 64)), "Radius in pixels of the blur of mask.")
         .default(|_| Some(0.into()));
@@ -435,7 +439,7 @@ fn is_micro_conditioned(card: &ModelCard) -> bool {
 }
 
 const fn of_mask(name: &'static str, kind: Kind, doc: &'static str) -> Field {
-    Field::new(name, kind, doc).only(|card| card.tasks.contains(&Task::Inpaint), None).needs("mask")
+    Field::new(name, kind, doc).only(|card| card.tasks.contains(&Task::Inpaint), None).needs(|_| Some("mask"))
 }
 
 const fn conditioning(name: &'static str, kind: Kind, doc: &'static str) -> Field {

@@ -43,11 +43,10 @@ struct Capabilities {
 
 impl Model {
     fn of(state: &AppState, model: ModelView) -> Model {
-        let schedulers = || state.service.schedulers().into_iter().map(|scheduler| scheduler.name).collect();
         let capabilities = |card: &ModelCard| Capabilities {
             card: card.clone(),
             limits: Limits::clone(&state.limits),
-            schedulers: if card.own_scheduler_class_only { Vec::new() } else { schedulers() },
+            schedulers: state.service.schedulers_of(card),
         };
         Model {
             object: "model",

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Parts, Service, ServiceError};
+use super::{CatalogueRules, Parts, Service, ServiceError};
 use crate::{
     catalogue::{Catalogue, CompatibleModels, Reloaded},
-    generation::{self, Bounds, ModelCard},
+    diffusion::names,
+    generation::{self, Bounds, ModelCard, Rules, SchedulerChoice},
 };
 
 /// A model as the catalogue lists it.
@@ -59,6 +60,20 @@ impl Service {
             schema["properties"][field]["default"] = seconds.into();
         }
         schema
+    }
+
+    /// The names of the schedulers that can draw with the model of this card.
+    pub fn schedulers_of(&self, card: &ModelCard) -> Vec<String> {
+        let Parts { catalogue, limits, .. } = &self.0.parts;
+        let rules = CatalogueRules { catalogue, limits };
+        let takes_all = card.flow.is_none() && !card.own_scheduler_class_only;
+        // The key of an error is empty if the scheduler as a whole is wrong, not only its settings or the steps.
+        let fits = |name: &String| {
+            let choice = SchedulerChoice::Name(name.clone());
+            let checked = rules.check_scheduler(card, &choice, card.default_steps, None);
+            !checked.is_err_and(|(key, _)| key.is_empty())
+        };
+        names().map(|scheduler| scheduler.name).filter(|name| takes_all || fits(name)).collect()
     }
 
     /// The model of this name, even if it cannot be used.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     catalogue::Catalogue,
-    diffusion::{BaseSchedule, InvalidScheduler, InvalidStage, SchedulerConfig, Stages},
+    diffusion::{BaseSchedule, InvalidScheduler, InvalidStage, InvalidSteps, SchedulerConfig, Stages},
     generation::{Draw, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice},
 };
 
@@ -67,9 +67,14 @@ impl Rules for CatalogueRules<'_> {
         let base = BaseSchedule { config: &config, is_distilled: card.guidance_embedding, flow: card.flow };
         // The size of the request is not known here, but no size makes a difference for the validity of steps.
         let whole = base.whole(steps as usize, levels, [card.default_width, card.default_height]);
-        let schedule = whole.map_err(|error| match levels {
-            None => ("steps".to_owned(), format!("cannot be {steps}: {error}")),
-            Some(levels) => (levels.name().to_owned(), format!("cannot be used: {error}")),
+        let schedule = whole.map_err(|error| match (levels, &error) {
+            (None, InvalidSteps::NoList { class, .. }) => {
+                let reason =
+                    format!("this model chooses the noise levels, and {class} with this configuration takes none");
+                (String::new(), format!("cannot be used: {reason}"))
+            }
+            (None, _) => ("steps".to_owned(), format!("cannot be {steps}: {error}")),
+            (Some(levels), _) => (levels.name().to_owned(), format!("cannot be used: {error}")),
         })?;
         Ok(if levels.is_some() { schedule.steps().len() as u32 } else { steps })
     }

@@ -1,17 +1,25 @@
 //! Tests of `/v1/models/{id}/schema`: the schema of a model and the server accept the same requests.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use latentd::generation::FIELDS;
 use serde_json::{Map, Value, json};
 
-use crate::api::{TestApi, post};
+use crate::{
+    api::{TestApi, post},
+    transformers,
+};
 
-async fn api() -> TestApi {
+/// A server with the models of the compact fixtures and with small transformers, and the folder of its models.
+async fn api() -> (TestApi, tempfile::TempDir) {
     let folder = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity").join(name);
-    let (models, nets) = (folder("pipelines"), folder("controlnets"));
-    TestApi::open(&[("models.dir", models.to_str().unwrap()), ("controlnets.dir", nets.to_str().unwrap())]).await
+    let (models, nets) = (tempfile::tempdir().unwrap(), folder("controlnets"));
+    let copied = Command::new("cp").arg("-RL").arg(folder("pipelines").join(".")).arg(models.path()).status();
+    assert!(copied.unwrap().success());
+    transformers::put_models(&transformers::NAMES, models.path());
+    let settings = [("models.dir", models.path().to_str().unwrap()), ("controlnets.dir", nets.to_str().unwrap())];
+    (TestApi::open(&settings).await, models)
 }
 
 async fn schema(api: &TestApi, model: &str) -> Value {
@@ -46,7 +54,7 @@ async fn judge(api: &TestApi, schema: &Value, request: &Value, valid: bool) {
 
 #[tokio::test]
 async fn the_schema_and_the_server_agree_on_requests_for_any_model() {
-    let api = api().await;
+    let (api, _models) = api().await;
     let (image, mask) = (picture(), picture());
     let of_all = [
         (json!({}), true),
@@ -128,7 +136,7 @@ async fn the_schema_and_the_server_agree_on_requests_for_any_model() {
 
 #[tokio::test]
 async fn the_schema_and_the_server_agree_on_requests_for_single_models() {
-    let api = api().await;
+    let (api, _models) = api().await;
     let (image, mask) = (picture(), picture());
     let size = json!([64, 64]);
     for (model, fields, valid) in [
@@ -169,11 +177,84 @@ async fn the_schema_and_the_server_agree_on_requests_for_single_models() {
     }
 }
 
+#[tokio::test]
+async fn the_schema_and_the_server_agree_on_requests_for_transformers() {
+    let (api, _models) = api().await;
+    let (image, mask) = (picture(), picture());
+    let pictures = |count: usize| Value::from(vec![picture(); count]);
+    for (model, fields, valid) in [
+        ("flux-dev", json!({"true_guidance_scale": 2, "guidance_scale": 4, "prompt_2": "ink"}), true),
+        ("flux-dev", json!({"true_guidance_scale": 31}), false),
+        ("flux-dev", json!({"max_sequence_length": 512}), true),
+        ("flux-dev", json!({"max_sequence_length": 513}), false),
+        ("flux-dev", json!({"max_sequence_length": 0}), false),
+        ("flux-dev", json!({"prompt_3": "ink"}), false),
+        ("flux-dev", json!({"prompt_syntax": "weighted"}), false),
+        ("flux-dev", json!({"feature_cache": {"kind": "deepcache", "interval": 3}}), false),
+        ("flux-dev", json!({"image": image, "strength": 0.5}), true),
+        ("flux-dev", json!({"image": pictures(2)}), false),
+        ("schnell", json!({"true_guidance_scale": 2}), true),
+        ("schnell", json!({"guidance_scale": 2}), false),
+        ("sd35", json!({"prompt_2": "ink", "prompt_3": "a boat", "negative_prompt_3": ""}), true),
+        ("sd35", json!({"skip_guidance_layers": [0, 3], "skip_layer_guidance_stop": 0.5}), true),
+        ("sd35", json!({"skip_guidance_layers": [4]}), false),
+        ("sd35", json!({"skip_guidance_layers": []}), false),
+        ("sd35", json!({"skip_layer_guidance_scale": 2}), false),
+        ("sd35", json!({"cfg_normalization": true}), false),
+        ("sd35", json!({"true_guidance_scale": 2}), false),
+        ("z-image", json!({"cfg_normalization": true, "cfg_truncation": 0.5}), true),
+        ("z-image", json!({"cfg_truncation": 1.5}), false),
+        ("z-image", json!({"prompt_2": "ink"}), false),
+        ("pixart-alpha", json!({"max_sequence_length": 300}), true),
+        ("pixart-alpha", json!({"image": image}), false),
+        ("flux2-klein", json!({"image": image}), true),
+        ("flux2-klein", json!({"image": pictures(1)}), true),
+        ("flux2-klein", json!({"image": pictures(4)}), true),
+        ("flux2-klein", json!({"image": pictures(5)}), false),
+        ("flux2-klein", json!({"image": pictures(0)}), false),
+        ("flux2-klein", json!({"image": [7]}), false),
+        ("flux2-klein", json!({"image": image, "strength": 0.5}), false),
+        ("flux2-klein", json!({"image": image, "mask": mask, "strength": 0.5}), true),
+    ] {
+        let schema = schema(&api, model).await;
+        let small = json!({"model": model, "prompt": "a fox", "width": 64, "height": 64, "steps": 4});
+        judge(&api, &schema, &request(&small, &fields), valid).await;
+        let mut absent = small.clone();
+        schema["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .filter(|name| !["model", "prompt"].contains(&name.as_str()))
+            .for_each(|name| absent[name] = Value::Null);
+        assert!(jsonschema::draft202012::is_valid(&schema, &absent), "null counts as absent: {absent}");
+    }
+}
+
+/// The schedulers that the card of a model lists can draw with the model, and all others are refused.
+#[tokio::test]
+async fn a_card_lists_the_schedulers_that_fit_the_model() {
+    let (api, _models) = api().await;
+    let all = api.get("/v1/schedulers").await.json();
+    let all: Vec<&str> = all["data"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    for (model, fewer) in [("emoji", false), ("sd35", false), ("flux-dev", true), ("z-image", true)] {
+        let card = api.get(&format!("/v1/models/{model}")).await.json()["capabilities"].clone();
+        let listed = card["schedulers"].as_array().unwrap();
+        assert_eq!((listed.len() < all.len(), listed.contains(&"flow_euler".into())), (fewer, true), "{model}");
+        for name in &all {
+            let request = json!({"model": model, "prompt": "a fox", "width": 64, "height": 64, "scheduler": name});
+            let answer = api.ask(post(&request, &[])).await;
+            let about = answer.json()["errors"][0]["pointer"].clone();
+            let fits = answer.status == 202 || about != "/scheduler";
+            assert_eq!(fits, listed.contains(&(*name).into()), "{request}: {}", answer.text());
+        }
+    }
+}
+
 /// A request that contains the defaults of the schema is the same as a request without them.
 #[tokio::test]
 async fn the_defaults_of_the_schema_are_those_of_the_server() {
-    let api = api().await;
-    for model in ["emoji", "sd1", "sdxl", "ip2p", "sd1-inpaint"] {
+    let (api, _models) = api().await;
+    for model in ["emoji", "sd1", "sdxl", "ip2p", "sd1-inpaint"].into_iter().chain(transformers::NAMES) {
         let schema = schema(&api, model).await;
         assert!(jsonschema::meta::is_valid(&schema), "{schema}");
         let properties = schema["properties"].as_object().unwrap();
@@ -207,7 +288,7 @@ async fn the_defaults_of_the_schema_are_those_of_the_server() {
 
 #[tokio::test]
 async fn the_schema_names_the_classes_that_have_names() {
-    let api = api().await;
+    let (api, _models) = api().await;
     let dit = schema(&api, "dit").await["properties"]["class_label"]["x-classes"].clone();
     assert_eq!((dit.as_array().unwrap().len(), &dit[7]), (1000, &json!("class 7")));
     for model in ["classifier-guidance", "consistency"] {

@@ -17,17 +17,17 @@ async fn start(data: &Path) -> Server {
     Server::start(data, &[("LATENTD_MODELS__DIR", pipelines.to_str().unwrap())]).await
 }
 
-fn open(browser: &Browser, server: &Server) {
+pub fn open(browser: &Browser, server: &Server) {
     browser.open(&server.url("/"));
     browser.until("the page knows the models", READY);
 }
 
-fn fixture(name: &str) -> Vec<u8> {
+pub fn fixture(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/inputs").join(name)).unwrap()
 }
 
 /// Drops or pastes a file on an element, as the event `drop` or `paste`.
-fn bring(browser: &Browser, event: &str, selector: &str, kind: &str, bytes: &[u8]) {
+pub fn bring(browser: &Browser, event: &str, selector: &str, kind: &str, bytes: &[u8]) {
     // The page's policy forbids `fetch` of data URLs.
     let script = "{ const bytes = Uint8Array.from(atob(BASE64), (one) => one.charCodeAt(0)); const data = new DataTransfer(); \
         data.items.add(new File([bytes], 'brought', { type: KIND })); \
@@ -68,7 +68,7 @@ fn stroke(browser: &Browser, points: &[(f64, f64)]) {
 }
 
 /// Submits the form and returns the succeeded generation.
-async fn submitted(browser: &Browser, server: &Server) -> Value {
+pub async fn submitted(browser: &Browser, server: &Server) -> Value {
     let before = browser.value("document.querySelector('.card')?.dataset.id ?? ''");
     browser.click("#form [type=submit]");
     let done = format!("document.querySelector('.card:first-child[data-status=succeeded]:not([data-id={before}])')");
@@ -78,7 +78,7 @@ async fn submitted(browser: &Browser, server: &Server) -> Value {
 }
 
 /// The pixels of a picture of a request.
-async fn uploaded(server: &Server, picture: &Value) -> (u32, u32, Vec<u8>) {
+pub async fn uploaded(server: &Server, picture: &Value) -> (u32, u32, Vec<u8>) {
     let answer = server.get(&format!("/v1/uploads/{}", picture["upload"].as_str().unwrap())).await;
     decode(&answer.bytes().await.unwrap())
 }

@@ -9,6 +9,7 @@ import { incoming, refiner, sizes } from "./scenes/incoming.mjs";
 import { infotexts } from "./scenes/infotexts.mjs";
 import { known } from "./scenes/known.mjs";
 import { live } from "./scenes/live.mjs";
+import { references } from "./scenes/references.mjs";
 import { restart } from "./scenes/restart.mjs";
 import { fields, mask, reuse } from "./scenes/sources.mjs";
 import { starredSource } from "./scenes/starred_source.mjs";
@@ -16,5 +17,5 @@ import { keyboard, variations } from "./scenes/variations.mjs";
 
 export const scenes = {
   variations, keyboard, comparing, zoom, history, longHistory, stars, oldStars, starredSource, bulk, failures, tabs, deleted, live, known, code, models, reference, keyEntry,
-  optionalKey, changedKey, signedKey, restart, infotexts, mask, reuse, fields, incoming, sizes, refiner,
+  optionalKey, changedKey, signedKey, restart, infotexts, mask, reuse, fields, incoming, sizes, refiner, references,
 };

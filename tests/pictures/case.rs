@@ -466,9 +466,18 @@ impl Case {
 }
 
 impl Case {
+    /// Whether latentd differs from diffusers on purpose.
+    pub fn has_own_golden(&self) -> bool {
+        self.own().exists()
+    }
+
     /// The picture that latentd draws where it differs from diffusers on purpose.
     pub fn own_golden(&self) -> RgbImage {
-        read_png(&more().join("own").join(format!("{}.png", self.name.replace('/', "-"))))
+        read_png(&self.own())
+    }
+
+    fn own(&self) -> PathBuf {
+        more().join("own").join(format!("{}.png", self.name.replace('/', "-")))
     }
 }
 

@@ -1,12 +1,16 @@
 //! Runs the curl commands and programs of the documents unchanged, and compares their pictures with the published ones.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::harness::{Server, decode};
+use crate::{
+    harness::{Server, decode},
+    transformers,
+};
 
 fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -40,6 +44,12 @@ fn run(command: &str, server: &Server, folder: &Path) -> (String, Vec<u8>) {
     let name = command.split(' ').nth(3).unwrap().to_owned();
     let file = fs::read(folder.join(&name)).unwrap();
     (name, file)
+}
+
+/// The model that a command names, in JSON or in a form.
+fn model(command: &str) -> &str {
+    let named = command.split_once("\"model\": \"").or_else(|| command.split_once("-F model="));
+    named.expect("a command names a model").1.split(['"', ' ']).next().unwrap()
 }
 
 /// A folder with the files that the commands read.
@@ -83,6 +93,29 @@ async fn every_request_of_the_documents_is_answered() {
         let (_, file) = run(command, &server, folder.path());
         let (width, height, pixels) = decode(&file);
         assert!(width >= 64 && height >= 64 && pixels.iter().any(|level| *level != pixels[0]), "{command}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_of_every_family_has_requests_that_draw() {
+    let (data, folder, models) = (tempfile::tempdir().unwrap(), folder(), tempfile::tempdir().unwrap());
+    let pages = fs::read_dir(repository().join("docs/families")).unwrap();
+    let pages: BTreeMap<String, Vec<String>> = pages
+        .map(|page| format!("docs/families/{}", page.unwrap().file_name().to_str().unwrap()))
+        .map(|page| (page.clone(), commands(&page)))
+        .collect();
+    assert!(pages.len() >= 5, "{pages:?}");
+    let names: BTreeSet<&str> = pages.values().flatten().map(|command| model(command)).collect();
+    transformers::put_models(&names.into_iter().collect::<Vec<_>>(), models.path());
+    let settings = [("LATENTD_MODELS__DIR", models.path().to_str().unwrap())];
+    let server = Server::start(data.path(), &settings).await;
+    for (page, commands) in &pages {
+        assert!(!commands.is_empty(), "{page} has no command that draws");
+        for command in commands {
+            let (_, file) = run(command, &server, folder.path());
+            let (width, height, pixels) = decode(&file);
+            assert!(width >= 64 && height >= 64 && pixels.iter().any(|level| *level != pixels[0]), "{command}");
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::harness::{Server, decode, with};
 #[path = "../pictures/case.rs"]
 pub mod case;
 
+/// Some cases of each pipeline with a U-Net, and every case with a transformer.
 #[tokio::test]
 async fn cases_give_the_golden_pictures() {
     let root = match std::env::var_os("LATENTD_PARITY_DIR") {
@@ -55,56 +56,19 @@ async fn cases_give_the_golden_pictures() {
         "consistency/steps_4_batch",
         "score-sde-ve/batch_2",
         "score-sde-vp/batch_2",
-        "sd3/default",
-        "sd3/no_t5",
-        "sd3/prompt_2_3",
-        "sd3/skip_layer_guidance",
-        "sd3/dynamic_shift",
-        "sd3/img2img",
-        "sd35/default",
-        "flux-dev/default",
-        "flux-dev/images_2",
-        "flux-dev/true_cfg",
-        "flux-dev/prompt_2",
-        "flux-dev/wide",
-        "flux-dev/img2img",
-        "flux-dev/inpaint",
-        "flux-schnell/seq_256",
-        "flux-extra/sigmas",
-        "flux-extra/img2img_true_cfg",
-        "flux-extra/inpaint_padding_crop",
-        "flux-extra/schnell_inpaint",
-        "flux-lora/kohya_0.7",
-        "flux-lora/two",
-        "pixart-alpha/default",
-        "pixart-alpha/guidance_1",
-        "pixart-alpha/negative",
-        "pixart-sigma/default",
-        "pixart-sigma/euler",
-        "z-image/default",
-        "z-image/cfg",
-        "z-image/cfg_norm_truncation",
-        "z-image/images_2_dynamic_shift",
-        "z-image/img2img",
-        "z-image/inpaint",
-        "z-image/wide_long_prompt",
-        "flux2-klein/default",
-        "flux2-klein/distilled_4",
-        "flux2-klein/wide_images_2",
-        "flux2-klein/edit",
-        "flux2-klein/edit_own_size",
-        "flux2-klein/edit_two",
-        "flux2-klein/inpaint",
     ];
     let cases: Vec<_> = case::Case::all(&root, &case::FOLDERS)
         .into_iter()
         .chain(case::Case::of_more())
-        .filter(|c| names.contains(&c.name.as_str()))
+        .filter(|c| names.contains(&c.name.as_str()) || is_of_transformers(c))
         .collect();
     // The compact fixtures do not contain all cases.
     let all = std::env::var_os("LATENTD_PARITY_DIR").is_some();
-    assert!(cases.len() == names.len() || !all && cases.len() > 18, "{} of {}", cases.len(), names.len());
-    println!("{} of {} cases over HTTP", cases.len(), names.len());
+    let of_transformers = cases.iter().filter(|case| is_of_transformers(case)).count();
+    let others = cases.len() - of_transformers;
+    assert!(others == names.len() || !all && others > 18, "{others} of {}", names.len());
+    assert!(of_transformers >= 80 || !all, "{of_transformers} cases of transformers");
+    println!("{} cases over HTTP, {of_transformers} of them with transformers", cases.len());
     let data = tempfile::tempdir().unwrap();
     let pipelines: BTreeSet<&str> = cases.iter().flat_map(case::Case::pipelines).collect();
     let models = case::models(&root, &pipelines.into_iter().collect::<Vec<_>>());
@@ -122,20 +86,31 @@ async fn cases_give_the_golden_pictures() {
     let lacking = json!({"model": "sd2", "prompt": "", "decoder": "tiny"});
     let refused: Value = server.post(&lacking).await.json().await.unwrap();
     assert_eq!(refused["errors"][0]["pointer"], "/decoder", "{refused}");
+    // All run at the same time, so that their steps share batches.
+    let mut started = Vec::new();
     for case in cases {
         assert_eq!(case.waits_for(), None, "{}", case.name);
-        let id = server.accept(&Value::Object(case.body())).await;
+        started.push((server.accept(&Value::Object(case.body())).await, case));
+    }
+    for (id, case) in started {
         let ended = server.ended(&id).await;
         assert_eq!(ended["status"], "succeeded", "{}: {ended}", case.name);
         let approximated = if case.name == "sd1/taesd" { json!(["tiny_decoder"]) } else { json!([]) };
         assert_eq!(ended["approximations"], approximated, "{}", case.name);
-        for (index, golden) in case.goldens().iter().enumerate() {
+        let images = ended["images"].as_array().unwrap().len();
+        let goldens = if case.has_own_golden() { vec![case.own_golden()] } else { case.goldens() };
+        assert_eq!(case.wanted((0..images).collect()).len(), goldens.len(), "{}", case.name);
+        for (index, golden) in case.wanted((0..images).collect()).into_iter().zip(&goldens) {
             let (width, height, pixels) = decode(&server.picture(&id, index).await);
             assert_eq!((width, height), (golden.width, golden.height), "{}", case.name);
             let worst = pixels.iter().zip(&golden.pixels).map(|(a, b)| a.abs_diff(*b)).max();
             assert!(worst <= Some(2), "{} image {index}: {worst:?} levels", case.name);
         }
     }
+}
+
+fn is_of_transformers(case: &case::Case) -> bool {
+    ["sd3/", "sd35/", "flux", "pixart", "z-image"].iter().any(|start| case.name.starts_with(start))
 }
 
 /// Compares the embedded model with its own defaults with pictures that diffusers draws from the same folder.

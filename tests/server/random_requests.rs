@@ -1,5 +1,5 @@
-//! Sends random valid requests to the models of the fixtures with a U-Net (`support/fixtures.rs`); each accepted request
-//! must succeed.
+//! Sends random valid requests to models of the fixtures with a U-Net and to small models with transformers
+//! (`support/fixtures.rs`); each accepted request must succeed.
 
 use std::{
     collections::BTreeMap,

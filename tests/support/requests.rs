@@ -11,18 +11,22 @@ use crate::random::Random;
 
 #[path = "requests/schedulers.rs"]
 mod schedulers;
+#[path = "requests/transformers.rs"]
+mod transformers;
 
 /// The entries of a server's catalogue and the pictures that requests can use.
 pub struct Requests {
+    /// The models, each with its `schema`.
     models: Vec<Value>,
-    loras: Vec<String>,
-    control_nets: Vec<String>,
+    loras: Vec<Value>,
+    control_nets: Vec<Value>,
     pictures: Vec<Value>,
     masks: Vec<Value>,
 }
 
 impl Requests {
-    /// Takes the lists of a server's catalogue, and the folder of the parity fixtures for pictures.
+    /// Takes the lists of a server's catalogue, with the `schema` of each model, and the folder of the parity fixtures for
+    /// pictures.
     pub fn new(models: &Value, loras: &Value, control_nets: &Value, fixtures: &Path) -> Requests {
         let picture =
             |name: &&str| json!({"b64": STANDARD.encode(std::fs::read(fixtures.join("inputs").join(name)).unwrap())});
@@ -30,8 +34,8 @@ impl Requests {
         models.sort_by_key(|model| model["id"].to_string());
         Requests {
             models,
-            loras: names(loras),
-            control_nets: names(control_nets),
+            loras: usable(loras).cloned().collect(),
+            control_nets: usable(control_nets).cloned().collect(),
             pictures: ["init_64.png", "init_70x61.png", "init_96x64.png", "edges_64.png"].iter().map(picture).collect(),
             masks: ["mask_64.png"].iter().map(picture).collect(),
         }
@@ -41,17 +45,13 @@ impl Requests {
     pub fn draw(&self, seed: u64, number: u64) -> Value {
         let mut random = Random::of(seed, number);
         let model = random.pick(&self.models);
-        Draw { of: self, can: &model["capabilities"], model: model["id"].as_str().unwrap(), random, body: Map::new() }
-            .all()
+        let (can, takes) = (&model["capabilities"], &model["schema"]["properties"]);
+        Draw { of: self, can, takes, model: model["id"].as_str().unwrap(), random, body: Map::new() }.all()
     }
 }
 
 fn usable(list: &Value) -> impl Iterator<Item = &Value> {
     list["data"].as_array().unwrap().iter().filter(|entry| entry["error"].is_null())
-}
-
-fn names(list: &Value) -> Vec<String> {
-    usable(list).map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Words for prompts, in several scripts.
@@ -64,6 +64,8 @@ struct Draw<'a> {
     model: &'a str,
     /// The capabilities of the model, as the API lists them.
     can: &'a Value,
+    /// The fields that the model takes, as its JSON Schema describes them.
+    takes: &'a Value,
     random: Random,
     body: Map<String, Value>,
 }
@@ -76,6 +78,7 @@ impl Draw<'_> {
         let steps = self.schedule();
         let steps = self.pictures(steps);
         self.guidance();
+        self.transformer();
         self.loras();
         self.controls();
         if self.is_sdxl() {
@@ -89,9 +92,9 @@ impl Draw<'_> {
         self.body.insert(field.to_owned(), value.into());
     }
 
-    /// Sets the field with a probability of `percent` %.
+    /// Sets the field with a probability of `percent` %, if the model takes it.
     fn maybe<V: Into<Value>>(&mut self, percent: u64, field: &str, value: impl FnOnce(&mut Random) -> V) {
-        if self.random.chance(percent) {
+        if self.takes(field) && self.random.chance(percent) {
             let value = value(&mut self.random);
             self.set(field, value);
         }
@@ -99,6 +102,10 @@ impl Draw<'_> {
 
     fn whole(&self, key: &str) -> u64 {
         self.can[key].as_u64().unwrap()
+    }
+
+    fn takes(&self, field: &str) -> bool {
+        self.takes.get(field).is_some()
     }
 
     fn does(&self, task: &str) -> bool {
@@ -131,12 +138,19 @@ impl Draw<'_> {
     }
 
     fn prompts(&mut self) {
-        let weighted = self.random.chance(30);
+        let weights = self.takes["prompt_syntax"]["enum"].as_array().is_some_and(|of| of.contains(&"weighted".into()));
+        let weighted = weights && self.random.chance(30);
         let prompt = self.text(weighted);
         self.set("prompt", prompt);
         if self.random.chance(50) {
             let text = self.text(weighted);
             self.set("negative_prompt", text);
+        }
+        for field in ["prompt_2", "negative_prompt_2", "prompt_3", "negative_prompt_3"] {
+            if self.takes(field) && self.random.chance(25) {
+                let text = self.text(false);
+                self.set(field, text);
+            }
         }
         if weighted {
             self.set("prompt_syntax", "weighted");
@@ -165,6 +179,9 @@ impl Draw<'_> {
     /// Sets the scheduler, and steps or a list of levels; returns the number of steps.
     fn schedule(&mut self) -> u64 {
         let steps = self.random.whole(1, 6);
+        if self.is_of_flow_matching() {
+            return self.flow_schedule(steps);
+        }
         if self.random.chance(10) {
             self.set("scheduler", "euler");
             let levels: Vec<f64> = (0..=steps).map(|i| 10.0 * (1.0 - i as f64 / steps as f64)).collect();
@@ -195,6 +212,9 @@ impl Draw<'_> {
 
     /// Sets `image` and `mask` with the fields that depend on them; returns the number of steps that remain to run.
     fn pictures(&mut self, steps: u64) -> u64 {
+        if self.does("edit") {
+            return self.references(steps);
+        }
         let (edits, fills) = (self.does("instruct-pix2pix"), self.does("inpaint"));
         let (from_text, from_image) = (self.does("text-to-image"), self.does("image-to-image"));
         if from_text && !self.random.chance(40) {
@@ -251,15 +271,10 @@ impl Draw<'_> {
         }
     }
 
-    /// The files that were made for the model. Their names begin with the name of the model or its family.
-    fn fitting(&self, names: &[String]) -> Vec<String> {
-        let family = match self.model {
-            "sd1" | "sd1-inpaint" => "sd1",
-            other => other,
-        };
-        let sees = |name: &str| family == "sd1" && ["canny", "depth"].contains(&name);
-        let is_its_own = |name: &str| name.strip_prefix(family).is_some_and(|rest| rest.starts_with(['_', '-']));
-        names.iter().filter(|name| is_its_own(name) || sees(name)).cloned().collect()
+    /// The names of those files that fit the model.
+    fn fitting(&self, files: &[Value]) -> Vec<String> {
+        let fits = |file: &&Value| file["models"].as_array().unwrap().contains(&self.model.into());
+        files.iter().filter(fits).map(|file| file["name"].as_str().unwrap().to_owned()).collect()
     }
 
     fn loras(&mut self) {
@@ -317,12 +332,6 @@ impl Draw<'_> {
     }
 
     fn sdxl(&mut self, steps: u64) {
-        for field in ["prompt_2", "negative_prompt_2"] {
-            if self.random.chance(25) {
-                let text = self.text(false);
-                self.set(field, text);
-            }
-        }
         for field in ["original_size", "target_size", "negative_original_size", "negative_target_size"] {
             self.maybe(15, field, |random| json!([random.whole(1, 4096), random.whole(1, 4096)]));
         }

@@ -68,7 +68,7 @@ pub static WEBHOOK_EVENTS: Field = Field::new(
     Kind::Words { words: &WebhookEvent::WORDS, most: WebhookEvent::MOST },
     "The events that the receiver gets.",
 )
-.needs("url")
+.needs(|_| Some("url"))
 .default(|_| Some(json!(["completed"])));
 pub static METADATA: Field = Field::new("metadata", Kind::Labels, "Labels of the client: pairs of strings.")
     .default(|_| Some(json!({})))
