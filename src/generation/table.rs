@@ -217,12 +217,13 @@ pub static STRENGTH: Field = Field::new(
     Kind::Number(Numbers { min: 0.0, max: 1.0, min_is_open: true, max_is_open: false }),
     "How much of image is redrawn; 1 ignores image. The default is 0.75, or 1 with a mask.",
 )
-.only(|card| takes_picture(card) && !edits(card), None)
+.only(ModelCard::draws_over_pictures, None)
 .needs("image");
 pub static IMAGE_GUIDANCE_SCALE: Field =
     Field::new("image_guidance_scale", Kind::number(1.0, 10.0), "How closely the picture follows image.")
-        .only(edits, None)
-        .default(|_| Some(1.5.into()));
+        .only(|card| card.image_guidance_scale.is_some(), None)
+        .default(|on| on.card.image_guidance_scale.map(Value::from))
+        .needs("image");
 pub static MASK: Field =
     Field::new("mask", Kind::Picture, "A picture of the size of image: white parts are redrawn, black parts are kept.")
         .only(|card| card.tasks.contains(&Task::Inpaint), None)
@@ -422,12 +423,7 @@ fn takes_picture(card: &ModelCard) -> bool {
 
 /// The most pictures in the field `image`.
 fn most_pictures(on: &Bounds<'_>) -> usize {
-    if on.card.tasks.contains(&Task::Edit) { Source::MOST_REFERENCES } else { 1 }
-}
-
-/// Whether the model edits pictures by an instruction.
-fn edits(card: &ModelCard) -> bool {
-    card.tasks.contains(&Task::InstructPix2Pix)
+    if on.card.tasks.contains(&Task::Edit) && !on.card.edits_beside { Source::MOST_REFERENCES } else { 1 }
 }
 
 fn is_micro_conditioned(card: &ModelCard) -> bool {

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 pub use conditions::{Added, Conditions};
 pub(super) use conditions::{EmbeddedConditions, Embeddings};
+pub(super) use configuration::{AdditionEmbedType, Layers};
 pub use configuration::{AddedConditions, DownBlockType, MidBlockType, UNet2DConditionConfig, UpBlockType};
 pub(super) use down_block::DownBlock;
 pub(super) use mid_block::MidBlock;

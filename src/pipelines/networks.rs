@@ -14,7 +14,7 @@ use crate::{
         control_net::{ControlNet, Hint},
         demand::Demand,
         latent_diffusion::{Part, Spec},
-        text_encoders::{LearnedToken, LearnedTokens, Tokens},
+        text_encoders::{LearnedToken, LearnedTokens, SeenPicture, Tokens},
     },
     weights::LoadError,
 };
@@ -117,6 +117,15 @@ pub enum Depth {
     Shallow,
 }
 
+/// How a prompt is used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PromptRole<'a> {
+    /// Whether the prompt says what the picture does not show.
+    pub is_negative: bool,
+    /// The picture that the text encoder sees with the prompt.
+    pub picture: Option<&'a SeenPicture>,
+}
+
 impl Depth {
     /// Refuses shallow calls, and calls that keep deep features, for networks without a shallow branch.
     pub fn check_full(self) -> Result<(), NetworkError> {
@@ -175,6 +184,17 @@ impl NetworkError {
         move |error| NetworkError { network, fault: Fault::of(&error), detail: error.to_string() }
     }
 }
+
+    /// As [`Networks::tokenize`], for models whose text encoder reads prompts of different roles differently.
+    fn tokenize_as(
+        &self,
+        _role: PromptRole<'_>,
+        prompts: &[&str],
+        max_sequence_length: Option<u32>,
+        learned: &LearnedTokens,
+    ) -> Tokens {
+        self.tokenize(prompts, max_sequence_length, learned)
+    }
 
 /// The networks of one latent diffusion model. Row i of every answer depends only on row i of the input, bit for bit.
 ///
