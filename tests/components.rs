@@ -5,6 +5,8 @@
 
 #[path = "components/classes.rs"]
 mod classes;
+#[path = "components/dream_lite.rs"]
+mod dream_lite;
 #[path = "components/fixtures.rs"]
 mod fixtures;
 #[path = "components/flux.rs"]

@@ -185,17 +185,6 @@ impl NetworkError {
     }
 }
 
-    /// As [`Networks::tokenize`], for models whose text encoder reads prompts of different roles differently.
-    fn tokenize_as(
-        &self,
-        _role: PromptRole<'_>,
-        prompts: &[&str],
-        max_sequence_length: Option<u32>,
-        learned: &LearnedTokens,
-    ) -> Tokens {
-        self.tokenize(prompts, max_sequence_length, learned)
-    }
-
 /// The networks of one latent diffusion model. Row i of every answer depends only on row i of the input, bit for bit.
 ///
 /// The returned futures wait for nothing: each poll computes the next layer. The caller may do other work between polls
@@ -208,6 +197,17 @@ pub trait Networks: Send + Sync {
     /// also applies to the remaining encoders. `max_sequence_length` is the number of tokens of the encoder whose length
     /// a request may choose, for models that have one.
     fn tokenize(&self, prompts: &[&str], max_sequence_length: Option<u32>, learned: &LearnedTokens) -> Tokens;
+
+    /// As [`Networks::tokenize`], for models whose text encoder reads prompts of different roles differently.
+    fn tokenize_as(
+        &self,
+        _role: PromptRole<'_>,
+        prompts: &[&str],
+        max_sequence_length: Option<u32>,
+        learned: &LearnedTokens,
+    ) -> Tokens {
+        self.tokenize(prompts, max_sequence_length, learned)
+    }
     /// Like [`Networks::tokenize`], for prompts in A1111's syntax. Returns one or more chunks, which are encoded
     /// separately.
     fn tokenize_weighted(

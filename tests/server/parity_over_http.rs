@@ -95,6 +95,12 @@ async fn cases_give_the_golden_pictures() {
         "flux2-klein/edit_own_size",
         "flux2-klein/edit_two",
         "flux2-klein/inpaint",
+        "dreamlite/mobile",
+        "dreamlite/mobile_wide_images_2",
+        "dreamlite/mobile_edit",
+        "dreamlite/mobile_edit_own_size",
+        "dreamlite/base",
+        "dreamlite/base_edit",
     ];
     let cases: Vec<_> = case::Case::all(&root, &case::FOLDERS)
         .into_iter()
