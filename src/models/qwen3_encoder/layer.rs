@@ -12,7 +12,7 @@ use crate::{
 /// transformers' `Qwen3DecoderLayer`: attention with fewer heads of keys and values than of queries, and a feed-forward
 /// part with a SiLU gate.
 #[derive(Debug)]
-pub(super) struct Layer {
+pub(in crate::models) struct Layer {
     input_layernorm: RmsNorm,
     q_proj: Linear,
     k_proj: Linear,
