@@ -26,6 +26,11 @@ impl Picture {
         [self.0.height as usize, self.0.width as usize]
     }
 
+    /// The color levels of the pixels, row by row.
+    pub fn levels(&self) -> &[u8] {
+        &self.0.pixels
+    }
+
     /// The patches (N, 3 · T · P · P) as transformers' `Qwen2VLImageProcessor` returns them, and their rows and columns.
     /// The patches of a token are adjacent. `None` if the size does not fit.
     pub fn patches(&self, config: &VisionConfig) -> Option<(Vec<f32>, [usize; 2])> {
