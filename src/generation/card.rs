@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Decoder, Draw, FlowLevels, SchedulerChoice, Task};
+use super::{Decoder, Draw, FlowLevels, SchedulerChoice, Source, Task};
 
 /// The capabilities and defaults of a model, read from its folder without loading weights.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -142,6 +142,11 @@ impl ModelCard {
     pub fn is_guided(&self, draw: &Draw) -> bool {
         let scale = draw.prompt_guidance(self.guidance_embedding);
         (scale + f64::from(self.guidance_offset) > 1.0 || self.always_guided) && !self.is_distilled
+    }
+
+    /// The most pictures of a request without a mask.
+    pub fn most_pictures(&self) -> usize {
+        if self.tasks.contains(&Task::Edit) && !self.edits_beside { Source::MOST_REFERENCES } else { 1 }
     }
 
     /// Whether the model adds noise to a picture, or to a part of it, and draws over it.

@@ -59,7 +59,7 @@ impl Source {
         let mask = InputImage::read(fields, &table::MASK);
         let refers = card.tasks.contains(&Task::Edit) && mask.is_none();
         let (image, further_images) =
-            InputImage::read_all(fields, if refers && !card.edits_beside { Source::MOST_REFERENCES } else { 1 }).unzip();
+            InputImage::read_all(fields, if refers { card.most_pictures() } else { 1 }).unzip();
         let wanted = match (&image, &mask) {
             (None, _) => Task::TextToImage,
             (Some(_), None) => Task::ImageToImage,

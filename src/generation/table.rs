@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub use delivery::*;
 
 use super::{
-    ControlUse, Decoder, LoraUse, ModelCard, Source, Task,
+    ControlUse, Decoder, LoraUse, ModelCard, Task,
     field::{Bounds, Field, Integers, Kind, Numbers},
 };
 
@@ -208,10 +208,13 @@ pub static SEED_MODE: Field = Field::new(
 )
 .default(|_| Some("per_image".into()));
 
-pub static IMAGE: Field =
-    Field::new("image", Kind::Pictures(most_pictures), "The input picture. Some models take a list of pictures.")
-        .only(takes_picture, None)
-        .required(|card| card.tasks.iter().all(|task| task.begins_with_picture()));
+pub static IMAGE: Field = Field::new(
+    "image",
+    Kind::Pictures(|on| on.card.most_pictures()),
+    "The input picture. Some models take a list of pictures.",
+)
+.only(takes_picture, None)
+.required(|card| card.tasks.iter().all(|task| task.begins_with_picture()));
 pub static STRENGTH: Field = Field::new(
     "strength",
     Kind::Number(Numbers { min: 0.0, max: 1.0, min_is_open: true, max_is_open: false }),
@@ -316,7 +319,7 @@ pub static FEATURE_CACHE: Field = Field::new(
     "Reuse features of the denoiser in its next calls: an approximation.",
 )
 .excludes(&["controls"])
-.only(|card| !card.maps.is_empty(), Some("its denoiser is no U-Net with a prompt"));
+.only(|card| !card.maps.is_empty(), Some("its denoiser keeps no features"));
 pub static CACHE_KIND: Field = Field::new("kind", Kind::Word(|_| vec!["deepcache"]), "The method.").required(|_| true);
 pub static CACHE_INTERVAL: Field =
     Field::new("interval", Kind::Integer(|_| upto(2, 10)), "One call in this many computes the whole denoiser.")
@@ -419,11 +422,6 @@ fn some_name(name: &str) -> Option<Value> {
 /// Whether the model can begin with a picture.
 fn takes_picture(card: &ModelCard) -> bool {
     card.tasks.iter().any(|task| task.begins_with_picture())
-}
-
-/// The most pictures in the field `image`.
-fn most_pictures(on: &Bounds<'_>) -> usize {
-    if on.card.tasks.contains(&Task::Edit) && !on.card.edits_beside { Source::MOST_REFERENCES } else { 1 }
 }
 
 fn is_micro_conditioned(card: &ModelCard) -> bool {

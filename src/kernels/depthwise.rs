@@ -86,7 +86,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::{conv2d::{Conv2d, Geometry}, random::Random, winograd};
+    use crate::kernels::{
+        conv2d::{Conv2d, Geometry},
+        random::Random,
+        winograd,
+    };
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]

@@ -19,7 +19,10 @@ pub enum PromptTokenizer {
     T5(T5Tokenizer),
     Qwen(QwenTokenizer),
     /// The model reads `length` tokens of a chat, after its fixed beginning.
-    Qwen3Vl { tokenizer: Qwen3VlTokenizer, length: usize },
+    Qwen3Vl {
+        tokenizer: Qwen3VlTokenizer,
+        length: usize,
+    },
 }
 
 /// A text of a request.

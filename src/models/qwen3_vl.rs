@@ -24,7 +24,8 @@ use super::{
 use crate::weights::Weights;
 use vision::VisionModel;
 
-/// Turns the ids of a chat, in which a picture may stand, into the hidden states after the last layer and its norm.
+/// Turns the ids of a chat, in which a picture may stand, into the hidden states after the last layer and, in models
+/// saved by transformers 5 or later, its norm.
 #[derive(Debug)]
 pub struct Qwen3Vl {
     visual: VisionModel,
@@ -98,7 +99,7 @@ impl Qwen3Vl {
                 x = place.replaced(&x, &(at_picture + features)?)?;
             }
         }
-        self.norm.forward(&x)
+        if self.config.is_normed { self.norm.forward(&x) } else { Ok(x) }
     }
 
     /// The place of a picture in a chat.

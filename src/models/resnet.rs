@@ -133,7 +133,11 @@ enum Convolution {
     Whole(Conv),
     /// diffusers' `DepthwiseSeparableConv`: each channel by a kernel of its own (9, C), then a mixture of the channels
     /// (Howard et al. 2017, arXiv:1704.04861). Adapters do not change it.
-    Separable { depthwise: Tensor, pointwise: Linear, kernels: Kernels },
+    Separable {
+        depthwise: Tensor,
+        pointwise: Linear,
+        kernels: Kernels,
+    },
 }
 
 impl Convolution {

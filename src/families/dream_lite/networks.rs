@@ -90,7 +90,8 @@ impl DreamLiteNetworks {
         let samples: Vec<f32> = rows.iter().flat_map(|row| row.sample.iter().copied()).collect();
         let both = Tensor::from_vec(samples, (rows.len(), c, h, w), device)?;
         let samples = both.narrow(1, 0, channels)?.contiguous()?;
-        let pictures = if c > channels { both.narrow(1, channels, channels)?.contiguous()? } else { samples.zeros_like()? };
+        let pictures =
+            if c > channels { both.narrow(1, channels, channels)?.contiguous()? } else { samples.zeros_like()? };
         let (texts, lengths) = self.texts(rows)?;
         let times: Vec<f32> = rows.iter().map(|row| row.t).collect();
         let conditions = DreamLiteConditions {

@@ -50,9 +50,9 @@ impl Default for AutoencoderTinyConfig {
 
 const FIXED: &[Fixed] = &[
     ("act_fn", &[r#""relu""#]),
-    ("block_out_channels", &[]), // repeats `decoder_block_out_channels`
+    ("block_out_channels", &[]),          // repeats `decoder_block_out_channels`
     ("force_upcast", &["true", "false"]), // everything is computed in float32 either way
-    ("latent_magnitude", &[]), // used only for latents that are stored as pictures
+    ("latent_magnitude", &[]),            // used only for latents that are stored as pictures
     ("latent_shift", &[]),
     ("upsample_fn", &[r#""nearest""#]),
 ];
@@ -93,8 +93,7 @@ impl AutoencoderTinyConfig {
     /// Names a key or value that the network does not support.
     pub fn read_both(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config = Self::read(path, keys)?;
-        let bad =
-            |key: &str, reason: String| Err(LoadError::BadKey { path: path.into(), key: key.into(), reason });
+        let bad = |key: &str, reason: String| Err(LoadError::BadKey { path: path.into(), key: key.into(), reason });
         let (channels, blocks) = (&config.encoder_block_out_channels, config.num_decoder_blocks.len());
         per_block(path, "encoder_block_out_channels", channels.len(), blocks)?;
         within(path, "encoder_block_out_channels", channels[0], WIDEST)?;

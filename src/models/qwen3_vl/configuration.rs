@@ -26,6 +26,8 @@ pub struct Qwen3VlConfig {
     pub image_token_id: usize,
     /// How many frequencies of the rotary angles count times, rows and columns.
     mrope_section: [usize; 3],
+    /// Whether the states are normalized after the last layer.
+    pub(super) is_normed: bool,
 }
 
 /// The keys outside `text_config` and `vision_config`, with transformers' defaults.
@@ -61,6 +63,7 @@ const FIXED: &[Fixed] = &[
     // These keys tell how the file was saved. They have no effect, because everything is computed in float32.
     ("dtype", &[]),
     ("torch_dtype", &[]),
+    // See `is_normed`.
     ("transformers_version", &[]),
 ];
 
@@ -105,7 +108,11 @@ impl Qwen3VlConfig {
         if features > layers {
             return Err(bad("deepstack_visual_indexes", format!("{features} entries for {layers} layers")));
         }
-        Ok(Self { text, vision, image_token_id, mrope_section })
+        // Before version 5, transformers returned the last of `hidden_states` without the norm, and the published models
+        // were trained with these states.
+        let version = keys.get("transformers_version").and_then(Value::as_str);
+        let is_normed = !version.is_some_and(|version| version.starts_with("4."));
+        Ok(Self { text, vision, image_token_id, mrope_section, is_normed })
     }
 
     /// What the positions of a frequency of the rotary angles count: the three axes take turns, as long as each has

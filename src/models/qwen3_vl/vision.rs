@@ -108,8 +108,9 @@ impl VisionModel {
         let angles: Vec<f32> =
             axes.flat_map(|position| frequencies.iter().map(move |frequency| position as f32 * frequency)).collect();
         let shape = (1, grid.iter().product::<usize>(), 2 * quarter);
-        let table =
-            |of: fn(f32) -> f32| Tensor::from_vec(angles.iter().map(|angle| of(*angle)).collect(), shape, self.device());
+        let table = |of: fn(f32) -> f32| {
+            Tensor::from_vec(angles.iter().map(|angle| of(*angle)).collect(), shape, self.device())
+        };
         Ok((table(libm::cosf)?, table(libm::sinf)?))
     }
 }

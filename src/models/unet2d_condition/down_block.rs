@@ -29,8 +29,7 @@ impl DownBlock {
         let (inputs, outputs) = (channels[i.saturating_sub(1)], channels[i]);
         let layers = config.layers_per_block.at(i);
         let block = config.down_block_types[i];
-        let transformer =
-            config.transformer(i, config.transformer_layers_per_block.at(i), block.attends_to_itself());
+        let transformer = config.transformer(i, config.transformer_layers_per_block.at(i), block.attends_to_itself());
         let (resnets, attentions) = (weights.pp("resnets"), weights.pp("attentions"));
         let attended = if block.is_attended() { layers } else { 0 };
         Self {
