@@ -144,3 +144,35 @@ fn what_the_networks_of_dream_lite_do_not_support_is_an_error() {
         assert!(error.contains(key), "{error}");
     }
 }
+
+/// Counts the weights of diffusers' default configuration, with the heads of Stable Diffusion XL and texts of Qwen3-VL.
+#[test]
+fn the_unet_of_dream_lite_is_small() {
+    let keys = json!({
+        "encoder_hid_dim_type": "text_proj_rms",
+        "encoder_hid_dim": 2048,
+        "addition_embed_type": "time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 512,
+        "attention_head_dim": [5, 10, 20],
+        "use_linear_projection": true,
+    });
+    let config = DreamLiteUNetConfig::read("unet/config.json", keys.as_object().unwrap()).unwrap();
+    let weights = Weights::outline("unet");
+    DreamLiteUNetModel::new(&config, &weights);
+    let count: usize = weights.requested().values().map(|shape| shape.iter().product::<usize>()).sum();
+    assert_eq!(count, 436_920_068);
+
+    let [small, large] = [64, 128].map(|side| config.demand([side, side], 500));
+    println!(
+        "{:.0} and {:.0} MB, {:.2e} and {:.2e} multiplications",
+        small.bytes as f64 / 1e6,
+        large.bytes as f64 / 1e6,
+        small.work,
+        large.work
+    );
+    assert!((3.9..4.1).contains(&(large.bytes as f64 / small.bytes as f64)), "{small:?} {large:?}");
+    assert!(large.bytes < 1_000_000_000, "{large:?}");
+    // Places attend to each other at the lowest level only.
+    assert!((4.0..6.0).contains(&(large.work / small.work)), "{small:?} {large:?}");
+}

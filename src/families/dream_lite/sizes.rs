@@ -21,6 +21,9 @@ pub(super) const MOBILE: &str = "DreamLiteMobilePipeline";
 /// any length.
 pub(super) const SEQUENCE: usize = 500;
 
+/// A bound of the tokens of [`SEQUENCE`] that the text around a prompt takes.
+pub(super) const AROUND: usize = 64;
+
 /// The configurations of a folder's networks.
 #[derive(Clone, Debug)]
 pub(super) struct Sizes {
