@@ -63,7 +63,8 @@ impl Family for DreamLite {
             ..base
         };
         notes.extend(DreamLiteNetworks::check(folder, &sizes)?);
-        let size = ModelSize { adaptable: card::size(folder, &[TEXT, UNET])?, float32: card::size(folder, &[VAE])? };
+        let adaptable = card::size_as_stored(folder, &[TEXT])?.and(card::size(folder, &[UNET])?);
+        let size = ModelSize { adaptable, float32: card::size(folder, &[VAE])? };
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }
 

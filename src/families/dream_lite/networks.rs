@@ -46,7 +46,8 @@ impl DreamLiteNetworks {
         let tokenizer = sizes.tokenizer(folder)?;
         let open = |(part, stem)| Weights::open(folder, part, stem, device, as_stored);
         let weights = open(TEXT)?;
-        let text_encoder = Qwen3Vl::new(&sizes.text_encoder, &weights.in_precision(device.precision()));
+        let text_encoder =
+            Qwen3Vl::new(&sizes.text_encoder, &weights.in_precision(device.precision()).with_stored_matrices());
         weights.finish()?;
         let weights = open(UNET)?;
         let unet = DreamLiteUNetModel::new(&sizes.unet, &weights.in_precision(device.precision()));
