@@ -93,7 +93,8 @@ pub(super) fn rotary_angles(
     let of_token = |token| frequencies.iter().enumerate().map(move |(i, frequency)| (token, i, frequency));
     let angles = (0..length).flat_map(of_token).map(|(token, i, frequency)| position(token, i) as f32 * frequency);
     let angles: Vec<f32> = angles.collect();
-    let table =
-        |of: fn(f32) -> f32| Tensor::from_vec(angles.iter().map(|angle| of(*angle)).collect(), (1, length, half), device);
+    let table = |of: fn(f32) -> f32| {
+        Tensor::from_vec(angles.iter().map(|angle| of(*angle)).collect(), (1, length, half), device)
+    };
     Ok((table(libm::cosf)?, table(libm::sinf)?))
 }
