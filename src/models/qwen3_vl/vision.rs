@@ -133,7 +133,7 @@ fn patch_embed(config: &VisionConfig, weights: &Weights) -> Matrix {
     matrix.expect("the weights have the requested shapes")
 }
 
-/// For each of `count` places that are spread evenly over `side` positions, the nearest two positions and their weights.
+/// For each of `count` places, spread evenly over `side` positions, the nearest two positions and their weights.
 fn between(side: usize, count: usize) -> Vec<[(usize, f32); 2]> {
     let last = side - 1;
     let step = if count > 1 { last as f32 / (count - 1) as f32 } else { 0.0 };
