@@ -21,6 +21,8 @@ mod pixart;
 mod prompts;
 #[path = "components/qwen.rs"]
 mod qwen;
+#[path = "components/qwen3_vl.rs"]
+mod qwen3_vl;
 #[path = "components/roots.rs"]
 mod roots;
 #[path = "components/sd3.rs"]

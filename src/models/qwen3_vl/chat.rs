@@ -27,8 +27,8 @@ impl Chat {
         }
     }
 
-    /// The number of tokens at the beginning of the chat whose states are not used. This is about the length of the text
-    /// before the user's part in the published vocabulary, but a fixed number for every vocabulary.
+    /// The number of tokens at the beginning of the chat whose states are not used: about the length of the text before
+    /// the user's part in the published vocabulary, but a fixed number for every vocabulary.
     pub const fn dropped(self) -> usize {
         match self {
             Chat::Generate => 34,
@@ -74,8 +74,8 @@ impl Qwen3VlTokenizer {
     /// Reads the subfolders `tokenizer` and `processor` of a model with this text encoder.
     ///
     /// # Errors
-    /// A file is missing or broken, the text encoder has no vector for a token, or the settings of the processor are not
-    /// those of the text encoder.
+    /// A file is missing or broken, the text encoder has no vector for a token, or the settings of the processor do not
+    /// fit the text encoder.
     pub fn load(folder: &ModelFolder, config: &Qwen3VlConfig) -> Result<Self, LoadError> {
         let tokenizer = QwenTokenizer::load(folder, "tokenizer", Answer::Thinking)?;
         let bad = |reason: String| LoadError::Tokenizer { path: "tokenizer".into(), reason };
@@ -95,8 +95,8 @@ impl Qwen3VlTokenizer {
         Ok(Self { tokenizer, image_token, picture_tokens })
     }
 
-    /// The ids of the chat with this instruction, however long. In a chat with a picture, the first image token and those
-    /// right after it stand for a picture of [`super::SIDE`] × [`super::SIDE`] pixels.
+    /// The ids of the chat with this instruction, however long. In a chat about a picture, the first image token and
+    /// those right after it stand for a picture of [`super::SIDE`] × [`super::SIDE`] pixels.
     pub fn encode(&self, chat: Chat, instruction: &str) -> Vec<u32> {
         let mut ids = self.tokenizer.ids(&chat.text(instruction));
         // The picture stands before the instruction, which could contain the text of an image token too.

@@ -14,11 +14,11 @@ use crate::{kernels::matrix::Matrix, models::pause::pause, weights::Weights};
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// In place of the embeddings of the picture's tokens, (1, N, D).
-    pub(super) features: Tensor,
+    pub features: Tensor,
     /// Added after each of the first layers of the language model, (1, N, D) each.
-    pub(super) deep: Vec<Tensor>,
+    pub deep: Vec<Tensor>,
     /// Rows and columns of tokens.
-    pub(super) size: [usize; 2],
+    pub size: [usize; 2],
 }
 
 /// Turns patches into tokens.
@@ -133,7 +133,7 @@ fn patch_embed(config: &VisionConfig, weights: &Weights) -> Matrix {
     matrix.expect("the weights have the requested shapes")
 }
 
-/// For each of `count` places that are spread evenly over `side` positions, the two nearest positions with their weights.
+/// For each of `count` places, spread evenly over `side` positions, the nearest two positions and their weights.
 fn between(side: usize, count: usize) -> Vec<[(usize, f32); 2]> {
     let last = side - 1;
     let step = if count > 1 { last as f32 / (count - 1) as f32 } else { 0.0 };

@@ -85,7 +85,11 @@ impl VisionConfig {
         }
         // A head has angles for rows and for columns, and each angle rotates two channels.
         divides(path, "num_heads", 4 * config.num_heads, config.hidden_size)?;
-        divides(path, "num_position_embeddings", config.grid_side(), config.num_position_embeddings)?;
+        let (side, positions) = (config.grid_side(), config.num_position_embeddings);
+        if side * side != positions {
+            let reason = format!("must be a square, not {positions}");
+            return Err(LoadError::BadKey { path: path.into(), key: "num_position_embeddings".into(), reason });
+        }
         let indexes = &config.deepstack_visual_indexes;
         if !indexes.is_sorted_by(|a, b| a < b) || indexes.last().is_some_and(|last| *last >= config.depth) {
             let reason = format!("must ascend and be below {}, not {indexes:?}", config.depth);
@@ -100,12 +104,12 @@ impl VisionConfig {
     }
 
     /// Positions per side of the square grid.
-    pub(crate) fn grid_side(&self) -> usize {
+    pub(in crate::models) fn grid_side(&self) -> usize {
         self.num_position_embeddings.isqrt()
     }
 
     /// The rows and columns of patches of a picture with these sides in pixels.
-    pub(crate) fn patches(&self, size: [usize; 2]) -> Option<[usize; 2]> {
+    pub(in crate::models) fn patches(&self, size: [usize; 2]) -> Option<[usize; 2]> {
         let fits = size.iter().all(|side| *side > 0 && side.is_multiple_of(self.token_side()));
         fits.then(|| size.map(|side| side / self.patch_size))
     }
