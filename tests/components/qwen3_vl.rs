@@ -361,3 +361,25 @@ fn a_network_of_the_size_of_qwen3_vl_2b_is_planned_without_memory() {
     let blocks = config.see_demand([side, side]).work / (1024.0 * numbers_of(".blocks."));
     assert!((1.0..1.1).contains(&layers) && (1.0..1.3).contains(&blocks), "{layers}, {blocks}");
 }
+
+/// transformers 4 returned the states before the last norm. The norm of these states gives those of transformers 5.
+#[test]
+fn models_saved_by_transformers_4_take_the_states_before_the_norm() {
+    if !has("dreamlite") {
+        return;
+    }
+    let copy = Copy::of("dreamlite");
+    let ids = [5, 17, 300];
+    let normed = states(&encoder(copy.0.path()).unwrap(), &ids, None).unwrap();
+    copy.edit("text_encoder/config.json", |config| config["transformers_version"] = json!("4.57.3"));
+    let plain = states(&encoder(copy.0.path()).unwrap(), &ids, None).unwrap();
+
+    let weights = tensors(&copy.0.path().join("text_encoder/model.safetensors"));
+    let scale = weights["model.language_model.norm.weight"].to_dtype(DType::F32).unwrap();
+    let mean = plain.sqr().unwrap().mean_keepdim(2).unwrap();
+    let inverse = (mean + 1e-6).unwrap().sqrt().unwrap().recip().unwrap();
+    let made = plain.broadcast_mul(&inverse).unwrap().broadcast_mul(&scale).unwrap();
+    assert_close(&made, &normed, "the norm of the states");
+    let difference = (&plain - &normed).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    assert!(difference > 0.1, "{difference}");
+}
