@@ -31,8 +31,8 @@ impl Picture {
         &self.0.pixels
     }
 
-    /// The patches (N, 3 · T · P · P) as transformers' `Qwen2VLImageProcessor` returns them, and how many rows and columns
-    /// they form. The patches of a token are adjacent. `None` if the size does not fit.
+    /// The patches (N, 3 · T · P · P) as transformers' `Qwen2VLImageProcessor` returns them, and how many rows and
+    /// columns they form. The patches of a token are adjacent. `None` if the size does not fit.
     pub fn patches(&self, config: &VisionConfig) -> Option<(Vec<f32>, [usize; 2])> {
         let [rows, columns] = config.patches(self.size())?;
         let (p, width) = (config.patch_size, self.0.width as usize);
