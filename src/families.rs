@@ -9,6 +9,7 @@ mod classifier_guidance;
 mod consistency;
 mod ddpm;
 mod dit;
+mod dream_lite;
 mod extras;
 mod family;
 mod flux;
@@ -35,6 +36,7 @@ use classifier_guidance::ClassifierGuidance;
 use consistency::Consistency;
 use ddpm::Ddpm;
 use dit::Dit;
+use dream_lite::DreamLite;
 use flux::Flux;
 use flux2_klein::Flux2Klein;
 use ldm_uncond::LdmUncond;
@@ -89,7 +91,8 @@ families![
     ClassifierGuidance,
     Pixart,
     ZImage,
-    Flux2Klein
+    Flux2Klein,
+    DreamLite
 ];
 
 /// The error for a single-file checkpoint that is not a safetensors file.

@@ -12,6 +12,7 @@ pub mod attention;
 mod block;
 pub mod clamp;
 pub mod conv2d;
+pub mod depthwise;
 mod exp;
 pub mod finish;
 pub mod format;

@@ -48,7 +48,8 @@ pub use latent_diffusion::LatentDiffusion;
 pub use latent_rgb::LatentRgb;
 pub use model::{Loaded, Model};
 pub use networks::{
-    Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, Reference, TextEmbedding,
+    Control, DenoiseRow, Denoised, Depth, Features, NetworkError, Networks, Posterior, PromptRole, Reference,
+    TextEmbedding,
 };
 pub use pixels::reference_size;
 pub use plain_unet::{Classifier, Codes, Output, PlainUNet};

@@ -5,6 +5,8 @@
 
 #[path = "components/classes.rs"]
 mod classes;
+#[path = "components/dream_lite.rs"]
+mod dream_lite;
 #[path = "components/fixtures.rs"]
 mod fixtures;
 #[path = "components/flux.rs"]
@@ -19,6 +21,8 @@ mod pixart;
 mod prompts;
 #[path = "components/qwen.rs"]
 mod qwen;
+#[path = "components/qwen3_vl.rs"]
+mod qwen3_vl;
 #[path = "components/roots.rs"]
 mod roots;
 #[path = "components/sd3.rs"]

@@ -199,6 +199,7 @@ impl Rules for Open {
                 classes: if classes { ["tench".to_owned(), String::new()].into() } else { Default::default() },
                 default_scheduler: SchedulerChoice::Name("euler".into()),
                 scheduler_config: card.as_object().unwrap().clone(),
+                image_guidance_scale: edits.then_some(1.5),
                 tasks: match edits {
                     true => vec![Task::InstructPix2Pix],
                     false => vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],

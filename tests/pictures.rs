@@ -6,6 +6,8 @@
 
 #[path = "pictures/case.rs"]
 mod case;
+#[path = "pictures/dream_lite.rs"]
+mod dream_lite;
 #[path = "pictures/shared_batches.rs"]
 mod shared_batches;
 #[path = "pictures/swaps.rs"]

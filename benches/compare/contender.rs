@@ -314,9 +314,10 @@ impl Inputs {
             |name: &str| tensors.remove(name).map(|x| x.to_vec1()).transpose().map(Option::unwrap_or_default);
         let (t, guidance) = (numbers("t")?, numbers("guidance")?);
         let added = match (tensors.remove("text_embeds"), tensors.remove("time_ids")) {
-            (Some(text_embeds), Some(ids)) => {
-                Some(Added { text_embeds: text_embeds.to_device(&device)?, time_ids: ids.flatten_all()?.to_vec1()? })
-            }
+            (Some(text_embeds), Some(ids)) => Some(Added {
+                text_embeds: Some(text_embeds.to_device(&device)?),
+                time_ids: ids.flatten_all()?.to_vec1()?,
+            }),
             _ => None,
         };
         for (_, tensor) in tensors.iter_mut().filter(|(name, _)| *name != "sample") {
@@ -340,7 +341,8 @@ impl Inputs {
         let rows = self.of("sample")?.dim(0)?;
         let added = |added: &Added| -> Result<Added> {
             let ids = added.time_ids.chunks(added.time_ids.len() / rows).nth(row).context("the row is there")?;
-            Ok(Added { text_embeds: of(&added.text_embeds)?, time_ids: ids.to_vec() })
+            let text_embeds = added.text_embeds.as_ref().map(of).transpose()?;
+            Ok(Added { text_embeds, time_ids: ids.to_vec() })
         };
         let number = |numbers: &[f32]| numbers.get(row).copied().into_iter().collect();
         let tensors = self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), of(tensor)?)));

@@ -67,7 +67,8 @@ impl Catalogue {
         self.check_fits(draw, &job.model)?;
         let auxiliary = self.auxiliary(lease, draw, &model, refiner)?;
         let scheduler = self.scheduler(draw, &job.model)??;
-        let inputs = inputs.fitted(draw);
+        let sees = self.card(&job.model).is_some_and(|card| card.edits_beside);
+        let inputs = inputs.fitted(draw, sees);
         Ok(Prepared { job, model, scheduler, auxiliary, inputs })
     }
 

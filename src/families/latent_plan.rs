@@ -25,18 +25,25 @@ pub(super) fn plan(
         let (h, w) = tile.size();
         demand(Part::Decode { size: [h, w] })
     });
-    let branches = if card.is_guided(draw) { 2 } else { 1 };
+    let edits_beside = card.edits_beside && draw.source.is_some();
+    let branches = match card.is_guided(draw) {
+        false => 1u32,
+        true if edits_beside => 3,
+        true => 2,
+    };
     let encode = encodes.iter().map(|size| demand(Part::Encode { size: *size })).fold(Demand::default(), Demand::then);
-    let text = demand(Part::Text);
-    let text = Demand { work: branches as f64 * text.work, ..text };
+    let text = demand(Part::Text { sees: edits_beside });
+    // The predictions with the negative prompt share its embedding.
+    let text = Demand { work: f64::from(branches.min(2)) * text.work, ..text };
+    let previews = f64::from(job.previews) * demand(Part::DecodeTiny { size }).work;
     let adapted = !draw.loras.is_empty();
     let sampling = SamplingDemand {
         state,
-        branches,
+        branches: branches as usize,
         calls: calls(draw, card),
         call: demand(Part::Denoise { size, tokens, shallow: false, adapted }),
         before: text.then(encode),
-        after: decodes.fold(Demand::default(), Demand::then),
+        after: decodes.fold(Demand { work: previews, bytes: 0 }, Demand::then),
     };
     Plan::of(draw, sampling)
 }

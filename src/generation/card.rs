@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Decoder, Draw, FlowLevels, SchedulerChoice, Task};
+use super::{Decoder, Draw, FlowLevels, SchedulerChoice, Source, Task};
 
 /// The capabilities and defaults of a model, read from its folder without loading weights.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -106,6 +106,15 @@ pub struct ModelCard {
     /// Whether the model was distilled to draw without guidance.
     #[serde(skip)]
     pub is_distilled: bool,
+    /// Whether the model draws with guidance at every scale, also at those that switch off the guidance of other models.
+    #[serde(skip)]
+    pub always_guided: bool,
+    /// The default of `image_guidance_scale`; `None` for models without guidance towards a picture.
+    #[serde(skip)]
+    pub image_guidance_scale: Option<f64>,
+    /// Whether the model edits one picture, beside which it draws the result, and which its text encoder sees too.
+    #[serde(skip)]
+    pub edits_beside: bool,
     /// Whether the model takes the fields of [`GuidanceLimits`](super::GuidanceLimits).
     #[serde(skip)]
     pub limits_guidance: bool,
@@ -132,7 +141,17 @@ impl ModelCard {
     /// Whether this drawing needs a second prediction in each step, for the negative prompt.
     pub fn is_guided(&self, draw: &Draw) -> bool {
         let scale = draw.prompt_guidance(self.guidance_embedding);
-        scale + f64::from(self.guidance_offset) > 1.0 && !self.is_distilled
+        (scale + f64::from(self.guidance_offset) > 1.0 || self.always_guided) && !self.is_distilled
+    }
+
+    /// The most pictures of a request without a mask.
+    pub fn most_pictures(&self) -> usize {
+        if self.tasks.contains(&Task::Edit) && !self.edits_beside { Source::MOST_REFERENCES } else { 1 }
+    }
+
+    /// Whether the model adds noise to a picture, or to a part of it, and draws over it.
+    pub fn draws_over_pictures(&self) -> bool {
+        self.tasks.iter().any(|task| matches!(task, Task::ImageToImage | Task::Inpaint))
     }
 
     /// Whether either model can refine the latents of the other model: both have the same kind of latents, and both

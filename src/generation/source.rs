@@ -59,17 +59,17 @@ impl Source {
         let mask = InputImage::read(fields, &table::MASK);
         let refers = card.tasks.contains(&Task::Edit) && mask.is_none();
         let (image, further_images) =
-            InputImage::read_all(fields, if refers { Source::MOST_REFERENCES } else { 1 }).unzip();
+            InputImage::read_all(fields, if refers { card.most_pictures() } else { 1 }).unzip();
         let wanted = match (&image, &mask) {
             (None, _) => Task::TextToImage,
             (Some(_), None) => Task::ImageToImage,
             (Some(_), Some(_)) => Task::Inpaint,
         };
-        let edits = card.tasks.contains(&Task::InstructPix2Pix);
+        let edits = card.image_guidance_scale.is_some();
         if edits || refers || image.is_none() {
             refuse_idle(fields, &table::STRENGTH);
         }
-        if !edits {
+        if !edits || (image.is_none() && card.tasks.contains(&Task::TextToImage)) {
             refuse_idle(fields, &table::IMAGE_GUIDANCE_SCALE);
         }
         let fits = card.tasks.contains(&wanted)
@@ -151,7 +151,7 @@ impl Mask {
 fn refuse_idle(fields: &mut Fields, field: &Field) {
     if fields.take(field.name).is_some() {
         let detail = match field.name {
-            "image_guidance_scale" => "is for models that edit a picture by an instruction",
+            "image_guidance_scale" => "needs an image, and a model whose guidance has a scale for the image",
             "strength" => "needs an image, and a model that starts from an image with added noise",
             _ => "needs a mask",
         };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub use delivery::*;
 
 use super::{
-    ControlUse, Decoder, LoraUse, ModelCard, Source, Task,
+    ControlUse, Decoder, LoraUse, ModelCard, Task,
     field::{Bounds, Field, Integers, Kind, Numbers},
 };
 
@@ -211,22 +211,26 @@ pub static SEED_MODE: Field = Field::new(
 )
 .default(|_| Some("per_image".into()));
 
-pub static IMAGE: Field =
-    Field::new("image", Kind::Pictures(most_pictures), "The input picture. Some models take a list of pictures.")
-        .only(takes_picture, None)
-        .required(|card| card.tasks.iter().all(|task| task.begins_with_picture()));
+pub static IMAGE: Field = Field::new(
+    "image",
+    Kind::Pictures(|on| on.card.most_pictures()),
+    "The input picture. Some models take a list of pictures.",
+)
+.only(takes_picture, None)
+.required(|card| card.tasks.iter().all(|task| task.begins_with_picture()));
 pub static STRENGTH: Field = Field::new(
     "strength",
     Kind::Number(Numbers { min: 0.0, max: 1.0, min_is_open: true, max_is_open: false }),
     "How much of image is redrawn; 1 ignores image. The default is 0.75, or 1 with a mask.",
 )
-.only(|card| takes_picture(card) && !edits(card), None)
+.only(ModelCard::draws_over_pictures, None)
 // Models that edit pictures redraw from noise, except with a mask.
 .needs(|card| Some(if card.tasks.contains(&Task::Edit) { "mask" } else { "image" }));
 pub static IMAGE_GUIDANCE_SCALE: Field =
     Field::new("image_guidance_scale", Kind::number(1.0, 10.0), "How closely the picture follows image.")
-        .only(edits, None)
-        .default(|_| Some(1.5.into()));
+        .only(|card| card.image_guidance_scale.is_some(), None)
+        .default(|on| on.card.image_guidance_scale.map(Value::from))
+        .needs(|_| Some("image"));
 pub static MASK: Field =
     Field::new("mask", Kind::Picture, "A picture of the size of image: white parts are redrawn, black parts are kept.")
         .only(|card| card.tasks.contains(&Task::Inpaint), None)
@@ -319,7 +323,7 @@ pub static FEATURE_CACHE: Field = Field::new(
     "Reuse features of the denoiser in its next calls: an approximation.",
 )
 .excludes(&["controls"])
-.only(|card| !card.maps.is_empty(), Some("its denoiser is no U-Net with a prompt"));
+.only(|card| !card.maps.is_empty(), Some("its denoiser keeps no features"));
 pub static CACHE_KIND: Field = Field::new("kind", Kind::Word(|_| vec!["deepcache"]), "The method.").required(|_| true);
 pub static CACHE_INTERVAL: Field =
     Field::new("interval", Kind::Integer(|_| upto(2, 10)), "One call in this many computes the whole denoiser.")
@@ -422,16 +426,6 @@ fn some_name(name: &str) -> Option<Value> {
 /// Whether the model can begin with a picture.
 fn takes_picture(card: &ModelCard) -> bool {
     card.tasks.iter().any(|task| task.begins_with_picture())
-}
-
-/// The most pictures in the field `image`.
-fn most_pictures(on: &Bounds<'_>) -> usize {
-    if on.card.tasks.contains(&Task::Edit) { Source::MOST_REFERENCES } else { 1 }
-}
-
-/// Whether the model edits pictures by an instruction.
-fn edits(card: &ModelCard) -> bool {
-    card.tasks.contains(&Task::InstructPix2Pix)
 }
 
 fn is_micro_conditioned(card: &ModelCard) -> bool {

@@ -32,6 +32,16 @@ pub(super) async fn scored_attention(
     in_parts(kernels, [q, k, v], heads, scores, PART_WORK).await
 }
 
+/// Repeats each head of keys or values (B, M, H·d) for the `group` heads of queries that share it: (B, M, group·H·d).
+pub(super) fn repeated(x: &Tensor, heads: usize, group: usize) -> Result<Tensor> {
+    if group == 1 {
+        return Ok(x.clone());
+    }
+    let (b, m, width) = x.dims3()?;
+    let (each, shape) = ((b, m, heads, 1, width / heads), (b, m, heads, group, width / heads));
+    x.reshape(each)?.broadcast_as(shape)?.contiguous()?.reshape((b, m, width * group))
+}
+
 async fn in_parts(
     kernels: Kernels,
     [q, k, v]: [&Tensor; 3],

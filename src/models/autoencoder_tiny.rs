@@ -1,10 +1,13 @@
-//! A small, fast decoder of latents (diffusers' `AutoencoderTiny`, the architecture of the TAESD models).
+//! A small, fast autoencoder (diffusers' `AutoencoderTiny`, the architecture of the TAESD models).
 
 mod configuration;
+mod encoder;
 
 use candle_core::{Result, Tensor};
 
 pub use configuration::AutoencoderTinyConfig;
+
+use encoder::EncoderTiny;
 
 use super::{
     layers::{channels_first, channels_last, conv2d, inner_conv2d, inner_conv2d_without_bias},
@@ -15,10 +18,10 @@ use crate::{
     weights::Weights,
 };
 
-/// The decoder, without the scaling that the pipeline applies before it. The encoder is not used, and its tensors are
-/// not read.
+/// The decoder and perhaps the encoder, without the scaling that the pipeline applies between them and the denoiser.
 #[derive(Debug)]
 pub struct AutoencoderTiny {
+    encoder: Option<EncoderTiny>,
     decoder: DecoderTiny,
 }
 
@@ -46,10 +49,26 @@ struct AutoencoderTinyBlock {
 }
 
 impl AutoencoderTiny {
-    /// Builds the network. The caller then calls [`Weights::finish`].
+    /// Builds the decoder alone; the tensors of the encoder are not read. The caller then calls [`Weights::finish`].
     pub fn new(config: &AutoencoderTinyConfig, weights: &Weights) -> Self {
         weights.leave("encoder.");
-        Self { decoder: DecoderTiny::new(&weights.pp("decoder.layers"), config) }
+        Self { encoder: None, decoder: DecoderTiny::new(&weights.pp("decoder.layers"), config) }
+    }
+
+    /// Builds the encoder and the decoder. The caller then calls [`Weights::finish`].
+    pub fn with_encoder(config: &AutoencoderTinyConfig, weights: &Weights) -> Self {
+        let encoder = Some(EncoderTiny::new(&weights.pp("encoder.layers"), config));
+        Self { encoder, decoder: DecoderTiny::new(&weights.pp("decoder.layers"), config) }
+    }
+
+    /// pixels (B, 3, H, W) in [-1, 1] → latents (B, C, h, w)
+    ///
+    /// # Errors
+    /// The network was built without its encoder.
+    pub async fn encode(&self, pixels: &Tensor) -> Result<Tensor> {
+        let Some(encoder) = &self.encoder else { candle_core::bail!("an autoencoder without its encoder") };
+        let latents = encoder.forward(&channels_last(pixels)?.affine(0.5, 0.5)?).await?; // its own range is [0, 1]
+        channels_first(&latents)
     }
 
     /// latents (B, C, h, w) → pixels (B, 3, H, W), roughly in [-1, 1]

@@ -1,5 +1,6 @@
 //! Work and memory of network calls, computed from the sizes of the layers alone.
 
+use super::transformer2d::TransformerKind;
 use crate::device::{Device, Precision};
 
 /// The work and memory of one row in one call of a network.
@@ -71,18 +72,28 @@ pub(super) fn resnet(places: usize, inputs: usize, outputs: usize) -> Demand {
     Demand { work, bytes: bytes(places * (2 * inputs + 4 * outputs)) }
 }
 
-/// The demand of a `Transformer2DModel` of `layers` blocks for a map of `places` places with `channels` channels and a
-/// text of `tokens` tokens with `width` values each. Memory peaks in the feed-forward layer, and is counted as eleven
-/// maps: the transformer's input, the block's state, the norm of this state, and four maps each for the values and the
-/// gates of GEGLU. The packed kernel (`kernels/geglu.rs`) stores only the products of values and gates, four maps. The
-/// other four maps are counted for the output and for scratch memory.
-pub(super) fn transformer(places: usize, channels: usize, layers: usize, [tokens, width]: [usize; 2]) -> Demand {
-    let (n, c) = (places as f64, channels as f64);
-    let to_itself = 4.0 * c * c * n + 2.0 * n * n * c;
-    let to_text = 2.0 * c * c * n + 2.0 * (tokens * width) as f64 * c + 2.0 * n * tokens as f64 * c;
-    let feed_forward = 12.0 * c * c * n;
-    let work = layers as f64 * (to_itself + to_text + feed_forward) + 2.0 * c * c * n;
-    Demand { work, bytes: bytes(11 * places * channels) }
+/// As [`resnet`] with depthwise-separable convolutions, the first of which doubles the width. Memory holds the input,
+/// its norm and its depthwise convolution, and at most four maps of the inner width.
+pub(super) fn separable_resnet(places: usize, inputs: usize, outputs: usize) -> Demand {
+    let shortcut = if inputs == outputs { 0 } else { inputs * outputs };
+    let (inner, taps) = (2 * outputs, 9);
+    let work = (taps * (inputs + inner) + inner * (inputs + outputs) + shortcut) as f64 * places as f64;
+    Demand { work, bytes: bytes(places * (3 * inputs + 4 * inner)) }
+}
+
+/// The demand of a `Transformer2DModel` for a map of `places` places and a text of `tokens` tokens. Memory peaks in the
+/// feed-forward layer, and is counted as eleven maps: the transformer's input, the block's state, the norm of this
+/// state, and four maps each (`ff_mult`) for the values and the gates of GEGLU. The packed kernel (`kernels/geglu.rs`)
+/// stores only the products of values and gates, four maps. The other four maps are counted for the output and for
+/// scratch memory.
+pub(super) fn transformer(places: usize, kind: TransformerKind, tokens: usize) -> Demand {
+    let (n, c, m) = (places as f64, kind.channels as f64, tokens as f64);
+    let keys_and_values = 2.0 * c * kind.kv_heads as f64 / kind.heads as f64;
+    let to_itself = if kind.attends_to_itself { (2.0 * c + keys_and_values) * c * n + 2.0 * n * n * c } else { 0.0 };
+    let to_text = 2.0 * c * c * n + keys_and_values * m * kind.cross_attention_dim as f64 + 2.0 * n * m * c;
+    let feed_forward = 3.0 * kind.ff_mult as f64 * c * c * n;
+    let work = kind.layers as f64 * (to_itself + to_text + feed_forward) + 2.0 * c * c * n;
+    Demand { work, bytes: bytes((3 + 2 * kind.ff_mult) * places * kind.channels) }
 }
 
 /// The demand of the self-attention of a map, with its four projections and the norm before it.
@@ -95,9 +106,24 @@ pub(super) fn attention(places: usize, channels: usize) -> Demand {
 mod tests {
     use super::*;
 
+    fn kind() -> TransformerKind {
+        TransformerKind {
+            channels: 8,
+            heads: 4,
+            layers: 1,
+            cross_attention_dim: 16,
+            groups: 4,
+            use_linear_projection: true,
+            kv_heads: 4,
+            qk_norm: false,
+            attends_to_itself: true,
+            ff_mult: 4,
+        }
+    }
+
     #[test]
     fn attention_grows_with_the_square_of_the_places() {
-        let of = |places| transformer(places, 8, 1, [77, 16]).work;
+        let of = |places| transformer(places, kind(), 77).work;
         let linear = |places: f64| places * (4 + 2 + 12 + 2) as f64 * 64.0 + 2.0 * 77.0 * 8.0 * (16.0 + places);
         assert_eq!(of(100), linear(100.0) + 2.0 * 100.0 * 100.0 * 8.0);
         assert_eq!(of(1000), linear(1000.0) + 2.0 * 1000.0 * 1000.0 * 8.0);
@@ -109,7 +135,7 @@ mod tests {
         assert_eq!(a, Demand { work: (9 * 32 * 10) as f64, bytes: 4 * (160 + 80) });
         assert_eq!(a.then(b), Demand { work: a.work + b.work, bytes: b.bytes });
         assert_eq!(a.beside(7).bytes, a.bytes + 28);
-        let adapted = transformer(10, 8, 1, [77, 16]).beside(adapted_transformer(10, 8));
+        let adapted = transformer(10, kind(), 77).beside(adapted_transformer(10, 8));
         assert_eq!(adapted.bytes, 4 * 23 * 80);
     }
 }

@@ -51,6 +51,8 @@ pub struct Spec {
     pub guidance_offset: u32,
     /// Whether the model was distilled to draw without guidance.
     pub is_distilled: bool,
+    /// Whether the model draws with guidance at every scale, also at those that switch off the guidance of other models.
+    pub always_guided: bool,
 }
 
 impl Spec {
@@ -89,8 +91,8 @@ impl Input {
 /// A kind of network call, with the sizes that its demand depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Encodes one prompt with all text encoders.
-    Text,
+    /// Encodes one prompt with all text encoders. `sees`: with a picture that the text encoder sees.
+    Text { sees: bool },
     /// Denoises latents of `size` (h, w) with `tokens` text tokens. `shallow`: with only the U-Net's shallowest branch;
     /// `adapted`: with LoRAs.
     Denoise { size: [usize; 2], tokens: usize, shallow: bool, adapted: bool },

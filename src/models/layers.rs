@@ -61,9 +61,21 @@ impl Linear {
         Self { matrix, path: weights.path() }
     }
 
+    /// As [`Linear::pointwise`], for a convolution that stores no bias.
+    pub fn pointwise_without_bias(weights: &Weights, inputs: usize, outputs: usize) -> Self {
+        let plain = weights.conv2d("weight", outputs, inputs, (1, 1));
+        let matrix = Matrix::new(&plain, None, weights.kernels()).expect("the weights have the requested shapes");
+        Self { matrix, path: weights.path() }
+    }
+
     /// (B, …, in) → (B, …, out)
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.matrix.times(x)
+    }
+
+    /// (B, …, in) → (B, …, out), plus the terms of `epilogue`.
+    pub fn forward_finished(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
+        self.matrix.times_with(x, epilogue)
     }
 
     /// x (B, …, in), residual (B, …, out) → x·Wᵀ + b + residual, (B, …, out)
@@ -276,6 +288,12 @@ pub(super) fn inner_conv2d(weights: &Weights, inputs: usize, outputs: usize) -> 
 pub(super) fn inner_conv2d_without_bias(weights: &Weights, channels: usize) -> Conv2d {
     let none = weights.zeros(&[channels]);
     convolution(weights, channels, none, Geometry::square(3, 1, 1), weights.kernels())
+}
+
+/// A 3 × 3 convolution that halves the size of the maps, without a bias and with as many outputs as inputs.
+pub(super) fn halving_conv2d_without_bias(weights: &Weights, channels: usize) -> Conv2d {
+    let none = weights.zeros(&[channels]);
+    convolution(weights, channels, none, Geometry::square(3, 2, 1), weights.kernels().exact())
 }
 
 fn convolution(weights: &Weights, inputs: usize, bias: Tensor, geometry: Geometry, kernels: Kernels) -> Conv2d {

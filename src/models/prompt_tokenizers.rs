@@ -1,6 +1,11 @@
 //! The tokenizers of a model without its networks. They show how much of a prompt the model reads.
 
-use super::{ClipTokenizer, QwenTokenizer, T5Tokenizer, tokenizer::Triggers, word_tags::WordTag};
+use super::{
+    ClipTokenizer, QwenTokenizer, T5Tokenizer,
+    qwen3_vl::{Chat, Qwen3VlTokenizer},
+    tokenizer::Triggers,
+    word_tags::WordTag,
+};
 use crate::generation::PromptSyntax;
 
 /// The tokenizers of a model's text encoders, in order.
@@ -13,6 +18,11 @@ pub enum PromptTokenizer {
     Clip(ClipTokenizer),
     T5(T5Tokenizer),
     Qwen(QwenTokenizer),
+    /// The model reads `length` tokens of a chat, after its fixed beginning.
+    Qwen3Vl {
+        tokenizer: Qwen3VlTokenizer,
+        length: usize,
+    },
 }
 
 /// A text of a request.
@@ -51,7 +61,7 @@ impl PromptTokenizers {
         self.0.iter().any(|tokenizer| match tokenizer {
             PromptTokenizer::Clip(clip) => clip.knows(&tag.folded) || clip.knows(tag.spelled),
             PromptTokenizer::T5(t5) => t5.knows(tag.spelled),
-            PromptTokenizer::Qwen(_) => false,
+            PromptTokenizer::Qwen(_) | PromptTokenizer::Qwen3Vl { .. } => false,
         })
     }
 }
@@ -68,6 +78,11 @@ impl PromptTokenizer {
             PromptTokenizer::Qwen(qwen) => {
                 let total = qwen.encode(text).len();
                 (total.min(sequence_length.unwrap_or(total)), total)
+            }
+            PromptTokenizer::Qwen3Vl { tokenizer, length } => {
+                let chat = Chat::Generate;
+                let total = tokenizer.encode(chat, &chat.instruction(text)).len().saturating_sub(chat.dropped());
+                (total.min(*length), total)
             }
             PromptTokenizer::Clip(clip) => {
                 let ids = words.iter().map(|(trigger, vectors)| (trigger.as_str(), vec![0; *vectors]));

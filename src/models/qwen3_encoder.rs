@@ -7,10 +7,10 @@ mod layer;
 use candle_core::{Device, Result, Tensor};
 
 pub use configuration::Qwen3Config;
+pub(super) use layer::Layer;
 
 use super::pause::pause;
 use crate::weights::Weights;
-use layer::Layer;
 
 /// Turns token ids into hidden states of inner layers. Layers above the last wanted one are not loaded.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Qwen3Encoder {
         let indices = Tensor::from_slice(ids, ids.len(), device)?;
         let embedded = self.embed_tokens.index_select(&indices, 0)?.to_dtype(candle_core::DType::F32)?;
         let mut x = embedded.reshape((1, ids.len(), width))?;
-        let (cos, sin) = self.angles(ids.len(), device)?;
+        let (cos, sin) = rotary_angles(&self.config, ids.len(), |token, _| token, device)?;
         let mut states = vec![x.clone()];
         for layer in layers {
             pause().await;
@@ -77,16 +77,24 @@ impl Qwen3Encoder {
         }
         Ok(after.iter().map(|k| states[*k].clone()).collect())
     }
+}
 
-    /// Cosines and sines of the rotary angles, (1, L, d/2) each.
-    fn angles(&self, length: usize, device: &Device) -> Result<(Tensor, Tensor)> {
-        let half = self.config.head_dim / 2;
-        let frequency =
-            |i: usize| (1.0 / libm::pow(self.config.theta(), 2.0 * i as f64 / self.config.head_dim as f64)) as f32;
-        let angles: Vec<f32> = (0..length).flat_map(|l| (0..half).map(move |i| l as f32 * frequency(i))).collect();
-        let table = |of: fn(f32) -> f32| {
-            Tensor::from_vec(angles.iter().map(|angle| of(*angle)).collect(), (1, length, half), device)
-        };
-        Ok((table(libm::cosf)?, table(libm::sinf)?))
-    }
+/// Cosines and sines of the rotary angles of L tokens, (1, L, d/2) each. `position` gives the position of a token for
+/// each of the d/2 frequencies.
+pub(super) fn rotary_angles(
+    config: &Qwen3Config,
+    length: usize,
+    position: impl Fn(usize, usize) -> usize,
+    device: &Device,
+) -> Result<(Tensor, Tensor)> {
+    let half = config.head_dim / 2;
+    let frequency = |i: usize| (1.0 / libm::pow(config.theta(), 2.0 * i as f64 / config.head_dim as f64)) as f32;
+    let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+    let of_token = |token| frequencies.iter().enumerate().map(move |(i, frequency)| (token, i, frequency));
+    let angles = (0..length).flat_map(of_token).map(|(token, i, frequency)| position(token, i) as f32 * frequency);
+    let angles: Vec<f32> = angles.collect();
+    let table = |of: fn(f32) -> f32| {
+        Tensor::from_vec(angles.iter().map(|angle| of(*angle)).collect(), (1, length, half), device)
+    };
+    Ok((table(libm::cosf)?, table(libm::sinf)?))
 }

@@ -84,9 +84,19 @@ impl QwenTokenizer {
             Answer::Direct => "<think>\n\n</think>\n\n",
         };
         let chat = format!("<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n{answer}");
+        self.ids(&chat)
+    }
+
+    /// The ids of a text as it is, without a chat around it.
+    pub(super) fn ids(&self, text: &str) -> Vec<u32> {
         // A byte-level vocabulary can encode every text. If another vocabulary cannot encode the text, the text has no
         // ids.
-        self.tokenizer.encode(chat, true).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
+        self.tokenizer.encode(text, true).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
+    }
+
+    /// The id of a token.
+    pub(super) fn id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
     }
 
     /// The id of padding.

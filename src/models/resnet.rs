@@ -26,6 +26,8 @@ pub(super) struct ResnetKind {
     pub time_embedding_norm: TimeEmbeddingNorm,
     /// The sum of block and shortcut is divided by this factor.
     pub output_scale_factor: f64,
+    /// Whether the convolutions are depthwise-separable, and the map between them has twice the width of the output.
+    pub separable: bool,
 }
 
 /// How the time embedding acts on a residual block.
@@ -44,11 +46,11 @@ pub enum TimeEmbeddingNorm {
 pub(super) struct ResnetBlock2D {
     norm1: GroupNorm,
     resample: Option<Resample>,
-    conv1: Conv,
+    conv1: Convolution,
     time_emb_proj: Option<Linear>,
     time_embedding_norm: TimeEmbeddingNorm,
     norm2: GroupNorm,
-    conv2: Conv,
+    conv2: Convolution,
     conv_shortcut: Option<Linear>,
     output_scale_factor: f64,
     kernels: Kernels,
@@ -65,22 +67,24 @@ impl ResnetBlock2D {
     }
 
     fn of(weights: &Weights, [inputs, outputs]: [usize; 2], kind: ResnetKind, resample: Option<Resample>) -> Self {
-        let ResnetKind { groups, groups_out, eps, time_embed_dim, time_embedding_norm, output_scale_factor } = kind;
+        let ResnetKind { groups, groups_out, eps, time_embed_dim, time_embedding_norm, .. } = kind;
+        let inner = if kind.separable { 2 * outputs } else { outputs };
         let time_outputs = match time_embedding_norm {
-            TimeEmbeddingNorm::Default => outputs,
-            TimeEmbeddingNorm::ScaleShift => 2 * outputs,
+            TimeEmbeddingNorm::Default => inner,
+            TimeEmbeddingNorm::ScaleShift => 2 * inner,
         };
+        let conv = |name, inputs, outputs| Convolution::new(&weights.pp(name), inputs, outputs, kind.separable);
         let has_shortcut = inputs != outputs || resample.is_some_and(Resample::has_shortcut);
         Self {
             norm1: GroupNorm::new(&weights.pp("norm1"), groups, inputs, eps),
             resample,
-            conv1: Conv::inner(&weights.pp("conv1"), inputs, outputs),
+            conv1: conv("conv1", inputs, inner),
             time_emb_proj: time_embed_dim.map(|width| Linear::new(&weights.pp("time_emb_proj"), width, time_outputs)),
             time_embedding_norm,
-            norm2: GroupNorm::new(&weights.pp("norm2"), groups_out, outputs, eps),
-            conv2: Conv::inner(&weights.pp("conv2"), outputs, outputs),
+            norm2: GroupNorm::new(&weights.pp("norm2"), groups_out, inner, eps),
+            conv2: conv("conv2", inner, outputs),
             conv_shortcut: has_shortcut.then(|| Linear::pointwise(&weights.pp("conv_shortcut"), inputs, outputs)),
-            output_scale_factor,
+            output_scale_factor: kind.output_scale_factor,
             kernels: weights.kernels(),
         }
     }
@@ -101,7 +105,7 @@ impl ResnetBlock2D {
         let x = resampled.as_ref().unwrap_or(x);
         let hidden = match (self.time_embedding_norm, &time) {
             (TimeEmbeddingNorm::ScaleShift, Some(time)) => {
-                let hidden = self.conv1.adapted(&normed, adapters)?;
+                let hidden = self.conv1.adapted_with(&normed, Epilogue::default(), adapters)?;
                 pause().await;
                 self.kernels.silu(&scaled_and_shifted(&self.norm2.forward(&hidden)?, time)?)?
             }
@@ -120,6 +124,41 @@ impl ResnetBlock2D {
             None => self.conv2.adapted_with(&hidden, Epilogue::residual(x), adapters)?,
         };
         if self.output_scale_factor == 1.0 { Ok(sum) } else { sum / self.output_scale_factor }
+    }
+}
+
+/// A 3 × 3 convolution that keeps the size of the map.
+#[derive(Debug)]
+enum Convolution {
+    Whole(Conv),
+    /// diffusers' `DepthwiseSeparableConv`: each channel by a kernel of its own (9, C), then a mixture of the channels
+    /// (Howard et al. 2017, arXiv:1704.04861). Adapters do not change it.
+    Separable {
+        depthwise: Tensor,
+        pointwise: Linear,
+        kernels: Kernels,
+    },
+}
+
+impl Convolution {
+    fn new(weights: &Weights, inputs: usize, outputs: usize, separable: bool) -> Self {
+        match separable {
+            false => Self::Whole(Conv::inner(weights, inputs, outputs)),
+            true => Self::Separable {
+                depthwise: weights.pp("depthwise").conv2d("weight", inputs, 1, (3, 3)),
+                pointwise: Linear::pointwise_without_bias(&weights.pp("pointwise"), inputs, outputs),
+                kernels: weights.kernels(),
+            },
+        }
+    }
+
+    fn adapted_with(&self, x: &Tensor, epilogue: Epilogue<'_>, adapters: &RowAdapters) -> Result<Tensor> {
+        match self {
+            Self::Whole(conv) => conv.adapted_with(x, epilogue, adapters),
+            Self::Separable { depthwise, pointwise, kernels } => {
+                pointwise.forward_finished(&kernels.depthwise(x, depthwise)?, epilogue)
+            }
+        }
     }
 }
 

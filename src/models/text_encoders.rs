@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
+use sha2::{Digest, Sha256};
 
 use super::{
     ClipTextModel, ClipTokenizer,
     adapters::{AdapterSet, RowAdapters, by_rows},
     clip_text::TextRow,
+    qwen3_vl::Picture,
     tokenizer::Triggers,
 };
 use crate::generation::Token;
@@ -53,6 +55,43 @@ pub struct Tokens {
     pub learned: LearnedTokens,
     /// Adapters that change the encoders for this prompt.
     pub adapters: AdapterSet,
+    /// The picture that the encoder sees.
+    pub picture: Option<SeenPicture>,
+}
+
+/// A picture that a text encoder sees with a prompt. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SeenPicture {
+    picture: Arc<Picture>,
+    digest: [u32; 8],
+}
+
+impl SeenPicture {
+    pub fn new(picture: Picture) -> SeenPicture {
+        let mut digest = Sha256::new();
+        picture.size().into_iter().for_each(|side| digest.update((side as u64).to_le_bytes()));
+        digest.update(picture.levels());
+        let digest: [u8; 32] = digest.finalize().into();
+        let (words, _) = digest.as_chunks::<4>();
+        let mut of_words = [0; 8];
+        of_words.iter_mut().zip(words).for_each(|(number, word)| *number = u32::from_le_bytes(*word));
+        SeenPicture { picture: Arc::new(picture), digest: of_words }
+    }
+
+    pub fn picture(&self) -> &Picture {
+        &self.picture
+    }
+
+    /// A number that other pictures do not have.
+    pub fn digest(&self) -> [u32; 8] {
+        self.digest
+    }
+}
+
+impl PartialEq for SeenPicture {
+    fn eq(&self, other: &SeenPicture) -> bool {
+        self.digest == other.digest
+    }
 }
 
 impl Tokens {
@@ -160,7 +199,7 @@ impl TextEncoders {
                 .zip(&self.encoders)
                 .map(|(chunks, (tokenizer, _))| chunks.get(at).cloned().unwrap_or_else(|| framed(tokenizer, &[])));
             let (ids, weights) = of_all.unzip();
-            Tokens { ids, weights, learned: learned.clone(), adapters: AdapterSet::default() }
+            Tokens { ids, weights, learned: learned.clone(), ..Tokens::default() }
         };
         (0..most).map(chunk).collect()
     }

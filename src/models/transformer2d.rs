@@ -4,11 +4,14 @@ use candle_core::{Result, Tensor};
 
 use super::{
     adapters::RowAdapters,
-    attention::attention,
-    layers::{GegluLayer, GroupNorm, LayerNorm, Linear},
+    attention::{repeated, scored_attention},
+    layers::{GegluLayer, GroupNorm, LayerNorm, Linear, RmsNorm},
     pause::pause,
 };
-use crate::{kernels::Kernels, weights::Weights};
+use crate::{
+    kernels::{Kernels, attention::Scores},
+    weights::Weights,
+};
 
 /// The parameters that the transformers of one block share.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +23,23 @@ pub(super) struct TransformerKind {
     pub cross_attention_dim: usize,
     pub groups: usize,
     pub use_linear_projection: bool,
+    /// Heads of keys and values, which `heads` heads of queries share.
+    pub kv_heads: usize,
+    /// Whether the queries and keys of each head are normalized.
+    pub qk_norm: bool,
+    /// Whether places attend to each other. Otherwise only the norm before that attention is applied.
+    pub attends_to_itself: bool,
+    /// The inner width of the feed-forward layers, in widths of the map.
+    pub ff_mult: usize,
+}
+
+/// The texts that the rows of a map attend to.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'a> {
+    /// Hidden states, (B, L, D).
+    pub hidden: &'a Tensor,
+    /// The number of tokens of each row, if padding follows them that the network masks.
+    pub lengths: Option<&'a [usize]>,
 }
 
 /// diffusers' `Transformer2DModel` on continuous input.
@@ -44,8 +64,8 @@ impl Transformer2DModel {
         }
     }
 
-    /// x (B, h, w, C), text (B, L, D) → (B, h, w, C)
-    pub async fn forward(&self, x: &Tensor, text: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+    /// x (B, h, w, C) → (B, h, w, C)
+    pub async fn forward(&self, x: &Tensor, text: Text<'_>, adapters: &RowAdapters) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
         let mut hidden = self.proj_in.adapted(&self.norm.forward(x)?, adapters)?.reshape((b, h * w, c))?;
         for block in &self.transformer_blocks {
@@ -59,7 +79,7 @@ impl Transformer2DModel {
 #[derive(Debug)]
 struct BasicTransformerBlock {
     norm1: LayerNorm,
-    attn1: Attention,
+    attn1: Option<Attention>,
     norm2: LayerNorm,
     attn2: Attention,
     norm3: LayerNorm,
@@ -68,47 +88,62 @@ struct BasicTransformerBlock {
 
 impl BasicTransformerBlock {
     fn new(weights: &Weights, kind: TransformerKind) -> Self {
-        let TransformerKind { channels, heads, cross_attention_dim, .. } = kind;
+        let TransformerKind { channels, cross_attention_dim, attends_to_itself, .. } = kind;
+        let attention = |name, source| Attention::new(&weights.pp(name), source, kind);
         let norm = |name| LayerNorm::new(&weights.pp(name), channels, 1e-5);
         Self {
             norm1: norm("norm1"),
-            attn1: Attention::new(&weights.pp("attn1"), channels, channels, heads),
+            attn1: attends_to_itself.then(|| attention("attn1", channels)),
             norm2: norm("norm2"),
-            attn2: Attention::new(&weights.pp("attn2"), channels, cross_attention_dim, heads),
+            attn2: attention("attn2", cross_attention_dim),
             norm3: norm("norm3"),
-            ff: FeedForward::new(&weights.pp("ff"), channels),
+            ff: FeedForward::new(&weights.pp("ff"), channels, kind.ff_mult),
         }
     }
 
-    /// x (B, N, C), text (B, L, D) → (B, N, C)
-    async fn forward(&self, x: Tensor, text: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+    /// x (B, N, C) → (B, N, C)
+    async fn forward(&self, x: Tensor, text: Text<'_>, adapters: &RowAdapters) -> Result<Tensor> {
         let normed = self.norm1.forward(&x)?;
-        let x = self.attn1.forward_with(&normed, &normed, &x, adapters).await?;
+        let x = match &self.attn1 {
+            Some(attention) => {
+                let itself = Text { hidden: &normed, lengths: None };
+                attention.forward_with(&normed, itself, &x, adapters).await?
+            }
+            None => normed,
+        };
         let x = self.attn2.forward_with(&self.norm2.forward(&x)?, text, &x, adapters).await?;
         pause().await;
         self.ff.forward_with(&self.norm3.forward(&x)?, &x, adapters)
     }
 }
 
-/// diffusers' `Attention` in the form of `BasicTransformerBlock`: only the last layer has biases.
+/// diffusers' `Attention` in the form of `BasicTransformerBlock`: only the last layer has biases. Several heads of
+/// queries may share a head of keys and values (Ainslie et al. 2023, arXiv:2305.13245).
 #[derive(Debug)]
 struct Attention {
     to_q: Linear,
     to_k: Linear,
     to_v: Linear,
     to_out: Linear,
+    /// The norms of queries and keys.
+    norms: Option<[RmsNorm; 2]>,
     heads: usize,
+    kv_heads: usize,
     kernels: Kernels,
 }
 
 impl Attention {
-    fn new(weights: &Weights, channels: usize, source: usize, heads: usize) -> Self {
+    fn new(weights: &Weights, source: usize, kind: TransformerKind) -> Self {
+        let TransformerKind { channels, heads, kv_heads, qk_norm, .. } = kind;
+        let (d, norms) = (channels / heads, ["norm_q", "norm_k"]);
         Self {
             to_q: Linear::without_bias(&weights.pp("to_q"), channels, channels),
-            to_k: Linear::without_bias(&weights.pp("to_k"), source, channels),
-            to_v: Linear::without_bias(&weights.pp("to_v"), source, channels),
+            to_k: Linear::without_bias(&weights.pp("to_k"), source, kv_heads * d),
+            to_v: Linear::without_bias(&weights.pp("to_v"), source, kv_heads * d),
             to_out: Linear::new(&weights.pp("to_out.0"), channels, channels),
+            norms: qk_norm.then(|| norms.map(|name| RmsNorm::new(&weights.pp(name), d, 1e-5))),
             heads,
+            kv_heads,
             kernels: weights.kernels(),
         }
     }
@@ -117,17 +152,23 @@ impl Attention {
     async fn forward_with(
         &self,
         x: &Tensor,
-        source: &Tensor,
+        Text { hidden: source, lengths }: Text<'_>,
         residual: &Tensor,
         adapters: &RowAdapters,
     ) -> Result<Tensor> {
-        let q = self.to_q.adapted(x, adapters)?;
-        let (k, v) = (self.to_k.adapted(source, adapters)?, self.to_v.adapted(source, adapters)?);
-        self.to_out.adapted_with(&attention(self.kernels, &q, &k, &v, self.heads).await?, residual, adapters)
+        let mut q = self.to_q.adapted(x, adapters)?;
+        let (mut k, v) = (self.to_k.adapted(source, adapters)?, self.to_v.adapted(source, adapters)?);
+        if let Some([norm_q, norm_k]) = &self.norms {
+            (q, k) = (norm_q.forward_heads(&q)?, norm_k.forward_heads(&k)?);
+        }
+        let [k, v] = [k, v].map(|of| repeated(&of, self.kv_heads, self.heads / self.kv_heads));
+        let scores = Scores { keys: lengths, ..Scores::default() };
+        let attended = scored_attention(self.kernels, &q, &k?, &v?, self.heads, scores).await?;
+        self.to_out.adapted_with(&attended, residual, adapters)
     }
 }
 
-/// diffusers' `FeedForward` with `activation_fn = "geglu"`; the inner width is four times the outer one.
+/// diffusers' `FeedForward` with `activation_fn = "geglu"`; the inner width is `mult` times the outer one.
 #[derive(Debug)]
 struct FeedForward {
     proj: GegluLayer,
@@ -135,10 +176,10 @@ struct FeedForward {
 }
 
 impl FeedForward {
-    fn new(weights: &Weights, channels: usize) -> Self {
+    fn new(weights: &Weights, channels: usize, mult: usize) -> Self {
         Self {
-            proj: GegluLayer::new(&weights.pp("net.0.proj"), channels, 4 * channels),
-            out: Linear::new(&weights.pp("net.2"), 4 * channels, channels),
+            proj: GegluLayer::new(&weights.pp("net.0.proj"), channels, mult * channels),
+            out: Linear::new(&weights.pp("net.2"), mult * channels, channels),
         }
     }
 

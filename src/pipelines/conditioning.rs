@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    Auxiliary, Compute, PipelineError, TextEmbedding,
+    Auxiliary, Compute, PipelineError, PromptRole, TextEmbedding,
     calls::EncodeText,
     guided::{Branch, Guidance},
     setup::Setup,
 };
 use crate::{
     generation::{Draw, MicroConditioning, Phase, PromptSyntax},
-    models::text_encoders::Tokens,
+    models::text_encoders::{SeenPicture, Tokens},
 };
 
 /// The embedding of the prompt, and that of the negative prompt if guidance is on.
@@ -21,8 +21,17 @@ pub(super) struct Conditioning {
 
 /// Encodes the prompts of a generation.
 pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Conditioning, PipelineError> {
+    encode_prompts_beside(setup, None).await
+}
+
+/// Encodes the prompts of a generation, each with the picture, if the text encoder sees one.
+pub(super) async fn encode_prompts_beside(
+    setup: &Setup<'_, impl Compute>,
+    picture: Option<&SeenPicture>,
+) -> Result<Conditioning, PipelineError> {
     let draw = setup.draw;
-    let positive = tokens(setup, &draw.further_prompts.positive(&draw.prompt));
+    let role = |is_negative| PromptRole { is_negative, picture };
+    let positive = tokens(setup, &draw.further_prompts.positive(&draw.prompt), role(false));
     if !is_guided(setup) {
         return Ok(Conditioning { negative: None, positive: encode(setup, positive, draw.clip_skip).await? });
     }
@@ -31,7 +40,7 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
         None if setup.networks.spec().zero_negative => None,
         negative => Some(negative.as_deref().unwrap_or_default()),
     };
-    let negative = negative.map(|negative| tokens(setup, &draw.further_prompts.negative(negative)));
+    let negative = negative.map(|negative| tokens(setup, &draw.further_prompts.negative(negative), role(true)));
     // Both embeddings must have the same length, so chunks of an empty prompt are appended to the shorter prompt.
     let chunks = positive.len().max(negative.as_ref().map_or(0, Vec::len));
     let positive = encode(setup, filled(setup, positive, chunks), draw.clip_skip).await?;
@@ -48,15 +57,16 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
 /// the guidance scale as input needs no second row.
 fn is_guided(setup: &Setup<'_, impl Compute>) -> bool {
     let spec = setup.networks.spec();
-    spec.guidance_scale(setup.draw.prompt_guidance(spec.guidance_embedding)) > 1.0 && !spec.is_distilled
+    let scale = spec.guidance_scale(setup.draw.prompt_guidance(spec.guidance_embedding));
+    (scale > 1.0 || spec.always_guided) && !spec.is_distilled
 }
 
 /// Tokenizes a prompt into chunks: exactly one with plain syntax, one or more with weighted syntax.
-fn tokens(setup: &Setup<'_, impl Compute>, prompts: &[&str]) -> Vec<Tokens> {
+fn tokens(setup: &Setup<'_, impl Compute>, prompts: &[&str], role: PromptRole<'_>) -> Vec<Tokens> {
     let Auxiliary { learned, adapters, .. } = setup.auxiliary;
     let length = setup.draw.max_sequence_length;
     let mut chunks = match setup.draw.prompt_syntax {
-        PromptSyntax::Plain => vec![setup.networks.tokenize(prompts, length, learned)],
+        PromptSyntax::Plain => vec![setup.networks.tokenize_as(role, prompts, length, learned)],
         PromptSyntax::Weighted => setup.networks.tokenize_weighted(prompts, length, learned),
     };
     chunks.iter_mut().for_each(|chunk| chunk.adapters = adapters.clone());
@@ -66,7 +76,7 @@ fn tokens(setup: &Setup<'_, impl Compute>, prompts: &[&str]) -> Vec<Tokens> {
 /// Appends chunks of an empty prompt until there are `most` chunks.
 fn filled(setup: &Setup<'_, impl Compute>, mut chunks: Vec<Tokens>, most: usize) -> Vec<Tokens> {
     while chunks.len() < most {
-        chunks.extend(tokens(setup, &[""]));
+        chunks.extend(tokens(setup, &[""], PromptRole::default()));
     }
     chunks
 }

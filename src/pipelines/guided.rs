@@ -63,7 +63,7 @@ pub(super) struct Guided<'a, C> {
     /// The guidance scale, for a network that takes it as input.
     guidance_input: Option<f64>,
     /// The most tokens of a prompt, if prompts of different lengths may share a call.
-    most_tokens: Option<u32>,
+    most_tokens: Option<usize>,
     adapters: AdapterSet,
     control_schedule: ControlSchedule,
     blend: Option<Blend>,
@@ -93,7 +93,9 @@ impl<'a, C: Compute> Guided<'a, C> {
             calls: Cell::new(0),
             steps: setup.stages.base.steps().len(),
             guidance_input,
-            most_tokens: draw.max_sequence_length.filter(|_| setup.networks.spec().masks_padding),
+            most_tokens: setup.networks.spec().masks_padding.then(|| {
+                draw.max_sequence_length.map_or(setup.networks.spec().context_length, |length| length as usize)
+            }),
             adapters: setup.auxiliary.adapters.clone(),
             control_schedule: ControlSchedule::default(),
             blend: None,
@@ -188,7 +190,7 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         // The rows of a call have embeddings of the same length, unless the network masks padding.
         let context = |row: &DenoiseRow| {
             let [tokens, width] = row.context.dims();
-            [self.most_tokens.map_or(tokens, |most| most as usize), width]
+            [self.most_tokens.unwrap_or(tokens), width]
         };
         let mut answers = Vec::with_capacity(rows.len());
         let mut rows = rows.into_iter().peekable();

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     generation::{Draw, ImageField, ImageInfluence},
     imaging::RgbImage,
+    models::{qwen3_vl::Picture, text_encoders::SeenPicture},
 };
 
 /// The uploaded pictures of a generation, in the sizes in which they were sent.
@@ -32,8 +33,8 @@ impl Inputs {
     }
 
     /// Resizes the pictures to the size that is drawn, which takes seconds for the largest ones, and drops the uploaded
-    /// pictures, which may be far larger.
-    pub fn fitted(self, draw: &Draw) -> FittedInputs {
+    /// pictures, which may be far larger. `sees`: whether the model's text encoder sees the picture.
+    pub fn fitted(self, draw: &Draw, sees: bool) -> FittedInputs {
         let Inputs { image, further, mask, controls } = self;
         let size = [draw.height as usize, draw.width as usize];
         let controls = controls.into_iter().map(|picture| at(&picture, size)).collect();
@@ -45,12 +46,13 @@ impl Inputs {
                 ..FittedInputs::default()
             },
             // References keep their own sizes.
-            (Some(image), ..) if is_reference(draw) => {
+            (Some(image), ..) if is_reference(draw) && !sees => {
                 let references = [image].into_iter().chain(further).map(bounded).collect();
                 FittedInputs { references, controls, ..FittedInputs::default() }
             }
             (image, ..) => {
-                FittedInputs { image: image.map(|image| at(&image, size)), controls, ..FittedInputs::default() }
+                let seen = image.as_ref().filter(|_| sees).map(|image| SeenPicture::new(Picture::square(image)));
+                FittedInputs { image: image.map(|image| at(&image, size)), seen, controls, ..FittedInputs::default() }
             }
         }
     }
@@ -64,6 +66,8 @@ fn is_reference(draw: &Draw) -> bool {
 #[derive(Clone, Debug, Default)]
 pub struct FittedInputs {
     image: Option<RgbImage>,
+    /// The picture for the text encoder.
+    seen: Option<SeenPicture>,
     references: Vec<RgbImage>,
     masked: Option<MaskedPicture>,
     controls: Vec<RgbImage>,
@@ -76,6 +80,11 @@ impl FittedInputs {
     /// [`PipelineError::MissingInput`] if the picture was not stored.
     pub(super) fn image(&self) -> Result<&RgbImage, PipelineError> {
         self.image.as_ref().ok_or(PipelineError::MissingInput("image"))
+    }
+
+    /// The picture of a request as the text encoder sees it; `None` if the text encoder sees no pictures.
+    pub(super) fn seen(&self) -> Option<&SeenPicture> {
+        self.seen.as_ref()
     }
 
     /// The reference pictures of a request, in sizes of their own.

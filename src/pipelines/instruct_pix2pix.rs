@@ -2,7 +2,7 @@
 
 use super::{
     Compute, FittedInputs, Frame, PipelineError,
-    conditioning::encode_prompts,
+    conditioning::encode_prompts_beside,
     guided::{Branch, Guidance, Guided},
     latents::{encode, noise_of},
     pixels::normalized,
@@ -12,8 +12,8 @@ use super::{
 use crate::{diffusion::sample, generation::Source};
 
 /// Changes the request's picture as the prompt says (Brooks et al. 2023, arXiv:2211.09800). The network takes the
-/// picture's latents as additional input channels. For the same seed, the pictures equal those of diffusers'
-/// `StableDiffusionInstructPix2PixPipeline`.
+/// picture's latents as additional input channels, and some text encoders see the picture. For the same seed, the
+/// pictures equal those of diffusers' `StableDiffusionInstructPix2PixPipeline` and of the pipelines of DreamLite.
 pub(super) async fn instruct_pix2pix(
     setup: &Setup<'_, impl Compute>,
     inputs: &FittedInputs,
@@ -21,7 +21,7 @@ pub(super) async fn instruct_pix2pix(
 ) -> Result<Vec<Frame>, PipelineError> {
     let picture = inputs.image()?;
     let Setup { compute, draw, .. } = *setup;
-    let text = encode_prompts(setup).await?;
+    let text = encode_prompts_beside(setup, inputs.seen()).await?;
     // The mean of the latents, without the scaling factor, because the network was trained on unscaled latents.
     let seen = encode(compute, normalized(picture, setup.size()), setup.size()).await?.unscaled;
     let unseen = vec![0.0; seen.len()];

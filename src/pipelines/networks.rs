@@ -14,7 +14,7 @@ use crate::{
         control_net::{ControlNet, Hint},
         demand::Demand,
         latent_diffusion::{Part, Spec},
-        text_encoders::{LearnedToken, LearnedTokens, Tokens},
+        text_encoders::{LearnedToken, LearnedTokens, SeenPicture, Tokens},
     },
     weights::LoadError,
 };
@@ -117,6 +117,15 @@ pub enum Depth {
     Shallow,
 }
 
+/// How a prompt is used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PromptRole<'a> {
+    /// Whether the prompt says what the picture does not show.
+    pub is_negative: bool,
+    /// The picture that the text encoder sees with the prompt.
+    pub picture: Option<&'a SeenPicture>,
+}
+
 impl Depth {
     /// Refuses shallow calls, and calls that keep deep features, for networks without a shallow branch.
     pub fn check_full(self) -> Result<(), NetworkError> {
@@ -189,6 +198,17 @@ pub trait Networks: Send + Sync {
     /// each encoder. `max_sequence_length` is the number of tokens of the encoder whose length a request may choose,
     /// for models that have such an encoder.
     fn tokenize(&self, prompts: &[&str], max_sequence_length: Option<u32>, learned: &LearnedTokens) -> Tokens;
+
+    /// As [`Networks::tokenize`], for models whose text encoder reads prompts of different roles differently.
+    fn tokenize_as(
+        &self,
+        _role: PromptRole<'_>,
+        prompts: &[&str],
+        max_sequence_length: Option<u32>,
+        learned: &LearnedTokens,
+    ) -> Tokens {
+        self.tokenize(prompts, max_sequence_length, learned)
+    }
     /// Like [`Networks::tokenize`], for prompts in A1111's syntax. Returns one or more chunks, which are encoded
     /// separately.
     fn tokenize_weighted(

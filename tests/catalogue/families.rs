@@ -39,6 +39,7 @@ fn the_index_decides_which_family_reads_a_folder() {
     assert_eq!(family(json!({"_class_name": "ScoreSdeVpPipeline"})), Some("score_sde_vp"));
     assert_eq!(family(json!({"_class_name": "ZImageInpaintPipeline"})), Some("z_image"));
     assert_eq!(family(json!({"_class_name": "Flux2KleinPipeline"})), Some("flux2_klein"));
+    assert_eq!(family(json!({"_class_name": "DreamLiteMobilePipeline"})), Some("dream_lite"));
     assert_eq!(family(json!({"_class_name": "StableDiffusionUpscalePipeline"})), None);
     assert_eq!(family(json!({})), None);
 }

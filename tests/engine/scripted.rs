@@ -150,7 +150,7 @@ impl Networks for Scripted {
     /// The unit of work is one latent pixel of one row of the denoiser.
     fn demand(&self, part: Part) -> Demand {
         let work = match part {
-            Part::Text => 1.0,
+            Part::Text { .. } => 1.0,
             Part::Denoise { size: [h, w], .. } => (h * w) as f64,
             Part::Encode { size: [h, w] } | Part::Decode { size: [h, w] } | Part::DecodeTiny { size: [h, w] } => {
                 2.0 * (h * w) as f64

@@ -22,7 +22,7 @@ pub struct Case {
 }
 
 /// The folders of the cases.
-pub const FOLDERS: [&str; 28] = [
+pub const FOLDERS: [&str; 29] = [
     "sd1",
     "sd2",
     "sd1-inpaint",
@@ -49,6 +49,7 @@ pub const FOLDERS: [&str; 28] = [
     "pixart-sigma",
     "z-image",
     "flux2-klein",
+    "dreamlite",
     "sd3",
     "sd35",
 ];
@@ -105,7 +106,8 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
             // Parts without which diffusers loads the pipeline, and settings of the pipeline.
             let arguments = case.json["from_pretrained_args"].as_object().into_iter().flatten();
             let of_index = |value: &Value| if value.is_null() { json!([null, null]) } else { value.clone() };
-            let keys: Map<String, Value> = arguments.map(|(key, value)| (key.clone(), of_index(value))).collect();
+            let mut keys: Map<String, Value> = arguments.map(|(key, value)| (key.clone(), of_index(value))).collect();
+            keys.extend(is_guided_dream_lite(&case.json).then(|| ("_class_name".to_owned(), GUIDED_DREAM_LITE.into())));
             extend(&variant.join("model_index.json"), &keys);
         }
     }
@@ -142,7 +144,15 @@ fn put_gguf(root: &Path, file: &str, part: &Path) {
 
 /// Whether a case changes its pipeline, so that it needs a copy of the model.
 fn is_variant(case: &Value) -> bool {
-    ["config_overrides", "from_pretrained_args", "gguf"].into_iter().any(|key| !case[key].is_null())
+    let keys = ["config_overrides", "from_pretrained_args", "gguf"];
+    keys.into_iter().any(|key| !case[key].is_null()) || is_guided_dream_lite(case)
+}
+
+/// The class of DreamLite's pipeline with guidance. The folder of the fixtures has the class without it.
+const GUIDED_DREAM_LITE: &str = "DreamLitePipeline";
+
+fn is_guided_dream_lite(case: &Value) -> bool {
+    case["diffusers_class"] == GUIDED_DREAM_LITE
 }
 
 /// Replaces keys of a JSON file.

@@ -84,5 +84,5 @@ fn requests_for_a_transformer_share_batches_and_keep_their_bytes() {
     }
 }
 
-const LIMITS: Limits =
+pub const LIMITS: Limits =
     Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };

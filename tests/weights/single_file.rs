@@ -183,7 +183,7 @@ fn all_network_outputs_equal_those_of_the_folder() {
         let answers = |sd: &StableDiffusion| {
             let text = sd.encode_text(&prompt, 0).to_end().unwrap();
             let time_ids = (0..spec.time_id_count).map(|i| 40.0 + i as f32).collect();
-            let added = text.pooled.clone().map(|text_embeds| Added { text_embeds, time_ids });
+            let added = text.pooled.clone().map(|text_embeds| Added { text_embeds: Some(text_embeds), time_ids });
             let guidance = [6.5];
             let conditions = Conditions {
                 added: added.as_ref(),

@@ -53,7 +53,7 @@ impl Sizes {
         match part {
             Part::Denoise { .. } => self.transformer.demand(),
             Part::Decode { size: [h, w] } => self.vae.decode_demand(h, w),
-            Part::Text | Part::Encode { .. } | Part::DecodeTiny { .. } => Demand::default(),
+            Part::Text { .. } | Part::Encode { .. } | Part::DecodeTiny { .. } => Demand::default(),
         }
     }
 

@@ -171,7 +171,7 @@ impl Networks for FluxNetworks {
 
     fn demand(&self, part: Part) -> Demand {
         let precision = match part {
-            Part::Text | Part::Denoise { .. } => self.device.precision(),
+            Part::Text { .. } | Part::Denoise { .. } => self.device.precision(),
             Part::Encode { .. } | Part::Decode { .. } => self.sizes.vae_precision(self.device.precision()),
             Part::DecodeTiny { .. } => Precision::F32,
         };

@@ -11,7 +11,7 @@ impl Sizes {
     /// The work and memory of one row of a call; zero for kinds of calls that this family does not have.
     pub fn demand(&self, part: Part) -> Demand {
         match part {
-            Part::Text => self.text_demand(self.sequence_length()),
+            Part::Text { .. } => self.text_demand(self.sequence_length()),
             Part::Denoise { size: [h, w], tokens, adapted, .. } => {
                 self.transformer.demand(h * w / (PATCH * PATCH), tokens, adapted)
             }

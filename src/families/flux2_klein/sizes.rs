@@ -87,7 +87,7 @@ impl Sizes {
     /// a denoiser call are those of the prompt and of reference pictures.
     pub fn demand(&self, part: Part) -> Demand {
         match part {
-            Part::Text => self.text_encoder.demand(Sizes::SEQUENCE, Sizes::DEPTH),
+            Part::Text { .. } => self.text_encoder.demand(Sizes::SEQUENCE, Sizes::DEPTH),
             Part::Denoise { size: [h, w], tokens, .. } => self.transformer.demand(h * w, tokens),
             Part::Encode { size } => self.vae.encode_demand(size),
             Part::Decode { size: [h, w] } => self.vae.decode_demand(h, w),

@@ -167,7 +167,7 @@ impl Networks for PixArtNetworks {
     }
 
     fn demand(&self, part: Part) -> Demand {
-        let precision = if part == Part::Text { self.device.precision() } else { Precision::F32 };
+        let precision = if matches!(part, Part::Text { .. }) { self.device.precision() } else { Precision::F32 };
         self.sizes.demand(part).on(&self.device, precision)
     }
 

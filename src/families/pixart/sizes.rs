@@ -60,7 +60,7 @@ impl Sizes {
     /// The work and memory of one row of a call; zero for kinds of calls that this family does not have.
     pub fn demand(&self, part: Part) -> Demand {
         match part {
-            Part::Text => self.text_encoder.demand(LONGEST),
+            Part::Text { .. } => self.text_encoder.demand(LONGEST),
             Part::Denoise { size, tokens, .. } => self.transformer.demand(size, tokens),
             Part::Decode { size: [h, w] } => self.vae.decode_demand(h, w),
             Part::Encode { .. } | Part::DecodeTiny { .. } => Demand::default(),

@@ -44,6 +44,7 @@ pub(in crate::families) fn card(
         text_encoders: spec.text_encoders,
         zero_negative: spec.zero_negative,
         flow: spec.flow,
+        image_guidance_scale: (spec.input == Input::Picture).then_some(1.5),
         guidance_embedding: spec.guidance_embedding,
         context_width: spec.context_width,
         context_length: spec.context_length,

@@ -170,7 +170,7 @@ impl BatchConditions {
         let pooled = rows.iter().map(|row| row.context.pooled.as_ref().map(|pooled| pooled.to_device(device)));
         let added = match pooled.collect::<Option<candle_core::Result<Vec<Tensor>>>>().transpose()? {
             Some(pooled) if !pooled.is_empty() => Some(Added {
-                text_embeds: Tensor::stack(&pooled, 0)?,
+                text_embeds: Some(Tensor::stack(&pooled, 0)?),
                 time_ids: rows.iter().flat_map(|row| row.time_ids.iter().copied()).collect(),
             }),
             _ => None,
@@ -189,6 +189,7 @@ impl BatchConditions {
         Conditions {
             t: &self.t,
             text: &self.text,
+            text_lengths: None,
             added: self.added.as_ref(),
             guidance: self.guidance.as_deref(),
             adapters: &self.adapters,

@@ -43,7 +43,7 @@ impl Outline for Sizes {
             Some(_) => self.demand(Part::Encode { size: [height, width] }),
             None => Demand::default(),
         };
-        let text = 2.0 * self.demand(Part::Text).work;
+        let text = 2.0 * self.demand(Part::Text { sees: false }).work;
         let previews = f64::from(job.previews) * tiny.work;
         let in_float32 = |part, demand: Demand| match self.precision(part, Precision::F16) {
             Precision::F32 => demand.bytes,

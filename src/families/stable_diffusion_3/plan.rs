@@ -11,7 +11,7 @@ impl Sizes {
     /// The work and memory of one row of a call; zero for kinds of calls that this family does not have.
     pub fn demand(&self, part: Part) -> Demand {
         match part {
-            Part::Text => self.text_demand(SEQUENCE_LENGTHS.1 as usize),
+            Part::Text { .. } => self.text_demand(SEQUENCE_LENGTHS.1 as usize),
             Part::Denoise { size, tokens, adapted, .. } => self.transformer.demand(size, tokens, adapted),
             Part::Encode { size } => self.vae.encode_demand(size),
             Part::Decode { size: [h, w] } => self.vae.decode_demand(h, w),

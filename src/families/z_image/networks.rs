@@ -84,7 +84,7 @@ impl Sizes {
     /// The work and memory of one row of a call; zero for kinds of calls that this family does not have.
     pub fn demand(&self, part: Part) -> Demand {
         match part {
-            Part::Text => {
+            Part::Text { .. } => {
                 let encoder = self.text_encoder.demand(SEQUENCE, self.depth());
                 encoder.then(self.transformer.caption_demand(SEQUENCE))
             }

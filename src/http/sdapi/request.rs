@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{LABEL, control_net, control_net::Units, idle, notes::Notes, pointers, unused};
 use crate::{
     diffusion::{SCHEDULE_TYPES, UnknownLabel, labelled, sampler_labels},
-    generation::{Draw, Fields, Invalid, ModelCard, Task},
+    generation::{Draw, Fields, Invalid, ModelCard},
     http::error::ApiError,
 };
 
@@ -295,8 +295,10 @@ impl Reader<'_> {
             Some(_) => self.fields.error("init_images", "wrong_type", "must be a list with one picture"),
             None => self.fields.error("init_images", "required", "is required: a list with one picture"),
         }
-        if self.card.is_some_and(|card| card.tasks.contains(&Task::InstructPix2Pix)) {
+        if self.card.is_some_and(|card| card.image_guidance_scale.is_some()) {
             self.pass("image_cfg_scale", "image_guidance_scale");
+        }
+        if self.card.is_some_and(|card| !card.draws_over_pictures()) {
             let strength = self.body.remove("denoising_strength");
             if let Some(strength) = strength.filter(|strength| strength.as_f64() != Some(0.75)) {
                 self.ignore("denoising_strength", &strength, "this model edits by an instruction");

@@ -136,6 +136,7 @@ impl AutoencoderKlConfig {
             time_embed_dim: None,
             time_embedding_norm: TimeEmbeddingNorm::Default,
             output_scale_factor: 1.0,
+            separable: false,
         }
     }
 }

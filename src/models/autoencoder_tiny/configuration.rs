@@ -11,19 +11,23 @@ use crate::{
     weights::LoadError,
 };
 
-/// The keys of `vae_tiny/config.json` that the decoder supports, with diffusers' names and defaults.
+/// The keys of the `config.json` of a `vae` or `vae_tiny` that the network supports, with diffusers' names and defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AutoencoderTinyConfig {
     pub latent_channels: usize,
+    /// Channels of the encoder's input, as all keys of the encoder unchecked by [`AutoencoderTinyConfig::read`].
+    pub in_channels: usize,
     pub out_channels: usize,
+    pub encoder_block_out_channels: Vec<usize>,
     pub decoder_block_out_channels: Vec<usize>,
+    pub num_encoder_blocks: Vec<usize>,
     pub num_decoder_blocks: Vec<usize>,
     /// The factor by which each block except the last enlarges each side of the map.
     pub upsampling_scaling_factor: usize,
-    /// Latents of the U-Net are the autoencoder's latents times this factor.
+    /// The denoiser's latents are divided by this factor before they are decoded.
     pub scaling_factor: f64,
-    /// Ignored, as in diffusers' pipelines of Stable Diffusion.
+    /// Added to the quotient. Stable Diffusion ignores it, as diffusers' pipelines do.
     pub shift_factor: f64,
 }
 
@@ -31,8 +35,11 @@ impl Default for AutoencoderTinyConfig {
     fn default() -> Self {
         Self {
             latent_channels: 4,
+            in_channels: 3,
             out_channels: 3,
+            encoder_block_out_channels: vec![64; 4],
             decoder_block_out_channels: vec![64; 4],
+            num_encoder_blocks: vec![1, 3, 3, 3],
             num_decoder_blocks: vec![3, 3, 3, 1],
             upsampling_scaling_factor: 2,
             scaling_factor: 1.0,
@@ -43,13 +50,10 @@ impl Default for AutoencoderTinyConfig {
 
 const FIXED: &[Fixed] = &[
     ("act_fn", &[r#""relu""#]),
-    ("block_out_channels", &[]), // repeats `decoder_block_out_channels`
-    ("encoder_block_out_channels", &[]),
+    ("block_out_channels", &[]),          // repeats `decoder_block_out_channels`
     ("force_upcast", &["true", "false"]), // everything is computed in float32 either way
-    ("in_channels", &[]),
-    ("latent_magnitude", &[]), // used only for latents that are stored as pictures
+    ("latent_magnitude", &[]),            // used only for latents that are stored as pictures
     ("latent_shift", &[]),
-    ("num_encoder_blocks", &[]),
     ("upsample_fn", &[r#""nearest""#]),
 ];
 
@@ -83,6 +87,33 @@ impl AutoencoderTinyConfig {
         Ok(config)
     }
 
+    /// Reads the keys of the file at `path`, for the encoder and the decoder.
+    ///
+    /// # Errors
+    /// Names a key or value that the network does not support.
+    pub fn read_both(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
+        let config = Self::read(path, keys)?;
+        let bad = |key: &str, reason: String| Err(LoadError::BadKey { path: path.into(), key: key.into(), reason });
+        let (channels, blocks) = (&config.encoder_block_out_channels, config.num_decoder_blocks.len());
+        per_block(path, "encoder_block_out_channels", channels.len(), blocks)?;
+        within(path, "encoder_block_out_channels", channels[0], WIDEST)?;
+        if channels.iter().any(|width| *width != channels[0]) {
+            return bad("encoder_block_out_channels", "the blocks have different widths".to_owned());
+        }
+        per_block(path, "num_encoder_blocks", config.num_encoder_blocks.len(), blocks)?;
+        config.num_encoder_blocks.iter().try_for_each(|blocks| within(path, "num_encoder_blocks", *blocks, 64))?;
+        for (key, value, wanted, what) in [
+            ("in_channels", config.in_channels, 3, "the channels of a picture"),
+            ("out_channels", config.out_channels, 3, "the channels of a picture"),
+            ("upsampling_scaling_factor", config.upsampling_scaling_factor, 2, "as the encoder halves each side"),
+        ] {
+            if value != wanted {
+                return bad(key, format!("must be {wanted}, {what}, not {value}"));
+            }
+        }
+        Ok(config)
+    }
+
     /// Pixels per latent pixel, along one side.
     pub fn scale(&self) -> usize {
         self.upsampling_scaling_factor.pow(self.num_decoder_blocks.len() as u32 - 1)
@@ -106,7 +137,27 @@ impl AutoencoderTinyConfig {
         demand.then(conv(places, 3, width, self.out_channels, places))
     }
 
-    /// Channels of every block.
+    /// The demand of encoding one picture of (H, W) pixels.
+    pub fn encode_demand(&self, [height, width]: [usize; 2]) -> Demand {
+        let (channels, mut places) = (self.encoder_width(), height * width);
+        let mut demand = Demand::default();
+        for (i, blocks) in self.num_encoder_blocks.iter().enumerate() {
+            let (inputs, before) = if i == 0 { (self.in_channels, places) } else { (channels, places) };
+            places = if i == 0 { places } else { places.div_ceil(4) };
+            demand = demand.then(conv(places, 3, inputs, channels, before));
+            for _ in 0..3 * blocks {
+                demand = demand.then(conv(places, 3, channels, channels, 2 * places));
+            }
+        }
+        demand.then(conv(places, 3, channels, self.latent_channels, places))
+    }
+
+    /// Channels of every block of the encoder.
+    pub(super) fn encoder_width(&self) -> usize {
+        self.encoder_block_out_channels[0]
+    }
+
+    /// Channels of every block of the decoder.
     pub(super) fn width(&self) -> usize {
         self.decoder_block_out_channels[0]
     }

@@ -124,12 +124,16 @@ impl Qwen3Config {
 
     /// The demand of encoding a prompt of `length` tokens with the first `depth` layers.
     pub fn demand(&self, length: usize, depth: usize) -> Demand {
+        // Memory holds the states of every layer, because a caller may want each of them.
+        self.layers_demand(length, depth).beside(length * (depth + 4) * self.hidden_size)
+    }
+
+    /// The demand of the first `depth` layers without the memory of states between the layers.
+    pub(in crate::models) fn layers_demand(&self, length: usize, depth: usize) -> Demand {
         let (width, inner, d) = (self.hidden_size, self.intermediate_size, self.head_dim);
         let (queries, keys) = (self.num_attention_heads * d, self.num_key_value_heads * d);
         let layer = length as f64 * (2 * width * (queries + keys) + 3 * width * inner + 2 * length * queries) as f64;
-        // Memory holds the states of every layer, because a caller may want each of them.
-        let states = (depth + 4) * width;
         let widest = (4 * queries + 4 * keys).max(3 * inner);
-        Demand { work: depth as f64 * layer, bytes: bytes(length * (states + widest)) }
+        Demand { work: depth as f64 * layer, bytes: bytes(length * widest) }
     }
 }

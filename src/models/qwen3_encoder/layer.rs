@@ -5,14 +5,17 @@ use candle_core::{DType, Result, Tensor};
 use super::Qwen3Config;
 use crate::{
     kernels::{Kernels, attention::Mask, rotary::Pairs},
-    models::layers::{Linear, RmsNorm},
+    models::{
+        attention::repeated,
+        layers::{Linear, RmsNorm},
+    },
     weights::Weights,
 };
 
 /// transformers' `Qwen3DecoderLayer`: attention with fewer heads of keys and values than of queries, and a feed-forward
 /// part with a SiLU gate.
 #[derive(Debug)]
-pub(super) struct Layer {
+pub(in crate::models) struct Layer {
     input_layernorm: RmsNorm,
     q_proj: Linear,
     k_proj: Linear,
@@ -66,7 +69,8 @@ impl Layer {
         let (cos, sin) = angles;
         let q = self.kernels.rotary(&q, cos, sin, Pairs::Halves)?;
         let k = self.kernels.rotary(&k, cos, sin, Pairs::Halves)?;
-        let attended = self.attention(&q, &self.repeated(&k)?, &self.repeated(&v)?, length)?;
+        let [k, v] = [k, v].map(|of| repeated(&of, self.heads / self.group, self.group));
+        let attended = self.attention(&q, &k?, &v?, length)?;
         let x = (x + self.o_proj.forward(&attended)?.to_dtype(DType::F32)?)?;
         let normed = self.post_attention_layernorm.forward(&x)?;
         let inner = self.kernels.gated_silu(&self.gate_proj.forward(&normed)?, &self.up_proj.forward(&normed)?)?;
@@ -84,14 +88,5 @@ impl Layer {
         }
         let rest = self.kernels.attention(&part(q, length, padding)?, &keys, &values, self.heads, Mask::None)?;
         Tensor::cat(&[prompt, rest], 1)
-    }
-
-    /// Repeats each head of keys or values for the queries of its group.
-    fn repeated(&self, x: &Tensor) -> Result<Tensor> {
-        let (b, l, width) = x.dims3()?;
-        let heads = self.heads / self.group;
-        let shape = (b, l, heads, self.group, width / heads);
-        let x = x.reshape((b, l, heads, 1, width / heads))?.broadcast_as(shape)?;
-        x.contiguous()?.reshape((b, l, width * self.group))
     }
 }

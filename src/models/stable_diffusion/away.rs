@@ -73,7 +73,7 @@ impl Away {
     /// Bytes of the weights that a call copies to the device.
     pub fn bytes(&self, part: Part) -> u64 {
         match part {
-            Part::Text => self.text_bytes,
+            Part::Text { .. } => self.text_bytes,
             Part::Encode { .. } | Part::Decode { .. } => self.vae_bytes,
             Part::Denoise { .. } | Part::DecodeTiny { .. } => 0,
         }

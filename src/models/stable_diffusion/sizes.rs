@@ -38,7 +38,7 @@ impl Sizes {
     /// The demand of one row of a call. For text, one row is one prompt through all encoders.
     pub fn demand(&self, part: Part) -> Demand {
         match part {
-            Part::Text => self.text.iter().map(ClipTextConfig::demand).fold(Demand::default(), Demand::then),
+            Part::Text { .. } => self.text.iter().map(ClipTextConfig::demand).fold(Demand::default(), Demand::then),
             Part::Denoise { size, tokens, shallow: false, adapted } => self.unet.demand(size, tokens, adapted),
             Part::Denoise { size, tokens, shallow: true, adapted } => self.unet.demand_shallow(size, tokens, adapted),
             Part::Encode { size } => self.vae.encode_demand(size),
@@ -50,7 +50,7 @@ impl Sizes {
     /// The precision of the networks of a call if the device has `precision`.
     pub fn precision(&self, part: Part, precision: Precision) -> Precision {
         match part {
-            Part::Text | Part::Denoise { .. } => precision,
+            Part::Text { .. } | Part::Denoise { .. } => precision,
             Part::Encode { .. } | Part::Decode { .. } => vae_precision(&self.vae, &self.unet, precision),
             Part::DecodeTiny { .. } => Precision::F32,
         }

@@ -152,6 +152,7 @@ impl UNet2DConfig {
             time_embed_dim: Some(self.time_width()),
             time_embedding_norm: self.resnet_time_scale_shift,
             output_scale_factor,
+            separable: false,
         }
     }
 

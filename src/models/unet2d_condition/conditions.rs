@@ -8,6 +8,7 @@ use crate::{
     models::{
         adapters::RowAdapters,
         time_embedding::{Sinusoids, TimestepEmbedding},
+        transformer2d::Text,
     },
     weights::Weights,
 };
@@ -19,6 +20,8 @@ pub struct Conditions<'a> {
     pub t: &'a [f32],
     /// Hidden states of the text, (B, L, D).
     pub text: &'a Tensor,
+    /// The number of tokens of each text, if the network masks padding; otherwise `None`.
+    pub text_lengths: Option<&'a [usize]>,
     /// The additional conditions of SDXL, if the network takes them.
     pub added: Option<&'a Added>,
     /// (B): the guidance scale minus 1, if the network is distilled and takes it.
@@ -30,7 +33,7 @@ pub struct Conditions<'a> {
 impl<'a> Conditions<'a> {
     /// A time and a text, for networks that take no other conditions.
     pub fn plain(t: &'a [f32], text: &'a Tensor) -> Self {
-        Conditions { t, text, added: None, guidance: None, adapters: RowAdapters::NONE }
+        Conditions { t, text, text_lengths: None, added: None, guidance: None, adapters: RowAdapters::NONE }
     }
 }
 
@@ -38,8 +41,8 @@ impl<'a> Conditions<'a> {
 /// 2023, arXiv:2307.01952).
 #[derive(Clone, Debug)]
 pub struct Added {
-    /// Vectors of the whole prompts, (B, P).
-    pub text_embeds: Tensor,
+    /// Vectors of the whole prompts, (B, P), if the network takes them.
+    pub text_embeds: Option<Tensor>,
     /// Numbers about the picture's sizes: for each of B rows, as many as the network takes.
     pub time_ids: Vec<f32>,
 }
@@ -48,8 +51,7 @@ pub struct Added {
 pub(in crate::models) struct EmbeddedConditions<'a> {
     /// SiLU of the sum of the embeddings of the time and of the additional conditions, (B, E).
     pub time: Tensor,
-    /// Hidden states of the text, (B, L, D).
-    pub text: &'a Tensor,
+    pub text: Text<'a>,
     pub adapters: &'a RowAdapters,
 }
 
@@ -86,7 +88,7 @@ impl Embeddings {
     }
 
     pub fn forward<'a>(&self, conditions: &Conditions<'a>, device: &Device) -> Result<EmbeddedConditions<'a>> {
-        let Conditions { t, text, added, guidance, adapters } = *conditions;
+        let Conditions { t, text, text_lengths, added, guidance, adapters } = *conditions;
         let guidance = match (self.guidance, guidance) {
             (None, None) => None,
             (Some(sinusoids), Some(scales)) if scales.len() == t.len() => {
@@ -103,13 +105,17 @@ impl Embeddings {
             (None, None) => {}
             (Some((sinusoids, embedding)), Some(Added { text_embeds, time_ids })) => {
                 let ids = sinusoids.forward(time_ids, t.len(), device)?;
-                let both = Tensor::cat(&[&text_embeds.to_device(device)?.to_dtype(DType::F32)?, &ids], 1)?;
+                let both = match text_embeds {
+                    Some(vectors) => Tensor::cat(&[&vectors.to_device(device)?.to_dtype(DType::F32)?, &ids], 1)?,
+                    None => ids,
+                };
                 time = (time + embedding.forward(&both, None, adapters)?)?;
             }
             (wanted, given) => {
-                candle_core::bail!("conditions of SDXL are needed: {}, given: {}", wanted.is_some(), given.is_some())
+                candle_core::bail!("added conditions are needed: {}, given: {}", wanted.is_some(), given.is_some())
             }
         }
+        let text = Text { hidden: text, lengths: text_lengths };
         Ok(EmbeddedConditions { time: self.kernels.silu(&time)?, text, adapters }) // every block takes the SiLU
     }
 }

@@ -47,6 +47,28 @@ pub struct UNet2DConditionConfig {
     pub projection_class_embeddings_input_dim: Option<usize>,
     pub conv_in_kernel: usize,
     pub conv_out_kernel: usize,
+    /// Not a key: networks with other blocks have a configuration of their own.
+    #[serde(skip)]
+    pub(in crate::models) layers: Layers,
+}
+
+/// What the layers of the blocks are made of. The default is that of Stable Diffusion.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::models) struct Layers {
+    /// Whether the convolutions of residual blocks are depthwise-separable.
+    pub separable: bool,
+    /// Whether the queries and keys of each head are normalized.
+    pub qk_norm: bool,
+    /// Heads of keys and values; `None`: as many as of queries.
+    pub kv_heads: Option<usize>,
+    /// The inner width of feed-forward layers, in widths of the map.
+    pub ff_mult: usize,
+}
+
+impl Default for Layers {
+    fn default() -> Self {
+        Self { separable: false, qk_norm: false, kv_heads: None, ff_mult: 4 }
+    }
 }
 
 impl Default for UNet2DConditionConfig {
@@ -80,6 +102,7 @@ impl Default for UNet2DConditionConfig {
             projection_class_embeddings_input_dim: None,
             conv_in_kernel: 3,
             conv_out_kernel: 3,
+            layers: Layers::default(),
         }
     }
 }
@@ -90,6 +113,9 @@ impl Default for UNet2DConditionConfig {
 pub enum AdditionEmbedType {
     /// Embeds two inputs together: the vector of the whole prompt, and numbers such as the picture's sizes.
     TextTime,
+    /// Embeds only numbers such as the picture's sizes: the value `time` of DreamLite's configurations.
+    #[serde(skip)]
+    Time,
 }
 
 /// The sizes of the embedding that is added to the embedding of the time.
@@ -117,6 +143,20 @@ pub enum DownBlockType {
     CrossAttnDownBlock2D,
     #[serde(alias = "UNetResDownBlock2D")]
     DownBlock2D,
+    /// A block of DreamLite, whose transformers attend to the text only.
+    #[serde(skip)]
+    DreamLiteCrossAttnNoSelfAttnDownBlock2D,
+}
+
+impl DownBlockType {
+    /// Whether there is a transformer after each residual block.
+    pub(super) fn is_attended(self) -> bool {
+        self != Self::DownBlock2D
+    }
+
+    pub(super) fn attends_to_itself(self) -> bool {
+        self == Self::CrossAttnDownBlock2D
+    }
 }
 
 /// Middle blocks, by diffusers' class names.
@@ -132,6 +172,20 @@ pub enum UpBlockType {
     CrossAttnUpBlock2D,
     #[serde(alias = "UNetResUpBlock2D")]
     UpBlock2D,
+    /// A block of DreamLite, whose transformers attend to the text only.
+    #[serde(skip)]
+    DreamLiteCrossAttnNoSelfAttnUpBlock2D,
+}
+
+impl UpBlockType {
+    /// Whether there is a transformer after each residual block.
+    pub(super) fn is_attended(self) -> bool {
+        self != Self::UpBlock2D
+    }
+
+    pub(super) fn attends_to_itself(self) -> bool {
+        self == Self::CrossAttnUpBlock2D
+    }
 }
 
 /// Keys that could change the network, with the supported values. Keys with an empty list have no effect here.
@@ -170,7 +224,7 @@ impl UNet2DConditionConfig {
         Ok(config)
     }
 
-    fn check(&self, path: &str) -> Result<(), LoadError> {
+    pub(in crate::models) fn check(&self, path: &str) -> Result<(), LoadError> {
         let blocks = self.block_out_channels.len();
         entries(path, "block_out_channels", blocks, 16)?;
         per_block(path, "down_block_types", self.down_block_types.len(), blocks)?;
@@ -272,11 +326,12 @@ impl UNet2DConditionConfig {
             time_embed_dim: Some(self.time_width()),
             time_embedding_norm: TimeEmbeddingNorm::Default,
             output_scale_factor,
+            separable: self.layers.separable,
         }
     }
 
     /// The parameters of the transformers at level `i`, counted from the input.
-    pub(super) fn transformer(&self, i: usize, layers: usize) -> TransformerKind {
+    pub(super) fn transformer(&self, i: usize, layers: usize, attends_to_itself: bool) -> TransformerKind {
         TransformerKind {
             channels: self.block_out_channels[i],
             heads: self.attention_head_dim.at(i),
@@ -284,6 +339,10 @@ impl UNet2DConditionConfig {
             cross_attention_dim: self.text_width(),
             groups: self.norm_num_groups,
             use_linear_projection: self.use_linear_projection,
+            kv_heads: self.layers.kv_heads.unwrap_or_else(|| self.attention_head_dim.at(i)),
+            qk_norm: self.layers.qk_norm,
+            attends_to_itself,
+            ff_mult: self.layers.ff_mult,
         }
     }
 }

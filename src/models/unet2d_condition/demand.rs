@@ -1,13 +1,18 @@
 //! Work and memory of a call of the U-Net, layer by layer in the order of `forward`.
 
-use super::{DownBlockType, UNet2DConditionConfig, UpBlockType};
-use crate::models::demand::{Demand, adapted_conv, adapted_transformer, conv, resnet, transformer};
+use super::UNet2DConditionConfig;
+use crate::models::{
+    demand::{Demand, adapted_conv, adapted_transformer, conv, resnet, separable_resnet, transformer},
+    transformer2d::TransformerKind,
+};
 
 /// The demand of the layers so far, and the skips in memory.
 struct Walk {
     so_far: Demand,
     /// Whether LoRAs change the layers.
     adapted: bool,
+    /// Whether the convolutions of residual blocks are depthwise-separable.
+    separable: bool,
     /// Floats of each skip that is still in memory.
     skips: Vec<usize>,
 }
@@ -24,12 +29,13 @@ impl Walk {
 
     fn resnet(&mut self, places: usize, inputs: usize, outputs: usize) {
         let more = if self.adapted { adapted_conv(places, outputs) } else { 0 };
-        self.take(resnet(places, inputs, outputs).beside(more));
+        let demand = if self.separable { separable_resnet } else { resnet };
+        self.take(demand(places, inputs, outputs).beside(more));
     }
 
-    fn transformer(&mut self, places: usize, channels: usize, layers: usize, text: [usize; 2]) {
-        let more = if self.adapted { adapted_transformer(places, channels) } else { 0 };
-        self.take(transformer(places, channels, layers, text).beside(more));
+    fn transformer(&mut self, places: usize, kind: TransformerKind, tokens: usize) {
+        let more = if self.adapted { adapted_transformer(places, kind.channels) } else { 0 };
+        self.take(transformer(places, kind, tokens).beside(more));
     }
 }
 
@@ -37,7 +43,6 @@ impl UNet2DConditionConfig {
     /// The demand of one row of (h, w) latent pixels and `tokens` text tokens; `adapted` by LoRAs or not.
     pub fn demand(&self, [h, w]: [usize; 2], tokens: usize, adapted: bool) -> Demand {
         let mut walk = self.way_down([h, w], tokens, adapted);
-        let text = [tokens, self.text_width()];
         let (channels, last) = (&self.block_out_channels, self.block_out_channels.len() - 1);
         for i in 0..=last {
             let level = last - i;
@@ -48,14 +53,16 @@ impl UNet2DConditionConfig {
                 Some(layers) => layers[i],
                 None => self.transformer_layers_per_block.at(level),
             };
+            let block = self.up_block_types[i];
+            let kind = self.transformer(level, transformer_layers, block.attends_to_itself());
             let places = places([h, w], level);
             for j in 0..layers {
                 let below = if j == 0 { previous } else { outputs };
                 let skipped = if j + 1 == layers { skipped_below } else { outputs };
                 walk.resnet(places, below + skipped, outputs);
                 walk.skips.pop();
-                if let UpBlockType::CrossAttnUpBlock2D = self.up_block_types[i] {
-                    walk.transformer(places, outputs, transformer_layers, text);
+                if block.is_attended() {
+                    walk.transformer(places, kind, tokens);
                 }
             }
             if i < last {
@@ -72,15 +79,16 @@ impl UNet2DConditionConfig {
     pub fn demand_shallow(&self, [h, w]: [usize; 2], tokens: usize, adapted: bool) -> Demand {
         let (places, outer) = (h * w, self.block_out_channels[0]);
         let last = self.block_out_channels.len() - 1;
-        let mut walk = Walk { so_far: Demand::default(), adapted, skips: vec![2 * places * outer] };
+        let mut walk = self.walk(adapted);
+        walk.skips.push(2 * places * outer);
         walk.conv(places, self.conv_in_kernel, self.in_channels, outer, places);
         walk.resnet(places, 2 * outer, outer);
-        if let Some(UpBlockType::CrossAttnUpBlock2D) = self.up_block_types.last() {
+        if let Some(block) = self.up_block_types.last().filter(|block| block.is_attended()) {
             let layers = match &self.reverse_transformer_layers_per_block {
                 Some(layers) => layers[last],
                 None => self.transformer_layers_per_block.at(0),
             };
-            walk.transformer(places, outer, layers, [tokens, self.text_width()]);
+            walk.transformer(places, self.transformer(0, layers, block.attends_to_itself()), tokens);
         }
         walk.conv(places, self.conv_out_kernel, outer, self.out_channels, 2 * places);
         walk.so_far
@@ -100,18 +108,18 @@ impl UNet2DConditionConfig {
 
     /// The demand of the layers from the input up to and including the middle block, and the skips that they leave.
     fn way_down(&self, [h, w]: [usize; 2], tokens: usize, adapted: bool) -> Walk {
-        let text = [tokens, self.text_width()];
         let (channels, last) = (&self.block_out_channels, self.block_out_channels.len() - 1);
-        let mut walk = Walk { so_far: Demand::default(), adapted, skips: Vec::new() };
+        let mut walk = self.walk(adapted);
         walk.conv(h * w, self.conv_in_kernel, self.in_channels, channels[0], h * w);
         walk.skips.push(h * w * channels[0]);
         for i in 0..=last {
             let (inputs, outputs) = (channels[i.saturating_sub(1)], channels[i]);
-            let places = places([h, w], i);
+            let (places, block) = (places([h, w], i), self.down_block_types[i]);
+            let layers = self.transformer_layers_per_block.at(i);
             for j in 0..self.layers_per_block.at(i) {
                 walk.resnet(places, if j == 0 { inputs } else { outputs }, outputs);
-                if let DownBlockType::CrossAttnDownBlock2D = self.down_block_types[i] {
-                    walk.transformer(places, outputs, self.transformer_layers_per_block.at(i), text);
+                if block.is_attended() {
+                    walk.transformer(places, self.transformer(i, layers, block.attends_to_itself()), tokens);
                 }
                 walk.skips.push(places * outputs);
             }
@@ -123,9 +131,13 @@ impl UNet2DConditionConfig {
         }
         let (places, width) = (places([h, w], last), channels[last]);
         walk.resnet(places, width, width);
-        walk.transformer(places, width, self.transformer_layers_per_block.at(last), text);
+        walk.transformer(places, self.transformer(last, self.transformer_layers_per_block.at(last), true), tokens);
         walk.resnet(places, width, width);
         walk
+    }
+
+    fn walk(&self, adapted: bool) -> Walk {
+        Walk { so_far: Demand::default(), adapted, separable: self.layers.separable, skips: Vec::new() }
     }
 
     /// Places and channels of every map that ControlNets add to, including the output of the middle block.

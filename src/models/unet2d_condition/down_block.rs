@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{DownBlockType, EmbeddedConditions, UNet2DConditionConfig};
+use super::{EmbeddedConditions, UNet2DConditionConfig};
 use crate::{
     models::{
         pause::pause,
@@ -28,12 +28,10 @@ impl DownBlock {
         let channels = &config.block_out_channels;
         let (inputs, outputs) = (channels[i.saturating_sub(1)], channels[i]);
         let layers = config.layers_per_block.at(i);
-        let transformer = config.transformer(i, config.transformer_layers_per_block.at(i));
+        let block = config.down_block_types[i];
+        let transformer = config.transformer(i, config.transformer_layers_per_block.at(i), block.attends_to_itself());
         let (resnets, attentions) = (weights.pp("resnets"), weights.pp("attentions"));
-        let attended = match config.down_block_types[i] {
-            DownBlockType::CrossAttnDownBlock2D => layers,
-            DownBlockType::DownBlock2D => 0,
-        };
+        let attended = if block.is_attended() { layers } else { 0 };
         Self {
             resnets: (0..layers)
                 .map(|j| {

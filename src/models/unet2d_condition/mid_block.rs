@@ -21,7 +21,7 @@ impl MidBlock {
         let last = config.block_out_channels.len() - 1;
         let channels = config.block_out_channels[last];
         let kind = config.resnet(config.mid_block_scale_factor);
-        let transformer = config.transformer(last, config.transformer_layers_per_block.at(last));
+        let transformer = config.transformer(last, config.transformer_layers_per_block.at(last), true);
         Self {
             resnets: [0, 1].map(|j| ResnetBlock2D::new(&weights.pp("resnets").pp(j), channels, channels, kind)),
             attention: Transformer2DModel::new(&weights.pp("attentions.0"), transformer),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use super::{EmbeddedConditions, UNet2DConditionConfig, UpBlockType};
+use super::{EmbeddedConditions, UNet2DConditionConfig};
 use crate::{
     kernels::maps::beside,
     models::{
@@ -39,12 +39,10 @@ impl UpBlock {
             Some(layers) => layers[i],
             None => config.transformer_layers_per_block.at(level),
         };
-        let transformer = config.transformer(level, transformer_layers);
+        let block = config.up_block_types[i];
+        let transformer = config.transformer(level, transformer_layers, block.attends_to_itself());
         let (resnets, attentions) = (weights.pp("resnets"), weights.pp("attentions"));
-        let attended = match config.up_block_types[i] {
-            UpBlockType::CrossAttnUpBlock2D => layers,
-            UpBlockType::UpBlock2D => 0,
-        };
+        let attended = if block.is_attended() { layers } else { 0 };
         Self {
             resnets: (0..layers)
                 .map(|j| {

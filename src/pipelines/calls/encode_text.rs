@@ -30,8 +30,8 @@ impl Call for EncodeText {
         [self.clip_skip as usize, 0, 0, 0, 0, 0]
     }
 
-    fn demand(&self, model: &Model, _rows: &[Tokens]) -> Demand {
-        LatentDiffusion::demand(model, Part::Text)
+    fn demand(&self, model: &Model, rows: &[Tokens]) -> Demand {
+        LatentDiffusion::demand(model, Part::Text { sees: rows.iter().any(|row| row.picture.is_some()) })
     }
 
     async fn run(&self, model: &Model, rows: &[Tokens]) -> Result<Vec<TextEmbedding>, NetworkError> {
@@ -45,6 +45,7 @@ impl Call for EncodeText {
     /// The embedding of a prompt with adapters, textual inversions or weights is not cached, because the key contains
     /// only ids.
     fn memo(&self, prompt: &Tokens) -> Option<Memo> {
-        prompt.is_plain().then(|| prompt.ids.clone())
+        let picture = prompt.picture.iter().map(|picture| picture.digest().to_vec());
+        prompt.is_plain().then(|| prompt.ids.iter().cloned().chain(picture).collect())
     }
 }
