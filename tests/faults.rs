@@ -32,6 +32,8 @@ mod figures;
 mod load;
 #[path = "faults/memory.rs"]
 mod memory;
+#[path = "faults/transformers.rs"]
+mod of_transformers;
 #[path = "faults/oracle.rs"]
 mod oracle;
 #[path = "faults/site.rs"]
@@ -40,8 +42,6 @@ mod site;
 mod steps;
 #[path = "faults/stream.rs"]
 mod stream;
-#[path = "faults/transformers.rs"]
-mod of_transformers;
 
 #[path = "faults/bucket.rs"]
 mod bucket;
