@@ -15,6 +15,8 @@ mod flux;
 mod flux2;
 #[path = "components/folders.rs"]
 mod folders;
+#[path = "support/originals.rs"]
+mod originals;
 #[path = "components/pixart.rs"]
 mod pixart;
 #[path = "components/prompts.rs"]
@@ -29,6 +31,8 @@ mod roots;
 mod sd3;
 #[path = "components/t5.rs"]
 mod t5;
+#[path = "components/transformers.rs"]
+mod transformers;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -14,7 +14,11 @@ mod inverse;
 mod lora;
 #[path = "weights/manifests.rs"]
 mod manifests;
+#[path = "support/originals.rs"]
+mod originals;
 #[path = "weights/single_file.rs"]
 mod single_file;
 #[path = "weights/textual_inversion.rs"]
 mod textual_inversion;
+#[path = "weights/transformers.rs"]
+mod transformers;

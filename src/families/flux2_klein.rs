@@ -15,7 +15,7 @@ use crate::{
     generation::{Decoder, Job, ModelCard, Task, Work},
     models::prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
     pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, reference_size, text_guided},
-    weights::{LoadError, ModelFolder},
+    weights::{LoadError, ModelFolder, lora::Modules},
 };
 use networks::{Flux2KleinNetworks, TEXT, TRANSFORMER, VAE};
 use sizes::Sizes;
@@ -60,14 +60,18 @@ impl Family for Flux2Klein {
             ..base
         };
         notes.extend(Flux2KleinNetworks::check(folder, &sizes)?);
-        let size =
-            ModelSize { adaptable: card::size(folder, &[TEXT, TRANSFORMER])?, float32: card::size(folder, &[VAE])? };
+        let adaptable = card::size_as_stored(folder, &[TEXT, TRANSFORMER])?;
+        let size = ModelSize { adaptable, float32: card::size(folder, &[VAE])? };
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }
 
     fn tokenizers(&self, folder: &ModelFolder) -> Result<Option<PromptTokenizers>, LoadError> {
         let tokenizer = Sizes::read(folder)?.tokenizer(folder)?;
         Ok(Some(PromptTokenizers(vec![PromptTokenizer::Qwen(tokenizer)])))
+    }
+
+    fn modules(&self, folder: &ModelFolder) -> Result<Modules, LoadError> {
+        Ok(networks::modules(&Sizes::read(folder)?))
     }
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {

@@ -14,7 +14,7 @@ use crate::{
     generation::{Decoder, Job, ModelCard, Task, Work},
     models::prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
     pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, text_guided},
-    weights::{LoadError, ModelFolder},
+    weights::{LoadError, ModelFolder, lora::Modules},
 };
 use networks::{SEQUENCE, Sizes, TEXT, TRANSFORMER, VAE, ZImageNetworks};
 
@@ -58,14 +58,18 @@ impl Family for ZImage {
             ..base
         };
         notes.extend(ZImageNetworks::check(folder, &sizes)?);
-        let size =
-            ModelSize { adaptable: card::size(folder, &[TEXT, TRANSFORMER])?, float32: card::size(folder, &[VAE])? };
+        let adaptable = card::size_as_stored(folder, &[TEXT, TRANSFORMER])?;
+        let size = ModelSize { adaptable, float32: card::size(folder, &[VAE])? };
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }
 
     fn tokenizers(&self, folder: &ModelFolder) -> Result<Option<PromptTokenizers>, LoadError> {
         let tokenizer = Sizes::read(folder)?.tokenizer(folder)?;
         Ok(Some(PromptTokenizers(vec![PromptTokenizer::Qwen(tokenizer)])))
+    }
+
+    fn modules(&self, folder: &ModelFolder) -> Result<Modules, LoadError> {
+        Ok(Sizes::read(folder)?.modules())
     }
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {

@@ -7,15 +7,19 @@ mod configuration;
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
-use block::{DoubleBlock, SingleBlock};
+use block::{DoubleBlock, SingleBlock, shared};
 pub use configuration::Flux2Transformer2DConfig;
 
 use super::{
+    adapters::RowAdapters,
     layers::{Linear, ModulatedNorm, channels_first, channels_last, modulations},
     pause::pause,
     time_embedding::Sinusoids,
 };
-use crate::{kernels::Kernels, weights::Weights};
+use crate::{
+    kernels::Kernels,
+    weights::{Weights, lora::Lora},
+};
 
 /// Cosines and sines of rotary angles, (1, N, d/2) or (B, N, d/2) each.
 type Angles = (Tensor, Tensor);
@@ -84,10 +88,16 @@ impl Flux2Transformer2DModel {
         }
     }
 
+    /// Divides the changes of modules that several layers share. The name of a layer is that of the module and the number
+    /// of the layer in it.
+    pub fn divide(config: &Flux2Transformer2DConfig, lora: Lora) -> Lora {
+        lora.divided(|site| shared(config, site))
+    }
+
     /// States of the text encoder (1, L, F) → (1, L, D). They depend neither on the time nor on the picture, so they are
     /// computed once per prompt.
-    pub fn text(&self, states: &Tensor) -> Result<Tensor> {
-        self.context_embedder.forward(states)?.to_dtype(DType::F32)
+    pub fn text(&self, states: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+        self.context_embedder.adapted(states, adapters)?.to_dtype(DType::F32)
     }
 
     /// Latents (B, C, h, w), times (B) in training timesteps, texts (B, L, D) of [`text`](Self::text) → velocity,
@@ -98,6 +108,7 @@ impl Flux2Transformer2DModel {
         t: &[f32],
         texts: &Tensor,
         references: Option<&References>,
+        adapters: &RowAdapters,
     ) -> Result<Tensor> {
         let (b, c, h, w) = latents.dims4()?;
         let (rows, length, _) = texts.dims3()?;
@@ -107,15 +118,15 @@ impl Flux2Transformer2DModel {
         }
         pause().await;
         let device = latents.device();
-        let time = self.time(t, device)?;
+        let time = self.time(t, device, adapters)?;
         let of_double = |linear: &Linear| -> Result<[[Tensor; 3]; 2]> {
-            let parts: [Tensor; 6] = modulations(&linear.forward(&time)?.to_dtype(DType::F32)?)?;
+            let parts: [Tensor; 6] = modulations(&linear.adapted(&time, adapters)?.to_dtype(DType::F32)?)?;
             let [a, b, c, d, e, f] = parts;
             Ok([[a, b, c], [d, e, f]])
         };
         let of_picture = of_double(&self.double_stream_modulation_img)?;
         let of_text = of_double(&self.double_stream_modulation_txt)?;
-        let of_single = modulations(&self.single_stream_modulation.forward(&time)?.to_dtype(DType::F32)?)?;
+        let of_single = modulations(&self.single_stream_modulation.adapted(&time, adapters)?.to_dtype(DType::F32)?)?;
         let angles = self.angles([h, w], length, references, device)?;
 
         let noisy = channels_last(latents)?.reshape((b, h * w, c))?;
@@ -123,33 +134,33 @@ impl Flux2Transformer2DModel {
             Some(references) => Tensor::cat(&[&noisy, &references.tokens], 1)?,
             None => noisy,
         };
-        let mut streams = (self.x_embedder.forward(&tokens)?.to_dtype(DType::F32)?, texts.clone());
+        let mut streams = (self.x_embedder.adapted(&tokens, adapters)?.to_dtype(DType::F32)?, texts.clone());
         for block in &self.transformer_blocks {
             pause().await;
-            streams = block.forward(streams, &angles, [&of_picture, &of_text]).await?;
+            streams = block.forward(streams, &angles, [&of_picture, &of_text], adapters).await?;
         }
         let (picture, text) = streams;
         let mut x = Tensor::cat(&[&text, &picture], 1)?;
         for block in &self.single_transformer_blocks {
             pause().await;
-            x = block.forward(&x, &angles, &of_single).await?;
+            x = block.forward(&x, &angles, &of_single, adapters).await?;
         }
         pause().await;
         let x = x.narrow(1, length, h * w)?.contiguous()?;
-        let [scale, shift] = modulations(&self.norm_out_linear.forward(&time)?.to_dtype(DType::F32)?)?;
-        let x = self.proj_out.forward(&self.norm_out.forward(&x, &shift, &scale)?)?.to_dtype(DType::F32)?;
+        let [scale, shift] = modulations(&self.norm_out_linear.adapted(&time, adapters)?.to_dtype(DType::F32)?)?;
+        let x = self.proj_out.adapted(&self.norm_out.forward(&x, &shift, &scale)?, adapters)?.to_dtype(DType::F32)?;
         channels_first(&x.reshape((b, h, w, c))?)
     }
 
     /// SiLU of the embedding of the times (B): (B, D).
-    fn time(&self, t: &[f32], device: &Device) -> Result<Tensor> {
+    fn time(&self, t: &[f32], device: &Device, adapters: &RowAdapters) -> Result<Tensor> {
         // diffusers divides the timesteps by 1000 and multiplies them again.
         let t: Vec<f32> = t.iter().map(|t| t / 1000.0 * 1000.0).collect();
         let width = self.config.timestep_guidance_channels;
         let sinusoids = Sinusoids { width, flip_sin_to_cos: true, freq_shift: 0.0 };
         let [first, second] = &self.time;
-        let middle = self.kernels.silu(&first.forward(&sinusoids.forward(&t, t.len(), device)?)?)?;
-        self.kernels.silu(&second.forward(&middle)?.to_dtype(DType::F32)?)
+        let middle = first.adapted(&sinusoids.forward(&t, t.len(), device)?, adapters)?;
+        self.kernels.silu(&second.adapted(&self.kernels.silu(&middle)?, adapters)?.to_dtype(DType::F32)?)
     }
 
     /// The rotary angles of the text, of the picture and of reference pictures.

@@ -39,17 +39,16 @@ impl Linear {
         Self { matrix: matrix(weights, inputs, outputs, None), path: weights.path() }
     }
 
-    /// Several layers whose weights are stored as one matrix, one below the other, without biases.
+    /// Several layers whose weights are stored as one matrix, one below the other, without biases. The names of the layers
+    /// are that of the scope and a number.
     pub fn split<const N: usize>(weights: &Weights, inputs: usize, outputs: [usize; N]) -> [Self; N] {
-        let whole = weights.matrix("weight", outputs.iter().sum(), inputs);
-        let mut first = 0;
+        let whole = Whole::of(weights, inputs, outputs.iter().sum());
+        let (mut first, mut numbers) = (0, 0..);
         outputs.map(|count| {
-            let part = whole.narrow(1, first, count).expect("the parts make up the whole");
+            let matrix = whole.part(first, (inputs, count), weights.kernels());
             first += count;
-            // A matrix that is not contiguous is a placeholder that needs no memory.
-            let part = if whole.is_contiguous() { part.contiguous().expect("the part fits into memory") } else { part };
-            let matrix = Matrix::new(&part, None, weights.kernels()).expect("the weights have the requested shapes");
-            Self { matrix, path: weights.path() }
+            let path = format!("{}.{}", weights.path(), numbers.next().unwrap_or_default()).into();
+            Self { matrix: matrix.expect("the parts make up the whole, which has the requested shape"), path }
         })
     }
 
@@ -107,6 +106,37 @@ fn matrix(weights: &Weights, inputs: usize, outputs: usize, bias: Option<&Tensor
     made.expect("the weights have the requested shapes")
 }
 
+/// A matrix (outputs, inputs) that is to be divided by rows.
+enum Whole {
+    /// (inputs, outputs)
+    Plain(Tensor),
+    Stored(StoredMatrix),
+}
+
+impl Whole {
+    fn of(weights: &Weights, inputs: usize, outputs: usize) -> Whole {
+        let stored = weights.stored_matrix("weight", outputs, inputs).map(Whole::Stored);
+        stored.unwrap_or_else(|| Whole::Plain(weights.matrix("weight", outputs, inputs)))
+    }
+
+    /// The rows from `first` on, for (inputs, outputs).
+    fn part(&self, first: usize, (inputs, outputs): (usize, usize), kernels: Kernels) -> Result<Matrix> {
+        match self {
+            Whole::Plain(whole) => {
+                let part = whole.narrow(1, first, outputs)?;
+                // A matrix that is not contiguous is a placeholder that needs no memory.
+                let part = if whole.is_contiguous() { part.contiguous()? } else { part };
+                Matrix::new(&part, None, kernels)
+            }
+            Whole::Stored(StoredMatrix { format, scale, bytes }) => {
+                let line = format.bytes(inputs).unwrap_or(0);
+                let rows = &bytes[first * line..][..outputs * line];
+                Matrix::narrow(Narrow::pack(*format, *scale, rows, (inputs, outputs), |row| row)?, None)
+            }
+        }
+    }
+}
+
 /// diffusers' `GEGLU`: a linear layer and a gate, with half as many outputs as the weight has.
 #[derive(Debug)]
 pub(super) struct GegluLayer {
@@ -144,8 +174,15 @@ impl GegluLayer {
 
 /// Two linear layers without biases, one of which gates the other: gate(x·W₀ᵀ) ⊙ (x·W₁ᵀ).
 #[derive(Debug)]
-pub(super) struct GatedLinear {
-    geglu: Geglu,
+pub(super) enum GatedLinear {
+    Joined(Geglu),
+    /// Matrices that stay as they are stored, in different formats or with different scales.
+    Apart {
+        w0: Matrix,
+        w1: Matrix,
+        gate: Gate,
+        kernels: Kernels,
+    },
 }
 
 impl GatedLinear {
@@ -158,7 +195,12 @@ impl GatedLinear {
         {
             let rows = [&values.bytes[..], &gates.bytes].concat();
             let geglu = Geglu::narrow(values.format, values.scale, &rows, (inputs, outputs), gate);
-            return Self { geglu: geglu.expect("the weights have the requested shapes") };
+            return Self::Joined(geglu.expect("the weights have the requested shapes"));
+        }
+        if stored.iter().any(Option::is_some) {
+            drop(stored);
+            let [w0, w1] = [&w0, &w1].map(|weights| matrix(weights, inputs, outputs, None));
+            return Self::Apart { w0, w1, gate, kernels };
         }
         let [bias, placeholder] = [&[2 * outputs][..], &[inputs, 2 * outputs]].map(|shape| w0.zeros(shape));
         let [w0, w1] = [w0, w1].map(|weights| weights.matrix("weight", outputs, inputs));
@@ -169,12 +211,22 @@ impl GatedLinear {
             }
             false => Geglu::new(&placeholder, &bias, gate, kernels),
         };
-        Self { geglu: geglu.expect("the weights have the requested shapes") }
+        Self::Joined(geglu.expect("the weights have the requested shapes"))
     }
 
     /// x (B, …, in) → (B, …, out)
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.geglu.times(x)
+        match self {
+            Self::Joined(geglu) => geglu.times(x),
+            Self::Apart { w0, w1, gate, kernels } => {
+                let gates = match gate {
+                    Gate::GeluErf => w0.times(x)?.gelu_erf()?,
+                    Gate::GeluTanh => kernels.gelu_tanh(&w0.times(x)?)?,
+                    Gate::Silu => kernels.silu(&w0.times(x)?)?,
+                };
+                gates * w1.times(x)?
+            }
+        }
     }
 }
 

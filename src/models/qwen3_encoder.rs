@@ -9,14 +9,13 @@ use candle_core::{Device, Result, Tensor};
 pub use configuration::Qwen3Config;
 pub(super) use layer::Layer;
 
-use super::pause::pause;
+use super::{layers::Embedding, pause::pause};
 use crate::weights::Weights;
 
 /// Turns token ids into hidden states of inner layers. Layers above the last wanted one are not loaded.
 #[derive(Debug)]
 pub struct Qwen3Encoder {
-    /// (vocabulary, D)
-    embed_tokens: Tensor,
+    embed_tokens: Embedding,
     layers: Vec<Layer>,
     config: Qwen3Config,
 }
@@ -41,7 +40,7 @@ impl Qwen3Encoder {
         (depth..config.num_hidden_layers).for_each(|unused| layers.leave(&format!("{unused}.")));
         weights.leave("norm.");
         Self {
-            embed_tokens: weights.tensor("embed_tokens.weight", &[config.vocab_size, config.hidden_size]),
+            embed_tokens: Embedding::new(&weights, "embed_tokens.weight", config.vocab_size, config.hidden_size),
             layers: (0..depth).map(|i| Layer::new(&layers.pp(i), config)).collect(),
             config: config.clone(),
         }
@@ -55,20 +54,16 @@ impl Qwen3Encoder {
     /// # Errors
     /// An id is not in the vocabulary, or a layer is not loaded.
     pub async fn forward(&self, row: Qwen3Row<'_>, after: &[usize]) -> Result<Vec<Tensor>> {
-        let (vocabulary, width) = self.embed_tokens.dims2()?;
         let Qwen3Row { ids, length } = row;
-        if length == 0 || length > ids.len() || ids.iter().any(|id| *id as usize >= vocabulary) {
-            candle_core::bail!("{length} of {} ids, in a vocabulary of {vocabulary}", ids.len());
+        if length == 0 || length > ids.len() {
+            candle_core::bail!("{length} of {} ids", ids.len());
         }
         let last = after.iter().max().copied().unwrap_or(0);
         let Some(layers) = self.layers.get(..last) else {
             candle_core::bail!("state {last} of {} layers", self.layers.len())
         };
-        let device = self.embed_tokens.device();
-        let indices = Tensor::from_slice(ids, ids.len(), device)?;
-        let embedded = self.embed_tokens.index_select(&indices, 0)?.to_dtype(candle_core::DType::F32)?;
-        let mut x = embedded.reshape((1, ids.len(), width))?;
-        let (cos, sin) = rotary_angles(&self.config, ids.len(), |token, _| token, device)?;
+        let mut x = self.embed_tokens.forward(ids)?.unsqueeze(0)?;
+        let (cos, sin) = rotary_angles(&self.config, ids.len(), |token, _| token, x.device())?;
         let mut states = vec![x.clone()];
         for layer in layers {
             pause().await;

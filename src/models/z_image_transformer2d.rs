@@ -11,6 +11,7 @@ use block::Block;
 pub use configuration::ZImageTransformer2DConfig;
 
 use super::{
+    adapters::RowAdapters,
     layers::{Linear, RmsNorm, channels_first, channels_last},
     pause::pause,
     time_embedding::Sinusoids,
@@ -77,21 +78,27 @@ impl ZImageTransformer2DModel {
 
     /// States of the text encoder (1, L, F) → the caption (1, L', D), where L' is L rounded up to a multiple of
     /// [`MULTIPLE`]. The caption depends neither on the time nor on the picture, so it is computed once per prompt.
-    pub async fn caption(&self, states: &Tensor) -> Result<Tensor> {
-        let x = self.cap_linear.forward(&self.cap_norm.forward(states)?)?.to_dtype(DType::F32)?;
+    pub async fn caption(&self, states: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+        let x = self.cap_linear.adapted(&self.cap_norm.forward(states)?, adapters)?.to_dtype(DType::F32)?;
         let mut x = padded(&x, &self.cap_pad_token)?;
         let positions: Vec<[usize; 3]> = (0..x.dim(1)?).map(|i| [1 + i, 0, 0]).collect();
         let angles = self.angles(&positions, x.device())?;
         for block in &self.context_refiner {
             pause().await;
-            x = block.forward(&x, &angles, None).await?;
+            x = block.forward(&x, &angles, None, adapters).await?;
         }
         Ok(x)
     }
 
     /// Latents (B, C, h, w) with even h and w, times (B) in [0, 1], captions (B, L, D) of [`caption`](Self::caption) →
     /// velocity towards the picture, (B, C, h, w).
-    pub async fn forward(&self, latents: &Tensor, times: &[f32], captions: &Tensor) -> Result<Tensor> {
+    pub async fn forward(
+        &self,
+        latents: &Tensor,
+        times: &[f32],
+        captions: &Tensor,
+        adapters: &RowAdapters,
+    ) -> Result<Tensor> {
         let (b, c, h, w) = latents.dims4()?;
         let (rows, length, _) = captions.dims3()?;
         if times.len() != b || rows != b || h % 2 != 0 || w % 2 != 0 || c != self.config.in_channels {
@@ -99,8 +106,8 @@ impl ZImageTransformer2DModel {
         }
         pause().await;
         let device = latents.device();
-        let time = self.time(times, device)?;
-        let x = self.x_embedder.forward(&patches(latents)?)?.to_dtype(DType::F32)?;
+        let time = self.time(times, device, adapters)?;
+        let x = self.x_embedder.adapted(&patches(latents)?, adapters)?.to_dtype(DType::F32)?;
         let tokens = x.dim(1)?;
         let mut x = padded(&x, &self.x_pad_token)?;
         let mut positions: Vec<[usize; 3]> = (0..tokens).map(|i| [length + 1, i / (w / 2), i % (w / 2)]).collect();
@@ -108,28 +115,29 @@ impl ZImageTransformer2DModel {
         let angles = self.angles(&positions, device)?;
         for block in &self.noise_refiner {
             pause().await;
-            x = block.forward(&x, &angles, Some(&time)).await?;
+            x = block.forward(&x, &angles, Some(&time), adapters).await?;
         }
         positions.extend((0..length).map(|i| [1 + i, 0, 0]));
         let angles = self.angles(&positions, device)?;
         let mut x = Tensor::cat(&[&x, captions], 1)?;
         for block in &self.layers {
             pause().await;
-            x = block.forward(&x, &angles, Some(&time)).await?;
+            x = block.forward(&x, &angles, Some(&time), adapters).await?;
         }
         let x = x.narrow(1, 0, tokens)?.contiguous()?;
-        let scale = self.final_modulation.forward(&self.kernels.silu(&time)?)?.to_dtype(DType::F32)?.unsqueeze(1)?;
+        let scale = self.final_modulation.adapted(&self.kernels.silu(&time)?, adapters)?;
+        let scale = scale.to_dtype(DType::F32)?.unsqueeze(1)?;
         let normed = self.kernels.modulated_norm(&x, &scale.zeros_like()?, &scale, 1e-6)?;
-        pictures(&self.final_linear.forward(&normed)?.to_dtype(DType::F32)?, [c, h, w])
+        pictures(&self.final_linear.adapted(&normed, adapters)?.to_dtype(DType::F32)?, [c, h, w])
     }
 
     /// The embedding of the times (B), (B, E).
-    fn time(&self, times: &[f32], device: &Device) -> Result<Tensor> {
+    fn time(&self, times: &[f32], device: &Device, adapters: &RowAdapters) -> Result<Tensor> {
         let times: Vec<f32> = times.iter().map(|t| t * self.config.t_scale as f32).collect();
         let sinusoids = Sinusoids { width: TIME_WIDTH, flip_sin_to_cos: true, freq_shift: 0.0 };
         let [first, second] = &self.t_embedder;
-        let middle = first.forward(&sinusoids.forward(&times, times.len(), device)?)?;
-        second.forward(&self.kernels.silu(&middle)?)?.to_dtype(DType::F32)
+        let middle = first.adapted(&sinusoids.forward(&times, times.len(), device)?, adapters)?;
+        second.adapted(&self.kernels.silu(&middle)?, adapters)?.to_dtype(DType::F32)
     }
 
     /// The rotary angles of tokens at these positions.

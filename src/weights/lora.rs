@@ -86,6 +86,24 @@ impl Lora {
         mismatch.none_or(Self { sites })
     }
 
+    /// Divides the changes of modules that are several layers. `outputs` gives the numbers of outputs of a site's layers;
+    /// the sites of the layers are `SITE.0`, `SITE.1` and so on.
+    pub fn divided(self, outputs: impl Fn(&str) -> Option<Vec<usize>>) -> Self {
+        let layers = |(site, change): (String, LowRank)| match outputs(&site) {
+            None => vec![(site, change)],
+            Some(outputs) => {
+                let mut first = 0;
+                let layer = |(i, outputs): (usize, usize)| {
+                    let up = change.up[first * change.rank..][..outputs * change.rank].to_vec();
+                    first += outputs;
+                    (format!("{site}.{i}"), LowRank { outputs, up, ..change.clone() })
+                };
+                outputs.into_iter().enumerate().map(layer).collect()
+            }
+        };
+        Self { sites: self.sites.into_iter().flat_map(layers).collect() }
+    }
+
     /// Checks that the file fits a model with these modules. Only its header and its α are read.
     ///
     /// # Errors

@@ -2,19 +2,45 @@
 //! divides is divided by rows.
 
 mod bfl;
+mod bfl2;
 mod joint_blocks;
+mod refiners;
+mod shapes;
 mod slice;
 
-use std::ops::Range;
+use std::{collections::BTreeMap, fmt, ops::Range};
 
-pub(super) use joint_blocks::config as joint_config;
+use serde_json::{Map, Value};
+
+use shapes::Shapes;
 pub(super) use slice::Slice;
 
 use super::{header::Info, ldm::number};
 
-/// The slices of a module, whose name has dots or, as kohya writes it, `_` in place of dots. `None` for other names.
-pub(super) fn slices(module: &str) -> Option<Vec<Slice>> {
-    bfl::slices(module).or_else(|| joint_blocks::slices(module))
+/// A code in which transformers were first published, which gives their layers the original names.
+struct Code {
+    /// A tensor of every transformer of this code, and of none of the codes after it in [`CODES`].
+    first: &'static str,
+    /// The slices of a module, whose name has `_` in place of dots; `None` for other names. The number is that of the
+    /// transformer's joint blocks.
+    slices: fn(&str, usize) -> Option<Vec<Slice>>,
+    /// Tensors that are not the weight or the bias of a layer: the name, diffusers' name, and the number of axes. GGUF
+    /// files may lack axes of length 1 in front.
+    alone: &'static [(&'static str, &'static str, usize)],
+    /// Tensors that some files have and the network does not use.
+    unused: &'static [&'static str],
+    /// The keys of `transformer/config.json` that follow from the shapes of the tensors; the error names a tensor that
+    /// is missing.
+    config: fn(&Shapes<'_>) -> Result<Value, String>,
+}
+
+static CODES: [&Code; 4] = [&bfl2::CODE, &bfl::CODE, &joint_blocks::CODE, &refiners::CODE];
+
+/// For each code that knows the module, the slices of the module in a transformer with this number of joint blocks. The
+/// module's name has dots or, as kohya writes it, `_` in place of dots.
+pub(super) fn slices(module: &str, joint_blocks: usize) -> impl Iterator<Item = Vec<Slice>> {
+    let flat = module.replace('.', "_");
+    CODES.iter().filter_map(move |code| (code.slices)(&flat, joint_blocks))
 }
 
 /// A tensor of diffusers that is all or a part of a tensor of the original code.
@@ -33,62 +59,72 @@ const PREFIXES: [&str; 3] = ["model.diffusion_model.", "diffusion_model.", ""];
 /// The prefixes of other networks in files with whole models.
 const OTHERS: [&str; 3] = ["vae.", "text_encoders.", "first_stage_model."];
 
-/// The first layers of the transformers of Black Forest Labs and of Stability.
-const FIRST: [&str; 2] = ["double_blocks.0.img_attn.qkv.weight", "joint_blocks.0.x_block.attn.qkv.weight"];
-
 /// The original names in a file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Original {
+    code: &'static Code,
     /// The prefix of the transformer's tensors.
-    pub prefix: &'static str,
-    /// The number of joint blocks: of the blocks of Stability's transformer, otherwise 0.
-    pub joint_blocks: usize,
+    prefix: &'static str,
+    joint_blocks: usize,
 }
 
 impl Original {
     /// `None` if a file with these tensors does not have the original names.
     pub fn of<'a>(names: impl Iterator<Item = &'a String> + Clone) -> Option<Original> {
-        let found = |name: &'a String| FIRST.iter().find_map(|first| name.strip_suffix(first));
-        let prefix = names.clone().filter_map(found).next()?;
-        let prefix = PREFIXES.into_iter().find(|known| *known == prefix)?;
+        let found = |code: &&'static Code| {
+            let prefix = names.clone().find_map(|name| name.strip_suffix(code.first))?;
+            Some((*code, PREFIXES.into_iter().find(|known| *known == prefix)?))
+        };
+        let (code, prefix) = CODES.iter().find_map(found)?;
         let block = |name: &'a String| number(name.strip_prefix(prefix)?.strip_prefix("joint_blocks.")?, '.');
         let joint_blocks = names.filter_map(block).map(|(block, _)| block + 1).max().unwrap_or(0);
-        Some(Original { prefix, joint_blocks })
+        Some(Original { code, prefix, joint_blocks })
     }
 
-    /// Whether a module is the modulation of the prompt in the last joint block, whose halves have the opposite order
-    /// in diffusers.
-    fn is_last_modulation(self, module: &str) -> bool {
-        let last = self.joint_blocks.checked_sub(1);
-        last.is_some_and(|last| module == format!("joint_blocks.{last}.context_block.adaLN_modulation.1"))
+    /// The keys of `transformer/config.json` that follow from the shapes of a file's tensors; the error names a tensor
+    /// that is missing.
+    pub fn config(self, tensors: &BTreeMap<String, Info>) -> Result<Map<String, Value>, String> {
+        match (self.code.config)(&Shapes { tensors, prefix: self.prefix })? {
+            Value::Object(config) => Ok(config),
+            _ => Ok(Map::new()),
+        }
+    }
+
+    /// The parts of a tensor with an original name; none for a tensor that the transformer does not use. `None` for
+    /// unknown names, and if the rows cannot be divided.
+    pub fn parts(self, name: &str, info: &Info) -> Option<Vec<TensorPart>> {
+        if !self.prefix.is_empty() && OTHERS.iter().any(|other| name.starts_with(other)) {
+            return Some(Vec::new());
+        }
+        let name = name.strip_prefix(self.prefix)?;
+        if self.code.unused.contains(&name) {
+            return Some(Vec::new());
+        }
+        if let Some((_, name, axes)) = self.code.alone.iter().find(|(original, ..)| *original == name) {
+            let missing = axes.saturating_sub(info.shape.len());
+            let shape = std::iter::repeat_n(1, missing).chain(info.shape.iter().copied()).collect();
+            let (name, bytes) = ((*name).to_owned(), info.bytes.clone());
+            return Some(vec![TensorPart { name, shape, bytes, is_swapped: false }]);
+        }
+        let (module, kind) = name.rsplit_once('.')?;
+        let kind = match kind {
+            "weight" | "scale" => "weight",
+            "bias" => "bias",
+            _ => return None,
+        };
+        let part = |slice: Slice| {
+            let (rows, bytes) = slice.rows(*info.shape.first()?, &info.bytes)?;
+            let mut shape = info.shape.clone();
+            shape[0] = rows;
+            Some(TensorPart { name: format!("{}.{kind}", slice.module), shape, bytes, is_swapped: slice.is_swapped })
+        };
+        let slices = (self.code.slices)(&module.replace('.', "_"), self.joint_blocks)?;
+        slices.into_iter().map(part).collect()
     }
 }
 
-/// The parts of a tensor with an original name; none for a tensor of another network. `None` for unknown names, and if
-/// the rows cannot be divided.
-pub(super) fn tensor_parts(original: Original, name: &str, info: &Info) -> Option<Vec<TensorPart>> {
-    let prefix = original.prefix;
-    if !prefix.is_empty() && OTHERS.iter().any(|other| name.starts_with(other)) {
-        return Some(Vec::new());
+impl fmt::Debug for Original {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Original({}{})", self.prefix, self.code.first)
     }
-    let name = name.strip_prefix(prefix)?;
-    if name == joint_blocks::POSITIONS && original.joint_blocks > 0 {
-        let (name, shape, bytes) =
-            (joint_blocks::DIFFUSERS_POSITIONS.to_owned(), info.shape.clone(), info.bytes.clone());
-        return Some(vec![TensorPart { name, shape, bytes, is_swapped: false }]);
-    }
-    let (module, kind) = name.rsplit_once('.')?;
-    let kind = match kind {
-        "weight" | "scale" => "weight",
-        "bias" => "bias",
-        _ => return None,
-    };
-    let part = |slice: Slice| {
-        let (rows, bytes) = slice.rows(*info.shape.first()?, &info.bytes)?;
-        let mut shape = info.shape.clone();
-        shape[0] = rows;
-        let is_swapped = slice.is_swapped || original.is_last_modulation(module);
-        Some(TensorPart { name: format!("{}.{kind}", slice.module), shape, bytes, is_swapped })
-    };
-    slices(module)?.into_iter().map(part).collect()
 }

@@ -21,7 +21,7 @@ use super::{
     ldm::Part,
     number_type::NumberType,
     numbers::{self, check_numbers, check_range, turned_back, widened},
-    original::{self, Original, TensorPart},
+    original::{Original, TensorPart},
     shards, weight_file,
 };
 use crate::{
@@ -168,7 +168,7 @@ impl Weights {
             let tensors = weight_file::header(&path, &file)?.tensors;
             let (names, is_t5) = (Original::of(tensors.keys()), gguf::names::are_of_t5(tensors.keys()));
             for (name, info) in tensors {
-                let parts = names.and_then(|names| original::tensor_parts(names, &name, &info));
+                let parts = names.and_then(|names| names.parts(&name, &info));
                 let parts = parts.unwrap_or_else(|| {
                     let current = if is_t5 { gguf::names::t5_name(&name) } else { None };
                     let (name, shape) = rename(current.as_deref().unwrap_or(&name), &info.shape);

@@ -10,14 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
-    FileContent, LoadError, ModelFolder, Stamp, fingerprint, gguf,
-    header::{Header, Info},
-    original::{self, Original},
-    single_file::TRANSFORMER_CONTROL_NETS,
-    weight_file,
+    FileContent, LoadError, ModelFolder, Stamp, fingerprint, gguf, original::Original,
+    single_file::TRANSFORMER_CONTROL_NETS, weight_file,
 };
 
 /// The file, and the folder with the other parts.
@@ -62,7 +59,8 @@ impl TransformerFile {
             );
             return Err(LoadError::Checkpoint { path: shown, reason });
         }
-        let mut config = config(&header, original).map_err(|reason| LoadError::Checkpoint { path: shown, reason })?;
+        let mut config =
+            original.config(&header.tensors).map_err(|reason| LoadError::Checkpoint { path: shown, reason })?;
         let mut base = None;
         for (key, value) in parent.json(&name)? {
             match (key.as_str(), value) {
@@ -134,46 +132,4 @@ impl TransformerFile {
 fn is_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!(parts.next(), Some(std::path::Component::Normal(_))) && parts.next().is_none() && !name.contains('\\')
-}
-
-/// The keys that follow from the shapes of the tensors; the error names a tensor that is missing.
-fn config(header: &Header, Original { prefix, joint_blocks }: Original) -> Result<Map<String, Value>, String> {
-    if joint_blocks > 0 {
-        let shape = |name: &str| header.tensors.get(&format!("{prefix}{name}")).map(|info| info.shape.clone());
-        return original::joint_config(&shape, joint_blocks).map(|config| match config {
-            Value::Object(config) => config,
-            _ => Map::new(),
-        });
-    }
-    let tensor = |name: &str| -> Result<&Info, String> {
-        header.tensors.get(&format!("{prefix}{name}")).ok_or_else(|| format!("it has no {name}"))
-    };
-    let axis = |name: &str, axis: usize| -> Result<usize, String> {
-        let shape = &tensor(name)?.shape;
-        shape.get(axis).copied().ok_or_else(|| format!("{name} has the shape {shape:?}"))
-    };
-    let blocks = |kind: &str| {
-        let number = |name: &String| name.strip_prefix(prefix)?.strip_prefix(kind)?.split('.').next()?.parse().ok();
-        header.tensors.keys().filter_map(number).max().map_or(0, |last: u16| usize::from(last) + 1)
-    };
-    let width = axis("double_blocks.0.img_attn.qkv.weight", 1)?;
-    let head = axis("double_blocks.0.img_attn.norm.query_norm.scale", 0)?.max(1);
-    // The published models divide a head of 128 channels in this proportion.
-    let first = head / 16 * 2;
-    let config = json!({
-        "in_channels": axis("img_in.weight", 1)?,
-        "out_channels": axis("final_layer.linear.weight", 0)?,
-        "num_layers": blocks("double_blocks."),
-        "num_single_layers": blocks("single_blocks."),
-        "attention_head_dim": head,
-        "num_attention_heads": width / head,
-        "joint_attention_dim": axis("txt_in.weight", 1)?,
-        "pooled_projection_dim": axis("vector_in.in_layer.weight", 1)?,
-        "guidance_embeds": tensor("guidance_in.in_layer.weight").is_ok(),
-        "axes_dims_rope": [first, (head - first) / 2, (head - first) / 2],
-    });
-    match config {
-        Value::Object(config) => Ok(config),
-        _ => Ok(Map::new()),
-    }
 }

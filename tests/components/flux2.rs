@@ -7,6 +7,7 @@ use latentd::{
     device::Device,
     models::{
         AutoencoderKlFlux2, Flux2Transformer2DModel,
+        adapters::RowAdapters,
         autoencoder_kl::current_name,
         autoencoder_kl_flux2::AutoencoderKlFlux2Config,
         flux2_transformer2d::{Flux2Transformer2DConfig, Position, References},
@@ -26,7 +27,7 @@ fn pipeline() -> PathBuf {
     parity().join("pipelines/flux2-klein")
 }
 
-fn transformer(root: &Path) -> Result<Flux2Transformer2DModel, LoadError> {
+pub fn transformer(root: &Path) -> Result<Flux2Transformer2DModel, LoadError> {
     let folder = pipeline_folder(root)?;
     let path = "transformer/config.json";
     let config = Flux2Transformer2DConfig::read(path, &folder.json(path)?)?;
@@ -56,10 +57,10 @@ fn the_transformer_of_flux2_equals_diffusers() {
     let references =
         References { tokens: sample.narrow(1, 12, 6).unwrap().contiguous().unwrap(), positions: vec![positions] };
     let noisy = latents(&sample.narrow(1, 0, 12).unwrap().contiguous().unwrap(), [3, 4]);
-    let text = network.text(&golden["transformer.encoder_hidden_states"]).unwrap();
+    let text = network.text(&golden["transformer.encoder_hidden_states"], RowAdapters::NONE).unwrap();
     for t in ["0.05", "0.9"] {
         let times = [t.parse::<f32>().unwrap() * 1000.0];
-        let made = network.forward(&noisy, &times, &text, Some(&references)).to_end().unwrap();
+        let made = network.forward(&noisy, &times, &text, Some(&references), RowAdapters::NONE).to_end().unwrap();
         let wanted = golden[&format!("transformer.out.t{t}")].narrow(1, 0, 12).unwrap().contiguous().unwrap();
         assert_close(&made, &latents(&wanted, [3, 4]), &format!("at {t}"));
     }
@@ -72,8 +73,9 @@ fn a_row_of_flux2_has_the_same_bits_alone_and_in_a_batch() {
     }
     let network = transformer(&pipeline()).unwrap();
     let (latents, states, tokens) = (noise(&[3, 128, 2, 5], 1), noise(&[3, 7, 72], 2), noise(&[3, 6, 128], 3));
-    let texts: Vec<Tensor> =
-        (0..3).map(|row| network.text(&states.narrow(0, row, 1).unwrap().contiguous().unwrap()).unwrap()).collect();
+    let texts: Vec<Tensor> = (0..3)
+        .map(|row| network.text(&states.narrow(0, row, 1).unwrap().contiguous().unwrap(), RowAdapters::NONE).unwrap())
+        .collect();
     // Each row has a reference of another shape, with as many tokens.
     let positions: Vec<Vec<Position>> = [[1, 6], [2, 3], [3, 2]]
         .iter()
@@ -81,12 +83,17 @@ fn a_row_of_flux2_has_the_same_bits_alone_and_in_a_batch() {
         .collect();
     let references = References { tokens: tokens.clone(), positions: positions.clone() };
     let times = [10.0, 500.0, 990.0];
-    let together =
-        network.forward(&latents, &times, &Tensor::cat(&texts, 0).unwrap(), Some(&references)).to_end().unwrap();
+    let together = network
+        .forward(&latents, &times, &Tensor::cat(&texts, 0).unwrap(), Some(&references), RowAdapters::NONE)
+        .to_end()
+        .unwrap();
     for row in 0..3 {
         let part = |x: &Tensor| x.narrow(0, row, 1).unwrap().contiguous().unwrap();
         let own = References { tokens: part(&tokens), positions: vec![positions[row].clone()] };
-        let alone = network.forward(&part(&latents), &times[row..=row], &texts[row], Some(&own)).to_end().unwrap();
+        let alone = network
+            .forward(&part(&latents), &times[row..=row], &texts[row], Some(&own), RowAdapters::NONE)
+            .to_end()
+            .unwrap();
         assert_eq!(bits(&alone), bits(&part(&together)));
     }
 }

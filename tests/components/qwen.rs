@@ -8,6 +8,7 @@ use latentd::{
     device::Device,
     models::{
         Qwen3Encoder, QwenTokenizer, ZImageTransformer2DModel,
+        adapters::RowAdapters,
         pause::ToEnd,
         qwen_tokenizer::Answer,
         qwen3_encoder::{Qwen3Config, Qwen3Row},
@@ -39,7 +40,7 @@ fn encoder(root: &Path, depth: usize) -> Result<Qwen3Encoder, LoadError> {
     Ok(network)
 }
 
-fn transformer(root: &Path) -> Result<ZImageTransformer2DModel, LoadError> {
+pub fn transformer(root: &Path) -> Result<ZImageTransformer2DModel, LoadError> {
     let folder = pipeline_folder(root)?;
     let path = "transformer/config.json";
     let config = ZImageTransformer2DConfig::read(path, &folder.json(path)?)?;
@@ -191,9 +192,10 @@ fn the_transformer_of_z_image_equals_diffusers() {
         let wanted = golden[&format!("transformer.out.t{t}")].squeeze(2).unwrap();
         for row in 0..2 {
             let states = golden[&format!("transformer.caption.{row}")].unsqueeze(0).unwrap();
-            let caption = network.caption(&states).to_end().unwrap();
+            let caption = network.caption(&states, RowAdapters::NONE).to_end().unwrap();
             let part = |x: &Tensor| x.narrow(0, row, 1).unwrap().contiguous().unwrap();
-            let made = network.forward(&part(&sample), &[t.parse().unwrap()], &caption).to_end().unwrap();
+            let made =
+                network.forward(&part(&sample), &[t.parse().unwrap()], &caption, RowAdapters::NONE).to_end().unwrap();
             assert_close(&made, &part(&wanted), &format!("row {row} at {t}"));
         }
     }
@@ -211,17 +213,18 @@ fn a_row_of_z_image_has_the_same_bits_alone_and_in_a_batch() {
     }
     let network = transformer(&parity().join("pipelines/z-image")).unwrap();
     let (latents, states) = (noise(&[3, 16, 6, 10], 1), noise(&[3, 40, 32], 2));
-    let captions: Vec<Tensor> =
-        (0..3).map(|row| network.caption(&states.narrow(0, row, 1).unwrap()).to_end().unwrap()).collect();
+    let captions: Vec<Tensor> = (0..3)
+        .map(|row| network.caption(&states.narrow(0, row, 1).unwrap(), RowAdapters::NONE).to_end().unwrap())
+        .collect();
     let together = Tensor::cat(&captions, 0).unwrap();
     let times = [0.1, 0.5, 0.95];
-    let all = network.forward(&latents, &times, &together).to_end().unwrap();
+    let all = network.forward(&latents, &times, &together, RowAdapters::NONE).to_end().unwrap();
     for row in 0..3 {
         let own = latents.narrow(0, row, 1).unwrap();
-        let alone = network.forward(&own, &times[row..=row], &captions[row]).to_end().unwrap();
+        let alone = network.forward(&own, &times[row..=row], &captions[row], RowAdapters::NONE).to_end().unwrap();
         assert_eq!(bits(&alone), bits(&all.narrow(0, row, 1).unwrap().contiguous().unwrap()));
     }
-    let states = network.caption(&states).to_end().unwrap();
+    let states = network.caption(&states, RowAdapters::NONE).to_end().unwrap();
     assert_eq!(bits(&states), bits(&together), "captions of one length can be computed together");
 }
 

@@ -248,6 +248,41 @@ fn both_names_of_the_token_embeddings_are_read() {
     }
 }
 
+/// Such mixtures are usual in GGUF files, and float8 files have a scale for each matrix.
+#[test]
+fn gates_and_values_of_different_formats_stay_as_they_are_stored() {
+    let Some((name, number)) = pipelines().first().copied() else { return };
+    let file = format!("text_encoder{number}/model.safetensors");
+    let ids = [tokenizer(&parity().join("pipelines").join(name), number).unwrap().encode("a red fox", 8)];
+    let made = |keeps_types: bool| {
+        let copy = Copy::of(name);
+        copy.edit_tensors(&file, |tensors| {
+            for (name, tensor) in tensors.iter_mut() {
+                let dtype = match name {
+                    _ if name.contains(".wi_0.") => DType::F16,
+                    _ if name.contains(".wi_1.") => DType::BF16,
+                    _ => DType::F32,
+                };
+                let rounded = tensor.to_dtype(dtype).unwrap();
+                *tensor = if keeps_types { rounded } else { rounded.to_dtype(DType::F32).unwrap() };
+            }
+        });
+        let folder = pipeline_folder(copy.0.path()).unwrap();
+        let path = format!("text_encoder{number}/config.json");
+        let config = T5Config::read(&path, &folder.json(&path).unwrap()).unwrap();
+        let part = format!("text_encoder{number}");
+        let weights = Weights::open(&folder, &part, "model", &Device::host(), as_stored).unwrap();
+        let model = T5EncoderModel::new(&config, &weights.with_stored_matrices()).unwrap();
+        weights.finish().unwrap();
+        model
+    };
+    let (stored, plain) = (made(true), made(false));
+    let shown = format!("{stored:?}");
+    assert!(shown.contains("Apart"), "{shown}");
+    assert!(!format!("{plain:?}").contains("Apart"));
+    assert_close(&encoded(&stored, &ids, true), &encoded(&plain, &ids, true), name);
+}
+
 #[test]
 fn the_requested_tensors_are_those_of_the_published_encoder() {
     let (config, published) = roots::manifest("sd3-medium--text_encoder_3");

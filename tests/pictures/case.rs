@@ -181,7 +181,20 @@ pub fn embeddings(root: &Path) -> tempfile::TempDir {
 pub fn loras(roots: &[&Path]) -> tempfile::TempDir {
     let loras = tempfile::tempdir().unwrap();
     roots.iter().for_each(|root| copy(&root.join("adapters"), loras.path()));
+    exchange_halves(&loras.path().join("sd3_kohya.safetensors"));
     loras
+}
+
+/// The modulation of the prompt in the last joint block, whose halves diffusers has in the opposite order. The golden
+/// pictures take the halves of this file as diffusers' order, but files of trainers have the order of the original code.
+fn exchange_halves(file: &Path) {
+    let Ok(mut tensors) = candle_core::safetensors::load(file, &candle_core::Device::Cpu) else { return };
+    let is_of_context = |name: &&String| name.ends_with("_context_block_adaLN_modulation_1.lora_up.weight");
+    let last = tensors.keys().filter(is_of_context).max().unwrap().clone();
+    let [first, second] = &tensors[&last].chunk(2, 0).unwrap()[..] else { panic!("two halves") };
+    let exchanged = candle_core::Tensor::cat(&[second, first], 0).unwrap();
+    tensors.insert(last, exchanged);
+    candle_core::safetensors::save(&tensors, file).unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -1,7 +1,8 @@
 //! Requests for one transformer share batches, whatever their steps, guidance and LoRAs, and keep their bytes.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{collections::HashMap, num::NonZeroUsize, time::Duration};
 
+use candle_core::Tensor;
 use latentd::{
     catalogue::{Adapters, Catalogue},
     engine,
@@ -17,37 +18,82 @@ use super::{Outcome, case, cpu, fixtures, settings, submitted};
 
 #[test]
 fn requests_for_a_transformer_share_batches_and_keep_their_bytes() {
+    share(
+        "flux-dev",
+        &[],
+        [
+            json!({"steps": 4}),
+            json!({"steps": 7, "guidance_scale": 7}),
+            json!({"steps": 3, "guidance_scale": 0, "prompt": "a boat"}),
+            json!({"steps": 5, "loras": [{"name": "flux_kohya", "scale": 0.7}]}),
+            json!({"steps": 6, "loras": [{"name": "flux_peft", "scale": -0.4}, {"name": "flux_bfl"}], "n": 2}),
+            json!({"steps": 4, "true_guidance_scale": 2.5, "negative_prompt": "blurry"}),
+            json!({"sigmas": [1.0, 0.8, 0.55, 0.3], "guidance_scale": 2}),
+        ],
+    );
+}
+
+#[test]
+fn requests_with_loras_for_the_transformers_with_qwen3_share_batches_and_keep_their_bytes() {
+    let z_image = [
+        ("diffusion_model.layers.0.attention.qkv", 32, 96),
+        ("diffusion_model.noise_refiner.0.adaLN_modulation.0", 32, 128),
+        ("diffusion_model.context_refiner.0.feed_forward.w1", 32, 85),
+    ];
+    let flux2 = [
+        ("diffusion_model.single_blocks.0.linear1", 32, 288),
+        ("diffusion_model.double_blocks.1.img_mlp.0", 32, 192),
+        ("diffusion_model.txt_in", 72, 32),
+    ];
+    for (pipeline, sites) in [("z-image", z_image), ("flux2-klein", flux2)] {
+        share(
+            pipeline,
+            &sites,
+            [
+                json!({"steps": 4}),
+                json!({"steps": 4, "loras": [{"name": "made"}]}),
+                json!({"steps": 3, "loras": [{"name": "made", "scale": -0.5}], "guidance_scale": 0}),
+                json!({"steps": 5, "loras": [{"name": "made", "scale": 0.5}], "n": 2, "negative_prompt": "blurry"}),
+            ],
+        );
+    }
+}
+
+/// Compares requests for a pipeline in shared batches and alone. `made` lists the modules of a LoRA of that name, with
+/// their inputs and outputs. Requests with and without it draw different pictures.
+fn share<const N: usize>(pipeline: &str, made: &[(&str, usize, usize)], requests: [Value; N]) {
     let root = fixtures();
-    if !root.join("pipelines/flux-dev").is_dir() {
-        assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no flux-dev");
-        println!("no flux-dev: LATENTD_PARITY_DIR does not name the complete fixtures");
+    if !root.join("pipelines").join(pipeline).is_dir() {
+        assert!(std::env::var_os("LATENTD_PARITY_DIR").is_none(), "the fixtures have no {pipeline}");
+        println!("no {pipeline}: LATENTD_PARITY_DIR does not name the complete fixtures");
         return;
     }
-    let models = case::models(&root, &["flux-dev"]);
+    let models = case::models(&root, &[pipeline]);
     let loras = case::loras(&[&root]);
+    let wave = |rows: usize, columns: usize| {
+        let values = (0..rows * columns).map(|i| (i as f32 * 0.7).sin() * 0.5).collect();
+        Tensor::from_vec(values, (rows, columns), &candle_core::Device::Cpu).unwrap()
+    };
+    let tensors = made.iter().flat_map(|(module, inputs, outputs)| {
+        let matrices = [("lora_A", wave(4, *inputs)), ("lora_B", wave(*outputs, 4))];
+        matrices.map(|(half, matrix)| (format!("{module}.{half}.weight"), matrix))
+    });
+    let tensors: HashMap<String, Tensor> = tensors.collect();
+    candle_core::safetensors::save(&tensors, loras.path().join("made.safetensors")).unwrap();
     let embeddings = case::embeddings(&root);
-    let catalogue = Catalogue::open(models.path(), "flux-dev").unwrap();
+    let catalogue = Catalogue::open(models.path(), pipeline).unwrap();
     let device = cpu(Kernels::default());
     let adapters = Adapters::open(loras.path(), embeddings.path()).unwrap();
     let catalogue = catalogue.with_adapters(adapters).on(vec![device.clone()]);
-    let requests: Vec<Value> = [
-        json!({"steps": 4}),
-        json!({"steps": 7, "guidance_scale": 7}),
-        json!({"steps": 3, "guidance_scale": 0, "prompt": "a boat"}),
-        json!({"steps": 5, "loras": [{"name": "flux_kohya", "scale": 0.7}]}),
-        json!({"steps": 6, "loras": [{"name": "flux_peft", "scale": -0.4}, {"name": "flux_bfl"}], "n": 2}),
-        json!({"steps": 4, "true_guidance_scale": 2.5, "negative_prompt": "blurry"}),
-        json!({"sigmas": [1.0, 0.8, 0.55, 0.3], "guidance_scale": 2}),
-    ]
-    .into_iter()
-    .zip(1..)
-    .map(|(mut request, seed)| {
-        let size = json!({"width": 64, "height": 48, "max_sequence_length": 64, "seed": seed});
-        request.as_object_mut().unwrap().extend(size.as_object().unwrap().clone());
-        request.as_object_mut().unwrap().entry("prompt").or_insert("a red fox in the snow".into());
-        request
-    })
-    .collect();
+    let requests: Vec<Value> = requests
+        .into_iter()
+        .map(|mut request| {
+            let common = json!({"width": 64, "height": 48, "max_sequence_length": 64, "seed": 1});
+            request.as_object_mut().unwrap().extend(common.as_object().unwrap().clone());
+            request.as_object_mut().unwrap().entry("prompt").or_insert("a red fox in the snow".into());
+            request
+        })
+        .collect();
 
     let drawn = |requests: &[Value]| -> (Vec<Vec<Frame>>, f64) {
         let metrics = Metrics::new();
@@ -82,6 +128,7 @@ fn requests_for_a_transformer_share_batches_and_keep_their_bytes() {
         let (alone, _) = drawn(std::slice::from_ref(request));
         assert_eq!(&alone[0], frames, "{request}");
     }
+    assert_ne!(together[0], together[1]);
 }
 
 pub const LIMITS: Limits =

@@ -20,13 +20,13 @@ use crate::{
     inverse,
 };
 
-struct Manifest {
-    config: Map<String, Value>,
-    tensors: BTreeMap<String, Vec<usize>>,
+pub struct Manifest {
+    pub config: Map<String, Value>,
+    pub tensors: BTreeMap<String, Vec<usize>>,
 }
 
 impl Manifest {
-    fn read(name: &str) -> Self {
+    pub fn read(name: &str) -> Self {
         let file = fs::File::open(parity().join(format!("manifests/{name}.json.gz"))).unwrap();
         let mut text = String::new();
         GzDecoder::new(file).read_to_string(&mut text).unwrap();
@@ -38,14 +38,14 @@ impl Manifest {
     }
 
     /// The tensors without bytes.
-    fn hollow(&self) -> Tensors {
+    pub fn hollow(&self) -> Tensors {
         let hollow = |shape: &Vec<usize>| Raw { dtype: Dtype::F16, shape: shape.clone(), bytes: vec![] };
         self.tensors.iter().map(|(name, shape)| (name.clone(), hollow(shape))).collect()
     }
 }
 
 /// Writes a sparse file with these tensors. Only the header takes space on disk.
-fn write_hollow(folder: &Path, tensors: &Tensors) -> PathBuf {
+pub fn write_hollow(folder: &Path, tensors: &Tensors) -> PathBuf {
     let mut header = Map::new();
     let mut end = 0;
     for (name, raw) in tensors {

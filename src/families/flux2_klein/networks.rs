@@ -9,6 +9,7 @@ use crate::{
     families::{autoencoder::rows_of, stages},
     models::{
         AutoencoderKlFlux2, Flux2Transformer2DModel, Qwen3Encoder, QwenTokenizer,
+        adapters::{Adapter, RowAdapters},
         autoencoder_kl::{Stage, Tiles, current_name},
         demand::Demand,
         flux2_transformer2d::{Position, References},
@@ -17,7 +18,10 @@ use crate::{
         text_encoders::{LearnedTokens, Tokens},
     },
     pipelines::{Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, Posterior, TextEmbedding},
-    weights::{LoadError, ModelFolder, Weights, as_stored},
+    weights::{
+        LoadError, ModelFolder, Weights, as_stored,
+        lora::{Lora, Modules},
+    },
 };
 
 /// The folders and the stems of the weight files.
@@ -41,7 +45,18 @@ pub(super) struct Flux2KleinNetworks {
     transformer: Flux2Transformer2DModel,
     vae: AutoencoderKlFlux2,
     sizes: Sizes,
+    /// The modules that adapters can change.
+    modules: Modules,
     device: Device,
+}
+
+/// The modules that adapters can change: those of the transformer.
+pub(super) fn modules(sizes: &Sizes) -> Modules {
+    let mut modules = Modules::default();
+    let outline = Weights::outline(TRANSFORMER.0);
+    drop(Flux2Transformer2DModel::new(&sizes.transformer, &outline));
+    modules.add(TRANSFORMER.0, &outline.requested());
+    modules
 }
 
 impl Flux2KleinNetworks {
@@ -51,16 +66,17 @@ impl Flux2KleinNetworks {
         let tokenizer = sizes.tokenizer(folder)?;
         let open = |(part, stem)| Weights::open(folder, part, stem, device, as_stored);
         let weights = open(TEXT)?;
-        let precision = device.precision();
-        let text_encoder = Qwen3Encoder::new(&sizes.text_encoder, &weights.in_precision(precision), Sizes::DEPTH);
+        let stored = |weights: &Weights| weights.in_precision(device.precision()).with_stored_matrices();
+        let text_encoder = Qwen3Encoder::new(&sizes.text_encoder, &stored(&weights), Sizes::DEPTH);
         weights.finish()?;
         let weights = open(TRANSFORMER)?;
-        let transformer = Flux2Transformer2DModel::new(&sizes.transformer, &weights.in_precision(precision));
+        let transformer = Flux2Transformer2DModel::new(&sizes.transformer, &stored(&weights));
         weights.finish()?;
         let weights = Weights::open(folder, VAE.0, VAE.1, device, current_name)?;
         let vae = AutoencoderKlFlux2::new(&sizes.vae, &weights.in_precision(Precision::F32))?;
         weights.finish()?;
-        Ok(Self { tokenizer, text_encoder, transformer, vae, sizes, device: device.clone() })
+        let modules = modules(&sizes);
+        Ok(Self { tokenizer, text_encoder, transformer, vae, sizes, modules, device: device.clone() })
     }
 
     /// Checks that the files have exactly the tensors that the networks need, without reading weights. Returns notes
@@ -85,7 +101,8 @@ impl Flux2KleinNetworks {
         let padding = ids.iter().rev().take_while(|id| **id == self.tokenizer.pad()).count();
         let row = Qwen3Row { ids, length: (ids.len() - padding).max(1) };
         let states = self.text_encoder.forward(row, &Sizes::STATES).await?;
-        let hidden = self.transformer.text(&Tensor::cat(&states, 2)?)?.get(0)?.force_contiguous()?;
+        let adapters = RowAdapters::of([&prompt.adapters]);
+        let hidden = self.transformer.text(&Tensor::cat(&states, 2)?, &adapters)?.get(0)?.force_contiguous()?;
         Ok(TextEmbedding { hidden, pooled: None })
     }
 
@@ -97,7 +114,8 @@ impl Flux2KleinNetworks {
         let texts = Tensor::stack(&texts.collect::<candle_core::Result<Vec<Tensor>>>()?, 0)?;
         let t: Vec<f32> = rows.iter().map(|row| row.t).collect();
         let references = self.references(c, rows)?;
-        let velocities = self.transformer.forward(&samples, &t, &texts, references.as_ref()).await?;
+        let adapters = RowAdapters::of(rows.iter().map(|row| &row.adapters));
+        let velocities = self.transformer.forward(&samples, &t, &texts, references.as_ref(), &adapters).await?;
         let rows = rows_of(&velocities)?;
         Ok(rows.into_iter().map(|prediction| Denoised { prediction, features: None }).collect())
     }
@@ -203,5 +221,10 @@ impl Networks for Flux2KleinNetworks {
             Activation::split(self.vae.decode_layers(layers, x).await?)
         };
         decode.await.map_err(NetworkError::of("vae"))
+    }
+
+    fn adapter(&self, path: &str, file: &[u8]) -> Result<Adapter, LoadError> {
+        let lora = Lora::read(path, file, &self.modules)?;
+        Ok(Adapter::of(Flux2Transformer2DModel::divide(&self.sizes.transformer, lora), &self.device)?)
     }
 }

@@ -88,7 +88,7 @@ impl Sizes {
     pub fn demand(&self, part: Part) -> Demand {
         match part {
             Part::Text { .. } => self.text_encoder.demand(Sizes::SEQUENCE, Sizes::DEPTH),
-            Part::Denoise { size: [h, w], tokens, .. } => self.transformer.demand(h * w, tokens),
+            Part::Denoise { size: [h, w], tokens, adapted, .. } => self.transformer.demand(h * w, tokens, adapted),
             Part::Encode { size } => self.vae.encode_demand(size),
             Part::Decode { size: [h, w] } => self.vae.decode_demand(h, w),
             Part::DecodeTiny { .. } => Demand::default(),

@@ -9,6 +9,7 @@ use crate::{
     generation::{FlowLevels, Mu},
     models::{
         Qwen3Encoder, QwenTokenizer, ZImageTransformer2DModel,
+        adapters::{Adapter, RowAdapters},
         autoencoder_kl::{AutoencoderKlConfig, Tiles},
         demand::Demand,
         latent_diffusion::{Part, Spec},
@@ -18,7 +19,10 @@ use crate::{
         z_image_transformer2d::{MULTIPLE, ZImageTransformer2DConfig},
     },
     pipelines::{Activation, DenoiseRow, Denoised, Depth, NetworkError, Networks, Posterior, TextEmbedding},
-    weights::{LoadError, ModelFolder, Weights, as_stored},
+    weights::{
+        LoadError, ModelFolder, Weights, as_stored,
+        lora::{Lora, Modules},
+    },
 };
 
 /// The configurations of a folder's networks.
@@ -88,7 +92,7 @@ impl Sizes {
                 let encoder = self.text_encoder.demand(SEQUENCE, self.depth());
                 encoder.then(self.transformer.caption_demand(SEQUENCE))
             }
-            Part::Denoise { size, tokens, .. } => self.transformer.demand(size, tokens),
+            Part::Denoise { size, tokens, adapted, .. } => self.transformer.demand(size, tokens, adapted),
             Part::Encode { size } => self.vae.encode_demand(size),
             Part::Decode { size: [h, w] } => self.vae.decode_demand(h, w),
             Part::DecodeTiny { .. } => Demand::default(),
@@ -121,6 +125,8 @@ pub(super) struct ZImageNetworks {
     transformer: ZImageTransformer2DModel,
     vae: Autoencoder,
     sizes: Sizes,
+    /// The modules that adapters can change.
+    modules: Modules,
     device: Device,
 }
 
@@ -131,14 +137,15 @@ impl ZImageNetworks {
         let tokenizer = sizes.tokenizer(folder)?;
         let open = |(part, stem)| Weights::open(folder, part, stem, device, as_stored);
         let weights = open(TEXT)?;
-        let text_encoder =
-            Qwen3Encoder::new(&sizes.text_encoder, &weights.in_precision(device.precision()), sizes.depth());
+        let stored = |weights: &Weights| weights.in_precision(device.precision()).with_stored_matrices();
+        let text_encoder = Qwen3Encoder::new(&sizes.text_encoder, &stored(&weights), sizes.depth());
         weights.finish()?;
         let weights = open(TRANSFORMER)?;
-        let transformer = ZImageTransformer2DModel::new(&sizes.transformer, &weights.in_precision(device.precision()));
+        let transformer = ZImageTransformer2DModel::new(&sizes.transformer, &stored(&weights));
         weights.finish()?;
         let vae = Autoencoder::load(folder, &sizes.vae, device, Precision::F32)?;
-        Ok(Self { tokenizer, text_encoder, transformer, vae, sizes, device: device.clone() })
+        let modules = sizes.modules();
+        Ok(Self { tokenizer, text_encoder, transformer, vae, sizes, modules, device: device.clone() })
     }
 
     /// Checks that the files have exactly the tensors that the networks need, without reading weights. Returns notes
@@ -157,7 +164,9 @@ impl ZImageNetworks {
         let ids = prompt.ids.first().map(Vec::as_slice).unwrap_or_default();
         let row = Qwen3Row { ids, length: ids.len() };
         let states = self.text_encoder.forward(row, &[self.sizes.depth()]).await?;
-        let hidden = self.transformer.caption(&states[0]).await?.get(0)?.force_contiguous()?;
+        // The prompt's part of the transformer.
+        let adapters = RowAdapters::of([&prompt.adapters]);
+        let hidden = self.transformer.caption(&states[0], &adapters).await?.get(0)?.force_contiguous()?;
         Ok(TextEmbedding { hidden, pooled: None })
     }
 
@@ -170,13 +179,23 @@ impl ZImageNetworks {
         // The network's time runs from 0 for noise to 1 for the picture, and its velocity points from noise to the
         // picture.
         let times: Vec<f32> = rows.iter().map(|row| (1000.0 - row.t) / 1000.0).collect();
-        let velocities = self.transformer.forward(&samples, &times, &captions).await?.neg()?;
+        let adapters = RowAdapters::of(rows.iter().map(|row| &row.adapters));
+        let velocities = self.transformer.forward(&samples, &times, &captions, &adapters).await?.neg()?;
         let rows = rows_of(&velocities)?;
         Ok(rows.into_iter().map(|prediction| Denoised { prediction, features: None }).collect())
     }
 }
 
 impl Sizes {
+    /// The modules that adapters can change: those of the transformer.
+    pub fn modules(&self) -> Modules {
+        let mut modules = Modules::default();
+        let outline = Weights::outline(TRANSFORMER.0);
+        drop(ZImageTransformer2DModel::new(&self.transformer, &outline));
+        modules.add(TRANSFORMER.0, &outline.requested());
+        modules
+    }
+
     /// Reads the tokenizer. Fails if the text encoder has no vector for one of its tokens.
     pub fn tokenizer(&self, folder: &ModelFolder) -> Result<QwenTokenizer, LoadError> {
         let tokenizer = QwenTokenizer::load(folder, "tokenizer", Answer::Thinking)?;
@@ -244,5 +263,9 @@ impl Networks for ZImageNetworks {
         rows: &[Activation],
     ) -> Result<Vec<Activation>, NetworkError> {
         self.vae.decode([h, w], stage, rows).await
+    }
+
+    fn adapter(&self, path: &str, file: &[u8]) -> Result<Adapter, LoadError> {
+        Ok(Adapter::of(Lora::read(path, file, &self.modules)?, &self.device)?)
     }
 }

@@ -100,8 +100,8 @@ impl Flux2Transformer2DConfig {
         (self.width() as f64 * self.mlp_ratio) as usize
     }
 
-    /// The demand of one row with `pictures` tokens of pictures and `text` tokens of a prompt.
-    pub fn demand(&self, pictures: usize, text: usize) -> Demand {
+    /// The demand of one row with `pictures` tokens of pictures and `text` tokens of a prompt. `adapted`: with LoRAs.
+    pub fn demand(&self, pictures: usize, text: usize, adapted: bool) -> Demand {
         let (n, d, inner) = ((pictures + text) as f64, self.width() as f64, self.inner() as f64);
         let block = n * (4.0 * d * d + 3.0 * d * inner + 2.0 * n * d);
         let blocks = (self.num_layers + self.num_single_layers) as f64 * block;
@@ -109,6 +109,8 @@ impl Flux2Transformer2DConfig {
         // Memory holds the state, its norm, and in a single block queries, keys, values, their rotated copies, and the
         // inner activation of the feed-forward part with its two halves.
         let widest = 7 * self.width() + 3 * self.inner();
+        // LoRAs add a copy of an inner activation, and its changed rows.
+        let widest = widest + if adapted { 2 * self.inner() } else { 0 };
         Demand { work: blocks + ends, bytes: bytes((pictures + text) * (3 * self.width() + widest)) }
     }
 }

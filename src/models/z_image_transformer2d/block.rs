@@ -6,6 +6,7 @@ use super::{Angles, ZImageTransformer2DConfig};
 use crate::{
     kernels::{Kernels, rotary::Pairs},
     models::{
+        adapters::RowAdapters,
         attention::attention,
         layers::{Linear, RmsNorm, modulations},
         pause::pause,
@@ -64,10 +65,16 @@ impl Block {
 
     /// x (B, N, D), angles (1, N, d/2), embedding of the time (B, E) → (B, N, D). A block that does not depend on the
     /// time ignores `time`.
-    pub async fn forward(&self, x: &Tensor, angles: &Angles, time: Option<&Tensor>) -> Result<Tensor> {
+    pub async fn forward(
+        &self,
+        x: &Tensor,
+        angles: &Angles,
+        time: Option<&Tensor>,
+        adapters: &RowAdapters,
+    ) -> Result<Tensor> {
         let [scale_msa, gate_msa, scale_mlp, gate_mlp] = match (&self.modulation, time) {
             (Some(modulation), Some(time)) => {
-                let parts: [Tensor; 4] = modulations(&modulation.forward(time)?.to_dtype(DType::F32)?)?;
+                let parts: [Tensor; 4] = modulations(&modulation.adapted(time, adapters)?.to_dtype(DType::F32)?)?;
                 let [scale_msa, gate_msa, scale_mlp, gate_mlp] = parts;
                 [Some(scale_msa), Some(gate_msa.tanh()?), Some(scale_mlp), Some(gate_mlp.tanh()?)]
             }
@@ -75,21 +82,23 @@ impl Block {
             (None, _) => [None, None, None, None],
         };
         let normed = scaled(self.attention_norm1.forward(x)?, scale_msa.as_ref())?;
-        let attended = self.attention(&normed, angles).await?.to_dtype(DType::F32)?;
+        let attended = self.attention(&normed, angles, adapters).await?.to_dtype(DType::F32)?;
         let x = self.sum(x, &self.attention_norm2.forward(&attended)?, gate_msa.as_ref())?;
         pause().await;
         let normed = scaled(self.ffn_norm1.forward(&x)?, scale_mlp.as_ref())?;
-        let inner = self.kernels.gated_silu(&self.w1.forward(&normed)?, &self.w3.forward(&normed)?)?;
-        let fed = self.w2.forward(&inner)?.to_dtype(DType::F32)?;
+        let (gates, values) = (self.w1.adapted(&normed, adapters)?, self.w3.adapted(&normed, adapters)?);
+        let inner = self.kernels.gated_silu(&gates, &values)?;
+        drop((gates, values));
+        let fed = self.w2.adapted(&inner, adapters)?.to_dtype(DType::F32)?;
         self.sum(&x, &self.ffn_norm2.forward(&fed)?, gate_mlp.as_ref())
     }
 
-    async fn attention(&self, x: &Tensor, (cos, sin): &Angles) -> Result<Tensor> {
+    async fn attention(&self, x: &Tensor, (cos, sin): &Angles, adapters: &RowAdapters) -> Result<Tensor> {
         let rotated = |x: Tensor| self.kernels.rotary(&x, cos, sin, Pairs::Neighbors);
-        let q = rotated(self.norm_q.forward_heads(&self.to_q.forward(x)?)?)?;
-        let k = rotated(self.norm_k.forward_heads(&self.to_k.forward(x)?)?)?;
-        let v = self.to_v.forward(x)?;
-        self.to_out.forward(&attention(self.kernels, &q, &k, &v, self.heads).await?)
+        let q = rotated(self.norm_q.forward_heads(&self.to_q.adapted(x, adapters)?)?)?;
+        let k = rotated(self.norm_k.forward_heads(&self.to_k.adapted(x, adapters)?)?)?;
+        let v = self.to_v.adapted(x, adapters)?;
+        self.to_out.adapted(&attention(self.kernels, &q, &k, &v, self.heads).await?, adapters)
     }
 
     /// x + gate · y

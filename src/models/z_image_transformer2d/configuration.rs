@@ -112,8 +112,8 @@ impl ZImageTransformer2DConfig {
         (h / 2 * (w / 2)).next_multiple_of(MULTIPLE)
     }
 
-    /// The demand of one row with latents of (h, w) and a caption of `caption` tokens.
-    pub fn demand(&self, size: [usize; 2], caption: usize) -> Demand {
+    /// The demand of one row with latents of (h, w) and a caption of `caption` tokens. `adapted`: with LoRAs.
+    pub fn demand(&self, size: [usize; 2], caption: usize, adapted: bool) -> Demand {
         let (picture, d) = (self.tokens(size) as f64, self.dim as f64);
         let all = picture + caption as f64;
         let block = |n: f64| n * (4.0 * d * d + 3.0 * d * self.inner() as f64 + 2.0 * n * d);
@@ -125,6 +125,8 @@ impl ZImageTransformer2DConfig {
         // Memory holds the state, its norm, and either queries, keys, values and their rotated copies, or the two inner
         // activations of the feed-forward part and their product.
         let widest = (6 * self.dim).max(3 * self.inner());
+        // LoRAs add a copy of an inner activation, and its changed rows.
+        let widest = widest + if adapted { 2 * self.inner() } else { 0 };
         Demand { work: blocks + ends, bytes: bytes(all as usize * (3 * self.dim + widest)) }
     }
 

@@ -30,7 +30,8 @@ impl LoraKey<'_> {
             return other_kind(key).map_or(LoraKey::Unknown, LoraKey::Unsupported);
         };
         let alone = |site| vec![Target { site, slice: None }];
-        let targets = if module.starts_with("lora_") {
+        let is_flat = ["lora_", "lycoris_"].iter().any(|start| module.starts_with(start));
+        let targets = if is_flat {
             let Some((component, module)) =
                 KOHYA.iter().find_map(|(prefix, component)| Some((*component, module.strip_prefix(prefix)?)))
             else {
@@ -49,9 +50,12 @@ impl LoraKey<'_> {
     }
 }
 
-/// The prefixes of kohya's trainer and of OneTrainer, and the components that they name; `None` is the denoiser.
-const KOHYA: [(&str, Option<&str>); 5] = [
+/// The prefixes of kohya's trainer, of OneTrainer and of LyCORIS, and the components that they name; `None` is the
+/// denoiser. Of two prefixes that fit, the first counts.
+const KOHYA: [(&str, Option<&str>); 7] = [
+    ("lora_unet__", None),
     ("lora_unet_", None),
+    ("lycoris_", None),
     ("lora_transformer_", Some("transformer")),
     ("lora_te_", Some("text_encoder")),
     ("lora_te1_", Some("text_encoder")),

@@ -24,6 +24,8 @@ pub struct Modules {
     flat: HashMap<String, String>,
     /// Number of ResNets in a block of the U-Net on the way down.
     layers: usize,
+    /// Number of blocks of the transformer for two streams.
+    blocks: usize,
 }
 
 impl Modules {
@@ -40,6 +42,10 @@ impl Modules {
             let site = format!("{component}.{module}");
             self.flat.insert(format!("{component}.{}", module.replace('.', "_")), site.clone());
             self.shapes.insert(site, shape.clone());
+        }
+        if component == "transformer" {
+            let block = |name: &String| Some(ldm::number(name.strip_prefix("transformer_blocks.")?, '.')?.0 + 1);
+            self.blocks = tensors.keys().filter_map(block).max().unwrap_or(0);
         }
         if component == "unet" {
             self.layers = ldm::unet_layers(tensors.keys().map(String::as_str));
@@ -61,16 +67,16 @@ impl Modules {
         if self.shapes.keys().any(|site| site.starts_with("transformer.")) { "transformer" } else { "unet" }
     }
 
-    /// The sites of a fused module of the denoiser, whose name is that of the original code, with dots or flattened;
-    /// `None` if the model does not have all of its parts.
+    /// The sites of a module of the denoiser, whose name is that of the original code, with dots or flattened. The module
+    /// may be fused of several. `None` if no original code has all of its parts in the model.
     pub(super) fn fused(&self, module: &str) -> Option<Vec<Target<'_>>> {
         let component = self.denoiser();
         let target = |slice: Slice| {
             let (site, _) = self.shapes.get_key_value(&format!("{component}.{}", slice.module))?;
             Some(Target { site, slice: Some(slice) })
         };
-        let slices = original::slices(module)?;
-        slices.into_iter().map(target).collect()
+        let targets = |slices: Vec<Slice>| slices.into_iter().map(target).collect();
+        original::slices(module, self.blocks).find_map(targets)
     }
 
     /// The site of a flattened module name in a component. The name is that of diffusers or that of the U-Net's

@@ -1,11 +1,23 @@
 //! Translates the names of Black Forest Labs' transformer to diffusers' names.
 
-use super::slice::{Slice, slice, thirds, whole, within};
+use serde_json::{Value, json};
+
+use super::{
+    Code,
+    shapes::Shapes,
+    slice::{Slice, slice, swapped, thirds, whole, within},
+};
 use crate::weights::ldm::number;
 
-/// The slices of a module, whose name has dots or, as kohya writes it, `_` in place of dots. `None` for other names.
-pub(super) fn slices(module: &str) -> Option<Vec<Slice>> {
-    let flat = module.replace('.', "_");
+pub(super) const CODE: Code = Code {
+    first: "double_blocks.0.img_attn.qkv.weight",
+    slices: |module, _| slices(module),
+    alone: &[],
+    unused: &[],
+    config,
+};
+
+fn slices(flat: &str) -> Option<Vec<Slice>> {
     if let Some(rest) = flat.strip_prefix("double_blocks_") {
         let (block, rest) = number(rest, '_')?;
         return double(rest).map(|slices| within(&format!("transformer_blocks.{block}."), slices));
@@ -22,15 +34,12 @@ pub(super) fn slices(module: &str) -> Option<Vec<Slice>> {
         };
         Some(whole(&format!("time_text_embed.{name}.{layer}")))
     };
-    match flat.as_str() {
+    match flat {
         "img_in" => Some(whole("x_embedder")),
         "txt_in" => Some(whole("context_embedder")),
         "final_layer_linear" => Some(whole("proj_out")),
         // The original code has shift and scale in this order, diffusers has scale and shift.
-        "final_layer_adaLN_modulation_1" => {
-            let slice = |slice| Slice { is_swapped: true, ..slice };
-            Some(whole("norm_out.linear").into_iter().map(slice).collect())
-        }
+        "final_layer_adaLN_modulation_1" => Some(swapped("norm_out.linear")),
         _ => {
             [("time_in_", "timestep_embedder"), ("guidance_in_", "guidance_embedder"), ("vector_in_", "text_embedder")]
                 .into_iter()
@@ -79,12 +88,30 @@ fn single(module: &str) -> Option<Vec<Slice>> {
     }
 }
 
+fn config(shapes: &Shapes<'_>) -> Result<Value, String> {
+    let width = shapes.axis("double_blocks.0.img_attn.qkv.weight", 1)?;
+    let head = shapes.axis("double_blocks.0.img_attn.norm.query_norm.scale", 0)?.max(1);
+    // The published models divide a head of 128 channels in this proportion.
+    let first = head / 16 * 2;
+    Ok(json!({
+        "in_channels": shapes.axis("img_in.weight", 1)?,
+        "out_channels": shapes.axis("final_layer.linear.weight", 0)?,
+        "num_layers": shapes.blocks("double_blocks."),
+        "num_single_layers": shapes.blocks("single_blocks."),
+        "attention_head_dim": head,
+        "num_attention_heads": width / head,
+        "joint_attention_dim": shapes.axis("txt_in.weight", 1)?,
+        "pooled_projection_dim": shapes.axis("vector_in.in_layer.weight", 1)?,
+        "guidance_embeds": shapes.has("guidance_in.in_layer.weight"),
+        "axes_dims_rope": [first, (head - first) / 2, (head - first) / 2],
+    }))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn fused_layers_are_divided() {
+        let slices = |module: &str| super::slices(&module.replace('.', "_"));
         let names = |module: &str| slices(module).unwrap().into_iter().map(|slice| slice.module).collect::<Vec<_>>();
         assert_eq!(names("img_in"), ["x_embedder"]);
         assert_eq!(names("time_in.out_layer"), ["time_text_embed.timestep_embedder.linear_2"]);

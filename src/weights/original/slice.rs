@@ -36,6 +36,11 @@ pub(super) fn whole(module: &str) -> Vec<Slice> {
     vec![slice(module, 0..1, 1)]
 }
 
+/// The whole module, whose halves have the opposite order in diffusers.
+pub(super) fn swapped(module: &str) -> Vec<Slice> {
+    vec![Slice { is_swapped: true, ..slice(module, 0..1, 1) }]
+}
+
 pub(super) fn thirds(modules: [&str; 3]) -> Vec<Slice> {
     (0..3).map(|i| slice(modules[i], i..i + 1, 3)).collect()
 }
