@@ -22,3 +22,5 @@ mod single_file;
 mod textual_inversion;
 #[path = "weights/transformers.rs"]
 mod transformers;
+#[path = "weights/whole_models.rs"]
+mod whole_models;

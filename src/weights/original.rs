@@ -4,6 +4,7 @@
 mod bfl;
 mod bfl2;
 mod joint_blocks;
+mod others;
 mod refiners;
 mod shapes;
 mod slice;
@@ -12,6 +13,7 @@ use std::{collections::BTreeMap, fmt, ops::Range};
 
 use serde_json::{Map, Value};
 
+pub(super) use others::Other;
 use shapes::Shapes;
 pub(super) use slice::Slice;
 
@@ -29,6 +31,8 @@ struct Code {
     alone: &'static [(&'static str, &'static str, usize)],
     /// Tensors that some files have and the network does not use.
     unused: &'static [&'static str],
+    /// The networks that a file may have beside the transformer.
+    others: &'static [Other],
     /// The keys of `transformer/config.json` that follow from the shapes of the tensors; the error names a tensor that
     /// is missing.
     config: fn(&Shapes<'_>) -> Result<Value, String>,
@@ -56,7 +60,7 @@ pub(super) struct TensorPart {
 /// The prefixes of the transformer's tensors in files of several programs.
 const PREFIXES: [&str; 3] = ["model.diffusion_model.", "diffusion_model.", ""];
 
-/// The prefixes of other networks in files with whole models.
+/// The prefixes of all other networks in files with whole models.
 const OTHERS: [&str; 3] = ["vae.", "text_encoders.", "first_stage_model."];
 
 /// The original names in a file.
@@ -90,10 +94,15 @@ impl Original {
         }
     }
 
+    /// Whether a tensor belongs to another network than the transformer.
+    fn is_beside(self, name: &str) -> bool {
+        !self.prefix.is_empty() && OTHERS.iter().any(|other| name.starts_with(other))
+    }
+
     /// The parts of a tensor with an original name; none for a tensor that the transformer does not use. `None` for
     /// unknown names, and if the rows cannot be divided.
     pub fn parts(self, name: &str, info: &Info) -> Option<Vec<TensorPart>> {
-        if !self.prefix.is_empty() && OTHERS.iter().any(|other| name.starts_with(other)) {
+        if self.is_beside(name) {
             return Some(Vec::new());
         }
         let name = name.strip_prefix(self.prefix)?;

@@ -1,6 +1,6 @@
 //! The memory that weights take, computed before any weight is read.
 
-use super::{LoadError, ModelFolder, number_type::NumberType, shards, weight_file};
+use super::{LoadError, ModelFolder, number_type::NumberType, original::Original, shards, weight_file};
 use crate::{
     device::Precision,
     kernels::{Kernels, narrow::Narrow, winograd::most_kept},
@@ -52,8 +52,11 @@ impl WeightSize {
             return Ok(tensors.map(|(name, tensor)| of(name, &tensor.shape, tensor.dtype)).fold(size, WeightSize::and));
         }
         for path in shards::find(folder, component, stem)?.paths {
-            let header = weight_file::header(&path, &folder.file(&path)?)?;
-            let tensors = header.tensors.iter();
+            let mut tensors = weight_file::header(&path, &folder.file(&path)?)?.tensors;
+            if let Some(names) = Original::of(tensors.keys()) {
+                names.retain(component, &mut tensors);
+            }
+            let tensors = tensors.iter();
             size = tensors.map(|(name, tensor)| of(name, &tensor.shape, tensor.dtype)).fold(size, WeightSize::and);
         }
         Ok(size)

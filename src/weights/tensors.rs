@@ -86,16 +86,8 @@ pub(super) struct Entry {
 impl Entry {
     /// A whole tensor of the first file.
     pub fn whole(info: &Info) -> Self {
-        let Info { dtype, shape, bytes, scale } = info;
-        Self {
-            file: 0,
-            dtype: *dtype,
-            shape: shape.clone(),
-            bytes: bytes.clone(),
-            scale: scale.clone(),
-            transposed: false,
-            is_swapped: false,
-        }
+        let Info { dtype, shape, bytes, scale } = info.clone();
+        Self { file: 0, dtype, shape, bytes, scale, transposed: false, is_swapped: false }
     }
 
     /// A part of a tensor of the first file; `None` if its shape cannot be divided in this way.
@@ -165,8 +157,17 @@ impl Weights {
                 false => LoadError::Safetensors { path: path.clone(), reason },
             };
             let file = folder.file(&path)?;
-            let tensors = weight_file::header(&path, &file)?.tensors;
+            let mut tensors = weight_file::header(&path, &file)?.tensors;
             let (names, is_t5) = (Original::of(tensors.keys()), gguf::names::are_of_t5(tensors.keys()));
+            if let Some(other) = names.and_then(|names| names.retain(component, &mut tensors)) {
+                let renamed = other.renamed(&tensors).map_err(|name| broken(format!("{name} is not known")))?;
+                for ((name, shape), info) in renamed.into_iter().zip(tensors.values()) {
+                    let (name, shape) = rename(&name, &shape);
+                    entries.insert(name, Entry { file: files.len(), shape, ..Entry::whole(info) });
+                }
+                files.push((path, file));
+                continue;
+            }
             for (name, info) in tensors {
                 let parts = names.and_then(|names| names.parts(&name, &info));
                 let parts = parts.unwrap_or_else(|| {

@@ -1,7 +1,7 @@
-//! A file with only a transformer under its original names, presented as a model folder.
+//! A file with a transformer under its original names, and perhaps with further networks, presented as a model folder.
 //!
-//! Such a file has no tokenizers, and its other networks are not used. `NAME.json` in the folder of `NAME.safetensors`
-//! or `NAME.gguf` names a model folder in the same folder, which has the other parts: `{"base": "FOLDER"}`.
+//! Such a file has no tokenizers and no configurations. `NAME.json` in the folder of `NAME.safetensors` or `NAME.gguf`
+//! names a model folder in the same folder, which has the other parts: `{"base": "FOLDER"}`.
 //! `"transformer"` in `NAME.json` overrides keys of `transformer/config.json`, which otherwise follow from the shapes of
 //! the tensors.
 
@@ -13,8 +13,10 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    FileContent, LoadError, ModelFolder, Stamp, fingerprint, gguf, original::Original,
-    single_file::TRANSFORMER_CONTROL_NETS, weight_file,
+    FileContent, LoadError, ModelFolder, Stamp, fingerprint, gguf,
+    original::{Original, Other},
+    single_file::TRANSFORMER_CONTROL_NETS,
+    weight_file,
 };
 
 /// The file, and the folder with the other parts.
@@ -23,6 +25,8 @@ pub(super) struct TransformerFile {
     stamp: Option<Stamp>,
     /// `transformer/config.json`.
     config: Map<String, Value>,
+    /// The file's other networks.
+    others: Vec<&'static Other>,
     pub base: ModelFolder,
 }
 
@@ -73,7 +77,8 @@ impl TransformerFile {
         }
         let base = base.ok_or_else(|| bad("base", "must be the name of a folder beside the file"))?;
         let base = ModelFolder::open_within(&folder.join(base), &[folder])?;
-        Ok(Some(Self { path: path.to_owned(), stamp: content.stamp(), config, base }))
+        let others = original.others(&header.tensors);
+        Ok(Some(Self { path: path.to_owned(), stamp: content.stamp(), config, others, base }))
     }
 
     /// The path of the file's weights in the folder.
@@ -81,22 +86,35 @@ impl TransformerFile {
         if gguf::is_gguf(&self.path.to_string_lossy()) { GGUF } else { SAFETENSORS }
     }
 
+    /// The folder's weight file that is another network of the file, if the path is in the folder of such a network and is
+    /// no configuration.
+    fn other(&self, path: &str) -> Option<&'static Other> {
+        let (component, name) = path.split_once('/')?;
+        self.others.iter().find(|other| other.component == component && is_weights(name)).copied()
+    }
+
     /// Whether the folder takes this path from the file, and not from the base folder.
-    fn owns(path: &str) -> bool {
-        path.starts_with("transformer/")
+    fn owns(&self, path: &str) -> bool {
+        path.starts_with("transformer/") || self.other(path).is_some()
+    }
+
+    /// Whether the path is that of the file's weights.
+    fn is_file(&self, path: &str) -> bool {
+        let is_whole = |other: &Other| path == format!("{}/{}", other.component, other.file);
+        path == self.weights() || self.other(path).is_some_and(is_whole)
     }
 
     pub fn has(&self, path: &str) -> bool {
-        if Self::owns(path) { [CONFIG, self.weights()].contains(&path) } else { self.base.has(path) }
+        if self.owns(path) { path == CONFIG || self.is_file(path) } else { self.base.has(path) }
     }
 
     pub fn names(&self, folder: &str) -> Result<Vec<String>, LoadError> {
-        let own =
-            [CONFIG, self.weights()].map(|path| path.strip_prefix(folder).and_then(|path| path.strip_prefix('/')));
-        match own.into_iter().flatten().map(str::to_owned).collect::<Vec<_>>() {
-            own if own.is_empty() => self.base.names(folder),
-            own => Ok(own),
-        }
+        let of_others = self.others.iter().map(|other| format!("{}/{}", other.component, other.file));
+        let own = [CONFIG, self.weights()].map(str::to_owned).into_iter().chain(of_others);
+        let inside = |path: String| Some(path.strip_prefix(folder)?.strip_prefix('/')?.to_owned());
+        let own: Vec<String> = own.filter_map(inside).collect();
+        let is_of_base = |name: &String| !self.owns(&format!("{folder}/{name}"));
+        Ok(self.base.names(folder)?.into_iter().filter(is_of_base).chain(own).collect())
     }
 
     /// The content of one of the folder's files.
@@ -109,14 +127,14 @@ impl TransformerFile {
                 let text = Value::Object(self.config.clone()).to_string();
                 Ok(FileContent::Held(Cow::Owned(text.into_bytes())))
             }
-            weights if weights == self.weights() => {
+            weights if self.is_file(weights) => {
                 let opened = match self.stamp {
                     Some(stamp) => FileContent::open_unchanged(&self.path, stamp),
                     None => FileContent::open(&self.path),
                 };
                 opened.map_err(|source| LoadError::Read { path: self.path.display().to_string(), source })
             }
-            _ if Self::owns(path) => Err(LoadError::Absent { path: path.to_owned() }),
+            _ if self.owns(path) => Err(LoadError::Absent { path: path.to_owned() }),
             _ => self.base.file(path),
         }
     }
@@ -126,6 +144,11 @@ impl TransformerFile {
         let own = fingerprint::of_file(&self.path) + &fingerprint::of_bytes(CONFIG, config.as_bytes());
         own + &self.base.fingerprint()
     }
+}
+
+/// Whether a file of a component has weights or lists such files.
+fn is_weights(name: &str) -> bool {
+    name.contains(".safetensors") || name.ends_with(".bin") || gguf::is_gguf(name)
 }
 
 /// Whether the text is the name of an entry of a folder.

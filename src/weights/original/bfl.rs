@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Code,
+    Code, Other,
     shapes::Shapes,
     slice::{Slice, slice, swapped, thirds, whole, within},
 };
@@ -14,6 +14,12 @@ pub(super) const CODE: Code = Code {
     slices: |module, _| slices(module),
     alone: &[],
     unused: &[],
+    others: &[
+        Other::plain_clip("text_encoder", "text_encoders.clip_l.transformer."),
+        Other::text_encoder("text_encoder_2", "text_encoders.t5xxl.transformer."),
+        Other::autoencoder("vae."),
+        Other::autoencoder("first_stage_model."),
+    ],
     config,
 };
 

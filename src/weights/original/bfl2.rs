@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Code,
+    Code, Other,
     shapes::Shapes,
     slice::{Slice, swapped, thirds, whole, within},
 };
@@ -14,6 +14,10 @@ pub(super) const CODE: Code = Code {
     slices: |module, _| slices(module),
     alone: &[],
     unused: &[],
+    others: &[
+        Other::text_encoder("text_encoder", "text_encoders.qwen3_4b.transformer."),
+        Other::text_encoder("text_encoder", "text_encoders.qwen3_8b.transformer."),
+    ],
     config,
 };
 

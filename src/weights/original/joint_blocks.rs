@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Code,
+    Code, Other,
     shapes::Shapes,
     slice::{Slice, swapped, thirds, whole, within},
 };
@@ -14,6 +14,13 @@ pub(super) const CODE: Code = Code {
     slices,
     alone: &[("pos_embed", "pos_embed.pos_embed", 3)],
     unused: &[],
+    others: &[
+        Other::text_encoder("text_encoder", "text_encoders.clip_l.transformer."),
+        Other::text_encoder("text_encoder_2", "text_encoders.clip_g.transformer."),
+        Other::text_encoder("text_encoder_3", "text_encoders.t5xxl.transformer."),
+        Other::autoencoder("vae."),
+        Other::autoencoder("first_stage_model."),
+    ],
     config,
 };
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Code,
+    Code, Other,
     shapes::Shapes,
     slice::{Slice, thirds, whole, within},
 };
@@ -15,6 +15,11 @@ pub(super) const CODE: Code = Code {
     slices: |module, _| slices(module),
     alone: &[("x_pad_token", "x_pad_token", 2), ("cap_pad_token", "cap_pad_token", 2)],
     unused: &["norm_final.weight"],
+    others: &[
+        Other::text_encoder("text_encoder", "text_encoders.qwen3_4b.transformer."),
+        Other::autoencoder("vae."),
+        Other::autoencoder("first_stage_model."),
+    ],
     config,
 };
 
