@@ -67,11 +67,11 @@ impl Service {
         let Parts { catalogue, limits, .. } = &self.0.parts;
         let rules = CatalogueRules { catalogue, limits };
         let takes_all = card.flow.is_none() && !card.own_scheduler_class_only;
-        // The key of an error is empty if the scheduler as a whole is wrong, not only its settings or the steps.
+        // A scheduler that fits may still need another number of steps.
         let fits = |name: &String| {
             let choice = SchedulerChoice::Name(name.clone());
             let checked = rules.check_scheduler(card, &choice, card.default_steps, None);
-            !checked.is_err_and(|(key, _)| key.is_empty())
+            !checked.is_err_and(|(key, _)| key != "steps")
         };
         names().map(|scheduler| scheduler.name).filter(|name| takes_all || fits(name)).collect()
     }
