@@ -35,3 +35,4 @@ pub use header::check as check_header;
 pub use single_file::{Checkpoint, Marks, Purpose, TextEncoder};
 pub use size::WeightSize;
 pub use tensors::{StoredMatrix, Weights, as_stored};
+pub use transformer_file::base_folder;

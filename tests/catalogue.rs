@@ -140,7 +140,7 @@ fn a_model_that_exceeds_the_memory_is_refused_with_the_figures_also_after_a_relo
 
     let catalogue = catalogue.in_memory(large - 1).unwrap();
     let megabytes = |bytes: u64| bytes / 1_000_000;
-    let [needed, most] = [megabytes(large), megabytes(large - 1)];
+    let [needed, most] = [large.div_ceil(1_000_000), megabytes(large - 1)];
     let reason = format!("its weights take {needed} MB of memory, but there are only {most} MB for weights");
     assert_eq!(catalogue.fault("emoji").as_deref(), Some(&*reason));
     assert_eq!(catalogue.fault("sd1"), None);

@@ -11,7 +11,7 @@ use super::{embedded, entries::entries, fault::Fault, hub};
 use crate::{
     families::PICKLED_CHECKPOINT,
     transient::is_transient,
-    weights::{fingerprint, unreadable},
+    weights::{base_folder, fingerprint, unreadable},
 };
 
 /// Maximum length of a name, in characters.
@@ -71,7 +71,8 @@ pub(in crate::catalogue) fn stamp(source: &Source) -> String {
     match source {
         Source::Folder(path) => fingerprint::stamp_of_folder(path),
         Source::SingleFile(path) => {
-            fingerprint::stamp_of_file(path) + &fingerprint::stamp_of_file(&path.with_extension("json"))
+            let base = base_folder(path).map(|base| fingerprint::stamp_of_folder(&base)).unwrap_or_default();
+            fingerprint::stamp_of_file(path) + &fingerprint::stamp_of_file(&path.with_extension("json")) + &base
         }
         Source::Unusable(fault) => fault.reason.clone(),
     }

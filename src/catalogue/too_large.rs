@@ -25,11 +25,10 @@ impl Catalogue {
         for entry in models.values() {
             let bytes = entry.usable().map_or(0, |usable| usable.bytes_on(&device));
             if bytes > self.memory {
-                let megabytes = |bytes: u64| bytes / 1_000_000;
                 entry.cannot_be_loaded(format!(
                     "its weights take {} MB of memory, but there are only {} MB for weights",
-                    megabytes(bytes),
-                    megabytes(self.memory)
+                    bytes.div_ceil(1_000_000),
+                    self.memory / 1_000_000
                 ));
             }
         }

@@ -13,9 +13,12 @@ use super::{
 use crate::{
     device::Device,
     generation::{Decoder, Job, ModelCard, Task, Work},
-    models::prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
+    models::{
+        prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
+        qwen3_encoder::Qwen3Encoder,
+    },
     pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, reference_size, text_guided},
-    weights::{LoadError, ModelFolder, lora::Modules},
+    weights::{LoadError, ModelFolder, WeightSize, lora::Modules},
 };
 use networks::{Flux2KleinNetworks, TEXT, TRANSFORMER, VAE};
 use sizes::Sizes;
@@ -60,7 +63,9 @@ impl Family for Flux2Klein {
             ..base
         };
         notes.extend(Flux2KleinNetworks::check(folder, &sizes)?);
-        let adaptable = card::size_as_stored(folder, &[TEXT, TRANSFORMER])?;
+        let is_left = |name: &str| Qwen3Encoder::leaves(name, Sizes::DEPTH);
+        let text = WeightSize::read_as_stored_without(folder, TEXT.0, TEXT.1, is_left)?;
+        let adaptable = card::size_as_stored(folder, &[TRANSFORMER])?.and(text);
         let size = ModelSize { adaptable, float32: card::size(folder, &[VAE])? };
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }

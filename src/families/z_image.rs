@@ -12,9 +12,12 @@ use super::{
 use crate::{
     device::Device,
     generation::{Decoder, Job, ModelCard, Task, Work},
-    models::prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
+    models::{
+        prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
+        qwen3_encoder::Qwen3Encoder,
+    },
     pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, text_guided},
-    weights::{LoadError, ModelFolder, lora::Modules},
+    weights::{LoadError, ModelFolder, WeightSize, lora::Modules},
 };
 use networks::{SEQUENCE, Sizes, TEXT, TRANSFORMER, VAE, ZImageNetworks};
 
@@ -58,7 +61,9 @@ impl Family for ZImage {
             ..base
         };
         notes.extend(ZImageNetworks::check(folder, &sizes)?);
-        let adaptable = card::size_as_stored(folder, &[TEXT, TRANSFORMER])?;
+        let is_left = |name: &str| Qwen3Encoder::leaves(name, sizes.depth());
+        let text = WeightSize::read_as_stored_without(folder, TEXT.0, TEXT.1, is_left)?;
+        let adaptable = card::size_as_stored(folder, &[TRANSFORMER])?.and(text);
         let size = ModelSize { adaptable, float32: card::size(folder, &[VAE])? };
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }

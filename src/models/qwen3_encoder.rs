@@ -46,6 +46,13 @@ impl Qwen3Encoder {
         }
     }
 
+    /// Whether the encoder with `depth` layers leaves a tensor of this name in the file.
+    pub fn leaves(name: &str, depth: usize) -> bool {
+        let name = name.strip_prefix("model.").unwrap_or(name);
+        let layer = name.strip_prefix("layers.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        name.starts_with("lm_head.") || name.starts_with("norm.") || layer.is_some_and(|layer| layer >= depth)
+    }
+
     /// The states of a prompt of L ids after each of the numbers of layers in `after` (0 gives the embeddings), without
     /// the final norm: transformers' `hidden_states[k]`. Each is (1, L, D), in float32.
     ///

@@ -90,14 +90,22 @@ impl ModelFolder {
 
     /// Notes for users on how a single file was read; empty for other folders.
     pub fn notes(&self) -> Vec<String> {
-        self.single_file().map(SingleFile::notes).unwrap_or_default()
+        match &self.0 {
+            Location::SingleFile(single) => single.notes(),
+            Location::Transformer(file) => file.notes(),
+            _ => Vec::new(),
+        }
     }
 
     /// The text of an error for users. Users do not see the configurations that are made for a single file, so the text
     /// names `NAME.json`, the file that corrects them, if it exists.
     pub fn told(&self, error: &impl fmt::Display) -> String {
         let error = error.to_string();
-        self.single_file().map(|file| file.told(&error)).unwrap_or(error)
+        match &self.0 {
+            Location::SingleFile(single) => single.told(&error),
+            Location::Transformer(file) => file.told(&error),
+            _ => error,
+        }
     }
 
     /// The single file that the folder stands for, if there is one.

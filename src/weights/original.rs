@@ -76,8 +76,9 @@ impl Original {
     /// `None` if a file with these tensors does not have the original names.
     pub fn of<'a>(names: impl Iterator<Item = &'a String> + Clone) -> Option<Original> {
         let found = |code: &&'static Code| {
-            let prefix = names.clone().find_map(|name| name.strip_suffix(code.first))?;
-            Some((*code, PREFIXES.into_iter().find(|known| *known == prefix)?))
+            let mut prefixes = names.clone().filter_map(|name| name.strip_suffix(code.first));
+            let known = prefixes.find_map(|prefix| PREFIXES.into_iter().find(|known| *known == prefix))?;
+            Some((*code, known))
         };
         let (code, prefix) = CODES.iter().find_map(found)?;
         let block = |name: &'a String| number(name.strip_prefix(prefix)?.strip_prefix("joint_blocks.")?, '.');

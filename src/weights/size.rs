@@ -40,6 +40,22 @@ impl WeightSize {
         Self::sum(folder, component, stem, WeightSize::of_stored)
     }
 
+    /// As [`WeightSize::read_as_stored`], without the tensors that the network leaves in the file.
+    ///
+    /// # Errors
+    /// Those of [`WeightSize::read`].
+    pub fn read_as_stored_without(
+        folder: &ModelFolder,
+        component: &str,
+        stem: &str,
+        is_left: impl Fn(&str) -> bool,
+    ) -> Result<WeightSize, LoadError> {
+        Self::sum(folder, component, stem, |name, shape, dtype| match is_left(name) {
+            true => WeightSize::default(),
+            false => WeightSize::of_stored(name, shape, dtype),
+        })
+    }
+
     fn sum(
         folder: &ModelFolder,
         component: &str,

@@ -161,9 +161,12 @@ impl Weights {
             let (names, is_t5) = (Original::of(tensors.keys()), gguf::names::are_of_t5(tensors.keys()));
             if let Some(other) = names.and_then(|names| names.retain(component, &mut tensors)) {
                 let renamed = other.renamed(&tensors).map_err(|name| broken(format!("{name} is not known")))?;
-                for ((name, shape), info) in renamed.into_iter().zip(tensors.values()) {
-                    let (name, shape) = rename(&name, &shape);
-                    entries.insert(name, Entry { file: files.len(), shape, ..Entry::whole(info) });
+                for ((known_as, shape), (name, info)) in renamed.into_iter().zip(&tensors) {
+                    let (known_as, shape) = rename(&known_as, &shape);
+                    let entry = Entry { file: files.len(), shape, ..Entry::whole(info) };
+                    if entries.insert(known_as, entry).is_some() {
+                        return Err(broken(format!("{name} occurs twice")));
+                    }
                 }
                 files.push((path, file));
                 continue;

@@ -27,6 +27,8 @@ pub(super) struct TransformerFile {
     config: Map<String, Value>,
     /// The file's other networks.
     others: Vec<&'static Other>,
+    /// The names of tensors that belong to none of the file's networks.
+    left: Vec<String>,
     pub base: ModelFolder,
 }
 
@@ -34,6 +36,19 @@ pub(super) struct TransformerFile {
 const CONFIG: &str = "transformer/config.json";
 const SAFETENSORS: &str = "transformer/diffusion_pytorch_model.safetensors";
 const GGUF: &str = "transformer/diffusion_pytorch_model.gguf";
+
+/// The most names in a note.
+const MOST_NAMES: usize = 8;
+
+/// The folder that `NAME.json` names as `base`, for the file `NAME.safetensors` or `NAME.gguf` at `path`, whether this
+/// folder exists or not. `None` if there is no such `NAME.json`.
+pub fn base_folder(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent()?;
+    let name = path.with_extension("json").file_name()?.to_str()?.to_owned();
+    let keys = ModelFolder::open(folder).ok()?.json(&name).ok()?;
+    let base = keys.get("base")?.as_str().filter(|base| is_name(base))?;
+    Some(folder.join(base))
+}
 
 impl TransformerFile {
     /// Opens the file at `path`. Returns `None` if it is no transformer with original names.
@@ -58,8 +73,8 @@ impl TransformerFile {
         let parent = ModelFolder::open(folder)?;
         if !parent.has(&name) {
             let reason = format!(
-                "it has only a transformer; {name} beside it must name a model folder with the other parts, for example \
-                 {{\"base\": \"FOLDER\"}}"
+                "it has no tokenizers and no configurations; {name} beside it must name a model folder that has them, \
+                 for example {{\"base\": \"FOLDER\"}}"
             );
             return Err(LoadError::Checkpoint { path: shown, reason });
         }
@@ -77,8 +92,35 @@ impl TransformerFile {
         }
         let base = base.ok_or_else(|| bad("base", "must be the name of a folder beside the file"))?;
         let base = ModelFolder::open_within(&folder.join(base), &[folder])?;
-        let others = original.others(&header.tensors);
-        Ok(Some(Self { path: path.to_owned(), stamp: content.stamp(), config, others, base }))
+        let (others, left) = (original.others(&header.tensors), original.left(&header.tensors));
+        for (at, other) in others.iter().enumerate() {
+            if let Some(same) = others[..at].iter().find(|same| same.component == other.component) {
+                let reason =
+                    format!("it has two networks for {}: {}… and {}…", other.component, same.prefix, other.prefix);
+                return Err(LoadError::Checkpoint { path: path.display().to_string(), reason });
+            }
+        }
+        Ok(Some(Self { path: path.to_owned(), stamp: content.stamp(), config, others, left, base }))
+    }
+
+    /// Notes for users on how the file was read.
+    pub fn notes(&self) -> Vec<String> {
+        let most: Vec<&str> = self.left.iter().take(MOST_NAMES).map(String::as_str).collect();
+        let more = if self.left.len() > most.len() { ", …" } else { "" };
+        let note = || format!("{} tensors of no network left aside: {}{more}", self.left.len(), most.join(", "));
+        Some(note()).filter(|_| !self.left.is_empty()).into_iter().collect()
+    }
+
+    /// The text of an error for users, who do not see the configuration that is made for the file, and know the file by
+    /// its own name.
+    pub fn told(&self, error: &str) -> String {
+        if let Some(rest) = error.strip_prefix(CONFIG) {
+            return format!("{}, \"transformer\"{rest}", self.path.with_extension("json").display());
+        }
+        let others = self.others.iter().map(|other| self.path_of(other));
+        let inside = std::iter::once(self.weights().to_owned()).chain(others);
+        let rest = inside.filter_map(|path| error.strip_prefix(&*path).map(str::to_owned)).next();
+        rest.map_or_else(|| error.to_owned(), |rest| format!("{}{rest}", self.path.display()))
     }
 
     /// The path of the file's weights in the folder.
@@ -98,10 +140,16 @@ impl TransformerFile {
         path.starts_with("transformer/") || self.other(path).is_some()
     }
 
+    /// The path of another network's weights in the folder.
+    fn path_of(&self, other: &Other) -> String {
+        let is_gguf = gguf::is_gguf(&self.path.to_string_lossy());
+        let file = if is_gguf { other.file.replace(".safetensors", ".gguf") } else { other.file.to_owned() };
+        format!("{}/{file}", other.component)
+    }
+
     /// Whether the path is that of the file's weights.
     fn is_file(&self, path: &str) -> bool {
-        let is_whole = |other: &Other| path == format!("{}/{}", other.component, other.file);
-        path == self.weights() || self.other(path).is_some_and(is_whole)
+        path == self.weights() || self.other(path).is_some_and(|other| path == self.path_of(other))
     }
 
     pub fn has(&self, path: &str) -> bool {
@@ -109,7 +157,7 @@ impl TransformerFile {
     }
 
     pub fn names(&self, folder: &str) -> Result<Vec<String>, LoadError> {
-        let of_others = self.others.iter().map(|other| format!("{}/{}", other.component, other.file));
+        let of_others = self.others.iter().map(|other| self.path_of(other));
         let own = [CONFIG, self.weights()].map(str::to_owned).into_iter().chain(of_others);
         let inside = |path: String| Some(path.strip_prefix(folder)?.strip_prefix('/')?.to_owned());
         let own: Vec<String> = own.filter_map(inside).collect();

@@ -70,7 +70,7 @@ impl Sizes {
     }
 
     /// The number of layers of the text encoder that are used: all but the last.
-    fn depth(&self) -> usize {
+    pub fn depth(&self) -> usize {
         self.text_encoder.num_hidden_layers.saturating_sub(1)
     }
 

@@ -58,7 +58,7 @@ impl<'a> Entries<'a> {
                     break;
                 };
                 let of_site = sites.entry(target.site).or_default();
-                of_site.is_swapped |= target.slice.is_some_and(|slice| slice.is_swapped);
+                of_site.is_swapped |= half == Half::Up && target.slice.is_some_and(|slice| slice.is_swapped);
                 if of_site.halves.insert(half, part).is_some() {
                     mismatch.repeated.push(key.clone());
                     break;

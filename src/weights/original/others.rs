@@ -16,7 +16,7 @@ pub(in crate::weights) struct Other {
     /// The name of its weights in that folder.
     pub file: &'static str,
     /// The prefix of its tensors.
-    prefix: &'static str,
+    pub prefix: &'static str,
     /// Tensors, without the prefix, that diffusers' network does not have.
     unused: &'static [&'static str],
 }
@@ -43,6 +43,20 @@ impl Original {
         let has = |other: &&Other| tensors.keys().any(|name| name.starts_with(other.prefix));
         let others = self.code.others.iter().filter(|_| !self.prefix.is_empty());
         others.filter(has).collect()
+    }
+
+    /// The names of the tensors that are not in the transformer and in none of the other networks, or that they do not
+    /// use.
+    pub fn left(self, tensors: &BTreeMap<String, Info>) -> Vec<String> {
+        let others = self.others(tensors);
+        let takes = |other: &&Other, name: &str| {
+            name.strip_prefix(other.prefix).is_some_and(|name| !other.unused.contains(&name))
+        };
+        let is_left = |name: &&String| {
+            let is_unused = name.strip_prefix(self.prefix).is_some_and(|own| self.code.unused.contains(&own));
+            is_unused || self.is_beside(name) && !others.iter().any(|other| takes(other, name))
+        };
+        tensors.keys().filter(is_left).cloned().collect()
     }
 
     /// Removes the tensors that do not belong to a component of a file with a whole model. Returns the network, unless
