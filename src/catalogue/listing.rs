@@ -242,3 +242,32 @@ fn is_name(name: &str) -> bool {
     let is_part = |part: &str| !part.trim().is_empty() && part.trim() == part && part != "." && part != "..";
     name.chars().count() <= LONGEST_NAME && name.chars().all(is_fine) && name.split('/').all(is_part)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_a_transformers_file_changes_with_its_base_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("mine.safetensors");
+        fs::write(&file, "").unwrap();
+        let source = Source::SingleFile(file.clone());
+        let mut states = vec![stamp(&source)];
+        let mut state_after = |path: &str, text: &str| {
+            let path = place.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+            states.push(stamp(&source));
+        };
+        state_after("mine.json", r#"{"base": "base"}"#);
+        state_after("base/model_index.json", "{}");
+        state_after("base/vae/config.json", "{}");
+        state_after("base/vae/config.json", "{ }");
+        assert!(states.windows(2).all(|pair| pair[0] != pair[1]), "{states:?}");
+        let before = states.len();
+        fs::create_dir(place.path().join("other")).unwrap();
+        fs::write(place.path().join("other/config.json"), "{}").unwrap();
+        assert_eq!(stamp(&source), states[before - 1], "another folder");
+    }
+}

@@ -100,3 +100,18 @@ pub(super) fn rotary_angles(
     };
     Ok((table(libm::cosf)?, table(libm::sinf)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unused_layers_the_last_norm_and_the_head_stay_in_the_file() {
+        let left = ["lm_head.weight", "norm.weight", "layers.2.mlp.up_proj.weight", "layers.10.input_layernorm.weight"];
+        let used = ["embed_tokens.weight", "layers.0.self_attn.q_norm.weight", "layers.1.mlp.up_proj.weight"];
+        for prefix in ["", "model."] {
+            assert!(left.iter().all(|name| Qwen3Encoder::leaves(&format!("{prefix}{name}"), 2)));
+            assert!(!used.iter().any(|name| Qwen3Encoder::leaves(&format!("{prefix}{name}"), 2)));
+        }
+    }
+}

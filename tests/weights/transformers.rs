@@ -187,7 +187,7 @@ fn floats(raw: &Raw) -> Vec<f32> {
 }
 
 /// The tensors in float16, vectors in float32. An axis of length 1 at the front is left out.
-fn gguf(tensors: &Tensors) -> Vec<u8> {
+pub fn gguf(tensors: &Tensors) -> Vec<u8> {
     let quantized = |(name, raw): (&String, &Raw)| {
         let shape = if raw.shape[0] == 1 && name.ends_with("_token") { &raw.shape[1..] } else { &raw.shape[..] };
         let tensor = Tensor::from_vec(floats(raw), shape, &CandleDevice::Cpu).unwrap();

@@ -7,11 +7,14 @@ use latentd::{
     families::checkpoints,
     kernels::Kernels,
     models::autoencoder_kl::current_name,
-    weights::{ModelFolder, WeightSize, Weights},
+    weights::{LoadError, ModelFolder, WeightSize, Weights},
 };
 use serde_json::json;
 
-use crate::files::{Raw, Tensors, write};
+use crate::{
+    files::{Raw, Tensors, write},
+    transformers::gguf,
+};
 
 /// The tensors from which the configuration of a transformer follows: of FLUX.1, and of Stable Diffusion 3.
 const TRANSFORMERS: [&[(&str, &[usize])]; 2] = [
@@ -46,6 +49,15 @@ const VAE: [(&str, &[usize], &str); 5] = [
 
 #[test]
 fn text_encoders_and_the_autoencoder_of_a_file_come_before_those_of_the_base() {
+    compare_parts(false);
+}
+
+#[test]
+fn a_gguf_file_can_have_text_encoders_and_an_autoencoder() {
+    compare_parts(true);
+}
+
+fn compare_parts(as_gguf: bool) {
     let encoders = [
         &[("clip_l", "text_encoder", CLIP), ("t5xxl", "text_encoder_2", T5)][..],
         &[("clip_l", "text_encoder", CLIP), ("clip_g", "text_encoder_2", CLIP), ("t5xxl", "text_encoder_3", T5)],
@@ -57,7 +69,9 @@ fn text_encoders_and_the_autoencoder_of_a_file_come_before_those_of_the_base() {
         let mut expected: BTreeMap<&str, BTreeMap<String, Vec<usize>>> = BTreeMap::new();
         for (name, component, tensor) in encoders {
             file.insert(format!("text_encoders.{name}.transformer.{tensor}"), raw(&[3]));
-            file.insert(format!("text_encoders.{name}.logit_scale"), raw(&[]));
+            if !as_gguf {
+                file.insert(format!("text_encoders.{name}.logit_scale"), raw(&[]));
+            }
             expected.entry(component).or_default().insert((*tensor).to_owned(), vec![3]);
         }
         // CLIP's projection belongs to the network only in Stable Diffusion 3.
@@ -81,8 +95,11 @@ fn text_encoders_and_the_autoencoder_of_a_file_come_before_those_of_the_base() {
                 fs::write(base.join(component).join(name), write(&own)).unwrap();
             }
         }
-        let path = place.path().join("whole.safetensors");
-        fs::write(&path, write(&file)).unwrap();
+        let (path, content) = match as_gguf {
+            true => (place.path().join("whole.gguf"), gguf(&file)),
+            false => (place.path().join("whole.safetensors"), write(&file)),
+        };
+        fs::write(&path, content).unwrap();
         fs::write(path.with_extension("json"), json!({"base": "base"}).to_string()).unwrap();
         let folder = ModelFolder::single(&path, &checkpoints()).unwrap();
         for (component, tensors) in &expected {
@@ -109,4 +126,56 @@ fn text_encoders_and_the_autoencoder_of_a_file_come_before_those_of_the_base() {
         let size = WeightSize::read(&folder, "transformer", "diffusion_pytorch_model").unwrap();
         assert_eq!(size.bytes(latentd::device::Precision::F32, Kernels::REFERENCE), 4 * numbers as u64);
     }
+}
+
+/// A file with FLUX.1's transformer and further tensors, beside an empty folder `base`.
+fn flux_with(more: &[&str]) -> (tempfile::TempDir, Result<ModelFolder, LoadError>) {
+    let raw = |shape: &[usize]| Raw::floats(shape, |i| i as f32);
+    let own = TRANSFORMERS[0].iter().map(|(name, shape)| (format!("model.diffusion_model.{name}"), raw(shape)));
+    let file: Tensors = own.chain(more.iter().map(|name| ((*name).to_owned(), raw(&[2, 3, 3, 3])))).collect();
+    let place = tempfile::tempdir().unwrap();
+    fs::create_dir(place.path().join("base")).unwrap();
+    let path = place.path().join("whole.safetensors");
+    fs::write(&path, write(&file)).unwrap();
+    fs::write(path.with_extension("json"), json!({"base": "base"}).to_string()).unwrap();
+    let folder = ModelFolder::single(&path, &checkpoints());
+    (place, folder)
+}
+
+#[test]
+fn tensors_that_belong_to_no_network_of_the_file_are_noted() {
+    assert!(flux_with(&[]).1.unwrap().notes().is_empty());
+    let strays = ["text_encoders.clip_l.text_model.a.weight", "text_encoders.gemma.weight"];
+    let notes = flux_with(&strays).1.unwrap().notes();
+    assert_eq!(notes, [format!("2 tensors of no network left aside: {}, {}", strays[0], strays[1])]);
+}
+
+#[test]
+fn networks_and_tensors_that_occur_twice_are_errors() {
+    let conv = "decoder.up.0.block.0.conv1.weight";
+    let both = [format!("vae.{conv}"), format!("first_stage_model.{conv}")];
+    let error = flux_with(&both.each_ref().map(String::as_str)).1.unwrap_err().to_string();
+    assert!(error.contains("two networks for vae: vae.… and first_stage_model.…"), "{error}");
+
+    let twice = ["vae.decoder.up.0.block.0.conv1.weight", "vae.decoder.up.00.block.0.conv1.weight"];
+    let (_place, folder) = flux_with(&twice);
+    let opened = Weights::open(&folder.unwrap(), "vae", "diffusion_pytorch_model", &Device::host(), current_name);
+    let error = opened.unwrap_err().to_string();
+    assert!(error.contains("occurs twice"), "{error}");
+}
+
+/// Users know the file and `NAME.json`, and not the files of the folder that the file stands for.
+#[test]
+fn errors_name_the_file_and_not_the_folder_that_it_stands_for() {
+    let (place, folder) = flux_with(&["vae.strange.weight"]);
+    let folder = folder.unwrap();
+    let opened = Weights::open(&folder, "vae", "diffusion_pytorch_model", &Device::host(), current_name);
+    let file = place.path().join("whole.safetensors");
+    let told = folder.told(&opened.unwrap_err());
+    assert!(told.starts_with(&file.display().to_string()) && told.contains("vae.strange.weight"), "{told}");
+    let told = folder.told(&"transformer/config.json: num_layers: must be at least 1");
+    assert_eq!(
+        told,
+        format!("{}, \"transformer\": num_layers: must be at least 1", file.with_extension("json").display())
+    );
 }
