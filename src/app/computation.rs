@@ -56,8 +56,8 @@ impl Computation {
             let thread = std::thread::Builder::new().name(format!("engine-{i}")).stack_size(ENGINE_STACK);
             let (devices, catalogue) = (devices.clone(), catalogue.clone());
             thread.spawn(move || {
-                // Without its thread, an engine takes no runs. The panic has dropped the engine's runs, so other
-                // devices compute their generations.
+                // Without its thread, an engine takes no runs. The panic has dropped the engine's runs, so the
+                // generations of these runs are computed on other devices.
                 if catch_unwind(AssertUnwindSafe(|| engine.run())).is_err() {
                     tracing::error!(device = i, "an engine's thread panicked, so its device gets no more work");
                     device_lost(&devices, &catalogue, i);

@@ -15,8 +15,8 @@ pub enum Acquired {
 }
 
 /// A model in use. It stays in memory at least as long as the lease. Drop all other handles of the model before the
-/// lease: dropping the lease makes the requests that wait for room check again, and a model with other handles still
-/// counts as in use.
+/// lease: when the lease is dropped, each request that waits for room checks again whether there is room, and a model
+/// with other handles still counts as in use.
 #[derive(Debug)]
 pub struct ModelLease {
     model: Option<Arc<Model>>,

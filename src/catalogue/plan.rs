@@ -36,8 +36,8 @@ impl Catalogue {
         Some(usable.outline.plan(job, &usable.card, &of_control))
     }
 
-    /// Checks that a device can compute the generation. Devices without memory of their own always can, because their
-    /// memory is divided for the whole process.
+    /// Checks that a device can compute the generation. CPU devices always pass: they use the memory of the process,
+    /// whose limits are checked elsewhere (`engine.max_bytes`).
     ///
     /// # Errors
     /// The model, the ControlNets and one row of the largest call exceed the memory of each device.

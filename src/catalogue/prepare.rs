@@ -27,8 +27,8 @@ pub enum PrepareError {
 }
 
 impl Catalogue {
-    /// [`Catalogue::prepare_in`] for a caller that computes one generation at a time. Such a caller needs no lease of
-    /// room for ControlNets.
+    /// [`Catalogue::prepare_in`] for a caller that computes one generation at a time. The function takes the lease of
+    /// the room for ControlNets itself and drops it at its end, because no other generation competes for the room.
     ///
     /// # Errors
     /// Those of [`Catalogue::prepare_in`].

@@ -4,8 +4,8 @@ use super::generator::Generator;
 use super::latents::Latents;
 use super::seed_sequence::SeedSequence;
 
-/// diffusers' `BrownianTreeNoiseSampler`: noise for the steps of one run. All noise of one image comes from one
-/// Brownian path, whose time is the noise level.
+/// diffusers' `BrownianTreeNoiseSampler`: noise for the steps of one run. All noise of a seed comes from one Brownian
+/// path, whose time is the noise level. Each image has a seed, or all images together have one.
 pub(super) struct BrownianNoise {
     shape: [usize; 4],
     paths: Vec<BrownianPath>,
@@ -34,8 +34,9 @@ impl BrownianNoise {
 }
 
 /// A Brownian path. It reproduces `torchsde.BrownianInterval` as a halving tree with a tolerance of 1e-6 (Li et al.
-/// 2020, arXiv:2001.01328). The increment over an interval is the sum of the increments over its halves; the seed of
-/// the path and the position of the interval in the tree seed the noise that divides the increment between the halves.
+/// 2020, arXiv:2001.01328). The increment over an interval is the sum of the increments over its halves. The noise that
+/// divides the increment between the halves comes from a generator whose seed is made of the seed of the path and the
+/// position of the interval in the tree.
 pub struct BrownianPath {
     seed: u64,
     whole: Interval,

@@ -13,8 +13,9 @@ pub struct BatchLimits {
     /// Maximum expected seconds of a batch of several rows. A single row that is expected to take longer is a *long*
     /// batch; it pauses after each slice of this length.
     pub slice_s: f64,
-    /// Maximum bytes of activations of one batch, and of a long batch together with all paused batches. A batch of a
-    /// single row may exceed the limit if it is not long or no batch is paused.
+    /// Maximum bytes of activations. The limit holds for each batch, and for the sum of a new long batch and all paused
+    /// batches. Exceptions: a single row that is not long may always exceed the limit, and a long one may exceed it if
+    /// no batch is paused.
     pub max_bytes: u64,
     /// Bytes of the device's memory that are free now; `u64::MAX` if this is unknown. The memory of paused batches is
     /// in use, so it is not part of this number. The activations of a batch take at most this number of bytes, except

@@ -31,7 +31,7 @@ use crate::{generation::Fields, service::CreateRequest};
 /// The longest wait for a generation. With usual settings, the generation's own time limits end it much earlier.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
-/// The operations of this face.
+/// The operations of this protocol.
 pub fn routes() -> Vec<Route> {
     vec![
         endpoint(Method::POST, "/api/generate", post(generate)),

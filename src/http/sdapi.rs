@@ -1,4 +1,4 @@
-//! The face of AUTOMATIC1111's web interface, under `/sdapi/v1`: a request waits for its pictures, and the answer
+//! The protocol of AUTOMATIC1111's web interface, under `/sdapi/v1`: a request waits for its pictures, and the answer
 //! contains them in base64.
 
 mod control_net;
@@ -31,7 +31,7 @@ use crate::generation::Record;
 
 pub use options::ChosenModels;
 
-/// The operations of this face.
+/// The operations of this protocol.
 pub fn routes() -> Vec<Route> {
     vec![
         endpoint(Method::POST, "/sdapi/v1/txt2img", post(draw::txt2img)),
@@ -77,11 +77,11 @@ fn endpoint(method: Method, path: &'static str, handler: MethodRouter<AppState>)
     Route { method, path, routed: path, handler }
 }
 
-/// The entry of `metadata` that marks the generations of this face. `progress` and `interrupt` concern only generations
-/// with this entry.
+/// The entry of `metadata` that marks the generations of this protocol. `progress` and `interrupt` concern only
+/// generations with this entry.
 const LABEL: (&str, &str) = ("face", "sdapi");
 
-/// Whether this face created the generation.
+/// Whether a request of this protocol created the generation.
 fn is_own(record: &Record) -> bool {
     record.job.metadata.get(LABEL.0).is_some_and(|face| face == LABEL.1)
 }

@@ -1,4 +1,4 @@
-//! Self-attention of the places of a map.
+//! Self-attention between the pixels of a feature map (B, h, w, C).
 
 use candle_core::{Result, Tensor};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{kernels::Kernels, weights::Weights};
 
-/// diffusers' `Attention` of every place of a map to every place, with biases and a residual.
+/// diffusers' `Attention` of every pixel of a feature map to every pixel, with biases and a residual.
 #[derive(Debug)]
 pub(super) struct SpatialAttention {
     group_norm: Option<GroupNorm>,

@@ -22,7 +22,7 @@ pub(super) struct Sizes {
     pub vae: AutoencoderKlConfig,
 }
 
-/// Latent pixels of a patch along one side: a token of the transformer.
+/// The side of a patch in latent pixels. Each patch is a token of the transformer.
 pub(super) const PATCH: usize = 2;
 
 /// The side of the pictures that the published models were trained on, for autoencoders whose configuration does not

@@ -1,11 +1,11 @@
-//! Translates errors about the fields of a generation into errors about the fields that the client of this face has
+//! Translates errors about the fields of a generation into errors about the fields that the client of this protocol has
 //! sent.
 
 use crate::generation::{FieldError, Invalid};
 
 use super::{super::error::ApiError, control_net::UNITS};
 
-/// Fields of a generation, each with its name in this face.
+/// Fields of a generation, each with its name in this protocol.
 const NAMES: [(&str, &str); 12] = [
     ("guidance_scale", "cfg_scale"),
     ("strength", "denoising_strength"),

@@ -1,5 +1,5 @@
 //! `GET /sdapi/v1/progress` and `POST /sdapi/v1/interrupt`, which concern the generations that the caller's tenant has
-//! created through this face.
+//! created through this protocol.
 
 use axum::{
     extract::{RawQuery, State},
@@ -52,7 +52,7 @@ fn answer(object: Value) -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "no-store")], Json(object))
 }
 
-/// Cancels all running and queued generations that the caller's tenant has created through this face.
+/// Cancels all running and queued generations that the caller's tenant has created through this protocol.
 pub(super) async fn interrupt(State(state): State<AppState>, caller: Caller) -> Result<impl IntoResponse, ApiError> {
     for id in active(&state, &caller, Search::All).await? {
         state.service.cancel(caller.access(), id).await?;
@@ -69,15 +69,15 @@ const MOST_PAGES: usize = 20;
 /// Which generations are searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Search {
-    /// Reads pages until a generation of this face is found, at most [`MOST_PAGES`] for each status. The result has all
-    /// generations of this face that are in these pages.
+    /// Reads pages until a generation of this protocol is found, at most [`MOST_PAGES`] for each status. The result has
+    /// all generations of this protocol that are in these pages.
     Newest,
     /// Reads everything.
     All,
 }
 
-/// The tenant's generations of this face that have yet to end: first the running and then the queued generations, the
-/// newest first among each. The tenant's generations of other faces are skipped.
+/// The tenant's generations of this protocol that have yet to end: first the running and then the queued generations,
+/// the newest first among each. The tenant's generations of other protocols are skipped.
 async fn active(state: &AppState, caller: &Caller, search: Search) -> Result<Vec<GenerationId>, ApiError> {
     let pages = if search == Search::All { usize::MAX } else { MOST_PAGES };
     let mut found = Vec::new();

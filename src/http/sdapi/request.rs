@@ -76,7 +76,7 @@ impl Request {
 /// Reads a request. `card` is the card of its model, or `None` if the model is unknown.
 ///
 /// # Errors
-/// Values that this face cannot translate. The other values are checked later, as fields of the generation.
+/// Values that this protocol cannot translate. The other values are checked later, as fields of the generation.
 pub(super) fn read(mut fields: Fields, kind: Kind, card: Option<&ModelCard>) -> Result<Request, ApiError> {
     let mut body = fields.take_all();
     body.retain(|_, value| !value.is_null());

@@ -11,8 +11,8 @@ use crate::kernels::{
 /// The panels of outputs that a thread computes at a time.
 pub(super) const PANELS: usize = 2;
 
-/// Computes G·g·Gᵀ of up to [`PANELS`] panels for some inputs. For each of the N² places of a transformed tile, `out`
-/// gets the panels of a matrix (inputs, outputs).
+/// Computes G·g·Gᵀ of up to [`PANELS`] panels for the input channels `inputs`. For each of the N² places of a
+/// transformed tile, `out` gets the panels of a matrix (inputs, outputs).
 pub(super) fn transform_weights<T: Transform<N, M>, const N: usize, const M: usize>(
     weights: &Panels,
     panels: Range<usize>,
@@ -29,7 +29,8 @@ pub(super) fn transform_weights<T: Transform<N, M>, const N: usize, const M: usi
     }
 }
 
-/// Computes G·g·Gᵀ of one panel for some of `all` inputs. The N² places of `out` are `next` floats apart.
+/// Computes G·g·Gᵀ of one panel for the input channels `inputs`; `all` is the number of input channels of the layer.
+/// The N² places of `out` are `next` floats apart.
 #[inline(always)]
 fn transform_panel<T: Transform<N, M>, const N: usize, const M: usize>(
     g: &[f32],
