@@ -20,11 +20,9 @@ use crate::generation::{EventKind, GenerationId, Record, Status};
 pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
     /// Stores the generation in state `queued` with its first event, at its tenant's place in the queue.
     ///
-    /// A request is a repetition if an earlier equal request had the same idempotency key. If no earlier request had
-    /// this key, or if the request has no key, it is a repetition if an earlier equal request made a generation with
-    /// the same id (clients may choose the id). The answer to a repetition is the generation of the earlier request, in
-    /// its present state. Erasing a generation frees its id and its idempotency key; an expired idempotency key is free
-    /// too. A repetition writes nothing.
+    /// A request repeats an earlier equal request that had its idempotency key or, if none had this key, its id. The
+    /// answer is then the generation of the earlier request, in its present state. Erasing a generation frees its id
+    /// and its idempotency key; an expired idempotency key is free too. A repetition writes nothing.
     ///
     /// The tenant's queue share and usage and the API key's limits are charged now, even if the generation fails later.
     ///
@@ -113,9 +111,8 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Gives a generation that succeeded a star, or takes the star away. A generation with a star is kept for a
-    /// century. When the star is taken away, the retention time begins again now. `None` if there is no such
-    /// generation.
+    /// Gives a generation that succeeded a star, or takes the star away. With a star, a generation is kept for a
+    /// century. Without, its retention time begins now. `None` if there is no such generation.
     ///
     /// # Errors
     /// [`Refusal::NotSucceeded`]; [`Refusal::StarsFull`] if `most` generations of the tenant have stars.

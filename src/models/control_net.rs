@@ -136,7 +136,8 @@ impl ControlNet {
         hints: &[(&Hint, f32)],
         guess: bool,
     ) -> Result<(Vec<Tensor>, Tensor)> {
-        let conditions = Conditions { adapters: RowAdapters::NONE, ..*conditions };
+        // Only U-Nets take guidance scales, those of latent consistency models.
+        let conditions = Conditions { adapters: RowAdapters::NONE, guidance: None, ..*conditions };
         let (device, conditions) = (sample.device(), self.embeddings.forward(&conditions, sample.device())?);
         let mut embedded = Vec::with_capacity(hints.len());
         for (hint, _) in hints {

@@ -72,11 +72,12 @@ async fn cases_give_the_golden_pictures() {
     let data = tempfile::tempdir().unwrap();
     let pipelines: BTreeSet<&str> = cases.iter().flat_map(case::Case::pipelines).collect();
     let models = case::models(&root, &pipelines.into_iter().collect::<Vec<_>>());
-    let (embeddings, loras, control_nets) = (case::embeddings(&root), root.join("adapters"), root.join("controlnets"));
+    let (embeddings, loras) = (case::embeddings(&root), case::loras(&[&root]));
+    let control_nets = root.join("controlnets");
     let settings = [
         ("LATENTD_MODELS__DIR", models.path()),
         ("LATENTD_EMBEDDINGS__DIR", embeddings.path()),
-        ("LATENTD_LORAS__DIR", &loras),
+        ("LATENTD_LORAS__DIR", loras.path()),
         ("LATENTD_CONTROLNETS__DIR", &control_nets),
     ];
     let server = Server::start(data.path(), &settings.map(|(name, path)| (name, path.to_str().unwrap()))).await;

@@ -24,7 +24,12 @@ fn picture(name: &str) -> Value {
 /// Starts a server with a small model of the fixtures and its add-ons; also returns the temporary folders that it
 /// reads.
 async fn server(settings: &[(&str, &str)]) -> (Server, [tempfile::TempDir; 3]) {
-    let (data, models) = (tempfile::tempdir().unwrap(), case::models(&fixtures(), &["sd1"]));
+    server_of(case::models(&fixtures(), &["sd1"]), settings).await
+}
+
+/// As [`server`], with these models.
+async fn server_of(models: tempfile::TempDir, settings: &[(&str, &str)]) -> (Server, [tempfile::TempDir; 3]) {
+    let data = tempfile::tempdir().unwrap();
     let embeddings = case::embeddings(&fixtures());
     let (loras, control_nets) = (fixtures().join("adapters"), fixtures().join("controlnets"));
     let folders = [
@@ -156,4 +161,32 @@ async fn unusable_add_ons_and_fields_are_refused_before_any_work() {
     assert_eq!((&canny["object"], &canny["error"]), (&json!("controlnet"), &Value::Null));
     let loras = server.json("/v1/loras").await;
     assert!(loras["data"].as_array().unwrap().iter().any(|lora| lora["name"] == "sd1_kohya"));
+}
+
+/// The guidance scale is an input of such a U-Net, but ControlNets do not have this input.
+#[tokio::test]
+async fn a_latent_consistency_model_draws_with_a_control_net() {
+    let models = case::models(&fixtures(), &["sd1"]);
+    let unet = models.path().join("sd1/unet");
+    let read = |name: &str| std::fs::read(unet.join(name)).unwrap();
+    let mut config: Value = serde_json::from_slice(&read("config.json")).unwrap();
+    let width = config["block_out_channels"][0].as_u64().unwrap() as usize;
+    config["time_cond_proj_dim"] = json!(4);
+    std::fs::write(unet.join("config.json"), config.to_string()).unwrap();
+    let weights = unet.join("diffusion_pytorch_model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&weights, &candle_core::Device::Cpu).unwrap();
+    let projection = candle_core::Tensor::ones((width, 4), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+    tensors.insert("time_embedding.cond_proj.weight".to_owned(), projection);
+    candle_core::safetensors::save(&tensors, &weights).unwrap();
+
+    let (server, _folders) = server_of(models, &[]).await;
+    let control = json!([{"model": "canny", "image": picture("edges_64.png")}]);
+    let mut pictures = Vec::new();
+    for more in [json!({}), json!({"controls": control}), json!({"controls": control, "guidance_scale": 3})] {
+        let id = server.accept(&with(request("a red fox", 1), &more)).await;
+        let ended = server.ended(&id).await;
+        assert_eq!(ended["status"], "succeeded", "{ended}");
+        pictures.push(server.picture(&id, 0).await);
+    }
+    assert!(pictures[0] != pictures[1] && pictures[1] != pictures[2]);
 }
