@@ -189,6 +189,8 @@ fn approximations_are_in_the_metadata() {
     let Work::Draw(draw) = generation.work;
     let unguided = Draw { guidance_scale: 1.0, ..draw };
     assert_eq!(unguided.approximations(), ["feature_cache", "tiny_decoder"], "there is no guidance to omit");
+    let guided = Draw { always_guided: true, ..unguided };
+    assert_eq!(guided.approximations(), ["guidance_interval", "feature_cache", "tiny_decoder"], "at every scale");
 }
 
 #[test]
@@ -360,6 +362,7 @@ fn draw() -> Draw {
         guidance_scale: 7.5,
         true_guidance_scale: None,
         guidance_rescale: 0.25,
+        always_guided: false,
         guidance_interval: GuidanceInterval::WHOLE,
         guidance_limits: None,
         skip_layer_guidance: None,

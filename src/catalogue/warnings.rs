@@ -23,6 +23,7 @@ struct Text<'a> {
     text: &'a str,
     /// The text encoders that read the text; see [`PromptText::readers`].
     readers: Vec<usize>,
+    is_negative: bool,
 }
 
 impl Catalogue {
@@ -56,12 +57,14 @@ impl Catalogue {
         &self,
         draw: &Draw,
         (model, card): (&str, &ModelCard),
-        Text { pointer, text, readers }: &Text<'_>,
+        &Text { pointer, text, ref readers, is_negative }: &Text<'_>,
     ) -> Option<Warning> {
         let syntax = draw.prompt_syntax;
         let words = &self.adapters().vectors_of(model, syntax, text);
         let sequence_length = draw.max_sequence_length.map(|length| length as usize);
-        let cut = self.tokenizers(model)?.cut(&PromptText { text, readers, syntax, words, sequence_length })?;
+        let sees = card.edits_beside && draw.source.is_some();
+        let text = PromptText { text, readers, syntax, words, sequence_length, is_negative, sees };
+        let cut = self.tokenizers(model)?.cut(&text)?;
         let can_be_longer = card.sequence_lengths.is_some_and(|(_, most)| draw.max_sequence_length < Some(most));
         let hint = match syntax {
             _ if can_be_longer => "; with a larger max_sequence_length it reads longer prompts",
@@ -117,14 +120,14 @@ fn texts<'a>(draw: &'a Draw, card: &ModelCard) -> Vec<Text<'a>> {
     let prompts = [("/prompt", Some(draw.prompt.as_str())), ("/prompt_2", prompt_2), ("/prompt_3", prompt_3)];
     let negatives =
         [("/negative_prompt", negative), ("/negative_prompt_2", negative_2), ("/negative_prompt_3", negative_3)];
-    let mut texts = of_encoders(&prompts[..encoders]);
-    texts.extend(of_encoders(&negatives[..encoders]));
+    let mut texts = of_encoders(&prompts[..encoders], false);
+    texts.extend(of_encoders(&negatives[..encoders], true));
     texts
 }
 
 /// The texts for the first text encoder, the second one, and so on. An encoder without a text of its own reads the
 /// first text.
-fn of_encoders<'a>(fields: &[(&'static str, Option<&'a str>)]) -> Vec<Text<'a>> {
+fn of_encoders<'a>(fields: &[(&'static str, Option<&'a str>)], is_negative: bool) -> Vec<Text<'a>> {
     let without: Vec<usize> = (1..fields.len()).filter(|encoder| fields[*encoder].1.is_none()).collect();
     let mut texts = Vec::new();
     for (encoder, (pointer, text)) in fields.iter().copied().enumerate() {
@@ -133,7 +136,7 @@ fn of_encoders<'a>(fields: &[(&'static str, Option<&'a str>)]) -> Vec<Text<'a>> 
         if encoder == 0 {
             readers.extend(&without);
         }
-        texts.push(Text { pointer, text, readers });
+        texts.push(Text { pointer, text, readers, is_negative });
     }
     texts
 }

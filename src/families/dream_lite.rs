@@ -18,7 +18,7 @@ use crate::{
     weights::{LoadError, ModelFolder},
 };
 use networks::{DreamLiteNetworks, TEXT, UNET, VAE};
-use sizes::{AROUND, MOBILE, SEQUENCE, Sizes};
+use sizes::{MOBILE, SEQUENCE, Sizes};
 
 /// The family of a small U-Net with a tiny autoencoder, and the language model Qwen3-VL as the text encoder.
 pub struct DreamLite;
@@ -49,7 +49,7 @@ impl Family for DreamLite {
             min_side_pixels: extras.min_size.unwrap_or(64).next_multiple_of(multiple),
             size_multiple: multiple,
             context_width: spec.context_width,
-            context_length: SEQUENCE - AROUND,
+            context_length: SEQUENCE.saturating_sub(sizes.tokenizer(folder)?.around()),
             text_encoders: spec.text_encoders,
             latents: (spec.latent_channels, spec.vae_scale_factor),
             flow: spec.flow,

@@ -50,6 +50,9 @@ pub struct Draw {
     pub true_guidance_scale: Option<f64>,
     /// How far the guided prediction is rescaled to the standard deviation of the conditional prediction, 0 to 1.
     pub guidance_rescale: f64,
+    /// Whether guidance acts at every `guidance_scale`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub always_guided: bool,
     /// The steps with guidance. The other steps compute no row for the negative prompt.
     #[serde(default)]
     pub guidance_interval: GuidanceInterval,
@@ -121,8 +124,8 @@ impl Draw {
         [self.prompt.as_str()].into_iter().chain(further).chain(negative)
     }
 
-    /// `s` in `uncond + s · (cond − uncond)`; at 1 or less, there is no such guidance. `guidance_embedding`: whether the
-    /// model takes `guidance_scale` as an input of its network.
+    /// `s` in `uncond + s · (cond − uncond)`; at 1 or less, there is no such guidance. `guidance_embedding`: whether
+    /// the model takes `guidance_scale` as an input of its network.
     pub fn prompt_guidance(&self, guidance_embedding: bool) -> f64 {
         match self.true_guidance_scale {
             Some(scale) => scale,
@@ -135,7 +138,7 @@ impl Draw {
     pub fn approximations(&self) -> Vec<&'static str> {
         // For models with limits of guidance, only 0 switches guidance off.
         let off = if self.guidance_limits.is_some() { 0.0 } else { 1.0 };
-        let guided = self.prompt_guidance(false) > off;
+        let guided = self.always_guided || self.prompt_guidance(false) > off;
         let all = [
             ("guidance_interval", guided && self.guidance_interval != GuidanceInterval::WHOLE),
             ("feature_cache", self.feature_cache.is_some()),

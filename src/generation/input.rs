@@ -63,7 +63,7 @@ impl InputImage {
         if !(1..=most).contains(&count) {
             fields.take(name);
             let detail = match most {
-                1 => "must be one picture in this request, not a list".to_owned(),
+                1 => "must be one picture, or a list with one".to_owned(),
                 most => format!("must have between 1 and {most} pictures, not {count}"),
             };
             fields.error(name, "out_of_range", detail);

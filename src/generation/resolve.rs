@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value};
 
 use super::{
-    ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, FurtherPrompts, GuidanceLimits, Job, Levels, Limits,
-    LoraUse, MAX_CHUNKS, MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice,
+    ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, FurtherPrompts, GuidanceLimits, ImageInfluence, Job,
+    Levels, Limits, LoraUse, MAX_CHUNKS, MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice,
     SkipLayerGuidance, Source, Webhook, Work,
     any_model::{self, AnyModel},
     class_label,
@@ -171,6 +171,7 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
         guidance_scale: fields.get(&table::GUIDANCE_SCALE, on).unwrap_or_else(|| card.guidance_scale(has_mask)),
         true_guidance_scale: card.true_guidance.then(|| fields.get_or_default(&table::TRUE_GUIDANCE_SCALE, on)),
         guidance_rescale: fields.get_or_default(&table::GUIDANCE_RESCALE, on),
+        always_guided: card.always_guided && !card.is_distilled,
         guidance_interval: fields.get_or_default(&table::GUIDANCE_INTERVAL, on),
         guidance_limits: GuidanceLimits::read(fields, on),
         skip_layer_guidance,
@@ -186,6 +187,10 @@ fn read_draw(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Draw {
         seed: fields.get(&table::SEED, on).unwrap_or_else(|| rules.random_seed()),
         seed_mode: fields.get_or_default(&table::SEED_MODE, on),
     };
+    let has_two_scales = matches!(draw.source, Some(Source { hold: ImageInfluence::Guidance { .. }, .. }));
+    if has_two_scales && draw.guidance_rescale > 0.0 {
+        fields.error("guidance_rescale", "conflict", "has no effect on guidance with image_guidance_scale");
+    }
     check_prompts(fields, &draw, card, rules);
     draw
 }

@@ -66,7 +66,10 @@ impl Source {
             (Some(_), Some(_)) => Task::Inpaint,
         };
         let edits = card.image_guidance_scale.is_some();
-        if edits || refers || image.is_none() {
+        if image.is_some() && card.edits_beside && fields.take(table::STRENGTH.name).is_some() {
+            let detail = "cannot be used: the model draws the result from noise";
+            fields.error(table::STRENGTH.name, "conflict", detail);
+        } else if edits || refers || image.is_none() {
             refuse_idle(fields, &table::STRENGTH);
         }
         if !edits || (image.is_none() && card.tasks.contains(&Task::TextToImage)) {
@@ -100,7 +103,8 @@ impl Source {
         }
     }
 
-    /// The sizes (width, height) in pixels of the pictures that a network with references sees, before they are cropped.
+    /// The sizes (width, height) in pixels of the pictures that a network with references sees, before they are
+    /// cropped.
     pub fn references(&self) -> impl Iterator<Item = (u32, u32)> {
         [&self.image].into_iter().chain(&self.further_images).map(|image| (image.width, image.height))
     }
@@ -114,8 +118,8 @@ impl Source {
     }
 
     /// The default (width, height) of a request with `image`: the size of `image`, scaled down to at most the number of
-    /// pixels of the model's native size and to the longest side that the limits and the model allow, then rounded down to multiples
-    /// of [`ModelCard::size_multiple`], but not below the model's smallest side.
+    /// pixels of the model's native size and to the longest side that the limits and the model allow, then rounded down
+    /// to multiples of [`ModelCard::size_multiple`], but not below the model's smallest side.
     pub(super) fn size(&self, card: &ModelCard, limits: &Limits) -> (u32, u32) {
         let (width, height) = (f64::from(self.image.width), f64::from(self.image.height));
         let native = f64::from(card.default_width) * f64::from(card.default_height);

@@ -130,7 +130,7 @@ pub static GUIDANCE_SCALE: Field = Field::new(
     "guidance_scale",
     Kind::number(0.0, 30.0),
     "How closely the picture follows the prompt: uncond + s · (cond − uncond). 1 or less switches guidance off. For \
-     Z-Image cond + s · (cond − uncond), and 0 switches it off.",
+     Z-Image cond + s · (cond − uncond), and 0 switches it off. Some models draw with guidance at every scale.",
 )
 .default(|on| on.card.inpaint_guidance_scale.is_none().then(|| on.card.default_guidance_scale.into()))
 .only(|card| is_guided(card) && !card.no_guidance_scale, Some("it draws without guidance"));
@@ -345,7 +345,7 @@ pub static MAX_SEQUENCE_LENGTH: Field = Field::new(
     "How many tokens of the prompt the text encoder T5 or Qwen3 reads.",
 )
 .default(|on| on.card.sequence_lengths.map(|(usual, _)| usual.into()))
-.only(|card| card.sequence_lengths.is_some(), Some("its text encoders have a fixed length"));
+.only(|card| card.sequence_lengths.is_some(), Some("the length that its text encoders read cannot be chosen"));
 pub static ORIGINAL_SIZE: Field =
     conditioning("original_size", Kind::Pair { min: 1 }, "[height, width] of the training picture before cropping.");
 pub static CROP_TOP_LEFT: Field =

@@ -13,8 +13,8 @@ use super::{
 const TAPS: usize = 9;
 
 impl Kernels {
-    /// x (B, h, w, C) by `weight` (9, C), the kernels of all channels row by row, with one line of zeros on each side of
-    /// the map → (B, h, w, C).
+    /// x (B, h, w, C) by `weight` (9, C), the kernels of all channels row by row, with one line of zeros on each side
+    /// of the map → (B, h, w, C).
     pub fn depthwise(self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op2_no_bwd(weight, &Depthwise),

@@ -18,7 +18,7 @@ pub enum PromptTokenizer {
     Clip(ClipTokenizer),
     T5(T5Tokenizer),
     Qwen(QwenTokenizer),
-    /// The model reads `length` tokens of a chat, after its fixed beginning.
+    /// The model reads `length` tokens of a chat, after its fixed beginning and in addition to those of a picture.
     Qwen3Vl {
         tokenizer: Qwen3VlTokenizer,
         length: usize,
@@ -37,6 +37,10 @@ pub struct PromptText<'a> {
     pub words: &'a [(String, usize)],
     /// The number of tokens that T5 or Qwen3 reads, if the request gives a number.
     pub sequence_length: Option<usize>,
+    /// Whether the text says what the picture does not show.
+    pub is_negative: bool,
+    /// Whether the text encoder sees a picture with the text.
+    pub sees: bool,
 }
 
 /// How many tokens a prompt has, and how many of them a model reads, if the model does not read all.
@@ -67,7 +71,8 @@ impl PromptTokenizers {
 }
 
 impl PromptTokenizer {
-    fn cut(&self, &PromptText { text, syntax, words, sequence_length, .. }: &PromptText<'_>) -> Option<Cut> {
+    fn cut(&self, prompt: &PromptText<'_>) -> Option<Cut> {
+        let PromptText { text, syntax, words, sequence_length, is_negative, sees, .. } = *prompt;
         let (used, total) = match self {
             // T5 reads the words of textual inversions as ordinary text.
             PromptTokenizer::T5(t5) => {
@@ -80,8 +85,11 @@ impl PromptTokenizer {
                 (total.min(sequence_length.unwrap_or(total)), total)
             }
             PromptTokenizer::Qwen3Vl { tokenizer, length } => {
-                let chat = Chat::Generate;
-                let total = tokenizer.encode(chat, &chat.instruction(text)).len().saturating_sub(chat.dropped());
+                let chat = if sees { Chat::Edit } else { Chat::Generate };
+                let total = match is_negative {
+                    true => tokenizer.kept(chat, text),
+                    false => tokenizer.kept(chat, &chat.instruction(text)),
+                };
                 (total.min(*length), total)
             }
             PromptTokenizer::Clip(clip) => {

@@ -22,7 +22,8 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Stores the picture of a field. Pictures of a list and those of `controls` must be stored in the order of the request.
+    /// Stores the picture of a field. Pictures of a list and those of `controls` must be stored in the order of the
+    /// request.
     pub fn put(&mut self, place: ImageField, picture: RgbImage) {
         match place {
             ImageField::Image | ImageField::Reference(0) => self.image = Some(picture),

@@ -171,7 +171,7 @@ impl NetworkError {
     /// An error with a text. The fault is recognized by this text.
     pub fn new(network: &'static str, detail: impl ToString) -> NetworkError {
         let detail = detail.to_string();
-        NetworkError { network, fault: Fault::of_text(&detail), detail }
+        NetworkError { network, fault: Fault::of_text(&detail), detail: without_backtrace(&detail).to_owned() }
     }
 
     /// The error of a call to a network that the model does not have.
@@ -181,8 +181,14 @@ impl NetworkError {
 
     /// Converts errors of candle to errors of this network.
     pub fn of(network: &'static str) -> impl Fn(candle_core::Error) -> NetworkError {
-        move |error| NetworkError { network, fault: Fault::of(&error), detail: error.to_string() }
+        move |error| NetworkError::new(network, error)
     }
+}
+
+/// The text of an error without the backtrace that candle appends to it if `RUST_BACKTRACE` is set: clients see the
+/// text.
+fn without_backtrace(text: &str) -> &str {
+    text.split("\n   0: ").next().unwrap_or(text)
 }
 
 /// The networks of one latent diffusion model. Row i of every answer depends only on row i of the input, bit for bit.
@@ -261,5 +267,20 @@ pub trait Networks: Send + Sync {
     /// have this network.
     async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
         Err(NetworkError::missing("vae_tiny"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_of_a_network_has_no_backtrace() {
+        let frames = "   0: candle_core::error::Error::bt\n             at ./src/error.rs:260\n   1: main";
+        let error = |text: &str| candle_core::Error::Msg(format!("{text}\n{frames}"));
+        let made = NetworkError::of("unet")(error("shape mismatch in conv2d\nof two lines"));
+        assert_eq!(made.to_string(), "unet failed: shape mismatch in conv2d\nof two lines");
+        assert_eq!(NetworkError::new("vae", error("shape mismatch")).detail, "shape mismatch");
+        assert_eq!(NetworkError::of("unet")(error("CUDA_ERROR_OUT_OF_MEMORY")).fault, Fault::OutOfMemory);
     }
 }

@@ -132,6 +132,15 @@ fn what_the_networks_of_dream_lite_do_not_support_is_an_error() {
         let error = unet(copy.0.path()).unwrap_err().to_string();
         assert!(error.contains(key), "{error}");
     }
+    // The embedding of the time has four frequencies, and that of the sizes has two.
+    let copy = Copy::of("dreamlite");
+    copy.edit("unet/config.json", |config| {
+        config["addition_time_embed_dim"] = json!(4);
+        config["projection_class_embeddings_input_dim"] = json!(8);
+        config["freq_shift"] = json!(2);
+    });
+    let error = unet(copy.0.path()).unwrap_err().to_string();
+    assert!(error.contains("freq_shift") && error.contains("addition_time_embed_dim"), "{error}");
     for (key, value) in [
         ("in_channels", json!(4)),
         ("encoder_block_out_channels", json!([8, 8, 8, 16])),
@@ -171,7 +180,9 @@ fn the_unet_of_dream_lite_is_small() {
         small.work,
         large.work
     );
-    assert!((3.9..4.1).contains(&(large.bytes as f64 / small.bytes as f64)), "{small:?} {large:?}");
+    assert!((3.8..4.1).contains(&(large.bytes as f64 / small.bytes as f64)), "{small:?} {large:?}");
+    let longer = config.demand([64, 64], 1000).bytes - small.bytes;
+    assert_eq!(longer, 4 * 500 * (2048 + 2 * 1280), "the text, and its keys and values at the widest level");
     assert!(large.bytes < 1_000_000_000, "{large:?}");
     // Places attend to each other at the lowest level only.
     assert!((4.0..6.0).contains(&(large.work / small.work)), "{small:?} {large:?}");

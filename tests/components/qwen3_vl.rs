@@ -290,6 +290,11 @@ fn what_qwen3_vl_does_not_support_is_an_error() {
         let error = error_of(config, &|config| config[key] = value.clone());
         assert!(error.contains(key), "{key}: {error}");
     }
+    // A tokenizer that drops most of the chat.
+    let error = error_of("tokenizer/tokenizer.json", &|file| {
+        file["normalizer"] = json!({"type": "Replace", "pattern": {"Regex": "[a-zA-Z ,:.()']{2,}"}, "content": ""});
+    });
+    assert!(error.contains("a chat without a prompt has"), "{error}");
     let error = error_of(config, &|config| config["image_token_id"] = json!(742));
     assert!(error.contains("image_pad"), "{error}");
     for (key, value) in [

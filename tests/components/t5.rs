@@ -189,7 +189,8 @@ fn the_encoder_that_reads_most_of_a_text_decides_whether_it_is_cut() {
     let total = tokenizer(&root, "_2").unwrap().words(&text).len();
     let cut = |readers: &[usize], length: usize| {
         let (syntax, words, sequence_length) = (PromptSyntax::Plain, &[][..], Some(length));
-        tokenizers.cut(&PromptText { text: &text, readers, syntax, words, sequence_length })
+        let (is_negative, sees) = (false, false);
+        tokenizers.cut(&PromptText { text: &text, readers, syntax, words, sequence_length, is_negative, sees })
     };
     assert_eq!(cut(&[0, 1], total + 1), None);
     assert_eq!(cut(&[1], total + 1), None);

@@ -68,7 +68,7 @@ async fn a_list_of_pictures_is_refused_by_models_that_take_one() {
     let one = b64(&picture(1));
     for list in [json!([one, one]), json!([])] {
         let found = errors(list).await;
-        assert!(found.len() == 1 && found[0].0 == "/image" && found[0].1.contains("not a list"), "{found:?}");
+        assert!(found.len() == 1 && found[0].0 == "/image" && found[0].1.contains("a list with one"), "{found:?}");
     }
     let many = json!([one, one, one, one, one]);
     assert_eq!(errors(many).await[0].0, "/image");

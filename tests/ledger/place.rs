@@ -136,6 +136,7 @@ pub fn draw() -> Draw {
         guidance_scale: 7.5,
         true_guidance_scale: Some(2.5),
         guidance_rescale: 0.25,
+        always_guided: false,
         guidance_interval: GuidanceInterval::WHOLE,
         guidance_limits: None,
         skip_layer_guidance: None,

@@ -61,6 +61,9 @@ fn the_fields_of_dream_lite_depend_on_the_model_and_on_the_picture() {
         (json!({"image": picture, "strength": 0.5}), [Some("/strength"); 2]),
         (json!({"image": picture, "mask": picture}), [Some("/mask"); 2]),
         (json!({"width": 72}), [Some("/width"); 2]),
+        (json!({"image": picture, "guidance_rescale": 0.5}), [None, Some("/guidance_rescale")]),
+        (json!({"image": picture, "guidance_rescale": 0}), [None, None]),
+        (json!({"guidance_rescale": 0.5}), [None, None]),
         (json!({"max_sequence_length": 64}), [Some("/max_sequence_length"); 2]),
         (json!({"prompt_syntax": "weighted"}), [Some("/prompt_syntax"); 2]),
         (json!({"feature_cache": {"kind": "deepcache", "interval": 2}}), [Some("/feature_cache"); 2]),
@@ -72,6 +75,54 @@ fn the_fields_of_dream_lite_depend_on_the_model_and_on_the_picture() {
             let names: Vec<&String> = request.as_object().unwrap().keys().collect();
             assert_eq!(pointers, expected, "{model}: {names:?}");
         }
+    }
+}
+
+/// Base is guided at every scale, so an interval of guidance always changes its pictures.
+#[test]
+fn an_interval_of_guidance_is_an_approximation_of_base_at_every_scale() {
+    let Some((_models, catalogue)) = catalogue() else { return };
+    let of = |model: &str, request: Value| job(&catalogue, model, &request).unwrap().approximations();
+    for scale in [0.0, 0.5, 1.0, 7.5] {
+        let request = json!({"guidance_scale": scale, "guidance_interval": [0.2, 0.8]});
+        assert_eq!(of(MODELS[1], request), ["guidance_interval"], "{scale}");
+        assert_eq!(of(MODELS[1], json!({"guidance_scale": scale})), [""; 0], "{scale}");
+    }
+    assert_eq!(of(MODELS[0], json!({"guidance_interval": [0.2, 0.8]})), [""; 0], "mobile has no guidance");
+}
+
+/// The model reads 500 tokens of the chat around a prompt. The chat about a picture has more text around a prompt than
+/// the other one, and around a negative prompt there is less.
+#[test]
+fn a_warning_counts_the_tokens_of_the_chat_that_the_model_reads() {
+    let Some((_models, catalogue)) = catalogue() else { return };
+    let cuts = |prompt: &str, mut request: Value| -> Vec<(String, usize)> {
+        request.as_object_mut().unwrap().extend([("negative_prompt".to_owned(), prompt.into())]);
+        let mut job = job(&catalogue, MODELS[1], &request).unwrap();
+        let Work::Draw(draw) = &mut job.work;
+        draw.prompt = prompt.to_owned();
+        let warnings = catalogue.warnings(&job).into_iter().filter(|warning| warning.code == "prompt_cut");
+        let total = |detail: &str| detail.split(' ').nth(2).unwrap().parse().unwrap();
+        warnings.map(|warning| (warning.pointer.to_string(), total(&warning.detail))).collect()
+    };
+    let (plain, edit) = (json!({}), json!({"image": picture()}));
+    let long = "1".repeat(600);
+    let of = |request: &Value| {
+        let cuts = cuts(&long, request.clone());
+        assert_eq!(
+            cuts.iter().map(|(pointer, _)| pointer.as_str()).collect::<Vec<_>>(),
+            ["/prompt", "/negative_prompt"]
+        );
+        [cuts[0].1, cuts[1].1]
+    };
+    let (generated, edited) = (of(&plain), of(&edit));
+    assert!(generated[0] > generated[1] && edited[0] > edited[1], "{generated:?} {edited:?}");
+    assert!(edited[0] > generated[0], "{generated:?} {edited:?}");
+    // A digit is a token. The longest prompt that is not cut has as many digits fewer as the long one has too many.
+    for (request, [total, _]) in [(plain, generated), (edit, edited)] {
+        let fits = "1".repeat(600 - (total - 500));
+        assert_eq!(cuts(&fits, request.clone()), []);
+        assert_eq!(cuts(&format!("{fits}1"), request), [("/prompt".to_owned(), 501)]);
     }
 }
 

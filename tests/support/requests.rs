@@ -255,7 +255,9 @@ impl Draw<'_> {
             1 => 0.0,
             _ => random.number(1.0, 30.0),
         });
-        self.maybe(20, "guidance_rescale", |random| random.number(0.0, 1.0));
+        if !self.does("instruct-pix2pix") {
+            self.maybe(20, "guidance_rescale", |random| random.number(0.0, 1.0));
+        }
         self.maybe(20, "guidance_interval", |random| {
             let start = random.number(0.0, 0.9);
             json!([start, random.number(start + 0.05, 1.0).max(start + 0.01)])

@@ -61,7 +61,6 @@ impl DreamLiteNetworks {
     /// Checks that the files have exactly the tensors that the networks need, without reading weights. Returns notes
     /// about the files.
     pub fn check(folder: &ModelFolder, sizes: &Sizes) -> Result<Vec<String>, LoadError> {
-        sizes.tokenizer(folder)?;
         let open = |(part, stem)| Weights::open(folder, part, stem, &Device::host(), as_stored);
         let (text, unet, vae) = (open(TEXT)?, open(UNET)?, open(VAE)?);
         let notes = [text.note(), unet.note(), vae.note()];

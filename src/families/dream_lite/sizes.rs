@@ -17,12 +17,9 @@ use crate::{
 /// The class of diffusers' pipeline for the model without guidance.
 pub(super) const MOBILE: &str = "DreamLiteMobilePipeline";
 
-/// The number of tokens of a prompt that the model reads, with the text of the chat around it. diffusers reads prompts of
-/// any length.
+/// The number of tokens of a prompt that the model reads, with the text of the chat around it. diffusers reads prompts
+/// of any length.
 pub(super) const SEQUENCE: usize = 500;
-
-/// A bound of the tokens of [`SEQUENCE`] that the text around a prompt takes.
-pub(super) const AROUND: usize = 64;
 
 /// The configurations of a folder's networks.
 #[derive(Clone, Debug)]

@@ -166,9 +166,12 @@ impl DreamLiteUNetConfig {
         Ok(config)
     }
 
-    /// The demand of one row of (h, w) latent pixels and `tokens` text tokens. The network computes twice as many.
+    /// The demand of one row of (h, w) latent pixels and `tokens` text tokens. The network computes twice as many
+    /// pixels. In addition to the maps, memory holds the text, and its keys and values of one block.
     pub fn demand(&self, [h, w]: [usize; 2], tokens: usize) -> Demand {
-        self.unet().demand([h, 2 * w], tokens, false)
+        let widest = self.block_out_channels.iter().copied().max().unwrap_or(0);
+        let text = tokens * (self.cross_attention_dim + 2 * widest);
+        self.unet().demand([h, 2 * w], tokens, false).beside(text)
     }
 
     /// The demand of [`DreamLiteUNetModel::text`](super::DreamLiteUNetModel::text) for `tokens` tokens.

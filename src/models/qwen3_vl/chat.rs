@@ -16,6 +16,8 @@ pub enum Chat {
 }
 
 impl Chat {
+    const ALL: [Chat; 2] = [Chat::Generate, Chat::Edit];
+
     /// The instruction with this prompt. A negative prompt is an instruction as it is.
     pub fn instruction(self, prompt: &str) -> String {
         match self {
@@ -92,7 +94,17 @@ impl Qwen3VlTokenizer {
         }
         processor::check(folder, &config.vision)?;
         let picture_tokens = config.picture_tokens([SIDE as usize; 2]).unwrap_or(0);
-        Ok(Self { tokenizer, image_token, picture_tokens })
+        let made = Self { tokenizer, image_token, picture_tokens };
+        for chat in Chat::ALL {
+            // A negative prompt may be empty.
+            let (tokens, dropped) = (made.tokens(chat, ""), chat.dropped());
+            if tokens <= dropped {
+                let reason =
+                    format!("a chat without a prompt has {tokens} tokens, but the first {dropped} are not used");
+                return Err(bad(reason));
+            }
+        }
+        Ok(made)
     }
 
     /// The ids of the chat with this instruction, however long. In a chat about a picture, the first image token and
@@ -106,5 +118,21 @@ impl Qwen3VlTokenizer {
             ids.splice(at..=at, std::iter::repeat_n(self.image_token, self.picture_tokens));
         }
         ids
+    }
+
+    /// The number of tokens of the chat with this instruction whose states are used, without those of a picture.
+    pub fn kept(&self, chat: Chat, instruction: &str) -> usize {
+        self.tokens(chat, instruction).saturating_sub(chat.dropped())
+    }
+
+    /// The number of tokens of [`Qwen3VlTokenizer::kept`] that do not come from the prompt, in the longest chat.
+    pub fn around(&self) -> usize {
+        Chat::ALL.map(|chat| self.kept(chat, &chat.instruction(""))).into_iter().max().unwrap_or(0)
+    }
+
+    /// The number of tokens of the chat with this instruction, without those of a picture.
+    fn tokens(&self, chat: Chat, instruction: &str) -> usize {
+        let pictures = if chat == Chat::Edit { self.picture_tokens } else { 0 };
+        self.encode(chat, instruction).len().saturating_sub(pictures)
     }
 }

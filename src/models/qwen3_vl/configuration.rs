@@ -108,8 +108,8 @@ impl Qwen3VlConfig {
         if features > layers {
             return Err(bad("deepstack_visual_indexes", format!("{features} entries for {layers} layers")));
         }
-        // Before version 5, transformers returned the last of `hidden_states` without the norm, and the published models
-        // were trained with these states.
+        // Before version 5, transformers returned the last of `hidden_states` without the norm, and the published
+        // models were trained with these states.
         let version = keys.get("transformers_version").and_then(Value::as_str);
         let is_normed = !version.is_some_and(|version| version.starts_with("4."));
         Ok(Self { text, vision, image_token_id, mrope_section, is_normed })

@@ -285,6 +285,10 @@ impl UNet2DConditionConfig {
             let reason = format!("{} leaves no frequencies", self.freq_shift);
             return Err(LoadError::BadKey { path: path.into(), key: "freq_shift".into(), reason });
         }
+        if self.added().is_some_and(|added| self.freq_shift >= (added.time_embed_dim / 2) as f64) {
+            let reason = format!("{} leaves no frequencies of addition_time_embed_dim", self.freq_shift);
+            return Err(LoadError::BadKey { path: path.into(), key: "freq_shift".into(), reason });
+        }
         Ok(())
     }
 

@@ -49,3 +49,26 @@ impl Call for EncodeText {
         prompt.is_plain().then(|| prompt.ids.iter().cloned().chain(picture).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        imaging::RgbImage,
+        models::{qwen3_vl::Picture, text_encoders::SeenPicture},
+    };
+
+    #[test]
+    fn an_embedding_is_cached_for_its_picture() {
+        let memo = |level: Option<u8>| {
+            let picture = |level| Picture::of(RgbImage { width: 32, height: 32, pixels: vec![level; 3 * 32 * 32] });
+            let picture = level.map(|level| SeenPicture::new(picture(level)));
+            EncodeText { clip_skip: 0 }
+                .memo(&Tokens { ids: vec![vec![1, 2, 3]], picture, ..Tokens::default() })
+                .unwrap()
+        };
+        assert_eq!(memo(Some(9)), memo(Some(9)));
+        assert_ne!(memo(Some(9)), memo(Some(10)), "another picture");
+        assert_ne!(memo(Some(9)), memo(None), "no picture");
+    }
+}
