@@ -31,7 +31,7 @@ struct Code {
     alone: &'static [(&'static str, &'static str, usize)],
     /// Tensors that some files have and the network does not use.
     unused: &'static [&'static str],
-    /// The networks that a file may have beside the transformer.
+    /// The networks that a file may have in addition to the transformer.
     others: &'static [Other],
     /// The keys of `transformer/config.json` that follow from the shapes of the tensors; the error names a tensor that
     /// is missing.

@@ -133,7 +133,7 @@ impl Qwen3VlConfig {
 
     /// The demand of [`super::Qwen3Vl::forward`] for a chat of `length` tokens, those of a picture included.
     pub fn demand(&self, length: usize) -> Demand {
-        // The states before a layer and during it, and those of a picture beside them.
+        // The states before a layer, the states within it, and the states of a picture.
         let states = 5 * length * self.text.hidden_size;
         self.text.layers_demand(length, self.text.num_hidden_layers).beside(states)
     }
