@@ -155,8 +155,10 @@ fn quantile(row: &[f32], ratio: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// Guidance by a gradient makes every kind of network output predict `ε − σ g`; for networks whose input is scaled
-    /// by `k`, the gradient of the unscaled state is `k g`.
+    /// `g` is the gradient of the classifier with respect to the input of the network. Guidance changes the predicted
+    /// noise from `ε` to `ε − σ k g`, whatever the network predicts. `k` is the factor by which the state is multiplied
+    /// before the network gets it, so `k g` is the gradient with respect to the state. Networks without such a factor
+    /// have `k = 1`.
     #[test]
     fn the_gradient_changes_the_noise_alike_whatever_is_predicted() {
         let of = |value: f32| Latents::new([1, 1, 1, 1], vec![value]).unwrap();

@@ -58,14 +58,14 @@ impl Active {
         let Run { prepared, replay: _, observer, cancel, attempt } = run;
         let Work::Draw(work) = &prepared.job.work;
         let slot = Rc::new(RefCell::new(Slot::new(work.steps, recording)));
-        let context = RunCompute {
+        let compute = RunCompute {
             slot: slot.clone(),
             model: prepared.model.clone(),
             refiner: prepared.auxiliary.refiner.as_ref().map(|(model, _)| model.clone()),
             previews: prepared.job.previews,
         };
-        let (model, refiner) = (context.model.clone(), context.refiner.clone());
-        let pipeline = Box::pin(async move { draw(&context, &prepared).await });
+        let (model, refiner) = (compute.model.clone(), compute.refiner.clone());
+        let pipeline = Box::pin(async move { draw(&compute, &prepared).await });
         let (reported, steps, kept) = (None, 0, 0);
         Active { pipeline, slot, observer, reported, cancel, model, refiner, arrival, service, steps, kept, attempt }
     }

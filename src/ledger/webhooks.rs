@@ -1,7 +1,8 @@
 //! The types of webhook endpoints and deliveries.
 //!
-//! A delivery is written in the same transaction as its event, so no delivery is lost between the two. A delivery is
-//! sent at least once, by one process at a time, and after the earlier deliveries of its generation.
+//! A delivery is the row of one webhook message. The transaction that writes an event also writes its deliveries, so
+//! there is no moment at which a crash could keep the event and lose a delivery. A delivery is sent at least once, by
+//! one process at a time, and after the earlier deliveries of its generation.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ pub struct NewEndpoint<'a> {
     pub secret: &'a SigningSecret,
 }
 
-/// The right to store the outcome of one try.
+/// The right to store the outcome of one attempt to deliver a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryClaim {
     pub(in crate::ledger) id: DeliveryId,
@@ -29,7 +30,7 @@ impl DeliveryClaim {
     }
 }
 
-/// A delivery to be tried now.
+/// A delivery that is attempted now.
 #[derive(Clone, Debug)]
 pub struct ClaimedDelivery {
     pub claim: DeliveryClaim,
@@ -40,7 +41,7 @@ pub struct ClaimedDelivery {
     /// The endpoint's secrets that sign at present, newest first; empty if the request itself named the URL.
     pub secrets: Vec<SigningSecret>,
     pub body: String,
-    /// Number of tries, including this one.
+    /// Number of attempts, including this one.
     pub attempts: u32,
 }
 
@@ -52,7 +53,7 @@ pub struct DeliveryAnswer {
     pub error: Option<String>,
 }
 
-/// What happens to a delivery after a try.
+/// What happens to a delivery after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     Delivered,

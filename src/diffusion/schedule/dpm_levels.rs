@@ -108,8 +108,8 @@ fn dpm_flow_points(
         StepSource::Over(Levels::Sigmas(sigmas)) => sigmas.clone(),
         other => {
             let n = other.steps(config)?;
-            // `level(0..=n)` runs from 1 to 1/T. UniPC uses the first n of these levels. The other classes use the
-            // distances of the last n levels from 1, in reverse order.
+            // `level(0)` is 1 and `level(n)` is 1/T. UniPC uses `level(i)` for i from 0 to n − 1. The other classes use
+            // `1 − level(i)` for i from n down to 1.
             let level = |i: usize| 1.0 - (1.0 - 1.0 / train) * i as f64 / n as f64;
             let level = |i: usize| if levels.below_one { level(i) } else { 1.0 - level(n - i) };
             (0..n).map(level).collect()

@@ -16,8 +16,8 @@ use crate::{
 pub(super) struct Ready {
     pub prepared: Prepared,
     pub placed: Placed,
-    /// The leases of the models, the room for ControlNets, the memory and the slot. All are released when this value is
-    /// dropped.
+    /// The lease of the model, the lease of the refiner if there is one, and the room: the lease of the ControlNets,
+    /// the memory and the slot. All are released when this value is dropped.
     pub held: (ModelLease, Option<ModelLease>, Room),
 }
 
