@@ -120,7 +120,8 @@ pub struct Engine {
     pub threads: usize,
     pub max_rows: NonZeroUsize,
     pub slice_ms: u64,
-    /// 0 means what weights leave of the machine's or container's memory, at least a quarter and at most half of it.
+    /// 0: the memory of the machine or container minus the weights and a reserve, but at least a quarter and at most
+    /// half of this memory.
     pub max_bytes: u64,
     pub max_runs: NonZeroUsize,
     pub text_cache_entries: usize,

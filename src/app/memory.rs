@@ -11,7 +11,7 @@ use crate::{catalogue::Catalogue, config::Config};
 /// Assumed memory in bytes if the system does not report it.
 const UNKNOWN: u64 = 8 << 30;
 
-/// What the process takes besides weights and generations: the program, tokenizers, bodies of requests, caches.
+/// Bytes that the process takes besides weights and generations: the program, tokenizers, bodies of requests, caches.
 const PROCESS: u64 = 512 << 20;
 
 /// The memory that the process may use, in bytes: the memory of the machine, or the limit of the process's container or
@@ -38,8 +38,9 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// The division for the weights of this catalogue. If `engine.max_bytes` is 0, generations get what weights, the
-    /// process and a reserve of a sixteenth leave: at least a quarter of the memory, and at most half of it.
+    /// The division for the weights of this catalogue. If `engine.max_bytes` is 0, generations get the memory minus the
+    /// weights, the process and a reserve of a sixteenth of the memory, but at least a quarter and at most half of the
+    /// memory.
     pub fn of(config: &Config, catalogue: &Catalogue) -> MemoryPlan {
         MemoryPlan::within(HostMemory::now().total, catalogue.most_bytes(), config.engine.max_bytes)
     }
@@ -90,7 +91,7 @@ pub struct ListedWeights {
 }
 
 impl WeightBounds {
-    /// The settings; a setting of 0 is replaced by a part of the memory.
+    /// The settings. A setting of 0 is replaced by a part of the memory.
     pub fn of(config: &Config, listed: ListedWeights) -> WeightBounds {
         let settings = WeightBounds { models: config.models.max_bytes, control_nets: config.controlnets.max_bytes };
         // The workers have other memory, which this process does not know.
@@ -101,10 +102,10 @@ impl WeightBounds {
         WeightBounds::within(HostMemory::now().total, listed, settings)
     }
 
-    /// Weights get what the process, the reserve and a quarter of the memory for generations leave. ControlNets get what
-    /// the models leave of it, or a quarter of it if that is more, but then at most what the largest model and the reserve
-    /// leave. They get at most what all listed ControlNets take, or a sixteenth of it if that is more. A model for which
-    /// there is no room at all does not count here; [`MemoryPlan::warn`] tells of it.
+    /// The memory for weights W is the memory minus a sixteenth (the reserve), a quarter (for generations) and
+    /// [`PROCESS`]. ControlNets get W minus the models, but at least min(W/4, W + reserve − largest model), or W/4 if
+    /// the second amount is not above 0, and at most the bytes of all listed ControlNets or W/16, whichever is more;
+    /// the upper bound wins. Models get the rest of W. [`MemoryPlan::warn`] warns if the largest model does not fit.
     fn within(memory: u64, listed: ListedWeights, settings: WeightBounds) -> WeightBounds {
         let ListedWeights { models, largest_model, control_nets } = listed;
         let weights = memory.saturating_sub(memory / 16 + memory / 4).saturating_sub(PROCESS);
@@ -121,7 +122,7 @@ impl WeightBounds {
     }
 }
 
-/// The most bytes that weights may take at all: the memory of the process without what else it takes.
+/// The most bytes that weights may take at all: the memory minus [`PROCESS`].
 pub(super) fn for_weights() -> u64 {
     HostMemory::now().total.saturating_sub(PROCESS)
 }

@@ -33,7 +33,7 @@ pub(super) fn webhooks(
         timeout: settings.timeout_s.into(),
         public_url: public_url.to_owned(),
         metrics: metrics.clone(),
-        tries: TaskTracker::new(),
+        attempts: TaskTracker::new(),
         receivers: Receivers::default(),
     };
     Ok((EndpointRegistry::new(store, patience, guard, resolver, settings), deliverer))

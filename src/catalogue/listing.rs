@@ -48,13 +48,14 @@ pub(in crate::catalogue) fn list(dir: &Path, marker: &'static str) -> io::Result
         return Ok((listing.found, note));
     }
     if dir.join(marker).is_file() {
-        // The operator probably meant the folder above.
+        // The operator probably meant the parent folder.
         let dir = fs::canonicalize(dir)?;
         let name = hub::name_of_snapshot(&dir).unwrap_or_else(|| shown(&dir));
-        let what = if marker == MODEL { "model" } else { "ControlNet" };
+        let (what, setting) = if marker == MODEL { ("model", "models.dir") } else { ("ControlNet", "controlnets.dir") };
         note = Some(format!(
-            "{} contains {marker}, so it is itself a {what} and not a folder of {what}s. It is listed as {name:?}. To \
-             list all {what}s beside it, set the folder above it",
+            "the folder {} contains {marker}, so the folder is itself a {what}, and not a folder of {what}s; the {what} \
+             is listed as {name:?}; to list the other {what}s of the parent folder too, set {setting} to the parent \
+             folder",
             dir.display()
         ));
         listing.add(name, Source::Folder(dir));

@@ -155,12 +155,11 @@ fn quantile(row: &[f32], ratio: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// `g` is the gradient of the classifier with respect to the input of the network. Guidance changes the predicted
-    /// noise from `ε` to `ε − σ k g`, whatever the network predicts. `k` is the factor by which the state is multiplied
-    /// before the network gets it, so `k g` is the gradient with respect to the state. Networks without such a factor
-    /// have `k = 1`.
+    /// Guidance by a gradient `g` changes the predicted noise from `ε` to `ε − σ c g`, whatever the network predicts. `c`
+    /// is the factor by which the state is multiplied to get the input of the network (1 for most networks). `g` is the
+    /// gradient with respect to this input, so `c g` is the gradient with respect to the state.
     #[test]
-    fn the_gradient_changes_the_noise_alike_whatever_is_predicted() {
+    fn guidance_by_a_gradient_changes_the_noise_equally_for_all_predictions() {
         let of = |value: f32| Latents::new([1, 1, 1, 1], vec![value]).unwrap();
         let (vp, flow, edm) = (Point::of_noise(1.0, 1.5), Point::of_flow(1.0, 0.3), Point::of_edm(1.0, 2.5));
         let cases = [

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_this_server_and_programs_may_change_something_and_others_may_not() {
+    fn only_pages_of_this_server_and_programs_may_make_changes() {
         let origins = origins(&[("LATENTD_HTTP__ALLOWED_HOSTS", "images.example.com")]);
         let local = ("host", "127.0.0.1:8080");
         for headers in [

@@ -129,9 +129,9 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         Ok(Some(Page { records, has_more: rows.len() > limit }))
     }
 
-    /// Makes a delivery due at once, whatever its state, and gives it all of its tries again.
+    /// Makes a delivery due at once, whatever its state, and gives it all of its attempts again.
     async fn retry_delivery(&self, tenant: &str, endpoint: EndpointId, id: DeliveryId) -> Result<Option<Delivery>> {
-        // With the new fence, the outcome of a try in progress is not stored.
+        // With the new fence, the outcome of an attempt in progress is not stored.
         let text = format!(
             "UPDATE webhook_deliveries
              SET state = 'pending', attempts = 0, fence = fence + 1, due_at = now(), ended_at = NULL, expires_at = NULL
@@ -170,7 +170,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         rows.iter().map(claimed).collect()
     }
 
-    /// Stores the outcome of a try if the claim is still valid, and returns whether it is.
+    /// Stores the outcome of an attempt if the claim is still valid, and returns whether it is.
     async fn settle_delivery(&self, claim: DeliveryClaim, answer: &DeliveryAnswer, next: Next) -> Result<bool> {
         atomically!(self, |change| {
             let gone = if next == Next::Gone { change.disable(claim).await? } else { None };
@@ -195,7 +195,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Gives a claim back: the delivery is due at once, and the try is not counted.
+    /// Gives a claim back: the delivery is due at once, and the attempt is not counted.
     async fn release_delivery(&self, claim: DeliveryClaim) -> Result<()> {
         let text = "UPDATE webhook_deliveries SET due_at = now(), attempts = attempts - 1, fence = fence + 1
              WHERE id = $1 AND fence = $2 AND state = 'pending'";

@@ -27,26 +27,27 @@ pub struct Deliverer {
     pub secret: Option<SigningSecret>,
     /// Most messages in flight at the same time.
     pub max_in_flight: usize,
-    /// Longest duration of one try.
+    /// Longest duration of one attempt.
     pub timeout: Duration,
     /// `http.public_url`: the beginning of the links in messages.
     pub public_url: String,
     pub metrics: Metrics,
-    /// Runs one task for each try to send a message.
-    pub tries: TaskTracker,
+    /// Runs one task for each attempt to send a message.
+    pub attempts: TaskTracker,
     pub receivers: Receivers,
 }
 
-/// The loop looks for due messages whenever a try ends, and at least this often.
+/// The loop looks for due messages whenever an attempt ends, and at least this often.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How much longer the claim of a message lasts than a try may take, so that the outcome of the try can be stored.
+/// How much longer the claim of a message lasts than an attempt may take. In this time, the outcome of the attempt is
+/// stored.
 const MARGIN: Duration = Duration::from_secs(10);
-/// How long tries in flight may continue after the `stop` of [`Deliverer::run`].
+/// How long attempts in flight may continue after the `stop` of [`Deliverer::run`].
 const STOP_GRACE: Duration = Duration::from_secs(1);
 const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Deliverer {
-    /// Sends due messages until `stop` is canceled. Then waits for the tries in flight, at most `STOP_GRACE`, gives
+    /// Sends due messages until `stop` is canceled. Then waits for the attempts in flight, at most `STOP_GRACE`, gives
     /// back the claims of messages that their receivers have not answered, and returns.
     pub async fn run(self, stop: CancellationToken) {
         let deliverer = Arc::new(self);
@@ -57,7 +58,7 @@ impl Deliverer {
         loop {
             for claimed in deliverer.claim().await {
                 let (deliverer, done, give_up) = (deliverer.clone(), done.clone(), give_up.clone());
-                deliverer.clone().tries.spawn(async move {
+                deliverer.clone().attempts.spawn(async move {
                     let receiver = claimed.receiver.clone();
                     deliverer.deliver(claimed, &give_up).await;
                     deliverer.receivers.leave(&receiver);
@@ -72,10 +73,10 @@ impl Deliverer {
                 () = stop.cancelled() => break,
             }
         }
-        deliverer.tries.close();
-        if tokio::time::timeout(STOP_GRACE, deliverer.tries.wait()).await.is_err() {
+        deliverer.attempts.close();
+        if tokio::time::timeout(STOP_GRACE, deliverer.attempts.wait()).await.is_err() {
             give_up.cancel();
-            deliverer.tries.wait().await;
+            deliverer.attempts.wait().await;
         }
     }
 
@@ -86,7 +87,7 @@ impl Deliverer {
         let lease = self.timeout.saturating_add(MARGIN);
         let mut all = Vec::new();
         loop {
-            let room = self.max_in_flight.saturating_sub(self.tries.len() + all.len());
+            let room = self.max_in_flight.saturating_sub(self.attempts.len() + all.len());
             if room == 0 {
                 return all;
             }
@@ -104,7 +105,7 @@ impl Deliverer {
         }
     }
 
-    /// Makes one try to send the claimed message, and stores the outcome.
+    /// Makes one attempt to send the claimed message, and stores the outcome.
     async fn deliver(&self, claimed: ClaimedDelivery, give_up: &CancellationToken) {
         let ClaimedDelivery { claim, generation, url, secrets, body, attempts, .. } = claimed;
         let secrets = if secrets.is_empty() { self.secret.iter().cloned().collect() } else { secrets };

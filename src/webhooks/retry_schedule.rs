@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::ledger::Next;
 
-/// The waits before each try; there are as many tries as waits. The first try is immediate and ignores its wait.
+/// The wait before each attempt, one for each attempt. The first attempt is made at once, without its wait.
 #[derive(Clone, Debug)]
 pub struct RetrySchedule {
     waits: Vec<Duration>,
@@ -18,10 +18,10 @@ impl RetrySchedule {
         RetrySchedule { waits }
     }
 
-    /// Decides what happens to a message after try number `attempts`. `status` is the status of the receiver's answer,
-    /// or `None` without an answer. The next try comes after the wait of the schedule, or after `asked` if the receiver
-    /// asks for a longer wait. `random` in 0..=1 varies the wait of the schedule by up to a tenth in either direction,
-    /// so that messages that failed together are not retried together.
+    /// Decides what happens to a message after attempt number `attempts`. `status` is the status of the receiver's
+    /// answer, or `None` without an answer. The next try comes after the wait of the schedule, or after `asked` if the
+    /// receiver asks for a longer wait. `random` in 0..=1 varies the wait of the schedule by up to a tenth in either
+    /// direction, so that messages that failed together are not retried together.
     pub fn next(&self, status: Option<u16>, attempts: u32, asked: Option<Duration>, random: f64) -> Next {
         match status {
             Some(200..=299) => return Next::Delivered,
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn the_default_is_that_of_standard_webhooks() {
-        let waits: Vec<Next> = (1..=10).map(|tries| standard().next(Some(500), tries, None, 0.5)).collect();
+        let waits: Vec<Next> = (1..=10).map(|attempts| standard().next(Some(500), attempts, None, 0.5)).collect();
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
         let after = [
             Duration::from_secs(5),

@@ -28,7 +28,7 @@ pub struct Message {
     pub body: String,
 }
 
-/// The outcome of a try.
+/// The outcome of an attempt.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub answer: DeliveryAnswer,
@@ -36,7 +36,7 @@ pub struct Sent {
     pub retry_after: Option<Duration>,
 }
 
-/// Longest reason for a failed try in the list of deliveries, in characters.
+/// Longest reason for a failed attempt in the list of deliveries, in characters.
 const MAX_REASON_CHARS: usize = 200;
 
 impl Sender {
@@ -53,7 +53,7 @@ impl Sender {
                 .redirect(redirect::Policy::none())
                 .no_proxy()
                 .dns_resolver(Guarded { guard: guard.clone(), resolver: resolver.clone() })
-                // Connections are not reused, so every try resolves and checks the name again.
+                // Connections are not reused, so every attempt resolves and checks the name again.
                 .pool_max_idle_per_host(0)
                 .timeout(timeout)
         };

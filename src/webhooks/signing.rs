@@ -6,8 +6,8 @@ use sha2::Sha256;
 
 use crate::generation::{DeliveryId, SigningSecret};
 
-/// The headers of one try. While an endpoint's secret is being replaced, both secrets sign, so that the receiver can
-/// switch at any time.
+/// The headers of one attempt. While an endpoint's secret is being replaced, both secrets sign, so that the receiver
+/// can switch at any time.
 pub fn headers(
     secrets: &[SigningSecret],
     id: DeliveryId,

@@ -1,8 +1,8 @@
 //! The header of a GGUF file, checked so that no file causes a panic, a large allocation or a wrong byte range.
 //!
-//! A GGUF file has a magic number, a version, the number of tensors and the number of notes, then the notes, the names,
-//! shapes, types and places of the tensors, and the numbers, all little-endian. Of the notes, only the alignment is
-//! read.
+//! A GGUF file has a magic number, a version, the number of tensors and the number of metadata entries. Then follow the
+//! metadata (keys with typed values), the names, shapes, types and places of the tensors, and the numbers, all
+//! little-endian. Of the metadata, only the alignment is read.
 
 pub(super) mod names;
 mod reader;
@@ -25,13 +25,13 @@ const MAGIC: &[u8] = b"GGUF";
 /// The versions that are read. Version 1 had shorter lengths, and nothing that is published has it.
 const VERSIONS: [u32; 2] = [2, 3];
 
-/// The largest numbers of tensors and of notes: ten times those of the largest model known.
+/// The largest numbers of tensors and of metadata entries: ten times those of the largest model known.
 const MOST: u64 = 100_000;
 
 /// The largest number of axes of a tensor that ggml has.
 const MOST_AXES: u32 = 4;
 
-/// The alignment of tensors in bytes, if no note says otherwise, and the largest one.
+/// The alignment of tensors in bytes if the metadata has no alignment, and the largest alignment that is accepted.
 const ALIGNMENT: u64 = 32;
 const LARGEST_ALIGNMENT: u64 = 1 << 16;
 
@@ -83,14 +83,14 @@ fn parse(reader: &mut Reader<'_>, length: usize) -> Result<Header, Fault> {
         let order = if version.swap_bytes() < 16 { " in the order of big-endian processors" } else { "" };
         return Err(Fault::Broken(format!("its version is {version}{order}; 2 and 3 are read")));
     }
-    let (tensors, notes) = (reader.length("the number of tensors")?, reader.length("the number of notes")?);
-    if let Some(many) = [tensors, notes].into_iter().find(|count| *count > MOST) {
-        return Err(Fault::Broken(format!("{many} tensors or notes are more than {MOST}")));
+    let (tensors, entries) = (reader.length("the number of tensors")?, reader.length("the number of metadata entries")?);
+    if let Some(many) = [tensors, entries].into_iter().find(|count| *count > MOST) {
+        return Err(Fault::Broken(format!("{many} tensors or metadata entries are more than {MOST}")));
     }
     let mut alignment = ALIGNMENT;
-    for _ in 0..notes {
-        let key = reader.text("the name of a note")?;
-        let kind = u32::from_le_bytes(reader.bytes("the type of a note")?);
+    for _ in 0..entries {
+        let key = reader.text("a key of the metadata")?;
+        let kind = u32::from_le_bytes(reader.bytes("the type of a metadata entry")?);
         match (key.as_str(), kind) {
             ("general.alignment", reader::U32) => {
                 alignment = u32::from_le_bytes(reader.bytes("the alignment")?).into();

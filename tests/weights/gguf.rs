@@ -67,17 +67,17 @@ fn made() -> (Vec<u8>, BTreeMap<String, Vec<f32>>) {
     let mut tensors: Vec<(String, QTensor)> = TYPES.into_iter().map(quantized).collect();
     tensors.push(("norm.scale".to_owned(), QTensor::quantize(&numbers(&[7]), GgmlDType::F32).unwrap()));
     let words = ["a", "bc", ""].map(|word| gguf_file::Value::String(word.into())).to_vec();
-    let notes = [
+    let metadata = [
         ("general.architecture", gguf_file::Value::String("flux".into())),
         ("tokenizer.ggml.tokens", gguf_file::Value::Array(words)),
         ("tokenizer.ggml.scores", gguf_file::Value::Array(vec![gguf_file::Value::F32(0.5); 3])),
         ("general.file_type", gguf_file::Value::U32(7)),
         ("general.quantized", gguf_file::Value::Bool(true)),
     ];
-    let notes: Vec<_> = notes.iter().map(|(key, value)| (*key, value)).collect();
+    let metadata: Vec<_> = metadata.iter().map(|(key, value)| (*key, value)).collect();
     let borrowed: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let mut file = Cursor::new(Vec::new());
-    gguf_file::write(&mut file, &notes, &borrowed).unwrap();
+    gguf_file::write(&mut file, &metadata, &borrowed).unwrap();
     let values = |tensor: &QTensor| {
         let values = tensor.dequantize(&CandleDevice::Cpu).unwrap();
         values.flatten_all().unwrap().to_vec1::<f32>().unwrap()
@@ -202,9 +202,9 @@ fn the_fixtures_have_the_values_of_gguf_py() {
     }
 }
 
-/// The beginning of a file: magic number, version, numbers of tensors and notes.
-fn start(version: u32, tensors: u64, notes: u64) -> Vec<u8> {
-    [&b"GGUF"[..], &version.to_le_bytes(), &tensors.to_le_bytes(), &notes.to_le_bytes()].concat()
+/// The beginning of a file: magic number, version, numbers of tensors and of metadata entries.
+fn start(version: u32, tensors: u64, entries: u64) -> Vec<u8> {
+    [&b"GGUF"[..], &version.to_le_bytes(), &tensors.to_le_bytes(), &entries.to_le_bytes()].concat()
 }
 
 /// A text with its length.
@@ -231,8 +231,8 @@ fn broken_gguf_files_are_errors_that_say_what_is_wrong() {
     let sound = whole(&[start(3, 1, 0), tensor("t", &[32], 8, 0)], 34);
     let (_place, good) = folder(&[("model.gguf", &sound)]);
     open(&good).unwrap();
-    let note = |kind: u32, value: &[u8]| [&text("key")[..], &kind.to_le_bytes(), value].concat();
-    let list = |kind: u32, count: u64| note(9, &[&kind.to_le_bytes()[..], &count.to_le_bytes()].concat());
+    let entry = |kind: u32, value: &[u8]| [&text("key")[..], &kind.to_le_bytes(), value].concat();
+    let list = |kind: u32, count: u64| entry(9, &[&kind.to_le_bytes()[..], &count.to_le_bytes()].concat());
     let alignment = |bytes: u32| [&text("general.alignment")[..], &4u32.to_le_bytes(), &bytes.to_le_bytes()].concat();
     for (what, file, expected) in [
         ("empty", vec![], "first four bytes"),
@@ -244,10 +244,10 @@ fn broken_gguf_files_are_errors_that_say_what_is_wrong() {
         ("cut within a tensor", sound[..40].to_vec(), "incomplete"),
         ("cut within the numbers", sound[..sound.len() - 1].to_vec(), "t: 34 bytes from 0 on are not among"),
         ("a text of 16 EiB", [start(3, 1, 0), u64::MAX.to_le_bytes().to_vec()].concat(), "longer than 65536"),
-        ("a note of 2⁶⁴ words", [start(3, 0, 1), list(8, u64::MAX)].concat(), "incomplete"),
-        ("a note of 2⁶⁴ numbers", [start(3, 0, 1), list(12, u64::MAX)].concat(), "incomplete"),
+        ("a metadata entry of 2⁶⁴ words", [start(3, 0, 1), list(8, u64::MAX)].concat(), "incomplete"),
+        ("a metadata entry of 2⁶⁴ numbers", [start(3, 0, 1), list(12, u64::MAX)].concat(), "incomplete"),
         ("lists of lists", [start(3, 0, 1), list(9, 1)].concat(), "lists of lists"),
-        ("a note of an unknown type", [start(3, 0, 1), note(77, &[])].concat(), "unknown type 77"),
+        ("a metadata entry of an unknown type", [start(3, 0, 1), entry(77, &[])].concat(), "unknown type 77"),
         ("no alignment", whole(&[start(3, 0, 1), alignment(0)], 0), "alignment of 0 bytes"),
         ("five axes", [start(3, 1, 0), tensor("t", &[1; 5], 0, 0)].concat(), "t: 5 axes are more than 4"),
         ("a product above 64 bits", [start(3, 1, 0), tensor("t", &[1 << 33; 2], 0, 0)].concat(), "too large"),

@@ -48,7 +48,7 @@ impl WordIndex {
     pub(super) fn fault(&self, name: &str) -> Option<String> {
         let used = self.hidden.get(name)?;
         Some(format!(
-            "its word <{name}> stands for the file {used:?}, since letter case does not count; rename one of the two"
+            "the word <{name}> stands for the file {used:?}, because letter case does not count in words; rename one of the two files"
         ))
     }
 

@@ -60,8 +60,9 @@ impl std::fmt::Debug for Clock {
 }
 
 /// The latest time that the previous process has written. It is read from columns that are never ahead of the clock of
-/// that process: when a generation was accepted (`created_at`), was queued or last rose in priority (`aged_at`), and
-/// first started (`started_at`), and when a worker sent its last heartbeat (`beaten_at`).
+/// that process: the times at which a generation was accepted (`created_at`), last rose in priority (`aged_at`, at
+/// first the time of acceptance) and first started (`started_at`), and the time of a worker's last heartbeat
+/// (`beaten_at`).
 const LATEST: &str = "
     SELECT coalesce(max(at), 0) AS latest FROM (
         SELECT max(created_at, aged_at, coalesce(started_at, 0)) AS at FROM generations

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn decoding_takes_a_layer_for_each_of_the_decoder_and_attention_grows_with_the_square() {
+    fn decode_layers_are_those_of_the_decoder_and_attention_grows_with_the_square_of_the_places() {
         let config = AutoencoderKlConfig { block_out_channels: vec![8, 16], ..AutoencoderKlConfig::default() };
         let layers = config.decode_layers(2, 3);
         assert_eq!(

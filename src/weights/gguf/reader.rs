@@ -13,7 +13,7 @@ const LONGEST_TEXT: u64 = 1 << 16;
 /// Bytes that are read from the file at a time.
 const WINDOW: usize = 1 << 16;
 
-/// The numbers of types of notes.
+/// The numbers of the types of metadata.
 pub(super) const U32: u32 = 4;
 const TEXT: u32 = 8;
 const LIST: u32 = 9;
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
         String::from_utf8(bytes).map_err(|_| format!("{what} is not UTF-8"))
     }
 
-    /// Skips the value of a note of this type.
+    /// Skips the value of a metadata entry of this type.
     pub fn skip(&mut self, kind: u32, key: &str) -> Result<(), String> {
         if kind != LIST {
             return self.skip_values(kind, 1, key);
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         let kind = u32::from_le_bytes(self.bytes(key)?);
         let count = self.length(key)?;
         if kind == LIST {
-            return Err(format!("the note {key:?} has lists of lists, which are not read"));
+            return Err(format!("the metadata entry {key:?} has lists of lists, which are not read"));
         }
         self.skip_values(kind, count, key)
     }
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
                 }
                 return Ok(());
             }
-            _ => return Err(format!("the note {key:?} has the unknown type {kind}")),
+            _ => return Err(format!("the metadata entry {key:?} has the unknown type {kind}")),
         };
         self.advance(count.saturating_mul(size), key)
     }

@@ -72,7 +72,8 @@ impl Drawing {
         }
     }
 
-    /// Waits for room for the ControlNets beside those of other generations, at most for `start_timeout_s`.
+    /// Waits until there is memory for the ControlNets in addition to those of other generations, for at most
+    /// `start_timeout_s`.
     async fn control_nets(&self, job: &Job, model: &ModelLease) -> Result<ControlLease, Outcome> {
         let mut lease = pin!(self.catalogue.lease_control_nets(job, &model.model().device));
         if let Poll::Ready(lease) = futures::poll!(lease.as_mut()) {
@@ -190,8 +191,8 @@ fn unavailable(error: CatalogueError) -> Outcome {
     failed("model_unavailable", error.to_string(), false)
 }
 
-/// A generation that has started in time may wait for its model, and then for its ControlNets, for another
-/// `start_timeout_s` each.
+/// How long a generation that has started waits for its model, for its refiner, and for its ControlNets: for each of
+/// them at most `start_timeout_s`.
 fn patience(job: &Job) -> Duration {
     Duration::from_secs(job.start_timeout_s.into())
 }
