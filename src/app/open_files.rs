@@ -61,7 +61,8 @@ impl FileShares {
         if limit < least {
             let database = if is_postgres { ", with database.max_connections" } else { "" };
             bail!(
-                "the limit of open files is {limit}, but the server needs at least {least}{database}; raise the limit (ulimit -n)"
+                "the limit of open files is {limit}, but the server needs at least {least}{database}; \
+                 raise the limit (ulimit -n)"
             );
         }
         let shares = wanted.within(usize::try_from(limit - base).unwrap_or(usize::MAX));

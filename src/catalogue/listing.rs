@@ -53,8 +53,8 @@ pub(in crate::catalogue) fn list(dir: &Path, marker: &'static str) -> io::Result
         let name = hub::name_of_snapshot(&dir).unwrap_or_else(|| shown(&dir));
         let (what, setting) = if marker == MODEL { ("model", "models.dir") } else { ("ControlNet", "controlnets.dir") };
         note = Some(format!(
-            "the folder {} contains {marker}, so the folder is itself a {what}, and not a folder of {what}s; the {what} \
-             is listed as {name:?}; to list the other {what}s of the parent folder too, set {setting} to the parent \
+            "the folder {} contains {marker}, so the folder is itself a {what}, and not a folder of {what}s; the \
+             {what} is listed as {name:?}; to list the other {what}s of the parent folder too, set {setting} to the parent \
              folder",
             dir.display()
         ));

@@ -77,7 +77,9 @@ impl Catalogue {
         let card = self.card(model).ok_or_else(|| CatalogueError::Unknown(model.to_owned()))?;
         for control in &draw.controls {
             self.control_nets().check(&card, &control.model).map_err(|(_, reason)| {
-                PrepareError::Unfit(format!("the ControlNet {reason}; the ControlNet could be used when the request was accepted"))
+                PrepareError::Unfit(format!(
+                    "the ControlNet {reason}; the ControlNet could be used when the request was accepted"
+                ))
             })?;
         }
         let Draw { width, height, .. } = *draw;

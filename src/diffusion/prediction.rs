@@ -155,9 +155,9 @@ fn quantile(row: &[f32], ratio: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// Guidance by a gradient `g` changes the predicted noise from `ε` to `ε − σ c g`, whatever the network predicts. `c`
-    /// is the factor by which the state is multiplied to get the input of the network (1 for most networks). `g` is the
-    /// gradient with respect to this input, so `c g` is the gradient with respect to the state.
+    /// Guidance by a gradient `g` changes the predicted noise from `ε` to `ε − σ c g`, whatever the network predicts.
+    /// `c` is the factor by which the state is multiplied to get the input of the network (1 for most networks). `g` is
+    /// the gradient with respect to this input, so `c g` is the gradient with respect to the state.
     #[test]
     fn guidance_by_a_gradient_changes_the_noise_equally_for_all_predictions() {
         let of = |value: f32| Latents::new([1, 1, 1, 1], vec![value]).unwrap();

@@ -83,7 +83,8 @@ fn parse(reader: &mut Reader<'_>, length: usize) -> Result<Header, Fault> {
         let order = if version.swap_bytes() < 16 { " in the order of big-endian processors" } else { "" };
         return Err(Fault::Broken(format!("its version is {version}{order}; 2 and 3 are read")));
     }
-    let (tensors, entries) = (reader.length("the number of tensors")?, reader.length("the number of metadata entries")?);
+    let (tensors, entries) =
+        (reader.length("the number of tensors")?, reader.length("the number of metadata entries")?);
     if let Some(many) = [tensors, entries].into_iter().find(|count| *count > MOST) {
         return Err(Fault::Broken(format!("{many} tensors or metadata entries are more than {MOST}")));
     }

@@ -147,7 +147,8 @@ async fn words_that_differ_only_in_letter_case_stand_for_one_file_and_the_other_
         assert!(models.as_array().unwrap().contains(&json!("sd1")), "{models}");
         let (state, models, error) = listed(&api, "/v1/embeddings", hidden).await;
         assert_eq!((state, models), (json!("failed"), json!([])), "{hidden}");
-        let why = format!("the word <{hidden}> stands for the file {used:?}, because letter case does not count in words");
+        let why =
+            format!("the word <{hidden}> stands for the file {used:?}, because letter case does not count in words");
         assert!(error.starts_with(&why), "{error}");
     }
     assert_eq!(listed(&api, "/v1/embeddings", "two").await.0, "available");
