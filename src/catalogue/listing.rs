@@ -54,8 +54,8 @@ pub(in crate::catalogue) fn list(dir: &Path, marker: &'static str) -> io::Result
         let (what, setting) = if marker == MODEL { ("model", "models.dir") } else { ("ControlNet", "controlnets.dir") };
         note = Some(format!(
             "the folder {} contains {marker}, so the folder is itself a {what}, and not a folder of {what}s; the \
-             {what} is listed as {name:?}; to list the other {what}s of the parent folder too, set {setting} to the parent \
-             folder",
+             {what} is listed as {name:?}; to list the other {what}s of the parent folder too, set {setting} to the \
+             parent folder",
             dir.display()
         ));
         listing.add(name, Source::Folder(dir));

@@ -1,8 +1,6 @@
-//! The types of webhook endpoints and deliveries.
-//!
-//! A delivery is the row of one webhook message. The transaction that writes an event also writes its deliveries, so
-//! there is no moment at which a crash could keep the event and lose a delivery. A delivery is sent at least once, by
-//! one process at a time, and after the earlier deliveries of its generation.
+//! Webhook endpoints and deliveries. A delivery is the row of one message. The transaction that writes an event also
+//! writes its deliveries, so no crash can keep the event and lose a delivery. A delivery is sent at least once, by one
+//! process at a time, and after the earlier deliveries of its generation.
 
 use std::time::Duration;
 

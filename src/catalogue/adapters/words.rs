@@ -48,8 +48,8 @@ impl WordIndex {
     pub(super) fn fault(&self, name: &str) -> Option<String> {
         let used = self.hidden.get(name)?;
         Some(format!(
-            "the word <{name}> stands for the file {used:?}, because letter case does not count in words; rename one of \
-             the two files"
+            "the word <{name}> stands for the file {used:?}, because letter case does not count in words; rename one \
+             of the two files"
         ))
     }
 

@@ -59,10 +59,8 @@ impl std::fmt::Debug for Clock {
     }
 }
 
-/// The latest time that the previous process has written. It is read from columns that are never ahead of the clock of
-/// that process: the times at which a generation was accepted (`created_at`), last rose in priority (`aged_at`, at
-/// first the time of acceptance) and first started (`started_at`), and the time of a worker's last heartbeat
-/// (`beaten_at`).
+/// The latest time that the previous process has written, from columns that are never ahead of its clock. `aged_at` is
+/// when a generation was accepted or last rose in priority, `beaten_at` the time of a worker's last heartbeat.
 const LATEST: &str = "
     SELECT coalesce(max(at), 0) AS latest FROM (
         SELECT max(created_at, aged_at, coalesce(started_at, 0)) AS at FROM generations
