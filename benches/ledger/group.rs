@@ -7,8 +7,12 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use latentd::ledger::{
-    Acceptance, Accepts, Claimant, Claims, Fleet, Heartbeat, Hint, Lease, Ledger, Outcome, Reads, Refusal, StoreError,
+use latentd::{
+    generation::{GenerationId, Phase, Progress},
+    ledger::{
+        Acceptance, Accepts, Claimant, Claims, Fleet, Heartbeat, Hint, Lease, Ledger, Outcome, Reads, Refusal, Report,
+        StoreError,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -81,9 +85,11 @@ impl Group {
         rows.push(self.both("claim 1", &self.workers, QUEUE / 3, one).await);
         rows.push(self.both("claim 4", &self.workers, QUEUE, four).await);
         rows.push(self.timed("renew and heartbeat", beat(held.clone())).await);
+        rows.push(self.timed("report", report(held.clone())).await);
         rows.push(self.both("finish", &self.workers, QUEUE * 2, finish(held.clone())).await);
         self.empty().await;
         rows.push(self.timed("look in vain", look).await);
+        rows.push(self.timed("hint", hint).await);
         rows.push(self.flow(requests).await);
         rows
     }
@@ -188,10 +194,34 @@ async fn end(ledger: &Ledger, lease: Lease) {
     ledger.finish(lease, outcome).await.expect("the database answers").expect("the lease holds");
 }
 
+/// The leases of up to four runs of a worker.
+fn four(held: &Held, at: usize) -> Vec<Lease> {
+    held.lock().expect("nobody panics").iter().skip(at * 4).take(4).cloned().collect()
+}
+
+/// The progress that a worker with four runs reports twice a second.
+fn report(held: Held) -> impl Fn(usize, Ledger) -> BoxFuture<'static, usize> + Clone {
+    move |at, ledger| {
+        let progress = Some(Progress { phase: Phase::Denoising, step: 3, steps: 20, percent: 15.0, eta_s: None });
+        let report = |lease| Report { lease, progress, previews: Vec::new() };
+        let reports: Vec<Report> = four(&held, at).into_iter().map(report).collect();
+        Box::pin(async move {
+            ledger.report(&reports).await.expect("the database answers");
+            1
+        })
+    }
+}
+
+/// A notification, which PostgreSQL delivers to each connection that listens.
+async fn hint(_: usize, ledger: Ledger) -> usize {
+    ledger.hint(&[Hint::Changed(GenerationId::new())]).await.expect("the database answers");
+    1
+}
+
 /// What a worker that runs four generations writes at each heartbeat.
 fn beat(held: Held) -> impl Fn(usize, Ledger) -> BoxFuture<'static, usize> + Clone {
     move |at, ledger| {
-        let leases: Vec<Lease> = held.lock().expect("nobody panics").iter().skip(at * 4).take(4).cloned().collect();
+        let leases = four(&held, at);
         Box::pin(async move {
             ledger.renew(&claimant(at), &leases).await.expect("the database answers");
             let heartbeat = Heartbeat {
