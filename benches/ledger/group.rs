@@ -30,8 +30,8 @@ const TENANTS: [&str; 4] = ["one", "two", "three", "four"];
 const QUEUE: usize = 2000;
 /// Calls of one operation alone.
 const ALONE: usize = 100;
-const SHORT: Duration = Duration::from_secs(3);
-const LONG: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(8);
 /// How long a process collects hints, as the service does.
 const HINTS: Duration = Duration::from_millis(50);
 
@@ -105,7 +105,7 @@ impl Group {
     where
         F: Future<Output = usize> + Send + 'static,
     {
-        let alone = rate(name, &callers[..1], ALONE, None, call.clone()).await;
+        let alone = rate(name, &callers[..1], ALONE, Some(SHORT), call.clone()).await;
         Row { alone_ms: Some(1e3 / alone.per_second), ..rate(name, callers, most, None, call).await }
     }
 

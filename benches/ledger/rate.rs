@@ -14,7 +14,7 @@ use latentd::ledger::Ledger;
 use serde::Serialize;
 
 /// The longest measurement of one operation.
-const LONGEST: Duration = Duration::from_secs(8);
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// What was measured of one operation.
 #[derive(Clone, Debug, Serialize)]
@@ -59,6 +59,7 @@ where
         ended.expect("no caller panics");
     }
     let seconds = start.elapsed().as_secs_f64();
+    eprintln!("{operation}, {} callers: {} in {seconds:.1} s", callers.len(), done.load(Ordering::Relaxed));
     Row {
         operation: operation.to_owned(),
         callers: callers.len(),
