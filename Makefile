@@ -22,14 +22,14 @@ CONTRACT_SECONDS ?= 300
 COMPARE ?=
 PEERS := target/compare/venv
 
-.PHONY: run test quick browser walk check check-cuda format docker docker-cuda compare compare-server fuzz soak soak-single random-requests random-contract
+.PHONY: run test quick browser walk simulation check check-cuda format docker docker-cuda compare compare-server fuzz soak soak-single random-requests random-contract
 
 # Serves on http://localhost:8080.
 run:
 	$(CARGO) run --locked -- serve
 
 # Runs every test and prints the output of passing tests, too (which pictures were compared, which features wait).
-test: browser walk
+test: browser walk simulation
 	$(CARGO) test --locked -- --show-output
 
 # Runs the fast tests, during development: about a minute once they are built. Leaves out those of whole processes
@@ -66,6 +66,10 @@ walk:
 		&& { cmp -s target/page_walk/package-lock.json target/page_walk/installed || { \
 		cd target/page_walk && npm ci --ignore-scripts --no-fund --no-audit --silent && cp package-lock.json installed; }; } \
 		|| echo "the packages of tests/page_walk cannot be installed: the walk through the page is skipped"
+
+# Tests the simulation of docs/scaling.md: every accepted generation ends once, and waits are those of queueing theory.
+simulation:
+	python3 benches/scale/test_simulation.py
 
 format:
 	$(CARGO) fmt

@@ -12,6 +12,8 @@ mod claiming;
 mod clock;
 #[path = "ledger/comparing.rs"]
 mod comparing;
+#[path = "ledger/compiling.rs"]
+mod compiling;
 #[path = "ledger/crashing.rs"]
 mod crashing;
 #[path = "ledger/ending.rs"]

@@ -22,7 +22,7 @@ use sqlx::{Connection, Executor};
 /// Shell script that starts the server. A line on standard input stops the server; the end of the input (the test has
 /// ended) stops the server and removes the folder.
 const KEEPER: &str = r#"
-"$1" -D "$2/data" -k "$2" -c listen_addresses= -c port=5432 -c max_connections=200 -c shared_buffers=32MB \
+"$1" -D "$2/data" -k "$2" -c listen_addresses= -c port=5432 -c max_connections="$3" -c shared_buffers=32MB \
     -c log_line_prefix='%m ' >>"$2/log" 2>&1 &
 if read -r _; then remains=yes; fi
 kill -QUIT $!
@@ -31,6 +31,9 @@ wait $!
 "#;
 
 const USER: &str = "latentd";
+
+/// Connections that the clusters of tests accept.
+const CONNECTIONS: u32 = 200;
 
 /// A timeout that is longer than a start takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,6 +44,7 @@ pub struct Cluster {
     server: PathBuf,
     /// The user and group that run the server, if the test runs as root, which PostgreSQL refuses.
     owner: Option<(u32, u32)>,
+    connections: u32,
     keeper: Mutex<Option<Child>>,
     databases: AtomicUsize,
 }
@@ -55,6 +59,11 @@ impl Cluster {
 
     /// Starts a separate cluster, for tests that stop it. `None` and panics are as in [`Cluster::shared`].
     pub fn start() -> Option<Cluster> {
+        Cluster::start_with(CONNECTIONS)
+    }
+
+    /// Like [`Cluster::start`], with a server that accepts this number of connections.
+    pub fn start_with(connections: u32) -> Option<Cluster> {
         let Some(programs) = programs() else {
             let required = std::env::var_os("LATENTD_REQUIRE_POSTGRES").is_some();
             assert!(!required, "LATENTD_REQUIRE_POSTGRES is set, but there is no initdb");
@@ -67,7 +76,8 @@ impl Cluster {
             std::os::unix::fs::chown(&folder, Some(user), Some(group)).unwrap();
         }
         let server = programs.join("postgres");
-        let cluster = Cluster { folder, server, owner, keeper: Mutex::new(None), databases: AtomicUsize::new(0) };
+        let (keeper, databases) = (Mutex::new(None), AtomicUsize::new(0));
+        let cluster = Cluster { folder, server, owner, connections, keeper, databases };
         let made = cluster
             .command(&programs.join("initdb"))
             .args(["--username", USER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C"])
@@ -85,7 +95,8 @@ impl Cluster {
         let mut keeper = self.keeper.lock().unwrap();
         assert!(keeper.is_none(), "the server is not stopped");
         let mut command = self.command(Path::new("sh"));
-        command.args(["-c", KEEPER, "keeper"]).arg(&self.server).arg(&self.folder).stdin(Stdio::piped());
+        command.args(["-c", KEEPER, "keeper"]).arg(&self.server).arg(&self.folder);
+        command.arg(self.connections.to_string()).stdin(Stdio::piped());
         // In its own process group, so that an interrupt at the terminal reaches only the test. The script then sees
         // the end of its input.
         *keeper = Some(command.process_group(0).spawn().unwrap());

@@ -32,13 +32,14 @@ pub fn options(settings: &config::Database) -> Result<PgConnectOptions> {
 }
 
 /// Time limits after which PostgreSQL itself ends a statement, a wait for a lock, an idle transaction of a hanging
-/// process (before other processes stop waiting for its locks), and a dead connection.
+/// process (before other processes stop waiting for its locks), and a dead connection. No statement is compiled.
 fn bounds(timeout: Duration) -> String {
     let ms = timeout.as_millis().clamp(4, 2_147_483_647);
     let (lock, idle) = (ms / 4 * 3, ms / 2);
     format!(
         "SET statement_timeout = {ms}; SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle};
-         SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+         SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
+         SET jit = off"
     )
 }
 
