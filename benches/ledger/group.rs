@@ -128,8 +128,7 @@ impl Group {
         }
         for ledger in self.apis.clone() {
             others.spawn(async move {
-                loop {
-                    ledger.hint(&[Hint::Queued]).await.expect("the database answers");
+                while ledger.hint(&[Hint::Queued]).await.is_ok() {
                     tokio::time::sleep(HINTS).await;
                 }
             });
