@@ -14,6 +14,7 @@ use latentd::{
         StoreError,
     },
 };
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -121,22 +122,19 @@ impl Group {
 
     /// Requests and workers at the same time: whole generations per second.
     async fn flow(&self, requests: Vec<Ledger>) -> Row {
-        let stop = CancellationToken::new();
-        for ledger in &requests {
-            let (stop, ledger) = (stop.clone(), ledger.clone());
-            tokio::spawn(async move { while !stop.is_cancelled() && accept(0, ledger.clone()).await > 0 {} });
+        let mut others = JoinSet::new();
+        for ledger in requests {
+            others.spawn(async move { while accept(0, ledger.clone()).await > 0 {} });
         }
-        for ledger in &self.apis {
-            let (stop, ledger) = (stop.clone(), ledger.clone());
-            tokio::spawn(async move {
-                while !stop.is_cancelled() {
-                    ledger.hint(&[Hint::Queued]).await.expect("the database answers");
+        for ledger in self.apis.clone() {
+            others.spawn(async move {
+                while ledger.hint(&[Hint::Queued]).await.is_ok() {
                     tokio::time::sleep(HINTS).await;
                 }
             });
         }
         let row = rate("accept, claim, finish", &self.workers, usize::MAX, Some(LONG), work).await;
-        stop.cancel();
+        others.shutdown().await;
         row
     }
 

@@ -42,7 +42,8 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "--json") {
         let file = arguments.get(at + 1).expect("--json FILE");
-        let columns: Map<String, Value> = columns.iter().map(|(name, rows)| ((*name).to_owned(), json!(rows))).collect();
+        let columns: Map<String, Value> =
+            columns.iter().map(|(name, rows)| ((*name).to_owned(), json!(rows))).collect();
         std::fs::write(file, format!("{:#}\n", Value::from(columns))).expect("the file can be written");
     }
 }

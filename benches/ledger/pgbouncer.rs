@@ -25,7 +25,8 @@ impl PgBouncer {
     /// Starts the pooler on a free port as the user that runs the cluster. The error says why it cannot be used.
     pub fn start(cluster: &Cluster) -> Result<PgBouncer, String> {
         let program = std::env::var("PGBOUNCER").unwrap_or_else(|_| "/usr/sbin/pgbouncer".to_owned());
-        let version = Command::new(&program).arg("--version").output().map_err(|error| format!("{program}: {error}"))?;
+        let version =
+            Command::new(&program).arg("--version").output().map_err(|error| format!("{program}: {error}"))?;
         let version = String::from_utf8_lossy(&version.stdout).into_owned();
         let minor = version.split_whitespace().nth(1).and_then(|number| number.split('.').nth(1)?.parse::<u32>().ok());
         if minor.is_none_or(|minor| minor < 21) {
@@ -47,7 +48,8 @@ impl PgBouncer {
         );
         let file = folder.path().join("pgbouncer.ini");
         fs::write(&file, config).map_err(|error| error.to_string())?;
-        std::os::unix::fs::chown(folder.path(), Some(owner.uid()), Some(owner.gid())).map_err(|error| error.to_string())?;
+        std::os::unix::fs::chown(folder.path(), Some(owner.uid()), Some(owner.gid()))
+            .map_err(|error| error.to_string())?;
         let mut command = Command::new(&program);
         command.arg(&file).uid(owner.uid()).gid(owner.gid()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().map_err(|error| error.to_string())?;

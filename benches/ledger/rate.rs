@@ -73,8 +73,14 @@ where
 /// Seconds that all cores together have computed. Linux counts them in steps of 10 ms.
 fn busy_s() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let fields: Vec<f64> =
-        stat.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+    let fields: Vec<f64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|field| field.parse().ok())
+        .collect();
     // user, nice, system, idle, iowait, irq, softirq
     [0, 1, 2, 5, 6].iter().filter_map(|&at| fields.get(at)).sum::<f64>() / 100.0
 }

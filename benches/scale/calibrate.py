@@ -79,12 +79,14 @@ def curve(options, folder):
             measured = json.load(file)["models"][0]
         step = measured["cost"]["a_s"], measured["cost"]["b_s"]
         encode, decode = (0.0, measured["encode_s"]), (0.0, measured["decode_s"])
-    expected = step[0] + step[1] * together["rows"]
-    cores = options.workers * expected / together["step_s"]
+    batches = options.steps * 2 / together["rows"]
+    work = encode[1] + decode[1] + batches * (step[0] + step[1] * together["rows"])
+    cores = min(options.cores, options.workers * together["generations_per_s"] * work)
     print(f"a batch takes {step[0] * 1e3:.2f} ms + {step[1] * 1e3:.2f} ms for each row, alone on the machine")
     for point in alone:
         print(f"  {point['rows']:.1f} rows: {point['step_s'] * 1e3:.2f} ms")
-    print(f"{options.workers} at a time: {together['step_s'] * 1e3:.1f} ms for {together['rows']:.1f} rows: {cores:.2f} cores")
+    rate = options.workers * together["generations_per_s"]
+    print(f"{options.workers} at a time: {rate:.2f} generations a second, {together['rows']:.1f} rows: {cores:.2f} cores")
     return Model(step, encode, decode, options.steps), alone, cores
 
 
@@ -129,6 +131,7 @@ def simulate(options, model, cores, beside, times):
     group = Group(settings, [Tenant("default")], options.seed)
     group.arrive("default", times)
     group.run(times[-1], drain=600.0)
+    assert all(g.ended_at is not None for g in group.generations), "the simulated group does not keep up"
     notice = random.Random(options.seed)
     return [
         {"at": g.arrived_at, "start_s": g.started_at - g.arrived_at,

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 import time
+from datetime import datetime
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE_S = 60.0
@@ -80,14 +81,14 @@ class Servers:
 
         for process in self.processes:
             draw(process.port, steps, 0)
-        before = [metrics(process.operator) for process in self.processes]
+        before, begun = [metrics(process.operator) for process in self.processes], time.monotonic()
         for process in self.processes:
             for number in range(clients):
                 threads.append(threading.Thread(target=work, args=(process.port, number)))
         for thread in threads:
             thread.start()
         time.sleep(seconds)
-        after = [metrics(process.operator) for process in self.processes]
+        after, measured_s = [metrics(process.operator) for process in self.processes], time.monotonic() - begun
         stop.set()
         for thread in threads:
             thread.join()
@@ -103,6 +104,7 @@ class Servers:
         return {
             "clients": clients,
             "rows": rows / batches,
+            "generations_per_s": generations / measured_s / len(self.processes),
             "step_s": seconds("denoiser") / batches,
             "encode_s": seconds("text_encoder") / generations,
             "decode_s": seconds("decoder") / generations,
@@ -116,7 +118,7 @@ class RealGroup:
         self.folder = pathlib.Path(folder) / "group"
         self.folder.mkdir()
         self.postgres = Postgres(self.folder / "postgres")
-        settings = {"DATABASE__URL": self.postgres.url, "ENGINE__MAX_RUNS": str(slots), "DATABASE__MAX_CONNECTIONS": "4"}
+        settings = {"DATABASE__URL": self.postgres.url, "ENGINE__MAX_RUNS": str(slots)}
         self.api = Process(program, self.folder / "data", {**settings, "ROLE": "api"})
         self.api.wait()
         roles = {**settings, "ROLE": "worker"}
@@ -167,6 +169,7 @@ class Postgres:
         make = [f"{programs}/initdb", "-D", folder / "data", "-U", "latentd", "--auth", "trust", "--no-sync"]
         subprocess.run(make, check=True, **quiet)
         command = [f"{programs}/postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses="]
+        command += ["-c", "max_connections=400", "-c", "jit=off"]
         with open(folder / "log", "wb") as log:
             self.process = subprocess.Popen(command, stderr=log, **quiet)
         self.url = f"postgres://latentd@localhost/postgres?host={folder}"
@@ -190,8 +193,9 @@ def drive(port, times, steps):
     start = time.monotonic() + 0.1
 
     def send(number, at):
+        sent = time.time()
         answer = draw(port, steps, number)
-        begun = seconds_between(answer["created_at"], answer["started_at"])
+        begun = datetime.fromisoformat(answer["started_at"].replace("Z", "+00:00")).timestamp() - sent
         ends[number] = {"at": at, "start_s": begun, "end_s": time.monotonic() - start - at}
 
     for number, at in enumerate(times):
@@ -226,13 +230,6 @@ def ask(port, method, path, body=None, headers=None):
 def metrics(port):
     lines = ask(port, "GET", "/metrics")[1].splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
-
-
-def seconds_between(one, two):
-    from datetime import datetime
-
-    times = [datetime.fromisoformat(time.replace("Z", "+00:00")) for time in (one, two)]
-    return (times[1] - times[0]).total_seconds()
 
 
 def cpu_s(pid, with_children=False):

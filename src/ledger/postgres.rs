@@ -33,8 +33,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL jit = off";
 
 /// The planner knows the queue from old statistics, in which the queue is often empty. Without `enable_sort = off`, the
 /// planner would sort the whole queue to claim a few rows. A sort that cannot be avoided then seems very expensive.
-const BEGIN_WALKING: &str =
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL jit = off; SET LOCAL enable_sort = off";
+const BEGIN_WALKING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL jit = off; SET LOCAL enable_sort = off";
 
 /// The connections to one database.
 #[derive(Debug)]
