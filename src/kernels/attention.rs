@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{
     Kernels,
     block::Block,
-    gemm::{Panels, Product, WIDTH},
+    gemm::{Lines, Panels, Product, WIDTH},
     simd::vectorized,
     softmax::Softmax,
     storage::{Operand, at_least, blank, floats, made},
@@ -198,8 +198,16 @@ impl Head {
             let scores = at_least(scores, rows * keys.len());
             let panels = first / WIDTH..keys.end.div_ceil(WIDTH);
             let scored = Block::new(scores, keys.len());
-            Product { a: scaled, a_stride: d, b: self.keys.whole(), depth: 0..d, panels, out: scored, add: false }
-                .run();
+            Product {
+                a: Lines::Apart(scaled, d),
+                b: self.keys.whole(),
+                depth: 0..d,
+                panels,
+                out: scored,
+                add: false,
+                ahead: None,
+            }
+            .run();
             vectorized(
                 #[inline(always)]
                 || {
@@ -218,9 +226,8 @@ impl Head {
                     }
                 },
             );
-            let (a_stride, add, panels) = (keys.len(), first > 0, 0..self.values.count());
-            Product { a: scores, a_stride, b: self.values.whole(), depth: keys, panels, out: out.reborrow(), add }
-                .run();
+            let (a, add, panels) = (Lines::Apart(scores, keys.len()), first > 0, 0..self.values.count());
+            Product { a, b: self.values.whole(), depth: keys, panels, out: out.reborrow(), add, ahead: None }.run();
         }
         vectorized(
             #[inline(always)]

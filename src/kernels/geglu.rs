@@ -143,7 +143,7 @@ impl CustomOp1 for Op<'_> {
         }
         let mut out = blank(x.len() / k * both / 2);
         let whole = Block::new(&mut out, both / 2);
-        Partition::product(x.len() / k, k, both).in_pairs_of_panels().run(|wide, rows, panels| {
+        Partition::product(x.len() / k, k, both, self.panels.costs()).in_pairs_of_panels().run(|wide, rows, panels| {
             let columns = panels.start * WIDTH..both.min(panels.end * WIDTH);
             let wide = at_least(wide, rows.len() * columns.len());
             let a = &x[rows.start * k..rows.end * k];

@@ -5,14 +5,15 @@ use std::{fmt, ops::Range, sync::Arc};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::{
-    Kernels, Rows,
+    Kernels, Rows, arena,
     block::Block,
     finish::Epilogue,
-    gemm::{Panels, Product, WIDTH},
+    gemm::{DEPTH, HEIGHT, Lines, Panels, Product, WIDTH},
     narrow::Narrow,
-    partition::Partition,
+    partition::{Costs, Partition},
     simd::vectorized,
     storage::{Operand, blank, floats, made},
+    tiles::Tile,
 };
 
 /// A linear layer: a (K, N) matrix and perhaps a bias (N), in the layout of the kernels.
@@ -45,17 +46,39 @@ impl Packed {
         }
     }
 
+    /// What the blocks of a product with the matrix cost.
+    pub fn costs(&self) -> Costs {
+        match self {
+            Packed::Wide(_) => Costs::WIDE,
+            Packed::Narrow(_) => Costs::NARROW,
+        }
+    }
+
     /// out = a · the matrix, for some panels. `a` has a line of K values for each line of `out`.
     pub fn times(&self, a: &[f32], panels: Range<usize>, out: &mut Block<'_>) {
-        match self {
-            Packed::Wide(wide) => {
-                let (out, k) = (out.reborrow(), wide.k);
-                Product { a, a_stride: k, b: wide.whole(), depth: 0..k, panels, out, add: false }.run();
+        let ((k, _), lines) = (self.shape(), out.lines());
+        let is_tiled = lines >= HEIGHT && panels.len() >= TILED;
+        let mut tiles = arena::take(if is_tiled { lines * k.min(DEPTH) } else { 0 });
+        for first in (0..k).step_by(DEPTH) {
+            let depth = first..k.min(first + DEPTH);
+            let a = if is_tiled {
+                let tiles = &mut tiles[..lines * depth.len()];
+                Tile::new(a, k, lines, depth.clone(), tiles).run();
+                Lines::Tiled(tiles)
+            } else {
+                Lines::Apart(&a[depth.start..], k)
+            };
+            let (panels, out, add) = (panels.clone(), out.reborrow(), first > 0);
+            match self {
+                Packed::Wide(wide) => Product { a, b: wide.whole(), depth, panels, out, add, ahead: None }.run(),
+                Packed::Narrow(narrow) => narrow.times(a, depth, panels, out, add),
             }
-            Packed::Narrow(narrow) => narrow.times(a, panels, out),
         }
     }
 }
+
+/// The number of panels from which on it pays to put the lines of the left matrix into tiles.
+const TILED: usize = 16;
 
 impl Matrix {
     /// Creates a layer from a matrix (K, N) and an optional bias (N). Packed kernels pack the matrix here.
@@ -172,7 +195,7 @@ impl CustomOp1 for Times<'_> {
         let finish = held.finish(self.bias, batch, lines / batch)?;
         let mut out = blank(lines * n);
         let whole = Block::new(&mut out, n);
-        Partition::product(lines, k, n).run(|_, rows, panels| {
+        Partition::product(lines, k, n, self.panels.costs()).run(|_, rows, panels| {
             let columns = panels.start * WIDTH..n.min(panels.end * WIDTH);
             // SAFETY: the blocks of a partition do not overlap.
             let mut out = unsafe { whole.part(rows.clone(), columns.clone()) };

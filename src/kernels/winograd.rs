@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use super::{
     block::Block,
     finish::Finish,
-    gemm::{HEIGHT, Panels, PanelsRef, Product, WIDTH},
+    gemm::{HEIGHT, Lines, Panels, PanelsRef, Product, WIDTH},
     simd::vectorized,
     storage::at_least,
 };
@@ -202,9 +202,9 @@ impl<const N: usize, const M: usize> TileBlock<'_, N, M> {
                 for (at, m) in m.chunks_exact_mut(each).take(N * N).enumerate() {
                     let values = &u[at * from_place_to_place(depth)..][..panels.len() * depth * WIDTH];
                     let b = PanelsRef { k: depth, n: columns.len(), values };
-                    let (a, out) = (&v[at * place + first..], Block::new(m, columns.len()));
+                    let (a, out) = (Lines::Apart(&v[at * place + first..], c), Block::new(m, columns.len()));
                     let add = first > 0;
-                    Product { a, a_stride: c, b, depth: 0..depth, panels: 0..panels.len(), out, add }.run();
+                    Product { a, b, depth: 0..depth, panels: 0..panels.len(), out, add, ahead: None }.run();
                 }
             }
             vectorized(

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::{FluxTransformer2DConfig, attention::Projections, positions::Rotary};
 use crate::{
-    kernels::Kernels,
+    kernels::{Kernels, maps::beside},
     models::{
         adapters::RowAdapters,
         layers::{Linear, ModulatedNorm, modulations},
@@ -54,7 +54,7 @@ impl SingleBlock {
         let attended = projected.attended(self.kernels, self.heads, rotary).await?;
         pause().await;
         let inner = self.kernels.gelu_tanh(&self.proj_mlp.adapted(&normed, adapters)?)?;
-        let joined = Tensor::cat(&[&attended, &inner], 2)?;
+        let joined = beside(&attended, &inner)?;
         self.kernels.gated_sum(&x, &self.proj_out.adapted(&joined, adapters)?, &gate)
     }
 }
