@@ -168,7 +168,7 @@ mod tests {
             at in 0..FORMATS.len(),
             m in prop_oneof![Just(1usize), 2usize..9, 90usize..200],
             blocks in prop_oneof![1usize..4, 16usize..20],
-            n in prop_oneof![1usize..9, 30usize..70],
+            n in prop_oneof![1usize..9, 30usize..70, 250usize..300],
             threads in 1usize..4,
             is_scaled: bool,
             seed: u64,

@@ -377,7 +377,7 @@ mod tests {
             let geometry = Geometry::square(3, 1, 1);
             let direct = Conv2d::new(&weight, &bias, geometry, Kernels::Packed(Use::Off)).unwrap();
             let winograd = Conv2d::new(&weight, &bias, geometry, Kernels::Packed(Use::Always(tiles))).unwrap();
-            let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual) };
+            let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual), ..Epilogue::default() };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let together = pool.install(|| winograd.forward_with(&x, epilogue)).unwrap();
             let anew = pool.install(|| winograd.clone().without_kept_weights().forward_with(&x, epilogue)).unwrap();
@@ -390,7 +390,7 @@ mod tests {
             for b in 0..batch {
                 let of = |x: &Tensor| x.narrow(0, b, 1).unwrap();
                 let (rows, residual) = (of(&rows), of(&residual));
-                let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual) };
+                let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual), ..Epilogue::default() };
                 let alone = winograd.forward_with(&of(&x), epilogue).unwrap();
                 prop_assert_eq!(bits(&alone), bits(&of(&together)));
             }
