@@ -35,6 +35,7 @@ mod rows;
 mod simd;
 mod softmax;
 mod storage;
+mod tiles;
 pub mod upsample;
 pub mod winograd;
 

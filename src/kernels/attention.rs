@@ -6,10 +6,11 @@ use rayon::prelude::*;
 use super::{
     Kernels,
     block::Block,
-    gemm::{Panels, Product, WIDTH},
+    gemm::{DEPTH, Lines, Panels, Product, WIDTH},
     simd::vectorized,
     softmax::Softmax,
     storage::{Operand, at_least, blank, floats, made},
+    tiles::Tile,
 };
 
 /// Which keys a query attends to.
@@ -188,8 +189,17 @@ impl Head {
         let (d, m, rows) = (self.keys.k, self.keys.n, out.lines());
         let Scratch { q: scaled, scores, softmax } = scratch;
         let &Queries { q, width, scale, causal_from, bias } = queries;
-        scaled.clear();
-        (0..rows).for_each(|i| scaled.extend(q[i * width..][..d].iter().map(|q| q * scale)));
+        let scaled = at_least(scaled, rows * d);
+        let q = if d <= DEPTH {
+            Tile::new(q, width, rows, 0..d, scaled).run();
+            scaled.iter_mut().for_each(|q| *q *= scale);
+            Lines::Tiled(scaled)
+        } else {
+            for (scaled, q) in scaled.chunks_exact_mut(d).zip(q.chunks(width)) {
+                scaled.iter_mut().zip(q).for_each(|(scaled, q)| *scaled = q * scale);
+            }
+            Lines::Apart(scaled, d)
+        };
         softmax.clear();
         softmax.resize(rows, Softmax::EMPTY);
         let end = causal_from.map_or(m, |first| m.min(first + rows));
@@ -198,8 +208,7 @@ impl Head {
             let scores = at_least(scores, rows * keys.len());
             let panels = first / WIDTH..keys.end.div_ceil(WIDTH);
             let scored = Block::new(scores, keys.len());
-            Product { a: scaled, a_stride: d, b: self.keys.whole(), depth: 0..d, panels, out: scored, add: false }
-                .run();
+            Product { a: q, b: self.keys.whole(), depth: 0..d, panels, out: scored, add: false, ahead: None }.run();
             vectorized(
                 #[inline(always)]
                 || {
@@ -218,9 +227,8 @@ impl Head {
                     }
                 },
             );
-            let (a_stride, add, panels) = (keys.len(), first > 0, 0..self.values.count());
-            Product { a: scores, a_stride, b: self.values.whole(), depth: keys, panels, out: out.reborrow(), add }
-                .run();
+            let (a, add, panels) = (Lines::Apart(scores, keys.len()), first > 0, 0..self.values.count());
+            Product { a, b: self.values.whole(), depth: keys, panels, out: out.reborrow(), add, ahead: None }.run();
         }
         vectorized(
             #[inline(always)]

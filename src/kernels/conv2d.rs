@@ -6,9 +6,9 @@ use super::{
     Kernels, Rows,
     block::Block,
     finish::{Epilogue, Finish},
-    gemm::{Panels, Product, WIDTH},
+    gemm::{Lines, Panels, Product, WIDTH},
     matrix::{Matrix, Packed},
-    partition::Partition,
+    partition::{Costs, Partition},
     simd::vectorized,
     storage::{blank, floats, made},
     winograd::{self, Map, TileSize, Winograd},
@@ -230,7 +230,7 @@ impl Geometry {
         let (taps, n) = (self.kernel.0 * self.kernel.1, panels.n);
         let whole = Block::new(out, n);
         let taps_at_a_time = (PATCH / c).clamp(1, taps);
-        Partition::product(batch * height * width, panels.k, n).run(|patches, pixels, panels_of_block| {
+        Partition::product(batch * height * width, panels.k, n, Costs::WIDE).run(|patches, pixels, panels_of_block| {
             let columns = panels_of_block.start * WIDTH..n.min(panels_of_block.end * WIDTH);
             // SAFETY: the blocks of a partition do not overlap.
             let mut out = unsafe { whole.part(pixels.clone(), columns.clone()) };
@@ -248,8 +248,9 @@ impl Geometry {
                     }
                 }
                 let (depth, add) = (taps.start * c..taps.end * c, taps.start > 0);
-                let (b, a_stride, panels, out) = (panels.whole(), depth.len(), panels_of_block.clone(), out.reborrow());
-                Product { a: patches, a_stride, b, depth, panels, out, add }.run();
+                let a = Lines::Apart(patches, depth.len());
+                let (b, panels, out) = (panels.whole(), panels_of_block.clone(), out.reborrow());
+                Product { a, b, depth, panels, out, add, ahead: None }.run();
             }
             vectorized(
                 #[inline(always)]

@@ -76,37 +76,63 @@ impl Format {
         self.widen_lanes::<1>(bytes.as_chunks().0, values.as_chunks_mut().0);
     }
 
-    /// Converts `L` sequences of blocks at the same time. Byte i of the sequences is in `bytes[i]`, number i in
-    /// `values[i]`, so that a vector unit converts number i of all sequences at once.
+    /// Converts `L` sequences of blocks at the same time. Number i of the sequences becomes `values[i]`, so that a vector
+    /// unit converts number i of all sequences at once. The sequences alternate: float by float if the format is one of
+    /// floats, otherwise byte by byte.
     pub(super) fn widen_lanes<const L: usize>(self, bytes: &[[u8; L]], values: &mut [[f32; L]]) {
-        let (numbers, length) = self.block();
-        let blocks = bytes.chunks_exact(length).zip(values.chunks_exact_mut(numbers));
-        // One loop for each format, so that the compiler can use vector instructions for each of them.
-        macro_rules! each {
+        // One loop for each format, so that the compiler can use vector instructions for each of them. The loops do not
+        // call `for_each`, whose code the compiler would share between vector units and so write for the oldest.
+        macro_rules! floats {
             ($convert:path) => {
                 vectorized(
                     #[inline(always)]
-                    || blocks.for_each(|(block, values)| $convert(block, values)),
+                    || {
+                        for (number, value) in bytes.as_flattened().as_chunks().0.iter().zip(values.as_flattened_mut())
+                        {
+                            *value = $convert(*number);
+                        }
+                    },
                 )
             };
         }
+        macro_rules! blocks {
+            ($convert:path) => {{
+                let (numbers, length) = self.block();
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (block, values) in bytes.chunks_exact(length).zip(values.chunks_exact_mut(numbers)) {
+                            $convert(block, values);
+                        }
+                    },
+                )
+            }};
+        }
         match self {
-            Format::F64 => each!(floats::f64),
-            Format::F32 => each!(floats::f32),
-            Format::F16 => each!(floats::f16),
-            Format::Bf16 => each!(floats::bf16),
-            Format::F8E4m3 => each!(floats::e4m3),
-            Format::F8E5m2 => each!(floats::e5m2),
-            Format::Q4_0 => each!(blocks::q4_0),
-            Format::Q4_1 => each!(blocks::q4_1),
-            Format::Q5_0 => each!(blocks::q5_0),
-            Format::Q5_1 => each!(blocks::q5_1),
-            Format::Q8_0 => each!(blocks::q8_0),
-            Format::Q2K => each!(k_blocks::q2_k),
-            Format::Q3K => each!(k_blocks::q3_k),
-            Format::Q4K => each!(k_blocks::q4_k),
-            Format::Q5K => each!(k_blocks::q5_k),
-            Format::Q6K => each!(k_blocks::q6_k),
+            Format::F64 => floats!(floats::f64),
+            Format::F32 => floats!(f32::from_le_bytes),
+            Format::F16 => floats!(floats::f16),
+            Format::Bf16 => floats!(floats::bf16),
+            Format::F8E4m3 => floats!(floats::e4m3),
+            Format::F8E5m2 => floats!(floats::e5m2),
+            Format::Q4_0 => blocks!(blocks::q4_0),
+            Format::Q4_1 => blocks!(blocks::q4_1),
+            Format::Q5_0 => blocks!(blocks::q5_0),
+            Format::Q5_1 => blocks!(blocks::q5_1),
+            Format::Q8_0 => blocks!(blocks::q8_0),
+            Format::Q2K => blocks!(k_blocks::q2_k),
+            Format::Q3K => blocks!(k_blocks::q3_k),
+            Format::Q4K => blocks!(k_blocks::q4_k),
+            Format::Q5K => blocks!(k_blocks::q5_k),
+            Format::Q6K => blocks!(k_blocks::q6_k),
+        }
+    }
+
+    /// The bytes of alternating sequences that stay together in [`Format::widen_lanes`].
+    pub(super) fn unit(self) -> usize {
+        match self.block() {
+            (1, length) => length,
+            _ => 1,
         }
     }
 }
@@ -115,6 +141,31 @@ impl Format {
 #[inline(always)]
 fn lanes<T, const L: usize>(value: impl Fn(usize) -> T) -> [T; L] {
     std::array::from_fn(value)
+}
+
+/// Rows of `L` numbers that [`each`] converts in one loop.
+const ROWS: usize = 16;
+
+/// values = number(bytes, scales), element by element, with two bytes for each value and two scales for each lane. The
+/// number of rows is a multiple of 16.
+///
+/// One long loop over rows and lanes: the compiler would unroll a loop over lanes alone before it looks for vectors.
+#[inline(always)]
+fn each<const L: usize>(
+    values: &mut [[f32; L]],
+    bytes: [&[[u8; L]]; 2],
+    scales: [[f32; L]; 2],
+    number: impl Fn([u8; 2], [f32; 2]) -> f32,
+) {
+    let scales = scales.map(|scales| [scales; ROWS]);
+    let [a, b] = bytes.map(|bytes| bytes.as_chunks::<ROWS>().0);
+    for ((values, a), b) in values.as_chunks_mut::<ROWS>().0.iter_mut().zip(a).zip(b) {
+        let bytes = a.as_flattened().iter().zip(b.as_flattened());
+        let scales = scales[0].as_flattened().iter().zip(scales[1].as_flattened());
+        for ((value, (a, b)), (c, d)) in values.as_flattened_mut().iter_mut().zip(bytes).zip(scales) {
+            *value = number([*a, *b], [*c, *d]);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl Geglu {
                 x.apply_op1_no_bwd(&Op { panels, bias, alternating: self.alternating, gate: self.gate, added })
             }
             None => {
-                let epilogue = Epilogue { per_sample: None, residual: added };
+                let epilogue = Epilogue { residual: added, ..Epilogue::default() };
                 let halves = self.matrix.times_with(x, epilogue)?.chunk(2, D::Minus1)?;
                 let gate = match self.gate {
                     Gate::GeluErf => halves[1].gelu_erf()?,
@@ -143,11 +143,11 @@ impl CustomOp1 for Op<'_> {
         }
         let mut out = blank(x.len() / k * both / 2);
         let whole = Block::new(&mut out, both / 2);
-        Partition::product(x.len() / k, k, both).in_pairs_of_panels().run(|wide, rows, panels| {
+        Partition::product(x.len() / k, k, both, self.panels.costs()).in_pairs_of_panels().run(|wide, rows, panels| {
             let columns = panels.start * WIDTH..both.min(panels.end * WIDTH);
             let wide = at_least(wide, rows.len() * columns.len());
             let a = &x[rows.start * k..rows.end * k];
-            self.panels.times(a, panels, &mut Block::new(wide, columns.len()));
+            self.panels.times(a, panels, &mut Block::new(wide, columns.len()), |_, _| {});
             // SAFETY: the blocks of a partition do not overlap, and each block begins with a whole pair of values and
             // gates.
             let mut out = unsafe { whole.part(rows.clone(), columns.start / 2..columns.end / 2) };

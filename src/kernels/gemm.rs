@@ -91,15 +91,23 @@ pub(super) struct PanelsRef<'a> {
     pub values: &'a [f32],
 }
 
+/// The left matrix of a product.
+#[derive(Clone, Copy)]
+pub(super) enum Lines<'a> {
+    /// Lines that are so many values apart.
+    Apart(&'a [f32], usize),
+    /// At most `DEPTH` columns in the order of [`super::tiles::Tile`].
+    Tiled(&'a [f32]),
+}
+
 /// out = a · b or out += a · b, for some panels and some lines of b.
 ///
 /// Each element is summed over k in ascending order with fused multiply-adds, starting from 0 or from the old value. So
 /// the bits of an element do not depend on the tile, on the numbers of lines, threads and vector lanes, or on the
 /// division of k into pieces.
 pub(super) struct Product<'a> {
-    /// One line of `depth.len()` values for each line of `out`. The lines are `a_stride` values apart.
-    pub a: &'a [f32],
-    pub a_stride: usize,
+    /// One line of `depth.len()` values for each line of `out`.
+    pub a: Lines<'a>,
     pub b: PanelsRef<'a>,
     /// The lines of b to use.
     pub depth: Range<usize>,
@@ -109,6 +117,8 @@ pub(super) struct Product<'a> {
     pub out: Block<'a>,
     /// Whether the product is added to the values in `out` or replaces them.
     pub add: bool,
+    /// What is read after this product; `None` if it is the next panels of b.
+    pub ahead: Option<[&'a [u8]; 2]>,
 }
 
 impl Product<'_> {
@@ -126,9 +136,9 @@ impl WithSimd for Product<'_> {
         // AVX2 or the 32 of NEON.
         match S::F32_LANES {
             16 => self.pieces::<S, HEIGHT, 2, 1, 1>(simd),
-            8 => self.pieces::<S, 6, 1, 2, 1>(simd),
-            4 => self.pieces::<S, 6, 1, 4, 2>(simd),
-            _ => self.pieces::<S, 6, 1, WIDTH, { WIDTH / 2 }>(simd),
+            8 => self.pieces::<S, { HEIGHT / 2 }, 1, 2, 1>(simd),
+            4 => self.pieces::<S, { HEIGHT / 2 }, 1, 4, 2>(simd),
+            _ => self.pieces::<S, { HEIGHT / 2 }, 1, WIDTH, { WIDTH / 2 }>(simd),
         }
     }
 }
@@ -140,7 +150,16 @@ impl Product<'_> {
     #[inline(always)]
     fn pieces<S: Simd, const H: usize, const P: usize, const V: usize, const HALF: usize>(mut self, simd: S) {
         let rows = self.out.lines();
-        assert!(rows == 0 || self.a.len() >= (rows - 1) * self.a_stride + self.depth.len());
+        let tiled = match self.a {
+            Lines::Apart(values, stride) => {
+                assert!(rows == 0 || values.len() >= (rows - 1) * stride + self.depth.len());
+                false
+            }
+            Lines::Tiled(values) => {
+                assert!(values.len() == rows * self.depth.len() && self.depth.len() <= DEPTH);
+                true
+            }
+        };
         assert!(self.depth.end <= self.b.k && self.panels.end * WIDTH < self.b.n + WIDTH);
         assert_eq!(self.out.columns(), self.b.n.min(self.panels.end * WIDTH) - self.panels.start * WIDTH);
         if self.depth.is_empty() && !self.add {
@@ -153,13 +172,18 @@ impl Product<'_> {
             while panel < self.panels.end {
                 let columns = self.b.n - panel * WIDTH;
                 if P > 1 && columns >= P * WIDTH && self.panels.end - panel >= P {
-                    self.columns::<S, H, P, V, V>(simd, &ks, panel);
+                    match tiled {
+                        true => self.columns::<S, H, P, V, V, true>(simd, &ks, panel),
+                        false => self.columns::<S, H, P, V, V, false>(simd, &ks, panel),
+                    }
                     panel += P;
                     continue;
                 }
-                match columns <= WIDTH / 2 {
-                    true => self.columns::<S, 12, 1, HALF, V>(simd, &ks, panel),
-                    false => self.columns::<S, H, 1, V, V>(simd, &ks, panel),
+                match (columns <= WIDTH / 2, tiled) {
+                    (true, true) => self.columns::<S, H, 1, HALF, V, true>(simd, &ks, panel),
+                    (true, false) => self.columns::<S, 12, 1, HALF, V, false>(simd, &ks, panel),
+                    (false, true) => self.columns::<S, H, 1, V, V, true>(simd, &ks, panel),
+                    (false, false) => self.columns::<S, H, 1, V, V, false>(simd, &ks, panel),
                 }
                 panel += 1;
             }
@@ -169,25 +193,25 @@ impl Product<'_> {
     /// Computes all lines of the result for the lines `ks` of b and for `P` panels. A line of a panel has `LINE`
     /// vectors, of which the first `V` are used.
     #[inline(always)]
-    fn columns<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize>(
+    fn columns<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize, const TILED: bool>(
         &mut self,
         simd: S,
         ks: &Range<usize>,
         panel: usize,
     ) {
         let mut row = 0;
-        self.rows::<S, H, P, V, LINE>(simd, ks, panel, &mut row);
+        self.rows::<S, H, P, V, LINE, TILED>(simd, ks, panel, &mut row);
         if H > 8 {
-            self.rows::<S, 8, P, V, LINE>(simd, ks, panel, &mut row);
+            self.rows::<S, 8, P, V, LINE, TILED>(simd, ks, panel, &mut row);
         }
-        self.rows::<S, 4, P, V, LINE>(simd, ks, panel, &mut row);
-        self.rows::<S, 2, P, V, LINE>(simd, ks, panel, &mut row);
-        self.rows::<S, 1, P, V, LINE>(simd, ks, panel, &mut row);
+        self.rows::<S, 4, P, V, LINE, TILED>(simd, ks, panel, &mut row);
+        self.rows::<S, 2, P, V, LINE, TILED>(simd, ks, panel, &mut row);
+        self.rows::<S, 1, P, V, LINE, TILED>(simd, ks, panel, &mut row);
     }
 
     /// Computes as many tiles of `H` lines as fit from line `row` on, and advances `row`.
     #[inline(always)]
-    fn rows<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize>(
+    fn rows<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize, const TILED: bool>(
         &mut self,
         simd: S,
         ks: &Range<usize>,
@@ -205,13 +229,25 @@ impl Product<'_> {
         let b = &self.b.values[panel * next..][..P * next];
         let first = ks.start - self.depth.start;
         // SAFETY: `pieces` has asserted that `a` holds a line of `depth.len()` values for each line of the result.
-        let a = unsafe { self.a.as_ptr().add(*row * self.a_stride + first) };
-        let (a_stride, add) = (self.a_stride, self.add);
+        let (a, a_stride) = match self.a {
+            Lines::Apart(values, stride) => (unsafe { values.as_ptr().add(*row * stride + first) }, stride),
+            Lines::Tiled(values) => (unsafe { values.as_ptr().add(*row * ks.len()) }, ks.len()),
+        };
+        let add = self.add;
+        // Weights mostly come from memory, and the processor does not predict where reading continues after these panels.
+        // The first tiles prefetch what is read next, each tile a part, because memory is slower than the products of
+        // one tile. Without other instructions, reading continues at the same lines of the next panels.
+        let ahead = std::array::from_fn(|p| match self.ahead {
+            Some(ahead) => ahead[(panel - self.panels.start + p) % 2].as_ptr(),
+            None => b.as_ptr().wrapping_add((P + p) * next + ks.start * WIDTH).cast(),
+        });
+        let bytes = self.ahead.map_or(ks.len() * WIDTH * size_of::<f32>(), |[first, _]| first.len());
+        let step = bytes / ks.len() / PARTS;
         if columns == width {
             let (out, stride) = self.out.rectangle(*row..*row + count * H, column..column + width);
             // SAFETY: from this pointer on, each line of `a` has at least ks.len() values. The rectangle of the result
             // has count·H lines of `width` values, `stride` apart.
-            simd.vectorize(TileKernel::<H, P, V, LINE> {
+            simd.vectorize(TileKernel::<H, P, V, LINE, TILED> {
                 a,
                 a_stride,
                 b,
@@ -221,6 +257,8 @@ impl Product<'_> {
                 stride,
                 count,
                 add,
+                ahead,
+                step,
             });
             *row += count * H;
             return;
@@ -234,7 +272,7 @@ impl Product<'_> {
             // SAFETY: `tile` is less than `count`.
             let a = unsafe { a.add(tile * H * a_stride) };
             // SAFETY: as above. The corner has H lines of 16 values, and an incomplete panel is computed alone.
-            simd.vectorize(TileKernel::<H, P, V, LINE> {
+            simd.vectorize(TileKernel::<H, P, V, LINE, TILED> {
                 a,
                 a_stride,
                 b,
@@ -244,6 +282,8 @@ impl Product<'_> {
                 stride,
                 count: 1,
                 add,
+                ahead,
+                step,
             });
             for (i, sums) in corner.iter().enumerate() {
                 self.out.line(*row + tile * H + i)[column..column + columns].copy_from_slice(&sums[..columns]);
@@ -253,12 +293,15 @@ impl Product<'_> {
     }
 }
 
+/// The number of tiles that prefetch what is multiplied next.
+const PARTS: usize = 8;
+
 /// The micro-kernel. Computes `count` tiles of `H` lines times `P` panels of `V` vectors, summed over k in registers.
 ///
 /// The creator must ensure two things. `a` points to `count · H` lines of `ks.len()` values, which begin `a_stride`
-/// values apart. `out` points to `count · H` lines with `V` vectors for each of the `P` panels, which begin `stride`
+/// values apart, or to `count` tiles if they are `TILED`. `out` points to `count · H` lines with `V` vectors for each of the `P` panels, which begin `stride`
 /// values apart.
-struct TileKernel<'a, const H: usize, const P: usize, const V: usize, const LINE: usize> {
+struct TileKernel<'a, const H: usize, const P: usize, const V: usize, const LINE: usize, const TILED: bool> {
     a: *const f32,
     a_stride: usize,
     /// `P` panels of `next` values each.
@@ -270,14 +313,19 @@ struct TileKernel<'a, const H: usize, const P: usize, const V: usize, const LINE
     stride: usize,
     count: usize,
     add: bool,
+    /// What the first tiles prefetch, and how many bytes for each product.
+    ahead: [*const u8; P],
+    step: usize,
 }
 
-impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd for TileKernel<'_, H, P, V, LINE> {
+impl<const H: usize, const P: usize, const V: usize, const LINE: usize, const TILED: bool> WithSimd
+    for TileKernel<'_, H, P, V, LINE, TILED>
+{
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { a, a_stride, b, next, ks, out, stride, count, add } = self;
+        let Self { a, a_stride, b, next, ks, out, stride, count, add, ahead, step } = self;
         let mut panels: [&[[S::f32s; LINE]]; P] = [&[]; P];
         for p in 0..P {
             panels[p] = S::as_simd_f32s(&b[p * next + ks.start * WIDTH..][..ks.len() * WIDTH]).0.as_chunks::<LINE>().0;
@@ -289,28 +337,36 @@ impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd
             let mut lines = [first; H];
             for i in 1..H {
                 // SAFETY: a tile has H lines.
-                lines[i] = unsafe { first.add(i * a_stride) };
+                lines[i] = unsafe { first.add(if TILED { i } else { i * a_stride }) };
             }
+            // SAFETY: as below.
+            let at = |i: usize, p: usize, v: usize| unsafe { out.add(i * stride + p * WIDTH).cast::<S::f32s>().add(v) };
             let mut sums = [[[simd.splat_f32s(0.0); V]; P]; H];
             if add {
                 for i in 0..H {
                     for p in 0..P {
-                        // SAFETY: a tile of `out` has H lines of P · V vectors. The access needs no alignment.
-                        sums[i][p] = unsafe { out.add(i * stride + p * WIDTH).cast::<[S::f32s; V]>().read_unaligned() };
+                        for v in 0..V {
+                            // SAFETY: a tile of `out` has H lines of P · V vectors. The access needs no alignment.
+                            sums[i][p][v] = unsafe { at(i, p, v).read_unaligned() };
+                        }
                     }
                 }
             }
-            // Weights mostly come from memory, and the processor does not predict where reading continues after these
-            // panels. Reading usually continues at the same lines of the next `P` panels, so the first tile prefetches
-            // those lines.
-            let ahead = if tile == 0 { P * next } else { 0 };
+            // The next tile adds to sums in lines that are far apart.
+            for i in 0..H {
+                for p in 0..P {
+                    prefetch(out.wrapping_add((H + i) * stride + p * WIDTH).cast());
+                }
+            }
+            let ahead = ahead.map(|from| from.wrapping_add(if tile < PARTS { tile * (ks.len() * step) } else { 0 }));
+            let step = if tile < PARTS { step } else { 0 };
             for k in 0..ks.len() {
                 for p in 0..P {
-                    prefetch(panels[p].as_ptr().wrapping_add(k).cast::<f32>().wrapping_add(ahead));
+                    prefetch(ahead[p].wrapping_add(k.wrapping_mul(step)));
                 }
                 for i in 0..H {
                     // SAFETY: k is less than ks.len(), and each of the H lines of `a` has ks.len() values.
-                    let a = simd.splat_f32s(unsafe { lines[i].add(k).read() });
+                    let a = simd.splat_f32s(unsafe { lines[i].add(if TILED { H * k } else { k }).read() });
                     for p in 0..P {
                         // SAFETY: the assertion above has checked that every panel has ks.len() lines.
                         let line = unsafe { panels[p].get_unchecked(k) };
@@ -322,8 +378,10 @@ impl<const H: usize, const P: usize, const V: usize, const LINE: usize> WithSimd
             }
             for i in 0..H {
                 for p in 0..P {
-                    // SAFETY: as above.
-                    unsafe { out.add(i * stride + p * WIDTH).cast::<[S::f32s; V]>().write_unaligned(sums[i][p]) };
+                    for v in 0..V {
+                        // SAFETY: as above.
+                        unsafe { at(i, p, v).write_unaligned(sums[i][p][v]) };
+                    }
                 }
             }
         }
@@ -335,10 +393,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernels::tiles::Tile;
 
     fn product(a: &[f32], k: usize, b: &Panels, panels: Range<usize>, out: &mut [f32], width: usize) {
         let out = Block::new(out, width);
-        Product { a, a_stride: k, b: b.whole(), depth: 0..k, panels, out, add: false }.run();
+        Product { a: Lines::Apart(a, k), b: b.whole(), depth: 0..k, panels, out, add: false, ahead: None }.run();
+    }
+
+    /// What runs on a vector unit of choice.
+    enum Task<'a> {
+        Tile(Tile<'a>),
+        Product(Product<'a>),
+    }
+
+    impl WithSimd for Task<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            match self {
+                Task::Tile(tile) => tile.with_simd(simd),
+                Task::Product(product) => product.with_simd(simd),
+            }
+        }
     }
 
     proptest! {
@@ -366,17 +443,36 @@ mod tests {
                 prop_assert!((f64::from(*made) - exact).abs() < 1e-4, "{} {}", made, exact);
             }
             let b = &panels;
-            let alike = |unit: &str, run: &dyn Fn(Product<'_>)| -> Result<(), TestCaseError> {
+            let alike = |unit: &str, run: &dyn Fn(Task<'_>)| -> Result<(), TestCaseError> {
                 let mut made = vec![f32::NAN; rows * n];
-                let (whole, panels) = (Block::new(&mut made, n), 0..b.count());
-                run(Product { a: &a, a_stride: k, b: b.whole(), depth: 0..k, panels, out: whole, add: false });
+                let product = Product {
+                    a: Lines::Apart(&a, k),
+                    b: b.whole(),
+                    depth: 0..k,
+                    panels: 0..b.count(),
+                    out: Block::new(&mut made, n),
+                    add: false,
+                    ahead: None,
+                };
+                run(Task::Product(product));
                 prop_assert_eq!(&out, &made, "{}", unit);
+                let mut made = vec![f32::NAN; rows * n];
+                for first in (0..k).step_by(DEPTH) {
+                    let depth = first..k.min(first + DEPTH);
+                    let mut values = vec![f32::NAN; rows * depth.len()];
+                    run(Task::Tile(Tile::new(&a, k, rows, depth.clone(), &mut values)));
+                    let (out, panels, add) = (Block::new(&mut made, n), 0..b.count(), first > 0);
+                    let a = Lines::Tiled(&values);
+                    run(Task::Product(Product { a, b: b.whole(), depth, panels, out, add, ahead: None }));
+                }
+                prop_assert_eq!(&out, &made, "{} in tiles", unit);
                 Ok(())
             };
-            alike("scalar", &|product| product.with_simd(pulp::Scalar::new()))?;
+            alike("the best", &|task| dispatch(task))?;
+            alike("scalar", &|task| task.with_simd(pulp::Scalar::new()))?;
             #[cfg(target_arch = "x86_64")]
             if let Some(avx2) = pulp::x86::V3::try_new() {
-                alike("AVX2", &|product| Simd::vectorize(avx2, product))?;
+                alike("AVX2", &|task| Simd::vectorize(avx2, task))?;
             }
             // The last row alone, and the last panel alone.
             let (last, panel) = (rows - 1, b.count() - 1);
@@ -391,7 +487,7 @@ mod tests {
             let mut parts = vec![f32::NAN; rows * n];
             for depth in [0..k / 3, k / 3..k] {
                 let (a, add, panels) = (&a[depth.start..], depth.start > 0, 0..b.count());
-                Product { a, a_stride: k, b: b.whole(), depth, panels, out: Block::new(&mut parts, n), add }.run();
+                Product { a: Lines::Apart(a, k), b: b.whole(), depth, panels, out: Block::new(&mut parts, n), add, ahead: None }.run();
             }
             prop_assert_eq!(&out, &parts);
         }

@@ -1,5 +1,5 @@
-//! Copies feature maps with all threads of the pool: changes the order of their axes, and joins the channels of two
-//! maps.
+//! Copies feature maps with all threads of the pool: changes the order of their axes, and joins two maps or the tokens
+//! of two sequences.
 //!
 //! These operations only move values, so they have gradients and one implementation for all kernel sets. candle's own
 //! copies use one thread, which the other threads would wait for.
@@ -32,12 +32,31 @@ pub fn channels_first(x: &Tensor) -> Result<Tensor> {
 
 /// x (B, h, w, A), y (B, h, w, C) → (B, h, w, A + C)
 pub fn beside(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    let (last, same) = (x.rank().saturating_sub(1), x.dims().split_last().zip(y.dims().split_last()));
-    let fits = same.is_some_and(|((_, x), (_, y))| x == y) && x.elem_count() > 0 && y.elem_count() > 0;
-    if !(fits && is_copied_here(x) && is_copied_here(y)) {
-        return Tensor::cat(&[x, y], last);
+    joined(x, y, x.rank().saturating_sub(1))
+}
+
+/// x (B, N, D), y (B, M, D) → (B, N + M, D): the tokens of y after those of x.
+pub fn after(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    joined(x, y, 1)
+}
+
+/// Joins two tensors whose other axes are the same.
+fn joined(x: &Tensor, y: &Tensor, axis: usize) -> Result<Tensor> {
+    let others = |x: &Tensor| -> Vec<usize> {
+        x.dims().iter().enumerate().filter(|(at, _)| *at != axis).map(|(_, size)| *size).collect()
+    };
+    if !(axis < x.rank()
+        && others(x) == others(y)
+        && x.elem_count() > 0
+        && y.elem_count() > 0
+        && is_copied_here(x)
+        && is_copied_here(y))
+    {
+        return Tensor::cat(&[x, y], axis);
     }
-    x.apply_op2(y, Beside)
+    let (mut dims, outer) = (x.dims().to_vec(), x.dims()[..axis].iter().product::<usize>());
+    dims[axis] += y.dim(axis)?;
+    x.reshape((outer, ()))?.apply_op2(&y.reshape((outer, ()))?, Beside)?.reshape(dims)
 }
 
 /// Whether the operations of this file can read the tensor.
@@ -80,7 +99,7 @@ impl CustomOp1 for Transpose {
     }
 }
 
-/// (…, A), (…, C) → (…, A + C)
+/// (R, A), (R, C) → (R, A + C)
 struct Beside;
 
 impl CustomOp2 for Beside {
@@ -95,22 +114,27 @@ impl CustomOp2 for Beside {
         y: &CpuStorage,
         y_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (x, y) = (floats(x, x_layout)?, floats(y, y_layout)?);
-        let mut dims = x_layout.dims().to_vec();
-        let Some(last) = dims.last_mut() else { candle_core::bail!("beside: a number has no channels") };
-        let (a, c) = (*last, y.len() * *last / x.len());
-        *last += c;
-        let mut both = blank(x.len() + y.len());
-        let places = GRAIN.div_ceil(a + c);
-        both.par_chunks_mut(places * (a + c)).zip(x.par_chunks(places * a)).zip(y.par_chunks(places * c)).for_each(
-            |((both, x), y)| {
-                for ((both, x), y) in both.chunks_exact_mut(a + c).zip(x.chunks_exact(a)).zip(y.chunks_exact(c)) {
-                    both[..a].copy_from_slice(x);
-                    both[a..].copy_from_slice(y);
+        let (rows, a) = x_layout.shape().dims2()?;
+        let (x, y, width) = (floats(x, x_layout)?, floats(y, y_layout)?, a + y_layout.shape().dims2()?.1);
+        let mut both = blank(rows * width);
+        both.par_chunks_mut(GRAIN).enumerate().for_each(|(i, mut both)| {
+            let (mut row, mut column) = (i * GRAIN / width, i * GRAIN % width);
+            while !both.is_empty() {
+                let from = if column < a {
+                    &x[row * a + column..][..a - column]
+                } else {
+                    &y[row * (width - a)..][column - a..width - a]
+                };
+                let (part, rest) = both.split_at_mut(from.len().min(both.len()));
+                part.copy_from_slice(&from[..part.len()]);
+                column += part.len();
+                if column == width {
+                    (row, column) = (row + 1, 0);
                 }
-            },
-        );
-        made(both, dims)
+                both = rest;
+            }
+        });
+        made(both, (rows, width))
     }
 
     fn bwd(
@@ -156,6 +180,8 @@ mod tests {
             let both = beside(&x, &y).unwrap();
             prop_assert_eq!(both.dims(), [b, h, w, c + other]);
             prop_assert_eq!(flat(&both), flat(&Tensor::cat(&[&x, &y], 3).unwrap()));
+            let (x, y) = (random.normal(&[b, h, 700 * c], 1.0), random.normal(&[b, w, 700 * c], 1.0));
+            prop_assert_eq!(flat(&after(&x, &y).unwrap()), flat(&Tensor::cat(&[&x, &y], 1).unwrap()));
         }
     }
 

@@ -5,14 +5,15 @@ use std::{fmt, ops::Range, sync::Arc};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::{
-    Kernels, Rows,
+    Kernels, Rows, arena,
     block::Block,
     finish::Epilogue,
-    gemm::{Panels, Product, WIDTH},
+    gemm::{DEPTH, HEIGHT, Lines, Panels, Product, WIDTH},
     narrow::Narrow,
-    partition::Partition,
+    partition::{Costs, Partition},
     simd::vectorized,
     storage::{Operand, blank, floats, made},
+    tiles::Tile,
 };
 
 /// A linear layer: a (K, N) matrix and perhaps a bias (N), in the layout of the kernels.
@@ -45,17 +46,62 @@ impl Packed {
         }
     }
 
-    /// out = a · the matrix, for some panels. `a` has a line of K values for each line of `out`.
-    pub fn times(&self, a: &[f32], panels: Range<usize>, out: &mut Block<'_>) {
+    /// What the blocks of a product with the matrix cost.
+    pub fn costs(&self) -> Costs {
         match self {
-            Packed::Wide(wide) => {
-                let (out, k) = (out.reborrow(), wide.k);
-                Product { a, a_stride: k, b: wide.whole(), depth: 0..k, panels, out, add: false }.run();
+            Packed::Wide(_) => Costs::WIDE,
+            Packed::Narrow(_) => Costs::NARROW,
+        }
+    }
+
+    /// out = a · the matrix, for some panels. `a` has a line of K values for each line of `out`. Calls `finish` with each
+    /// part of the result that is complete, and with its panels, while the part is in the cache.
+    pub fn times(
+        &self,
+        a: &[f32],
+        panels: Range<usize>,
+        out: &mut Block<'_>,
+        mut finish: impl FnMut(&mut Block<'_>, Range<usize>),
+    ) {
+        let ((k, _), lines) = (self.shape(), out.lines());
+        let is_tiled = lines >= HEIGHT && panels.len() >= TILED;
+        let mut tiles = arena::take(if is_tiled { lines * k.min(DEPTH) } else { 0 });
+        for first in (0..k).step_by(DEPTH) {
+            let depth = first..k.min(first + DEPTH);
+            let a = if is_tiled {
+                let tiles = &mut tiles[..lines * depth.len()];
+                Tile::new(a, k, lines, depth.clone(), tiles).run();
+                Lines::Tiled(tiles)
+            } else {
+                Lines::Apart(&a[depth.start..], k)
+            };
+            let mut multiply = |panels: Range<usize>, out: Block<'_>| match self {
+                Packed::Wide(wide) => {
+                    let (b, depth, add) = (wide.whole(), depth.clone(), first > 0);
+                    Product { a, b, depth, panels, out, add, ahead: None }.run();
+                }
+                Packed::Narrow(narrow) => narrow.times(a, depth.clone(), panels, out, first > 0),
+            };
+            if depth.end < k {
+                multiply(panels.clone(), out.reborrow());
+                continue;
             }
-            Packed::Narrow(narrow) => narrow.times(a, panels, out),
+            for part in panels.clone().step_by(FINISHED) {
+                let part = part..panels.end.min(part + FINISHED);
+                let columns = (part.start - panels.start) * WIDTH..out.columns().min((part.end - panels.start) * WIDTH);
+                // SAFETY: `out` is borrowed mutably, and this is its only part.
+                let mut out = unsafe { out.part(0..lines, columns) };
+                multiply(part.clone(), out.reborrow());
+                finish(&mut out, part);
+            }
         }
     }
 }
+
+/// The number of panels from which on it pays to put the lines of the left matrix into tiles.
+const TILED: usize = 16;
+/// The number of panels that are finished at a time.
+const FINISHED: usize = 8;
 
 impl Matrix {
     /// Creates a layer from a matrix (K, N) and an optional bias (N). Packed kernels pack the matrix here.
@@ -172,15 +218,17 @@ impl CustomOp1 for Times<'_> {
         let finish = held.finish(self.bias, batch, lines / batch)?;
         let mut out = blank(lines * n);
         let whole = Block::new(&mut out, n);
-        Partition::product(lines, k, n).run(|_, rows, panels| {
+        Partition::product(lines, k, n, self.panels.costs()).run(|_, rows, panels| {
             let columns = panels.start * WIDTH..n.min(panels.end * WIDTH);
             // SAFETY: the blocks of a partition do not overlap.
-            let mut out = unsafe { whole.part(rows.clone(), columns.clone()) };
-            self.panels.times(&x[rows.start * k..rows.end * k], panels, &mut out);
-            vectorized(
-                #[inline(always)]
-                || finish.block(&mut out, rows.start, columns),
-            );
+            let mut out = unsafe { whole.part(rows.clone(), columns) };
+            self.panels.times(&x[rows.start * k..rows.end * k], panels, &mut out, |out, panels| {
+                let columns = panels.start * WIDTH..n.min(panels.end * WIDTH);
+                vectorized(
+                    #[inline(always)]
+                    || finish.block(out, rows.start, columns),
+                );
+            });
         });
         made(out, [&dims[..dims.len() - 1], &[n]].concat())
     }
@@ -192,7 +240,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::random::Random;
+    use crate::kernels::{finish::Activation, random::Random};
 
     fn values(x: &Tensor) -> Vec<f32> {
         x.flatten_all().unwrap().to_vec1().unwrap()
@@ -209,7 +257,7 @@ mod tests {
         fn a_row_is_the_same_in_every_company(
             m in prop_oneof![Just(1usize), 2usize..9, 60usize..200],
             k in prop_oneof![1usize..70, 513usize..1300],
-            n in prop_oneof![1usize..9, 60usize..140],
+            n in prop_oneof![1usize..9, 60usize..140, 250usize..300],
             batch in 2usize..6,
             threads in 1usize..4,
             seed: u64,
@@ -218,7 +266,7 @@ mod tests {
             let mut random = |shape: &[usize]| random.normal(shape, 0.0);
             let (x, plain, bias) = (random(&[batch, m, k]), random(&[k, n]), random(&[n]));
             let (rows, residual) = (random(&[batch, n]), random(&[batch, m, n]));
-            let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual) };
+            let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual), ..Epilogue::default() };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let of_kernels = |kernels| {
                 let matrix = Matrix::new(&plain, Some(&bias), kernels).unwrap();
@@ -232,10 +280,30 @@ mod tests {
             for ((matrix, together), b) in [packed, reference].iter().flat_map(|of| (0..batch).map(move |b| (of, b))) {
                 let of = |x: &Tensor| x.narrow(0, b, 1).unwrap();
                 let (rows, residual) = (of(&rows), of(&residual));
-                let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual) };
+                let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual), ..Epilogue::default() };
                 let alone = matrix.times_with(&of(&x), epilogue).unwrap();
                 prop_assert_eq!(bits(&alone), bits(&together.narrow(0, b, 1).unwrap()), "m {} k {} n {}", m, k, n);
             }
+        }
+    }
+
+    #[test]
+    fn an_epilogue_computes_what_its_parts_compute_one_after_another() {
+        let mut random = Random::new(5);
+        let mut random = |shape: &[usize]| random.normal(shape, 0.0);
+        let (x, plain, bias) = (random(&[3, 40, 70]), random(&[70, 300]), random(&[300]));
+        let (gate, residual) = (random(&[3, 1, 300]), random(&[3, 40, 300]));
+        for kernels in [Kernels::default(), Kernels::REFERENCE] {
+            let matrix = Matrix::new(&plain, Some(&bias), kernels).unwrap();
+            let product = matrix.times(&x).unwrap();
+            let gelu = Epilogue { activation: Some(Activation::GeluTanh), ..Epilogue::default() };
+            let made = matrix.times_with(&x, gelu).unwrap();
+            assert_eq!(bits(&made), bits(&kernels.gelu_tanh(&product).unwrap()));
+            let gated = Epilogue { gate: Some(&gate), residual: Some(&residual), ..Epilogue::default() };
+            let made = matrix.times_with(&x, gated).unwrap();
+            assert_eq!(bits(&made), bits(&kernels.gated_sum(&residual, &product, &gate).unwrap()));
+            let wrong = Epilogue { gate: Some(&bias), ..Epilogue::default() };
+            assert!(matrix.times_with(&x, wrong).is_err());
         }
     }
 

@@ -9,11 +9,12 @@ use super::{
     arena,
     block::Block,
     format::Format,
-    gemm::{DEPTH, PanelsRef, Product, WIDTH},
+    gemm::{DEPTH, Lines, PanelsRef, Product, WIDTH},
 };
 
 /// A (K, N) matrix of stored numbers in panels of 16 columns, like `Panels` of `gemm.rs`. Within a panel, the blocks of
-/// the 16 columns alternate byte by byte, so that a vector unit converts the numbers of one row in all columns at once.
+/// the 16 columns alternate ([`Format::widen_lanes`]), so that a vector unit converts the numbers of one row in all
+/// columns at once.
 pub struct Narrow {
     pub(super) k: usize,
     pub(super) n: usize,
@@ -46,11 +47,13 @@ impl Narrow {
         if length.checked_mul(n) != Some(rows.len()) {
             candle_core::bail!("{} bytes for {n} rows of {k} numbers in {format:?}", rows.len());
         }
+        let unit = format.unit();
         let mut bytes = vec![[0; WIDTH]; n.div_ceil(WIDTH) * length];
         bytes.par_chunks_exact_mut(length).enumerate().for_each(|(panel, packed)| {
             for (lane, column) in (panel * WIDTH..n.min((panel + 1) * WIDTH)).enumerate() {
                 let row = &rows[row_of(column) * length..][..length];
-                packed.iter_mut().zip(row).for_each(|(packed, byte)| packed[lane] = *byte);
+                let units = packed.as_flattened_mut().chunks_exact_mut(unit).skip(lane).step_by(WIDTH);
+                units.zip(row.chunks_exact(unit)).for_each(|(packed, bytes)| packed.copy_from_slice(bytes));
             }
         });
         Ok(Self { k, n, format, scale, bytes })
@@ -73,26 +76,25 @@ impl Narrow {
         })
     }
 
-    /// out = a · the matrix, for some panels, with the bits that a product with the float32 numbers has. `a` has a line
-    /// of K values for each line of `out`.
-    pub(super) fn times(&self, a: &[f32], panels: Range<usize>, out: &mut Block<'_>) {
-        let mut scratch = arena::take(self.k.min(DEPTH) * GROUP * WIDTH);
+    /// out = a · some lines and panels of the matrix, or out += …, with the bits that a product with the float32 numbers
+    /// has. `depth` begins a block of the format.
+    pub(super) fn times(&self, a: Lines<'_>, depth: Range<usize>, panels: Range<usize>, out: Block<'_>, add: bool) {
+        let mut scratch = arena::take(depth.len() * GROUP * WIDTH);
         let lines = out.lines();
-        for ks in self.pieces(0..self.k) {
-            for first in panels.clone().step_by(GROUP) {
-                let group = first..panels.end.min(first + GROUP);
-                let values = &mut scratch[..ks.len() * WIDTH * group.len()];
-                for (panel, values) in group.clone().zip(values.chunks_exact_mut(ks.len() * WIDTH)) {
-                    self.widen(panel, &ks, values);
-                }
-                let n = self.n.min(group.end * WIDTH) - first * WIDTH;
-                let column = (first - panels.start) * WIDTH;
-                // SAFETY: `out` is borrowed mutably, and this is its only part.
-                let out = unsafe { out.part(0..lines, column..column + n) };
-                let b = PanelsRef { k: ks.len(), n, values };
-                let (a, add) = (&a[ks.start..], ks.start > 0);
-                Product { a, a_stride: self.k, b, depth: 0..ks.len(), panels: 0..group.len(), out, add }.run();
+        for first in panels.clone().step_by(GROUP) {
+            let group = first..panels.end.min(first + GROUP);
+            let values = &mut scratch[..depth.len() * WIDTH * group.len()];
+            for (panel, values) in group.clone().zip(values.chunks_exact_mut(depth.len() * WIDTH)) {
+                self.widen(panel, &depth, values);
             }
+            let n = self.n.min(group.end * WIDTH) - first * WIDTH;
+            let column = (first - panels.start) * WIDTH;
+            // SAFETY: `out` is borrowed mutably, and this is its only part.
+            let out = unsafe { out.part(0..lines, column..column + n) };
+            let b = PanelsRef { k: depth.len(), n, values };
+            let next =
+                [group.end, group.end + 1].map(|panel| self.stored(panel.min(panels.end - 1), &depth).as_flattened());
+            Product { a, b, depth: 0..depth.len(), panels: 0..group.len(), out, add, ahead: Some(next) }.run();
         }
     }
 
@@ -101,12 +103,15 @@ impl Narrow {
         ks.clone().step_by(DEPTH).map(move |first| first..ks.end.min(first + DEPTH))
     }
 
+    /// Some lines of a panel. The first line begins a block.
+    fn stored(&self, panel: usize, ks: &Range<usize>) -> &[[u8; WIDTH]] {
+        let (numbers, length) = self.format.block();
+        &self.bytes[(panel * self.k + ks.start) / numbers * length..][..ks.len() / numbers * length]
+    }
+
     /// Converts some lines of a panel. The first line begins a block.
     fn widen(&self, panel: usize, ks: &Range<usize>, values: &mut [f32]) {
-        let (numbers, length) = self.format.block();
-        let first = (panel * self.k + ks.start) / numbers * length;
-        let bytes = &self.bytes[first..][..ks.len() / numbers * length];
-        self.format.widen_lanes::<WIDTH>(bytes, values.as_chunks_mut().0);
+        self.format.widen_lanes::<WIDTH>(self.stored(panel, ks), values.as_chunks_mut().0);
         if self.scale != 1.0 {
             values.iter_mut().for_each(|value| *value *= self.scale);
         }
@@ -163,7 +168,7 @@ mod tests {
             at in 0..FORMATS.len(),
             m in prop_oneof![Just(1usize), 2usize..9, 90usize..200],
             blocks in prop_oneof![1usize..4, 16usize..20],
-            n in prop_oneof![1usize..9, 30usize..70],
+            n in prop_oneof![1usize..9, 30usize..70, 250usize..300],
             threads in 1usize..4,
             is_scaled: bool,
             seed: u64,

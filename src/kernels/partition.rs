@@ -10,9 +10,24 @@ use super::gemm::{HEIGHT, WIDTH};
 /// than it saves.
 const MIN_PARALLEL_WORK: usize = 1 << 19;
 
-/// The most lines of a block. At most 512 values of each line of the left matrix are multiplied at a time, and the
-/// values of 96 lines stay in the L2 cache.
-const LINES: usize = 96;
+/// What a block costs besides its multiplications, and how large it may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Costs {
+    /// The most lines of a block. At most 512 values of each line of the left matrix are multiplied at a time, and these
+    /// values should stay in the L2 cache.
+    pub most_lines: usize,
+    /// Reading the right matrix takes as long as multiplying so many lines.
+    pub lines: usize,
+    /// Reading the left matrix takes as long as multiplying so many columns.
+    pub columns: usize,
+}
+
+impl Costs {
+    /// Of a matrix whose values lie in memory as they are multiplied.
+    pub const WIDE: Costs = Costs { most_lines: 96, lines: 4, columns: 36 };
+    /// Of a matrix whose values are converted for each block.
+    pub const NARROW: Costs = Costs { most_lines: 384, lines: 32, columns: 36 };
+}
 
 /// A product divided into blocks. A block has some lines and some panels (groups of 16 columns) of the result. The
 /// division decides which thread computes an element, and never changes the bits of the element.
@@ -20,27 +35,32 @@ const LINES: usize = 96;
 pub(super) struct Partition {
     lines: usize,
     panels: usize,
-    block_lines: usize,
+    /// How many blocks lie one below another.
+    down: usize,
     block_panels: usize,
 }
 
 impl Partition {
-    /// Divides (lines, K) · (K, N) into about two blocks per thread. A product of many lines is divided by lines, any
-    /// other product also by panels, so that no thread reads the whole right matrix.
-    pub fn product(lines: usize, k: usize, n: usize) -> Self {
+    /// Divides (lines, K) · (K, N) into blocks so that the threads are busy equally long, with at least two blocks for
+    /// each thread.
+    pub fn product(lines: usize, k: usize, n: usize, costs: Costs) -> Self {
         let panels = n.div_ceil(WIDTH).max(1);
         let threads = rayon::current_num_threads();
+        let least = lines.div_ceil(costs.most_lines).max(1);
         if threads == 1 || lines * k * n < MIN_PARALLEL_WORK {
-            return Self { lines, panels, block_lines: lines.clamp(1, LINES), block_panels: panels };
+            return Self { lines, panels, down: least, block_panels: panels };
         }
-        let blocks = 2 * threads;
-        let block_lines = lines.div_ceil(blocks.max(lines.div_ceil(LINES))).next_multiple_of(HEIGHT);
-        if block_lines >= LINES / 2 {
-            return Self { lines, panels, block_lines, block_panels: panels };
-        }
-        let block_lines = lines.clamp(1, LINES);
-        let parts = blocks.div_ceil(lines.div_ceil(block_lines)).min(panels);
-        Self { lines, panels, block_lines, block_panels: panels.div_ceil(parts) }
+        let divisions = (least..=least.max((2 * threads).min(lines.div_ceil(HEIGHT)))).flat_map(|down| {
+            let across = move |rounds: usize| (rounds * threads).div_ceil(down).clamp(1, panels);
+            (2..=4).map(move |rounds| (down, panels.div_ceil(across(rounds))))
+        });
+        let cost = |&(down, block_panels): &(usize, usize)| {
+            let rounds = (down * panels.div_ceil(block_panels)).div_ceil(threads);
+            let block_lines = lines.div_ceil(HEIGHT).div_ceil(down) * HEIGHT;
+            rounds * (block_lines.min(lines) + costs.lines) * (block_panels * WIDTH + costs.columns)
+        };
+        let (down, block_panels) = divisions.min_by_key(cost).unwrap_or((least, panels));
+        Self { lines, panels, down, block_panels }
     }
 
     /// The same division with blocks that begin at panels of even index.
@@ -51,19 +71,22 @@ impl Partition {
     /// Calls `compute(scratch, lines, panels)` for every block, on the threads of the pool. Successive calls on
     /// a thread reuse a scratch buffer.
     pub fn run(self, compute: impl Fn(&mut Vec<f32>, Range<usize>, Range<usize>) + Sync) {
-        let (down, across) = (self.lines.div_ceil(self.block_lines), self.panels.div_ceil(self.block_panels));
+        let across = self.panels.div_ceil(self.block_panels);
         let run = |scratch: &mut Vec<f32>, i: usize| {
-            let (line, panel) = (i / across * self.block_lines, i % across * self.block_panels);
-            compute(
-                scratch,
-                line..self.lines.min(line + self.block_lines),
-                panel..self.panels.min(panel + self.block_panels),
-            );
+            let panel = i % across * self.block_panels;
+            compute(scratch, self.lines_of(i / across), panel..self.panels.min(panel + self.block_panels));
         };
         match self.lines * self.panels {
             0 => {}
-            _ if down * across == 1 => run(&mut Vec::new(), 0),
-            _ => (0..down * across).into_par_iter().for_each_init(Vec::new, run),
+            _ if self.down * across == 1 => run(&mut Vec::new(), 0),
+            _ => (0..self.down * across).into_par_iter().for_each_init(Vec::new, run),
         }
+    }
+
+    /// The lines of a block: whole tiles, except perhaps at the end, and about as many as in the other blocks.
+    fn lines_of(self, block: usize) -> Range<usize> {
+        let tiles = self.lines.div_ceil(HEIGHT);
+        let first = |block: usize| self.lines.min(block * tiles / self.down * HEIGHT);
+        first(block)..first(block + 1)
     }
 }

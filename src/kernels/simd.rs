@@ -53,7 +53,7 @@ pub(super) fn vectorized<R>(loops: impl FnOnce() -> R) -> R {
 
 /// Prefetches a cache line into the L2 cache. Any address is allowed, even an invalid one.
 #[inline(always)]
-pub(super) fn prefetch(at: *const f32) {
+pub(super) fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};

@@ -30,7 +30,7 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     let conv = |geometry: Geometry, weight: &Tensor| Conv2d::new(weight, &shift, geometry, REFERENCE).unwrap();
     let weight = (numbers(&[72, 8]) * 0.3).unwrap();
     let (inner, down) = (conv(Geometry::square(3, 1, 1), &weight), conv(Geometry::square(3, 2, 1), &weight));
-    let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&map) };
+    let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&map), ..Epilogue::default() };
 
     let of_maps: [(&str, Kernel<'_>); 10] = [
         ("silu", &|x| REFERENCE.silu(x)),
@@ -50,7 +50,7 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     let (row, angles) = (numbers(&[2, 1, 8]), numbers(&[2, 5, 2]));
     let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
     let of_tokens: [(&str, Kernel<'_>); 11] = [
-        ("matrix", &|x| matrix.times_with(x, Epilogue { per_sample: Some(&rows), residual: None })),
+        ("matrix", &|x| matrix.times_with(x, Epilogue { per_sample: Some(&rows), ..Epilogue::default() })),
         ("geglu", &|x| geglu.times(x)),
         ("attention to itself", &|x| REFERENCE.attention(x, x, x, 2, Mask::None)),
         ("attention to those before", &|x| REFERENCE.attention(x, x, x, 2, Mask::Causal)),

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use super::{
     block::Block,
     finish::Finish,
-    gemm::{HEIGHT, Panels, PanelsRef, Product, WIDTH},
+    gemm::{HEIGHT, Lines, Panels, PanelsRef, Product, WIDTH},
     simd::vectorized,
     storage::at_least,
 };
@@ -202,9 +202,9 @@ impl<const N: usize, const M: usize> TileBlock<'_, N, M> {
                 for (at, m) in m.chunks_exact_mut(each).take(N * N).enumerate() {
                     let values = &u[at * from_place_to_place(depth)..][..panels.len() * depth * WIDTH];
                     let b = PanelsRef { k: depth, n: columns.len(), values };
-                    let (a, out) = (&v[at * place + first..], Block::new(m, columns.len()));
+                    let (a, out) = (Lines::Apart(&v[at * place + first..], c), Block::new(m, columns.len()));
                     let add = first > 0;
-                    Product { a, a_stride: c, b, depth: 0..depth, panels: 0..panels.len(), out, add }.run();
+                    Product { a, b, depth: 0..depth, panels: 0..panels.len(), out, add, ahead: None }.run();
                 }
             }
             vectorized(
@@ -377,7 +377,7 @@ mod tests {
             let geometry = Geometry::square(3, 1, 1);
             let direct = Conv2d::new(&weight, &bias, geometry, Kernels::Packed(Use::Off)).unwrap();
             let winograd = Conv2d::new(&weight, &bias, geometry, Kernels::Packed(Use::Always(tiles))).unwrap();
-            let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual) };
+            let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual), ..Epilogue::default() };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let together = pool.install(|| winograd.forward_with(&x, epilogue)).unwrap();
             let anew = pool.install(|| winograd.clone().without_kept_weights().forward_with(&x, epilogue)).unwrap();
@@ -390,7 +390,7 @@ mod tests {
             for b in 0..batch {
                 let of = |x: &Tensor| x.narrow(0, b, 1).unwrap();
                 let (rows, residual) = (of(&rows), of(&residual));
-                let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual) };
+                let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual), ..Epilogue::default() };
                 let alone = winograd.forward_with(&of(&x), epilogue).unwrap();
                 prop_assert_eq!(bits(&alone), bits(&of(&together)));
             }

@@ -17,7 +17,7 @@ use super::{
     time_embedding::Sinusoids,
 };
 use crate::{
-    kernels::Kernels,
+    kernels::{Kernels, maps::after},
     weights::{Weights, lora::Lora},
 };
 
@@ -131,7 +131,7 @@ impl Flux2Transformer2DModel {
 
         let noisy = channels_last(latents)?.reshape((b, h * w, c))?;
         let tokens = match references {
-            Some(references) => Tensor::cat(&[&noisy, &references.tokens], 1)?,
+            Some(references) => after(&noisy, &references.tokens)?,
             None => noisy,
         };
         let mut streams = (self.x_embedder.adapted(&tokens, adapters)?.to_dtype(DType::F32)?, texts.clone());
@@ -140,7 +140,7 @@ impl Flux2Transformer2DModel {
             streams = block.forward(streams, &angles, [&of_picture, &of_text], adapters).await?;
         }
         let (picture, text) = streams;
-        let mut x = Tensor::cat(&[&text, &picture], 1)?;
+        let mut x = after(&text, &picture)?;
         for block in &self.single_transformer_blocks {
             pause().await;
             x = block.forward(&x, &angles, &of_single, adapters).await?;

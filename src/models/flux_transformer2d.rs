@@ -21,7 +21,10 @@ use super::{
     pause::pause,
     time_embedding::{Sinusoids, TimestepEmbedding},
 };
-use crate::{kernels::Kernels, weights::Weights};
+use crate::{
+    kernels::{Kernels, maps::after},
+    weights::Weights,
+};
 
 /// Predicts the velocity of noisy latents from a time, a text and, in FLUX.1 dev, a guidance scale.
 #[derive(Debug)]
@@ -103,7 +106,7 @@ impl FluxTransformer2DModel {
         for block in &self.transformer_blocks {
             (x, text) = block.forward(x, text, &embedding, &rotary, adapters).await?;
         }
-        let mut joint = Tensor::cat(&[&text, &x], 1)?;
+        let mut joint = after(&text, &x)?;
         for block in &self.single_transformer_blocks {
             joint = block.forward(joint, &embedding, &rotary, adapters).await?;
         }

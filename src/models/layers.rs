@@ -12,7 +12,7 @@ use crate::{
     kernels::{
         Kernels,
         conv2d::{Conv2d, Geometry},
-        finish::Epilogue,
+        finish::{Activation, Epilogue},
         geglu::{Gate, Geglu},
         group_norm::Then,
         matrix::Matrix,
@@ -85,6 +85,33 @@ impl Linear {
     /// As [`Linear::forward`], plus the changes of the rows' adapters.
     pub fn adapted(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         adapters.epilogue(&self.path, x, self.forward(x)?, None)
+    }
+
+    /// gelu(y), with the tanh approximation, for y of [`Linear::adapted`].
+    pub fn adapted_gelu(&self, x: &Tensor, adapters: &RowAdapters, kernels: Kernels) -> Result<Tensor> {
+        match kernels {
+            Kernels::Packed(_) if adapters.changes(&self.path).is_empty() => {
+                self.matrix.times_with(x, Epilogue { activation: Some(Activation::GeluTanh), ..Epilogue::default() })
+            }
+            _ => kernels.gelu_tanh(&self.adapted(x, adapters)?),
+        }
+    }
+
+    /// residual (B, N, out) + gate (B, 1, out) · y, for y of [`Linear::adapted`].
+    pub fn adapted_gated(
+        &self,
+        x: &Tensor,
+        [residual, gate]: [&Tensor; 2],
+        adapters: &RowAdapters,
+        kernels: Kernels,
+    ) -> Result<Tensor> {
+        match kernels {
+            Kernels::Packed(_) if adapters.changes(&self.path).is_empty() => {
+                let (gate, residual) = (Some(gate), Some(residual));
+                self.matrix.times_with(x, Epilogue { gate, residual, ..Epilogue::default() })
+            }
+            _ => kernels.gated_sum(residual, &self.adapted(x, adapters)?, gate),
+        }
     }
 
     /// As [`Linear::forward_with`], plus the changes of the rows' adapters.

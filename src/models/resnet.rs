@@ -110,7 +110,7 @@ impl ResnetBlock2D {
                 self.kernels.silu(&scaled_and_shifted(&self.norm2.forward(&hidden)?, time)?)?
             }
             (_, time) => {
-                let epilogue = Epilogue { per_sample: time.as_ref(), residual: None };
+                let epilogue = Epilogue { per_sample: time.as_ref(), ..Epilogue::default() };
                 let hidden = self.conv1.adapted_with(&normed, epilogue, adapters)?;
                 pause().await;
                 self.norm2.forward_silu(&hidden)?

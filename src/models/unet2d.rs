@@ -99,7 +99,7 @@ impl UNet2DModel {
             x = block.forward(x, &time, &mut skips, &mut image).await?;
         }
         pause().await;
-        let epilogue = Epilogue { per_sample: None, residual: image.as_ref() };
+        let epilogue = Epilogue { residual: image.as_ref(), ..Epilogue::default() };
         let x = self.conv_out.adapted_with(&self.conv_norm_out.forward_silu(&x)?, epilogue, RowAdapters::NONE)?;
         let x = match self.config.time_embedding_type {
             TimeEmbeddingType::Fourier => x.broadcast_div(&Tensor::from_slice(t, (b, 1, 1, 1), x.device())?)?,

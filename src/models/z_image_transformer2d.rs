@@ -16,7 +16,10 @@ use super::{
     pause::pause,
     time_embedding::Sinusoids,
 };
-use crate::{kernels::Kernels, weights::Weights};
+use crate::{
+    kernels::{Kernels, maps::after},
+    weights::Weights,
+};
 
 /// Picture and caption are each padded with learned tokens to a multiple of this number of tokens.
 pub const MULTIPLE: usize = 32;
@@ -119,7 +122,7 @@ impl ZImageTransformer2DModel {
         }
         positions.extend((0..length).map(|i| [1 + i, 0, 0]));
         let angles = self.angles(&positions, device)?;
-        let mut x = Tensor::cat(&[&x, captions], 1)?;
+        let mut x = after(&x, captions)?;
         for block in &self.layers {
             pause().await;
             x = block.forward(&x, &angles, Some(&time), adapters).await?;

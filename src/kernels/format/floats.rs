@@ -1,47 +1,37 @@
-//! Floats of other widths. Every function converts one number in each of `L` lanes.
+//! Floats of other widths.
 
 use super::lanes;
 
 #[inline(always)]
-pub(super) fn f64<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
-    values[0] = lanes(|l| f64::from_le_bytes(std::array::from_fn(|i| bytes[i][l])) as f32);
+pub(super) fn f64(bytes: [u8; 8]) -> f32 {
+    f64::from_le_bytes(bytes) as f32
 }
 
 #[inline(always)]
-pub(super) fn f32<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
-    values[0] = lanes(|l| f32::from_le_bytes(std::array::from_fn(|i| bytes[i][l])));
+pub(super) fn f16(bytes: [u8; 2]) -> f32 {
+    half_of(u32::from(u16::from_le_bytes(bytes)))
 }
 
 #[inline(always)]
-pub(super) fn f16<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
-    values[0] = half(bytes);
+pub(super) fn bf16(bytes: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
 }
 
 #[inline(always)]
-pub(super) fn bf16<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
-    let (low, high) = (bytes[0], bytes[1]);
-    values[0] = lanes(|l| f32::from_bits(u32::from(low[l]) << 16 | u32::from(high[l]) << 24));
+pub(super) fn e4m3([byte]: [u8; 1]) -> f32 {
+    let byte = u32::from(byte);
+    // The largest exponent is an ordinary one, except in the one pattern that is not a number.
+    let value = small::<4>((byte & 0x7f) << 20);
+    let bits = if byte & 0x7f == 0x7f { NAN } else { value.to_bits() };
+    f32::from_bits(bits | (byte & 0x80) << 24)
 }
 
 #[inline(always)]
-pub(super) fn e4m3<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
-    let bytes = bytes[0];
-    values[0] = lanes(|l| {
-        let byte = u32::from(bytes[l]);
-        // The largest exponent is an ordinary one, except in the one pattern that is not a number.
-        let value = small::<4>((byte & 0x7f) << 20);
-        let bits = if byte & 0x7f == 0x7f { NAN } else { value.to_bits() };
-        f32::from_bits(bits | (byte & 0x80) << 24)
-    });
+pub(super) fn e5m2([byte]: [u8; 1]) -> f32 {
+    half_of(u32::from(byte) << 8)
 }
 
-#[inline(always)]
-pub(super) fn e5m2<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
-    let bytes = bytes[0];
-    values[0] = lanes(|l| half_of(u32::from(bytes[l]) << 8));
-}
-
-/// The float16 numbers whose low and high bytes are the first two of `bytes`.
+/// The float16 numbers whose low and high bytes are the first two of `bytes`, one in each of `L` lanes.
 #[inline(always)]
 pub(super) fn half<const L: usize>(bytes: &[[u8; L]]) -> [f32; L] {
     let (low, high) = (bytes[0], bytes[1]);

@@ -1,7 +1,7 @@
 //! ggml's "K" formats: blocks of 256 quantized numbers, in groups of 16 or 32 numbers with scales of their own, which
 //! are quantized, too. Every function converts one block in each of `L` lanes.
 
-use super::{floats::half, lanes};
+use super::{each, floats::half, lanes};
 
 /// (d·s)·q - dmin·m, with 2 bits for q, in groups of 16 numbers. A byte of the scales has s in its lower and m in its
 /// upper bits.
@@ -10,15 +10,13 @@ pub(super) fn q2_k<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
     let (scales, rest) = bytes.split_at(16);
     let (numbers, rest) = rest.split_at(64);
     let (d, min): ([f32; L], [f32; L]) = (half(rest), half(&rest[2..]));
-    for group in 0..16 {
+    for (group, values) in values.chunks_exact_mut(16).enumerate() {
         let s = scales[group];
-        let scale: [f32; L] = lanes(|l| d[l] * f32::from(s[l] & 15));
-        let least: [f32; L] = lanes(|l| min[l] * f32::from(s[l] >> 4));
-        let (bytes, shift) = quarter(group);
-        for i in 0..16 {
-            let q = numbers[bytes + i];
-            values[16 * group + i] = lanes(|l| scale[l] * f32::from(q[l] >> shift & 3) - least[l]);
-        }
+        let of_group = [lanes(|l| d[l] * f32::from(s[l] & 15)), lanes(|l| min[l] * f32::from(s[l] >> 4))];
+        let (first, shift) = quarter(group);
+        each(values, [&numbers[first..]; 2], of_group, |[q, _], [scale, least]| {
+            scale * f32::from(q >> shift & 3) - least
+        });
     }
 }
 
@@ -29,21 +27,18 @@ pub(super) fn q3_k<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
     let (numbers, rest) = rest.split_at(64);
     let (scales, rest) = rest.split_at(12);
     let d: [f32; L] = half(rest);
-    for group in 0..16 {
+    for (group, values) in values.chunks_exact_mut(16).enumerate() {
         let (low, high) = (scales[group % 8], scales[8 + group % 4]);
         let scale: [f32; L] = lanes(|l| {
             let low = low[l] >> (group / 8 * 4) & 15;
             let high = high[l] >> (group / 4 * 2) & 3;
             d[l] * (f32::from(low | high << 4) - 32.0)
         });
-        let (bytes, shift) = quarter(group);
-        for i in 0..16 {
-            let (q, third) = (numbers[bytes + i], third[group % 2 * 16 + i]);
-            values[16 * group + i] = lanes(|l| {
-                let lacks = 1 - i32::from(third[l] >> (group / 2) & 1);
-                scale[l] * (i32::from(q[l] >> shift & 3) - 4 * lacks) as f32
-            });
-        }
+        let (first, shift) = quarter(group);
+        each(values, [&numbers[first..], &third[group % 2 * 16..]], [scale; 2], |[q, third], [scale, _]| {
+            let lacks = 1 - i32::from(third >> (group / 2) & 1);
+            scale * (i32::from(q >> shift & 3) - 4 * lacks) as f32
+        });
     }
 }
 
@@ -51,13 +46,10 @@ pub(super) fn q3_k<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
 #[inline(always)]
 pub(super) fn q4_k<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
     let numbers = &bytes[16..];
-    for group in 0..8 {
-        let (scale, least) = scales(bytes, group);
+    for (group, values) in values.chunks_exact_mut(32).enumerate() {
         let shift = group % 2 * 4;
-        for i in 0..32 {
-            let q = numbers[group / 2 * 32 + i];
-            values[32 * group + i] = lanes(|l| scale[l] * f32::from(q[l] >> shift & 15) - least[l]);
-        }
+        let q = &numbers[group / 2 * 32..];
+        each(values, [q; 2], scales(bytes, group), |[q, _], [scale, least]| scale * f32::from(q >> shift & 15) - least);
     }
 }
 
@@ -65,16 +57,12 @@ pub(super) fn q4_k<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
 #[inline(always)]
 pub(super) fn q5_k<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
     let (fifth, numbers) = bytes[16..].split_at(32);
-    for group in 0..8 {
-        let (scale, least) = scales(bytes, group);
+    for (group, values) in values.chunks_exact_mut(32).enumerate() {
         let shift = group % 2 * 4;
-        for i in 0..32 {
-            let (q, fifth) = (numbers[group / 2 * 32 + i], fifth[i]);
-            values[32 * group + i] = lanes(|l| {
-                let q = q[l] >> shift & 15 | (fifth[l] >> group & 1) << 4;
-                scale[l] * f32::from(q) - least[l]
-            });
-        }
+        let q = &numbers[group / 2 * 32..];
+        each(values, [q, fifth], scales(bytes, group), |[q, fifth], [scale, least]| {
+            scale * f32::from(q >> shift & 15 | (fifth >> group & 1) << 4) - least
+        });
     }
 }
 
@@ -86,21 +74,17 @@ pub(super) fn q6_k<const L: usize>(bytes: &[[u8; L]], values: &mut [[f32; L]]) {
     let (upper, rest) = rest.split_at(64);
     let (scales, rest) = rest.split_at(16);
     let d: [f32; L] = half(rest);
-    for group in 0..16 {
+    for (group, values) in values.chunks_exact_mut(16).enumerate() {
         let s = scales[group];
         let scale: [f32; L] = lanes(|l| d[l] * f32::from(s[l].cast_signed()));
         // Half of the block, and which of the four lines of 32 numbers within this half.
         let (part, line) = (group / 8, group % 8 / 2);
         let column = group % 2 * 16;
-        for i in 0..16 {
-            let low = lower[64 * part + line % 2 * 32 + column + i];
-            let high = upper[32 * part + column + i];
-            values[16 * group + i] = lanes(|l| {
-                let low = low[l] >> (line / 2 * 4) & 15;
-                let high = high[l] >> (2 * line) & 3;
-                scale[l] * (i32::from(low | high << 4) - 32) as f32
-            });
-        }
+        let q = [&lower[64 * part + line % 2 * 32 + column..], &upper[32 * part + column..]];
+        each(values, q, [scale; 2], |[low, high], [scale, _]| {
+            let (low, high) = (low >> (line / 2 * 4) & 15, high >> (2 * line) & 3);
+            scale * (i32::from(low | high << 4) - 32) as f32
+        });
     }
 }
 
@@ -113,7 +97,7 @@ fn quarter(group: usize) -> (usize, usize) {
 /// d·s and dmin·m of a group. The block begins with d and dmin (float16) and twelve bytes that hold s and m of eight
 /// groups with six bits each.
 #[inline(always)]
-fn scales<const L: usize>(bytes: &[[u8; L]], group: usize) -> ([f32; L], [f32; L]) {
+fn scales<const L: usize>(bytes: &[[u8; L]], group: usize) -> [[f32; L]; 2] {
     let (d, min): ([f32; L], [f32; L]) = (half(bytes), half(&bytes[2..]));
     let packed = &bytes[4..16];
     let [s, m]: [[u8; L]; 2] = match group {
@@ -123,5 +107,5 @@ fn scales<const L: usize>(bytes: &[[u8; L]], group: usize) -> ([f32; L], [f32; L
             lanes(|l| packed[group + 4][l] >> 4 | packed[group][l] >> 6 << 4),
         ],
     };
-    (lanes(|l| d[l] * f32::from(s[l])), lanes(|l| min[l] * f32::from(m[l])))
+    [lanes(|l| d[l] * f32::from(s[l])), lanes(|l| min[l] * f32::from(m[l]))]
 }

@@ -76,7 +76,9 @@ fn lanes_are_converted_like_single_numbers() {
     for (format, _) in QUANTIZED.into_iter().chain([(Format::F16, GgmlDType::F16), (Format::F8E4m3, GgmlDType::F16)]) {
         let (numbers, length) = format.block();
         let of_lane = |l: usize| -> Vec<u8> { (0..2 * length).map(|i| (i * 37 + l * 101 + i * i * l) as u8).collect() };
-        let bytes: Vec<[u8; 16]> = (0..2 * length).map(|i| std::array::from_fn(|l| of_lane(l)[i])).collect();
+        let unit = format.unit();
+        let at = |i: usize| of_lane(i / unit % 16)[i / unit / 16 * unit + i % unit];
+        let bytes: Vec<[u8; 16]> = (0..2 * length).map(|i| std::array::from_fn(|l| at(16 * i + l))).collect();
         let mut values = vec![[0.0; 16]; 2 * numbers];
         format.widen_lanes(&bytes, &mut values);
         for l in 0..16 {

@@ -4,7 +4,11 @@ use candle_core::{DType, Result, Tensor};
 
 use super::{Angles, Flux2Transformer2DConfig};
 use crate::{
-    kernels::{Kernels, maps::beside, rotary::Pairs},
+    kernels::{
+        Kernels,
+        maps::{after, beside},
+        rotary::Pairs,
+    },
     models::{
         adapters::RowAdapters,
         attention::attention,
@@ -92,11 +96,10 @@ impl DoubleBlock {
         let length = text.dim(1)?;
         let [of_text_q, of_text_k, of_text_v] = self.text.projections(&text, &of_text[0], adapters)?;
         let [q, k, v] = self.picture.projections(&picture, &of_picture[0], adapters)?;
-        let joint = |text: &Tensor, picture: &Tensor| Tensor::cat(&[text, picture], 1);
         let (cos, sin) = angles;
-        let q = self.kernels.rotary(&joint(&of_text_q, &q)?, cos, sin, Pairs::Neighbors)?;
-        let k = self.kernels.rotary(&joint(&of_text_k, &k)?, cos, sin, Pairs::Neighbors)?;
-        let v = joint(&of_text_v, &v)?;
+        let q = self.kernels.rotary(&after(&of_text_q, &q)?, cos, sin, Pairs::Neighbors)?;
+        let k = self.kernels.rotary(&after(&of_text_k, &k)?, cos, sin, Pairs::Neighbors)?;
+        let v = after(&of_text_v, &v)?;
         let attended = attention(self.kernels, &q, &k, &v, self.heads).await?;
         let part = |first, count| attended.narrow(1, first, count)?.contiguous();
         let places = picture.dim(1)?;

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::{FluxTransformer2DConfig, positions::Rotary};
 use crate::{
-    kernels::Kernels,
+    kernels::{Kernels, maps::after},
     models::{
         adapters::RowAdapters,
         attention::attention,
@@ -53,8 +53,7 @@ impl Projections {
 impl Projected {
     /// The tokens of `self`, and then those of `next`.
     pub fn then(self, next: &Projected) -> Result<Projected> {
-        let joined = |first: &Tensor, second: &Tensor| Tensor::cat(&[first, second], 1);
-        Ok(Projected { q: joined(&self.q, &next.q)?, k: joined(&self.k, &next.k)?, v: joined(&self.v, &next.v)? })
+        Ok(Projected { q: after(&self.q, &next.q)?, k: after(&self.k, &next.k)?, v: after(&self.v, &next.v)? })
     }
 
     /// Attention of all tokens to all tokens, (B, N, D).

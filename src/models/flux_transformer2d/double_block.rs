@@ -129,9 +129,9 @@ impl Stream {
     /// Adds the result of the attention and the feed-forward layer to the stream x (B, N, D).
     fn finished(&self, x: Tensor, attended: &Tensor, by: &Modulations, adapters: &RowAdapters) -> Result<Tensor> {
         let [_, _, gate_msa, shift_mlp, scale_mlp, gate_mlp] = by;
-        let x = self.kernels.gated_sum(&x, &self.to_out.adapted(attended, adapters)?, gate_msa)?;
+        let x = self.to_out.adapted_gated(attended, [&x, gate_msa], adapters, self.kernels)?;
         let normed = self.norm2.forward(&x, shift_mlp, scale_mlp)?;
-        let inner = self.kernels.gelu_tanh(&self.ff_in.adapted(&normed, adapters)?)?;
-        self.kernels.gated_sum(&x, &self.ff_out.adapted(&inner, adapters)?, gate_mlp)
+        let inner = self.ff_in.adapted_gelu(&normed, adapters, self.kernels)?;
+        self.ff_out.adapted_gated(&inner, [&x, gate_mlp], adapters, self.kernels)
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::{FluxTransformer2DConfig, attention::Projections, positions::Rotary};
 use crate::{
-    kernels::Kernels,
+    kernels::{Kernels, maps::beside},
     models::{
         adapters::RowAdapters,
         layers::{Linear, ModulatedNorm, modulations},
@@ -53,8 +53,8 @@ impl SingleBlock {
         let projected = self.projections.forward(&normed, adapters)?;
         let attended = projected.attended(self.kernels, self.heads, rotary).await?;
         pause().await;
-        let inner = self.kernels.gelu_tanh(&self.proj_mlp.adapted(&normed, adapters)?)?;
-        let joined = Tensor::cat(&[&attended, &inner], 2)?;
-        self.kernels.gated_sum(&x, &self.proj_out.adapted(&joined, adapters)?, &gate)
+        let inner = self.proj_mlp.adapted_gelu(&normed, adapters, self.kernels)?;
+        let joined = beside(&attended, &inner)?;
+        self.proj_out.adapted_gated(&joined, [&x, &gate], adapters, self.kernels)
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::{EPS, Sd3Transformer2DConfig};
 use crate::{
-    kernels::Kernels,
+    kernels::{Kernels, maps::after},
     models::{
         adapters::RowAdapters,
         attention::attention,
@@ -92,15 +92,14 @@ impl JointAttention {
         context: &Tensor,
         adapters: &RowAdapters,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let both = |of_picture: Tensor, of_prompt: Tensor| Tensor::cat(&[of_picture, of_prompt], 1);
-        let k = both(self.picture.keys(x, adapters)?, self.prompt.keys(context, adapters)?)?;
-        let v = both(self.picture.values(x, adapters)?, self.prompt.values(context, adapters)?)?;
+        let k = after(&self.picture.keys(x, adapters)?, &self.prompt.keys(context, adapters)?)?;
+        let v = after(&self.picture.values(x, adapters)?, &self.prompt.values(context, adapters)?)?;
         let q = self.picture.queries(x, adapters)?;
         let Some(to_add_out) = &self.to_add_out else {
             let attended = attention(self.kernels, &q, &k, &v, self.heads).await?;
             return Ok((self.to_out.adapted(&attended, adapters)?, None));
         };
-        let q = both(q, self.prompt.queries(context, adapters)?)?;
+        let q = after(&q, &self.prompt.queries(context, adapters)?)?;
         let attended = attention(self.kernels, &q, &k, &v, self.heads).await?;
         let (n, l) = (x.dim(1)?, context.dim(1)?);
         let (x, context) = (attended.narrow(1, 0, n)?.contiguous()?, attended.narrow(1, n, l)?.contiguous()?);

@@ -134,6 +134,6 @@ impl FeedForward {
 
     /// (B, N, D) → (B, N, D)
     fn forward(&self, x: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
-        self.out.adapted(&self.kernels.gelu_tanh(&self.proj.adapted(x, adapters)?)?, adapters)
+        self.out.adapted(&self.proj.adapted_gelu(x, adapters, self.kernels)?, adapters)
     }
 }

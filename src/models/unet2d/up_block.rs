@@ -101,7 +101,7 @@ impl UpBlock {
             Upsampler::Conv(conv) => conv.forward(&x, 2 * x.dim(1)?, 2 * x.dim(2)?, RowAdapters::NONE),
             Upsampler::Resnet(resnet) => resnet.forward(&x, Some(time), RowAdapters::NONE).await,
             Upsampler::WithSkipImage { skip_norm, skip_conv, resnet_up } => {
-                let epilogue = Epilogue { per_sample: None, residual: image.as_ref() };
+                let epilogue = Epilogue { residual: image.as_ref(), ..Epilogue::default() };
                 *image = Some(skip_conv.adapted_with(&skip_norm.forward_silu(&x)?, epilogue, RowAdapters::NONE)?);
                 resnet_up.forward(&x, Some(time), RowAdapters::NONE).await
             }
