@@ -1,11 +1,13 @@
 //! The command line: subcommands, options and their implementation.
 
+mod bench;
 mod devices;
 mod flags;
 mod generate;
 mod healthcheck;
 mod key_access;
 mod keys;
+mod local_engine;
 mod operator;
 mod output;
 mod set;
@@ -46,6 +48,9 @@ enum Command {
     Models(Settings),
     /// List the devices of this build and machine, their memory, and the models that fit into it.
     Devices(devices::Devices),
+    /// Measure how fast this machine loads models and draws: seconds of a step at growing batches, latency, and images
+    /// per second.
+    Bench(bench::BenchCommand),
     /// Update the schema of the database.
     Migrate(Settings),
     /// Create, list, revoke and rotate API keys.
@@ -109,6 +114,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Keys(keys) => keys.run(),
         Command::Models(settings) => models(&settings),
         Command::Devices(devices) => devices.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Migrate(settings) => migrate(&settings),
         Command::Config(ConfigCommand::Check(settings)) => {
             let config = settings.load(Vec::new())?;
