@@ -2,6 +2,7 @@
 
 mod bench;
 mod devices;
+mod doctor;
 mod flags;
 mod generate;
 mod healthcheck;
@@ -48,6 +49,9 @@ enum Command {
     Models(Settings),
     /// List the devices of this build and machine, their memory, and the models that fit into it.
     Devices(devices::Devices),
+    /// Check everything that a server with these settings needs: settings, database, clock, bucket, models, devices,
+    /// memory, ports, open files and secrets. Says how to mend what it finds; fails if it finds an error.
+    Doctor(doctor::Doctor),
     /// Measure how fast this machine loads models and draws: seconds of a step at growing batches, latency, and images
     /// per second.
     Bench(bench::BenchCommand),
@@ -114,6 +118,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Keys(keys) => keys.run(),
         Command::Models(settings) => models(&settings),
         Command::Devices(devices) => devices.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Bench(bench) => bench.run(),
         Command::Migrate(settings) => migrate(&settings),
         Command::Config(ConfigCommand::Check(settings)) => {
