@@ -36,7 +36,7 @@ pub(super) struct BenchCommand {
     /// Any other field of the request, such as --set class_label=3 or --set scheduler=ddim. Can be given several times.
     #[arg(long = "set", value_name = "FIELD=VALUE", value_parser = set::parsed)]
     set: Vec<Set>,
-    /// Print one JSON object, whose format docs/doctor.md describes.
+    /// Print one JSON object, whose keys docs/doctor.md describes.
     #[arg(long)]
     json: bool,
 }

@@ -35,8 +35,8 @@ pub(super) struct Doctor {
     /// Folder of the SQLite database and of the pictures. Overrides the setting data_dir.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Also load the weights of the default model, within ten minutes. Without this option, only the names and shapes of
-    /// its tensors are checked.
+    /// Also load the weights of the default model, within ten minutes. Without this option, only the names and shapes
+    /// of its tensors are checked.
     #[arg(long)]
     load: bool,
     /// The most seconds of each check, 1 to 600. The checks run at the same time.

@@ -2,8 +2,8 @@
 
 use super::report::{Cost, Point};
 
-/// Fits `batch_s = a + b · rows` with `a ≥ 0` by least squares of the relative errors, so that small batches count as
-/// much as large ones. `None` without points of positive time and rows.
+/// Fits `batch_s = a + b · rows` with `a ≥ 0` by least squares of the relative errors, so that small batches count
+/// as much as large ones. `None` without points of positive time and rows.
 pub fn fit(curve: &[Point]) -> Option<Cost> {
     let points: Vec<(f64, f64)> =
         curve.iter().map(|point| (point.rows, point.batch_s)).filter(|(rows, s)| *rows > 0.0 && *s > 0.0).collect();

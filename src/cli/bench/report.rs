@@ -1,7 +1,7 @@
 //! What `latentd bench` prints: the JSON of `--json` and the tables for people.
 //!
-//! The JSON is one object, [`Report`]. All times are seconds. A reader must ignore keys that it does not know; `version`
-//! grows if a key changes its meaning or disappears.
+//! The JSON is one object, [`Report`]. All times are seconds. A reader must ignore keys that it does not know;
+//! `version` grows if a key changes its meaning or disappears.
 //!
 //! ```json
 //! {"version": 1, "latentd": "0.1.0",
@@ -54,8 +54,8 @@ pub struct Measured {
     pub height: u32,
     /// Steps of the request that `latency` and `images_per_s` describe.
     pub steps: u32,
-    /// Seconds to load the weights. The files may already be in the system's cache. For further sizes of the same model,
-    /// the time of the one load.
+    /// Seconds to load the weights. The files may already be in the system's cache. For further sizes of the same
+    /// model, the time of the one load.
     pub load_s: f64,
     /// Seconds before the first step of one picture: mostly the text encoder.
     pub encode_s: f64,
@@ -76,15 +76,15 @@ pub struct Point {
     pub rows: f64,
     /// Mean seconds of a batch of the denoiser, with the scheduler's work between two batches.
     pub batch_s: f64,
-    /// Seconds of a step of all these pictures: one batch, or several if the scheduler calls the denoiser more than once
-    /// in a step, or if the rows exceed `max_rows`.
+    /// Seconds of a step of all these pictures: one batch, or several if the scheduler calls the denoiser more than
+    /// once in a step, or if the rows exceed `max_rows`.
     pub step_s: f64,
     /// Seconds before the first step of all these pictures.
     pub encode_s: f64,
     /// Seconds to decode all these pictures.
     pub decode_s: f64,
-    /// `images / (encode_s + steps · step_s + decode_s)`: the rate of a machine that always computes this many pictures
-    /// together, without the time to write files.
+    /// `images / (encode_s + steps · step_s + decode_s)`: the rate of a machine that always computes this many
+    /// pictures together, without the time to write files.
     pub images_per_s: f64,
     /// How often this was measured; the times are those of the fastest run.
     pub repeats: u32,

@@ -25,8 +25,8 @@ pub fn look(config: &Config) -> Vec<Finding> {
         Ok(false) => vec![Finding::ok(format!("{shown} does not exist yet; the first start creates it"))],
         Err(error) => {
             let text = format!("{shown} cannot be written: {error}");
-            let mend = "let the user of the server write this folder (chown, chmod, or a volume that is not read-only), or \
-                        set data_dir to another folder";
+            let mend = "let the user of the server write this folder (chown, chmod, or a volume that is not \
+                        read-only), or set data_dir to another folder";
             vec![if is_needed { Finding::error(text, mend) } else { Finding::warning(text, mend) }]
         }
     }

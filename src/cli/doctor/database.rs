@@ -21,8 +21,8 @@ async fn postgres(config: &Config) -> Vec<Finding> {
     let mut findings = vec![of_schema(&state, config.database.migrate)];
     if state.is_read_only {
         let text = "the database refuses writes: it is a standby, read-only, or the user has no right to write";
-        let mend = "point database.url to the primary server, or grant the user INSERT, UPDATE and DELETE, and CREATE on \
-                    the schema for migrations";
+        let mend = "point database.url to the primary server, or grant the user INSERT, UPDATE and DELETE, and \
+                    CREATE on the schema for migrations";
         findings.push(Finding::error(text, mend));
     }
     let wanted = i64::from(config.database.max_connections);

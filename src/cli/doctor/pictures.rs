@@ -41,8 +41,8 @@ fn mend(error: &BlobError) -> &'static str {
         BlobError::Unusable { key: "blobs.url", .. } => "create the bucket, or correct blobs.url",
         BlobError::Unusable { key: "blobs.region", .. } => "set blobs.region to the region of the bucket",
         BlobError::Unusable { key: "blobs.access_key_id", .. } => {
-            "correct blobs.access_key_id and blobs.secret_access_key, and allow this key to put, get, list and delete objects \
-             in the bucket"
+            "correct blobs.access_key_id and blobs.secret_access_key, and allow this key to put, get, list and delete \
+             objects in the bucket"
         }
         _ => "correct blobs.endpoint, and check that the store runs and can be reached",
     }

@@ -48,8 +48,8 @@ fn of_url_secret(config: &Config) -> Finding {
     }
     if !config.database.url.is_empty() {
         return Finding::warning(
-            "auth.required is on and http.url_secret is empty, so URLs of pictures and events are not signed, and browsers \
-             cannot show them",
+            "auth.required is on and http.url_secret is empty, so URLs of pictures and events are not signed, and \
+             browsers cannot show them",
             "set http.url_secret (LATENTD_HTTP__URL_SECRET) to the same random text of at least 16 bytes everywhere",
         );
     }
