@@ -20,6 +20,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use latentd::config::Config;
 use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
 
 use super::Settings;
 use finding::{Finding, Level};
@@ -102,9 +103,10 @@ impl Doctor {
             Err(error) => return vec![Entry { check: "settings", finding: of_settings(&error) }],
         };
         let redaction = Redaction::of(&config);
+        let start = Instant::now();
         let mut entries = vec![Entry { check: "settings", finding: Finding::ok("the settings are valid") }];
         for Check { name, within, when_slow, running } in self.checks(&config) {
-            let findings = match tokio::time::timeout(within, running).await {
+            let findings = match timeout_at(start + within, running).await {
                 Ok(Ok(findings)) => findings,
                 Ok(Err(error)) => vec![Finding::error(format!("the check failed: {error}"), "report this as a bug")],
                 Err(_) => {

@@ -28,21 +28,25 @@ fn the_figures_of_the_json_agree_with_each_other() {
     assert!(number(&report["device"], "threads") >= 1.0);
     let models = report["models"].as_array().unwrap();
     assert_eq!(models.iter().map(|model| &model["model"]).collect::<Vec<_>>(), ["sd1", "ddpm"]);
-    // Guidance makes two rows for each picture, so eight rows are four pictures.
-    for (model, rows_of_image, most) in [(&models[0], 2.0, 4), (&models[1], 1.0, 8)] {
+    // Guidance makes two rows for each picture. A slow processor divides the batches, so they may have fewer.
+    for (model, rows_of_image) in [(&models[0], 2.0), (&models[1], 1.0)] {
         let curve = model["curve"].as_array().unwrap();
         let images: Vec<u64> = curve.iter().map(|point| point["images"].as_u64().unwrap()).collect();
         let doubled: Vec<u64> = (0..images.len()).map(|i| 1 << i).collect();
         assert_eq!(images, doubled);
-        assert!(*images.last().unwrap() <= most, "{model}");
         for point in curve {
             let images = number(point, "images");
-            assert_eq!(number(point, "rows"), rows_of_image * images, "{point}");
+            let rows = number(point, "rows");
+            assert!(1.0 <= rows && rows <= f64::min(rows_of_image * images, 8.0), "{point}");
+            assert!(
+                number(point, "step_s") >= 0.99 * number(point, "batch_s"),
+                "a step has at least one batch: {point}"
+            );
             let seconds = number(point, "encode_s") + 2.0 * number(point, "step_s") + number(point, "decode_s");
             let rate = number(point, "images_per_s") * seconds / images;
             assert!((rate - 1.0).abs() < 1e-6, "{point}");
             let (cost, batch_s) = (&model["cost"], number(point, "batch_s"));
-            let predicted = number(cost, "a_s") + number(cost, "b_s") * number(point, "rows");
+            let predicted = number(cost, "a_s") + number(cost, "b_s") * rows;
             assert!(batch_s > 0.0 && (predicted / batch_s - 1.0).abs() <= number(cost, "max_error") + 1e-6, "{model}");
             assert!(number(point, "repeats") >= 1.0);
         }
@@ -56,9 +60,9 @@ fn the_figures_of_the_json_agree_with_each_other() {
 
 #[test]
 fn each_size_has_its_own_measurement() {
-    let report = measured(&["--model", "sd1", "--size", "32x32", "--size", "64x32"]);
+    let report = measured(&["--model", "sd1", "--size", "64x64", "--size", "96x64"]);
     let size = |index: usize| [number(&report["models"][index], "width"), number(&report["models"][index], "height")];
-    assert_eq!([size(0), size(1)], [[32.0, 32.0], [64.0, 32.0]]);
+    assert_eq!([size(0), size(1)], [[64.0, 64.0], [96.0, 64.0]]);
 }
 
 #[test]

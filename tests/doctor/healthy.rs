@@ -90,7 +90,7 @@ async fn a_running_server_is_recognized_and_not_disturbed() {
     let server = Server::start_ready(&Launch::on(&data)).await;
     let address = |url: &str| url.trim_start_matches("http://").to_owned();
     let (public, operator) = (address(&server.public), address(&server.operator));
-    let id = server.accept(&serde_json::json!({"prompt": "a red fox", "steps": 1, "size": "32x32"})).await;
+    let id = server.accept(&serde_json::json!({"prompt": "a red fox", "steps": 1, "size": "64x64"})).await;
     server.ended(&id).await;
     let picture = server.picture(&id, 0).await;
     let setup = setup.set("LATENTD_HTTP__BIND", public).set("LATENTD_OPERATOR__BIND", operator);

@@ -102,7 +102,7 @@ impl<'a> Bench<'a> {
     }
 
     pub fn measure(&self, request: &Request<'_>, model: &Arc<Model>, load_s: f64) -> Result<Measured> {
-        let (job, _) = self.job(request, 1, request.steps)?;
+        let job = self.job(request, 1, request.steps)?;
         let Work::Draw(draw) = &job.work;
         let (width, height, steps) = (draw.width, draw.height, draw.steps);
         let curve = self.curve(request, model, steps)?;
@@ -117,7 +117,8 @@ impl<'a> Bench<'a> {
         self.engine.end()
     }
 
-    /// The batch curve: twice as many pictures each time, until their rows fill a batch or the time is over.
+    /// The batch curve: twice as many pictures each time, until the engine makes no larger batches of them or the time
+    /// is over. A batch has at most `engine.max_rows` rows, and lasts at most `engine.slice_ms` unless it has one row.
     fn curve(&self, request: &Request<'_>, model: &Arc<Model>, steps: u32) -> Result<Vec<Point>> {
         let few = Some(steps.min(STEPS_OF_CURVE));
         // The first run touches the memory of the weights, and the engine learns the speed of the networks.
@@ -137,7 +138,8 @@ impl<'a> Bench<'a> {
                 }
             }
             let point = best.point(images, few.unwrap_or(steps), steps, repeats);
-            let is_full = best.rows_of_images() * 2.0 > self.config.engine.max_rows.get() as f64;
+            let before = curve.last().map_or(0.0, |last: &Point| last.rows);
+            let is_full = point.rows < 1.1 * before || 2.0 * point.rows > self.config.engine.max_rows.get() as f64;
             curve.push(point);
             if is_full || begun.elapsed() > self.within {
                 break;
@@ -150,7 +152,7 @@ impl<'a> Bench<'a> {
     fn latency(&self, request: &Request<'_>, model: &Arc<Model>) -> Result<Latency> {
         let (begun, mut seconds) = (Instant::now(), Vec::new());
         while seconds.len() < LEAST_REQUESTS || (begun.elapsed() < self.within / 2 && seconds.len() < MOST_REQUESTS) {
-            let (job, _) = self.job(request, 1, request.steps)?;
+            let job = self.job(request, 1, request.steps)?;
             let start = Instant::now();
             let (frames, label) = self.draw(job.clone(), model, |_| ())?;
             for (index, frame) in (0..).zip(frames) {
@@ -165,7 +167,7 @@ impl<'a> Bench<'a> {
 
     /// Draws `images` pictures together and takes the times.
     fn timed(&self, request: &Request<'_>, model: &Arc<Model>, images: u32, steps: Option<u32>) -> Result<Timing> {
-        let (job, _) = self.job(request, images, steps)?;
+        let job = self.job(request, images, steps)?;
         let batches = || {
             let rows = &self.metrics.batch_rows;
             (rows.get_sample_sum(), rows.get_sample_count() as f64)
@@ -203,8 +205,8 @@ impl<'a> Bench<'a> {
         Ok((self.engine.draw(prepared, move |phase, _| progress(phase))?, label))
     }
 
-    /// A valid request for `images` pictures, with a prompt of its own, and its number.
-    fn job(&self, request: &Request<'_>, images: u32, steps: Option<u32>) -> Result<(Job, u32)> {
+    /// A valid request for `images` pictures, with a prompt of its own.
+    fn job(&self, request: &Request<'_>, images: u32, steps: Option<u32>) -> Result<Job> {
         let number = self.prompts.replace(self.prompts.get() + 1);
         let takes_prompt = self.catalogue.card(request.model).is_none_or(|card| card.takes_prompt);
         let flags = [
@@ -217,20 +219,14 @@ impl<'a> Bench<'a> {
         ];
         let flags = flags.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?)));
         let rules = CatalogueRules { catalogue: self.catalogue, limits: &self.limits };
-        let job = resolve(set::fields(flags, request.set)?, &rules).map_err(|invalid| {
+        resolve(set::fields(flags, request.set)?, &rules).map_err(|invalid| {
             let details: Vec<&str> = invalid.errors.iter().map(|error| error.detail.as_str()).collect();
             anyhow!("{}", details.join("; "))
-        })?;
-        Ok((job, number))
+        })
     }
 }
 
 impl Timing {
-    /// The rows of all pictures in one call of the denoiser, if no batch was divided.
-    fn rows_of_images(&self) -> f64 {
-        self.rows / self.batches
-    }
-
     /// The point of the curve for a run of `steps` steps; `all_steps` are those of a request.
     fn point(&self, images: u32, steps: u32, all_steps: u32, repeats: u32) -> Point {
         let Timing { encode_s, denoise_s, decode_s, rows, batches } = *self;

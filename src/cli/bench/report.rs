@@ -72,12 +72,13 @@ pub struct Measured {
 pub struct Point {
     /// Pictures that were computed together.
     pub images: u32,
-    /// Mean rows of a batch of the denoiser: with guidance usually two for each picture.
+    /// Mean rows of a batch of the denoiser. With guidance usually two for each picture, but fewer if a batch of all rows
+    /// would last longer than `engine.slice_ms`, or have more than `max_rows` rows.
     pub rows: f64,
     /// Mean seconds of a batch of the denoiser, with the scheduler's work between two batches.
     pub batch_s: f64,
     /// Seconds of a step of all these pictures: one batch, or several if the scheduler calls the denoiser more than
-    /// once in a step, or if the rows exceed `max_rows`.
+    /// once in a step, or if the rows do not fit into one batch.
     pub step_s: f64,
     /// Seconds before the first step of all these pictures.
     pub encode_s: f64,

@@ -14,10 +14,11 @@ impl Redaction {
         // The password in postgres://USER:PASSWORD@HOST/DATABASE.
         let user = url.split_once("://").and_then(|(_, rest)| Some(rest.rsplit_once('@')?.0));
         let password = user.and_then(|user| Some(user.split_once(':')?.1)).unwrap_or_default();
+        let parameter = url.split(['?', '&']).find_map(|part| part.strip_prefix("password=")).unwrap_or_default();
         let (token, secret) = (app::operator_token(config), app::url_secret(config));
         let key = config.blobs.secret_access_key.expose();
         let mut secrets: Vec<String> =
-            [url, password, key, token.expose(), secret.expose()].map(str::to_owned).to_vec();
+            [url, password, parameter, key, token.expose(), secret.expose()].map(str::to_owned).to_vec();
         secrets.retain(|secret| secret.len() >= LEAST);
         Redaction(secrets)
     }
