@@ -72,8 +72,8 @@ pub struct Measured {
 pub struct Point {
     /// Pictures that were computed together.
     pub images: u32,
-    /// Mean rows of a batch of the denoiser. With guidance usually two for each picture, but fewer if a batch of all rows
-    /// would last longer than `engine.slice_ms`, or have more than `max_rows` rows.
+    /// Mean rows of a batch of the denoiser. With guidance usually two for each picture, but fewer if a batch of all
+    /// rows would last longer than `engine.slice_ms`, or have more than `max_rows` rows.
     pub rows: f64,
     /// Mean seconds of a batch of the denoiser, with the scheduler's work between two batches.
     pub batch_s: f64,
