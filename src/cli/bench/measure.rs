@@ -120,24 +120,24 @@ impl<'a> Bench<'a> {
     /// The batch curve: twice as many pictures each time, until the engine makes no larger batches of them or the time
     /// is over. A batch has at most `engine.max_rows` rows, and lasts at most `engine.slice_ms` unless it has one row.
     fn curve(&self, request: &Request<'_>, model: &Arc<Model>, steps: u32) -> Result<Vec<Point>> {
-        let few = Some(steps.min(STEPS_OF_CURVE));
+        let few = steps.min(STEPS_OF_CURVE);
         // The first run touches the memory of the weights, and the engine learns the speed of the networks.
-        self.timed(request, model, 1, few)?;
+        self.timed(request, model, 1, Some(few))?;
         let (begun, mut curve) = (Instant::now(), Vec::new());
         let mut images = 1;
         while images <= MOST_IMAGES {
             let started = Instant::now();
-            let mut best = self.timed(request, model, images, few)?;
+            let mut best = self.timed(request, model, images, Some(few))?;
             let mut repeats = 1;
             // A tenth of the time for each point: a curve has at most seven.
             while started.elapsed() < self.within / 10 {
-                let again = self.timed(request, model, images, few)?;
+                let again = self.timed(request, model, images, Some(few))?;
                 repeats += 1;
                 if again.denoise_s < best.denoise_s {
                     best = again;
                 }
             }
-            let point = best.point(images, few.unwrap_or(steps), steps, repeats);
+            let point = best.point(images, few, steps, repeats);
             let before = curve.last().map_or(0.0, |last: &Point| last.rows);
             let is_full = point.rows < 1.1 * before || 2.0 * point.rows > self.config.engine.max_rows.get() as f64;
             curve.push(point);
