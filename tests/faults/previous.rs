@@ -38,8 +38,8 @@ impl Versions {
         assert_eq!(other.ended(&id).await["status"], "succeeded");
         let pictures = [accepting.picture(&id, 0).await, other.picture(&id, 0).await];
         assert!(pictures[0] == pictures[1], "{id}");
-        let shown = [accepting, other].map(|server| server.json(&format!("/v1/images/{id}")));
-        let [a, b] = futures::future::join_all(shown).await.try_into().unwrap();
+        let path = format!("/v1/images/{id}");
+        let [a, b] = [accepting.json(&path).await, other.json(&path).await];
         assert_eq!([&a["status"], &a["params"]["seed"]], [&b["status"], &b["params"]["seed"]]);
     }
 }
