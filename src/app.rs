@@ -42,9 +42,11 @@ pub use devices::devices;
 pub use memory::{HostMemory, MemoryPlan};
 use memory::{ListedWeights, WeightBounds};
 use open_files::FileShares;
+pub use open_files::open_files;
 pub use operator_token::operator_token;
 use store::{announce, reaping, start_store};
 pub use store::{migrate, open_store, operator_beside};
+pub use url_secret::url_secret;
 use webhooks::webhooks;
 
 /// The parts of a server process. The listeners are bound, but do not serve yet.

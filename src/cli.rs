@@ -1,11 +1,14 @@
 //! The command line: subcommands, options and their implementation.
 
+mod bench;
 mod devices;
+mod doctor;
 mod flags;
 mod generate;
 mod healthcheck;
 mod key_access;
 mod keys;
+mod local_engine;
 mod operator;
 mod output;
 mod set;
@@ -46,6 +49,12 @@ enum Command {
     Models(Settings),
     /// List the devices of this build and machine, their memory, and the models that fit into it.
     Devices(devices::Devices),
+    /// Check everything that a server with these settings needs: settings, database, clock, bucket, models, devices,
+    /// memory, ports, open files and secrets. Says how to mend what it finds; fails if it finds an error.
+    Doctor(doctor::Doctor),
+    /// Measure how fast this machine loads models and draws: seconds of a step at growing batches, latency, and images
+    /// per second.
+    Bench(bench::BenchCommand),
     /// Update the schema of the database.
     Migrate(Settings),
     /// Create, list, revoke and rotate API keys.
@@ -109,6 +118,8 @@ pub(crate) fn run() -> Result<()> {
         Command::Keys(keys) => keys.run(),
         Command::Models(settings) => models(&settings),
         Command::Devices(devices) => devices.run(),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Migrate(settings) => migrate(&settings),
         Command::Config(ConfigCommand::Check(settings)) => {
             let config = settings.load(Vec::new())?;

@@ -13,6 +13,7 @@ mod claiming;
 mod dialect;
 mod endpoints;
 mod fleet;
+mod inspection;
 mod keys;
 mod outgoing;
 mod postgres;
@@ -39,6 +40,7 @@ pub use claiming::Claims;
 use dialect::{Dialect, Value};
 pub use endpoints::Webhooks;
 pub use fleet::Fleet;
+pub use inspection::Inspection;
 pub use keys::{KeyQuery, KeyRecord, Keys, StoredKey};
 pub use queue::{
     Acceptance, Accepted, Claimant, Crew, Fingerprint, Newcomer, QueuePosition, Reaped, Reaping, Renewed, Workload,

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 }
 
 /// The error and its causes in one line, without a backtrace. A cause that the line contains already is not repeated.
-fn one_line(error: &anyhow::Error) -> String {
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if line.is_empty() {

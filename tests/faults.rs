@@ -63,6 +63,8 @@ mod names;
 mod partitions;
 #[path = "faults/poison.rs"]
 mod poison;
+#[path = "faults/previous.rs"]
+mod previous;
 #[path = "faults/readers.rs"]
 mod readers;
 #[path = "faults/replicas.rs"]

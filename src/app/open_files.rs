@@ -28,6 +28,15 @@ pub(super) fn raise_limit() -> Option<u64> {
     }
 }
 
+/// The limit of open files that a server would have here; `None` if there is none.
+///
+/// # Errors
+/// The limit is too low for a server with these settings.
+pub fn open_files(config: &Config) -> Result<Option<u64>> {
+    let limit = getrlimit(Resource::Nofile).maximum;
+    FileShares::of(limit, config).map(|_| limit)
+}
+
 /// What each part of the server may open at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileShares {

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 
-use super::secret_file::read_or_make;
-use crate::config::Config;
+use super::secret_file::{read, read_or_make};
+use crate::config::{Config, Secret};
 
 /// The name of the secret's file in the data folder.
 const FILE: &str = "url.secret";
@@ -37,6 +37,14 @@ pub(super) fn settle(config: &mut Config) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The secret that a server with these settings would read, from the settings or the file; empty if there is none.
+pub fn url_secret(config: &Config) -> Secret {
+    match config.http.url_secret.is_empty() {
+        true => read(&config.data_dir.join(FILE)).unwrap_or_default(),
+        false => config.http.url_secret.clone(),
+    }
 }
 
 #[cfg(test)]

@@ -4,16 +4,14 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::mpsc,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use latentd::{
-    app::{self, engine_settings},
+    app,
     diffusion::{SamplerLabel, names},
-    engine::{self, Cancel, Log, Observer, Run, RunError},
     generation::{Fields, Format, ImageField, ImageSource, InputImage, Job, Phase, Work, resolve},
     imaging::decode,
     metrics::Metrics,
@@ -26,6 +24,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Settings,
     flags::Flags,
+    local_engine::LocalEngine,
     output::Output,
     set::{self, Set},
 };
@@ -105,21 +104,13 @@ impl Generate {
         let prepared = catalogue.prepare(job.clone(), inputs, model, refiner)?;
         let label = prepared.scheduler.label();
         let (count, device) = (devices.len(), devices.into_iter().next().unwrap_or_default());
-        let settings = engine_settings(&config.engine, &device, count);
-        let (engine, thread) =
-            engine::engine(device, engine::Settings { checkpoint_interval: None, ..settings }, Metrics::new());
-        let (sender, ended) = mpsc::channel();
-        let observer = Box::new(Bar { bar: progress_bar(draw.steps), ended: sender });
-        let cancel = Cancel::default();
-        let run = Run { prepared, replay: Log::default(), observer, cancel, attempt: None };
-        if engine.submit(run).is_err() {
-            bail!("the engine takes no run");
-        }
-        let computing = std::thread::Builder::new().name("engine".to_owned()).stack_size(engine::ENGINE_STACK);
-        let computing = computing.spawn(move || thread.run())?;
-        let frames = ended.recv().context("the engine ended without an answer")??;
-        drop(engine);
-        computing.join().map_err(|_| anyhow!("the engine's thread panicked"))?;
+        let engine = LocalEngine::start(&config, device, count, Metrics::new())?;
+        let bar = progress_bar(draw.steps);
+        let shown = bar.clone();
+        let drawn = engine.draw(prepared, move |phase, step| show(&shown, phase, step));
+        bar.finish_and_clear();
+        let frames = drawn?;
+        engine.end()?;
         write(&job, &label, frames, &outputs)
     }
 
@@ -267,28 +258,13 @@ fn progress_bar(steps: u32) -> ProgressBar {
 }
 
 /// Shows the progress of the run on a terminal.
-struct Bar {
-    bar: ProgressBar,
-    ended: mpsc::Sender<Result<Vec<Frame>, RunError>>,
-}
-
-impl Observer for Bar {
-    fn progress(&mut self, phase: Phase, step: u32, _steps: u32) {
-        self.bar.set_message(match phase {
-            Phase::Loading => "loading",
-            Phase::Encoding => "encoding",
-            Phase::Denoising => "denoising",
-            Phase::Decoding => "decoding",
-            Phase::Saving => "saving",
-        });
-        self.bar.set_position(u64::from(step));
-    }
-
-    fn preview(&mut self, _index: u32, _step: u32, _frame: Frame) {}
-
-    fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
-        self.bar.finish_and_clear();
-        // Sending fails only if the program is ending anyway.
-        let _ = self.ended.send(outcome);
-    }
+fn show(bar: &ProgressBar, phase: Phase, step: u32) {
+    bar.set_message(match phase {
+        Phase::Loading => "loading",
+        Phase::Encoding => "encoding",
+        Phase::Denoising => "denoising",
+        Phase::Decoding => "decoding",
+        Phase::Saving => "saving",
+    });
+    bar.set_position(u64::from(step));
 }

@@ -4,6 +4,7 @@ mod bucket;
 mod error;
 mod path;
 mod patience;
+mod probe;
 
 use std::{
     fs, io,

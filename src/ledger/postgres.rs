@@ -22,6 +22,7 @@ use super::{
 };
 use crate::config;
 use pool::PooledConnection;
+pub(super) use {pool::options, schema::migrator};
 
 /// How many hints a listener may be behind. A slower listener loses the oldest hints.
 const HINTS: usize = 1024;

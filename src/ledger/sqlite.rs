@@ -10,7 +10,7 @@ mod words;
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use sqlx::{AssertSqlSafe, SqliteConnection, SqlitePool};
+use sqlx::{AssertSqlSafe, SqliteConnection, SqlitePool, migrate::Migrator};
 
 use super::{
     Ledger, Result,
@@ -19,6 +19,7 @@ use super::{
 };
 
 pub use clock::{Clock, Reading};
+pub(super) use folder::FILE;
 
 /// The connections to one file.
 #[derive(Debug)]
@@ -56,11 +57,16 @@ impl Ledger {
         let lock = folder::lock(data_dir).await?;
         let options = folder::options(data_dir);
         let writer = folder::writer(options.clone()).await?;
-        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
+        migrator().run(&writer).await?;
         let db = Sqlite { writer, readers: folder::readers(options), clock, _lock: lock };
         clock::settle(&db).await?;
         Ok(Ledger { db: Arc::new(db), timeout: None, retention })
     }
+}
+
+/// The migrations. A newer schema is an error.
+pub(super) fn migrator() -> Migrator {
+    sqlx::migrate!("migrations/sqlite")
 }
 
 impl Hints for Sqlite {}

@@ -8,7 +8,7 @@ use crate::ledger::{Ledger, Result, StoreError};
 use super::{Postgres, pool};
 
 /// The migrations. A newer schema is not an error: two versions run side by side while processes are replaced.
-fn migrator() -> Migrator {
+pub fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("migrations/postgres");
     migrator.set_ignore_missing(true);
     migrator

@@ -16,6 +16,9 @@ use crate::ledger::{Result, StoreError};
 /// Number of reading connections: few, because reads are short and the cores of the machine belong to the engine.
 const READERS: u32 = 4;
 
+/// The name of the database's file.
+pub const FILE: &str = "latentd.db";
+
 /// How long the previous owner of a folder may take to release it.
 const GRACE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -41,7 +44,7 @@ pub async fn lock(data_dir: &Path) -> Result<File> {
 
 pub fn options(data_dir: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
-        .filename(data_dir.join("latentd.db"))
+        .filename(data_dir.join(FILE))
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
