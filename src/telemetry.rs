@@ -1,10 +1,19 @@
-//! Log output: format and filter of the log lines on standard error.
+//! Log output, and traces: the format and filter of the log lines on standard error; spans and their export.
+
+mod exporter;
+mod otlp;
+mod span;
+mod tracer;
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::{Log, LogFormat};
+
+pub use exporter::Exporter;
+pub use span::{Attribute, Moment, OpenSpan, Span, SpanKind};
+pub use tracer::Tracer;
 
 /// Checks the log settings without applying them.
 ///

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use latentd::{
     app::{self, engine_settings},
     diffusion::{SamplerLabel, names},
-    engine::{self, Cancel, Log, Observer, Run, RunError},
+    engine::{self, Cancel, Log, Observer, Run, RunError, RunTrace},
     generation::{Fields, Format, ImageField, ImageSource, InputImage, Job, Phase, Work, resolve},
     imaging::decode,
     metrics::Metrics,
@@ -111,7 +111,7 @@ impl Generate {
         let (sender, ended) = mpsc::channel();
         let observer = Box::new(Bar { bar: progress_bar(draw.steps), ended: sender });
         let cancel = Cancel::default();
-        let run = Run { prepared, replay: Log::default(), observer, cancel, attempt: None };
+        let run = Run { prepared, replay: Log::default(), observer, cancel, attempt: None, trace: RunTrace::default() };
         if engine.submit(run).is_err() {
             bail!("the engine takes no run");
         }
