@@ -106,8 +106,14 @@ impl App {
         operator_token::settle(&mut config)?;
         url_secret::settle(&mut config)?;
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
-        let (webhooks, deliverer) =
-            webhooks(&config.webhooks, &config.http.public_url, files.webhooks, store.clone(), patience, (&metrics, &tracer))?;
+        let (webhooks, deliverer) = webhooks(
+            &config.webhooks,
+            &config.http.public_url,
+            files.webhooks,
+            store.clone(),
+            patience,
+            (&metrics, &tracer),
+        )?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?.at_most(files.blobs);
         blobs.check().await?;
 

@@ -2,6 +2,7 @@
 
 mod exporter;
 mod otlp;
+mod panics;
 mod span;
 mod tracer;
 
@@ -23,7 +24,7 @@ pub fn check(log: &Log) -> Result<(), String> {
     filter(log).map(drop)
 }
 
-/// Starts logging to standard error with the given settings. The first call in a process decides.
+/// Starts logging to standard error with the given settings, also of panics. The first call in a process decides.
 ///
 /// # Errors
 /// The filter cannot be parsed; the text says where.
@@ -39,6 +40,7 @@ pub fn init(log: &Log) -> Result<(), String> {
             registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
         }
     };
+    panics::log_panics();
     // A second call keeps the first subscriber, because tests build several apps in one process.
     drop(started);
     Ok(())

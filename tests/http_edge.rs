@@ -595,7 +595,10 @@ async fn a_stopping_server_finishes_running_requests() {
         finished.await.unwrap();
         "finished"
     };
-    let door = TestListener::open(&[], |_| http::finish(Router::new().route("/slow", get(slow)), Metrics::new(), Tracer::off())).await;
+    let door = TestListener::open(&[], |_| {
+        http::finish(Router::new().route("/slow", get(slow)), Metrics::new(), Tracer::off())
+    })
+    .await;
     let mut stream = door.connect().await;
     stream.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     within(is_begun).await.unwrap();

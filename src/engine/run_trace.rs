@@ -44,8 +44,7 @@ impl RunTrace {
     fn batch(&self, batch: &RunningBatch, device: &str, own_rows: usize) -> Option<OpenSpan> {
         let parent = self.phase.as_ref().map(|(_, span)| span.context()).or(self.attempt.as_ref())?;
         let network = batch.key.network;
-        let mut span =
-            self.tracer.open_at(Some(parent), &format!("batch {network}"), SpanKind::Internal, batch.begun);
+        let mut span = self.tracer.open_at(Some(parent), &format!("batch {network}"), SpanKind::Internal, batch.begun);
         span.set("latentd.network", network);
         span.set("latentd.device", device);
         span.set("latentd.batch.rows", batch.rows());

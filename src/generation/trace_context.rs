@@ -133,15 +133,18 @@ fn state_of<'a>(headers: impl Iterator<Item = &'a [u8]>) -> Option<String> {
 }
 
 fn is_key(key: &str) -> bool {
-    let is_one_of = |text: &str| {
-        text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/'))
-    };
+    let is_one_of =
+        |text: &str| text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/'));
     let begins_with_letter = |text: &str| text.starts_with(|first: char| first.is_ascii_lowercase());
     match key.split_once('@') {
         None => (1..=256).contains(&key.len()) && begins_with_letter(key) && is_one_of(key),
         Some((tenant, system)) => {
             let begins = tenant.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit());
-            begins && tenant.len() <= 241 && is_one_of(tenant) && system.len() <= 14 && begins_with_letter(system)
+            begins
+                && tenant.len() <= 241
+                && is_one_of(tenant)
+                && system.len() <= 14
+                && begins_with_letter(system)
                 && is_one_of(system)
         }
     }

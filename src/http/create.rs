@@ -217,7 +217,9 @@ impl AppState {
             let presence = Presence::of(&state, &created.view, waits, is_repeatable, present);
             Ok((created.view, created.replayed, presence))
         };
-        self.afterwork.spawn(accepting.in_current_span()).await.unwrap_or_else(|error| Err(ApiError::Internal { cause: error.to_string() }))
+        let accepted = self.afterwork.spawn(accepting.in_current_span()).await;
+        // The error of a panic would quote its message, which may contain parts of the request.
+        accepted.unwrap_or_else(|_| Err(ApiError::Internal { cause: "accepting was interrupted".to_owned() }))
     }
 
     /// The artifacts of a generation that has succeeded; otherwise the error of its state.

@@ -21,11 +21,7 @@ use crate::{
 const REQUEST_ID: &str = "x-request-id";
 
 /// The middleware of the outermost layer.
-pub async fn observe(
-    State((metrics, tracer)): State<(Metrics, Tracer)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub async fn observe(State((metrics, tracer)): State<(Metrics, Tracer)>, mut request: Request, next: Next) -> Response {
     let request_id = request_id(request.headers());
     let mut traced = open_span(&tracer, &request);
     let context = traced.context().clone();

@@ -43,8 +43,9 @@ impl Exporter {
         metrics: &Metrics,
     ) -> Result<(Tracer, Option<Exporter>), reqwest::Error> {
         let Some(url) = settings.traces_url() else { return Ok((Tracer::off(), None)) };
-        let builder =
-            || Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(TIMEOUT).connect_timeout(TIMEOUT);
+        let builder = || {
+            Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(TIMEOUT).connect_timeout(TIMEOUT)
+        };
         // Without certificates of authorities in the system, a collector can still be reached over http.
         let client = builder().build().or_else(|_| builder().tls_certs_only([]).build())?;
         let (tracer, spans) = Tracer::recording(settings.sample_ratio, metrics);

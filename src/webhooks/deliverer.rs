@@ -111,7 +111,8 @@ impl Deliverer {
         let ClaimedDelivery { claim, generation, url, secrets, body, attempts, trace, .. } = claimed;
         let secrets = if secrets.is_empty() { self.secret.iter().cloned().collect() } else { secrets };
         let body = linked(body, &self.public_url);
-        let mut headers = signing::headers(&secrets, claim.id(), time::OffsetDateTime::now_utc().unix_timestamp(), &body);
+        let mut headers =
+            signing::headers(&secrets, claim.id(), time::OffsetDateTime::now_utc().unix_timestamp(), &body);
         let mut span = trace.map(|trace| self.open_span(&trace, generation, attempts));
         headers.extend(span.iter().flat_map(trace_headers));
         let sent = tokio::select! {

@@ -16,7 +16,11 @@ pub fn headers(
 ) -> Vec<(&'static str, String)> {
     let id = id.to_string();
     let signatures: Vec<String> = secrets.iter().map(|secret| signature(secret, &id, unix_seconds, body)).collect();
-    vec![("webhook-id", id), ("webhook-timestamp", unix_seconds.to_string()), ("webhook-signature", signatures.join(" "))]
+    vec![
+        ("webhook-id", id),
+        ("webhook-timestamp", unix_seconds.to_string()),
+        ("webhook-signature", signatures.join(" ")),
+    ]
 }
 
 /// The symmetric signature of version 1 (Standard Webhooks): HMAC-SHA256 of id, time and body.

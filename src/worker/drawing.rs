@@ -158,7 +158,7 @@ async fn publish(claimed: &Claimed, draw: &Draw, tell: &RunReporter, preview: Pr
     match tokio::task::spawn_blocking(move || encode_preview(frame, side)).await {
         Ok(Ok((media_type, bytes))) => tell.preview(Preview { index, step, preview_index, media_type, bytes }),
         Ok(Err(error)) => tracing::warn!(id = %claimed.id(), %error, "a preview cannot be encoded"),
-        Err(error) => tracing::warn!(id = %claimed.id(), %error, "a preview cannot be encoded"),
+        Err(_) => tracing::warn!(id = %claimed.id(), "the encoding of a preview was interrupted"),
     }
 }
 

@@ -141,7 +141,8 @@ async fn take(State(received): State<Arc<Received>>, headers: HeaderMap, body: B
         for of_scope in of_process.scope_spans {
             assert_eq!(of_scope.scope.name, "latentd");
             assert!(!of_scope.scope.version.is_empty());
-            let spans = of_scope.spans.into_iter().map(|span| span.read(&text("latentd.role"), &text("service.instance.id")));
+            let spans =
+                of_scope.spans.into_iter().map(|span| span.read(&text("latentd.role"), &text("service.instance.id")));
             received.spans.lock().unwrap().extend(spans);
         }
     }
@@ -228,11 +229,11 @@ struct Status {
 
 impl Written {
     fn read(self, role: &str, instance: &str) -> Span {
-        let links: Vec<(String, String)> =
-            self.links.into_iter().map(|link| (link.trace_id, link.span_id)).collect();
+        let links: Vec<(String, String)> = self.links.into_iter().map(|link| (link.trace_id, link.span_id)).collect();
         assert_eq!(self.flags, 1, "only sampled spans are exported");
         for (trace, span) in links.iter().chain([&(self.trace_id.clone(), self.span_id.clone())]) {
-            let is_id = |text: &str, length| text.len() == length && text.bytes().all(|b| b"0123456789abcdef".contains(&b));
+            let is_id =
+                |text: &str, length| text.len() == length && text.bytes().all(|b| b"0123456789abcdef".contains(&b));
             assert!(is_id(trace, 32) && is_id(span, 16), "{trace} {span}");
         }
         let span = Span {

@@ -63,7 +63,7 @@ async fn a_request_is_one_trace_from_its_parent_to_the_stored_picture() {
         ("LATENTD_TELEMETRY__SAMPLE_RATIO", "0"),
     ];
     let server = Server::start(data.path(), &settings).await;
-    let body = with(request("a red fox", 7), &json!({"steps": 3}));
+    let body = with(request("a red fox", 7), &json!({"steps": 3, "width": 64, "height": 64}));
     let parent = format!("00-{TRACE}-{PARENT}-01");
     let answer = draw(&server, &body, &[("traceparent", &parent), ("tracestate", "rojo=1,congo=2")]).await;
     let (trace, id, flags) = traceresponse(&answer);
@@ -116,7 +116,8 @@ async fn new_traces_are_recorded_and_all_spans_are_sent_when_the_server_stops() 
     let (data, collector) = (tempfile::tempdir().unwrap(), Collector::start().await);
     let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", &*collector.endpoint())];
     let server = Server::start(data.path(), &settings).await;
-    let answer = draw(&server, &with(request("a blue owl", 3), &json!({"steps": 1})), &[]).await;
+    let answer =
+        draw(&server, &with(request("a blue owl", 3), &json!({"steps": 1, "width": 64, "height": 64})), &[]).await;
     let (trace, id, flags) = traceresponse(&answer);
     assert_eq!(flags, "01");
     let refused = server.post(&json!({"prompt": 5})).await;

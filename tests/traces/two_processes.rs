@@ -40,7 +40,10 @@ async fn api_worker_and_webhook_are_in_the_trace_of_the_request_and_shared_batch
     // Both generations wait before the worker starts, so that it computes them together.
     let mut ids = Vec::new();
     for (trace, seed) in TRACES.iter().zip(1..) {
-        let body = with(request(&format!("fox {seed}"), seed), &json!({"steps": 12, "webhook": {"endpoint": endpoint["id"]}}));
+        let body = with(
+            request(&format!("fox {seed}"), seed),
+            &json!({"steps": 4, "width": 64, "height": 64, "webhook": {"endpoint": endpoint["id"]}}),
+        );
         let posted = api.client.post(api.url("/v1/images")).json(&body);
         let posted = posted.header("traceparent", format!("00-{trace}-{PARENT}-01")).header("tracestate", "a=b");
         let accepted: Value = posted.send().await.unwrap().json().await.unwrap();

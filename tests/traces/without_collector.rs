@@ -11,8 +11,13 @@ use crate::{
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 async fn draw(server: &Server) {
-    let posted = server.client.post(server.url("/v1/images")).header("Prefer", "wait=100").header("traceparent", PARENT);
-    let answer = posted.json(&with(request("a red fox", 1), &json!({"steps": 2}))).send().await.unwrap();
+    let posted =
+        server.client.post(server.url("/v1/images")).header("Prefer", "wait=100").header("traceparent", PARENT);
+    let answer = posted
+        .json(&with(request("a red fox", 1), &json!({"steps": 2, "width": 64, "height": 64})))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 200);
 }
 
