@@ -36,9 +36,9 @@ pub fn init(log: &Log) -> Result<(), String> {
             let colors = std::io::stderr().is_terminal();
             registry.with(fmt::layer().with_ansi(colors).with_writer(std::io::stderr)).try_init()
         }
-        LogFormat::Json => {
-            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
-        }
+        LogFormat::Json => registry
+            .with(fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(std::io::stderr))
+            .try_init(),
     };
     panics::log_panics();
     // A second call keeps the first subscriber, because tests build several apps in one process.
