@@ -190,6 +190,7 @@ impl Bench {
                 observer: Box::new(Ended(sender.clone())),
                 cancel: Cancel::default(),
                 attempt: None,
+                trace: engine::RunTrace::default(),
             };
             assert!(self.engine.submit(run).is_ok());
         }

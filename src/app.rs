@@ -33,6 +33,7 @@ use crate::{
     ledger::{Blobs, Claimant, Reaping},
     metrics::Metrics,
     service::{AcceptPolicy, Bus, Devices, Drain, Live, Memory, Outbox, Parts, Service, Throughput},
+    telemetry::Exporter,
     webhooks::Deliverer,
     worker::{Drawing, Leases, Preload, Slots, Sweeper, Worker},
 };
@@ -63,6 +64,7 @@ pub struct App {
     sweeper: Sweeper,
     deliverer: Deliverer,
     bus: Bus,
+    exporter: Option<Exporter>,
     draining: CancellationToken,
     tasks: TaskTracker,
 }
@@ -90,6 +92,8 @@ impl App {
         // Computes the digest of the program now, before its file can be replaced.
         tokio::task::spawn_blocking(executable::digest);
         let metrics = Metrics::new();
+        let (tracer, exporter) = Exporter::new(&config.telemetry, resource(&config), &metrics)
+            .context("the client of telemetry.otlp_endpoint cannot be set up")?;
         let catalogue = Arc::new(catalogue(&config, opened.clone())?.counted_in(metrics.clone()));
         catalogue.warn();
         let as_set = config.engine.clone();
@@ -104,8 +108,14 @@ impl App {
         operator_token::settle(&mut config)?;
         url_secret::settle(&mut config)?;
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
-        let (webhooks, deliverer) =
-            webhooks(&config.webhooks, &config.http.public_url, files.webhooks, store.clone(), patience, &metrics)?;
+        let (webhooks, deliverer) = webhooks(
+            &config.webhooks,
+            &config.http.public_url,
+            files.webhooks,
+            store.clone(),
+            patience,
+            (&metrics, &tracer),
+        )?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?.at_most(files.blobs);
         blobs.check().await?;
 
@@ -173,6 +183,7 @@ impl App {
                 engines,
                 devices: devices.clone(),
                 metrics: metrics.clone(),
+                tracer: tracer.clone(),
                 slots: slots.clone(),
                 memory,
                 leases: leases.clone(),
@@ -194,6 +205,7 @@ impl App {
                 catalogue: catalogue.clone(),
                 executors: vec![Box::new(drawing)],
                 metrics: metrics.clone(),
+                tracer: tracer.clone(),
                 throughput,
                 wake,
                 outbox,
@@ -216,6 +228,7 @@ impl App {
         let state = AppState::new(
             service,
             metrics,
+            tracer,
             config.http.clone(),
             config.limits.clone(),
             draining.clone(),
@@ -230,7 +243,21 @@ impl App {
         };
         let operator = bind(config.operator.bind, "operator.bind").await?;
         announce(&config, operator.local_addr()?)?;
-        Ok(App { config, files, public, operator, state, catalogue, compute, sweeper, deliverer, bus, draining, tasks })
+        Ok(App {
+            config,
+            files,
+            public,
+            operator,
+            state,
+            catalogue,
+            compute,
+            sweeper,
+            deliverer,
+            bus,
+            exporter,
+            draining,
+            tasks,
+        })
     }
 
     /// The address of the public listener, with the port that the system chose if the settings say 0. `None` if the
@@ -261,6 +288,7 @@ impl App {
             sweeper,
             deliverer,
             bus,
+            exporter,
             draining,
             tasks,
         } = self;
@@ -288,6 +316,9 @@ impl App {
         // processes read the store early.
         let bus_stop = CancellationToken::new();
         let carrying = tokio::spawn(bus.run(bus_stop.clone()));
+        // The exporter ends last, because it sends the spans of everything else.
+        let exporter_stop = CancellationToken::new();
+        let exporting = exporter.map(|exporter| tokio::spawn(exporter.run(exporter_stop.clone())));
 
         let listeners_stop = CancellationToken::new();
         let served = async {
@@ -335,6 +366,11 @@ impl App {
         if tokio::time::timeout_at(deadline, tasks.wait()).await.is_err() {
             tracing::warn!("a part of the server did not end in time");
         }
+        exporter_stop.cancel();
+        if let Some(exporting) = exporting {
+            // A timeout here loses spans, and nothing else.
+            let _ = tokio::time::timeout_at(deadline, exporting).await;
+        }
         served.context("a listener failed")?;
         if devices.is_none_left() {
             let names: Vec<String> = devices.loads().into_iter().map(|load| load.name).collect();
@@ -348,6 +384,21 @@ impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// How this process is named in traces.
+fn resource(config: &Config) -> Vec<(&'static str, String)> {
+    let role = match config.role {
+        config::ProcessRole::All => "all",
+        config::ProcessRole::Api => "api",
+        config::ProcessRole::Worker => "worker",
+    };
+    vec![
+        ("service.name", "latentd".to_owned()),
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("service.instance.id", worker_name()),
+        ("latentd.role", role.to_owned()),
+    ]
 }
 
 /// The devices, which offload if `models.offload` says so.

@@ -11,6 +11,7 @@ mod one_or_more;
 mod operator;
 mod origins;
 mod secret;
+mod telemetry;
 mod webhooks;
 mod whole;
 mod words;
@@ -34,6 +35,7 @@ pub use http::Http;
 pub use operator::Operator;
 pub use origins::Origin;
 pub use secret::Secret;
+pub use telemetry::Telemetry;
 pub use webhooks::{AllowedHost, Webhooks};
 
 /// The settings file with all defaults. It documents every setting with unit, bounds and reason.
@@ -64,6 +66,7 @@ pub struct Config {
     pub retention: Retention,
     pub webhooks: Webhooks,
     pub log: Log,
+    pub telemetry: Telemetry,
     pub shutdown_timeout_s: Seconds,
 }
 
@@ -327,7 +330,9 @@ impl Sources {
     /// # Errors
     /// The settings file cannot be read, or a variable is not UTF-8.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Result<Sources, ConfigError> {
-        let own = |(name, _): &(OsString, OsString)| name.as_encoded_bytes().starts_with(b"LATENTD_");
+        let own = |(name, _): &(OsString, OsString)| {
+            name.as_encoded_bytes().starts_with(b"LATENTD_") || environment::is_foreign_setting(name)
+        };
         let text = |(name, value): (OsString, OsString)| {
             let name = name.to_string_lossy().into_owned(); // Names in invalid UTF-8 are no settings.
             match value.into_string() {
@@ -421,6 +426,7 @@ impl Config {
         }
         self.operator.check()?;
         self.webhooks.check()?;
+        self.telemetry.check()?;
         self.blobs.check()
     }
 

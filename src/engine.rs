@@ -19,6 +19,7 @@ mod policy;
 mod recording;
 mod row_limits;
 mod run;
+mod run_trace;
 mod running_batch;
 mod slot;
 mod text_cache;
@@ -37,6 +38,7 @@ pub use batch_key::BatchKey;
 pub use call_clock::CallClock;
 pub use log::{Log, UnusablePortion};
 pub use policy::{BatchLimits, Next, PausedBatch, Pick, WaitingCall, choose};
+pub use run_trace::RunTrace;
 
 use crate::{
     crash::Attempt,
@@ -57,6 +59,8 @@ pub struct Run {
     pub cancel: Cancel,
     /// The attempt to blame if the process aborts while it works on this run; `None` blames no attempt.
     pub attempt: Option<Attempt>,
+    /// Records what the engine does for this run.
+    pub trace: RunTrace,
 }
 
 impl std::fmt::Debug for Run {

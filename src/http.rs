@@ -74,6 +74,7 @@ use crate::{
     generation::Limits,
     metrics::Metrics,
     service::Service,
+    telemetry::Tracer,
 };
 
 use base::Bases;
@@ -93,6 +94,8 @@ pub use spec::OPENAPI_YAML;
 pub struct AppState {
     pub service: Service,
     pub metrics: Metrics,
+    /// Records the spans of requests.
+    pub tracer: Tracer,
     /// The settings of `[http]`.
     pub http: Arc<Http>,
     /// Bounds the memory that the bodies of all requests take together.
@@ -116,6 +119,7 @@ impl AppState {
     pub fn new(
         service: Service,
         metrics: Metrics,
+        tracer: Tracer,
         http: Http,
         limits: Limits,
         draining: CancellationToken,
@@ -126,6 +130,7 @@ impl AppState {
         AppState {
             service,
             metrics,
+            tracer,
             http: Arc::new(http),
             bodies,
             signer,
@@ -148,17 +153,18 @@ impl std::fmt::Debug for AppState {
 pub fn public_router(state: AppState) -> Router {
     let router = assemble(public_routes()).layer(middleware::from_fn(rate_limit::show)).fallback(page::asset);
     let (origins, bases) = (Origins::public(&state.http), Bases::new(&state.http, true));
-    finish(guarded(router.with_state(state.clone()), origins, bases), state.metrics)
+    finish(guarded(router.with_state(state.clone()), origins, bases), state.metrics, state.tracer)
 }
 
 /// The router of the operator's listener: health, metrics and administration. With `operator.token`, administration
-/// requires the token or an API key with the scope `admin`.
+/// requires the token or an API key with the scope `admin`. Probes and scrapes come every few seconds, so requests of
+/// this listener have no spans.
 pub fn operator_router(state: AppState, operator: &Operator) -> Router {
     let access = OperatorAccess::new(state.service.clone(), operator);
     let check = middleware::from_fn_with_state(access, operator_access::check);
     let router = assemble(operator_routes()).fallback(page::nothing).layer(check);
     let (origins, bases) = (Origins::operator(operator), Bases::new(&state.http, false));
-    finish(guarded(router.with_state(state.clone()), origins, bases), state.metrics)
+    finish(guarded(router.with_state(state.clone()), origins, bases), state.metrics, Tracer::off())
 }
 
 fn guarded(router: Router, origins: Origins, bases: Bases) -> Router {
@@ -176,13 +182,13 @@ fn assemble<S: Clone + Send + Sync + 'static>(endpoints: Vec<Route<S>>) -> Route
 
 /// Adds the layers around every route, the outermost last. The layer that disables axum's bound on the size of bodies
 /// is here because the extractor of bodies has its own bound.
-pub fn finish(router: Router, metrics: Metrics) -> Router {
+pub fn finish(router: Router, metrics: Metrics, tracer: Tracer) -> Router {
     let compressed = SizeAbove::new(512).and(is_compressible);
     router
         .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(CompressionLayer::new().compress_when(compressed))
-        .layer(middleware::from_fn_with_state(metrics, observe::observe))
+        .layer(middleware::from_fn_with_state((metrics, tracer), observe::observe))
 }
 
 /// Whether a response should be compressed: only text should. Pictures are compressed already, also inside JSON; a JSON

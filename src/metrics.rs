@@ -77,6 +77,8 @@ pub struct Metrics {
     pub model_unloads: IntCounterVec,
     /// Seconds of each attempt to load a model.
     pub model_load_seconds: Histogram,
+    /// Spans of traces, by result: exported, failed (the collector did not take them) or dropped (too many waited).
+    pub trace_spans: IntCounterVec,
 }
 
 impl Metrics {
@@ -201,6 +203,11 @@ impl Metrics {
                 "latentd_model_load_seconds",
                 "Seconds of each attempt to load a model",
                 seconds(),
+            ),
+            trace_spans: counters(
+                "latentd_trace_spans_total",
+                "Spans by result: exported, failed (not taken by the collector), dropped (too many waited)",
+                &["result"],
             ),
             registry,
         }

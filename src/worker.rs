@@ -20,6 +20,7 @@ use std::{
 
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 use crate::{
     catalogue::Catalogue,
@@ -28,6 +29,7 @@ use crate::{
     ledger::{Blobs, Claimant, Hint, Lease, Outcome, WorkerStore},
     metrics::Metrics,
     service::{Drain, Live, Outbox, Throughput},
+    telemetry::{OpenSpan, SpanKind, Tracer},
 };
 
 pub use drawing::{Drawing, Encoded, Preload, encode};
@@ -46,6 +48,7 @@ pub struct Worker {
     /// The executors. A generation goes to the first one that takes its work.
     pub executors: Vec<Box<dyn Executor>>,
     pub metrics: Metrics,
+    pub tracer: Tracer,
     pub throughput: Throughput,
     /// Notified when the worker should look for generations to claim.
     pub wake: Arc<Notify>,
@@ -124,12 +127,30 @@ impl Worker {
         let cancel = Cancel::default();
         self.live.begin(lease.clone(), cancel.clone());
         let (max_attempts, max_crashes) = (self.max_attempts, self.max_crashes);
-        let claimed = Claimed { record, lease, cancel, max_attempts, max_crashes };
+        let attempt = self.open_attempt(&record, &lease);
+        let trace = attempt.context().clone();
+        // The span has the level of errors, so that errors have these ids whatever the filter is.
+        let span = tracing::error_span!("generation", id = %record.id, trace_id = ?trace.trace);
+        let claimed = Claimed { record, lease, cancel, max_attempts, max_crashes, trace };
         let worker = self.clone();
-        self.runs.spawn(async move {
-            worker.work(claimed).await;
+        let work = async move {
+            worker.work(claimed, attempt).await;
             worker.wake.notify_one();
-        });
+        };
+        self.runs.spawn(work.instrument(span));
+    }
+
+    /// Begins the span of an attempt. Before it lies the wait in the queue, which is recorded once.
+    fn open_attempt(&self, record: &Record, lease: &Lease) -> OpenSpan {
+        let request = record.job.trace.as_ref();
+        if let (Some(request), Some(started_at), 1) = (request, record.started_at, lease.fence()) {
+            self.tracer.record_between(request, "queue wait", record.created_at.into(), started_at.into());
+        }
+        let mut attempt = self.tracer.open(request, "attempt", SpanKind::Consumer);
+        attempt.set("latentd.generation.id", record.id.to_string());
+        attempt.set("latentd.model", record.job.model.as_str());
+        attempt.set("latentd.attempt", record.attempt);
+        attempt
     }
 
     async fn claim(&self, room: usize) -> Vec<(Record, Lease)> {
@@ -169,11 +190,13 @@ impl Worker {
     }
 
     /// Works on one claimed generation to its end.
-    async fn work(&self, claimed: Claimed) {
+    async fn work(&self, claimed: Claimed, mut attempt: OpenSpan) {
         let (id, begun, record) = (claimed.id(), Instant::now(), &claimed.record);
         self.outbox.tell(Hint::Changed(id));
         tracing::info!(%id, model = record.job.model, attempt = record.attempt, "generation started");
         let outcome = self.in_time(record, self.outcome(&claimed)).await;
+        note_outcome(&mut attempt, &outcome);
+        let _write = self.tracer.open(Some(attempt.context()), "write outcome", SpanKind::Internal);
         self.finish(claimed.lease, outcome, begun).await;
     }
 
@@ -203,6 +226,19 @@ impl Worker {
             }
         }
     }
+}
+
+fn note_outcome(attempt: &mut OpenSpan, outcome: &Outcome) {
+    let (name, problem) = match outcome {
+        Outcome::Succeeded(_) => ("succeeded", None),
+        Outcome::Canceled => ("canceled", None),
+        Outcome::Released => ("released", None),
+        Outcome::Failed(problem) => ("failed", Some(problem)),
+        Outcome::Retry { problem, .. } => ("retry", Some(problem)),
+        Outcome::DeviceLost { problem, .. } => ("device lost", Some(problem)),
+    };
+    attempt.set("latentd.outcome", name);
+    problem.iter().for_each(|problem| attempt.fail(&problem.code));
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use latentd::{
     catalogue::Catalogue,
     crash::Attempt,
     device::Device,
-    engine::{self, Cancel, Engine, Log, Observer, Reason, Refused, Run, RunError},
+    engine::{self, Cancel, Engine, Log, Observer, Reason, Refused, Run, RunError, RunTrace},
     generation::{Fields, Job, Limits, Phase, Work, resolve},
     metrics::Metrics,
     pipelines::{Frame, Inputs, Model, Prepared},
@@ -170,6 +170,7 @@ impl EngineFixture {
             observer,
             cancel: cancel.clone(),
             attempt: self.attempt.get(),
+            trace: RunTrace::default(),
         };
         self.engine.as_ref().unwrap().submit(run)?;
         Ok((cancel, receiver))

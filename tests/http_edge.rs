@@ -16,6 +16,7 @@ use latentd::{
     generation::Fields,
     http,
     metrics::Metrics,
+    telemetry::Tracer,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -49,7 +50,7 @@ fn router(http: &Http, metrics: &Metrics) -> Router {
         .route("/large", get(async || Json(json!({"text": "x".repeat(10_000)}))))
         .route("/picture", get(async || ([(header::CONTENT_TYPE, "image/png")], vec![0; 10_000])))
         .with_state(http::Bodies::new(http, tokio_util::task::TaskTracker::new()));
-    http::finish(router, metrics.clone())
+    http::finish(router, metrics.clone(), Tracer::off())
 }
 
 /// Sends a request to the router without a socket; returns the status, headers and body of the answer.
@@ -310,7 +311,7 @@ fn keeping(http: &Http) -> (Router, Arc<Semaphore>, Arc<Semaphore>) {
     let router = Router::new()
         .route("/keep", post(keep))
         .with_state(http::Bodies::new(http, tokio_util::task::TaskTracker::new()));
-    (http::finish(router, Metrics::new()), begun, gate)
+    (http::finish(router, Metrics::new(), Tracer::off()), begun, gate)
 }
 
 /// Sends a body of about this many bytes with a `Content-Length`.
@@ -594,7 +595,10 @@ async fn a_stopping_server_finishes_running_requests() {
         finished.await.unwrap();
         "finished"
     };
-    let door = TestListener::open(&[], |_| http::finish(Router::new().route("/slow", get(slow)), Metrics::new())).await;
+    let door = TestListener::open(&[], |_| {
+        http::finish(Router::new().route("/slow", get(slow)), Metrics::new(), Tracer::off())
+    })
+    .await;
     let mut stream = door.connect().await;
     stream.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     within(is_begun).await.unwrap();
@@ -612,7 +616,7 @@ async fn a_stopping_server_finishes_running_requests() {
 async fn a_stopping_server_does_not_wait_forever() {
     let door = TestListener::open(&[], |_| {
         let endless = async || Body::from_stream(futures::stream::pending::<Result<&str, std::io::Error>>());
-        http::finish(Router::new().route("/endless", get(endless)), Metrics::new())
+        http::finish(Router::new().route("/endless", get(endless)), Metrics::new(), Tracer::off())
     })
     .await;
     let mut stream = door.connect().await;

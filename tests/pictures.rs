@@ -309,6 +309,7 @@ fn submitted(prepared: Prepared, engine: &engine::Engine) -> Result<Outcome, Str
         observer: Box::new(OutcomeSender(sender)),
         cancel: Cancel::default(),
         attempt: None,
+        trace: engine::RunTrace::default(),
     };
     engine.submit(run).map_err(|_| "the engine accepts no run".to_owned())?;
     Ok(receiver)

@@ -9,6 +9,7 @@ use crate::{
     config,
     ledger::Webhooks,
     metrics::Metrics,
+    telemetry::Tracer,
     webhooks::{Deliverer, EndpointRegistry, Guard, Receivers, Resolver, RetrySchedule, Sender, SystemResolver},
 };
 
@@ -20,7 +21,7 @@ pub(super) fn webhooks(
     most: usize,
     store: Arc<dyn Webhooks>,
     patience: Option<Duration>,
-    metrics: &Metrics,
+    (metrics, tracer): (&Metrics, &Tracer),
 ) -> Result<(EndpointRegistry, Deliverer)> {
     let (guard, resolver): (_, Arc<dyn Resolver>) = (Arc::new(Guard::new(settings)), Arc::new(SystemResolver));
     let sender = Sender::new(guard.clone(), resolver.clone(), settings.timeout_s.into());
@@ -33,6 +34,7 @@ pub(super) fn webhooks(
         timeout: settings.timeout_s.into(),
         public_url: public_url.to_owned(),
         metrics: metrics.clone(),
+        tracer: tracer.clone(),
         attempts: TaskTracker::new(),
         receivers: Receivers::default(),
     };

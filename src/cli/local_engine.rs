@@ -7,7 +7,7 @@ use latentd::{
     app::engine_settings,
     config::Config,
     device::Device,
-    engine::{self, Cancel, Engine, Log, Observer, Run, RunError},
+    engine::{self, Cancel, Engine, Log, Observer, Run, RunError, RunTrace},
     generation::Phase,
     metrics::Metrics,
     pipelines::{Frame, Prepared},
@@ -36,7 +36,8 @@ impl LocalEngine {
     pub fn draw(&self, prepared: Prepared, progress: impl FnMut(Phase, u32) + Send + 'static) -> Result<Vec<Frame>> {
         let (sender, ended) = mpsc::channel();
         let observer = Box::new(Watching { progress, ended: sender });
-        let run = Run { prepared, replay: Log::default(), observer, cancel: Cancel::default(), attempt: None };
+        let (cancel, trace) = (Cancel::default(), RunTrace::default());
+        let run = Run { prepared, replay: Log::default(), observer, cancel, attempt: None, trace };
         if self.engine.submit(run).is_err() {
             bail!("the engine takes no run");
         }

@@ -1,6 +1,6 @@
 //! Reads settings from environment variables, with hints about misspelled names.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ffi::OsStr};
 
 use config::{Value, ValueKind};
 
@@ -18,6 +18,17 @@ const OTHERS: [&str; 8] = [
     "LATENTD_REQUIRE_WALK",
 ];
 
+/// Variables of OpenTelemetry that are read as settings, unless the setting's own variable exists.
+const FOREIGN: [(&str, &str); 2] = [
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "telemetry.otlp_headers"),
+];
+
+/// Whether a variable that does not begin with `LATENTD_` is a setting.
+pub fn is_foreign_setting(name: &OsStr) -> bool {
+    FOREIGN.iter().any(|(foreign, _)| name == *foreign)
+}
+
 /// The settings in the environment, as keys and values. The values of text settings and the comma-separated entries of
 /// lists stay texts even if they look like numbers, because a folder may be called 007, and a secret of digits may
 /// begin with zeros. Variables that Kubernetes or Docker makes for a service whose name begins with latentd are
@@ -32,6 +43,12 @@ pub fn settings(environment: &BTreeMap<String, String>) -> Result<Vec<(String, V
     let mut settings = Vec::new();
     for (name, value) in environment {
         if OTHERS.contains(&name.as_str()) || is_service_link(name, value) {
+            continue;
+        }
+        if let Some((_, key)) = FOREIGN.iter().find(|(foreign, _)| name == foreign) {
+            if !environment.contains_key(&variable_of(key)) {
+                settings.push(((*key).to_owned(), Value::new(Some(name), value.as_str())));
+            }
             continue;
         }
         let Some(at) = known.iter().position(|known| *known == name.to_ascii_uppercase()) else {

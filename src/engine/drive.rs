@@ -15,6 +15,7 @@ use super::{
     recording::Recording,
     row_limits::RowLimits,
     run::Active,
+    run_trace::record_batch,
     running_batch::{RunningBatch, Share},
     text_cache::Cache,
 };
@@ -305,6 +306,7 @@ impl ActiveRuns {
         };
         let price = batch.account.rest();
         self.charge(&batch, price, payer);
+        self.trace(&batch, answers.as_ref().err().map(|error| error.fault));
         match answers {
             Ok(mut answers) => self.hand_over(&batch, answers.as_mut()),
             Err(error) => {
@@ -320,6 +322,12 @@ impl ActiveRuns {
                 }
             }
         }
+    }
+
+    /// Records a batch that has ended in the traces of its runs.
+    fn trace(&self, batch: &RunningBatch, fault: Option<Fault>) {
+        let run = |share: &Share| Some((&self.runs.iter().find(|run| run.arrival == share.run)?.trace, share.rows));
+        record_batch(batch.shares.iter().filter_map(run), batch, self.device.name(), fault);
     }
 
     /// Charges `price` to `payer`, the run that gave its turn to this batch. Without a payer, charges the runs of the

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Cancel, Log, Observer, Run, RunError,
+    Cancel, Log, Observer, Run, RunError, RunTrace,
     batch::{Batch, Items},
     batch_key::BatchKey,
     pending_call::PendingCall,
@@ -50,12 +50,13 @@ pub(super) struct Active {
     /// Rows of the log that the observer has accepted.
     kept: u64,
     attempt: Option<Attempt>,
+    pub trace: RunTrace,
 }
 
 impl Active {
     /// `recording` must contain the log from the run's `replay`, which is ignored here.
     pub fn new(run: Run, recording: Recording, arrival: u64, service: f64) -> Active {
-        let Run { prepared, replay: _, observer, cancel, attempt } = run;
+        let Run { prepared, replay: _, observer, cancel, attempt, trace } = run;
         let Work::Draw(work) = &prepared.job.work;
         let slot = Rc::new(RefCell::new(Slot::new(work.steps, recording)));
         let compute = RunCompute {
@@ -67,7 +68,21 @@ impl Active {
         let (model, refiner) = (compute.model.clone(), compute.refiner.clone());
         let pipeline = Box::pin(async move { draw(&compute, &prepared).await });
         let (reported, steps, kept) = (None, 0, 0);
-        Active { pipeline, slot, observer, reported, cancel, model, refiner, arrival, service, steps, kept, attempt }
+        Active {
+            pipeline,
+            slot,
+            observer,
+            reported,
+            cancel,
+            model,
+            refiner,
+            arrival,
+            service,
+            steps,
+            kept,
+            attempt,
+            trace,
+        }
     }
 
     /// Polls the pipeline until it awaits a call (`None`) or ends, and reports to the observer.
@@ -102,6 +117,7 @@ impl Active {
         };
         if let Some(phase) = phase.filter(|phase| self.reported != Some((*phase, step))) {
             self.reported = Some((phase, step));
+            self.trace.enter(phase);
             self.observer.progress(phase, step, steps);
         }
         for (index, step, frame) in previews {
@@ -221,8 +237,8 @@ impl Active {
 
     /// Drops everything that the run holds, then notifies the observer.
     pub fn end(self, outcome: Result<Vec<Frame>, RunError>) {
-        let Active { pipeline, slot, model, refiner, observer, .. } = self;
-        drop((pipeline, slot, model, refiner));
+        let Active { pipeline, slot, model, refiner, observer, trace, .. } = self;
+        drop((pipeline, slot, model, refiner, trace));
         observer.ended(outcome);
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     device::{Device, Fault, FaultError, Layer},
     models::demand::Demand,
     pipelines::{Model, NetworkError, call::RowMetric},
+    telemetry::Moment,
 };
 
 /// The answers to the rows of a batch, in order.
@@ -38,6 +39,8 @@ pub(super) struct RunningBatch {
     pub bytes: u64,
     /// How long the batch has computed so far.
     pub spent: Duration,
+    /// When the batch began to compute.
+    pub begun: Moment,
     /// Whether the batch is expected to take longer than a slice. Then it pauses after each slice.
     pub long: bool,
     /// Whether this is the last try of a single row that did not fit the memory of the device. No other batch has
@@ -103,6 +106,7 @@ impl RunningBatch {
             account,
             bytes,
             spent,
+            begun: Moment::now(),
             long,
             is_last_try,
             layers,

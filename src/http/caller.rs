@@ -8,7 +8,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::error::ApiError;
 use crate::{
-    generation::Scope,
+    generation::{Scope, TraceContext},
     service::{Allowances, Service},
 };
 
@@ -30,7 +30,8 @@ where
         let reads = matches!(parts.method, Method::GET | Method::HEAD);
         caller.require(if reads { Scope::Read } else { Scope::Generate })?;
         let allowances = parts.extensions.get::<Allowances>().cloned().unwrap_or_default();
-        Ok(Caller { allowances, ..caller })
+        let trace = parts.extensions.get::<TraceContext>().cloned();
+        Ok(Caller { allowances, trace, ..caller })
     }
 }
 

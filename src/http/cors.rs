@@ -15,7 +15,7 @@ use crate::config::Origin;
 /// The headers that a page may read besides those that browsers always show.
 const EXPOSED: &str = "Content-Disposition, Content-Location, Content-Range, ETag, Idempotency-Replayed, \
     Latentd-Generation-Id, Latentd-Seed, Latentd-Version, Latentd-Warnings, Link, Location, Preference-Applied, \
-    RateLimit, RateLimit-Policy, Retry-After, Server-Timing, X-Request-Id, X-Should-Retry";
+    RateLimit, RateLimit-Policy, Retry-After, Server-Timing, Traceresponse, X-Request-Id, X-Should-Retry";
 
 /// The methods of all routes.
 const METHODS: &str = "GET, HEAD, POST, PUT, DELETE";

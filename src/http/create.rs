@@ -6,6 +6,7 @@ use axum::{
     response::{AppendHeaders, IntoResponse, Json, Response},
     routing::{MethodRouter, post},
 };
+use tracing::Instrument;
 
 use super::{
     AppState,
@@ -210,13 +211,15 @@ impl AppState {
         let is_repeatable = request.repeatable.is_repeatable();
         let prepared = self.service.prepare(request).await?;
         let state = self.clone();
-        let accepting = self.afterwork.spawn(async move {
+        let accepting = async move {
             let created = state.service.accept(prepared).await?;
             let present = tried.map(|request| state.tries.begin(request, created.view.record.id));
             let presence = Presence::of(&state, &created.view, waits, is_repeatable, present);
             Ok((created.view, created.replayed, presence))
-        });
-        accepting.await.unwrap_or_else(|error| Err(ApiError::Internal { cause: error.to_string() }))
+        };
+        let accepted = self.afterwork.spawn(accepting.in_current_span()).await;
+        // The error of a panic would quote its message, which may contain parts of the request.
+        accepted.unwrap_or_else(|_| Err(ApiError::Internal { cause: "accepting was interrupted".to_owned() }))
     }
 
     /// The artifacts of a generation that has succeeded; otherwise the error of its state.

@@ -12,24 +12,33 @@ use axum::{
 use tracing::Instrument;
 
 use super::{error::ProblemDocument, routes};
-use crate::metrics::Metrics;
+use crate::{
+    generation::TraceContext,
+    metrics::Metrics,
+    telemetry::{OpenSpan, SpanKind, Tracer},
+};
 
 const REQUEST_ID: &str = "x-request-id";
 
 /// The middleware of the outermost layer.
-pub async fn observe(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+pub async fn observe(State((metrics, tracer)): State<(Metrics, Tracer)>, mut request: Request, next: Next) -> Response {
     let request_id = request_id(request.headers());
+    let mut traced = open_span(&tracer, &request);
+    let context = traced.context().clone();
+    request.extensions_mut().insert(context.clone());
     let instance: String = request.uri().path().chars().take(256).collect();
     let face = routes::face_of(request.uri().path());
     let mut line = Line {
         metrics,
         request_id: request_id.clone(),
+        trace: context.clone(),
         method: method(request.method()),
-        route: request.extensions().get::<MatchedPath>().map_or("none".into(), |path| path.as_str().into()),
+        route: route(&request).to_owned(),
         began: Instant::now(),
         answer: None,
     };
-    let span = tracing::info_span!("request", %request_id);
+    // The span has the level of errors, so that errors have these ids whatever the filter is.
+    let span = tracing::error_span!("request", %request_id, trace_id = ?context.trace);
     let mut response = next.run(request).instrument(span).await;
 
     let problem = response.extensions_mut().remove::<ProblemDocument>();
@@ -38,14 +47,47 @@ pub async fn observe(State(metrics): State<Metrics>, request: Request, next: Nex
         face.adapt_error(&problem, &mut response);
         face.render_error(&problem).write(&mut response);
     }
+    note_answer(&mut traced, &response, problem.as_ref());
     line.answer = Some((response.status().as_u16(), problem));
     let headers = response.headers_mut();
+    if let Ok(answered) = HeaderValue::try_from(context.traceparent()) {
+        headers.insert("traceresponse", answered);
+    }
     if let Ok(id) = HeaderValue::try_from(request_id) {
         headers.insert(REQUEST_ID, id);
     }
     headers.insert("latentd-version", HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Begins the span of a request, in the trace of its `traceparent`, otherwise in a new one.
+fn open_span(tracer: &Tracer, request: &Request) -> OpenSpan {
+    let values = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
+    let parent = TraceContext::read(values("traceparent"), values("tracestate"));
+    let (method, route) = (method(request.method()), route(request));
+    let mut span = tracer.open(parent.as_ref(), &format!("{method} {route}"), SpanKind::Server);
+    span.set("http.request.method", method);
+    span.set("http.route", route);
+    span
+}
+
+fn note_answer(span: &mut OpenSpan, response: &Response, problem: Option<&ProblemDocument>) {
+    span.set("http.response.status_code", u32::from(response.status().as_u16()));
+    if let Some(id) = response.headers().get("latentd-generation-id").and_then(|id| id.to_str().ok()) {
+        span.set("latentd.generation.id", id);
+    }
+    if let Some(problem) = problem {
+        span.set("error.type", problem.code);
+    }
+    if response.status().is_server_error() {
+        span.fail(problem.map_or("internal", |problem| problem.code));
+    }
+}
+
+/// The pattern of the request's route, which contains nothing that the client has written.
+fn route(request: &Request) -> &str {
+    request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str)
 }
 
 /// The client's own id if it is safe in a log, otherwise a new one.
@@ -76,6 +118,7 @@ fn method(method: &Method) -> &'static str {
 struct Line {
     metrics: Metrics,
     request_id: String,
+    trace: TraceContext,
     method: &'static str,
     route: String,
     began: Instant,
@@ -84,7 +127,8 @@ struct Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Line { metrics, request_id, method, route, began, .. } = &*self;
+        let Line { metrics, request_id, trace, method, route, began, .. } = &*self;
+        let trace_id = tracing::field::debug(trace.trace);
         let seconds = began.elapsed().as_secs_f64();
         let (status, problem) = self.answer.clone().unwrap_or((499, None));
         let code = match &problem {
@@ -100,9 +144,9 @@ impl Drop for Line {
         let ms = (seconds * 1e6).round() / 1e3;
         match problem.and_then(|problem| problem.cause) {
             Some(cause) => {
-                tracing::error!(%request_id, method, route, status, code, ms, cause, "request")
+                tracing::error!(%request_id, trace_id, method, route, status, code, ms, cause, "request")
             }
-            None => tracing::info!(%request_id, method, route, status, code, ms, "request"),
+            None => tracing::info!(%request_id, trace_id, method, route, status, code, ms, "request"),
         }
     }
 }

@@ -155,6 +155,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
          FROM picked WHERE id = picked_id
          RETURNING id, generation_id AS generation, receiver, fence, attempts, body,
              coalesce(url, (SELECT e.url FROM webhook_endpoints AS e WHERE e.id = endpoint_id)) AS url,
+             (SELECT g.params -> 'trace' FROM generations AS g WHERE g.id = generation_id) AS trace,
              (SELECT e.secret FROM webhook_endpoints AS e WHERE e.id = endpoint_id) AS secret,
              (SELECT e.old_secret FROM webhook_endpoints AS e
               WHERE e.id = endpoint_id AND e.old_secret_until > now()) AS old_secret";
@@ -163,7 +164,8 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
             Ok(from_row!(row => ClaimedDelivery {
                 generation, receiver, url, body, attempts;
                 claim: from_row!(row => DeliveryClaim { id, fence }),
-                secrets: secrets.into_iter().flatten().collect()
+                secrets: secrets.into_iter().flatten().collect(),
+                trace: row.json("trace").unwrap_or_default()
             }))
         };
         let rows = self.as_ref().write(text, values![limit, lease, Value::Texts(except.to_vec())]).await?;

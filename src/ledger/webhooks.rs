@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::generation::{DeliveryId, EndpointId, EndpointSettings, GenerationId, SigningSecret};
+use crate::generation::{DeliveryId, EndpointId, EndpointSettings, GenerationId, SigningSecret, TraceContext};
 
 /// An endpoint to be registered.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct ClaimedDelivery {
     pub body: String,
     /// Number of attempts, including this one.
     pub attempts: u32,
+    /// The trace of the generation; `None` if it is unknown.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a receiver has answered.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{ANONYMOUS, Access, ServiceError};
-use crate::generation::{Allowance, Job, KeyTerms, Scope, Work};
+use crate::generation::{Allowance, Job, KeyTerms, Scope, TraceContext, Work};
 
 /// The sender of a request.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Caller {
     /// The SHA-256 of the whole key, as the request presented it.
     pub digest: Option<[u8; 32]>,
     pub allowances: Allowances,
+    /// The trace of the request, which its generation continues.
+    pub trace: Option<TraceContext>,
 }
 
 /// The key of a request.
@@ -43,7 +45,7 @@ impl Allowances {
 impl Caller {
     /// A sender without a key.
     pub fn anonymous() -> Caller {
-        Caller { tenant: ANONYMOUS.into(), key: None, digest: None, allowances: Allowances::default() }
+        Caller { tenant: ANONYMOUS.into(), key: None, digest: None, allowances: Allowances::default(), trace: None }
     }
 
     /// The access of this tenant to generations.

@@ -97,6 +97,7 @@ impl Service {
         .await;
         let (plan, mut job) = resolved?;
         caller.restrict(&mut job)?;
+        job.trace = caller.trace.clone();
         if !is_taken {
             self.check_limits(&caller, plan.cost).await?;
             self.check_run_timeout(&job, plan.cost)?;

@@ -73,7 +73,7 @@ impl Known {
         if self.expires_at.is_some_and(|at| at <= now) {
             return Err(ServiceError::KeyExpired);
         }
-        Ok(Caller { tenant: self.tenant, key: Some(self.key), digest, allowances: Allowances::default() })
+        Ok(Caller { tenant: self.tenant, key: Some(self.key), digest, allowances: Allowances::default(), trace: None })
     }
 }
 

@@ -12,10 +12,11 @@ use super::{
     signing,
 };
 use crate::{
-    generation::{SigningSecret, linked},
+    generation::{GenerationId, SigningSecret, TraceContext, linked},
     jitter,
     ledger::{ClaimedDelivery, Next, StoreError, Webhooks},
     metrics::Metrics,
+    telemetry::{OpenSpan, SpanKind, Tracer},
 };
 
 /// Sends webhooks. Its loop is [`Deliverer::run`].
@@ -32,6 +33,7 @@ pub struct Deliverer {
     /// `http.public_url`: the beginning of the links in messages.
     pub public_url: String,
     pub metrics: Metrics,
+    pub tracer: Tracer,
     /// Runs one task for each attempt to send a message.
     pub attempts: TaskTracker,
     pub receivers: Receivers,
@@ -107,10 +109,13 @@ impl Deliverer {
 
     /// Makes one attempt to send the claimed message, and stores the outcome.
     async fn deliver(&self, claimed: ClaimedDelivery, give_up: &CancellationToken) {
-        let ClaimedDelivery { claim, generation, url, secrets, body, attempts, .. } = claimed;
+        let ClaimedDelivery { claim, generation, url, secrets, body, attempts, trace, .. } = claimed;
         let secrets = if secrets.is_empty() { self.secret.iter().cloned().collect() } else { secrets };
         let body = linked(body, &self.public_url);
-        let headers = signing::headers(&secrets, claim.id(), time::OffsetDateTime::now_utc().unix_timestamp(), &body);
+        let mut headers =
+            signing::headers(&secrets, claim.id(), time::OffsetDateTime::now_utc().unix_timestamp(), &body);
+        let mut span = trace.map(|trace| self.open_span(&trace, generation, attempts));
+        headers.extend(span.iter().flat_map(trace_headers));
         let sent = tokio::select! {
             biased;
             sent = self.sender.send(Message { url, headers, body }) => sent,
@@ -122,6 +127,9 @@ impl Deliverer {
                 return;
             }
         };
+        if let Some(span) = &mut span {
+            note_answer(span, sent.answer.status);
+        }
         let next = self.retry_schedule.next(sent.answer.status, attempts, sent.retry_after, jitter::between(0.0, 1.0));
         self.metrics.webhook_deliveries.with_label_values(&[result(next)]).inc();
         let (id, status, error) = (claim.id(), sent.answer.status, sent.answer.error.as_deref());
@@ -139,6 +147,14 @@ impl Deliverer {
         }
     }
 
+    /// Begins the span of a try, below the request of the generation.
+    fn open_span(&self, trace: &TraceContext, generation: GenerationId, attempts: u32) -> OpenSpan {
+        let mut span = self.tracer.open(Some(trace), "webhook", SpanKind::Client);
+        span.set("latentd.generation.id", generation.to_string());
+        span.set("latentd.webhook.attempts", attempts);
+        span
+    }
+
     async fn count(&self) {
         if let Ok(backlog) = self.store.backlog().await {
             self.metrics.webhook_backlog.set(i64::try_from(backlog).unwrap_or(i64::MAX));
@@ -150,6 +166,24 @@ impl Deliverer {
         if let Err(error) = purged {
             tracing::error!(%error, "old webhooks cannot be erased");
         }
+    }
+}
+
+/// The headers by which the receiver continues the trace.
+fn trace_headers(span: &OpenSpan) -> Vec<(&'static str, String)> {
+    let context = span.context();
+    let state = Some(context.tracestate()).filter(|state| !state.is_empty());
+    let state = state.map(|state| ("tracestate", state.to_owned()));
+    std::iter::once(("traceparent", context.traceparent())).chain(state).collect()
+}
+
+fn note_answer(span: &mut OpenSpan, status: Option<u16>) {
+    match status {
+        Some(status) => span.set("http.response.status_code", u32::from(status)),
+        None => span.fail("no_answer"),
+    }
+    if status.is_some_and(|status| !(200..300).contains(&status)) {
+        span.fail("refused");
     }
 }
 

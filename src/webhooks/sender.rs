@@ -24,7 +24,7 @@ pub struct Sender {
 #[derive(Clone, Debug)]
 pub struct Message {
     pub url: String,
-    pub headers: [(&'static str, String); 3],
+    pub headers: Vec<(&'static str, String)>,
     pub body: String,
 }
 

@@ -13,10 +13,14 @@ pub fn headers(
     id: DeliveryId,
     unix_seconds: i64,
     body: &str,
-) -> [(&'static str, String); 3] {
+) -> Vec<(&'static str, String)> {
     let id = id.to_string();
     let signatures: Vec<String> = secrets.iter().map(|secret| signature(secret, &id, unix_seconds, body)).collect();
-    [("webhook-id", id), ("webhook-timestamp", unix_seconds.to_string()), ("webhook-signature", signatures.join(" "))]
+    vec![
+        ("webhook-id", id),
+        ("webhook-timestamp", unix_seconds.to_string()),
+        ("webhook-signature", signatures.join(" ")),
+    ]
 }
 
 /// The symmetric signature of version 1 (Standard Webhooks): HMAC-SHA256 of id, time and body.

@@ -21,12 +21,13 @@ use crate::{
     catalogue::Catalogue,
     crash::Attempt,
     device::Fault,
-    engine::{Engine, Reason, Refused, Run, RunError},
+    engine::{Engine, Reason, Refused, Run, RunError, RunTrace},
     generation::{Artifact, Draw, Phase, Preview, Progress, SchedulerChoice, Work, cut},
     ledger::{Blobs, Outcome},
     metrics::Metrics,
     pipelines::{Frame, PipelineError},
     service::{Devices, Memory},
+    telemetry::{SpanKind, Tracer},
 };
 use encode::encode_preview;
 use observer::{PreviewFrame, ReportingObserver};
@@ -45,6 +46,7 @@ pub struct Drawing {
     /// Chooses the device of each generation.
     pub devices: Devices,
     pub metrics: Metrics,
+    pub tracer: Tracer,
     /// The worker's slots.
     pub slots: Slots,
     /// The memory that generations take while they compute.
@@ -70,6 +72,7 @@ impl Executor for Drawing {
     async fn execute(&self, claimed: &Claimed, tell: &RunReporter) -> Result<Vec<Artifact>, Outcome> {
         let Work::Draw(draw) = &claimed.record.job.work;
         let frames = self.compute(claimed, draw, tell).await?;
+        let _store = self.tracer.open(Some(&claimed.trace), "store", SpanKind::Internal);
         let mut saved = pin!(self.save(claimed, draw, tell, frames));
         tokio::select! {
             biased;
@@ -90,7 +93,9 @@ impl Drawing {
         tell.progress(Progress { phase: Phase::Loading, step: 0, steps: draw.steps, percent: 0.0, eta_s: None });
         let attempt = Some(Attempt { id: claimed.id(), fence: claimed.lease.fence() });
         // The models and the memory are held until this function returns; by then, the engine has dropped the run.
+        let load = self.tracer.open(Some(&claimed.trace), "load", SpanKind::Internal);
         let Ready { prepared, placed, held: _held } = self.made_ready(claimed, draw, tell, attempt).await?;
+        drop(load);
 
         let (preview_frames, mut frames_to_show) = mpsc::channel(16);
         // If this channel is full, the engine offers the portion again later.
@@ -99,7 +104,8 @@ impl Drawing {
         let observer = Box::new(ReportingObserver::new(tell.clone(), preview_frames, portions, ended));
         let mut log = self.open_log(claimed, prepared.model.device.clone()).await?;
         let replay = log.load().await;
-        let run = Run { prepared, replay, observer, cancel: claimed.cancel.clone(), attempt };
+        let trace = RunTrace::new(self.tracer.clone(), &claimed.trace);
+        let run = Run { prepared, replay, observer, cancel: claimed.cancel.clone(), attempt, trace };
         let engine = self
             .engines
             .get(placed.device)
@@ -152,7 +158,7 @@ async fn publish(claimed: &Claimed, draw: &Draw, tell: &RunReporter, preview: Pr
     match tokio::task::spawn_blocking(move || encode_preview(frame, side)).await {
         Ok(Ok((media_type, bytes))) => tell.preview(Preview { index, step, preview_index, media_type, bytes }),
         Ok(Err(error)) => tracing::warn!(id = %claimed.id(), %error, "a preview cannot be encoded"),
-        Err(error) => tracing::warn!(id = %claimed.id(), %error, "a preview cannot be encoded"),
+        Err(_) => tracing::warn!(id = %claimed.id(), "the encoding of a preview was interrupted"),
     }
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::{
     engine::Cancel,
-    generation::{Artifact, GenerationId, Preview, Problem, Progress, Record, Work},
+    generation::{Artifact, GenerationId, Preview, Problem, Progress, Record, TraceContext, Work},
     ledger::{Lease, Outcome},
     service::Live,
 };
@@ -37,6 +37,8 @@ pub struct Claimed {
     pub max_attempts: u32,
     /// Number of crashes at which a generation is given up.
     pub max_crashes: u32,
+    /// The span of this attempt.
+    pub trace: TraceContext,
 }
 
 impl Claimed {

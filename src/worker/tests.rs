@@ -77,6 +77,7 @@ impl House {
             catalogue,
             executors: vec![Box::new(Copying("one", blobs.clone())), Box::new(Copying("", blobs.clone()))],
             metrics: Metrics::new(),
+            tracer: Tracer::off(),
             throughput: Throughput::default(),
             wake: wake.clone(),
             runs: TaskTracker::new(),

@@ -19,6 +19,7 @@ use latentd::{
     ledger::{Blobs, Claimant, Lease, Ledger, Outcome, Serving, Store, blobs::path_of},
     metrics::Metrics,
     service::{AcceptPolicy, Devices, Drain, Live, Memory, NewKey, Outbox, Parts, Service, Throughput},
+    telemetry::Tracer,
     webhooks::{EndpointRegistry, Guard, SystemResolver},
 };
 use serde_json::Value;
@@ -120,7 +121,15 @@ impl TestApi {
             tasks: afterwork.clone(),
         });
         let operator = config.operator.clone();
-        let state = AppState::new(service, metrics, config.http, config.limits, draining.clone(), afterwork.clone());
+        let state = AppState::new(
+            service,
+            metrics,
+            Tracer::off(),
+            config.http,
+            config.limits,
+            draining.clone(),
+            afterwork.clone(),
+        );
         let (public, operator) = (http::public_router(state.clone()), http::operator_router(state, &operator));
         TestApi { public, operator, store, live, draining, drain, afterwork, blobs, throughput, memory, devices, data }
     }

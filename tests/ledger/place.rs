@@ -168,6 +168,7 @@ pub fn job(draw: Draw) -> Job {
         webhook: None,
         metadata: BTreeMap::from([("key".to_owned(), "valué".to_owned())]),
         warnings: Vec::new(),
+        trace: None,
     }
 }
 

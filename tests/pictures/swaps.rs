@@ -146,6 +146,7 @@ impl Swaps {
             observer: Box::new(OutcomeSender(sender)),
             cancel: Cancel::default(),
             attempt: None,
+            trace: engine::RunTrace::default(),
         };
         assert!(engine.submit(run).is_ok(), "{name}");
         Ok(receiver)

@@ -13,7 +13,7 @@ fn now() -> i64 {
     OffsetDateTime::now_utc().unix_timestamp()
 }
 
-fn map(headers: [(&'static str, String); 3]) -> HeaderMap {
+fn map(headers: Vec<(&'static str, String)>) -> HeaderMap {
     let parsed = |(name, value): (&str, String)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
     headers.into_iter().map(parsed).collect()
 }

@@ -65,7 +65,7 @@ impl Drawing {
         let lease = held.2.control_nets.clone();
         let prepare = move || blame(attempt, || catalogue.prepare_in(&lease, wanted, inputs, model, refiner));
         let prepared = tokio::task::spawn_blocking(prepare);
-        let prepared = prepared.await.map_err(|error| failed("internal", format!("loading: {error}"), true))?;
+        let prepared = prepared.await.map_err(|_| failed("internal", "loading was interrupted".to_owned(), true))?;
         let prepared = prepared.map_err(|error| match error {
             PrepareError::Scheduler(error) => failed(UNSUPPORTED, error.to_string(), false),
             PrepareError::Unfit(reason) => failed(UNSUPPORTED, reason, false),

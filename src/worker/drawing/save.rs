@@ -31,7 +31,8 @@ impl Drawing {
         let files = match tokio::task::spawn_blocking(encode_all).await {
             Ok(Ok(files)) => files,
             Ok(Err(error)) => return Err(failed("internal", error.to_string(), false)),
-            Err(error) => return Err(failed("internal", format!("encoding the results: {error}"), true)),
+            // The error of a panic would quote its message, which may contain parts of the request.
+            Err(_) => return Err(failed("internal", "encoding the results was interrupted".to_owned(), true)),
         };
         let mut artifacts = Vec::with_capacity(files.len());
         for encoded in files {
