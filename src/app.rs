@@ -88,6 +88,7 @@ impl App {
         // Computes the digest of the program now, before its file can be replaced.
         tokio::task::spawn_blocking(executable::digest);
         let metrics = Metrics::new();
+        metrics.note_start(env!("CARGO_PKG_VERSION"), config.role.as_str());
         let catalogue = Arc::new(catalogue(&config, opened.clone())?.counted_in(metrics.clone()));
         catalogue.warn();
         let as_set = config.engine.clone();
@@ -104,7 +105,7 @@ impl App {
         let patience = store.is_shared().then(|| config.database.timeout_s.into());
         let (webhooks, deliverer) =
             webhooks(&config.webhooks, &config.http.public_url, files.webhooks, store.clone(), patience, &metrics)?;
-        let blobs = Blobs::open(&config.blobs, &config.data_dir)?.at_most(files.blobs);
+        let blobs = Blobs::open(&config.blobs, &config.data_dir)?.at_most(files.blobs).counted_in(metrics.clone());
         blobs.check().await?;
 
         let (live, throughput, outbox) = (Live::default(), Throughput::default(), Outbox::default());

@@ -1,5 +1,6 @@
 //! The worker: claims generations, passes each to the executor of its work, and writes the outcome to the ledger.
 
+mod census;
 mod drawing;
 mod executor;
 mod finish;
@@ -7,6 +8,7 @@ mod heartbeat;
 mod leases;
 mod leftovers;
 mod slots;
+mod stages;
 mod sweeper;
 
 use std::{
@@ -34,6 +36,7 @@ pub use drawing::{Drawing, Encoded, Preload, encode};
 pub use executor::{Claimed, Executor, RunReporter, failed};
 pub use leases::Leases;
 pub use slots::Slots;
+use stages::Stages;
 pub use sweeper::Sweeper;
 
 /// A worker. [`Worker::run`] does its work.
@@ -103,7 +106,7 @@ impl Worker {
             for (record, lease) in self.claim(self.slots.room(self.runs.len())).await {
                 self.start(record, lease);
             }
-            self.count().await;
+            self.metrics.running.set(self.runs.len() as i64);
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
@@ -123,6 +126,7 @@ impl Worker {
     fn start(self: &Arc<Self>, record: Record, lease: Lease) {
         let cancel = Cancel::default();
         self.live.begin(lease.clone(), cancel.clone());
+        self.note_claim(&record, &lease);
         let (max_attempts, max_crashes) = (self.max_attempts, self.max_crashes);
         let claimed = Claimed { record, lease, cancel, max_attempts, max_crashes };
         let worker = self.clone();
@@ -130,6 +134,15 @@ impl Worker {
             worker.work(claimed).await;
             worker.wake.notify_one();
         });
+    }
+
+    fn note_claim(&self, record: &Record, lease: &Lease) {
+        self.metrics.claimed.inc();
+        self.metrics.expect_end(&record.job.model);
+        if let Some(started) = record.started_at.filter(|_| lease.fence() == 1) {
+            let wait = (started - record.created_at).as_seconds_f64().max(0.0);
+            self.metrics.queue_wait.with_label_values(&[record.job.priority.as_str()]).observe(wait);
+        }
     }
 
     async fn claim(&self, room: usize) -> Vec<(Record, Lease)> {
@@ -160,14 +173,6 @@ impl Worker {
         Claimant { models: listed.into_iter().chain(gone).collect(), ..self.claimant.clone() }
     }
 
-    /// Updates the metrics of running and queued generations.
-    async fn count(&self) {
-        self.metrics.running.set(self.runs.len() as i64);
-        if let Ok(counts) = self.store.counts().await {
-            self.metrics.queued.set(counts.queued as i64);
-        }
-    }
-
     /// Works on one claimed generation to its end.
     async fn work(&self, claimed: Claimed) {
         let (id, begun, record) = (claimed.id(), Instant::now(), &claimed.record);
@@ -187,7 +192,7 @@ impl Worker {
         let Some(executor) = self.executors.iter().find(|executor| executor.takes(work)) else {
             return failed("internal", "this worker computes no work of this kind".to_owned(), false);
         };
-        let tell = RunReporter::new(self.live.clone(), claimed.id());
+        let tell = RunReporter::new(self.live.clone(), claimed.id(), Stages::new(self.metrics.clone()));
         executor.execute(claimed, &tell).await.map_or_else(|outcome| outcome, Outcome::Succeeded)
     }
 

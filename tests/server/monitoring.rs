@@ -1,0 +1,214 @@
+//! Compares the alerts, the dashboard and the documents with the metrics that a server exports.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{Server, request, with},
+    promql::{Exported, Query, exported},
+};
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn yaml(path: &str) -> Value {
+    serde_yaml_ng::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+/// The alerts of deploy/monitoring/alerts.yaml.
+fn alerts() -> Vec<Value> {
+    let file = yaml("deploy/monitoring/alerts.yaml");
+    let alerts: Vec<Value> = list(&file["groups"]).iter().flat_map(|group| list(&group["rules"]).to_vec()).collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    alerts
+}
+
+/// Metrics that a server on CPUs does not export, with their labels.
+const GPU_METRICS: [(&str, &str); 1] = [("latentd_device_model_bytes", "device")];
+
+/// The text of `/metrics` of a server that has done some of everything that metrics count.
+async fn metrics_of_a_busy_server() -> String {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    let id = server.accept(&request("a red fox", 7)).await;
+    assert_eq!(server.ended(&id).await["status"], "succeeded");
+    assert_eq!(server.post(&json!({"steps": -1})).await.status(), 422);
+    // A running generation appears in the estimated work of its model.
+    let id = server.accept(&with(request("a panda", 1), &json!({"steps": 1000, "n": 8}))).await;
+    server
+        .until("it is counted", async |server: &Server| {
+            server.metric("latentd_queue_estimated_seconds", "model=").await > 0.0
+        })
+        .await;
+    let canceled = server.client.post(server.url(&format!("/v1/images/{id}/cancel"))).send().await.unwrap();
+    assert!(canceled.status().is_success());
+    server.ended(&id).await;
+    server.get_operator("/metrics").await.text().await.unwrap()
+}
+
+#[tokio::test]
+async fn alerts_dashboard_and_documents_name_only_metrics_that_a_server_exports() {
+    let page = metrics_of_a_busy_server().await;
+    lint(&page);
+    let mut known: Exported = exported(&page);
+    known.extend(GPU_METRICS.map(|(name, label)| (name.to_owned(), BTreeSet::from([label.to_owned()]))));
+    assert!(known.len() > 60, "{known:?}");
+
+    let mut unknown = Vec::new();
+    for alert in alerts() {
+        let found = Query::read(text(&alert["expr"])).unknown(&known);
+        unknown.extend(found.into_iter().map(|what| format!("{}: {what}", text(&alert["alert"]))));
+    }
+    let board: Value = serde_json::from_str(&read("deploy/monitoring/dashboard.json")).unwrap();
+    let (mut queries, mut shown) = (0, BTreeSet::new());
+    for panel in list(&board["panels"]) {
+        for target in list(&panel["targets"]) {
+            let query = Query::read(text(&target["expr"]));
+            let labels = legend(text(&target["legendFormat"]));
+            let labels = Query { metrics: query.metrics.clone(), grouped: labels };
+            let found = [query.unknown(&known), labels.unknown(&known)].concat();
+            unknown.extend(found.into_iter().map(|what| format!("{}: {what}", text(&panel["title"]))));
+            shown.extend(query.metrics.into_iter().map(|(name, _)| family(&name)));
+            queries += 1;
+        }
+    }
+    assert!(queries > 40, "only {queries} queries are found");
+    for document in ["docs/operate.md", "docs/runbook.md", "docs/scale-out.md", "docs/gpu.md"] {
+        for word in read(document).split(|c: char| !(c.is_alphanumeric() || c == '_')) {
+            if word.starts_with("latentd_") && !is_exported(word, &known) {
+                unknown.push(format!("{document}: {word}"));
+            }
+        }
+    }
+    assert_eq!(unknown, [""; 0]);
+    let exported: BTreeSet<String> = known.keys().map(|name| family(name)).collect();
+    let hidden: Vec<&String> = exported.difference(&shown).collect();
+    assert_eq!(hidden, [""; 0], "the dashboard shows every metric");
+}
+
+fn is_exported(word: &str, known: &Exported) -> bool {
+    known.keys().any(|name| name == word || family(name) == word)
+}
+
+/// The name of the metric to which a sample belongs.
+fn family(name: &str) -> String {
+    let suffixes = ["_bucket", "_sum", "_count"];
+    suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name).to_owned()
+}
+
+/// The labels in the legend of a graph, such as `{{model}}`.
+fn legend(text: &str) -> BTreeSet<String> {
+    text.split("{{").skip(1).filter_map(|rest| rest.split("}}").next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_graph_has_a_unit_a_description_and_a_place() {
+    let board: Value = serde_json::from_str(&read("deploy/monitoring/dashboard.json")).unwrap();
+    let (mut rows, mut ids, mut taken) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    for panel in list(&board["panels"]) {
+        let title = text(&panel["title"]);
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}");
+        let place = |side: &str| panel["gridPos"][side].as_u64().unwrap();
+        assert!(place("x") + place("w") <= 24, "{title}");
+        for x in place("x")..place("x") + place("w") {
+            for y in place("y")..place("y") + place("h") {
+                assert!(taken.insert((x, y)), "{title} covers another graph");
+            }
+        }
+        if panel["type"] == "row" {
+            rows.push(title);
+            continue;
+        }
+        assert!(!text(&panel["fieldConfig"]["defaults"]["unit"]).is_empty(), "{title}");
+        assert!(!text(&panel["description"]).is_empty(), "{title}");
+        assert!(!list(&panel["targets"]).is_empty(), "{title}");
+    }
+    assert_eq!(rows, ["Requests", "Queue", "Engine", "Devices", "Storage", "Webhooks"]);
+}
+
+#[test]
+fn every_alert_has_a_section_of_the_runbook_and_tests() {
+    let runbook = read("docs/runbook.md");
+    let tests = yaml("deploy/monitoring/alerts.test.yaml");
+    let (mut names, cases) = (Vec::new(), list(&tests["tests"]));
+    for alert in alerts() {
+        let name = text(&alert["alert"]).to_owned();
+        let annotations = &alert["annotations"];
+        assert!(text(&annotations["summary"]).ends_with('.'), "{name}");
+        assert_eq!(annotations["runbook_url"], format!("docs/runbook.md#{}", name.to_lowercase()));
+        assert!(["page", "warning", "info"].contains(&text(&alert["labels"]["severity"])), "{name}");
+        let expected: Vec<bool> = cases
+            .iter()
+            .flat_map(|case| list(&case["alert_rule_test"]))
+            .filter(|test| test["alertname"] == name)
+            .map(|test| list(&test["exp_alerts"]).is_empty())
+            .collect();
+        assert!(expected.contains(&true) && expected.contains(&false), "{name} is tested firing and silent");
+        let section = runbook.split(&format!("\n## {name}\n")).nth(1).unwrap_or_else(|| panic!("no section {name}"));
+        let section = section.split("\n## ").next().unwrap();
+        for part in ["**Meaning.**", "**Users.**", "**Look at.**", "**Mend.**"] {
+            assert!(section.contains(part), "the section {name} has no {part}");
+        }
+        names.push(name);
+    }
+    let sections: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## Latentd")).collect();
+    let sections: Vec<String> = sections.iter().map(|name| format!("Latentd{name}")).collect();
+    assert_eq!(sections, names, "the runbook has the sections in the order of the alerts");
+}
+
+#[test]
+fn promtool_accepts_the_alerts_and_their_tests() {
+    let folder = repository().join("deploy/monitoring");
+    for arguments in [["check", "rules", "alerts.yaml"], ["test", "rules", "alerts.test.yaml"]] {
+        let Some(promtool) = promtool() else { return };
+        let done = Command::new(promtool).args(arguments).current_dir(&folder).output().unwrap();
+        let said = [done.stdout, done.stderr].concat();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&said));
+    }
+}
+
+/// Checks a text of `/metrics` with promtool, which also knows Prometheus' conventions of names and help texts.
+fn lint(page: &str) {
+    let Some(promtool) = promtool() else { return };
+    let mut command = Command::new(promtool);
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().unwrap();
+    running.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let done = running.wait_with_output().unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    assert!(done.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+}
+
+/// The program; `None`, with a message, if there is none. `make promtool` installs it.
+fn promtool() -> Option<PathBuf> {
+    let installed = repository().join("target/promtool/usr/bin/promtool");
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).map(|folder| folder.join("promtool")).chain([installed]);
+    let found = found.into_iter().find(|path| path.is_file());
+    if found.is_none() {
+        let required = std::env::var_os("LATENTD_REQUIRE_PROMTOOL").is_some();
+        assert!(!required, "LATENTD_REQUIRE_PROMTOOL is set, but there is no promtool");
+        println!("skipped: there is no promtool");
+    }
+    found
+}
