@@ -70,7 +70,8 @@ walk:
 # Unpacks promtool of Debian's package prometheus into target/promtool, if there is none. The package is not installed,
 # because it would start Prometheus on the port of the operator listener.
 promtool:
-	@command -v promtool >/dev/null || [ -x target/promtool/usr/bin/promtool ] || { mkdir -p target/promtool && cd target/promtool \
+	@command -v promtool >/dev/null || [ -x target/promtool/usr/bin/promtool ] \
+		|| { mkdir -p target/promtool && cd target/promtool \
 		&& { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } \
 		&& dpkg-deb -x prometheus_*.deb .; } \
 		|| echo "there is no promtool and it cannot be had: the tests of alerts with promtool are skipped"

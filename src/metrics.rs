@@ -1,8 +1,8 @@
 //! The Prometheus metrics: one struct with a field per metric, passed to its users instead of being global.
 //!
-//! No label names a tenant, a prompt or a generation: the number of series would grow with use, and the metrics are open
-//! to everybody who reaches the operator listener. What comes from the database (the queue, dead generations, pending
-//! webhooks) is the same in all processes, so queries use `max` for it, and `sum` for everything else.
+//! No label names a tenant, a prompt or a generation: the number of series would grow with use, and the metrics are
+//! open to everybody who reaches the operator listener. What comes from the database (the queue, dead generations,
+//! pending webhooks) is the same in all processes, so queries use `max` for it, and `sum` for everything else.
 
 mod definition;
 
@@ -44,8 +44,8 @@ definition::metrics! {
     claimed: IntCounter = "latentd_generations_claimed_total";
     /// Generations ended, by status, and by error code if they failed.
     finished: IntCounterVec = "latentd_generations_finished_total" ["model", "status", "code"];
-    /// Attempts ended: succeeded, failed, canceled, released (back to the queue, uncounted), retry, device_lost, or fenced
-    /// (the lease was lost, so the outcome was discarded).
+    /// Attempts ended: succeeded, failed, canceled, released (back to the queue, uncounted), retry, device_lost, or
+    /// fenced (the lease was lost, so the outcome was discarded).
     attempts: IntCounterVec = "latentd_generation_attempts_total" ["outcome"];
     /// Pictures of generations that succeeded.
     images: IntCounterVec = "latentd_images_total" ["model"];
@@ -66,8 +66,8 @@ definition::metrics! {
     running: IntGauge = "latentd_generations_running";
     /// Seconds from the claim of a generation to its success.
     run_seconds: Histogram = "latentd_run_seconds" in WORK;
-    /// Seconds that an attempt spends in a stage: load (with the wait for memory and for a slot), encode (text), denoise,
-    /// decode, save.
+    /// Seconds that an attempt spends in a stage: load (with the wait for memory and for a slot), encode (text),
+    /// denoise, decode, save.
     stage_seconds: HistogramVec = "latentd_stage_seconds" ["stage"] in WORK;
 
     /// Rows of each batch of the denoiser.
@@ -100,7 +100,8 @@ definition::metrics! {
     model_bytes: IntGauge = "latentd_model_bytes";
     /// The part of latentd_model_bytes in the memory of each device that has its own.
     device_model_bytes: IntGaugeVec = "latentd_device_model_bytes" ["device"];
-    /// Bytes of weights that were copied from the memory of the host to a device for a call, because they are offloaded.
+    /// Bytes of weights that were copied from the memory of the host to a device for a call, because they are
+    /// offloaded.
     offload_copied_bytes: IntCounterVec = "latentd_offload_copied_bytes_total" ["device"];
     /// Bytes of the weights of ControlNets that are in memory or being loaded.
     control_net_bytes: IntGauge = "latentd_control_net_bytes";

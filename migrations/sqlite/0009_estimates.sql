@@ -1,7 +1,7 @@
 -- What queued work is estimated to cost in seconds, for metrics.
 
--- The work of generations of a model that have succeeded lately, in 10⁹ multiplications, and the seconds that the worker took
--- for it. Earlier generations count less and less.
+-- The work of generations of a model that have succeeded lately, in 10⁹ multiplications, and the seconds that the
+-- worker took for it. Earlier generations count less and less.
 CREATE TABLE model_speeds (
     model   TEXT NOT NULL PRIMARY KEY,
     work    REAL NOT NULL CHECK (work > 0),

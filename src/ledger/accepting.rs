@@ -42,9 +42,10 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
             let Acceptance { id, tenant, job, fingerprint, cost, assumed_speed, .. } = acceptance;
             let start_timeout = Duration::from_secs(job.start_timeout_s.into());
             let text = format!(
-                "INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline, priority,
-                     vft, cost, aged_at, fingerprint, estimated_s)
-                 VALUES ($1, $2, 'queued', $3, $4, now(), now(), now() + $5, $6, $7, $8, now(), $9, {}) RETURNING {COLUMNS}",
+                "INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline,
+                     priority, vft, cost, aged_at, fingerprint, estimated_s)
+                 VALUES ($1, $2, 'queued', $3, $4, now(), now(), now() + $5, $6, $7, $8, now(), $9, {})
+                 RETURNING {COLUMNS}",
                 estimate("$3", "$8", "$10")
             );
             let (params, rank) = (Value::json(job)?, job.priority.rank());

@@ -1,19 +1,15 @@
 //! Estimates of the seconds of queued work, from the speeds at which workers have computed each model.
 //!
-//! A generation takes the seconds work ÷ speed, where work is the number of multiplications of its plan (rows × steps ×
-//! what a network computes for its size). The speed is that of the model's generations that have succeeded lately, on any
-//! worker; of a model without any, that of all models together; without any model, `queue.assumed_speed`.
+//! A generation takes the seconds work ÷ speed, where work is the number of multiplications of its plan (rows × steps
+//! × what a network computes for its size). The speed is that of the model's generations that have succeeded lately,
+//! on any worker; of a model without any, that of all models together; without any model, `queue.assumed_speed`.
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
-use super::{
-    Ledger, Result,
-    dialect::values,
-    row::{Row, from_row},
-};
+use super::{Ledger, Result, dialect::values, row::Row};
 
 /// What counts of the earlier generations of a model when a further one has ended: the last 20 decide.
 const KEPT: f64 = 0.95;
@@ -76,8 +72,7 @@ pub trait Estimates: AsRef<Ledger> + Send + Sync + 'static {
         let rows = ledger.read(text, values![]).await?;
         let dead = "SELECT count(*) AS dead FROM generations INDEXED BY generations_dead WHERE dead";
         let dead = ledger.read_one(dead, values![]).await?;
-        let mut census = from_row!(&dead => Census { dead; connections: ledger.db.connections(), queued: 0, oldest: None,
-            seconds: Vec::new() });
+        let mut census = Census { dead: dead.get("dead")?, connections: ledger.db.connections(), ..Census::default() };
         for row in &rows {
             let queued: usize = row.get("queued")?;
             census.queued += queued;

@@ -19,10 +19,13 @@ pub const WORK: &[f64] =
 /// Rows and runs of a batch.
 pub const ROWS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0];
 
-/// Defines the struct `Metrics` from a table. Each entry has the help text (as its doc comment), the field, the kind, the
-/// name, the labels if there are any, and the buckets if it is a histogram.
+/// Defines the struct `Metrics` from a table. Each entry has the help text (as its doc comment), the field, the kind,
+/// the name, the labels if there are any, and the buckets if it is a histogram.
 macro_rules! metrics {
-    ($($(#[doc = $help:literal])+ $field:ident: $kind:ident = $name:literal $([$($label:literal),+])? $(in $buckets:ident)?;)+) => {
+    ($(
+        $(#[doc = $help:literal])+
+        $field:ident: $kind:ident = $name:literal $([$($label:literal),+])? $(in $buckets:ident)?;
+    )+) => {
         /// All metrics of `/metrics`. A clone is another handle to the same values.
         #[derive(Clone, Debug)]
         pub struct Metrics {
