@@ -68,7 +68,7 @@ pub trait Estimates: AsRef<Ledger> + Send + Sync + 'static {
         let ledger = self.as_ref();
         let text = "SELECT model, sum(estimated_s) AS seconds, count(CASE WHEN status = 'queued' THEN 1 END) AS queued,
                  min(CASE WHEN status = 'queued' THEN created_at END) AS oldest, now() AS now
-             FROM generations WHERE status IN ('queued', 'running') GROUP BY model";
+             FROM generations INDEXED BY generations_status WHERE status IN ('queued', 'running') GROUP BY model";
         let rows = ledger.read(text, values![]).await?;
         let dead = "SELECT count(*) AS dead FROM generations INDEXED BY generations_dead WHERE dead";
         let dead = ledger.read_one(dead, values![]).await?;

@@ -137,6 +137,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_measured_is_taken_once() {
+        let throughput = Throughput::default();
+        throughput.measure("m", Duration::from_secs(8), 4, 6.0);
+        throughput.measure("m", Duration::from_secs(3), 1, 2.0);
+        throughput.measure("other", Duration::from_secs(1), 0, 1.0);
+        let measured = throughput.take_measured();
+        assert_eq!(measured["m"], Measured { generations: 2, work: 8.0, seconds: 5.0 });
+        assert_eq!(measured["other"], Measured { generations: 1, work: 1.0, seconds: 1.0 });
+        assert!(throughput.take_measured().is_empty());
+    }
+
+    #[test]
     fn the_least_time_of_a_run_follows_the_fastest_run_of_its_model() {
         let throughput = Throughput::default();
         let record = |model, seconds, together, cost| {

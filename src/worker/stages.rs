@@ -45,3 +45,21 @@ impl Drop for Stages {
         self.end(last);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stage_is_measured_once_however_often_it_is_reported() {
+        let metrics = Metrics::new();
+        let count = |stage| metrics.stage_seconds.with_label_values(&[stage]).get_sample_count();
+        let stages = Stages::new(metrics.clone());
+        for phase in [Phase::Loading, Phase::Denoising, Phase::Denoising, Phase::Denoising, Phase::Decoding] {
+            stages.enter(phase);
+        }
+        assert_eq!((count("load"), count("denoise"), count("decode")), (1, 1, 0));
+        drop(stages);
+        assert_eq!((count("denoise"), count("decode"), count("save")), (1, 1, 0));
+    }
+}

@@ -106,6 +106,105 @@ async fn alerts_dashboard_and_documents_name_only_metrics_that_a_server_exports(
     assert_eq!(hidden, [""; 0], "the dashboard shows every metric");
 }
 
+#[tokio::test]
+async fn a_generation_is_counted_from_its_acceptance_to_its_end() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    let id = server.accept(&request("a red fox", 7)).await;
+    assert_eq!(server.ended(&id).await["status"], "succeeded");
+    let one = [
+        ("latentd_generations_accepted_total", "model="),
+        ("latentd_generations_claimed_total", ""),
+        ("latentd_generations_finished_total", "status=\"succeeded\""),
+        ("latentd_queue_wait_seconds_count", "priority=\"normal\""),
+        ("latentd_images_total", "model="),
+        ("latentd_run_seconds_count", ""),
+        ("latentd_build_info", "role=\"all\",version="),
+    ];
+    for (name, label) in one {
+        server.until(name, async |server: &Server| server.metric(name, label).await == 1.0).await;
+    }
+    for (name, label) in [
+        ("latentd_generation_attempts_total", "outcome=\"succeeded\""),
+        ("latentd_stage_seconds_count", "stage=\"load\""),
+        ("latentd_stage_seconds_count", "stage=\"encode\""),
+        ("latentd_stage_seconds_count", "stage=\"denoise\""),
+        ("latentd_stage_seconds_count", "stage=\"decode\""),
+        ("latentd_stage_seconds_count", "stage=\"save\""),
+        ("latentd_object_store_seconds_count", "operation=\"put\""),
+    ] {
+        server.until(label, async |server: &Server| server.metric(name, label).await >= 1.0).await;
+    }
+    assert_eq!(server.metric("latentd_generation_attempts_total", "").await, 1.0);
+    assert_eq!(server.metric("latentd_object_store_failures_total", "").await, 0.0);
+    // The request for the metrics is itself in flight.
+    assert_eq!(server.metric("latentd_http_requests_in_flight", "").await, 1.0);
+    let started = server.metric("process_start_time_seconds", "").await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((now - 3600.0..=now).contains(&started), "{started}");
+}
+
+#[tokio::test]
+async fn open_and_resumed_event_streams_and_queued_cancellations_are_counted() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[("LATENTD_ENGINE__MAX_RUNS", "1")]).await;
+    let endless = with(request("a panda", 1), &json!({"steps": 1000, "n": 8}));
+    let running = server.accept(&endless).await;
+    let streams = async |server: &Server, count: f64| server.metric("latentd_event_streams", "").await == count;
+    let url = server.url(&format!("/v1/images/{running}/events"));
+    let first = server.client.get(&url).send().await.unwrap();
+    server.until("one stream", async |server: &Server| streams(server, 1.0).await).await;
+    let resumed = server.client.get(&url).header("Last-Event-ID", "1").send().await.unwrap();
+    let of_tenant = server.client.get(server.url("/v1/events")).send().await.unwrap();
+    server.until("three streams", async |server: &Server| streams(server, 3.0).await).await;
+    assert_eq!(server.metric("latentd_event_streams_resumed_total", "").await, 1.0);
+    drop((first, resumed, of_tenant));
+    server.until("no streams", async |server: &Server| streams(server, 0.0).await).await;
+
+    server.until("it runs", async |server: &Server| server.metric("latentd_steps_total", "").await > 0.0).await;
+    let queued = server.accept(&endless).await;
+    for id in [&queued, &queued, &running] {
+        let url = server.url(&format!("/v1/images/{id}/cancel"));
+        assert!(server.client.post(url).send().await.unwrap().status().is_success());
+    }
+    server.ended(&running).await;
+    server
+        .until("two are canceled", async |server: &Server| {
+            server.metric("latentd_generations_finished_total", "status=\"canceled\"").await == 2.0
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn estimates_follow_the_measured_speed() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = [("LATENTD_QUEUE__ASSUMED_SPEED", "4294967295"), ("LATENTD_WORKER__HEARTBEAT_S", "1")];
+    let server = Server::start(data.path(), &settings).await;
+    let estimate = async || {
+        let id = server.accept(&with(request("a panda", 1), &json!({"steps": 1000, "n": 8}))).await;
+        let seconds = async |server: &Server| server.metric("latentd_queue_estimated_seconds", "model=").await;
+        server.until("it is counted", async |server: &Server| seconds(server).await > 0.0).await;
+        let estimated = seconds(&server).await;
+        let url = server.url(&format!("/v1/images/{id}/cancel"));
+        assert!(server.client.post(url).send().await.unwrap().status().is_success());
+        server.ended(&id).await;
+        server.until("nothing is left", async |server: &Server| seconds(server).await == 0.0).await;
+        estimated
+    };
+    let assumed = estimate().await;
+    let id = server.accept(&request("a red fox", 7)).await;
+    assert_eq!(server.ended(&id).await["status"], "succeeded");
+    // The store learns the speed with one of the next heartbeats, before the last of these estimates.
+    let mut measured = assumed;
+    for _ in 0..5 {
+        measured = estimate().await;
+        if measured != assumed {
+            break;
+        }
+    }
+    assert!(measured > 1000.0 * assumed, "{measured} s, and {assumed} s by a speed that no machine has");
+}
+
 fn is_exported(word: &str, known: &Exported) -> bool {
     known.keys().any(|name| name == word || family(name) == word)
 }
