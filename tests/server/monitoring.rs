@@ -46,15 +46,25 @@ fn alerts() -> Vec<Value> {
 /// Metrics that a server on CPUs does not export, with their labels.
 const GPU_METRICS: [(&str, &str); 1] = [("latentd_device_model_bytes", "device")];
 
+/// A request that takes moments, also without optimizations.
+fn short() -> Value {
+    with(request("a red fox", 7), &json!({"steps": 2, "width": 64, "height": 64}))
+}
+
+/// A request that takes longer than any test.
+fn endless() -> Value {
+    with(request("a panda", 1), &json!({"steps": 1000, "n": 8}))
+}
+
 /// The text of `/metrics` of a server that has done some of everything that metrics count.
 async fn metrics_of_a_busy_server() -> String {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
-    let id = server.accept(&request("a red fox", 7)).await;
+    let id = server.accept(&short()).await;
     assert_eq!(server.ended(&id).await["status"], "succeeded");
     assert_eq!(server.post(&json!({"steps": -1})).await.status(), 422);
     // A running generation appears in the estimated work of its model.
-    let id = server.accept(&with(request("a panda", 1), &json!({"steps": 1000, "n": 8}))).await;
+    let id = server.accept(&endless()).await;
     server
         .until("it is counted", async |server: &Server| {
             server.metric("latentd_queue_estimated_seconds", "model=").await > 0.0
@@ -110,7 +120,7 @@ async fn alerts_dashboard_and_documents_name_only_metrics_that_a_server_exports(
 async fn a_generation_is_counted_from_its_acceptance_to_its_end() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]).await;
-    let id = server.accept(&request("a red fox", 7)).await;
+    let id = server.accept(&short()).await;
     assert_eq!(server.ended(&id).await["status"], "succeeded");
     let one = [
         ("latentd_generations_accepted_total", "model="),
@@ -148,8 +158,7 @@ async fn a_generation_is_counted_from_its_acceptance_to_its_end() {
 async fn open_and_resumed_event_streams_and_queued_cancellations_are_counted() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[("LATENTD_ENGINE__MAX_RUNS", "1")]).await;
-    let endless = with(request("a panda", 1), &json!({"steps": 1000, "n": 8}));
-    let running = server.accept(&endless).await;
+    let running = server.accept(&endless()).await;
     let streams = async |server: &Server, count: f64| server.metric("latentd_event_streams", "").await == count;
     let url = server.url(&format!("/v1/images/{running}/events"));
     let first = server.client.get(&url).send().await.unwrap();
@@ -162,7 +171,7 @@ async fn open_and_resumed_event_streams_and_queued_cancellations_are_counted() {
     server.until("no streams", async |server: &Server| streams(server, 0.0).await).await;
 
     server.until("it runs", async |server: &Server| server.metric("latentd_steps_total", "").await > 0.0).await;
-    let queued = server.accept(&endless).await;
+    let queued = server.accept(&endless()).await;
     for id in [&queued, &queued, &running] {
         let url = server.url(&format!("/v1/images/{id}/cancel"));
         assert!(server.client.post(url).send().await.unwrap().status().is_success());
@@ -181,18 +190,18 @@ async fn estimates_follow_the_measured_speed() {
     let settings = [("LATENTD_QUEUE__ASSUMED_SPEED", "4294967295"), ("LATENTD_WORKER__HEARTBEAT_S", "1")];
     let server = Server::start(data.path(), &settings).await;
     let estimate = async || {
-        let id = server.accept(&with(request("a panda", 1), &json!({"steps": 1000, "n": 8}))).await;
         let seconds = async |server: &Server| server.metric("latentd_queue_estimated_seconds", "model=").await;
+        server.until("nothing is left", async |server: &Server| seconds(server).await == 0.0).await;
+        let id = server.accept(&endless()).await;
         server.until("it is counted", async |server: &Server| seconds(server).await > 0.0).await;
         let estimated = seconds(&server).await;
         let url = server.url(&format!("/v1/images/{id}/cancel"));
         assert!(server.client.post(url).send().await.unwrap().status().is_success());
         server.ended(&id).await;
-        server.until("nothing is left", async |server: &Server| seconds(server).await == 0.0).await;
         estimated
     };
     let assumed = estimate().await;
-    let id = server.accept(&request("a red fox", 7)).await;
+    let id = server.accept(&short()).await;
     assert_eq!(server.ended(&id).await["status"], "succeeded");
     // The store learns the speed with one of the next heartbeats, before the last of these estimates.
     let mut measured = assumed;
