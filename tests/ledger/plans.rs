@@ -109,7 +109,7 @@ async fn sqlite_uses_an_index_for_every_search() {
         ("FROM webhook_deliveries AS this", "SEARCH this USING INDEX webhook_deliveries_due"),
         ("FROM webhook_deliveries AS this", "webhook_deliveries_pending (generation_id=? AND seq<?)"),
         ("AS oldest", "SEARCH generations USING INDEX generations_status (status=?)"),
-        ("AS dead", "generations USING INDEX generations_dead"),
+        ("INDEXED BY generations_dead WHERE dead", "generations USING INDEX generations_dead"),
         ("AS slots", "SEARCH generations USING COVERING INDEX generations_status"),
         ("(SELECT id, priority, vft ", "SEARCH generations USING INDEX sqlite_autoindex_generations_1 (id=?)"),
         ("tenant_seq > ", "generation_events USING INDEX generation_events_tenant (tenant_id=? AND tenant_seq>?)"),
