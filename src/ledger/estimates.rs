@@ -66,6 +66,8 @@ pub trait Estimates: AsRef<Ledger> + Send + Sync + 'static {
 
     async fn census(&self) -> Result<Census> {
         let ledger = self.as_ref();
+        // Before the reads, which need connections themselves.
+        let connections = ledger.db.connections();
         let text = "SELECT model, sum(estimated_s) AS seconds, count(CASE WHEN status = 'queued' THEN 1 END) AS queued,
                  min(CASE WHEN status = 'queued' THEN created_at END) AS oldest, now() AS now
              FROM generations INDEXED BY generations_status WHERE status IN ('queued', 'running') GROUP BY model";
