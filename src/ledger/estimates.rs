@@ -74,7 +74,7 @@ pub trait Estimates: AsRef<Ledger> + Send + Sync + 'static {
         let rows = ledger.read(text, values![]).await?;
         let dead = "SELECT count(*) AS dead FROM generations INDEXED BY generations_dead WHERE dead";
         let dead = ledger.read_one(dead, values![]).await?;
-        let mut census = Census { dead: dead.get("dead")?, connections: ledger.db.connections(), ..Census::default() };
+        let mut census = Census { dead: dead.get("dead")?, connections, ..Census::default() };
         for row in &rows {
             let queued: usize = row.get("queued")?;
             census.queued += queued;
