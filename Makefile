@@ -22,14 +22,14 @@ CONTRACT_SECONDS ?= 300
 COMPARE ?=
 PEERS := target/compare/venv
 
-.PHONY: run test quick browser walk simulation check check-cuda format docker docker-cuda compare compare-server fuzz soak soak-single random-requests random-contract
+.PHONY: run test quick browser walk promtool simulation check check-cuda format docker docker-cuda compare compare-server fuzz soak soak-single random-requests random-contract
 
 # Serves on http://localhost:8080.
 run:
 	$(CARGO) run --locked -- serve
 
 # Runs every test and prints the output of passing tests, too (which pictures were compared, which features wait).
-test: browser walk simulation
+test: browser walk promtool simulation
 	$(CARGO) test --locked -- --show-output
 
 # Runs the fast tests, during development: about a minute once they are built. Leaves out those of whole processes
@@ -66,6 +66,15 @@ walk:
 		&& { cmp -s target/page_walk/package-lock.json target/page_walk/installed || { \
 		cd target/page_walk && npm ci --ignore-scripts --no-fund --no-audit --silent && cp package-lock.json installed; }; } \
 		|| echo "the packages of tests/page_walk cannot be installed: the walk through the page is skipped"
+
+# Unpacks promtool of Debian's package prometheus into target/promtool, if there is none. The package is not installed,
+# because it would start Prometheus on the port of the operator listener.
+promtool:
+	@command -v promtool >/dev/null || [ -x target/promtool/usr/bin/promtool ] \
+		|| { mkdir -p target/promtool && cd target/promtool \
+		&& { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } \
+		&& dpkg-deb -x prometheus_*.deb .; } \
+		|| echo "there is no promtool and it cannot be had: the tests of alerts with promtool are skipped"
 
 # Tests the simulation of docs/scaling.md: every accepted generation ends once, and waits are those of queueing theory.
 simulation:

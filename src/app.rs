@@ -92,6 +92,7 @@ impl App {
         // Computes the digest of the program now, before its file can be replaced.
         tokio::task::spawn_blocking(executable::digest);
         let metrics = Metrics::new();
+        metrics.note_start(env!("CARGO_PKG_VERSION"), config.role.as_str());
         let (tracer, exporter) = Exporter::new(&config.telemetry, resource(&config), &metrics)
             .context("the client of telemetry.otlp_endpoint cannot be set up")?;
         let catalogue = Arc::new(catalogue(&config, opened.clone())?.counted_in(metrics.clone()));
@@ -116,7 +117,7 @@ impl App {
             patience,
             (&metrics, &tracer),
         )?;
-        let blobs = Blobs::open(&config.blobs, &config.data_dir)?.at_most(files.blobs);
+        let blobs = Blobs::open(&config.blobs, &config.data_dir)?.at_most(files.blobs).counted_in(metrics.clone());
         blobs.check().await?;
 
         let (live, throughput, outbox) = (Live::default(), Throughput::default(), Outbox::default());

@@ -160,6 +160,8 @@ impl<'de> Deserialize<'de> for Winograd {
 pub struct Queue {
     pub max_queued: NonZeroUsize,
     pub max_wait_s: Seconds,
+    /// 10⁹ multiplications per second.
+    pub assumed_speed: NonZeroU32,
     /// 1..=86400 seconds.
     pub start_timeout_s: u32,
     pub idempotency_s: Seconds,
@@ -211,6 +213,15 @@ impl<'de> Deserialize<'de> for ProcessRole {
 }
 
 impl ProcessRole {
+    /// The word of the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ProcessRole::All => "all",
+            ProcessRole::Api => "api",
+            ProcessRole::Worker => "worker",
+        }
+    }
+
     /// Whether the process serves the public listener.
     pub fn serves(self) -> bool {
         self != ProcessRole::Worker

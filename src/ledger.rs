@@ -12,6 +12,7 @@ mod change;
 mod claiming;
 mod dialect;
 mod endpoints;
+mod estimates;
 mod fleet;
 mod inspection;
 mod keys;
@@ -39,6 +40,7 @@ pub use blobs::{BlobError, Blobs};
 pub use claiming::Claims;
 use dialect::{Dialect, Value};
 pub use endpoints::Webhooks;
+pub use estimates::{Census, Estimates, Measured};
 pub use fleet::Fleet;
 pub use inspection::Inspection;
 pub use keys::{KeyQuery, KeyRecord, Keys, StoredKey};
@@ -54,7 +56,7 @@ pub use webhooks::{ClaimedDelivery, DeliveryAnswer, DeliveryClaim, NewEndpoint, 
 pub use workers::{Heartbeat, Hint, Report, Snapshot, WorkerRecord};
 
 /// A handle to a store; clones share its connections. Users take the roles that they need: [`Accepts`], [`Reads`],
-/// [`Claims`], [`Upkeep`], [`Fleet`], [`Keys`], [`Usages`] and [`Webhooks`].
+/// [`Claims`], [`Upkeep`], [`Fleet`], [`Estimates`], [`Keys`], [`Usages`] and [`Webhooks`].
 #[derive(Clone, Debug)]
 pub struct Ledger {
     db: Arc<dyn Dialect>,
@@ -73,18 +75,19 @@ pub trait Serving: Accepts + Reads + Fleet + Keys + Usages {}
 impl<S: Accepts + Reads + Fleet + Keys + Usages> Serving for S {}
 
 /// The roles that a worker needs.
-pub trait WorkerStore: Claims + Reads + Fleet {}
-impl<S: Claims + Reads + Fleet> WorkerStore for S {}
+pub trait WorkerStore: Claims + Reads + Fleet + Estimates {}
+impl<S: Claims + Reads + Fleet + Estimates> WorkerStore for S {}
 
 /// The roles that the sweeper needs.
-pub trait Sweeping: Upkeep + Accepts + Reads + Fleet {}
-impl<S: Upkeep + Accepts + Reads + Fleet> Sweeping for S {}
+pub trait Sweeping: Upkeep + Accepts + Reads + Fleet + Estimates {}
+impl<S: Upkeep + Accepts + Reads + Fleet + Estimates> Sweeping for S {}
 
 impl Accepts for Ledger {}
 impl Reads for Ledger {}
 impl Claims for Ledger {}
 impl Upkeep for Ledger {}
 impl Fleet for Ledger {}
+impl Estimates for Ledger {}
 impl Keys for Ledger {}
 impl Usages for Ledger {}
 impl Webhooks for Ledger {}

@@ -1,215 +1,189 @@
 //! The Prometheus metrics: one struct with a field per metric, passed to its users instead of being global.
+//!
+//! No label names a tenant, a prompt or a generation: the number of series would grow with use, and the metrics are
+//! open to everybody who reaches the operator listener. What comes from the database (the queue, dead generations,
+//! pending webhooks) is the same in all processes, so queries use `max` for it, and `sum` for everything else.
+
+mod definition;
+
+use std::time::SystemTime;
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-/// All metrics of `/metrics`. A clone is another handle to the same values.
-#[derive(Clone, Debug)]
-pub struct Metrics {
-    registry: Registry,
-    /// Requests answered, by route, method and status. Status 499 means that the client left before the answer.
-    pub http_requests: IntCounterVec,
-    /// Seconds from the arrival of a request to the head of its response, by route.
-    pub http_seconds: prometheus::HistogramVec,
-    /// Generations accepted.
-    pub accepted: IntCounter,
-    /// Repeated requests, answered with the generation of the first request.
-    pub repeated: IntCounter,
-    /// Generations ended, by status.
-    pub finished: IntCounterVec,
+use crate::generation::{Record, Status};
+use definition::{ANSWERS, BATCHES, ROWS, WORK};
+
+definition::metrics! {
+    /// 1, with the version of the program and the role of the process.
+    build: IntGaugeVec = "latentd_build_info" ["version", "role"];
+    /// Start of the process, in seconds since 1970.
+    started: Gauge = "process_start_time_seconds";
+
+    /// Requests answered. Status 499 means that the client left before the answer.
+    http_requests: IntCounterVec = "latentd_http_requests_total" ["route", "method", "status"];
+    /// Seconds from the arrival of a request to the head of its response.
+    http_seconds: HistogramVec = "latentd_http_request_seconds" ["route"] in ANSWERS;
+    /// Requests that have arrived and whose response has not begun.
+    http_open: IntGauge = "latentd_http_requests_in_flight";
     /// Requests refused with status 4xx or 503, by error code.
-    pub refused: IntCounterVec,
-    /// Generations in the queue of the ledger.
-    pub queued: IntGauge,
+    refused: IntCounterVec = "latentd_requests_refused_total" ["code"];
+    /// Repeated requests, answered with the generation of the first request.
+    repeated: IntCounter = "latentd_requests_replayed_total";
+    /// Open event streams.
+    event_streams: IntGauge = "latentd_event_streams";
+    /// Event streams that readers resumed after an event that they had.
+    event_streams_resumed: IntCounter = "latentd_event_streams_resumed_total";
+    /// Progress events that were not sent, because newer progress replaced them.
+    events_dropped: IntCounter = "latentd_events_dropped_total";
+
+    /// Generations accepted.
+    accepted: IntCounterVec = "latentd_generations_accepted_total" ["model"];
+    /// Claims of queued generations by the worker of this process.
+    claimed: IntCounter = "latentd_generations_claimed_total";
+    /// Generations ended, by status, and by error code if they failed.
+    finished: IntCounterVec = "latentd_generations_finished_total" ["model", "status", "code"];
+    /// Attempts ended: succeeded, failed, canceled, released (back to the queue, uncounted), retry, device_lost, or
+    /// fenced (the lease was lost, so the outcome was discarded).
+    attempts: IntCounterVec = "latentd_generation_attempts_total" ["outcome"];
+    /// Pictures of generations that succeeded.
+    images: IntCounterVec = "latentd_images_total" ["model"];
+    /// Generations that are dead: given up after crashes, until an operator queues them again. From the database.
+    dead: IntGauge = "latentd_dead_generations";
+
+    /// Generations in the queue. From the database.
+    queued: IntGauge = "latentd_generations_queued";
+    /// Seconds since the acceptance of the queued generation that was accepted first; 0 if none is queued. From the
+    /// database.
+    queue_oldest: Gauge = "latentd_queue_oldest_seconds";
+    /// Estimated seconds that one worker would take for all queued and running generations of a model. From the
+    /// database.
+    queue_work: GaugeVec = "latentd_queue_estimated_seconds" ["model"];
+    /// Seconds from the acceptance of a generation to its first claim.
+    queue_wait: HistogramVec = "latentd_queue_wait_seconds" ["priority"] in WORK;
     /// Generations that this process has claimed and not ended yet.
-    pub running: IntGauge,
+    running: IntGauge = "latentd_generations_running";
     /// Seconds from the claim of a generation to its success.
-    pub run_seconds: Histogram,
+    run_seconds: Histogram = "latentd_run_seconds" in WORK;
+    /// Seconds that an attempt spends in a stage: load (with the wait for memory and for a slot), encode (text),
+    /// denoise, decode, save.
+    stage_seconds: HistogramVec = "latentd_stage_seconds" ["stage"] in WORK;
+
     /// Rows of each batch of the denoiser.
-    pub batch_rows: Histogram,
+    batch_rows: Histogram = "latentd_batch_rows" in ROWS;
     /// Generations in each batch of the denoiser.
-    pub batch_runs: Histogram,
-    /// Seconds of each batch, by device and network.
-    pub batch_seconds: prometheus::HistogramVec,
+    batch_runs: Histogram = "latentd_batch_runs" in ROWS;
+    /// Seconds of each batch.
+    batch_seconds: HistogramVec = "latentd_batch_seconds" ["device", "network"] in BATCHES;
     /// Rows computed by the denoiser: one row per picture, call and guidance branch.
-    pub steps: IntCounter,
-    /// Rows computed by the denoiser, by device.
-    pub device_steps: IntCounterVec,
-    /// Generations placed on a device, by device. Includes those whose model is being loaded.
-    pub device_runs: IntGaugeVec,
-    /// 1 for a device that is lost, by device.
-    pub device_failed: IntGaugeVec,
-    /// Batches that did not fit the memory of their device and were tried again with half of their rows, by device.
-    pub out_of_memory_splits: IntCounterVec,
+    steps: IntCounter = "latentd_steps_total";
     /// Rows for which the denoiser computed only its shallow branch.
-    pub shallow_steps: IntCounter,
+    shallow_steps: IntCounter = "latentd_shallow_steps_total";
     /// Rows of the denoiser and of classifiers that were read from the log of an earlier attempt instead of being
     /// computed.
-    pub replayed_steps: IntCounter,
+    replayed_steps: IntCounter = "latentd_replayed_steps_total";
     /// Rows that the denoiser computed in vain, because the run was ended, by the reason for its end.
-    pub wasted_steps: IntCounterVec,
-    /// Attempts to deliver webhooks, by result.
-    pub webhook_deliveries: IntCounterVec,
-    /// Webhooks that have not been delivered yet.
-    pub webhook_backlog: IntGauge,
+    wasted_steps: IntCounterVec = "latentd_wasted_steps_total" ["reason"];
     /// Text encodings requested by runs, by result of the cache: hit or miss.
-    pub text_cache: IntCounterVec,
-    /// Bytes of the weights of models that are in memory or being loaded.
-    pub model_bytes: IntGauge,
-    /// Bytes of weights that were copied to each device for calls, because they are offloaded.
-    pub offload_copied_bytes: IntCounterVec,
-    /// The part of `model_bytes` in the memory of each device that has its own.
-    pub device_model_bytes: IntGaugeVec,
+    text_cache: IntCounterVec = "latentd_text_cache_total" ["result"];
+
+    /// Rows computed by the denoiser, by device.
+    device_steps: IntCounterVec = "latentd_device_steps_total" ["device"];
+    /// Generations placed on a device. Includes those whose model is being loaded.
+    device_runs: IntGaugeVec = "latentd_device_runs" ["device"];
+    /// 1 for a device that is lost and gets no more work.
+    device_failed: IntGaugeVec = "latentd_device_failed" ["device"];
+    /// Batches that did not fit the memory of their device and were tried again with half of their rows.
+    out_of_memory_splits: IntCounterVec = "latentd_out_of_memory_splits_total" ["device"];
+    /// Bytes of model weights in memory or being loaded.
+    model_bytes: IntGauge = "latentd_model_bytes";
+    /// The part of latentd_model_bytes in the memory of each device that has its own.
+    device_model_bytes: IntGaugeVec = "latentd_device_model_bytes" ["device"];
+    /// Bytes of weights that were copied from the memory of the host to a device for a call, because they are
+    /// offloaded.
+    offload_copied_bytes: IntCounterVec = "latentd_offload_copied_bytes_total" ["device"];
     /// Bytes of the weights of ControlNets that are in memory or being loaded.
-    pub control_net_bytes: IntGauge,
+    control_net_bytes: IntGauge = "latentd_control_net_bytes";
     /// The most bytes that the process lets weights, generations and everything else take together.
-    pub memory_plan_bytes: IntGauge,
-    /// Leases lost before their generation ended.
-    pub leases_lost: IntCounter,
-    /// Outcomes rejected because the lease had been lost to another worker.
-    pub fenced_writes: IntCounter,
-    /// Generations taken back from workers that disappeared.
-    pub reaped: IntCounter,
-    /// Attempts to load a model, by name and result: loaded or failed.
-    pub model_loads: IntCounterVec,
-    /// Models unloaded, by name.
-    pub model_unloads: IntCounterVec,
+    memory_plan_bytes: IntGauge = "latentd_memory_plan_bytes";
+    /// Attempts to load a model, by result: loaded or failed.
+    model_loads: IntCounterVec = "latentd_model_loads_total" ["model", "result"];
+    /// Models unloaded.
+    model_unloads: IntCounterVec = "latentd_model_unloads_total" ["model"];
     /// Seconds of each attempt to load a model.
-    pub model_load_seconds: Histogram,
+    model_load_seconds: Histogram = "latentd_model_load_seconds" in WORK;
+
     /// Spans of traces, by result: exported, failed (the collector did not take them) or dropped (too many waited).
-    pub trace_spans: IntCounterVec,
+    trace_spans: IntCounterVec = "latentd_trace_spans_total" ["result"];
+
+    /// Leases lost before their generation ended.
+    leases_lost: IntCounter = "latentd_leases_lost_total";
+    /// Outcomes rejected because the lease had been lost to another worker.
+    fenced_writes: IntCounter = "latentd_fenced_writes_total";
+    /// Generations taken back from workers that disappeared.
+    reaped: IntCounter = "latentd_reaped_total";
+    /// Seconds of each try of an operation of the object store: put, get, list or delete.
+    object_store_seconds: HistogramVec = "latentd_object_store_seconds" ["operation"] in ANSWERS;
+    /// Failed tries of operations of the object store.
+    object_store_failures: IntCounterVec = "latentd_object_store_failures_total" ["operation"];
+    /// Connections to the database in use, sampled every 5 seconds.
+    database_used: IntGauge = "latentd_database_connections_in_use";
+    /// The most connections that the process opens to the database.
+    database_most: IntGauge = "latentd_database_connections_max";
+
+    /// Attempts to deliver webhooks, by result: delivered, failed (tried again), dead, gone.
+    webhook_deliveries: IntCounterVec = "latentd_webhook_deliveries_total" ["result"];
+    /// Webhooks that have not been delivered yet. From the database.
+    webhook_backlog: IntGauge = "latentd_webhook_backlog";
 }
 
+const OPERATIONS: [&str; 4] = ["put", "get", "list", "delete"];
+
 impl Metrics {
-    pub fn new() -> Metrics {
-        let registry = Registry::new();
-        let seconds = || vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
-        let rows = || vec![1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0];
-        let counter = |name, help| register(&registry, IntCounter::new(name, help));
-        let counters =
-            |name, help, labels: &[&str]| register(&registry, IntCounterVec::new(Opts::new(name, help), labels));
-        let gauge = |name, help| register(&registry, IntGauge::new(name, help));
-        let histogram = |name, help, buckets| {
-            register(&registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+    /// Sets what is known at the start of a process, and makes the series whose labels are known at 0: a rate needs the
+    /// value before the first event, too.
+    pub fn note_start(&self, version: &str, role: &str) {
+        self.build.with_label_values(&[version, role]).set(1);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.started.set(now.as_secs_f64());
+        let counters: [(&IntCounterVec, &[&str]); 6] = [
+            (&self.attempts, &["succeeded", "failed", "canceled", "released", "retry", "device_lost", "fenced"]),
+            (&self.wasted_steps, &["canceled", "disconnected", "lost", "timed_out"]),
+            (&self.text_cache, &["hit", "miss"]),
+            (&self.object_store_failures, &OPERATIONS),
+            (&self.webhook_deliveries, &["delivered", "failed", "dead", "gone"]),
+            (&self.trace_spans, &["exported", "failed", "dropped"]),
+        ];
+        for (counters, values) in counters {
+            values.iter().for_each(|value| drop(counters.with_label_values(&[value])));
+        }
+        let histograms: [(&HistogramVec, &[&str]); 3] = [
+            (&self.queue_wait, &["low", "normal", "high"]),
+            (&self.stage_seconds, &["load", "encode", "denoise", "decode", "save"]),
+            (&self.object_store_seconds, &OPERATIONS),
+        ];
+        for (histograms, values) in histograms {
+            values.iter().for_each(|value| drop(histograms.with_label_values(&[value])));
+        }
+    }
+
+    /// Makes the series of the ends of this model's generations at 0, before the first generation ends.
+    pub fn expect_end(&self, model: &str) {
+        for labels in [[model, "succeeded", ""], [model, "failed", "out_of_memory"]] {
+            self.finished.with_label_values(&labels);
+        }
+    }
+
+    /// Counts a generation that has ended.
+    pub fn count_end(&self, record: &Record) {
+        let code = match &record.status {
+            Status::Failed { problem } => problem.code.as_str(),
+            _ => "",
         };
-        let histograms = |name, help, labels: &[&str]| {
-            let opts = HistogramOpts::new(name, help).buckets(seconds());
-            register(&registry, prometheus::HistogramVec::new(opts, labels))
-        };
-        Metrics {
-            http_requests: counters("latentd_http_requests_total", "Requests answered", &["route", "method", "status"]),
-            http_seconds: histograms(
-                "latentd_http_request_seconds",
-                "Seconds from the arrival of a request to the head of its response",
-                &["route"],
-            ),
-            accepted: counter("latentd_generations_accepted_total", "Generations accepted"),
-            repeated: counter(
-                "latentd_requests_replayed_total",
-                "Repeated requests, answered with the generation of the first one",
-            ),
-            finished: counters("latentd_generations_finished_total", "Generations ended, by status", &["status"]),
-            refused: counters("latentd_requests_refused_total", "Requests refused with status 4xx or 503", &["code"]),
-            queued: gauge("latentd_generations_queued", "Generations in the queue"),
-            running: gauge("latentd_generations_running", "Generations claimed by this process and not ended"),
-            run_seconds: histogram(
-                "latentd_run_seconds",
-                "Seconds from the claim of a generation to its success",
-                seconds(),
-            ),
-            batch_rows: histogram("latentd_batch_rows", "Rows of each batch of the denoiser", rows()),
-            batch_runs: histogram("latentd_batch_runs", "Generations in each batch of the denoiser", rows()),
-            batch_seconds: histograms("latentd_batch_seconds", "Seconds of each batch", &["device", "network"]),
-            steps: counter("latentd_steps_total", "Rows computed by the denoiser"),
-            device_steps: counters(
-                "latentd_device_steps_total",
-                "Rows computed by the denoiser, by device",
-                &["device"],
-            ),
-            device_runs: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new("latentd_device_runs", "Generations that load or compute, by device"),
-                    &["device"],
-                ),
-            ),
-            device_failed: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new("latentd_device_failed", "1 for a device that has failed and gets no more work"),
-                    &["device"],
-                ),
-            ),
-            out_of_memory_splits: counters(
-                "latentd_out_of_memory_splits_total",
-                "Batches that did not fit the memory of their device and were divided, by device",
-                &["device"],
-            ),
-            shallow_steps: counter(
-                "latentd_shallow_steps_total",
-                "Denoiser rows with only the shallow branch computed",
-            ),
-            replayed_steps: counter(
-                "latentd_replayed_steps_total",
-                "Denoiser rows read from the log of an earlier attempt instead of being computed",
-            ),
-            wasted_steps: counters(
-                "latentd_wasted_steps_total",
-                "Denoiser rows computed in vain, by reason",
-                &["reason"],
-            ),
-            webhook_deliveries: counters(
-                "latentd_webhook_deliveries_total",
-                "Attempts to deliver webhooks, by result: delivered, failed (tried again), dead, gone",
-                &["result"],
-            ),
-            webhook_backlog: gauge("latentd_webhook_backlog", "Webhooks that have not been delivered yet"),
-            leases_lost: counter("latentd_leases_lost_total", "Leases lost before their generation ended"),
-            fenced_writes: counter(
-                "latentd_fenced_writes_total",
-                "Outcomes rejected because the lease had been lost to another worker",
-            ),
-            reaped: counter("latentd_reaped_total", "Generations taken back from workers that disappeared"),
-            text_cache: counters("latentd_text_cache_total", "Text encodings, by cache hit or miss", &["result"]),
-            model_bytes: gauge("latentd_model_bytes", "Bytes of model weights in memory or being loaded"),
-            offload_copied_bytes: counters(
-                "latentd_offload_copied_bytes_total",
-                "Bytes of weights that were copied from the memory of the host to a device for a call",
-                &["device"],
-            ),
-            device_model_bytes: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "latentd_device_model_bytes",
-                        "Bytes of model weights in memory or being loaded, by device with memory of its own",
-                    ),
-                    &["device"],
-                ),
-            ),
-            control_net_bytes: gauge("latentd_control_net_bytes", "Bytes of ControlNets in memory or being loaded"),
-            memory_plan_bytes: gauge(
-                "latentd_memory_plan_bytes",
-                "The most bytes that the process lets weights, generations and everything else take together",
-            ),
-            model_loads: counters(
-                "latentd_model_loads_total",
-                "Attempts to load models, by result",
-                &["model", "result"],
-            ),
-            model_unloads: counters("latentd_model_unloads_total", "Models unloaded", &["model"]),
-            model_load_seconds: histogram(
-                "latentd_model_load_seconds",
-                "Seconds of each attempt to load a model",
-                seconds(),
-            ),
-            trace_spans: counters(
-                "latentd_trace_spans_total",
-                "Spans by result: exported, failed (not taken by the collector), dropped (too many waited)",
-                &["result"],
-            ),
-            registry,
+        self.finished.with_label_values(&[record.job.model.as_str(), record.status.as_str(), code]).inc();
+        if let Status::Succeeded { artifacts } = &record.status {
+            self.images.with_label_values(&[&record.job.model]).inc_by(artifacts.len() as u64);
         }
     }
 
@@ -226,12 +200,6 @@ impl Default for Metrics {
     }
 }
 
-fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
-    let metric = made.expect("names, labels and buckets are constants that a test constructs");
-    registry.register(Box::new(metric.clone())).expect("every name is used once, as a test constructs them all");
-    metric
-}
-
 #[cfg(test)]
 mod tests {
     use super::Metrics;
@@ -240,6 +208,10 @@ mod tests {
     fn every_metric_registers_under_a_name_of_its_own() {
         let metrics = Metrics::new();
         metrics.steps.inc_by(3);
-        assert!(metrics.render().contains("latentd_steps_total 3"));
+        metrics.queue_wait.with_label_values(&["high"]).observe(1900.0);
+        let text = metrics.render();
+        assert!(text.contains("latentd_steps_total 3"));
+        assert!(text.contains("latentd_queue_wait_seconds_bucket{priority=\"high\",le=\"1800\"} 0"));
+        assert!(text.contains("latentd_queue_wait_seconds_bucket{priority=\"high\",le=\"+Inf\"} 1"));
     }
 }

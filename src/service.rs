@@ -277,16 +277,18 @@ impl Service {
     }
 
     pub async fn cancel(&self, access: Access<'_>, id: GenerationId) -> Result<View, ServiceError> {
-        self.find(access, id).await?;
-        self.cancel_because(id, Reason::Canceled).await
+        let found = self.find(access, id).await?;
+        self.cancel_because(&found, Reason::Canceled).await
     }
 
     /// As [`Service::cancel`], for a client that disconnected. The metric of wasted steps names this reason.
     pub async fn cancel_disconnected(&self, id: GenerationId) -> Result<View, ServiceError> {
-        self.cancel_because(id, Reason::Disconnected).await
+        let found = self.query(self.0.store.get(id)).await?.ok_or(ServiceError::NotFound)?;
+        self.cancel_because(&found, Reason::Disconnected).await
     }
 
-    async fn cancel_because(&self, id: GenerationId, reason: Reason) -> Result<View, ServiceError> {
+    async fn cancel_because(&self, found: &Record, reason: Reason) -> Result<View, ServiceError> {
+        let id = found.id;
         let record = self.query(self.0.store.cancel(id)).await?.ok_or(ServiceError::NotFound)?;
         match record.status {
             Status::Running => {
@@ -294,6 +296,10 @@ impl Service {
                 self.0.outbox.tell(Hint::Canceled(id));
             }
             Status::Canceled => {
+                // A generation that was running is counted by its worker.
+                if found.status == Status::Queued {
+                    self.0.metrics.count_end(&record);
+                }
                 self.0.live.close(id);
                 self.0.outbox.tell(Hint::Changed(id));
             }

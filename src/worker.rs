@@ -1,5 +1,6 @@
 //! The worker: claims generations, passes each to the executor of its work, and writes the outcome to the ledger.
 
+mod census;
 mod drawing;
 mod executor;
 mod finish;
@@ -7,6 +8,7 @@ mod heartbeat;
 mod leases;
 mod leftovers;
 mod slots;
+mod stages;
 mod sweeper;
 
 use std::{
@@ -36,6 +38,7 @@ pub use drawing::{Drawing, Encoded, Preload, encode};
 pub use executor::{Claimed, Executor, RunReporter, failed};
 pub use leases::Leases;
 pub use slots::Slots;
+use stages::Stages;
 pub use sweeper::Sweeper;
 
 /// A worker. [`Worker::run`] does its work.
@@ -106,7 +109,7 @@ impl Worker {
             for (record, lease) in self.claim(self.slots.room(self.runs.len())).await {
                 self.start(record, lease);
             }
-            self.count().await;
+            self.metrics.running.set(self.runs.len() as i64);
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
@@ -126,6 +129,7 @@ impl Worker {
     fn start(self: &Arc<Self>, record: Record, lease: Lease) {
         let cancel = Cancel::default();
         self.live.begin(lease.clone(), cancel.clone());
+        self.note_claim(&record, &lease);
         let (max_attempts, max_crashes) = (self.max_attempts, self.max_crashes);
         let attempt = self.open_attempt(&record, &lease);
         let trace = attempt.context().clone();
@@ -151,6 +155,15 @@ impl Worker {
         attempt.set("latentd.model", record.job.model.as_str());
         attempt.set("latentd.attempt", record.attempt);
         attempt
+    }
+
+    fn note_claim(&self, record: &Record, lease: &Lease) {
+        self.metrics.claimed.inc();
+        self.metrics.expect_end(&record.job.model);
+        if let Some(started) = record.started_at.filter(|_| lease.fence() == 1) {
+            let wait = (started - record.created_at).as_seconds_f64().max(0.0);
+            self.metrics.queue_wait.with_label_values(&[record.job.priority.as_str()]).observe(wait);
+        }
     }
 
     async fn claim(&self, room: usize) -> Vec<(Record, Lease)> {
@@ -181,14 +194,6 @@ impl Worker {
         Claimant { models: listed.into_iter().chain(gone).collect(), ..self.claimant.clone() }
     }
 
-    /// Updates the metrics of running and queued generations.
-    async fn count(&self) {
-        self.metrics.running.set(self.runs.len() as i64);
-        if let Ok(counts) = self.store.counts().await {
-            self.metrics.queued.set(counts.queued as i64);
-        }
-    }
-
     /// Works on one claimed generation to its end.
     async fn work(&self, claimed: Claimed, mut attempt: OpenSpan) {
         let (id, begun, record) = (claimed.id(), Instant::now(), &claimed.record);
@@ -210,7 +215,7 @@ impl Worker {
         let Some(executor) = self.executors.iter().find(|executor| executor.takes(work)) else {
             return failed("internal", "this worker computes no work of this kind".to_owned(), false);
         };
-        let tell = RunReporter::new(self.live.clone(), claimed.id());
+        let tell = RunReporter::new(self.live.clone(), claimed.id(), Stages::new(self.metrics.clone()));
         executor.execute(claimed, &tell).await.map_or_else(|outcome| outcome, Outcome::Succeeded)
     }
 

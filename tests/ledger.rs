@@ -18,6 +18,8 @@ mod compiling;
 mod crashing;
 #[path = "ledger/ending.rs"]
 mod ending;
+#[path = "ledger/estimating.rs"]
+mod estimating;
 #[path = "ledger/faults.rs"]
 mod faults;
 #[path = "ledger/hinting.rs"]
@@ -161,6 +163,9 @@ macro_rules! conformance {
             attending::a_worker_that_leaves_is_not_listed,
             attending::the_workload_counts_queued_and_running_generations,
             attending::the_workload_is_what_ends_before_the_newcomer_begins,
+            estimating::an_estimate_uses_the_measured_speed_of_the_model,
+            estimating::recent_measurements_outweigh_old_ones,
+            estimating::a_census_counts_what_is_not_finished_and_what_is_dead,
             keys::a_stored_key_is_returned_with_its_tenant,
             keys::a_new_key_changes_the_weight_and_bounds_of_its_tenant,
             keys::a_tenant_without_a_key_can_get_one,

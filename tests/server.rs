@@ -5,6 +5,8 @@ mod harness;
 
 #[path = "support/fixtures.rs"]
 mod fixtures;
+#[path = "support/promql.rs"]
+mod promql;
 #[path = "support/random.rs"]
 mod random;
 #[path = "support/requests.rs"]
@@ -48,6 +50,8 @@ mod memory;
 mod model_defaults;
 #[path = "server/models.rs"]
 mod models;
+#[path = "server/monitoring.rs"]
+mod monitoring;
 #[path = "server/old_folders.rs"]
 mod old_folders;
 #[path = "server/open_files.rs"]

@@ -192,6 +192,8 @@ impl Shelf {
         };
         let result = if read.is_ok() { "loaded" } else { "failed" };
         state.metrics.model_loads.with_label_values(&[name_of(name), result]).inc();
+        // The series begins at 0, so that its rate counts the first event.
+        state.metrics.model_unloads.with_label_values(&[name_of(name)]);
         let used = state.tick();
         let presence = match read {
             Ok(model) => {

@@ -14,6 +14,15 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// The word of requests and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Priority::Low => "low",
+            Priority::Normal => "normal",
+            Priority::High => "high",
+        }
+    }
+
     /// The number by which the ledger orders the queue. Generations with larger ranks start earlier.
     pub fn rank(self) -> i16 {
         self as i16

@@ -55,6 +55,9 @@ pub async fn events(
     let after = resume_point(&headers, query.as_deref(), &["exp", "sig"])?.unwrap_or(0);
     let record = state.service.find(reader.access(), id).await?;
     state.signer = state.signer.for_reader(&reader);
+    if after > 0 {
+        state.metrics.event_streams_resumed.inc();
+    }
     let mut watched = Box::pin(state.service.watch(&record, after).peekable());
     // 204 tells a browser to stop reconnecting.
     if record.status.is_terminal() && watched.as_mut().peek().await.is_none() {
@@ -106,8 +109,9 @@ pub(super) async fn pong(state: &AppState, reader: Option<&Reader>) -> Result<Op
 
 fn respond(feed: Feed) -> Response {
     let prime = stream::iter([Ok(Frame::prime(RETRY_MS, feed.after).encode())]);
+    let metrics = feed.state.metrics.clone();
     let frames = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
-    sse::respond(prime.chain(frames))
+    sse::respond(&metrics, prime.chain(frames))
 }
 
 type WatchedStream = Pin<Box<dyn Stream<Item = Result<Watched, ServiceError>> + Send>>;
@@ -153,7 +157,8 @@ impl Feed {
                     None => return self.end(),
                     Some(Err(error)) => Err(error),
                     Some(Ok(Watched::Progress(progress))) => {
-                        self.held = Some(progress);
+                        let replaced = self.held.replace(progress);
+                        self.state.metrics.events_dropped.inc_by(replaced.is_some().into());
                         Ok(None)
                     }
                     Some(Ok(Watched::Preview(preview))) => Ok(preview_frame(&self.id, &preview)),

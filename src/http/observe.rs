@@ -28,6 +28,7 @@ pub async fn observe(State((metrics, tracer)): State<(Metrics, Tracer)>, mut req
     request.extensions_mut().insert(context.clone());
     let instance: String = request.uri().path().chars().take(256).collect();
     let face = routes::face_of(request.uri().path());
+    metrics.http_open.inc();
     let mut line = Line {
         metrics,
         request_id: request_id.clone(),
@@ -136,6 +137,7 @@ impl Drop for Line {
             None if status == 499 => "client_disconnected",
             None => "",
         };
+        metrics.http_open.dec();
         metrics.http_requests.with_label_values(&[route.as_str(), method, &status.to_string()]).inc();
         metrics.http_seconds.with_label_values(&[route.as_str()]).observe(seconds);
         if !code.is_empty() && matches!(status, 400..499 | 503) {

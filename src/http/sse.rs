@@ -6,11 +6,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
+use prometheus::IntGauge;
 use serde::Serialize;
 
-/// A response with a stream of encoded frames.
-pub fn respond<E>(frames: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Response
+use crate::metrics::Metrics;
+
+/// A response with a stream of encoded frames, which counts as open until it has ended or its reader has left.
+pub fn respond<E>(metrics: &Metrics, frames: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Response
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
 {
@@ -20,7 +23,28 @@ where
         // Widely used reverse proxies would otherwise hold events back to fill their buffers.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
+    let open = Open::new(metrics.event_streams.clone());
+    let frames = frames.map(move |frame| {
+        let _open = &open;
+        frame
+    });
     (headers, Body::from_stream(frames)).into_response()
+}
+
+/// An open stream in the metrics.
+struct Open(IntGauge);
+
+impl Open {
+    fn new(streams: IntGauge) -> Open {
+        streams.inc();
+        Open(streams)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// One event. A frame without an id keeps the reader's last event id as it is, so that a reader resumes after the last

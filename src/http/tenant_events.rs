@@ -40,12 +40,16 @@ pub async fn events(
     let reader = state.signer.tenant_reader(&state.service, url::TENANT_EVENTS, query.as_deref(), caller).await?;
     let after = resume_point(&headers, query.as_deref(), &["key", "exp", "sig"])?;
     let Access::Tenant(tenant) = reader.access() else { return Err(ApiError::SignatureInvalid) };
+    if after.is_some_and(|after| after > 0) {
+        state.metrics.event_streams_resumed.inc();
+    }
     let (after, watched) = state.service.watch_tenant(tenant.into(), after).await?;
     state.signer = state.signer.for_reader(&reader);
     let prime = stream::iter([Ok(Frame::prime(RETRY_MS, after).encode())]);
     let feed = Feed { ping: pings(&state), state, base, reader, watched: Box::pin(watched), ended: false };
+    let metrics = feed.state.metrics.clone();
     let frames = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
-    Ok(sse::respond(prime.chain(frames)))
+    Ok(sse::respond(&metrics, prime.chain(frames)))
 }
 
 /// The event stream of one tenant to one reader.

@@ -9,6 +9,7 @@ use super::{
     Acceptance, Accepted, Fingerprint, Ledger, Refusal, Result,
     change::{COLUMNS, Change, Move, atomically},
     dialect::{Value, values},
+    estimates::estimate,
     record::record,
     row::Row,
 };
@@ -38,15 +39,18 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
             }
             change.charge(acceptance, clock.get("now")?).await?;
             let vft = change.take_place(acceptance, clock.get("v")?).await?;
-            let Acceptance { id, tenant, job, fingerprint, cost, .. } = acceptance;
+            let Acceptance { id, tenant, job, fingerprint, cost, assumed_speed, .. } = acceptance;
             let start_timeout = Duration::from_secs(job.start_timeout_s.into());
             let text = format!(
-                "INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline, priority,
-                     vft, cost, aged_at, fingerprint)
-                 VALUES ($1, $2, 'queued', $3, $4, now(), now(), now() + $5, $6, $7, $8, now(), $9) RETURNING {COLUMNS}"
+                "INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline,
+                     priority, vft, cost, aged_at, fingerprint, estimated_s)
+                 VALUES ($1, $2, 'queued', $3, $4, now(), now(), now() + $5, $6, $7, $8, now(), $9, {})
+                 RETURNING {COLUMNS}",
+                estimate("$3", "$8", "$10")
             );
             let (params, rank) = (Value::json(job)?, job.priority.rank());
-            let values = values![*id, *tenant, &job.model, params, start_timeout, rank, vft, *cost, fingerprint];
+            let values =
+                values![*id, *tenant, &job.model, params, start_timeout, rank, vft, *cost, fingerprint, *assumed_speed];
             let record = record(&change.one(&text, values).await?)?;
             for input in job.inputs() {
                 let text =

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as ObjectPath};
 use tokio::sync::Semaphore;
 
-use crate::{config, generation::GenerationId};
+use crate::{config, generation::GenerationId, metrics::Metrics};
 
 pub use error::BlobError;
 use error::Result;
@@ -36,6 +36,7 @@ pub struct Blobs {
     folder: Option<PathBuf>,
     /// Each running operation holds one permit, so that the number of open files and connections is bounded.
     room: Arc<Semaphore>,
+    metrics: Metrics,
 }
 
 impl Blobs {
@@ -59,7 +60,12 @@ impl Blobs {
             }
         };
         let room = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Ok(Blobs { objects, settings: settings.clone(), folder, room })
+        Ok(Blobs { objects, settings: settings.clone(), folder, room, metrics: Metrics::new() })
+    }
+
+    /// Counts and times the operations in these metrics.
+    pub fn counted_in(self, metrics: Metrics) -> Blobs {
+        Blobs { metrics, ..self }
     }
 
     /// Limits how many operations run at a time. Each operation has about [`Blobs::FILES`] open files or connections.
@@ -104,7 +110,7 @@ impl Blobs {
     async fn put_while(&self, waiting: Waiter, path: &str, bytes: Bytes) -> Result<()> {
         let location = ObjectPath::parse(path)?;
         let attempt = || async { self.objects.put(&location, bytes.clone().into()).await.map_err(BlobError::from) };
-        self.persist(waiting, attempt).await?;
+        self.persist("put", waiting, attempt).await?;
         Ok(())
     }
 
@@ -124,7 +130,7 @@ impl Blobs {
             }
             Ok(Some(bytes))
         };
-        self.persist(Waiter::Client, attempt).await
+        self.persist("get", Waiter::Client, attempt).await
     }
 
     /// Erases a file. A missing file is not an error.
@@ -137,7 +143,7 @@ impl Blobs {
                 Err(error) => Err(error.into()),
             }
         };
-        self.persist(Waiter::Client, attempt).await
+        self.persist("delete", Waiter::Client, attempt).await
     }
 
     /// The generations that have files.
@@ -204,14 +210,14 @@ impl Blobs {
     async fn files(&self, folder: &str) -> Result<Vec<ObjectMeta>> {
         let folder = ObjectPath::parse(folder)?;
         let attempt = || async { Ok(self.objects.list(Some(&folder)).try_collect().await?) };
-        self.persist(Waiter::Client, attempt).await
+        self.persist("list", Waiter::Client, attempt).await
     }
 
     /// The names of the folders within a folder, parsed. Names that cannot be parsed are skipped.
     async fn folders<T: FromStr>(&self, folder: &str) -> Result<Vec<T>> {
         let folder = ObjectPath::parse(folder)?;
         let attempt = || async { Ok(self.objects.list_with_delimiter(Some(&folder)).await?.common_prefixes) };
-        let folders = self.persist(Waiter::Client, attempt).await?;
+        let folders = self.persist("list", Waiter::Client, attempt).await?;
         Ok(folders.iter().filter_map(|folder| folder.filename()?.parse().ok()).collect())
     }
 
@@ -226,7 +232,7 @@ impl Blobs {
                     _ => Ok(()),
                 }
             };
-            return self.persist(Waiter::Client, attempt).await;
+            return self.persist("delete", Waiter::Client, attempt).await;
         }
         // Each request erases up to a thousand files.
         let folder = ObjectPath::parse(folder)?;
@@ -234,11 +240,11 @@ impl Blobs {
             let found = self.objects.list(Some(&folder)).map_ok(|file| file.location).boxed();
             self.objects.delete_stream(found).try_for_each(|_| async { Ok(()) }).await.map_err(BlobError::from)
         };
-        self.persist(Waiter::Client, attempt).await
+        self.persist("delete", Waiter::Client, attempt).await
     }
 
     /// Repeats an operation that fails but may succeed later. Each try waits for a permit of `room`.
-    async fn persist<T, F>(&self, waiting: Waiter, mut attempt: impl FnMut() -> F) -> Result<T>
+    async fn persist<T, F>(&self, operation: &str, waiting: Waiter, mut attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
@@ -247,7 +253,14 @@ impl Blobs {
             let attempt = attempt();
             async {
                 let _room = self.room.acquire().await.map_err(io::Error::other)?;
-                attempt.await
+                let begun = Instant::now();
+                let done = attempt.await;
+                let Metrics { object_store_seconds, object_store_failures, .. } = &self.metrics;
+                object_store_seconds.with_label_values(&[operation]).observe(begun.elapsed().as_secs_f64());
+                if done.is_err() {
+                    object_store_failures.with_label_values(&[operation]).inc();
+                }
+                done
             }
         };
         persist(&self.settings, kind, waiting, in_turn).await

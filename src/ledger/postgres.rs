@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 
 use super::{
     Hint, Ledger, Reads, Result, StoreError,
-    dialect::{Dialect, Transaction, Value},
+    dialect::{self, Dialect, Transaction, Value},
     row::Row,
 };
 use crate::config;
@@ -84,6 +84,10 @@ impl Dialect for Postgres {
         let mut loan = PooledConnection::of(&self.pool).await?;
         loan.connection.execute(if walks { BEGIN_WALKING } else { BEGIN }).await?;
         Ok(Box::new(loan))
+    }
+
+    fn connections(&self) -> (usize, usize) {
+        dialect::connections(&self.pool)
     }
 
     async fn ping(&self) -> Result<()> {

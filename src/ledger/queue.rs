@@ -22,6 +22,9 @@ pub struct Acceptance<'a> {
     pub key: Option<(&'a str, Duration)>,
     /// Work of all network calls in 10⁹ multiplications, which is charged to the tenant's share of the queue.
     pub cost: f64,
+    /// The speed, in units of `cost` per second, from which the seconds of the generation are estimated while no
+    /// generation has succeeded yet.
+    pub assumed_speed: f64,
     /// Most queued generations of all tenants together.
     pub max_queued: usize,
 }

@@ -92,6 +92,11 @@ impl Dialect for Sqlite {
         Ok(Box::new(Transaction { inner, now: self.clock.now_ms() }))
     }
 
+    fn connections(&self) -> (usize, usize) {
+        let (writer, readers) = (dialect::connections(&self.writer), dialect::connections(&self.readers));
+        (writer.0 + readers.0, writer.1 + readers.1)
+    }
+
     async fn ping(&self) -> Result<()> {
         self.read("SELECT 1 FROM generations LIMIT 1", &[]).await.map(drop)
     }

@@ -9,6 +9,8 @@ use crate::config::Config;
 pub struct AcceptPolicy {
     /// Maximum number of queued generations.
     pub max_queued: usize,
+    /// Speed from which seconds are estimated before anything was measured, in 10⁹ multiplications per second.
+    pub assumed_speed: f64,
     /// Longest estimated wait of an accepted generation.
     pub max_wait: Duration,
     /// Default of `start_timeout_s`, in seconds.
@@ -41,6 +43,7 @@ impl AcceptPolicy {
         let run_timeout: Duration = config.worker.run_timeout_s.into();
         AcceptPolicy {
             max_queued: config.queue.max_queued.get(),
+            assumed_speed: config.queue.assumed_speed.get().into(),
             max_wait: config.queue.max_wait_s.into(),
             start_timeout_s: config.queue.start_timeout_s,
             max_starred: config.retention.max_starred,

@@ -150,6 +150,7 @@ impl Service {
                 Repeatable::No | Repeatable::ById(_) => None,
             },
             cost,
+            assumed_speed: accept_policy.assumed_speed,
             max_queued: accept_policy.max_queued,
         };
         // From here on, the files may be erased only if the generation was certainly not accepted.
@@ -165,7 +166,7 @@ impl Service {
                 for uploads in &uploads {
                     intake::keep(uploads, id, blobs).await?;
                 }
-                metrics.accepted.inc();
+                metrics.accepted.with_label_values(&[&job.model]).inc();
                 wake.notify_one();
                 self.0.live.event(id);
                 self.0.outbox.tell(Hint::Queued);

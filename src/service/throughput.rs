@@ -1,11 +1,22 @@
 //! The speed of recent generations.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::{Mutex, MutexGuard};
+
+use crate::ledger::Measured;
+
 /// The run times of recent generations. Cloning gives another handle of the same data.
 #[derive(Clone, Debug, Default)]
-pub struct Throughput(Arc<Mutex<VecDeque<Ended>>>);
+pub struct Throughput {
+    recent: Arc<Mutex<VecDeque<Ended>>>,
+    /// What the store has not learned yet, by model.
+    measured: Arc<Mutex<HashMap<String, Measured>>>,
+}
 
 #[derive(Clone, Debug)]
 struct Ended {
@@ -45,6 +56,20 @@ impl Throughput {
         recent.push_back(Ended { model, seconds, together: together.max(1), cost });
     }
 
+    /// Adds a generation whose run computed all of its work, for the estimates of the store.
+    pub fn measure(&self, model: &str, run_time: Duration, together: usize, cost: f64) {
+        let mut measured = self.measured.lock();
+        let of_model = measured.entry(model.to_owned()).or_default();
+        of_model.generations += 1;
+        of_model.work += cost;
+        of_model.seconds += run_time.as_secs_f64() / together.max(1) as f64;
+    }
+
+    /// Takes what was measured since the last call.
+    pub fn take_measured(&self) -> HashMap<String, Measured> {
+        std::mem::take(&mut self.measured.lock())
+    }
+
     /// The speed of this process, in cost per second; `None` before the first generation has ended.
     pub fn speed(&self) -> Option<f64> {
         let recent = self.recent();
@@ -70,7 +95,7 @@ impl Throughput {
     }
 
     fn recent(&self) -> MutexGuard<'_, VecDeque<Ended>> {
-        self.0.lock()
+        self.recent.lock()
     }
 
     /// The average speed; `None` before the first generation has ended.
@@ -109,6 +134,18 @@ mod tests {
         assert_eq!(throughput.speed(), Some(3.0), "four together do 24 in 8 seconds");
         assert_eq!(pace.until_start(18.0), 6.0);
         assert_eq!(pace.until_end(18.0), 14.0);
+    }
+
+    #[test]
+    fn what_was_measured_is_taken_once() {
+        let throughput = Throughput::default();
+        throughput.measure("m", Duration::from_secs(8), 4, 6.0);
+        throughput.measure("m", Duration::from_secs(3), 1, 2.0);
+        throughput.measure("other", Duration::from_secs(1), 0, 1.0);
+        let measured = throughput.take_measured();
+        assert_eq!(measured["m"], Measured { generations: 2, work: 8.0, seconds: 5.0 });
+        assert_eq!(measured["other"], Measured { generations: 1, work: 1.0, seconds: 1.0 });
+        assert!(throughput.take_measured().is_empty());
     }
 
     #[test]

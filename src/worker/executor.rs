@@ -1,9 +1,10 @@
 //! The interface between the worker and its executors, each of which computes a kind of work.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
+use super::stages::Stages;
 use crate::{
     engine::Cancel,
     generation::{Artifact, GenerationId, Preview, Problem, Progress, Record, TraceContext, Work},
@@ -69,14 +70,16 @@ impl Claimed {
 pub struct RunReporter {
     live: Live,
     id: GenerationId,
+    stages: Arc<Stages>,
 }
 
 impl RunReporter {
-    pub(super) fn new(live: Live, id: GenerationId) -> RunReporter {
-        RunReporter { live, id }
+    pub(super) fn new(live: Live, id: GenerationId, stages: Stages) -> RunReporter {
+        RunReporter { live, id, stages: Arc::new(stages) }
     }
 
     pub fn progress(&self, progress: Progress) {
+        self.stages.enter(progress.phase);
         self.live.progress(self.id, progress);
     }
 

@@ -18,6 +18,29 @@ enum Written {
     Nothing,
 }
 
+impl Written {
+    /// The label of an attempt whose worker reported `outcome`, in the metric of attempts.
+    fn label(&self, outcome: &'static str) -> &'static str {
+        match self {
+            Written::Fenced => "fenced",
+            // The client canceled the generation while the outcome was written.
+            Written::Record(record) if record.status == Status::Canceled => "canceled",
+            Written::Record(_) | Written::Nothing => outcome,
+        }
+    }
+}
+
+fn label(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded(_) => "succeeded",
+        Outcome::Failed(_) => "failed",
+        Outcome::Canceled => "canceled",
+        Outcome::Released => "released",
+        Outcome::Retry { .. } => "retry",
+        Outcome::DeviceLost { .. } => "device_lost",
+    }
+}
+
 impl Worker {
     /// Writes the outcome, with retries, because the ledger lists the generation as running until the outcome is
     /// written. Once the lease is not trusted any more, tries to release the generation instead, and gives up when more
@@ -25,7 +48,9 @@ impl Worker {
     /// retries until the store answers.) Then notifies the watchers, and if the generation has ended, deletes the files
     /// that are no longer needed.
     pub(super) async fn finish(&self, lease: Lease, outcome: Outcome, begun: Instant) {
-        let (id, written) = (lease.id(), self.write(&lease, outcome).await);
+        let (id, ended) = (lease.id(), label(&outcome));
+        let written = self.write(&lease, outcome).await;
+        self.metrics.attempts.with_label_values(&[written.label(ended)]).inc();
         self.leases.release(&lease);
         self.outbox.tell(Hint::Changed(id));
         match written {
@@ -36,7 +61,7 @@ impl Worker {
                 self.live.pause(&lease);
             }
             Written::Record(record) if record.status.is_terminal() => {
-                self.note_end(&record, begun);
+                self.note_end(&lease, &record, begun);
                 self.live.close(id);
                 self.erase_leftovers(&lease, &record).await;
             }
@@ -49,9 +74,9 @@ impl Worker {
     }
 
     /// Logs the end of a generation and updates metrics and throughput.
-    fn note_end(&self, record: &Record, begun: Instant) {
+    fn note_end(&self, lease: &Lease, record: &Record, begun: Instant) {
         let (id, status) = (record.id, record.status.as_str());
-        self.metrics.finished.with_label_values(&[status]).inc();
+        self.metrics.count_end(record);
         tracing::info!(%id, status, ms = begun.elapsed().as_millis() as u64, "generation ended");
         match &record.status {
             Status::Failed { problem } => tracing::warn!(%id, code = problem.code, "{}", problem.message),
@@ -60,6 +85,10 @@ impl Worker {
                 let together = self.metrics.running.get().max(1) as usize;
                 if let Some(plan) = self.catalogue.plan(&record.job) {
                     self.throughput.record(&record.job.model, begun.elapsed(), together, plan.cost);
+                    // A later attempt may have continued from a log, so its time says nothing about the work.
+                    if lease.fence() == 1 {
+                        self.throughput.measure(&record.job.model, begun.elapsed(), together, plan.cost);
+                    }
                 }
             }
             _ => {}

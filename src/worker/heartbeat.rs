@@ -81,6 +81,10 @@ impl Worker {
     /// Reports the worker's state to the store, and learns whether the worker should drain. If the store is not shared,
     /// reports only changes.
     async fn show(&self, reported: &mut Option<(u32, Option<f64>)>) -> Result<(), StoreError> {
+        let measured = self.throughput.take_measured();
+        if !measured.is_empty() {
+            self.store.learn(&measured).await?;
+        }
         let now = (self.runs.len() as u32, self.throughput.speed());
         if !self.store.is_shared() && *reported == Some(now) {
             return Ok(());

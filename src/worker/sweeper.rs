@@ -1,11 +1,12 @@
 //! The sweeper: expires generations that waited too long, takes back generations of lost workers, and deletes
 //! generations that were kept long enough.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use super::census;
 use crate::{
     jitter,
     ledger::{Blobs, Hint, Reaping, StoreError, Sweeping},
@@ -52,10 +53,12 @@ impl Sweeper {
     async fn sweep_queue(&self) {
         let mut expire = tokio::time::interval(EXPIRY_INTERVAL.min(self.interval));
         let mut age = tokio::time::interval(self.ageing.min(Duration::from_secs(60)));
+        let (mut count, mut models) = (tokio::time::interval(census::INTERVAL), BTreeSet::new());
         let mut reap_at = self.next_reaping();
         loop {
             let swept = tokio::select! {
                 _ = expire.tick() => self.expire().await,
+                _ = count.tick() => self.count(&mut models).await,
                 _ = age.tick() => self.store.age(self.ageing).await,
                 () = tokio::time::sleep_until(reap_at), if self.store.is_shared() => {
                     reap_at = self.next_reaping();
@@ -97,7 +100,7 @@ impl Sweeper {
         for record in reaped.ended {
             let status = record.status.as_str();
             tracing::warn!(id = %record.id, status, dead = record.dead, "a generation ended with its worker");
-            self.metrics.finished.with_label_values(&[status]).inc();
+            self.metrics.count_end(&record);
             self.outbox.tell(Hint::Changed(record.id));
             self.live.close_unless_running(record.id);
         }
@@ -108,7 +111,7 @@ impl Sweeper {
     async fn expire(&self) -> Result<(), StoreError> {
         for record in self.store.expire_overdue().await? {
             tracing::info!(id = %record.id, "generation expired in the queue");
-            self.metrics.finished.with_label_values(&["expired"]).inc();
+            self.metrics.count_end(&record);
             self.live.close(record.id);
             self.outbox.tell(Hint::Changed(record.id));
         }

@@ -112,6 +112,7 @@ impl House {
             fingerprint: [7; 32],
             key: None,
             cost: 1.0,
+            assumed_speed: 100.0,
             max_queued: usize::MAX,
         };
         self.store.accept(&acceptance).await.unwrap();

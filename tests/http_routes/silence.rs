@@ -1,6 +1,6 @@
 //! Tests of the server's answers while the database does not answer.
 
-use std::{future::pending, time::Duration};
+use std::{collections::HashMap, future::pending, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
@@ -17,10 +17,10 @@ use latentd::{
     },
     http::{operator_routes, public_routes},
     ledger::{
-        Acceptance, Accepted, Accepts, Claimant, ClaimedDelivery, Claims, Counts, Crew, DeliveryAnswer, DeliveryClaim,
-        Fingerprint, Fleet, Heartbeat, Hint, KeyQuery, KeyRecord, Keys, Lease, Ledger, ListQuery, NewEndpoint,
-        Newcomer, Next, Outcome, Page, QueuePosition, Reads, Reaped, Reaping, Renewed, Report, Snapshot, StoreError,
-        StoredKey, Upkeep, UsageOfDay, Usages, Webhooks, WorkerRecord, Workload,
+        Acceptance, Accepted, Accepts, Census, Claimant, ClaimedDelivery, Claims, Counts, Crew, DeliveryAnswer,
+        DeliveryClaim, Estimates, Fingerprint, Fleet, Heartbeat, Hint, KeyQuery, KeyRecord, Keys, Lease, Ledger,
+        ListQuery, Measured, NewEndpoint, Newcomer, Next, Outcome, Page, QueuePosition, Reads, Reaped, Reaping,
+        Renewed, Report, Snapshot, StoreError, StoredKey, Upkeep, UsageOfDay, Usages, Webhooks, WorkerRecord, Workload,
     },
 };
 use serde_json::{Value, json};
@@ -192,6 +192,17 @@ impl Fleet for SilentStore {
 
     fn hints(&self) -> BoxStream<'static, Hint> {
         Box::pin(futures::stream::pending())
+    }
+}
+
+#[async_trait]
+impl Estimates for SilentStore {
+    async fn learn(&self, _: &HashMap<String, Measured>) -> Result<(), StoreError> {
+        pending().await
+    }
+
+    async fn census(&self) -> Result<Census, StoreError> {
+        pending().await
     }
 }
 

@@ -267,6 +267,7 @@ impl Both {
             fingerprint: [ask.fingerprint; 32],
             key: ask.key.map(|(key, is_over)| (key, if is_over { Duration::ZERO } else { HOUR })),
             cost: ask.cost,
+            assumed_speed: 100.0,
             max_queued: ask.max_queued,
         };
         let answer = match self.store().accept(&acceptance).await {

@@ -206,6 +206,7 @@ pub fn request(job: &Job) -> Acceptance<'_> {
         fingerprint: [7; 32],
         key: None,
         cost: 1.0,
+        assumed_speed: 100.0,
         max_queued: usize::MAX,
     }
 }

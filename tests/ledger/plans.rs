@@ -78,6 +78,7 @@ async fn use_all(store: &dyn Store) {
     store.expire_overdue().await.unwrap();
     store.age(HOUR).await.unwrap();
     store.claim_deliveries(1, HOUR, &["receiver".to_owned()]).await.unwrap();
+    store.census().await.unwrap();
     store.counts().await.unwrap();
     store.counts_of("default").await.unwrap();
     store.workload(&LAST, &crew(HOUR, 1)).await.unwrap();
@@ -107,6 +108,8 @@ async fn sqlite_uses_an_index_for_every_search() {
         ("SET status = new_status", "SEARCH generations USING INDEX sqlite_autoindex_generations_1 (id=?)"),
         ("FROM webhook_deliveries AS this", "SEARCH this USING INDEX webhook_deliveries_due"),
         ("FROM webhook_deliveries AS this", "webhook_deliveries_pending (generation_id=? AND seq<?)"),
+        ("AS oldest", "SEARCH generations USING INDEX generations_status (status=?)"),
+        ("INDEXED BY generations_dead WHERE dead", "generations USING INDEX generations_dead"),
         ("AS slots", "SEARCH generations USING COVERING INDEX generations_status"),
         ("(SELECT id, priority, vft ", "SEARCH generations USING INDEX sqlite_autoindex_generations_1 (id=?)"),
         ("tenant_seq > ", "generation_events USING INDEX generation_events_tenant (tenant_id=? AND tenant_seq>?)"),

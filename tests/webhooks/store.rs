@@ -127,6 +127,7 @@ impl Place {
             fingerprint: [0; 32],
             key: None,
             cost: 1.0,
+            assumed_speed: 100.0,
             max_queued: 1000,
         };
         self.store.accept(&acceptance).await.unwrap();

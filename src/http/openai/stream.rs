@@ -40,11 +40,11 @@ pub fn respond(
     record: Record,
     presence: Presence,
 ) -> Response {
-    let headers = create::headers(record.id);
+    let (headers, metrics) = (create::headers(record.id), state.metrics.clone());
     let follower = Follower::new(state.clone(), record, presence);
     let feed = Feed { state, operation, client, wanted, follower, due: VecDeque::new(), room: None, ended: false };
     let frames = stream::unfold(feed, async |mut feed| Some((Ok::<_, Infallible>(feed.next().await?), feed)));
-    (headers, sse::respond(frames)).into_response()
+    (headers, sse::respond(&metrics, frames)).into_response()
 }
 
 /// The events of one generation for one client.
