@@ -15,11 +15,11 @@ GRACE = "less than 15 (preStop) + 30.0 (shutdown_timeout_s) + 10 (margin) = 55"
 
 # The fault, the file, what is replaced, the replacement, and a part of the message.
 BREAKS = [
-    ("an unknown field", f"{OVERLAY}/worker.yaml", "replicas: 2", "replicaz: 2", "'replicaz' was unexpected"),
+    ("an unknown field", f"{OVERLAY}/worker.yaml", "enableServiceLinks", "enableServiceLinkz", "'enableServiceLinkz' was unexpected"),
     ("a wrong type", f"{OVERLAY}/disruption.yaml", "minAvailable: 1", "minAvailable: true", "minAvailable: True"),
     ("a grace period that is too short", f"{OVERLAY}/api.yaml", "PeriodSeconds: 60", "PeriodSeconds: 50", GRACE),
     ("no time to leave the load balancer", f"{OVERLAY}/api.yaml", "{seconds: 15}", "{seconds: 2}", "preStop sleeps 2 s"),
-    ("a probe of the wrong path", f"{OVERLAY}/api.yaml", "/livez", "/readyz", "livenessProbe must ask /livez"),
+    ("a probe of the wrong path", f"{OVERLAY}/api.yaml", "path: /livez", "path: /readyz", "livenessProbe must ask /livez"),
     ("a pod that may run as root", f"{OVERLAY}/api.yaml", "NonRoot: true", "NonRoot: false", "runAsNonRoot is not true"),
     ("a misspelled setting", f"{OVERLAY}/worker.yaml", "SHUTDOWN_TIMEOUT_S", "SHUTDOWN_TIME_S", "SHUTDOWN_TIME_S is no setting"),
     ("a setting of another type", "deploy/secret.example.env", "LATENTD_BLOBS__REGION=us-east-1", "LATENTD_BLOBS__ALLOW_HTTP=yes",
@@ -39,6 +39,8 @@ BREAKS = [
     ("an alert that was changed", "deploy/monitoring/alerts.yaml", "for: ", "for: 1", "is out of date"),
     ("a base image without a version", "Dockerfile", "FROM debian:bookworm-slim", "FROM debian AS none\nFROM debian:bookworm-slim",
      "DL3006"),
+    ("a base image without a digest", "Dockerfile", "FROM debian:bookworm-slim@", "FROM debian:bookworm-slim AS none\nFROM debian:bookworm-slim@",
+     "no digest"),
 ]
 
 

@@ -6,6 +6,7 @@ import pathlib
 import sys
 
 import compare
+import images
 import monitoring
 import pods
 import references
@@ -25,7 +26,7 @@ def steps(deploy, dockerfile, overlays=tuple(render.DEPLOYMENTS)):
 
     def rules(overlay):
         for check in (pods.check, references.check):
-            check(rendered[overlay])
+            check(rendered.get(overlay, []))
 
     for overlay in overlays:
         yield f"{overlay}: kustomize and Helm make the same objects", lambda: rendering(overlay)
@@ -35,7 +36,7 @@ def steps(deploy, dockerfile, overlays=tuple(render.DEPLOYMENTS)):
     yield "settings of the Secret, the Dockerfile and the compose files", lambda: settings.check_files(deploy)
     yield "alerts and their tests", lambda: monitoring.check(deploy)
     yield "the chart by helm lint", lambda: run(program("helm"), "lint", "--strict", deploy / "helm/latentd") and None
-    yield "the Dockerfile by hadolint", lambda: run(program("hadolint"), dockerfile)
+    yield "the Dockerfile: hadolint, digests, user, health check", lambda: images.check(dockerfile)
 
 
 def main():
