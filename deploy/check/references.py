@@ -14,7 +14,8 @@ def check(values):
     pods = [template(value)["metadata"]["labels"] for value in values if template(value)]
     found = []
     for value in values:
-        found += [f"{key(value)}: {line}" for rule in (selects, targets, pod_names, traffic) for line in rule(value, values, pods)]
+        for rule in (selects, targets, pod_names, traffic):
+            found += [f"{key(value)}: {line}" for line in rule(value, values, pods)]
     if found:
         raise Broken("\n".join(found))
 
