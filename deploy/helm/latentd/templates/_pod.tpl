@@ -57,3 +57,12 @@ readinessProbe:
 - {name: models, persistentVolumeClaim: {claimName: latentd-models, readOnly: true}}
 {{- end }}
 {{- end }}
+
+{{- /* The grace period: at least the sleep of preStop, the shutdown timeout and ten seconds. */}}
+{{- define "latentd.grace" -}}
+{{- $least := add (.preStopSeconds | default 0) .shutdownTimeoutSeconds 10 }}
+{{- if lt (int .terminationGracePeriodSeconds) (int $least) }}
+{{- fail (printf "terminationGracePeriodSeconds must be at least preStopSeconds + shutdownTimeoutSeconds + 10 = %d" $least) }}
+{{- end }}
+{{- .terminationGracePeriodSeconds }}
+{{- end }}
