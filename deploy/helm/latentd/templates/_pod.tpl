@@ -62,7 +62,7 @@ readinessProbe:
 {{- define "latentd.grace" -}}
 {{- $least := add (.preStopSeconds | default 0) .shutdownTimeoutSeconds 10 }}
 {{- if lt (int .terminationGracePeriodSeconds) (int $least) }}
-{{- fail (printf "terminationGracePeriodSeconds must be at least preStopSeconds + shutdownTimeoutSeconds + 10 = %d" $least) }}
+{{- fail (printf "the grace period must be at least preStopSeconds + shutdownTimeoutSeconds + 10 = %d" $least) }}
 {{- end }}
 {{- .terminationGracePeriodSeconds }}
 {{- end }}
