@@ -9,8 +9,9 @@ use std::{
 };
 
 use reqwest::StatusCode;
+use serde_json::json;
 
-use crate::server::{Launch, Server, decode, request};
+use crate::server::{Launch, Server, decode};
 
 const LATENTD: &str = env!("CARGO_BIN_EXE_latentd");
 
@@ -78,7 +79,7 @@ async fn it_serves_as_an_unprivileged_user_with_a_read_only_root_and_no_home() {
     };
     assert!(options("/").starts_with("ro") && options("/tmp").starts_with("ro"), "{mounts}");
 
-    let id = server.accept(&request("a red fox", 7)).await;
+    let id = server.accept(&json!({"prompt": "a red fox", "steps": 2, "width": 64, "height": 64})).await;
     assert_eq!(server.ended(&id).await["status"], "succeeded");
     decode(&server.picture(&id, 0).await);
     assert_eq!(server.get_operator("/readyz").await.status(), StatusCode::OK);
