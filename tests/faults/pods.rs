@@ -16,8 +16,11 @@ use crate::{
     site::Site,
 };
 
-/// Seconds of the manifests are divided by this number.
-const FASTER: f64 = 5.0;
+/// Seconds of the manifests are divided by this number. Between the withdrawal and SIGTERM, a request of a second must
+/// have time to end.
+const FASTER: f64 = 2.5;
+
+const STEPS: u32 = 30;
 
 /// Seconds that load balancers may need until they send no more connections to a pod that leaves (deploy/check/pods.py).
 const WITHDRAWAL_S: f64 = 10.0;
@@ -79,7 +82,8 @@ async fn replacing_every_pod_by_the_numbers_of_the_manifests_loses_nothing() {
     };
     let (of_api, of_worker) = (Numbers::of("api"), Numbers::of("worker"));
     assert!(of_api.pre_stop >= WITHDRAWAL_S, "{of_api:?}");
-    let site = site.with("LATENTD_ENGINE__MAX_RUNS", 8);
+    // A slow machine must not refuse requests because the queue is long.
+    let site = site.with("LATENTD_ENGINE__MAX_RUNS", 8).with("LATENTD_QUEUE__MAX_WAIT_S", 3600);
     let mut apis = vec![of_api.start(&site, "api").await, of_api.start(&site, "api").await];
     let mut workers = vec![of_worker.start(&site, "worker").await, of_worker.start(&site, "worker").await];
     site.open(&apis.iter().collect::<Vec<_>>());
@@ -124,11 +128,12 @@ async fn replacing_every_pod_by_the_numbers_of_the_manifests_loses_nothing() {
     site.verdict(&load, figures).await;
 }
 
-/// A client that accepts, looks, and waits for less time than the sleep of preStop lasts.
+/// A client that sends a generation, reads it, and waits for it for a second, which is less time than the process still
+/// has after the load balancer has withdrawn it.
 async fn use_it(client: u64, load: Arc<Load>, over: Arc<AtomicBool>) {
     let mut made = 0;
     while !over.load(Relaxed) {
-        let id = load.submit(&format!("{client}-{made}"), &request(100 * client + made, 100)).await;
+        let id = load.submit(&format!("{client}-{made}"), &request(100 * client + made, STEPS)).await;
         made += 1;
         load.look(&id).await.expect("every replica knows an accepted generation");
         let url = load.url(&format!("/v1/images/{id}"));
