@@ -2,7 +2,8 @@
 # docker build --target cpu -t latentd:cpu .      the default: computes on the CPU
 # docker build --target cuda -t latentd:cuda .    computes on NVIDIA's GPUs; see docs/gpu.md
 
-FROM rust:1.95-bookworm AS chef
+# The digests are those of Docker Hub in August 2026; docker buildx imagetools inspect NAME:TAG prints the current ones.
+FROM rust:1.95-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1 AS chef
 RUN cargo install cargo-chef --locked --version 0.1.78
 WORKDIR /src
 
@@ -19,6 +20,8 @@ RUN cargo build --release --locked --bin latentd
 
 # The toolkit is installed before the code is copied, so that its layer and that of the compiled kernels are reused.
 FROM chef AS builder-cuda
+# Debian removes old versions of packages, so a build with fixed versions would fail after the next update.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends g++ python3-venv && rm -rf /var/lib/apt/lists/*
 # The least compute capability that the image serves; newer GPUs compile the kernels of 80 at the first start. With 90,
 # the kernels run on H100 and H200 only.
@@ -37,7 +40,7 @@ RUN install -d /libraries \
         /libraries/
 
 # What both images have.
-FROM debian:bookworm-slim AS base
+FROM debian:bookworm-slim@sha256:abd67ffcfa541b485a3dff59865ab629aa048a6c613e639d36e7456b0b229241 AS base
 LABEL org.opencontainers.image.title="latentd" \
       org.opencontainers.image.description="An HTTP inference server for latent diffusion" \
       org.opencontainers.image.licenses="Apache-2.0"

