@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use latentd::generation::{GenerationId, Job};
-use latentd::ledger::{Acceptance, Estimates, Ledger, Measured, Outcome, Store};
+use latentd::ledger::{Acceptance, Ledger, Measured, Outcome, Store};
 use sqlx::{Connection, Executor, PgConnection, Row};
 
 use crate::place::{PgPlace, Place, claim_one, generation, new_record, problem, reap_all, request};
