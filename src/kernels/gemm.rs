@@ -228,11 +228,12 @@ impl Product<'_> {
         let next = self.b.k * WIDTH;
         let b = &self.b.values[panel * next..][..P * next];
         let first = ks.start - self.depth.start;
-        // SAFETY: `pieces` has asserted that `a` holds a line of `depth.len()` values for each line of the result.
-        let (a, a_stride) = match self.a {
-            Lines::Apart(values, stride) => (unsafe { values.as_ptr().add(*row * stride + first) }, stride),
-            Lines::Tiled(values) => (unsafe { values.as_ptr().add(*row * ks.len()) }, ks.len()),
+        let (values, offset, a_stride) = match self.a {
+            Lines::Apart(values, stride) => (values, *row * stride + first, stride),
+            Lines::Tiled(values) => (values, *row * ks.len(), ks.len()),
         };
+        // SAFETY: `pieces` has asserted that `a` holds `depth.len()` values for each line of the result.
+        let a = unsafe { values.as_ptr().add(offset) };
         let add = self.add;
         // Weights mostly come from memory, and the processor does not predict where reading continues after these panels.
         // The first tiles prefetch what is read next, each tile a part, because memory is slower than the products of

@@ -75,7 +75,7 @@ impl Packed {
             } else {
                 Lines::Apart(&a[depth.start..], k)
             };
-            let mut multiply = |panels: Range<usize>, out: Block<'_>| match self {
+            let multiply = |panels: Range<usize>, out: Block<'_>| match self {
                 Packed::Wide(wide) => {
                     let (b, depth, add) = (wide.whole(), depth.clone(), first > 0);
                     Product { a, b, depth, panels, out, add, ahead: None }.run();
