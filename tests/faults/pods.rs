@@ -20,7 +20,7 @@ use crate::{
 /// have time to end.
 const FASTER: f64 = 2.5;
 
-const STEPS: u32 = 30;
+const STEPS: u32 = 12;
 
 /// Seconds that load balancers may need until they send no more connections to a pod that leaves (deploy/check/pods.py).
 const WITHDRAWAL_S: f64 = 10.0;
@@ -119,7 +119,7 @@ async fn replacing_every_pod_by_the_numbers_of_the_manifests_loses_nothing() {
     over.store(true, Relaxed);
     futures::future::join_all(clients).await.into_iter().for_each(|client| client.unwrap());
     for id in load.ids() {
-        let generation = load.ended(&id).await.unwrap();
+        let generation = ended(&load, &id).await;
         assert_eq!(generation["status"], "succeeded", "{generation}");
     }
     let figures = Figures::default()
@@ -140,6 +140,16 @@ async fn use_it(client: u64, load: Arc<Load>, over: Arc<AtomicBool>) {
         let (status, text) = load.until_answered(|| load.client.get(&url).header("Prefer", "wait=1")).await;
         assert!(status.is_success(), "{status} {text}");
     }
+}
+
+/// A slow machine needs longer for the whole queue than for one generation.
+async fn ended(load: &Load, id: &str) -> serde_json::Value {
+    for _ in 0..5 {
+        if let Some(generation) = load.ended(id).await {
+            return generation;
+        }
+    }
+    panic!("{id} does not end");
 }
 
 async fn until_accepted(load: &Load, least: usize) {
