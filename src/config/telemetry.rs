@@ -112,13 +112,13 @@ mod tests {
     fn invalid_settings_are_refused_with_the_name_of_the_key() {
         for (variable, value, key) in [
             ("LATENTD_TELEMETRY__OTLP_ENDPOINT", "collector:4318", "telemetry.otlp_endpoint"),
-            ("LATENTD_TELEMETRY__OTLP_ENDPOINT", "http://user:word@collector", "telemetry.otlp_endpoint"),
+            ("LATENTD_TELEMETRY__OTLP_ENDPOINT", "http://user:swordfish@collector", "telemetry.otlp_endpoint"),
             ("LATENTD_TELEMETRY__OTLP_HEADERS", "no pair", "telemetry.otlp_headers"),
             ("LATENTD_TELEMETRY__OTLP_HEADERS", "a b=c", "telemetry.otlp_headers"),
             ("LATENTD_TELEMETRY__SAMPLE_RATIO", "1.5", "telemetry.sample_ratio"),
         ] {
             let error = load(&[(variable, value)]).unwrap_err();
-            assert!(error.contains(key) && !error.contains("word"), "{value}: {error}");
+            assert!(error.contains(key) && !error.contains("swordfish"), "{value}: {error}");
         }
     }
 }
