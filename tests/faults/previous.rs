@@ -21,12 +21,12 @@ struct Versions {
 }
 
 impl Versions {
-    async fn old(&self, role: &str) -> Server {
+    async fn previous(&self, role: &str) -> Server {
         let wrapper = ["sh", "-c", INSTEAD, &self.previous].map(str::to_owned).to_vec();
         Server::start_ready(&Launch { wrapper, ..self.site.launch(role) }).await
     }
 
-    async fn new(&self, role: &str) -> Server {
+    async fn current(&self, role: &str) -> Server {
         self.site.start(role).await
     }
 
@@ -56,24 +56,24 @@ async fn the_previous_version_works_on_the_schema_of_this_one() {
     let load = Load::through(versions.site.door.url());
 
     // The previous version alone.
-    let (old_api, old_worker) = (versions.old("api").await, versions.old("worker").await);
+    let (old_api, old_worker) = (versions.previous("api").await, versions.previous("worker").await);
     versions.drawn(&load, 1, &old_api, &old_api).await;
     // The start of this version updates the schema below the running processes of the previous version.
-    let new_api = versions.new("api").await;
+    let new_api = versions.current("api").await;
     versions.drawn(&load, 2, &old_api, &new_api).await;
     versions.drawn(&load, 3, &new_api, &old_api).await;
     // Only workers of this version.
-    let new_worker = versions.new("worker").await;
+    let new_worker = versions.current("worker").await;
     assert!(old_worker.stopped().await.success());
     versions.drawn(&load, 4, &old_api, &new_api).await;
     versions.drawn(&load, 5, &new_api, &old_api).await;
     // The way back: processes of the previous version start on the new schema.
-    let (old_worker, returned_api) = (versions.old("worker").await, versions.old("api").await);
+    let (old_worker, returned_api) = (versions.previous("worker").await, versions.previous("api").await);
     assert!(new_worker.stopped().await.success());
     versions.drawn(&load, 6, &new_api, &returned_api).await;
     versions.drawn(&load, 7, &returned_api, &new_api).await;
     // Both versions share the queue. Processes that stop give back what they compute.
-    let new_worker = versions.new("worker").await;
+    let new_worker = versions.current("worker").await;
     versions.site.open(&[&old_api, &new_api, &returned_api]);
     let requests: Vec<_> = (10..22).map(|seed| request(seed, 60)).collect();
     let ids = load.submit_all("mixed", &requests).await;
