@@ -3,7 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use prometheus::IntCounterVec;
-use reqwest::{Client, StatusCode, Url, header, redirect};
+use reqwest::{Client, Url, header, redirect};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -129,13 +129,7 @@ impl Exporter {
             Ok(answer) => {
                 let status = answer.status();
                 // The statuses that OTLP calls retryable.
-                let is_temporary = matches!(
-                    status,
-                    StatusCode::TOO_MANY_REQUESTS
-                        | StatusCode::BAD_GATEWAY
-                        | StatusCode::SERVICE_UNAVAILABLE
-                        | StatusCode::GATEWAY_TIMEOUT
-                );
+                let is_temporary = matches!(status.as_u16(), 429 | 502..=504);
                 Err(Failure { reason: format!("the collector answers {status}"), is_temporary })
             }
             Err(error) => {
