@@ -75,7 +75,7 @@ async fn the_previous_version_works_on_the_schema_of_this_one() {
     // Both versions share the queue. Processes that stop give back what they compute.
     let new_worker = versions.current("worker").await;
     versions.site.open(&[&old_api, &new_api, &returned_api]);
-    let requests: Vec<_> = (10..22).map(|seed| request(seed, 60)).collect();
+    let requests: Vec<_> = (10..16).map(|seed| request(seed, 20)).collect();
     let ids = load.submit_all("mixed", &requests).await;
     assert!(old_worker.stopped().await.success());
     for id in ids {
