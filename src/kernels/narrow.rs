@@ -13,7 +13,7 @@ use super::{
 };
 
 /// A (K, N) matrix of stored numbers in panels of 16 columns, like `Panels` of `gemm.rs`. Within a panel, the blocks of
-/// the 16 columns alternate ([`Format::widen_lanes`]), so that a vector unit converts the numbers of one row in all
+/// the 16 columns alternate (`Format::widen_lanes`), so that a vector unit converts the numbers of one row in all
 /// columns at once.
 pub struct Narrow {
     pub(super) k: usize,
