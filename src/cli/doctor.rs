@@ -48,7 +48,7 @@ pub(super) struct Doctor {
     json: bool,
 }
 
-/// A check that runs beside the others.
+/// One of the checks. All checks run at the same time.
 struct Check {
     /// What the check looks at: the first word of its findings.
     name: &'static str,

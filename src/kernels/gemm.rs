@@ -94,9 +94,9 @@ pub(super) struct PanelsRef<'a> {
 /// The left matrix of a product.
 #[derive(Clone, Copy)]
 pub(super) enum Lines<'a> {
-    /// Lines that are so many values apart.
+    /// The matrix as it lies in memory, and the number of values from the beginning of a line to that of the next.
     Apart(&'a [f32], usize),
-    /// At most `DEPTH` columns in the order of [`super::tiles::Tile`].
+    /// At most `DEPTH` columns of the matrix, copied into the order of [`super::tiles::Tile`].
     Tiled(&'a [f32]),
 }
 
@@ -300,8 +300,8 @@ const PARTS: usize = 8;
 /// The micro-kernel. Computes `count` tiles of `H` lines times `P` panels of `V` vectors, summed over k in registers.
 ///
 /// The creator must ensure two things. `a` points to `count · H` lines of `ks.len()` values, which begin `a_stride`
-/// values apart, or to `count` tiles if they are `TILED`. `out` points to `count · H` lines with `V` vectors for each of the `P` panels, which begin `stride`
-/// values apart.
+/// values apart, or to `count` tiles if they are `TILED`. `out` points to `count · H` lines with `V` vectors for each of
+/// the `P` panels, which begin `stride` values apart.
 struct TileKernel<'a, const H: usize, const P: usize, const V: usize, const LINE: usize, const TILED: bool> {
     a: *const f32,
     a_stride: usize,

@@ -10,15 +10,15 @@ use super::gemm::{HEIGHT, WIDTH};
 /// than it saves.
 const MIN_PARALLEL_WORK: usize = 1 << 19;
 
-/// What a block costs besides its multiplications, and how large it may be.
+/// How large a block may be, and what it costs in addition to its multiplications.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Costs {
     /// The most lines of a block. At most 512 values of each line of the left matrix are multiplied at a time, and these
     /// values should stay in the L2 cache.
     pub most_lines: usize,
-    /// Reading the right matrix takes as long as multiplying so many lines.
+    /// The cost of reading the right matrix: the number of further lines that could be multiplied in that time.
     pub lines: usize,
-    /// Reading the left matrix takes as long as multiplying so many columns.
+    /// The cost of reading the left matrix: the number of further columns that could be multiplied in that time.
     pub columns: usize,
 }
 
