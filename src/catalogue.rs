@@ -5,6 +5,7 @@ mod adapters;
 mod blocking;
 mod control_nets;
 mod control_shelf;
+mod documents;
 mod embedded;
 mod entries;
 mod entry;

@@ -7,9 +7,11 @@ mod environment;
 mod home;
 mod hosts;
 mod http;
+mod kernels;
 mod one_or_more;
 mod operator;
 mod origins;
+mod safety;
 mod secret;
 mod telemetry;
 mod webhooks;
@@ -32,8 +34,10 @@ pub use blobs::Blobs;
 pub use devices::{DeviceName, KernelSet, Precision};
 pub use hosts::HostPattern;
 pub use http::Http;
+pub use kernels::{Kernels, Winograd};
 pub use operator::Operator;
 pub use origins::Origin;
+pub use safety::Safety;
 pub use secret::Secret;
 pub use telemetry::Telemetry;
 pub use webhooks::{AllowedHost, Webhooks};
@@ -64,6 +68,7 @@ pub struct Config {
     pub worker: Worker,
     pub limits: Limits,
     pub retention: Retention,
+    pub safety: Safety,
     pub webhooks: Webhooks,
     pub log: Log,
     pub telemetry: Telemetry,
@@ -132,27 +137,6 @@ pub struct Engine {
     pub checkpoint_interval_ms: u64,
     /// 0 means no watchdog.
     pub watchdog_s: u32,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Kernels {
-    pub winograd: Winograd,
-}
-
-/// Which convolutions use Winograd's algorithm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Winograd {
-    Auto,
-    Off,
-    Force,
-}
-
-impl<'de> Deserialize<'de> for Winograd {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        words::one_of(deserializer, &[("auto", Winograd::Auto), ("off", Winograd::Off), ("force", Winograd::Force)])
-    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -385,8 +369,9 @@ impl Config {
         let given = builder.build()?;
         let mut config: Config = given.clone().try_deserialize()?;
         whole::check(&given, &config)?;
-        let Config { data_dir, models, loras, embeddings, controlnets, .. } = &mut config;
-        for folder in [data_dir, &mut models.dir, &mut loras.dir, &mut embeddings.dir, &mut controlnets.dir] {
+        let Config { data_dir, models, loras, embeddings, controlnets, safety, .. } = &mut config;
+        let folders = [data_dir, &mut models.dir, &mut loras.dir, &mut embeddings.dir, &mut controlnets.dir];
+        for folder in folders.into_iter().chain([&mut safety.checker, &mut safety.blocked_prompts]) {
             *folder = home::expanded(folder, sources.home.as_deref());
         }
         config.check()?;

@@ -21,6 +21,7 @@ mod offload;
 mod operating;
 mod owning;
 mod rules;
+mod safety;
 mod throughput;
 mod unaccepted_files;
 mod watch;
@@ -40,6 +41,7 @@ use crate::{
     generation::{Artifact, Event, GenerationId, Invalid, Limits, Record, Scope, Status},
     ledger::{Blobs, Counts, Crew, Hint, ListQuery, QueuePosition, Refusal, Serving, StoreError, blobs::path_of_input},
     metrics::Metrics,
+    safety::Safety,
     webhooks::EndpointRegistry,
 };
 
@@ -92,6 +94,8 @@ pub struct Parts {
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
     pub webhooks: EndpointRegistry,
+    /// The rules for pictures and prompts.
+    pub safety: Safety,
     pub limits: Limits,
     pub accept_policy: AcceptPolicy,
     pub metrics: Metrics,

@@ -15,6 +15,7 @@ use crate::{
     device::Device,
     families::{self, Description, Family, ModelSize, Outline},
     generation::ModelCard,
+    models::SafetyChecker,
     weights::{ModelFolder, fingerprint, lora::Modules},
 };
 
@@ -32,6 +33,8 @@ pub(super) struct Entry {
     modules: OnceLock<Modules>,
     /// The fingerprint of the files, computed at the first request for it and kept.
     fingerprint: OnceLock<String>,
+    /// Looked for at the first request for it.
+    has_safety_checker: OnceLock<bool>,
 }
 
 /// What is known about a model that can be used, before its weights are loaded.
@@ -124,6 +127,7 @@ impl Entry {
             unloadable: OnceLock::new(),
             modules: OnceLock::new(),
             fingerprint: OnceLock::new(),
+            has_safety_checker: OnceLock::new(),
         }
     }
 
@@ -177,6 +181,12 @@ impl Entry {
     pub fn fingerprint(&self) -> &str {
         let of_folder = || self.usable.as_ref().map(|usable| usable.folder.fingerprint()).unwrap_or_default();
         self.fingerprint.get_or_init(of_folder)
+    }
+
+    /// Whether the model's folder has a safety checker with its weights.
+    pub fn has_safety_checker(&self) -> bool {
+        let of_folder = || self.usable.as_ref().is_ok_and(|usable| SafetyChecker::is_in(&usable.folder));
+        *self.has_safety_checker.get_or_init(of_folder)
     }
 
     /// The modules to which adapters can be added. Faults are not remembered.

@@ -6,6 +6,7 @@ mod log;
 mod models;
 mod observer;
 mod ready;
+mod safety;
 mod save;
 
 use std::{pin::pin, sync::Arc};
@@ -26,6 +27,7 @@ use crate::{
     ledger::{Blobs, Outcome},
     metrics::Metrics,
     pipelines::{Frame, PipelineError},
+    safety::Safety,
     service::{Devices, Memory},
     telemetry::{SpanKind, Tracer},
 };
@@ -53,6 +55,8 @@ pub struct Drawing {
     pub memory: Memory,
     /// The worker's leases.
     pub leases: Leases,
+    /// Checks what pictures show.
+    pub safety: Safety,
     /// Wakes the worker to claim more generations.
     pub wake: Arc<Notify>,
 }

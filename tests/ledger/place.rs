@@ -168,6 +168,7 @@ pub fn job(draw: Draw) -> Job {
         webhook: None,
         metadata: BTreeMap::from([("key".to_owned(), "valué".to_owned())]),
         warnings: Vec::new(),
+        safety: Default::default(),
         trace: None,
     }
 }
@@ -188,6 +189,7 @@ pub fn artifact() -> Artifact {
         bytes: 1234,
         sha256: "00ff".to_owned(),
         blob: "img/x/1/0.png".to_owned(),
+        flagged: None,
         facts: Facts::Picture { width: 64, height: 128, seed: 7 },
     }
 }

@@ -25,7 +25,7 @@ impl Encoded {
     pub fn stored_at(self, blob: String) -> Artifact {
         let Encoded { index, format, facts, file } = self;
         let sha256 = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
-        Artifact { index, media_type: format.into(), bytes: file.len() as u64, sha256, blob, facts }
+        Artifact { index, media_type: format.into(), bytes: file.len() as u64, sha256, blob, flagged: None, facts }
     }
 }
 

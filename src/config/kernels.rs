@@ -1,0 +1,26 @@
+//! The section `[kernels]`: how the kernels of the CPU compute.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::words;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernels {
+    pub winograd: Winograd,
+}
+
+/// Which convolutions use Winograd's algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Winograd {
+    Auto,
+    Off,
+    Force,
+}
+
+impl<'de> Deserialize<'de> for Winograd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        words::one_of(deserializer, &[("auto", Winograd::Auto), ("off", Winograd::Off), ("force", Winograd::Force)])
+    }
+}
