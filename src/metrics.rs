@@ -162,7 +162,9 @@ impl Metrics {
         for (counters, values) in counters {
             values.iter().for_each(|value| drop(counters.with_label_values(&[value])));
         }
-        for labels in [["flag", "picture"], ["block", "picture"], ["off", "prompt"], ["flag", "prompt"], ["block", "prompt"]] {
+        for labels in
+            [["flag", "picture"], ["block", "picture"], ["off", "prompt"], ["flag", "prompt"], ["block", "prompt"]]
+        {
             self.safety_hits.with_label_values(&labels);
         }
         let histograms: [(&HistogramVec, &[&str]); 3] = [

@@ -112,8 +112,9 @@ impl Safety {
         let checker = self.0.checkers.get(key, &folder, &catalogue.first_device());
         let checker = checker.map_err(|error| folder.told(&error))?;
         let scores = frames.iter().map(|Frame::Picture(picture)| checker.scores(picture));
-        let flags: Vec<bool> =
-            scores.map(|scores| Ok(scores.map_err(|error| error.to_string())?.is_flagged())).collect::<Result<_, String>>()?;
+        let flags: Vec<bool> = scores
+            .map(|scores| Ok(scores.map_err(|error| error.to_string())?.is_flagged()))
+            .collect::<Result<_, String>>()?;
         self.count(policy, "picture", flags.iter().filter(|flagged| **flagged).count());
         Ok(Some(flags))
     }

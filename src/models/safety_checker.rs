@@ -102,11 +102,7 @@ impl SafetyChecker {
         };
         Self {
             vision_model: ClipVisionModel::new(&config.vision, &weights.pp("vision_model")),
-            visual_projection: Linear::without_bias(
-                &weights.pp("visual_projection"),
-                config.vision.hidden_size,
-                width,
-            ),
+            visual_projection: Linear::without_bias(&weights.pp("visual_projection"), config.vision.hidden_size, width),
             special_care: concepts("special_care_embeds", "special_care_embeds_weights", SPECIAL_CARE),
             concepts: concepts("concept_embeds", "concept_embeds_weights", CONCEPTS),
             preparation,

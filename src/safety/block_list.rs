@@ -1,10 +1,6 @@
 //! The words and phrases that prompts must not contain.
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    path::Path,
-};
+use std::{collections::HashMap, fs, io, path::Path};
 
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 

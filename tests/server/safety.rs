@@ -22,7 +22,8 @@ fn fixtures() -> PathBuf {
 
 /// Puts the safety checker of the fixtures into a folder, with thresholds that flag every picture or none.
 fn put_checker(folder: &Path, flags: bool) {
-    for file in ["safety_checker/config.json", "safety_checker/model.safetensors", "feature_extractor/preprocessor_config.json"]
+    for file in
+        ["safety_checker/config.json", "safety_checker/model.safetensors", "feature_extractor/preprocessor_config.json"]
     {
         let to = folder.join(file);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
@@ -166,7 +167,11 @@ async fn flagged_pictures_are_delivered_unchanged_and_keys_have_policies_of_thei
     let (data, models) = (tempfile::tempdir().unwrap(), folders());
     let server = start(data.path(), models.path(), &[FLAG]).await;
     let flagged = server.ended(&server.accept(&body("strict")).await).await;
-    assert_eq!((&flagged["status"], &flagged["finish_reason"]), (&json!("succeeded"), &json!("completed")), "{flagged}");
+    assert_eq!(
+        (&flagged["status"], &flagged["finish_reason"]),
+        (&json!("succeeded"), &json!("completed")),
+        "{flagged}"
+    );
     assert_eq!(flagged["images"][0]["flagged"], true);
     let unchecked = server.ended(&server.accept(&body("bare")).await).await;
     assert!(unchecked["images"][0].get("flagged").is_none(), "the model has no checker: {unchecked}");
@@ -248,7 +253,11 @@ async fn a_prompt_with_a_refused_phrase_is_refused_before_acceptance() {
     let server = Server::start_ready(&launch).await;
     for prompt in ["a Zorkmid", "under a BLUE, moon", "ｚｏｒｋｍｉｄ"] {
         let (status, problem) = read(server.post(&with(body("bare"), &json!({"prompt": prompt}))).await).await;
-        assert_eq!((status, &problem["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("prompt_blocked")), "{prompt}");
+        assert_eq!(
+            (status, &problem["code"]),
+            (StatusCode::UNPROCESSABLE_ENTITY, &json!("prompt_blocked")),
+            "{prompt}"
+        );
         assert_eq!(problem["errors"][0]["pointer"], "/prompt");
         assert!(!problem.to_string().to_lowercase().contains("moon"), "{problem}");
     }

@@ -130,9 +130,8 @@ impl Preparation {
         let square = [(width - self.side) / 2, (height - self.side) / 2, self.side, self.side];
         let levels = resized.cropped(square).pixels.into_iter().enumerate();
         // Rounded as by transformers' `rescale` and `normalize`.
-        let normalized = |(i, level): (usize, u8)| {
-            ((f64::from(level) / 255.0) as f32 - self.mean[i % 3]) / self.std[i % 3]
-        };
+        let normalized =
+            |(i, level): (usize, u8)| ((f64::from(level) / 255.0) as f32 - self.mean[i % 3]) / self.std[i % 3];
         let side = self.side as usize;
         Tensor::from_vec(levels.map(normalized).collect::<Vec<f32>>(), (1, side, side, 3), &HOST)
     }

@@ -22,8 +22,7 @@ impl Drawing {
         let progress = Progress { phase: Phase::Saving, step: steps, steps, percent: 100.0, eta_s: None };
         tell.progress(progress);
 
-        let (frames, flags): (Vec<Frame>, Vec<Option<bool>>) =
-            self.checked(claimed, frames).await?.into_iter().unzip();
+        let (frames, flags): (Vec<Frame>, Vec<Option<bool>>) = self.checked(claimed, frames).await?.into_iter().unzip();
         let job = claimed.record.job.clone();
         let label = self.label(&job.model, draw);
         let encode_all = move || {
