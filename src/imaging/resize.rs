@@ -137,8 +137,11 @@ mod tests {
     #[test]
     fn small_pictures_equal_pillows() {
         let picture = Pixels::<1> { width: 5, height: 4, pixels: (0..20).map(|i| (37 * i % 251) as u8).collect() };
-        for (width, height, expected) in PILLOW {
-            assert_eq!(resize(&picture, *width, *height).pixels, *expected, "{width} × {height}");
+        for (filter, cases) in [(Filter::Lanczos, PILLOW), (Filter::Bicubic, PILLOW_BICUBIC)] {
+            for (width, height, expected) in cases {
+                let made = resize_with(&picture, *width, *height, filter);
+                assert_eq!(made.pixels, *expected, "{filter:?}, {width} × {height}");
+            }
         }
     }
 
@@ -188,5 +191,34 @@ mod tests {
             ],
         ),
         (2, 1, &[114, 118]),
+    ];
+
+    const PILLOW_BICUBIC: &[(u32, u32, &[u8])] = &[
+        (
+            7,
+            4,
+            &[
+                0, 18, 48, 74, 100, 130, 150, 183, 220, 172, 8, 27, 64, 84, 117, 137, 167, 193, 238, 138, 4, 51, 71,
+                101, 127, 153, 183, 203,
+            ],
+        ),
+        (
+            5,
+            9,
+            &[
+                0, 20, 80, 117, 154, 22, 59, 64, 101, 141, 117, 154, 21, 58, 112, 188, 225, 12, 49, 78, 168, 205, 101,
+                138, 33, 123, 160, 189, 226, 13, 89, 126, 180, 217, 84, 60, 97, 137, 174, 179, 47, 84, 121, 158, 218,
+            ],
+        ),
+        (3, 2, &[114, 81, 96, 115, 155, 138]),
+        (
+            8,
+            3,
+            &[
+                46, 66, 86, 56, 52, 81, 117, 139, 158, 180, 195, 126, 107, 139, 81, 33, 63, 78, 106, 139, 169, 191,
+                169, 149,
+            ],
+        ),
+        (2, 1, &[115, 118]),
     ];
 }

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use candle_core::Tensor;
 use latentd::{
     device::Device,
     imaging::{Pixels, decode},
@@ -82,6 +83,18 @@ fn a_checker_alone_scores_like_that_of_a_pipeline() {
     let folder = ModelFolder::open(flat.path()).unwrap();
     assert!(SafetyChecker::is_in(&folder) && SafetyChecker::check(&folder).is_ok());
     let scores = |root: &Path| load(root, &Device::host()).unwrap().scores(&picture("wide")).unwrap();
+    assert_eq!(scores(flat.path()), scores(&fixture()));
+
+    // Published files have further prefixes, and positions that are not needed.
+    let weights = flat.path().join("model.safetensors");
+    let published = tensors(&weights).into_iter().map(|(name, tensor)| match name.strip_prefix("vision_model.") {
+        Some(rest) => (format!("vision_model.vision_model.{rest}"), tensor),
+        None => (name, tensor),
+    });
+    let ids = Tensor::arange(0i64, 17, &candle_core::Device::Cpu).unwrap();
+    let positions = ("vision_model.vision_model.embeddings.position_ids".to_owned(), ids);
+    let published: HashMap<String, Tensor> = published.chain([positions]).collect();
+    candle_core::safetensors::save(&published, &weights).unwrap();
     assert_eq!(scores(flat.path()), scores(&fixture()));
 }
 

@@ -27,7 +27,8 @@ async fn html_in_the_card_of_a_model_is_shown_and_not_interpreted() {
     browser.open(&server.url("/"));
     browser.until("the page knows the models", READY);
     browser.click("#models-open");
-    let row = "[...document.querySelectorAll('dialog .entries > li')].find((li) => li.textContent.startsWith('org/tiny'))";
+    let row =
+        "[...document.querySelectorAll('dialog .entries > li')].find((li) => li.textContent.startsWith('org/tiny'))";
     browser.until("the models are listed", &format!("{row} !== undefined"));
     browser.value(&format!(
         "[...{row}.querySelectorAll('button')].find((button) => button.textContent === 'Model card').click()"
