@@ -41,6 +41,7 @@ use crate::{
 };
 pub use adapters::Adapters;
 pub use control_nets::{ControlLease, ControlNets};
+pub use embedded::folder as embedded_folder;
 use entry::{Entry, on_device};
 pub use fits::CompatibleModels;
 use lru::Lru;

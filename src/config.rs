@@ -423,6 +423,7 @@ impl Config {
         self.operator.check()?;
         self.webhooks.check()?;
         self.telemetry.check()?;
+        self.safety.check()?;
         self.blobs.check()
     }
 

@@ -3,11 +3,12 @@
 
 mod block_list;
 mod checkers;
+mod meanings;
 
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    catalogue::Catalogue,
+    catalogue::{Catalogue, embedded_folder},
     config,
     generation::{Draw, SafetyPolicy},
     metrics::Metrics,
@@ -18,6 +19,7 @@ use crate::{
 use block_list::BlockList;
 pub use block_list::BlockListError;
 use checkers::Checkers;
+use meanings::Meanings;
 
 /// The rules for pictures and prompts. Cheap to clone. With the default settings, nothing is loaded or checked.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct Safety(Arc<Rules>);
 struct Rules {
     policy: SafetyPolicy,
     block_list: BlockList,
+    /// The meanings of the refused words, if they are compared.
+    meanings: Option<Meanings>,
     /// The checker of the setting `safety.checker`, which checks the pictures of all models.
     common: Option<ModelFolder>,
     checkers: Checkers,
@@ -40,6 +44,8 @@ pub enum SafetyError {
     Checker { path: PathBuf, source: LoadError },
     #[error("safety.blocked_prompts = {path}: {source}")]
     BlockList { path: PathBuf, source: BlockListError },
+    #[error("safety.blocked_similarity: {0}")]
+    Meanings(LoadError),
 }
 
 /// The name that the checker of `safety.checker` has in the cache. Keys of models are not empty.
@@ -51,7 +57,7 @@ impl Safety {
     /// # Errors
     /// A file is missing or broken.
     pub fn open(settings: &config::Safety, metrics: Metrics) -> Result<Safety, SafetyError> {
-        let config::Safety { policy, checker, blocked_prompts } = settings;
+        let config::Safety { policy, checker, blocked_prompts, blocked_similarity } = settings;
         let of_checker = |source| SafetyError::Checker { path: checker.clone(), source };
         let common = match checker.as_os_str().is_empty() {
             true => None,
@@ -66,8 +72,13 @@ impl Safety {
             false => BlockList::read(blocked_prompts)
                 .map_err(|source| SafetyError::BlockList { path: blocked_prompts.clone(), source })?,
         };
+        let meanings = match *blocked_similarity > 0.0 && !block_list.lines().is_empty() {
+            true => Some(Meanings::load(&embedded_folder(), block_list.lines(), *blocked_similarity)),
+            false => None,
+        };
+        let meanings = meanings.transpose().map_err(SafetyError::Meanings)?;
         let checkers = Checkers::default();
-        Ok(Safety(Arc::new(Rules { policy: *policy, block_list, common, checkers, metrics })))
+        Ok(Safety(Arc::new(Rules { policy: *policy, block_list, meanings, common, checkers, metrics })))
     }
 
     /// The policy for a request whose key has the policy `of_key`.
@@ -75,19 +86,34 @@ impl Safety {
         of_key.unwrap_or(self.0.policy)
     }
 
-    /// The field of the first prompt that contains a refused word or phrase. Negative prompts are not compared, because
-    /// they list what a picture must not show. A key with its own policy `off` may use every prompt.
-    pub fn refused_prompt(&self, of_key: Option<SafetyPolicy>, draw: &Draw) -> Option<&'static str> {
+    /// The field of the first prompt that contains a refused word or phrase, or words of a similar meaning if the model is
+    /// the embedded one. Negative prompts are not compared, because they list what a picture must not show. A key with
+    /// its own policy `off` may use every prompt. Blocks for a while if [`Safety::compares_meanings`] returns true.
+    pub fn refused_prompt(&self, of_key: Option<SafetyPolicy>, is_embedded: bool, draw: &Draw) -> Option<&'static str> {
         if of_key == Some(SafetyPolicy::Off) {
             return None;
         }
         let further = draw.further_prompts.named().filter(|(name, _)| !name.starts_with("negative"));
         let mut prompts = [("prompt", draw.prompt.as_str())].into_iter().chain(further);
-        let refused = prompts.find(|(_, text)| self.0.block_list.has_entry_in(text)).map(|(name, _)| name);
+        let meanings = self.0.meanings.as_ref().filter(|_| is_embedded);
+        let is_similar = |text: &str| {
+            let found = meanings.map_or(Ok(false), |meanings| meanings.has_similar_in(text));
+            // A prompt that cannot be compared is not accepted.
+            found.unwrap_or_else(|error| {
+                tracing::error!(%error, "the meaning of a prompt cannot be compared");
+                true
+            })
+        };
+        let refused = prompts.find(|(_, text)| self.0.block_list.has_entry_in(text) || is_similar(text));
         if refused.is_some() {
             self.count(self.policy(of_key), "prompt", 1);
         }
-        refused
+        refused.map(|(name, _)| name)
+    }
+
+    /// Whether [`Safety::refused_prompt`] computes a network for a model.
+    pub fn compares_meanings(&self, is_embedded: bool) -> bool {
+        is_embedded && self.0.meanings.is_some()
     }
 
     /// Whether the pictures of this model can be checked.

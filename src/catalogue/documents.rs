@@ -16,6 +16,11 @@ impl Catalogue {
         entry.has_safety_checker().then(|| (entry.key.clone(), usable.folder.clone()))
     }
 
+    /// Whether the model is the one inside the program.
+    pub fn is_embedded(&self, name: &str) -> bool {
+        self.entry(name).is_some_and(|entry| entry.is_embedded())
+    }
+
     /// The model card: the text of `README.md` in the model's folder, cut after 256 KiB. Bytes that are not UTF-8 are
     /// replaced. `None` if the model cannot be used, or its folder has no such file. Blocks while the file is read.
     pub fn model_card(&self, name: &str) -> Option<String> {

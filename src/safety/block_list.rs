@@ -14,6 +14,8 @@ const MOST_ENTRIES: usize = 50_000;
 pub(super) struct BlockList {
     /// The entries by their first word, each as its further words.
     entries: HashMap<String, Vec<Vec<String>>>,
+    /// The lines of the file.
+    lines: Vec<String>,
 }
 
 /// Why a list cannot be used. The text never quotes the list.
@@ -45,7 +47,7 @@ impl BlockList {
     }
 
     fn parse(text: &str) -> Result<BlockList, BlockListError> {
-        let mut entries: HashMap<String, Vec<Vec<String>>> = HashMap::new();
+        let mut list = BlockList::default();
         let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().map(str::trim);
         let given = (1..).zip(lines).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         for (count, (number, line)) in given.enumerate() {
@@ -54,9 +56,15 @@ impl BlockList {
             }
             let mut words = words(line).into_iter();
             let first = words.next().ok_or(BlockListError::NoWord(number))?;
-            entries.entry(first).or_default().push(words.collect());
+            list.entries.entry(first).or_default().push(words.collect());
+            list.lines.push(line.to_owned());
         }
-        Ok(BlockList { entries })
+        Ok(list)
+    }
+
+    /// The words and phrases as the file has them.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
     }
 
     /// Whether the text contains an entry.
@@ -74,7 +82,7 @@ impl BlockList {
 }
 
 /// The words of a text in the form in which they are compared.
-fn words(text: &str) -> Vec<String> {
+pub(super) fn words(text: &str) -> Vec<String> {
     let plain = text.nfkc().filter(|c| !is_invisible(*c));
     // Folds the case of each letter on its own, so that the Greek ς at the end of a word equals σ. Folding can undo the
     // normal form.

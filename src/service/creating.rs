@@ -97,7 +97,7 @@ impl Service {
         .await;
         let (plan, mut job) = resolved?;
         caller.restrict(&mut job)?;
-        let withheld = self.settle_safety(&caller, &mut job)?;
+        let withheld = self.settle_safety(&caller, &mut job).await?;
         job.trace = caller.trace.clone();
         if !is_taken {
             self.check_limits(&caller, plan.cost).await?;

@@ -1,6 +1,6 @@
 //! Applies the safety policy to a request before it is accepted.
 
-use super::{Caller, Service, ServiceError};
+use super::{Caller, Service, ServiceError, offload::offload};
 use crate::generation::{FieldError, Invalid, Job, SafetyPolicy, Warning, Work};
 
 impl Service {
@@ -10,12 +10,20 @@ impl Service {
     /// # Errors
     /// A prompt contains a refused word or phrase, or the policy is `block` and the pictures of the model cannot be
     /// checked.
-    pub(super) fn settle_safety(&self, caller: &Caller, job: &mut Job) -> Result<Option<Warning>, ServiceError> {
+    pub(super) async fn settle_safety(&self, caller: &Caller, job: &mut Job) -> Result<Option<Warning>, ServiceError> {
         let safety = &self.0.safety;
         let key = caller.key.as_deref();
         let of_key = key.and_then(|key| key.terms.safety);
         let Work::Draw(draw) = &job.work;
-        if let Some(field) = safety.refused_prompt(of_key, draw) {
+        let is_embedded = self.0.catalogue.is_embedded(&job.model);
+        let refused_prompt = match safety.compares_meanings(is_embedded) {
+            false => safety.refused_prompt(of_key, is_embedded, draw),
+            true => {
+                let (safety, draw) = (safety.clone(), draw.clone());
+                offload(usize::MAX, move || safety.refused_prompt(of_key, is_embedded, &draw)).await
+            }
+        };
+        if let Some(field) = refused_prompt {
             let (tenant, key) = (&*caller.tenant, key.map(|key| &*key.id));
             tracing::info!(target: "latentd::audit", tenant, key, model = job.model, field, "a prompt is refused");
             let detail = "contains a word or a phrase that this server refuses";

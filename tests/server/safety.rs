@@ -270,10 +270,21 @@ async fn a_prompt_with_a_refused_phrase_is_refused_before_acceptance() {
     assert_eq!(server.json("/v1/images").await["data"], json!([]));
     assert_eq!(server.metric("latentd_safety_hits_total", "kind=\"prompt\"").await, 5.0);
 
+    // By meaning, only if the setting says so.
+    let similar = json!({"model": "emoji", "prompt": "a small puppy", "steps": 1});
+    server.ended(&server.accept(&similar).await).await;
+
     // Parts of words and negative prompts are not refused.
     let fine = json!({"prompt": "zorkmids and a moon", "negative_prompt": "zorkmid"});
     let ended = server.ended(&server.accept(&with(body("bare"), &fine)).await).await;
     assert_eq!(ended["status"], "succeeded", "{ended}");
+    assert!(server.stopped().await.success());
+    fs::write(&list, "dog\n").unwrap();
+    let server = Server::start_ready(&launch.set("LATENTD_SAFETY__BLOCKED_SIMILARITY", "0.75")).await;
+    let (status, problem) = read(server.post(&similar).await).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("prompt_blocked")), "{problem}");
+    server.accept(&with(similar.clone(), &json!({"prompt": "a small cat"}))).await;
+    server.accept(&with(similar, &json!({"model": "bare"}))).await;
     assert!(server.stopped().await.success());
     let log = fs::read_to_string(log).unwrap();
     assert!(log.contains("a prompt is refused") && !log.to_lowercase().contains("zorkmid"), "{log}");
