@@ -46,6 +46,8 @@ pub enum SafetyError {
     BlockList { path: PathBuf, source: BlockListError },
     #[error("safety.blocked_similarity: {0}")]
     Meanings(LoadError),
+    #[error("safety.blocked_similarity needs at most {most} lines in safety.blocked_prompts, which has {lines}")]
+    TooManyMeanings { lines: usize, most: usize },
 }
 
 /// The name that the checker of `safety.checker` has in the cache. Keys of models are not empty.
@@ -72,11 +74,16 @@ impl Safety {
             false => BlockList::read(blocked_prompts)
                 .map_err(|source| SafetyError::BlockList { path: blocked_prompts.clone(), source })?,
         };
-        let meanings = match *blocked_similarity > 0.0 && !block_list.lines().is_empty() {
-            true => Some(Meanings::load(&embedded_folder(), block_list.lines(), *blocked_similarity)),
-            false => None,
+        let meanings = match block_list.lines() {
+            [] => None,
+            _ if *blocked_similarity == 0.0 => None,
+            lines if lines.len() > Meanings::MOST_ENTRIES => {
+                return Err(SafetyError::TooManyMeanings { lines: lines.len(), most: Meanings::MOST_ENTRIES });
+            }
+            lines => {
+                Some(Meanings::load(&embedded_folder(), lines, *blocked_similarity).map_err(SafetyError::Meanings)?)
+            }
         };
-        let meanings = meanings.transpose().map_err(SafetyError::Meanings)?;
         let checkers = Checkers::default();
         Ok(Safety(Arc::new(Rules { policy: *policy, block_list, meanings, common, checkers, metrics })))
     }

@@ -35,6 +35,9 @@ const TOKENS: usize = 14;
 const ROWS: usize = 64;
 
 impl Meanings {
+    /// The most entries, because each group of words is compared with each entry.
+    pub const MOST_ENTRIES: usize = 2000;
+
     /// Loads the text encoder of a folder, and encodes the entries.
     ///
     /// # Errors
