@@ -11,11 +11,16 @@ pub(super) const LINES: usize = 16;
 /// Products of an element of the result that one instruction sums.
 pub(super) const STEP: usize = 32;
 
-/// Bfloat16 numbers, two in each value, the first in the lower half. A tile of a left matrix has 16 lines of 32 numbers. A
-/// tile of a right matrix has 16 columns of 32 numbers: line i holds the numbers 2·i and 2·i + 1 of each column.
+/// A tile of a left matrix: 16 lines of 32 bfloat16 numbers.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Tile(pub [[u32; WIDTH]; LINES]);
+pub(super) struct LeftTile([[u16; STEP]; LINES]);
+
+/// A tile of a right matrix: 16 columns of 32 bfloat16 numbers. Line i holds the numbers 2·i and 2·i + 1 of each column,
+/// the first in the lower half of a value.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct RightTile([[u32; WIDTH]; STEP / 2]);
 
 /// Tiles in memory of the arena.
 struct Tiles {
@@ -26,17 +31,21 @@ struct Tiles {
 impl Tiles {
     fn new(count: usize) -> Self {
         // One tile more, because the memory may begin anywhere.
-        Self { values: arena::take((count + 1) * size_of::<Tile>() / size_of::<f32>()), count }
+        Self { values: arena::take((count + 1) * size_of::<LeftTile>() / size_of::<f32>()), count }
     }
 
-    fn all(&self) -> &[Tile] {
-        // SAFETY: every bit pattern is a valid tile.
-        &unsafe { self.values.align_to::<Tile>() }.1[..self.count]
+    /// # Safety
+    /// `T` is one of the two kinds of tiles, of which every bit pattern is valid.
+    unsafe fn all<T>(&self) -> &[T] {
+        // SAFETY: the caller promises it.
+        &unsafe { self.values.align_to::<T>() }.1[..self.count]
     }
 
-    fn all_mut(&mut self) -> &mut [Tile] {
-        // SAFETY: every bit pattern is a valid tile and valid floats.
-        &mut unsafe { self.values.align_to_mut::<Tile>() }.1[..self.count]
+    /// # Safety
+    /// As [`Tiles::all`].
+    unsafe fn all_mut<T>(&mut self) -> &mut [T] {
+        // SAFETY: the caller promises it, and every bit pattern is a valid float.
+        &mut unsafe { self.values.align_to_mut::<T>() }.1[..self.count]
     }
 }
 
@@ -52,7 +61,8 @@ impl Left {
     pub fn split(matrix: &[f32], stride: usize, lines: usize, columns: Range<usize>) -> Self {
         let steps = columns.len().div_ceil(STEP);
         let mut left = Self { tiles: Tiles::new(lines.div_ceil(LINES) * steps * PLANES), lines, steps };
-        let tiles = left.tiles.all_mut().as_chunks_mut::<PLANES>().0;
+        // SAFETY: the tiles are those of a left matrix.
+        let tiles = unsafe { left.tiles.all_mut::<LeftTile>() }.as_chunks_mut::<PLANES>().0;
         vectorized(
             #[inline(always)]
             || {
@@ -61,14 +71,8 @@ impl Left {
                     let width = STEP.min(columns.end - first);
                     for i in 0..LINES {
                         let line = group * LINES + i;
-                        let mut values = [0.0; STEP];
-                        if line < lines {
-                            values[..width].copy_from_slice(&matrix[line * stride + first..][..width]);
-                        }
-                        let split = values.map(split);
-                        for p in 0..PLANES {
-                            planes[p].0[i] = std::array::from_fn(|k| pair(split[2 * k][p], split[2 * k + 1][p]));
-                        }
+                        let values = if line < lines { &matrix[line * stride + first..][..width] } else { &[] };
+                        split_line(values, i, planes);
                     }
                 }
             },
@@ -77,8 +81,30 @@ impl Left {
     }
 
     /// The tiles of 16 lines, three for each step.
-    pub(super) fn group(&self, group: usize) -> &[[Tile; PLANES]] {
-        &self.tiles.all().as_chunks().0[group * self.steps..][..self.steps]
+    pub(super) fn group(&self, group: usize) -> &[[LeftTile; PLANES]] {
+        // SAFETY: the tiles are those of a left matrix.
+        let tiles: &[LeftTile] = unsafe { self.tiles.all() };
+        &tiles.as_chunks().0[group * self.steps..][..self.steps]
+    }
+}
+
+/// Splits at most 32 values into line `i` of the tiles.
+#[inline(always)]
+fn split_line(values: &[f32], i: usize, tiles: &mut [LeftTile; PLANES]) {
+    let mut padded = [0.0; STEP];
+    let values = match values.as_array() {
+        Some(values) => values,
+        None => {
+            padded[..values.len()].copy_from_slice(values);
+            &padded
+        }
+    };
+    let [a, b, c] = tiles;
+    for k in 0..STEP {
+        let [first, second, third] = split(values[k]);
+        a.0[i][k] = (first >> 16) as u16;
+        b.0[i][k] = (second >> 16) as u16;
+        c.0[i][k] = (third >> 16) as u16;
     }
 }
 
@@ -99,7 +125,8 @@ impl Right {
     /// Splits a panel. Missing lines are zero.
     pub fn split(&mut self, panel: usize, values: &[f32]) {
         let (planes, steps) = (self.planes, self.steps);
-        let tiles = &mut self.tiles.all_mut()[panel * steps * planes..][..steps * planes];
+        // SAFETY: the tiles are those of a right matrix.
+        let tiles = &mut unsafe { self.tiles.all_mut::<RightTile>() }[panel * steps * planes..][..steps * planes];
         let lines = values.as_chunks::<WIDTH>().0;
         assert!(lines.len().div_ceil(STEP) == steps);
         vectorized(
@@ -112,19 +139,24 @@ impl Right {
     }
 
     /// The tiles of a panel, one for each plane of each step.
-    pub(super) fn panel(&self, panel: usize) -> &[Tile] {
-        &self.tiles.all()[panel * self.steps * self.planes..][..self.steps * self.planes]
+    pub(super) fn panel(&self, panel: usize) -> &[RightTile] {
+        // SAFETY: the tiles are those of a right matrix.
+        let tiles: &[RightTile] = unsafe { self.tiles.all() };
+        &tiles[panel * self.steps * self.planes..][..self.steps * self.planes]
     }
 }
 
 #[inline(always)]
-fn split_panel<const P: usize>(lines: &[[f32; WIDTH]], tiles: &mut [[Tile; P]]) {
+fn split_panel<const P: usize>(lines: &[[f32; WIDTH]], tiles: &mut [[RightTile; P]]) {
     for (tiles, lines) in tiles.iter_mut().zip(lines.chunks(STEP)) {
-        for i in 0..LINES {
-            let line = |k: usize| lines.get(k).unwrap_or(&[0.0; WIDTH]);
-            let (even, odd) = (line(2 * i).map(split), line(2 * i + 1).map(split));
-            for p in 0..P {
-                tiles[p].0[i] = std::array::from_fn(|j| pair(even[j][p], odd[j][p]));
+        for i in 0..STEP / 2 {
+            let (even, odd) =
+                (lines.get(2 * i).unwrap_or(&[0.0; WIDTH]), lines.get(2 * i + 1).unwrap_or(&[0.0; WIDTH]));
+            for j in 0..WIDTH {
+                let (even, odd) = (split(even[j]), split(odd[j]));
+                for p in 0..P {
+                    tiles[p].0[i][j] = even[p] >> 16 | odd[p];
+                }
             }
         }
     }
@@ -145,12 +177,6 @@ fn split(value: f32) -> [u32; PLANES] {
 #[inline(always)]
 fn nearest(value: f32) -> u32 {
     value.to_bits().wrapping_add(0x8000) & 0xffff_0000
-}
-
-/// Two bfloat16 numbers in one value.
-#[inline(always)]
-fn pair(first: u32, second: u32) -> u32 {
-    first >> 16 | second & 0xffff_0000
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{
     Left, PLANES, Right,
-    planes::{LINES, STEP, Tile},
+    planes::{LINES, LeftTile, RightTile, STEP},
     unit,
 };
 use crate::kernels::{block::Block, gemm::WIDTH};
@@ -43,9 +43,16 @@ fn corners(session: &unit::Session, out: &mut Block<'_>, [group, panel]: [usize;
 }
 
 #[inline(always)]
-fn corner<const T: u8>(session: &unit::Session, out: &mut Block<'_>, [group, panel]: [usize; 2], add: bool, access: Access) {
+fn corner<const T: u8>(
+    session: &unit::Session,
+    out: &mut Block<'_>,
+    [group, panel]: [usize; 2],
+    add: bool,
+    access: Access,
+) {
     let (line, column) = (group * LINES, panel * WIDTH);
-    let (lines, columns) = (out.lines().saturating_sub(line).min(LINES), out.columns().saturating_sub(column).min(WIDTH));
+    let (lines, columns) =
+        (out.lines().saturating_sub(line).min(LINES), out.columns().saturating_sub(column).min(WIDTH));
     if access == Access::Load && !add {
         session.zero::<T>();
         return;
@@ -82,7 +89,7 @@ fn corner<const T: u8>(session: &unit::Session, out: &mut Block<'_>, [group, pan
 
 /// Adds the products of two groups of lines and two panels to the four tiles of sums.
 #[inline(always)]
-fn sum<const P: usize>(session: &unit::Session, a: [&[[Tile; PLANES]]; 2], b: [&[Tile]; 2]) {
+fn sum<const P: usize>(session: &unit::Session, a: [&[[LeftTile; PLANES]]; 2], b: [&[RightTile]; 2]) {
     const LINE: usize = STEP * size_of::<u16>();
     let b = b.map(|tiles| tiles.as_chunks::<P>().0);
     for (((a0, a1), b0), b1) in a[0].iter().zip(a[1]).zip(b[0]).zip(b[1]) {
