@@ -503,6 +503,7 @@ fn errors_of_words_and_addresses_name_the_allowed_values() {
         ("LATENTD_LOG__FORMAT", "JSON", "log.format", r#"must be text or json, not "JSON""#),
         ("LATENTD_ROLE", "ALL", "role", r#"must be all, api or worker, not "ALL""#),
         ("LATENTD_KERNELS__WINOGRAD", "on", "kernels.winograd", r#"must be auto, off or force, not "on""#),
+        ("LATENTD_KERNELS__MATRIX_UNIT", "on", "kernels.matrix_unit", r#"must be off or auto, not "on""#),
         ("LATENTD_HTTP__BIND", "localhost:8080", "http.bind", r#"127.0.0.1:8080 or [::1]:8080, not "localhost:8080""#),
         ("LATENTD_OPERATOR__BIND", "9090", "operator.bind", "must be an IP address and a port"),
     ] {
