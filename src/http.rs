@@ -52,6 +52,7 @@ mod uploads;
 mod url;
 mod urlencoded;
 mod usage;
+mod verify;
 mod warnings;
 mod webhooks;
 

@@ -9,7 +9,7 @@ use std::{
 /// The rooms from the lowest layer to the highest. A room may use rooms of its own row and of the rows before it.
 const LAYERS: [&[&str]; 9] = [
     &["generation", "config", "crash", "executable", "jitter", "metrics", "telemetry", "transient"],
-    &["diffusion", "device", "models", "weights", "kernels", "imaging"],
+    &["diffusion", "device", "models", "weights", "kernels", "imaging", "provenance"],
     &["pipelines"],
     &["families"],
     &["catalogue"],

@@ -7,6 +7,7 @@ mod models;
 mod observer;
 mod ready;
 mod save;
+mod sign;
 
 use std::{pin::pin, sync::Arc};
 
@@ -26,6 +27,7 @@ use crate::{
     ledger::{Blobs, Outcome},
     metrics::Metrics,
     pipelines::{Frame, PipelineError},
+    provenance::Provenance,
     service::{Devices, Memory},
     telemetry::{SpanKind, Tracer},
 };
@@ -35,10 +37,13 @@ use ready::Ready;
 
 pub use encode::{Encoded, encode};
 pub use models::Preload;
+pub use sign::{Signing, sign};
 
 /// Draws pictures with the models of the catalogue.
 pub struct Drawing {
     pub blobs: Blobs,
+    /// Signs the files of results.
+    pub provenance: Provenance,
     pub catalogue: Arc<Catalogue>,
     /// One engine per device of the catalogue, in the same order. When a device is lost, its engine first marks the
     /// device as failed in `devices` and then ends its runs.

@@ -18,15 +18,22 @@ pub struct Encoded {
     pub format: Format,
     pub facts: Facts,
     pub file: Bytes,
+    /// SHA-256 of the file before it was signed, in lower-case hexadecimal; `None` if it is not signed.
+    pub unsigned_sha256: Option<String>,
 }
 
 impl Encoded {
     /// The artifact for the file, which is stored at the path `blob`.
     pub fn stored_at(self, blob: String) -> Artifact {
-        let Encoded { index, format, facts, file } = self;
-        let sha256 = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
-        Artifact { index, media_type: format.into(), bytes: file.len() as u64, sha256, blob, facts }
+        let Encoded { index, format, facts, file, unsigned_sha256 } = self;
+        let (sha256, bytes) = (digest(&file), file.len() as u64);
+        Artifact { index, media_type: format.into(), bytes, sha256, unsigned_sha256, blob, facts }
     }
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub(super) fn digest(file: &[u8]) -> String {
+    Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Encodes frame `index` of a generation in the requested format. `label` is the sampler's name in other programs, for
@@ -42,6 +49,7 @@ pub fn encode(frame: Frame, job: &Job, label: &SamplerLabel, index: u32) -> Resu
             format: job.output.encoding.format(),
             facts: Facts::Picture { width: picture.width, height: picture.height, seed: draw.seed_of(index) },
             file: encode_picture(&picture, job, label, index)?.into(),
+            unsigned_sha256: None,
         }),
     }
 }

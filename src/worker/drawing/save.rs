@@ -1,6 +1,6 @@
-//! Encodes and stores the artifacts of a run, before the ledger names them.
+//! Encodes, signs and stores the artifacts of a run, before the ledger names them.
 
-use super::{Drawing, Encoded, encode};
+use super::{Drawing, Encoded, Signing, encode, sign};
 use crate::{
     diffusion::{SamplerLabel, SchedulerConfig},
     generation::{Artifact, Draw, Phase, Progress},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Drawing {
-    /// Encodes and stores all frames of the run.
+    /// Encodes, signs and stores all frames of the run.
     pub(super) async fn save(
         &self,
         claimed: &Claimed,
@@ -24,13 +24,17 @@ impl Drawing {
 
         let job = claimed.record.job.clone();
         let label = self.label(&job.model, draw);
-        let encode_all = move || {
-            let numbered = (0..).zip(frames);
-            numbered.map(|(index, frame)| encode(frame, &job, &label, index)).collect::<Result<Vec<Encoded>, _>>()
+        let inputs = if self.provenance.signs() { self.credited_inputs(claimed, draw).await? } else { Vec::new() };
+        let (provenance, metrics) = (self.provenance.clone(), self.metrics.clone());
+        let signing = Signing { provenance, metrics, id: Some(claimed.id()), inputs };
+        let finished = move |(index, frame)| {
+            let encoded = encode(frame, &job, &label, index).map_err(|error| error.to_string())?;
+            sign(encoded, &job, &label, &signing).map_err(|error| error.to_string())
         };
+        let encode_all = move || (0..).zip(frames).map(finished).collect::<Result<Vec<Encoded>, String>>();
         let files = match tokio::task::spawn_blocking(encode_all).await {
             Ok(Ok(files)) => files,
-            Ok(Err(error)) => return Err(failed("internal", error.to_string(), false)),
+            Ok(Err(error)) => return Err(failed("internal", error, false)),
             // The error of a panic would quote its message, which may contain parts of the request.
             Err(_) => return Err(failed("internal", "encoding the results was interrupted".to_owned(), true)),
         };
