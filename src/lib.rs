@@ -4,8 +4,8 @@
 //! applies the rules of the API, [`ledger`] stores it, [`worker`] claims it, and [`engine`] computes it in batches with
 //! other requests, with a model of the [`catalogue`]. [`families`] define the kinds of models and which of the
 //! [`pipelines`] draws with each. [`diffusion`] contains the samplers. [`models`] contains the networks, which are
-//! built on [`kernels`], [`weights`] and [`device`]. [`imaging`] encodes the pictures, and
-//! [`provenance`] signs their files. [`app`] starts the server and stops it in order.
+//! built on [`kernels`], [`weights`] and [`device`]. [`imaging`] encodes the pictures, and [`provenance`] signs their
+//! files. [`app`] starts the server and stops it in order.
 //!
 //! Invariants (`tests/layering.rs` checks those that can be seen in the source):
 //!

@@ -15,7 +15,7 @@ use super::{
     caller::Caller,
     error::{ApiError, invalid},
 };
-use crate::generation::{Fields, ImageField, ImageSource};
+use crate::generation::{Fields, ImageField, ImageSource, Invalid};
 
 /// A picture: the body itself, or the field `image` of a form or of JSON.
 pub struct File {
@@ -42,6 +42,10 @@ where
         let mut fields = Fields::from_request(request, state).await?;
         let hold = fields.take_hold();
         let given = fields.pictures().into_iter().find(|(place, _)| *place == ImageField::Image);
+        let errors = fields.finish();
+        if !errors.is_empty() {
+            return Err(ApiError::Invalid(Invalid { errors }));
+        }
         match given {
             Some((_, ImageSource::File(bytes, _))) => Ok(File { bytes, _room: None, _hold: hold }),
             Some((_, ImageSource::Upload(_))) => {
