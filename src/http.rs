@@ -40,6 +40,7 @@ mod path;
 mod presence;
 mod range;
 mod rate_limit;
+mod recompute;
 mod route;
 mod routes;
 mod sdapi;

@@ -76,7 +76,7 @@ impl Generate {
         let rules = CatalogueRules { catalogue: &catalogue, limits: &config.limits };
         let provenance = app::provenance_beside(&config, true)?;
         let metrics = Metrics::new();
-        let mut signing = Signing { provenance, metrics: metrics.clone(), id: None, inputs: Vec::new() };
+        let mut signing = Signing { provenance, metrics: metrics.clone(), model_sha256: None, id: None, inputs: Vec::new() };
         let mut fields = self.fields()?;
         let mut inputs = Inputs::default();
         for (place, source) in fields.pictures() {
@@ -115,6 +115,9 @@ impl Generate {
         bar.finish_and_clear();
         let frames = drawn?;
         engine.end()?;
+        if signing.provenance.signs() {
+            signing.model_sha256 = catalogue.weights_sha256(&job.model);
+        }
         write(&job, &label, &signing, frames, &outputs)
     }
 

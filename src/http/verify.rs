@@ -3,10 +3,11 @@
 use axum::{
     Json,
     body::Bytes,
-    extract::{FromRef, FromRequest, Request, State},
+    extract::{FromRef, FromRequest, RawQuery, Request, State},
     http::header,
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
 
 use super::{
     AppState,
@@ -14,8 +15,14 @@ use super::{
     body::read,
     caller::Caller,
     error::{ApiError, invalid},
+    negotiate::Prefer,
+    recompute::{Recomputed, recompute},
+    urlencoded,
 };
-use crate::generation::{Fields, ImageField, ImageSource, Invalid};
+use crate::{
+    generation::{Fields, ImageField, ImageSource, Invalid},
+    provenance::Report,
+};
 
 /// A picture: the body itself, or the field `image` of a form or of JSON.
 pub struct File {
@@ -57,8 +64,30 @@ where
     }
 }
 
-/// `POST /v1/verify`.
-pub async fn verify(State(state): State<AppState>, _caller: Caller, file: File) -> Result<Response, ApiError> {
+/// The answer: the report, and the comparison with a new picture if the client wants one.
+#[derive(Debug, Serialize)]
+struct Verification {
+    #[serde(flatten)]
+    report: Report,
+    recomputed: Option<Recomputed>,
+}
+
+/// `POST /v1/verify`. With `?recompute=true`, draws the picture again.
+pub async fn verify(
+    State(state): State<AppState>,
+    caller: Caller,
+    prefer: Prefer,
+    RawQuery(query): RawQuery,
+    file: File,
+) -> Result<Response, ApiError> {
+    let mut query = urlencoded::query(query.as_deref())?;
+    let again = query.flag("recompute").unwrap_or_default();
+    let errors = query.finish();
+    if !errors.is_empty() {
+        return Err(ApiError::Invalid(Invalid { errors }));
+    }
     let report = state.service.verify(file.bytes.clone()).await?;
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(report)).into_response())
+    drop(file);
+    let recomputed = if again { Some(recompute(&state, caller, prefer, &report).await?) } else { None };
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(Verification { report, recomputed })).into_response())
 }

@@ -9,6 +9,8 @@ use crate::generation::{Draw, GenerationId, Job, MetadataLevel, Work};
 #[derive(Clone, Copy, Debug)]
 pub struct Statement<'a> {
     pub job: &'a Job,
+    /// SHA-256 of the model's weights, in lower-case hexadecimal.
+    pub model_sha256: Option<&'a str>,
     /// The generation; `None` for a picture that was drawn without a server.
     pub id: Option<GenerationId>,
     /// The index of the picture in its generation.
@@ -44,11 +46,12 @@ impl Statement<'_> {
     }
 
     /// The assertion of latentd about the picture. `output.metadata` of the request decides how much it contains: the
-    /// model, the generation and the digest always, the seed with `seed`, and LoRAs and the request with `full`.
+    /// model, the generation and the digests always, the seed with `seed`, and LoRAs and the request with `full`.
     pub fn generation(&self) -> Value {
         let draw = self.draw();
         let mut said = Map::new();
         said.insert("model".to_owned(), self.job.model.as_str().into());
+        said.extend(self.model_sha256.map(|digest| ("model_sha256".to_owned(), digest.into())));
         if let Some(id) = self.id {
             said.insert("id".to_owned(), id.to_string().into());
             said.insert("index".to_owned(), self.index.into());

@@ -83,6 +83,7 @@ async fn every_format_is_signed_and_a_changed_bit_is_found() {
         assert!(source.ends_with("/trainedAlgorithmicMedia"), "{source}");
         let generation = &report["generation"];
         assert_eq!((&generation["model"], &generation["id"]), (&"emoji".into(), &ended["id"]));
+        assert_eq!(generation["model_sha256"].as_str().unwrap().len(), 64, "{generation}");
         assert_eq!((&generation["seed"], &generation["unsigned_sha256"]), (&7.into(), &image["unsigned_sha256"]));
         assert_eq!((&generation["request"]["prompt"], &generation["request"]["seed"]), (&"a red fox".into(), &7.into()));
 
@@ -112,6 +113,32 @@ async fn the_signed_files_of_equal_requests_differ_only_in_their_credentials() {
         assert!(unsigned(&one) == unsigned(&other), "{format}");
         assert_eq!(first["images"][0]["unsigned_sha256"], second["images"][0]["unsigned_sha256"]);
     }
+}
+
+#[tokio::test]
+async fn a_verified_picture_is_drawn_again() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    let again = async |file: &[u8]| {
+        let url = server.url("/v1/verify?recompute=true");
+        let answer = server.client.post(url).header(header::CONTENT_TYPE, "image/png").body(file.to_vec());
+        answer.send().await.unwrap().json::<Value>().await.unwrap()["recomputed"].clone()
+    };
+    let (_, file) = drawn(&server, &brief("png")).await;
+    let recomputed = again(&file).await;
+    assert_eq!(recomputed["result"], "same", "{recomputed}");
+    let id = recomputed["generation"].as_str().unwrap();
+    assert!(server.file(id, 0).await != file && server.picture(id, 0).await == unsigned(&file));
+    // All images of a batch are drawn again, and the second one is compared.
+    let (batch, _) = drawn(&server, &with(brief("png"), &json!({"n": 2, "seed_mode": "batch"}))).await;
+    let second = server.file(batch["id"].as_str().unwrap(), 1).await;
+    assert_eq!(again(&second).await["result"], "same");
+    let bare = with(brief("png"), &json!({"output": {"metadata": "none"}}));
+    for file in [changed(&file), unsigned(&file), drawn(&server, &bare).await.1] {
+        let recomputed = again(&file).await;
+        assert_eq!((&recomputed["result"], &recomputed["generation"]), (&"impossible".into(), &Value::Null));
+    }
+    assert_eq!(verified(&server, &file).await["recomputed"], Value::Null);
 }
 
 #[tokio::test]
@@ -272,7 +299,8 @@ async fn the_command_line_verifies_and_signs() {
     assert!(verify("c.png").0 == Some(1) && verify("c.png").1.starts_with("none"));
     assert_eq!(verify("d.png").0, Some(1));
     let (_, json) = latentd(&["verify", "--json", &path("a.png")], &settings);
-    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), verified(&server, &file).await);
+    let answer = with(serde_json::from_str(&json).unwrap(), &json!({"recomputed": null}));
+    assert_eq!(answer, verified(&server, &file).await);
 
     // A picture of the command line, from a picture with credentials.
     let out = path("e.webp");
@@ -379,6 +407,11 @@ async fn hostile_files_get_clear_answers() {
     let body = json!({"image": format!("data:image/png;base64,{}", STANDARD.encode(&png))});
     let json_body = server.client.post(server.url("/v1/verify")).json(&body);
     assert_eq!(json_body.send().await.unwrap().json::<Value>().await.unwrap()["verdict"], "intact");
+    for query in ["recompute=maybe", "again=true"] {
+        let url = server.url(&format!("/v1/verify?{query}"));
+        let answer = server.client.post(url).header(header::CONTENT_TYPE, "image/png").body(png.clone());
+        assert_eq!(answer.send().await.unwrap().status(), StatusCode::UNPROCESSABLE_ENTITY, "{query}");
+    }
     for body in [json!({}), json!({"image": 7}), json!({"picture": "x"}), json!({"image": {"upload": "0".repeat(64)}})] {
         let answer = server.client.post(server.url("/v1/verify")).json(&body).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{body}");

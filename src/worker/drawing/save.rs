@@ -26,12 +26,18 @@ impl Drawing {
         let label = self.label(&job.model, draw);
         let inputs = if self.provenance.signs() { self.credited_inputs(claimed, draw).await? } else { Vec::new() };
         let (provenance, metrics) = (self.provenance.clone(), self.metrics.clone());
-        let signing = Signing { provenance, metrics, id: Some(claimed.id()), inputs };
-        let finished = move |(index, frame)| {
-            let encoded = encode(frame, &job, &label, index).map_err(|error| error.to_string())?;
-            sign(encoded, &job, &label, &signing).map_err(|error| error.to_string())
+        let mut signing = Signing { provenance, metrics, model_sha256: None, id: Some(claimed.id()), inputs };
+        let catalogue = self.catalogue.clone();
+        let encode_all = move || {
+            if signing.provenance.signs() {
+                signing.model_sha256 = catalogue.weights_sha256(&job.model);
+            }
+            let finished = |(index, frame)| {
+                let encoded = encode(frame, &job, &label, index).map_err(|error| error.to_string())?;
+                sign(encoded, &job, &label, &signing).map_err(|error| error.to_string())
+            };
+            (0..).zip(frames).map(finished).collect::<Result<Vec<Encoded>, String>>()
         };
-        let encode_all = move || (0..).zip(frames).map(finished).collect::<Result<Vec<Encoded>, String>>();
         let files = match tokio::task::spawn_blocking(encode_all).await {
             Ok(Ok(files)) => files,
             Ok(Err(error)) => return Err(failed("internal", error, false)),

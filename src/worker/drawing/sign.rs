@@ -16,6 +16,8 @@ use crate::{
 pub struct Signing {
     pub provenance: Provenance,
     pub metrics: Metrics,
+    /// SHA-256 of the model's weights.
+    pub model_sha256: Option<String>,
     /// `None` for pictures that are drawn without a server.
     pub id: Option<GenerationId>,
     /// The pictures of the request.
@@ -28,7 +30,7 @@ pub struct Signing {
 /// # Errors
 /// The keys of the server cannot sign.
 pub fn sign(encoded: Encoded, job: &Job, label: &SamplerLabel, signing: &Signing) -> Result<Encoded, SignError> {
-    let Signing { provenance, metrics, id, inputs } = signing;
+    let Signing { provenance, metrics, model_sha256, id, inputs } = signing;
     if !provenance.signs() || !job.output.provenance {
         return Ok(encoded);
     }
@@ -39,7 +41,15 @@ pub fn sign(encoded: Encoded, job: &Job, label: &SamplerLabel, signing: &Signing
         Metadata::Full { request, .. } => Some(request.as_str()),
         Metadata::Seed(_) | Metadata::None => None,
     };
-    let statement = Statement { job, id: *id, index: encoded.index, request, unsigned_sha256: &unsigned, inputs };
+    let statement = Statement {
+        job,
+        model_sha256: model_sha256.as_deref(),
+        id: *id,
+        index: encoded.index,
+        request,
+        unsigned_sha256: &unsigned,
+        inputs,
+    };
     let file = provenance.sign(&encoded.file, &statement)?;
     metrics.sign_seconds.observe(begin.elapsed().as_secs_f64());
     Ok(Encoded { file: file.into(), unsigned_sha256: Some(unsigned), ..encoded })
