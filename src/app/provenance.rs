@@ -41,7 +41,7 @@ mod with_keys {
             true => {
                 if !config.database.url.is_empty() && !path.exists() {
                     tracing::warn!(
-                        "this process signs pictures with a certificate of its own; to sign with the same certificate in all \
+                        "this process signs pictures with a certificate of its own; to sign with one certificate in all \
                          processes, set provenance.certificate and provenance.private_key"
                     );
                 }
@@ -119,7 +119,7 @@ mod without {
     pub fn provenance(config: &Config) -> Result<Provenance> {
         if config.provenance.credentials && config.role.works() {
             tracing::warn!(
-                "pictures are not signed: this build has no support for content credentials (the Cargo feature provenance)"
+                "pictures are not signed: this build has no code for content credentials (Cargo feature provenance)"
             );
         }
         Ok(Provenance)

@@ -16,8 +16,8 @@ use latentd::{
     imaging::decode,
     metrics::Metrics,
     pipelines::{Frame, Inputs},
-    service::CatalogueRules,
     provenance::Input,
+    service::CatalogueRules,
     worker::{Signing, encode, sign},
 };
 use sha2::{Digest, Sha256};
@@ -76,7 +76,8 @@ impl Generate {
         let rules = CatalogueRules { catalogue: &catalogue, limits: &config.limits };
         let provenance = app::provenance_beside(&config, true)?;
         let metrics = Metrics::new();
-        let mut signing = Signing { provenance, metrics: metrics.clone(), model_sha256: None, id: None, inputs: Vec::new() };
+        let mut signing =
+            Signing { provenance, metrics: metrics.clone(), model_sha256: None, id: None, inputs: Vec::new() };
         let mut fields = self.fields()?;
         let mut inputs = Inputs::default();
         for (place, source) in fields.pictures() {
@@ -166,13 +167,7 @@ impl Generate {
     }
 }
 
-fn write(
-    job: &Job,
-    label: &SamplerLabel,
-    signing: &Signing,
-    frames: Vec<Frame>,
-    outputs: &[Output],
-) -> Result<()> {
+fn write(job: &Job, label: &SamplerLabel, signing: &Signing, frames: Vec<Frame>, outputs: &[Output]) -> Result<()> {
     let Work::Draw(draw) = &job.work;
     for ((index, frame), output) in (0..).zip(frames).zip(outputs) {
         let encoded = sign(encode(frame, job, label, index)?, job, label, signing)?;
@@ -236,13 +231,7 @@ fn take_in(
 }
 
 /// Puts a picture into its field, into the inputs, and into the content credentials of the results.
-fn take(
-    fields: &mut Fields,
-    inputs: &mut Inputs,
-    signing: &mut Signing,
-    place: ImageField,
-    file: &[u8],
-) -> Result<()> {
+fn take(fields: &mut Fields, inputs: &mut Inputs, signing: &mut Signing, place: ImageField, file: &[u8]) -> Result<()> {
     // Transparent parts of a picture become white. Transparent parts of a mask become black, so that the picture is
     // kept there.
     let ground = if place == ImageField::Mask { 0 } else { 255 };

@@ -49,7 +49,12 @@ fn print(report: &Report) {
     println!("{}: {}", report.verdict.as_str(), report.explanation);
     if let Some(signer) = &report.signer {
         let part = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
-        println!("signer: {}, issued by {} ({})", part(&signer.common_name), part(&signer.issuer), part(&signer.algorithm));
+        println!(
+            "signer: {}, issued by {} ({})",
+            part(&signer.common_name),
+            part(&signer.issuer),
+            part(&signer.algorithm)
+        );
     }
     report.claim_generator.iter().for_each(|program| println!("written by: {program}"));
     for action in &report.actions {

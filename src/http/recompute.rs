@@ -40,7 +40,8 @@ pub async fn recompute(
     prefer: Prefer,
     report: &Report,
 ) -> Result<Recomputed, ApiError> {
-    let impossible = |detail: &str| Recomputed { result: Outcome::Impossible, generation: None, detail: detail.to_owned() };
+    let impossible =
+        |detail: &str| Recomputed { result: Outcome::Impossible, generation: None, detail: detail.to_owned() };
     if report.verdict != Verdict::Intact || !report.by_this_server {
         return Ok(impossible("only an intact picture of this server can be drawn again"));
     }

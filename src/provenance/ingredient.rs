@@ -35,7 +35,11 @@ pub(super) fn keep(context: &Arc<Context>, file: &[u8]) -> Option<Bytes> {
 
 /// The ingredient for a picture of a request. Its label is the title, by which the action refers to it.
 pub(super) fn of(input: &Input) -> Ingredient {
-    input.credentials.as_ref().and_then(|kept| with_credentials(input, kept)).unwrap_or_else(|| described(input, Map::new()))
+    input
+        .credentials
+        .as_ref()
+        .and_then(|kept| with_credentials(input, kept))
+        .unwrap_or_else(|| described(input, Map::new()))
 }
 
 /// The ingredient with the kept credentials; `None` if they cannot be read.

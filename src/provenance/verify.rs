@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use c2pa::{Context, Error, Manifest, Reader, ValidationState, assertions::Actions};
+use c2pa::{Context, Error, Manifest, Reader, ValidationResults, ValidationState, assertions::Actions};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -106,8 +106,7 @@ fn of_manifest(reader: &Reader, manifest: &Manifest, own: Option<&[u8]>, report:
     let signature = manifest.signature_info();
     let certificate = signature.and_then(|signature| certificates_of(signature.cert_chain())?.into_iter().next());
     let is_own = certificate.as_deref().is_some_and(|certificate| Some(certificate) == own);
-    let (by_this_server, trusted) =
-        (is_intact && is_own, reader.validation_state() == ValidationState::Trusted);
+    let (by_this_server, trusted) = (is_intact && is_own, reader.validation_state() == ValidationState::Trusted);
     let text = |text: &String| cut(text, MOST_CHARS);
     Report {
         explanation: explanation(report.verdict, by_this_server, trusted).to_owned(),
@@ -167,14 +166,14 @@ fn generation(manifest: &Manifest) -> Option<Value> {
 
 fn ingredient(ingredient: &c2pa::Ingredient) -> Ingredient {
     let text = |text: &str| cut(text, MOST_CHARS);
-    let failures = ingredient.validation_status().unwrap_or_default();
+    let state = ingredient.validation_results().map(ValidationResults::validation_state);
     Ingredient {
         title: ingredient.title().map(text),
         format: ingredient.format().map(text),
         relationship: ingredient.relationship().as_str(),
         verdict: match ingredient.active_manifest() {
             None => Verdict::None,
-            Some(_) if failures.iter().all(|status| status.code() == UNTRUSTED) => Verdict::Intact,
+            Some(_) if state.is_some_and(|state| state != ValidationState::Invalid) => Verdict::Intact,
             Some(_) => Verdict::Altered,
         },
     }

@@ -209,8 +209,10 @@ impl Picture {
         provenance: &Provenance,
     ) -> Result<Result<StoredUpload, String>, ServiceError> {
         let Picture { content, width, height, .. } = self;
-        let taken = move |upload, file, credentials| {
-            StoredUpload { image: InputImage { upload, width, height }, file, credentials }
+        let taken = move |upload, file, credentials| StoredUpload {
+            image: InputImage { upload, width, height },
+            file,
+            credentials,
         };
         match content {
             Content::File(bytes, role) => {

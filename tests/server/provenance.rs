@@ -46,7 +46,8 @@ async fn verified(server: &Server, file: &[u8]) -> Value {
 
 /// What another reader without trust anchors says about a file.
 fn read(file: &[u8], format: &str) -> (ValidationState, Value) {
-    let reader = Reader::from_context(Context::new()).with_stream(&format!("image/{format}"), Cursor::new(file)).unwrap();
+    let reader =
+        Reader::from_context(Context::new()).with_stream(&format!("image/{format}"), Cursor::new(file)).unwrap();
     (reader.validation_state(), serde_json::from_str(&reader.json()).unwrap())
 }
 
@@ -85,7 +86,10 @@ async fn every_format_is_signed_and_a_changed_bit_is_found() {
         assert_eq!((&generation["model"], &generation["id"]), (&"emoji".into(), &ended["id"]));
         assert_eq!(generation["model_sha256"].as_str().unwrap().len(), 64, "{generation}");
         assert_eq!((&generation["seed"], &generation["unsigned_sha256"]), (&7.into(), &image["unsigned_sha256"]));
-        assert_eq!((&generation["request"]["prompt"], &generation["request"]["seed"]), (&"a red fox".into(), &7.into()));
+        assert_eq!(
+            (&generation["request"]["prompt"], &generation["request"]["seed"]),
+            (&"a red fox".into(), &7.into())
+        );
 
         let (state, store) = read(&file, format);
         assert_eq!(state, ValidationState::Valid, "{store}");
@@ -357,7 +361,10 @@ async fn hostile_files_get_clear_answers() {
     ] {
         let (status, problem) = asked(&server, &file).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{what}: {problem}");
-        assert_eq!((&problem["errors"][0]["pointer"], &problem["errors"][0]["code"]), (&pointer.into(), &"image_undecodable".into()));
+        assert_eq!(
+            (&problem["errors"][0]["pointer"], &problem["errors"][0]["code"]),
+            (&pointer.into(), &"image_undecodable".into())
+        );
     }
 
     // A box that claims to be of almost 4 GiB, and one of almost 2⁶⁴ bytes.
@@ -371,14 +378,22 @@ async fn hostile_files_get_clear_answers() {
             break;
         }
     }
-    let scrambled = store.iter().enumerate().map(|(i, byte)| if i > 60 { byte.wrapping_mul(31) } else { *byte }).collect::<Vec<_>>();
+    let scrambled = store
+        .iter()
+        .enumerate()
+        .map(|(i, byte)| if i > 60 { byte.wrapping_mul(31) } else { *byte })
+        .collect::<Vec<_>>();
     let mut riff = webp.clone();
     let at = riff.windows(4).position(|window| window == b"C2PA").unwrap();
     riff[at + 4..at + 8].copy_from_slice(&u32::MAX.to_le_bytes());
     for (what, file, allowed) in [
         ("a PNG without chunks", png[..8].to_vec(), &["unreadable", "none"][..]),
         ("a PNG that ends in its credentials", png[..33 + 200].to_vec(), &["unreadable"]),
-        ("a chunk that is longer than the file", [&bare[..33], &u32::MAX.to_be_bytes(), b"caBX", &store].concat(), &["unreadable"]),
+        (
+            "a chunk that is longer than the file",
+            [&bare[..33], &u32::MAX.to_be_bytes(), b"caBX", &store].concat(),
+            &["unreadable"],
+        ),
         ("a large box", with_credentials(&bare, &large), &["unreadable"]),
         ("a larger box", with_credentials(&bare, &larger), &["unreadable"]),
         ("half of the credentials", with_credentials(&bare, &store[..store.len() / 2]), &["unreadable"]),
@@ -412,7 +427,8 @@ async fn hostile_files_get_clear_answers() {
         let answer = server.client.post(url).header(header::CONTENT_TYPE, "image/png").body(png.clone());
         assert_eq!(answer.send().await.unwrap().status(), StatusCode::UNPROCESSABLE_ENTITY, "{query}");
     }
-    for body in [json!({}), json!({"image": 7}), json!({"picture": "x"}), json!({"image": {"upload": "0".repeat(64)}})] {
+    for body in [json!({}), json!({"image": 7}), json!({"picture": "x"}), json!({"image": {"upload": "0".repeat(64)}})]
+    {
         let answer = server.client.post(server.url("/v1/verify")).json(&body).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{body}");
     }
