@@ -17,6 +17,8 @@ const MOST_BYTES: usize = 1 << 20;
 /// which is possible only now, because the stored copy of the picture is another file. `None` if the file has none, or
 /// more than [`MOST_BYTES`].
 pub(super) fn keep(context: &Arc<Context>, file: &[u8]) -> Option<Bytes> {
+    // Credentials are boxes of JUMBF, so a file without this word has none.
+    memchr::memmem::find(file, b"jumb")?;
     let format = format_of(file)?;
     let mut builder = Builder::from_shared_context(context);
     let ingredient = builder.add_ingredient_from_stream("{}", format.media_type(), &mut Cursor::new(file)).ok()?;

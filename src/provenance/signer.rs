@@ -1,6 +1,11 @@
 //! Signs files with the keys of the server.
 
-use std::{fmt, io::Cursor, sync::Arc};
+use std::{
+    fmt,
+    io::Cursor,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use c2pa::{BoxedSigner, Builder, Context, Signer, SigningAlg, create_signer};
@@ -86,9 +91,13 @@ impl Provenance {
     }
 
     /// What to keep of the credentials of an uploaded picture, so that pictures made from it can contain them; `None`
-    /// if the file has none.
+    /// if the file has none, or if nothing is signed.
     pub fn keep(&self, file: &[u8]) -> Option<Bytes> {
-        ingredient::keep(&self.context, file)
+        if !self.signs() {
+            return None;
+        }
+        // As in `verify`: a panic of the library must not refuse the request.
+        catch_unwind(AssertUnwindSafe(|| ingredient::keep(&self.context, file))).ok().flatten()
     }
 
     /// Reads the credentials of a picture (PNG, JPEG or WebP) and checks them. Uses no network. Call this function on a
