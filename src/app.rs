@@ -12,6 +12,7 @@ mod reload;
 mod secret_file;
 mod store;
 mod url_secret;
+mod watermark;
 mod watchdog;
 mod webhooks;
 
@@ -36,7 +37,7 @@ use crate::{
     service::{AcceptPolicy, Bus, Devices, Drain, Live, Memory, Outbox, Parts, Service, Throughput},
     telemetry::Exporter,
     webhooks::Deliverer,
-    worker::{Drawing, Leases, Preload, Slots, Sweeper, Worker},
+    worker::{Drawing, Leases, Marking, Preload, Slots, Sweeper, Worker},
 };
 
 use computation::{Computation, device_lost, worker_name};
@@ -185,6 +186,7 @@ impl App {
             let drawing = Drawing {
                 blobs: blobs.clone(),
                 provenance: provenance.clone(),
+                marking: Marking::of(&config.provenance),
                 catalogue: catalogue.clone(),
                 engines,
                 devices: devices.clone(),
@@ -249,6 +251,7 @@ impl App {
         };
         let operator = bind(config.operator.bind, "operator.bind").await?;
         announce(&config, operator.local_addr()?)?;
+        watermark::remind(&config);
         Ok(App {
             config,
             files,

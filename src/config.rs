@@ -35,7 +35,7 @@ pub use hosts::HostPattern;
 pub use http::Http;
 pub use operator::Operator;
 pub use origins::Origin;
-pub use provenance::Provenance;
+pub use provenance::{Provenance, Watermark};
 pub use secret::Secret;
 pub use telemetry::Telemetry;
 pub use webhooks::{AllowedHost, Webhooks};

@@ -13,14 +13,21 @@ mod code;
 mod detect;
 mod embed;
 mod fold;
+mod found;
 mod layout;
 mod plane;
 mod search;
 mod transform;
 mod trellis;
 
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
 use crate::imaging::RgbImage;
 use plane::Plane;
+
+pub use found::{Found, find};
 
 /// The distance between two lattice points of the same bit, in levels of luminance times 8 (the coefficients are those
 /// of the orthonormal discrete cosine transform of 8 × 8 pixels). The mean squared error of the mark is about
@@ -32,10 +39,9 @@ const STEP: f32 = 34.0;
 pub struct Payload(u64);
 
 impl Payload {
-    /// The payload of a picture that the server `server` made for the generation `generation`. Both numbers are the
-    /// first 32 bits of a digest, which the caller chooses.
-    pub fn new(server: u32, generation: u32) -> Payload {
-        Payload(u64::from(server) << 32 | u64::from(generation))
+    /// The payload of a picture that `owner` made for `request`: the first 32 bits of the SHA-256 of each text.
+    pub fn of(owner: &str, request: &str) -> Payload {
+        Payload(u64::from(prefix(owner)) << 32 | u64::from(prefix(request)))
     }
 
     /// The payload with these 64 bits.
@@ -43,20 +49,27 @@ impl Payload {
         Payload(bits)
     }
 
-    /// All 64 bits: the server's first, then the generation's.
+    /// All 64 bits: the owner's first, then the request's.
     pub fn bits(self) -> u64 {
         self.0
     }
 
-    /// The first half: which server made the picture.
-    pub fn server(self) -> u32 {
-        (self.0 >> 32) as u32
+    /// Whether the first half names this owner. By chance, this is so for one of 2³² other owners.
+    pub fn is_of(self, owner: &str) -> bool {
+        (self.0 >> 32) as u32 == prefix(owner)
     }
+}
 
-    /// The second half: which generation the picture belongs to.
-    pub fn generation(self) -> u32 {
-        self.0 as u32
+/// 16 lower-case hexadecimal digits.
+impl fmt::Display for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
     }
+}
+
+/// The first 32 bits of the SHA-256 of a text.
+fn prefix(text: &str) -> u32 {
+    Sha256::digest(text).iter().take(4).fold(0, |bits, byte| bits << 8 | u32::from(*byte))
 }
 
 /// A watermark that was found.

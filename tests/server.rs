@@ -75,5 +75,8 @@ mod resume;
 mod steered;
 #[path = "server/upgrade.rs"]
 mod upgrade;
+#[cfg(feature = "provenance")]
+#[path = "server/watermark.rs"]
+mod watermark;
 
 use parity_over_http::case;

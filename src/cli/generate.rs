@@ -18,7 +18,7 @@ use latentd::{
     pipelines::{Frame, Inputs},
     provenance::Input,
     service::CatalogueRules,
-    worker::{Signing, encode, sign},
+    worker::{Marking, Signing, encode, sign},
 };
 use sha2::{Digest, Sha256};
 
@@ -119,7 +119,7 @@ impl Generate {
         if signing.provenance.signs() {
             signing.model_sha256 = catalogue.weights_sha256(&job.model);
         }
-        write(&job, &label, &signing, frames, &outputs)
+        write(&job, &label, (&Marking::of(&config.provenance), &signing), frames, &outputs)
     }
 
     /// The output of each image.
@@ -167,10 +167,16 @@ impl Generate {
     }
 }
 
-fn write(job: &Job, label: &SamplerLabel, signing: &Signing, frames: Vec<Frame>, outputs: &[Output]) -> Result<()> {
+fn write(
+    job: &Job,
+    label: &SamplerLabel,
+    (marking, signing): (&Marking, &Signing),
+    frames: Vec<Frame>,
+    outputs: &[Output],
+) -> Result<()> {
     let Work::Draw(draw) = &job.work;
     for ((index, frame), output) in (0..).zip(frames).zip(outputs) {
-        let encoded = sign(encode(frame, job, label, index)?, job, label, signing)?;
+        let encoded = sign(encode(frame, job, label, index, marking)?, job, label, signing)?;
         output.write(&encoded.file)?;
         let line = format!("{output} (seed {})", draw.seed_of(index));
         match output {

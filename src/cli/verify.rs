@@ -1,12 +1,14 @@
-//! `latentd verify`: checks the content credentials of a picture, without a server and without a network.
+//! `latentd verify`: checks the content credentials and the watermark of a picture, without a server and without a network.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use serde::Serialize;
 use latentd::{
     app,
     provenance::{Report, Verdict},
+    watermark::{self, Found},
 };
 
 use super::{Settings, generate::read};
@@ -23,7 +25,7 @@ pub(super) struct Verify {
 }
 
 impl Verify {
-    /// Checks the picture and prints what its credentials say.
+    /// Checks the picture and prints what its credentials and its watermark say.
     ///
     /// # Errors
     /// The file cannot be read, is no picture, has no credentials, or was changed after it was signed.
@@ -33,9 +35,10 @@ impl Verify {
         let shown = self.file.display();
         let file = read(&self.file).with_context(|| format!("cannot read {shown}"))?;
         let report = provenance.verify(&file).with_context(|| format!("{shown} cannot be verified"))?;
+        let watermark = watermark::find(&file, &config.provenance.watermark_owner);
         match self.json {
-            true => println!("{}", serde_json::to_string_pretty(&report)?),
-            false => print(&report),
+            true => println!("{}", serde_json::to_string_pretty(&Shown { report: &report, watermark: &watermark })?),
+            false => print(&report, watermark.as_ref()),
         }
         match report.verdict {
             Verdict::Intact => Ok(()),
@@ -45,7 +48,15 @@ impl Verify {
     }
 }
 
-fn print(report: &Report) {
+/// The answer of `POST /v1/verify`.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    watermark: &'a Option<Found>,
+}
+
+fn print(report: &Report, watermark: Option<&Found>) {
     println!("{}: {}", report.verdict.as_str(), report.explanation);
     if let Some(signer) = &report.signer {
         let part = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
@@ -64,6 +75,11 @@ fn print(report: &Report) {
     for ingredient in &report.ingredients {
         let title = ingredient.title.as_deref().unwrap_or("untitled");
         println!("ingredient: {title} ({}), credentials: {}", ingredient.relationship, ingredient.verdict.as_str());
+    }
+    match watermark {
+        Some(Found { payload, by_this_server: true, .. }) => println!("watermark: {payload}, of this server"),
+        Some(Found { payload, .. }) => println!("watermark: {payload}, of another owner"),
+        None => println!("watermark: none"),
     }
     report.generation.iter().for_each(|generation| println!("generation: {generation}"));
     for problem in &report.problems {

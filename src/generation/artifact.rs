@@ -18,6 +18,9 @@ pub struct Artifact {
     /// depends on the request alone. `None` if the file has no credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsigned_sha256: Option<String>,
+    /// The payload of the watermark as 16 lower-case hexadecimal digits; `None` without a watermark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<String>,
     /// Path of the file in the blob store.
     pub blob: String,
     #[serde(flatten)]
@@ -60,6 +63,7 @@ mod tests {
             bytes: 1234,
             sha256: "00ff".to_owned(),
             unsigned_sha256: None,
+            watermark: None,
             blob: "img/x/2/1.png".to_owned(),
             facts: Facts::Picture { width: 64, height: 128, seed: u64::MAX },
         };
@@ -71,7 +75,8 @@ mod tests {
         let text = stored.to_string();
         assert_eq!(serde_json::from_str::<Artifact>(&text).unwrap(), artifact);
         assert!(serde_json::from_str::<Artifact>(&text.replace("picture", "smell")).is_err(), "an unknown kind");
-        let signed = Artifact { unsigned_sha256: Some("11ff".to_owned()), ..artifact };
+        let (unsigned_sha256, watermark) = (Some("11ff".to_owned()), Some("0123456789abcdef".to_owned()));
+        let signed = Artifact { unsigned_sha256, watermark, ..artifact };
         let stored = serde_json::to_string(&signed).unwrap();
         assert_eq!(serde_json::from_str::<Artifact>(&stored).unwrap(), signed);
     }
@@ -81,7 +86,8 @@ mod tests {
         let of = |blob: &str| {
             let facts = Facts::Picture { width: 1, height: 1, seed: 0 };
             let (media_type, sha256, blob) = (Format::Png.into(), String::new(), blob.to_owned());
-            let artifact = Artifact { index: 0, media_type, bytes: 0, sha256, unsigned_sha256: None, blob, facts };
+            let (unsigned_sha256, watermark) = (None, None);
+            let artifact = Artifact { index: 0, media_type, bytes: 0, sha256, unsigned_sha256, watermark, blob, facts };
             artifact.extension().map(str::to_owned)
         };
         assert_eq!(of("img/x/1/0.png").as_deref(), Some("png"));

@@ -15,7 +15,7 @@ pub struct Output {
     #[serde(default)]
     pub encoding: Encoding,
     pub metadata_level: MetadataLevel,
-    /// Whether the files may be signed with content credentials.
+    /// Whether the files may be signed with content credentials and the pictures marked with a watermark.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub provenance: bool,
 }

@@ -72,6 +72,8 @@ struct ImageObject {
     sha256: String,
     /// The digest of the file without its content credentials, which is the same for the same request.
     unsigned_sha256: String,
+    /// The payload of the watermark.
+    watermark: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -157,6 +159,7 @@ fn image_object(
         bytes: artifact.bytes,
         sha256: artifact.sha256.clone(),
         unsigned_sha256: artifact.unsigned_sha256.as_ref().unwrap_or(&artifact.sha256).clone(),
+        watermark: artifact.watermark.clone(),
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     generation::{Fields, ImageField, ImageSource, Invalid},
     provenance::Report,
+    watermark::Found,
 };
 
 /// A picture: the body itself, or the field `image` of a form or of JSON.
@@ -64,11 +65,12 @@ where
     }
 }
 
-/// The answer: the report, and the comparison with a new picture if the client wants one.
+/// The answer: the report, the watermark, and the comparison with a new picture if the client wants one.
 #[derive(Debug, Serialize)]
 struct Verification {
     #[serde(flatten)]
     report: Report,
+    watermark: Option<Found>,
     recomputed: Option<Recomputed>,
 }
 
@@ -87,7 +89,8 @@ pub async fn verify(
         return Err(ApiError::Invalid(Invalid { errors }));
     }
     let report = state.service.verify(file.bytes.clone()).await?;
+    let watermark = state.service.watermark(file.bytes.clone()).await;
     drop(file);
     let recomputed = if again { Some(recompute(&state, caller, prefer, &report).await?) } else { None };
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(Verification { report, recomputed })).into_response())
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(Verification { report, watermark, recomputed })).into_response())
 }

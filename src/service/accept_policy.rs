@@ -28,6 +28,8 @@ pub struct AcceptPolicy {
     pub key_required: bool,
     /// Whether a request may ask for files without content credentials.
     pub provenance_opt_out: bool,
+    /// Whom the watermarks of this server name.
+    pub watermark_owner: String,
     /// Maximum number of cached keys, and how long a key is cached.
     pub key_cache: (usize, Duration),
     /// Longest time for a call to a shared store.
@@ -55,6 +57,7 @@ impl AcceptPolicy {
             tenant_caps: (config.tenants.max_queued.get(), config.tenants.max_running.get()),
             key_required: config.auth.required,
             provenance_opt_out: config.provenance.opt_out,
+            watermark_owner: config.provenance.watermark_owner.clone(),
             key_cache: (config.auth.cache_entries.get(), config.auth.cache_s.into()),
             store_timeout: config.database.timeout_s.into(),
             max_bytes: (config.engine.max_bytes > 0).then_some(config.engine.max_bytes),

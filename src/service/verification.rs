@@ -6,6 +6,7 @@ use super::{Service, ServiceError, offload::offload};
 use crate::{
     generation::{FieldError, Invalid, Job},
     provenance::{Report, VerifyError},
+    watermark::{self, Found},
 };
 
 impl Service {
@@ -19,6 +20,12 @@ impl Service {
         let verified = offload(usize::MAX, move || provenance.verify(&file)).await?;
         self.0.metrics.verifications.with_label_values(&[verified.verdict.as_str()]).inc();
         Ok(verified)
+    }
+
+    /// The watermark of the picture in a file, if there is one.
+    pub async fn watermark(&self, file: Bytes) -> Option<Found> {
+        let owner = self.0.accept_policy.watermark_owner.clone();
+        offload(usize::MAX, move || watermark::find(&file, &owner)).await
     }
 
     /// Refuses a request for files without content credentials, if the settings forbid such files.

@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_word_with_thirty_of_192_bits_wrong_is_decoded() {
-        let payload = Payload::new(0x0123_4567, 0x89ab_cdef);
+        let payload = Payload(0x0123_4567_89ab_cdef);
         let mut soft: Vec<f32> = encode(payload).iter().map(|bit| if *bit { -1.0 } else { 1.0 }).collect();
         assert_eq!(decode(&soft), Some(Decoded { payload, corrected: 0 }));
         // Every sixth bit is wrong, with less certainty than the others.

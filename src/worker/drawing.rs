@@ -3,6 +3,7 @@
 mod encode;
 mod inputs;
 mod log;
+mod mark;
 mod models;
 mod observer;
 mod ready;
@@ -36,6 +37,7 @@ use observer::{PreviewFrame, ReportingObserver};
 use ready::Ready;
 
 pub use encode::{Encoded, encode};
+pub use mark::Marking;
 pub use models::Preload;
 pub use sign::{Signing, sign};
 
@@ -44,6 +46,8 @@ pub struct Drawing {
     pub blobs: Blobs,
     /// Signs the files of results.
     pub provenance: Provenance,
+    /// Whether frames are marked with a watermark.
+    pub marking: Marking,
     pub catalogue: Arc<Catalogue>,
     /// One engine per device of the catalogue, in the same order. When a device is lost, its engine first marks the
     /// device as failed in `devices` and then ends its runs.

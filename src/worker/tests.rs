@@ -53,6 +53,7 @@ impl Executor for Copying {
             bytes: text.len() as u64,
             sha256,
             unsigned_sha256: None,
+            watermark: None,
             blob,
             facts,
         }])

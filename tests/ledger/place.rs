@@ -188,6 +188,7 @@ pub fn artifact() -> Artifact {
         bytes: 1234,
         sha256: "00ff".to_owned(),
         unsigned_sha256: None,
+        watermark: None,
         blob: "img/x/1/0.png".to_owned(),
         facts: Facts::Picture { width: 64, height: 128, seed: 7 },
     }

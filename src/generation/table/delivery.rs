@@ -32,7 +32,8 @@ pub static OUTPUT_METADATA: Field = Field::new(
 pub static OUTPUT_PROVENANCE: Field = Field::new(
     "provenance",
     Kind::Flag,
-    "Whether the file is signed with content credentials, which say that a model made it.",
+    "Whether the file is signed with content credentials, and the picture marked with a watermark, if the server does so. \
+     Both say that a model made the picture.",
 )
 .default(|_| Some(true.into()));
 pub static ON_DISCONNECT: Field = Field::new(

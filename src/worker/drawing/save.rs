@@ -1,4 +1,4 @@
-//! Encodes, signs and stores the artifacts of a run, before the ledger names them.
+//! Marks, encodes, signs and stores the artifacts of a run, before the ledger names them.
 
 use super::{Drawing, Encoded, Signing, encode, sign};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Drawing {
-    /// Encodes, signs and stores all frames of the run.
+    /// Marks, encodes, signs and stores all frames of the run.
     pub(super) async fn save(
         &self,
         claimed: &Claimed,
@@ -27,13 +27,13 @@ impl Drawing {
         let inputs = if self.provenance.signs() { self.credited_inputs(claimed, draw).await? } else { Vec::new() };
         let (provenance, metrics) = (self.provenance.clone(), self.metrics.clone());
         let mut signing = Signing { provenance, metrics, model_sha256: None, id: Some(claimed.id()), inputs };
-        let catalogue = self.catalogue.clone();
+        let (catalogue, marking) = (self.catalogue.clone(), self.marking.clone());
         let encode_all = move || {
             if signing.provenance.signs() {
                 signing.model_sha256 = catalogue.weights_sha256(&job.model);
             }
             let finished = |(index, frame)| {
-                let encoded = encode(frame, &job, &label, index).map_err(|error| error.to_string())?;
+                let encoded = encode(frame, &job, &label, index, &marking).map_err(|error| error.to_string())?;
                 sign(encoded, &job, &label, &signing).map_err(|error| error.to_string())
             };
             (0..).zip(frames).map(finished).collect::<Result<Vec<Encoded>, String>>()
