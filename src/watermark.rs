@@ -92,7 +92,7 @@ pub fn embed(picture: &mut RgbImage, payload: Payload) {
 }
 
 /// The watermark of the picture, if it has one. The probability that this function finds one in a picture that has none
-/// is at most 16 · 2⁻³² (4 · 10⁻⁹), because at most 16 candidates are decoded, and each must pass a check of 32 bits.
+/// is at most 32 · 2⁻³² (8 · 10⁻⁹), because at most 32 candidates are decoded, and each must pass a check of 32 bits.
 pub fn detect(picture: &RgbImage) -> Option<Detected> {
     search::search(&Plane::luminance(picture.width as usize, &picture.pixels))
 }

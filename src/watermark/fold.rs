@@ -143,6 +143,8 @@ pub(super) struct Shift {
     pub column: usize,
     /// Standard deviations above the mean of random phases.
     pub score: f32,
+    /// The sum over all markers and tiles. Of two readings of a picture, the one with the larger sum is clearer.
+    pub sum: f32,
 }
 
 impl Fold {
@@ -171,7 +173,7 @@ impl Fold {
         // direction of its marker.
         let variance = self.energy * layout.markers.len() as f32 / (2 * TILE * TILE) as f32;
         let score = if variance > 0.0 { scores[best] / libm::sqrtf(variance) } else { 0.0 };
-        Shift { row: best / TILE, column: best % TILE, score }
+        Shift { row: best / TILE, column: best % TILE, score, sum: scores[best] }
     }
 
     /// For each code bit, how clearly the phases mean 0 (positive) or 1 (negative).

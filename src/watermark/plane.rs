@@ -24,28 +24,36 @@ impl Plane {
         Plane { width, height: values.len() / width.max(1), values }
     }
 
-    /// The rectangle of at most `side` × `side` pixels in the middle.
-    pub fn middle(&self, side: usize) -> Plane {
-        let (width, height) = (self.width.min(side), self.height.min(side));
-        let (left, top) = ((self.width - width) / 2, (self.height - height) / 2);
+    /// The rectangle of at most `side` × `side` pixels in the middle. Its place and its sides are multiples of `step`.
+    pub fn middle(&self, side: usize, step: usize) -> Plane {
+        let [(left, width), (top, height)] = [self.width, self.height].map(|whole| {
+            let part = whole.min(side) / step * step;
+            ((whole - part) / 2 / step * step, part)
+        });
         let lines = self.values.chunks_exact(self.width.max(1)).skip(top).take(height);
         let values = lines.flat_map(|line| &line[left..left + width]).copied().collect();
         Plane { width, height, values }
     }
 
-    /// The plane at another size, by a Lanczos filter. Both sizes are at least 1. The levels are rounded to integers,
-    /// which is an error far below that of a step.
-    pub fn resized(&self, width: usize, height: usize) -> Plane {
+    /// The plane at another size, by a Lanczos filter; `None` if a side is 0. The levels are rounded to integers, which
+    /// is an error far below that of a step.
+    pub fn resized(&self, width: usize, height: usize) -> Option<Plane> {
+        if [self.width, self.height, width, height].contains(&0) {
+            return None;
+        }
         let pixels = self.values.iter().map(|level| level.round().clamp(0.0, 255.0) as u8).collect();
         let grey = GreyImage { width: self.width as u32, height: self.height as u32, pixels };
         let grey = imaging::resize(&grey, width as u32, height as u32);
-        Plane { width, height, values: grey.pixels.into_iter().map(f32::from).collect() }
+        Some(Plane { width, height, values: grey.pixels.into_iter().map(f32::from).collect() })
     }
 
     /// The plane with a stronger contrast of neighbors: `amount` times the difference to both neighbors is added, in rows
     /// and in columns. Filters that make a picture smaller weaken this contrast.
     pub fn sharpened(&self, amount: f32) -> Plane {
         let (width, height) = (self.width, self.height);
+        if amount == 0.0 || self.values.is_empty() {
+            return self.clone();
+        }
         let sharper = |before: f32, level: f32, after: f32| level + amount * (2.0 * level - before - after);
         let mut rows = Vec::with_capacity(self.values.len());
         for line in self.values.chunks_exact(width) {
