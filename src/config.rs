@@ -10,6 +10,7 @@ mod http;
 mod one_or_more;
 mod operator;
 mod origins;
+mod provenance;
 mod secret;
 mod telemetry;
 mod webhooks;
@@ -34,6 +35,7 @@ pub use hosts::HostPattern;
 pub use http::Http;
 pub use operator::Operator;
 pub use origins::Origin;
+pub use provenance::{Provenance, Watermark};
 pub use secret::Secret;
 pub use telemetry::Telemetry;
 pub use webhooks::{AllowedHost, Webhooks};
@@ -64,6 +66,7 @@ pub struct Config {
     pub worker: Worker,
     pub limits: Limits,
     pub retention: Retention,
+    pub provenance: Provenance,
     pub webhooks: Webhooks,
     pub log: Log,
     pub telemetry: Telemetry,
@@ -452,6 +455,7 @@ impl Config {
             return bound("limits", "max_side_pixels must be at least 8, max_images and max_steps at least 1");
         }
         self.operator.check()?;
+        self.provenance.check()?;
         self.webhooks.check()?;
         self.telemetry.check()?;
         self.blobs.check()

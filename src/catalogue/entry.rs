@@ -32,6 +32,8 @@ pub(super) struct Entry {
     modules: OnceLock<Modules>,
     /// The fingerprint of the files, computed at the first request for it and kept.
     fingerprint: OnceLock<String>,
+    /// The digest of the weights, computed at the first request for it and kept.
+    weights_sha256: OnceLock<Option<String>>,
 }
 
 /// What is known about a model that can be used, before its weights are loaded.
@@ -124,6 +126,7 @@ impl Entry {
             unloadable: OnceLock::new(),
             modules: OnceLock::new(),
             fingerprint: OnceLock::new(),
+            weights_sha256: OnceLock::new(),
         }
     }
 
@@ -177,6 +180,12 @@ impl Entry {
     pub fn fingerprint(&self) -> &str {
         let of_folder = || self.usable.as_ref().map(|usable| usable.folder.fingerprint()).unwrap_or_default();
         self.fingerprint.get_or_init(of_folder)
+    }
+
+    /// [`ModelFolder::weights_sha256`]; `None` also if the model cannot be used.
+    pub fn weights_sha256(&self) -> Option<&str> {
+        let of_folder = || self.usable.as_ref().ok()?.folder.weights_sha256();
+        self.weights_sha256.get_or_init(of_folder).as_deref()
     }
 
     /// The modules to which adapters can be added. Faults are not remembered.

@@ -96,6 +96,7 @@ impl Service {
         })
         .await;
         let (plan, mut job) = resolved?;
+        self.check_provenance(&job)?;
         caller.restrict(&mut job)?;
         job.trace = caller.trace.clone();
         if !is_taken {

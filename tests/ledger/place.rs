@@ -160,7 +160,7 @@ pub fn job(draw: Draw) -> Job {
         model: "tiny".to_owned(),
         work: Work::Draw(draw),
         previews: 3,
-        output: Output { encoding: Default::default(), metadata_level: MetadataLevel::Seed },
+        output: Output { encoding: Default::default(), metadata_level: MetadataLevel::Seed, provenance: true },
         on_disconnect: OnDisconnect::Cancel,
         priority: Priority::Normal,
         start_timeout_s: 600,
@@ -187,6 +187,8 @@ pub fn artifact() -> Artifact {
         media_type: Format::Png.into(),
         bytes: 1234,
         sha256: "00ff".to_owned(),
+        unsigned_sha256: None,
+        watermark: None,
         blob: "img/x/1/0.png".to_owned(),
         facts: Facts::Picture { width: 64, height: 128, seed: 7 },
     }
