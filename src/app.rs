@@ -34,6 +34,7 @@ use crate::{
     http::{self, AppState},
     ledger::{Blobs, Claimant, Reaping},
     metrics::Metrics,
+    safety::Safety,
     service::{AcceptPolicy, Bus, Devices, Drain, Live, Memory, Outbox, Parts, Service, Throughput},
     telemetry::Exporter,
     webhooks::Deliverer,
@@ -100,6 +101,8 @@ impl App {
             .context("the client of telemetry.otlp_endpoint cannot be set up")?;
         let catalogue = Arc::new(catalogue(&config, opened.clone())?.counted_in(metrics.clone()));
         catalogue.warn();
+        let safety = Safety::open(&config.safety, metrics.clone())?;
+        safety.warn(&catalogue);
         let as_set = config.engine.clone();
         if config.role.works() {
             let plan = MemoryPlan::of(&config, &catalogue);
@@ -136,6 +139,7 @@ impl App {
             live: live.clone(),
             catalogue: catalogue.clone(),
             webhooks,
+            safety: safety.clone(),
             limits: config.limits.clone(),
             accept_policy: AcceptPolicy::of(&config),
             metrics: metrics.clone(),
@@ -194,6 +198,7 @@ impl App {
                 tracer: tracer.clone(),
                 slots: slots.clone(),
                 memory,
+                safety,
                 leases: leases.clone(),
                 wake: wake.clone(),
             };

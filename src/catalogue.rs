@@ -5,6 +5,7 @@ mod adapters;
 mod blocking;
 mod control_nets;
 mod control_shelf;
+mod documents;
 mod embedded;
 mod entries;
 mod entry;
@@ -40,6 +41,7 @@ use crate::{
 };
 pub use adapters::Adapters;
 pub use control_nets::{ControlLease, ControlNets};
+pub use embedded::folder as embedded_folder;
 use entry::{Entry, on_device};
 pub use fits::CompatibleModels;
 use lru::Lru;

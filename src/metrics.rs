@@ -52,6 +52,10 @@ definition::metrics! {
     /// Generations that are dead: given up after crashes, until an operator queues them again. From the database.
     dead: IntGauge = "latentd_dead_generations";
 
+    /// Hits of the safety rules, by policy (off, flag, block) and kind: picture (flagged by the safety checker) or prompt
+    /// (refused because of safety.blocked_prompts).
+    safety_hits: IntCounterVec = "latentd_safety_hits_total" ["policy", "kind"];
+
     /// Generations in the queue. From the database.
     queued: IntGauge = "latentd_generations_queued";
     /// Seconds since the acceptance of the queued generation that was accepted first; 0 if none is queued. From the
@@ -163,6 +167,11 @@ impl Metrics {
         ];
         for (counters, values) in counters {
             values.iter().for_each(|value| drop(counters.with_label_values(&[value])));
+        }
+        for labels in
+            [["flag", "picture"], ["block", "picture"], ["off", "prompt"], ["flag", "prompt"], ["block", "prompt"]]
+        {
+            self.safety_hits.with_label_values(&labels);
         }
         let histograms: [(&HistogramVec, &[&str]); 3] = [
             (&self.queue_wait, &["low", "normal", "high"]),

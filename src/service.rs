@@ -21,6 +21,7 @@ mod offload;
 mod operating;
 mod owning;
 mod rules;
+mod safety;
 mod throughput;
 mod unaccepted_files;
 mod verification;
@@ -42,6 +43,7 @@ use crate::{
     ledger::{Blobs, Counts, Crew, Hint, ListQuery, QueuePosition, Refusal, Serving, StoreError, blobs::path_of_input},
     metrics::Metrics,
     provenance::Provenance,
+    safety::Safety,
     webhooks::EndpointRegistry,
 };
 
@@ -96,6 +98,8 @@ pub struct Parts {
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
     pub webhooks: EndpointRegistry,
+    /// The rules for pictures and prompts.
+    pub safety: Safety,
     pub limits: Limits,
     pub accept_policy: AcceptPolicy,
     pub metrics: Metrics,

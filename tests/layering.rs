@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 9] = [
     &["pipelines"],
     &["families"],
     &["catalogue"],
-    &["ledger", "engine"],
+    &["ledger", "engine", "safety"],
     &["service", "worker", "webhooks"],
     &["http"],
     &["app", "cli", "main", "lib"],

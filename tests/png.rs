@@ -336,6 +336,7 @@ fn job(draw: Draw) -> Job {
         webhook: None,
         metadata: Default::default(),
         warnings: Vec::new(),
+        safety: Default::default(),
         trace: None,
     }
 }

@@ -71,6 +71,8 @@ mod repeated;
 mod responsiveness;
 #[path = "server/resume.rs"]
 mod resume;
+#[path = "server/safety.rs"]
+mod safety;
 #[path = "server/steered.rs"]
 mod steered;
 #[path = "server/upgrade.rs"]

@@ -15,6 +15,7 @@ use crate::{
     device::Device,
     families::{self, Description, Family, ModelSize, Outline},
     generation::ModelCard,
+    models::SafetyChecker,
     weights::{ModelFolder, fingerprint, lora::Modules},
 };
 
@@ -34,6 +35,8 @@ pub(super) struct Entry {
     fingerprint: OnceLock<String>,
     /// The digest of the weights, computed at the first request for it and kept.
     weights_sha256: OnceLock<Option<String>>,
+    /// Looked for at the first request for it.
+    has_safety_checker: OnceLock<bool>,
 }
 
 /// What is known about a model that can be used, before its weights are loaded.
@@ -127,6 +130,7 @@ impl Entry {
             modules: OnceLock::new(),
             fingerprint: OnceLock::new(),
             weights_sha256: OnceLock::new(),
+            has_safety_checker: OnceLock::new(),
         }
     }
 
@@ -186,6 +190,12 @@ impl Entry {
     pub fn weights_sha256(&self) -> Option<&str> {
         let of_folder = || self.usable.as_ref().ok()?.folder.weights_sha256();
         self.weights_sha256.get_or_init(of_folder).as_deref()
+    }
+
+    /// Whether the model's folder has a safety checker with its weights.
+    pub fn has_safety_checker(&self) -> bool {
+        let of_folder = || self.usable.as_ref().is_ok_and(|usable| SafetyChecker::is_in(&usable.folder));
+        *self.has_safety_checker.get_or_init(of_folder)
     }
 
     /// The modules to which adapters can be added. Faults are not remembered.

@@ -23,6 +23,9 @@ pub struct Artifact {
     pub watermark: Option<String>,
     /// Path of the file in the blob store.
     pub blob: String,
+    /// Whether the safety checker flagged the picture; `None` if the picture was not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flagged: Option<bool>,
     #[serde(flatten)]
     pub facts: Facts,
 }
@@ -65,6 +68,7 @@ mod tests {
             unsigned_sha256: None,
             watermark: None,
             blob: "img/x/2/1.png".to_owned(),
+            flagged: None,
             facts: Facts::Picture { width: 64, height: 128, seed: u64::MAX },
         };
         let stored = json!({
@@ -72,6 +76,10 @@ mod tests {
             "kind": "picture", "width": 64, "height": 128, "seed": u64::MAX,
         });
         assert_eq!(serde_json::to_value(&artifact).unwrap(), stored);
+        let flagged = Artifact { flagged: Some(true), ..artifact.clone() };
+        let stored_flag = serde_json::to_value(&flagged).unwrap();
+        assert_eq!(stored_flag["flagged"], true);
+        assert_eq!(serde_json::from_value::<Artifact>(stored_flag).unwrap(), flagged);
         let text = stored.to_string();
         assert_eq!(serde_json::from_str::<Artifact>(&text).unwrap(), artifact);
         assert!(serde_json::from_str::<Artifact>(&text.replace("picture", "smell")).is_err(), "an unknown kind");
@@ -87,7 +95,7 @@ mod tests {
             let facts = Facts::Picture { width: 1, height: 1, seed: 0 };
             let (media_type, sha256, blob) = (Format::Png.into(), String::new(), blob.to_owned());
             let (unsigned_sha256, watermark) = (None, None);
-            let artifact = Artifact { index: 0, media_type, bytes: 0, sha256, unsigned_sha256, watermark, blob, facts };
+            let artifact = Artifact { index: 0, media_type, bytes: 0, sha256, unsigned_sha256, watermark, blob, flagged: None, facts };
             artifact.extension().map(str::to_owned)
         };
         assert_eq!(of("img/x/1/0.png").as_deref(), Some("png"));

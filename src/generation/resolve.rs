@@ -116,6 +116,7 @@ fn read(fields: &mut Fields, model: String, card: &ModelCard, rules: &dyn Rules)
         webhook: Webhook::read(fields),
         metadata: metadata(fields),
         warnings: Vec::new(),
+        safety: SafetyPolicy::Off,
         trace: None,
     }
 }

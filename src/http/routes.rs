@@ -67,6 +67,8 @@ fn native_routes() -> Vec<Route> {
         Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)) },
         // The handler recognizes the suffix `/schema` after such a name.
         Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}/schema", get(catalogue::model)) },
+        // Likewise the suffix `/card`.
+        Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}/card", get(catalogue::model)) },
         endpoint(Method::GET, "/v1/loras", get(catalogue::loras)),
         endpoint(Method::GET, "/v1/embeddings", get(catalogue::embeddings)),
         endpoint(Method::GET, "/v1/controlnets", get(catalogue::control_nets)),

@@ -7,6 +7,7 @@ mod mark;
 mod models;
 mod observer;
 mod ready;
+mod safety;
 mod save;
 mod sign;
 
@@ -29,6 +30,7 @@ use crate::{
     metrics::Metrics,
     pipelines::{Frame, PipelineError},
     provenance::Provenance,
+    safety::Safety,
     service::{Devices, Memory},
     telemetry::{SpanKind, Tracer},
 };
@@ -62,6 +64,8 @@ pub struct Drawing {
     pub memory: Memory,
     /// The worker's leases.
     pub leases: Leases,
+    /// Checks what pictures show.
+    pub safety: Safety,
     /// Wakes the worker to claim more generations.
     pub wake: Arc<Notify>,
 }

@@ -55,6 +55,7 @@ impl Executor for Copying {
             unsigned_sha256: None,
             watermark: None,
             blob,
+            flagged: None,
             facts,
         }])
     }

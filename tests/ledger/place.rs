@@ -168,6 +168,7 @@ pub fn job(draw: Draw) -> Job {
         webhook: None,
         metadata: BTreeMap::from([("key".to_owned(), "valué".to_owned())]),
         warnings: Vec::new(),
+        safety: Default::default(),
         trace: None,
     }
 }
@@ -190,6 +191,7 @@ pub fn artifact() -> Artifact {
         unsigned_sha256: None,
         watermark: None,
         blob: "img/x/1/0.png".to_owned(),
+        flagged: None,
         facts: Facts::Picture { width: 64, height: 128, seed: 7 },
     }
 }

@@ -47,6 +47,7 @@ fn artifacts() -> Vec<Artifact> {
         unsigned_sha256: None,
         watermark: None,
         blob: "img/x/1/1.png".to_owned(),
+        flagged: None,
         facts: Facts::Picture { width: 72, height: 88, seed: u64::MAX },
     };
     vec![artifact(), second]

@@ -247,6 +247,7 @@ async fn every_final_state_is_delivered(place: Place) {
         unsigned_sha256: None,
         watermark: None,
         blob: "swordfish".to_owned(),
+        flagged: None,
         facts: latentd::generation::Facts::Picture { width: 64, height: 64, seed: 1 },
     };
     let lease = place.begin().await;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Drawing {
-    /// Marks, encodes, signs and stores all frames of the run.
+    /// Checks, marks, encodes, signs and stores all frames of the run.
     pub(super) async fn save(
         &self,
         claimed: &Claimed,
@@ -22,6 +22,7 @@ impl Drawing {
         let progress = Progress { phase: Phase::Saving, step: steps, steps, percent: 100.0, eta_s: None };
         tell.progress(progress);
 
+        let (frames, flags): (Vec<Frame>, Vec<Option<bool>>) = self.checked(claimed, frames).await?.into_iter().unzip();
         let job = claimed.record.job.clone();
         let label = self.label(&job.model, draw);
         let inputs = if self.provenance.signs() { self.credited_inputs(claimed, draw).await? } else { Vec::new() };
@@ -45,7 +46,7 @@ impl Drawing {
             Err(_) => return Err(failed("internal", "encoding the results was interrupted".to_owned(), true)),
         };
         let mut artifacts = Vec::with_capacity(files.len());
-        for encoded in files {
+        for (encoded, flagged) in files.into_iter().zip(flags) {
             if !self.leases.allows(lease) {
                 return Err(Outcome::Released);
             }
@@ -53,7 +54,7 @@ impl Drawing {
             if let Err(error) = self.blobs.put(&path, encoded.file.clone()).await {
                 return Err(claimed.retry(format!("a result cannot be stored: {error}")));
             }
-            artifacts.push(encoded.stored_at(path));
+            artifacts.push(Artifact { flagged, ..encoded.stored_at(path) });
         }
         Ok(artifacts)
     }
