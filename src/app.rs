@@ -7,10 +7,12 @@ mod devices;
 mod memory;
 mod open_files;
 mod operator_token;
+mod provenance;
 mod reload;
 mod secret_file;
 mod store;
 mod url_secret;
+mod watermark;
 mod watchdog;
 mod webhooks;
 
@@ -36,7 +38,7 @@ use crate::{
     service::{AcceptPolicy, Bus, Devices, Drain, Live, Memory, Outbox, Parts, Service, Throughput},
     telemetry::Exporter,
     webhooks::Deliverer,
-    worker::{Drawing, Leases, Preload, Slots, Sweeper, Worker},
+    worker::{Drawing, Leases, Marking, Preload, Slots, Sweeper, Worker},
 };
 
 use computation::{Computation, device_lost, worker_name};
@@ -46,6 +48,7 @@ use memory::{ListedWeights, WeightBounds};
 use open_files::FileShares;
 pub use open_files::open_files;
 pub use operator_token::operator_token;
+pub use provenance::{provenance, provenance_beside};
 use store::{announce, reaping, start_store};
 pub use store::{migrate, open_store, operator_beside};
 pub use url_secret::url_secret;
@@ -122,6 +125,7 @@ impl App {
         )?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?.at_most(files.blobs).counted_in(metrics.clone());
         blobs.check().await?;
+        let provenance = provenance(&config)?;
 
         let (live, throughput, outbox) = (Live::default(), Throughput::default(), Outbox::default());
         let names = opened.iter().filter(|_| config.role.works()).map(|device| device.name().to_owned());
@@ -131,6 +135,7 @@ impl App {
         let service = Service::new(Parts {
             store: store.clone(),
             blobs: blobs.clone(),
+            provenance: provenance.clone(),
             live: live.clone(),
             catalogue: catalogue.clone(),
             webhooks,
@@ -184,6 +189,8 @@ impl App {
             let slots = Slots::new(config.engine.max_runs.get());
             let drawing = Drawing {
                 blobs: blobs.clone(),
+                provenance: provenance.clone(),
+                marking: Marking::of(&config.provenance),
                 catalogue: catalogue.clone(),
                 engines,
                 devices: devices.clone(),
@@ -249,6 +256,7 @@ impl App {
         };
         let operator = bind(config.operator.bind, "operator.bind").await?;
         announce(&config, operator.local_addr()?)?;
+        watermark::remind(&config);
         Ok(App {
             config,
             files,

@@ -11,6 +11,7 @@ mod kernels;
 mod one_or_more;
 mod operator;
 mod origins;
+mod provenance;
 mod safety;
 mod secret;
 mod telemetry;
@@ -34,9 +35,10 @@ pub use blobs::Blobs;
 pub use devices::{DeviceName, KernelSet, Precision};
 pub use hosts::HostPattern;
 pub use http::Http;
-pub use kernels::{Kernels, Winograd};
+pub use kernels::{Kernels, MatrixUnit, Winograd};
 pub use operator::Operator;
 pub use origins::Origin;
+pub use provenance::{Provenance, Watermark};
 pub use safety::Safety;
 pub use secret::Secret;
 pub use telemetry::Telemetry;
@@ -68,6 +70,7 @@ pub struct Config {
     pub worker: Worker,
     pub limits: Limits,
     pub retention: Retention,
+    pub provenance: Provenance,
     pub safety: Safety,
     pub webhooks: Webhooks,
     pub log: Log,
@@ -421,6 +424,7 @@ impl Config {
             return bound("limits", "max_side_pixels must be at least 8, max_images and max_steps at least 1");
         }
         self.operator.check()?;
+        self.provenance.check()?;
         self.webhooks.check()?;
         self.telemetry.check()?;
         self.safety.check()?;

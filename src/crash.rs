@@ -3,12 +3,13 @@
 //! A stack overflow or a failed allocation aborts the process with SIGABRT, on the thread that was computing. Threads
 //! declare with [`blame`] for which attempt they work. The SIGABRT handler appends this attempt to a file, which the
 //! next process reads with [`CrashFile::attempts`]. Other ends, such as SIGKILL, write nothing, because they tell
-//! nothing about the generation.
+//! nothing about the generation. The handler needs a code of Linux (SI_TKILL) that tells a signal of abort(3) from a
+//! signal of another process. On other systems, no handler is installed, and an abort counts like any other crash.
 
 use std::{
     cell::Cell,
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -81,7 +82,10 @@ impl CrashFile {
     ///
     /// # Errors
     /// The system rejects the handler.
+    #[cfg(target_os = "linux")]
     pub fn arm(self) -> io::Result<()> {
+        use std::io::Write;
+
         let file = self.file;
         let note = move |signal: &libc::siginfo_t| {
             // abort(3) raises SIGABRT with the code SI_TKILL, and ends the process after this handler. A SIGABRT of
@@ -102,9 +106,19 @@ impl CrashFile {
         #[allow(unsafe_code, reason = "a handler of signals")]
         unsafe { signal_hook_registry::register_sigaction(libc::SIGABRT, note) }.map(drop)
     }
+
+    /// Does nothing, because this system lacks SI_TKILL.
+    ///
+    /// # Errors
+    /// Never.
+    #[cfg(not(target_os = "linux"))]
+    pub fn arm(self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Attempt {
+    #[cfg(any(target_os = "linux", test))]
     fn entry(self) -> Entry {
         let mut entry = Entry::default();
         entry[..16].copy_from_slice(self.id.as_bytes());
@@ -121,6 +135,8 @@ impl Attempt {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]

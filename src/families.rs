@@ -95,7 +95,7 @@ families![
     DreamLite
 ];
 
-/// The error for a single-file checkpoint that is not a safetensors file.
+/// The error for a single-file checkpoint that is a pickle.
 pub const PICKLED_CHECKPOINT: &str = "a pickle, which can run code when it is read; only safetensors and GGUF files are read: convert it in Python with diffusers, \
      StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)";
 
@@ -119,7 +119,7 @@ pub fn checkpoints() -> Vec<&'static Checkpoint> {
     FAMILIES.iter().flat_map(|family| family.checkpoints()).copied().collect()
 }
 
-/// All classes of diffusers' pipelines that families read, each once.
+/// All pipeline classes that families read, each once. Most are classes of diffusers.
 pub fn classes() -> Vec<&'static str> {
     let mut classes: Vec<&str> = Vec::new();
     for class in FAMILIES.iter().flat_map(|family| family.classes()) {

@@ -7,6 +7,7 @@
 #![allow(clippy::needless_range_loop, reason = "loops over fixed ranges are what the compiler unrolls into registers")]
 
 pub mod activation;
+pub mod amx;
 pub mod arena;
 pub mod attention;
 mod block;

@@ -16,6 +16,7 @@ mod estimates;
 mod fleet;
 mod inspection;
 mod keys;
+mod migrations;
 mod outgoing;
 mod postgres;
 mod queue;

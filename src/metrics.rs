@@ -118,6 +118,11 @@ definition::metrics! {
     /// Seconds of each attempt to load a model.
     model_load_seconds: Histogram = "latentd_model_load_seconds" in WORK;
 
+    /// Seconds that the signature of a picture's file takes.
+    sign_seconds: Histogram = "latentd_sign_seconds" in ANSWERS;
+    /// Pictures whose content credentials were verified, by result: none, unreadable, altered or intact.
+    verifications: IntCounterVec = "latentd_verifications_total" ["result"];
+
     /// Spans of traces, by result: exported, failed (the collector did not take them) or dropped (too many waited).
     trace_spans: IntCounterVec = "latentd_trace_spans_total" ["result"];
 
@@ -151,13 +156,14 @@ impl Metrics {
         self.build.with_label_values(&[version, role]).set(1);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.started.set(now.as_secs_f64());
-        let counters: [(&IntCounterVec, &[&str]); 6] = [
+        let counters: [(&IntCounterVec, &[&str]); 7] = [
             (&self.attempts, &["succeeded", "failed", "canceled", "released", "retry", "device_lost", "fenced"]),
             (&self.wasted_steps, &["canceled", "disconnected", "lost", "timed_out"]),
             (&self.text_cache, &["hit", "miss"]),
             (&self.object_store_failures, &OPERATIONS),
             (&self.webhook_deliveries, &["delivered", "failed", "dead", "gone"]),
             (&self.trace_spans, &["exported", "failed", "dropped"]),
+            (&self.verifications, &["none", "unreadable", "altered", "intact"]),
         ];
         for (counters, values) in counters {
             values.iter().for_each(|value| drop(counters.with_label_values(&[value])));

@@ -24,6 +24,7 @@ mod rules;
 mod safety;
 mod throughput;
 mod unaccepted_files;
+mod verification;
 mod watch;
 mod watch_tenant;
 
@@ -41,6 +42,7 @@ use crate::{
     generation::{Artifact, Event, GenerationId, Invalid, Limits, Record, Scope, Status},
     ledger::{Blobs, Counts, Crew, Hint, ListQuery, QueuePosition, Refusal, Serving, StoreError, blobs::path_of_input},
     metrics::Metrics,
+    provenance::Provenance,
     safety::Safety,
     webhooks::EndpointRegistry,
 };
@@ -91,6 +93,8 @@ impl std::ops::Deref for Shared {
 pub struct Parts {
     pub store: Arc<dyn Serving>,
     pub blobs: Blobs,
+    /// Verifies content credentials, and keeps those of uploads.
+    pub provenance: Provenance,
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
     pub webhooks: EndpointRegistry,

@@ -343,7 +343,7 @@ fn job(draw: Draw) -> Job {
 
 /// PNG output with this level of metadata.
 fn output_with(metadata_level: MetadataLevel) -> Output {
-    Output { encoding: Default::default(), metadata_level }
+    Output { encoding: Default::default(), metadata_level, provenance: true }
 }
 
 fn draw() -> Draw {

@@ -60,6 +60,9 @@ mod open_files;
 mod operator;
 #[path = "server/parity_over_http.rs"]
 mod parity_over_http;
+#[cfg(feature = "provenance")]
+#[path = "server/provenance.rs"]
+mod provenance;
 #[path = "server/random_requests.rs"]
 mod random_requests;
 #[path = "server/repeated.rs"]
@@ -74,5 +77,8 @@ mod safety;
 mod steered;
 #[path = "server/upgrade.rs"]
 mod upgrade;
+#[cfg(feature = "provenance")]
+#[path = "server/watermark.rs"]
+mod watermark;
 
 use parity_over_http::case;

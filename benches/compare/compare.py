@@ -69,6 +69,8 @@ def arguments():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, help="pairs; by default 5 of the large networks, 15 of the small ones")
     parser.add_argument("--profile", default="dev", help="cargo's profile for latentd")
+    parser.add_argument("--matrix-unit", choices=("off", "auto"), default="off",
+                        help="latentd's setting kernels.matrix_unit")
     parser.add_argument("--check", action="store_true",
                         help="only compare one step and one decode of full width with PyTorch's")
     options = parser.parse_args()
@@ -83,6 +85,7 @@ class Bench:
         self.options, self.commands = options, commands
         (WORK / "logs").mkdir(parents=True, exist_ok=True)
         (WORK / "outputs").mkdir(exist_ok=True)
+        os.environ["COMPARE_MATRIX_UNIT"] = options.matrix_unit
 
     def start(self, name):
         return Contender(name, self.commands[name], self.options.threads, WORK / "logs" / f"{name}.log")

@@ -2,7 +2,8 @@
 //!
 //! Reads one JSON request per line, `{"do": "load", …}`, `{"do": "run", …}`, `{"do": "rows"}` or `{"do": "peak"}`, and
 //! writes one JSON answer per line. Ends at the end of standard input. It computes on the device that the variable
-//! `COMPARE_DEVICE` names: `cpu` or, in a build with the feature, such as `cuda:0`.
+//! `COMPARE_DEVICE` names: `cpu` or, in a build with the feature, such as `cuda:0`. `COMPARE_MATRIX_UNIT=auto` is the
+//! setting `kernels.matrix_unit`.
 
 use std::{
     collections::HashMap,
@@ -16,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor, safetensors};
 use latentd::{
     device::{Device, GpuKind, HOST, Precision},
-    kernels::{Kernels, Rows, arena::Allocator, matrix::Matrix},
+    kernels::{self, Kernels, Rows, arena::Allocator, matrix::Matrix},
     models::{
         AutoencoderKl, FluxTransformer2DModel, T5EncoderModel, UNet2DConditionModel,
         adapters::RowAdapters,
@@ -42,6 +43,9 @@ fn main() -> Result<()> {
     if std::io::stdin().is_terminal() {
         eprintln!("`make compare` talks to this program; see benches/compare/README.md");
         return Ok(());
+    }
+    if std::env::var("COMPARE_MATRIX_UNIT").is_ok_and(|unit| unit == "auto") && !kernels::amx::turn_on() {
+        bail!("this processor has no matrix unit");
     }
     let threads = std::env::var("COMPARE_THREADS").map_or(Ok(0), |threads| threads.parse())?; // 0: one per core.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;

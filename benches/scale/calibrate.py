@@ -7,10 +7,11 @@ Everything that the simulation is given is measured before the run that it has t
 
 - the batch curve of one worker alone: from `latentd bench --json` (--bench, with engine.threads = 1), otherwise from the
   metrics of one server;
-- how many cores' worth of work the machine does when all workers compute (two hardware threads of one core are less
-  than two cores): the curve of one worker alone beside that of all at the same time;
-- seconds of a core for each generation outside the engine (api, database, client; file of the picture): requests one by
-  one; and of the group per second while nothing is requested.
+- how many cores' worth of work the machine does when one, two, four and all workers compute (two hardware threads of one
+  core are less than two cores, and many workers displace one another from the caches): the curve of one worker alone
+  beside that of several at the same time;
+- seconds of a core for each generation outside the engine (api, database, client; file of the picture), while the group
+  has as many requests as it can take; and of the group per second while nothing is requested.
 
 Then requests arrive in bursts, at the same times in the group and in the simulation. Standard library only.
 """
@@ -50,15 +51,16 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model, points, cores = curve(options, folder)
         with RealGroup(options.program, folder, options.workers, options.slots) as real:
-            beside = outside(real, model, options)
+            beside = outside(real, model, cores[-1][1], options)
             model = Model(model.step, model.encode, model.decode, options.steps, model.rows, beside["finish_s"])
-            left = cores - beside["idle"]
+            cores = [(tasks, count - (beside["idle"] if tasks > 1 else 0.0)) for tasks, count in cores]
+            left = cores[-1][1]
             work = model.alone_s() + beside["accept_s"]
             rate = options.load * left / work
             times = bursts(random.Random(options.seed), rate, options.seconds, factor=2.5, share=0.25, length=10.0)
             print(f"{len(times)} requests in {options.seconds:.0f} s ({options.load:.0%} of {left / work:.2f} a second)")
             measured = drive(real.address, times, options.steps)
-    simulated = simulate(options, model, left, beside, times)
+    simulated = simulate(options, model, cores, beside, times)
     shown = {"curve": points, "cores": cores, **beside, "model": vars(model), "times": times}
     report(measured, simulated)
     if options.json:
@@ -70,8 +72,6 @@ def curve(options, folder):
     """The model of one worker alone, the points of its curve, and the cores that the machine is worth."""
     with Servers(options.program, folder, 1) as one:
         alone = [one.point(clients, options.steps) for clients in (1, 2, 4, 8)]
-    with Servers(options.program, folder, options.workers) as all_workers:
-        together = all_workers.point(2, options.steps, seconds=12.0)
     step = line([(point["rows"], point["step_s"]) for point in alone])
     encode, decode = (line([(1.0, point[name]) for point in alone[:1]]) for name in ("encode_s", "decode_s"))
     if options.bench:
@@ -79,15 +79,28 @@ def curve(options, folder):
             measured = json.load(file)["models"][0]
         step = measured["cost"]["a_s"], measured["cost"]["b_s"]
         encode, decode = (0.0, measured["encode_s"]), (0.0, measured["decode_s"])
-    batches = options.steps * 2 / together["rows"]
-    work = encode[1] + decode[1] + batches * (step[0] + step[1] * together["rows"])
-    cores = min(options.cores, options.workers * together["generations_per_s"] * work)
+    model = Model(step, encode, decode, options.steps)
     print(f"a batch takes {step[0] * 1e3:.2f} ms + {step[1] * 1e3:.2f} ms for each row, alone on the machine")
     for point in alone:
         print(f"  {point['rows']:.1f} rows: {point['step_s'] * 1e3:.2f} ms")
-    rate = options.workers * together["generations_per_s"]
-    print(f"{options.workers} at a time: {rate:.2f} generations a second, {together['rows']:.1f} rows: {cores:.2f} cores")
-    return Model(step, encode, decode, options.steps), alone, cores
+    cores = [(1, 1.0)] + [(count, cores_of(options, folder, model, count)) for count in sorted({2, 4, options.workers})]
+    return model, alone, cores
+
+
+def cores_of(options, folder, model, count):
+    """Cores that the machine is worth if `count` workers compute."""
+    with Servers(options.program, folder, count, "together") as several:
+        point = several.point(options.slots, options.steps, seconds=10.0)
+    rate = count * point["generations_per_s"]
+    cores = min(options.cores, count, rate * in_engine(model, point["rows"]))
+    print(f"{count} at a time: {rate:.2f} generations a second, {point['rows']:.1f} rows: {cores:.2f} cores")
+    return cores
+
+
+def in_engine(model, rows):
+    """Seconds of a core in the engine for a generation, in batches of so many rows."""
+    step = model.steps * model.rows / rows * model.seconds("step", rows)
+    return model.seconds("encode", 1) + step + model.seconds("decode", 1)
 
 
 def line(points):
@@ -102,23 +115,27 @@ def line(points):
     return 0.0, wrs / wrr
 
 
-def outside(real, model, options):
-    """Seconds of a core outside the engines: while idle, and for each generation."""
+def outside(real, model, cores, options):
+    """Seconds of a core outside the engines: while idle, and for each generation while all workers compute."""
     drive(real.address, [0.05 * number for number in range(4 * options.workers)], options.steps)
     idle = real.cpu_while(lambda: real.sleep(4.0))
-    count = 16
-    one_by_one = real.cpu_while(lambda: [drive(real.address, [0.0], options.steps) for _ in range(count)])
-    pause = one_by_one["seconds"]
-    workers = (one_by_one["workers"] - idle["workers"] / idle["seconds"] * pause) / count
-    others = (one_by_one["others"] - idle["others"] / idle["seconds"] * pause) / count
+    count = 4 * options.workers * options.slots
+    before = real.batches()
+    busy = real.cpu_while(lambda: drive(real.address, [0.0] * count, options.steps))
+    rows = real.rows_since(before)
+    # Seconds of two hardware threads of one core are less than seconds of a core.
+    worth = cores / options.cores
+    workers = (busy["workers"] - idle["workers"] / idle["seconds"] * busy["seconds"]) / count * worth
+    others = (busy["others"] - idle["others"] / idle["seconds"] * busy["seconds"]) / count * worth
     found = {
         "idle": (idle["workers"] + idle["others"]) / idle["seconds"],
         "accept_s": max(0.0, others),
-        "finish_s": max(0.0, workers - model.alone_s()),
+        "finish_s": max(0.0, workers - in_engine(model, rows)),
     }
     print(
-        f"a generation takes {model.alone_s():.3f} s of a core in the engine, {found['finish_s']:.3f} s in the rest of its "
-        f"worker and {found['accept_s']:.3f} s in the other processes; the idle group takes {found['idle']:.2f} cores"
+        f"{count} requests at once, {rows:.1f} rows: a generation takes {in_engine(model, rows):.3f} s of a core in the "
+        f"engine, {found['finish_s']:.3f} s in the rest of its worker and {found['accept_s']:.3f} s in the other "
+        f"processes; the idle group takes {found['idle']:.2f} cores"
     )
     return found
 

@@ -58,8 +58,8 @@ class Process:
 class Servers:
     """Servers that know nothing of each other, with one thread each."""
 
-    def __init__(self, program, folder, count):
-        folders = [pathlib.Path(folder) / f"single-{count}-{number}" for number in range(count)]
+    def __init__(self, program, folder, count, name="single"):
+        folders = [pathlib.Path(folder) / f"{name}-{count}-{number}" for number in range(count)]
         self.processes = [Process(program, folder, {}) for folder in folders]
 
     def __enter__(self):
@@ -137,6 +137,16 @@ class RealGroup:
 
     def sleep(self, seconds):
         time.sleep(seconds)
+
+    def batches(self):
+        """Rows and batches of all workers since their start."""
+        found = [metrics(worker.operator) for worker in self.workers]
+        return [sum(one.get(f"latentd_batch_rows_{of}", 0.0) for one in found) for of in ("sum", "count")]
+
+    def rows_since(self, before):
+        """The mean number of rows of a batch since `before`, see `batches`."""
+        rows, batches = (now - then for now, then in zip(self.batches(), before))
+        return rows / batches
 
     def cpu_while(self, call):
         """Seconds of a core that the workers, and all others with this program, take during the call."""

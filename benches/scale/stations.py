@@ -26,14 +26,16 @@ class Clock:
 
 class Cores:
     """Cores that share their time equally among tasks of one thread each: with n tasks, each has the speed
-    min(1, cores / n). `cores` may be a fraction: two hardware threads of one core are less than two cores.
+    min(1, cores / n). `cores` may be a fraction, because two hardware threads of one core are less than two cores. It may
+    also be a list of (tasks, cores): what the machine does with so many tasks, and between two points, linearly more or
+    less. The more tasks, the more often they displace one another from the caches.
 
     Equal shares need one number, the work that each task has received since the start (`shared`): a task ends when this
     number has grown by the task's own work.
     """
 
     def __init__(self, clock, cores):
-        self.clock, self.cores = clock, cores
+        self.clock, self.points = clock, cores if isinstance(cores, list) else [(1, min(1.0, cores)), (cores, cores)]
         self.shared, self.since, self.tasks, self.version, self.made = 0.0, 0.0, [], 0, 0
         self.busy = 0.0
 
@@ -45,12 +47,23 @@ class Cores:
         self.plan()
 
     def speed(self):
-        return min(1.0, self.cores / len(self.tasks)) if self.tasks else 0.0
+        return self.cores(len(self.tasks)) / len(self.tasks) if self.tasks else 0.0
+
+    def cores(self, tasks):
+        """Seconds of a core that the machine computes in a second with so many tasks."""
+        if tasks == 0:
+            return 0.0
+        (low, less), *rest = self.points
+        for high, more in rest:
+            if tasks <= high:
+                return less if high == low else less + (more - less) * (tasks - low) / (high - low)
+            low, less = high, more
+        return less
 
     def advance(self):
         seconds, self.since = self.clock.now - self.since, self.clock.now
         self.shared += seconds * self.speed()
-        self.busy += seconds * min(len(self.tasks), self.cores)
+        self.busy += seconds * self.cores(len(self.tasks))
 
     def plan(self):
         self.version += 1

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use crate::{
     config::{self, Config, DeviceName},
     device::{Device, DeviceError, Gpu, GpuKind, Precision},
-    kernels::{Kernels, Rows, winograd},
+    kernels::{Kernels, Rows, amx, winograd},
 };
 
 /// Opens the devices in the settings, with their threads.
@@ -14,6 +14,9 @@ use crate::{
 /// A core in the settings is not available to this process, the build does not support a GPU in the settings, the
 /// machine does not have the GPU, or a device cannot compute with `models.precision`.
 pub fn devices(config: &Config) -> Result<Vec<Device>> {
+    if config.kernels.matrix_unit == config::MatrixUnit::Auto && !amx::turn_on() {
+        tracing::info!("kernels.matrix_unit: this processor has no matrix unit that latentd can use");
+    }
     let names = match &config.engine.devices[..] {
         [DeviceName::Auto] => found(&Gpu::all().context("engine.devices: \"auto\"")?),
         names => names.to_vec(),

@@ -141,9 +141,10 @@ fn of_encoders<'a>(fields: &[(&'static str, Option<&'a str>)], is_negative: bool
     texts
 }
 
-/// Whether a text may have more tokens than the model reads. A token of CLIP has at least one byte, so a short text has
-/// few tokens, unless it contains `<`: the word of a textual inversion may have any number of tokens. T5 normalizes
-/// texts, which makes some characters longer, and adds spaces.
+/// Whether a text may have more tokens than the model reads; decided from the number of bytes, without a tokenizer. A
+/// token of CLIP stands for at least one byte of the text. Texts with `<` always may have too many tokens, because the
+/// word of a textual inversion has any number of tokens. For T5, the bound has a margin, because T5 normalizes texts
+/// before it divides them: it replaces some characters with longer ones and adds spaces.
 fn may_be_cut(text: &str, draw: &Draw, card: &ModelCard) -> bool {
     let most = match draw.max_sequence_length {
         Some(length) => length as usize / 8,

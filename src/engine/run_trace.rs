@@ -13,7 +13,7 @@ pub struct RunTrace {
     tracer: Tracer,
     /// The span of the attempt; `None` if nothing is recorded.
     attempt: Option<TraceContext>,
-    /// The phase that the run is in. Its batches are below its span.
+    /// The current phase of the run, with its span. The spans of batches are children of this span.
     phase: Option<(Phase, OpenSpan)>,
 }
 
@@ -24,7 +24,8 @@ impl RunTrace {
         RunTrace { tracer, attempt, phase: None }
     }
 
-    /// Ends the span of the last phase and begins that of this one, unless the run is in this phase already.
+    /// Ends the span of the previous phase and begins the span of `phase`. Does nothing if the run is in `phase`
+    /// already.
     pub(super) fn enter(&mut self, phase: Phase) {
         let (Some(attempt), true) = (&self.attempt, self.phase.as_ref().is_none_or(|(last, _)| *last != phase)) else {
             return;
@@ -40,7 +41,7 @@ impl RunTrace {
         self.phase = Some((phase, self.tracer.open(Some(attempt), name, SpanKind::Internal)));
     }
 
-    /// The span of a batch with rows of this run, which has just ended.
+    /// The span, in the trace of this run, of a batch that has just ended. `own_rows` of its rows belong to this run.
     fn batch(&self, batch: &RunningBatch, device: &str, own_rows: usize) -> Option<OpenSpan> {
         let parent = self.phase.as_ref().map(|(_, span)| span.context()).or(self.attempt.as_ref())?;
         let network = batch.key.network;

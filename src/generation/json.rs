@@ -16,7 +16,7 @@ pub const MAX_VALUES: usize = 16_384;
 /// Why a text is not valid JSON for a request.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
-    /// Invalid JSON, more than 128 levels of nesting, or a repeated key. The error's text contains line and column.
+    /// Invalid JSON, more than 127 levels of nesting, or a repeated key. The error's text contains line and column.
     #[error("{0}")]
     Malformed(serde_json::Error),
     #[error("must have at most {MAX_VALUES} values, counting every entry of its objects and lists")]

@@ -196,8 +196,8 @@ impl Feed {
         None
     }
 
-    /// Ends the stream although its reader stays. The generation continues after the restart, or when the worker takes
-    /// work again.
+    /// Ends the stream while the reader is still connected, because the server stops or the worker takes no more work.
+    /// The generation continues after the restart, or when the worker takes work again.
     fn drain(&mut self) -> Frame {
         self.presence.keep();
         self.ended = true;

@@ -73,6 +73,10 @@ struct ImageObject {
     content_type: MediaType,
     bytes: u64,
     sha256: String,
+    /// The digest of the file without its content credentials, which is the same for the same request.
+    unsigned_sha256: String,
+    /// The payload of the watermark.
+    watermark: Option<String>,
     /// Whether the safety checker flagged the picture; `None` if the picture was not checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     flagged: Option<bool>,
@@ -161,6 +165,8 @@ fn image_object(
         content_type: artifact.media_type.clone(),
         bytes: artifact.bytes,
         sha256: artifact.sha256.clone(),
+        unsigned_sha256: artifact.unsigned_sha256.as_ref().unwrap_or(&artifact.sha256).clone(),
+        watermark: artifact.watermark.clone(),
         flagged: artifact.flagged,
     }
 }

@@ -8,7 +8,7 @@ use crate::generation::{JsonError, ValueBudget};
 /// Parses a body that must be a JSON object.
 ///
 /// # Errors
-/// `malformed_json`, with the place, if the body is not UTF-8, not JSON, nested deeper than 128 levels, or gives a key
+/// `malformed_json`, with the place, if the body is not UTF-8, not JSON, nested deeper than 127 levels, or gives a key
 /// twice; `validation_failed` if the body is JSON but not an object, or has more values than a request may have.
 pub fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let text = std::str::from_utf8(body).map_err(|error| {

@@ -10,7 +10,7 @@ use super::{
     face::{Face, Native},
     health, images, keys, ollama, openai, page,
     route::Route,
-    sdapi, spec, tenant_events, uploads, usage, webhooks,
+    sdapi, spec, tenant_events, uploads, usage, verify, webhooks,
 };
 use crate::generation::Format;
 
@@ -61,6 +61,7 @@ fn native_routes() -> Vec<Route> {
         endpoint(Method::GET, "/v1/images/{id}/preview", get(content::preview)),
         endpoint(Method::GET, "/v1/events", get(tenant_events::events)),
         endpoint(Method::GET, "/v1/uploads/{sha256}", get(uploads::get)),
+        endpoint(Method::POST, "/v1/verify", post(verify::verify)),
         endpoint(Method::GET, "/v1/models", get(catalogue::models)),
         // A model's name may contain slashes, like the names of repositories on Hugging Face.
         Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)) },

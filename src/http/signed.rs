@@ -36,7 +36,7 @@ pub enum Reader {
     Caller(Caller),
     /// The URL expires at this time, in seconds since 1970.
     Signed(i64),
-    /// The holder of a URL that reads on behalf of this caller's key until this time, in seconds since 1970.
+    /// The holder of a URL that is signed for the key of this caller and valid until this time, in seconds since 1970.
     Holder(Caller, i64),
 }
 
@@ -158,7 +158,7 @@ impl Signer {
 struct Claim {
     expiry: Option<String>,
     signature: Option<String>,
-    /// The id of the key on whose behalf the URL reads.
+    /// The id of the key for which the URL is signed.
     key: Option<String>,
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, ops::Range, sync::Arc};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::{
-    Kernels, Rows, arena,
+    Kernels, Rows, amx, arena,
     block::Block,
     finish::Epilogue,
     gemm::{DEPTH, HEIGHT, Lines, Panels, Product, WIDTH},
@@ -49,6 +49,7 @@ impl Packed {
     /// What the blocks of a product with the matrix cost.
     pub fn costs(&self) -> Costs {
         match self {
+            _ if amx::is_on() => Costs::PLANES,
             Packed::Wide(_) => Costs::WIDE,
             Packed::Narrow(_) => Costs::NARROW,
         }
@@ -63,6 +64,9 @@ impl Packed {
         out: &mut Block<'_>,
         mut finish: impl FnMut(&mut Block<'_>, Range<usize>),
     ) {
+        if amx::is_on() {
+            return self.times_in_planes(a, panels, out, finish);
+        }
         let ((k, _), lines) = (self.shape(), out.lines());
         let is_tiled = lines >= HEIGHT && panels.len() >= TILED;
         let mut tiles = arena::take(if is_tiled { lines * k.min(DEPTH) } else { 0 });
@@ -96,7 +100,49 @@ impl Packed {
             }
         }
     }
+
+    /// [`Packed::times`] on the matrix unit.
+    fn times_in_planes(
+        &self,
+        a: &[f32],
+        panels: Range<usize>,
+        out: &mut Block<'_>,
+        mut finish: impl FnMut(&mut Block<'_>, Range<usize>),
+    ) {
+        let ((k, _), lines) = (self.shape(), out.lines());
+        let planes = match self {
+            Packed::Wide(_) => amx::PLANES,
+            Packed::Narrow(narrow) => narrow.planes(),
+        };
+        let mut scratch = arena::take(DEPTH.min(k) * WIDTH);
+        for first in (0..k).step_by(DEPTH) {
+            let depth = first..k.min(first + DEPTH);
+            let left = amx::Left::split(a, k, lines, depth.clone());
+            let mut right = amx::Right::new(PAIR, depth.len(), planes);
+            for pair in panels.clone().step_by(PAIR) {
+                let pair = pair..panels.end.min(pair + PAIR);
+                for (at, panel) in pair.clone().enumerate() {
+                    match self {
+                        Packed::Wide(wide) => {
+                            right.split(at, &wide.panel(panel)[depth.start * WIDTH..depth.end * WIDTH]);
+                        }
+                        Packed::Narrow(narrow) => right.split(at, narrow.widened(panel, &depth, &mut scratch)),
+                    }
+                }
+                let columns = (pair.start - panels.start) * WIDTH..out.columns().min((pair.end - panels.start) * WIDTH);
+                // SAFETY: `out` is borrowed mutably, and this is its only part.
+                let mut out = unsafe { out.part(0..lines, columns) };
+                amx::multiply(&left, &right, &mut out, first > 0);
+                if depth.end == k {
+                    finish(&mut out, pair);
+                }
+            }
+        }
+    }
 }
+
+/// The number of panels that the matrix unit multiplies at a time.
+const PAIR: usize = 2;
 
 /// The number of panels from which on it pays to put the lines of the left matrix into tiles.
 const TILED: usize = 16;

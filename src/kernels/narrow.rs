@@ -6,7 +6,7 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::{
-    arena,
+    amx, arena,
     block::Block,
     format::Format,
     gemm::{DEPTH, Lines, PanelsRef, Product, WIDTH},
@@ -96,6 +96,21 @@ impl Narrow {
                 [group.end, group.end + 1].map(|panel| self.stored(panel.min(panels.end - 1), &depth).as_flattened());
             Product { a, b, depth: 0..depth.len(), panels: 0..group.len(), out, add, ahead: Some(next) }.run();
         }
+    }
+
+    /// The number of planes of each number, see [`super::amx`].
+    pub(super) fn planes(&self) -> usize {
+        match self.format {
+            Format::Bf16 | Format::F8E4m3 | Format::F8E5m2 if self.scale == 1.0 => 1,
+            _ => amx::PLANES,
+        }
+    }
+
+    /// Some lines of a panel as float32, in `values`. The first line begins a block.
+    pub(super) fn widened<'a>(&self, panel: usize, ks: &Range<usize>, values: &'a mut [f32]) -> &'a [f32] {
+        let values = &mut values[..ks.len() * WIDTH];
+        self.widen(panel, ks, values);
+        values
     }
 
     /// Divides lines of the matrix into the pieces that a product sums in registers at a time.

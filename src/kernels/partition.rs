@@ -27,6 +27,8 @@ impl Costs {
     pub const WIDE: Costs = Costs { most_lines: 96, lines: 4, columns: 36 };
     /// Of a matrix whose values are converted for each block.
     pub const NARROW: Costs = Costs { most_lines: 384, lines: 32, columns: 36 };
+    /// Of a product on the matrix unit: both matrices are split into planes for each block.
+    pub const PLANES: Costs = Costs { most_lines: 384, lines: 12, columns: 12 };
 }
 
 /// A product divided into blocks. A block has some lines and some panels (groups of 16 columns) of the result. The

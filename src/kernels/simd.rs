@@ -2,8 +2,13 @@
 
 use pulp::{Simd, WithSimd};
 
-/// The name of the vector instructions that the kernels use on this machine: avx512, avx2, neon or scalar.
+use super::amx;
+
+/// The name of the instructions that the kernels use on this machine: amx (with avx512), avx512, avx2, neon or scalar.
 pub fn isa() -> &'static str {
+    if amx::is_on() {
+        return "amx";
+    }
     #[cfg(target_arch = "x86_64")]
     match () {
         () if pulp::x86::V4::try_new().is_some() => return "avx512",

@@ -15,6 +15,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection, SqlitePool, migrate::Migrator};
 use super::{
     Ledger, Result,
     dialect::{self, Dialect, Hints, Value},
+    migrations,
     row::Row,
 };
 
@@ -66,7 +67,7 @@ impl Ledger {
 
 /// The migrations. A newer schema is an error.
 pub(super) fn migrator() -> Migrator {
-    sqlx::migrate!("migrations/sqlite")
+    migrations::migrator::<migrations::OfSqlite>()
 }
 
 impl Hints for Sqlite {}

@@ -17,8 +17,8 @@ use crate::{
 
 /// Redraws what the mask covers. With an ordinary network, the recipe restores the rest of the picture after every
 /// network call (Lugmayr et al. 2022, arXiv:2201.09865, without resampling); a network trained for inpainting takes the
-/// mask and the rest of the picture as input. For the same seed, the pictures equal those of diffusers'
-/// `StableDiffusionInpaintPipeline`, except for the pixels that `keep_unmasked` restores.
+/// mask and the rest of the picture as input. For the same seed, color values (0 to 255) differ by at most 2 from those
+/// of diffusers' `StableDiffusionInpaintPipeline`, except for the pixels that `keep_unmasked` restores.
 pub(super) async fn inpaint(
     setup: &Setup<'_, impl Compute>,
     inputs: &FittedInputs,

@@ -96,6 +96,7 @@ impl Service {
         })
         .await;
         let (plan, mut job) = resolved?;
+        self.check_provenance(&job)?;
         caller.restrict(&mut job)?;
         let withheld = self.settle_safety(&caller, &mut job).await?;
         job.trace = caller.trace.clone();

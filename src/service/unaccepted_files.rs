@@ -28,8 +28,9 @@ impl UnacceptedFiles {
         UnacceptedFiles(None)
     }
 
-    /// Stores a file in a task that runs to its end even if the client disconnects. Otherwise, the write would continue
-    /// on a thread of the file system, and would leave its file behind after the other files are erased.
+    /// Stores a file in a separate task, which runs to its end even if the client disconnects. Without this task, a
+    /// disconnect would only drop the future that waits for the write. A blocking thread would still write the file,
+    /// perhaps after the other files are erased, and nothing would erase this file.
     pub async fn store(
         &self,
         service: &Service,

@@ -83,7 +83,8 @@ impl Watcher {
                 terminal |= self.store.get(self.id).await?.is_none_or(|record| record.status.is_terminal());
             }
             self.seen_events = Some(state.events);
-            // Only the last event counts: a revived generation has an earlier terminal event.
+            // Only the last event counts, because a generation that an operator has queued again has a terminal event
+            // from before.
             terminal |= events.last().is_some_and(|last| last.kind.is_terminal());
             for event in events {
                 self.after = event.seq;
@@ -105,8 +106,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// Reads in a separate task: if its client is slow, a watcher is sometimes not polled for a while, and it must not
-    /// hold a store connection during that time.
+    /// Reads the new events in a separate task. A watcher whose client is slow is sometimes not polled for a while, and
+    /// must not hold a connection to the store during this time. The runtime polls the task even then.
     async fn events(&self) -> Result<Vec<Event>, StoreError> {
         let (store, id, after) = (self.store.clone(), self.id, self.after);
         let read = self.tasks.spawn(async move { store.events(id, after).await });

@@ -29,7 +29,8 @@ const MAX_SPANS: usize = 512;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Longest duration of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Waits before a request is repeated. Then its spans are dropped, so that newer spans get a turn.
+/// The waits before the first and the second repetition of a request. If the last repetition fails, too, the spans of
+/// the request are dropped, so that newer spans get a turn.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 
 impl Exporter {
@@ -54,7 +55,8 @@ impl Exporter {
         Ok((tracer, Some(exporter)))
     }
 
-    /// Sends spans until `stop`, and then those that have ended by then, as far as the collector takes them at once.
+    /// Sends spans until `stop`. Then sends the spans that have ended before `stop`, until the collector fails to take
+    /// a request at the first attempt.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::new();
         while stop.run_until_cancelled(self.fill(&mut batch)).await.is_some() {

@@ -23,7 +23,7 @@ fn too_large(number: f32) -> String {
     format!("has the number {number:e}; weights are finite and at most {LARGEST_NUMBER:e}")
 }
 
-/// Refuses numbers that the precision does not have.
+/// Refuses numbers whose absolute value is above the largest number of the precision.
 pub(super) fn check_range(values: &[f32], precision: Precision) -> Result<(), String> {
     if precision.largest() >= LARGEST_NUMBER {
         return Ok(());
@@ -34,7 +34,8 @@ pub(super) fn check_range(values: &[f32], precision: Precision) -> Result<(), St
     }
 }
 
-/// Far more than any weight of a trained network: weights are published as float16, whose largest number is 65504.
+/// Far more than any weight of a trained network. For comparison: the largest number of float16, in which many models
+/// are published, is 65504.
 const LARGEST_NUMBER: f32 = 1e6;
 
 /// As [`check_numbers`], for stored numbers that are multiplied by `scale`.

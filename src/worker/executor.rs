@@ -19,11 +19,11 @@ pub trait Executor: Send + Sync {
     /// Whether this executor computes work of this kind.
     fn takes(&self, work: &Work) -> bool;
 
-    /// Computes a generation, and stores the files of its artifacts before it returns. Returns soon after the run is
-    /// canceled; see [`RunReporter::until_canceled`].
+    /// Computes a generation, stores the files of its artifacts, and returns the artifacts. If the run is canceled,
+    /// this function returns soon after the cancel; see [`RunReporter::until_canceled`].
     ///
     /// # Errors
-    /// The outcome of a generation without artifacts.
+    /// If the generation has no artifacts, the error is its outcome, for example that the generation was canceled.
     async fn execute(&self, claimed: &Claimed, tell: &RunReporter) -> Result<Vec<Artifact>, Outcome>;
 }
 

@@ -228,6 +228,8 @@ impl TestApi {
                 media_type: MediaType::try_from((*media_type).to_owned()).unwrap(),
                 bytes: file.len() as u64,
                 sha256: Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect(),
+                unsigned_sha256: None,
+                watermark: None,
                 blob,
                 flagged: None,
                 facts: Facts::Picture { width: 64, height: 64, seed: 7 },

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use latentd::device::{Gpu, GpuKind};
 use serde_json::{Value, json};
 
-use crate::harness::{Server, request, with};
+use crate::harness::{Server, decode, request, with};
 
 #[tokio::test]
 async fn two_devices_share_the_work_and_draw_the_same_bytes_as_one() {
@@ -37,6 +37,40 @@ async fn two_devices_share_the_work_and_draw_the_same_bytes_as_one() {
         assert_eq!(all, server.metric("latentd_steps_total", "").await);
     }
     assert!(drawn[0] == drawn[1], "the devices draw other bytes");
+}
+
+#[tokio::test]
+async fn the_matrix_unit_draws_the_same_pictures_in_every_batch() {
+    let bodies: Vec<Value> = (0..4).map(|i| with(request("a red fox", 60 + i), &json!({"steps": 3 + i}))).collect();
+    let drawn = async |unit: &str, is_together: bool| {
+        let data = tempfile::tempdir().unwrap();
+        let server = Server::start(data.path(), &[("LATENTD_KERNELS__MATRIX_UNIT", unit)]).await;
+        let mut pictures = Vec::new();
+        if is_together {
+            let ids = join_all(bodies.iter().map(|body| server.accept(body))).await;
+            for id in ids {
+                server.ended(&id).await;
+                pictures.push(server.picture(&id, 0).await);
+            }
+        } else {
+            for body in &bodies {
+                let id = server.accept(body).await;
+                server.ended(&id).await;
+                pictures.push(server.picture(&id, 0).await);
+            }
+        }
+        pictures
+    };
+    let (off, alone, together) = (drawn("off", true).await, drawn("auto", false).await, drawn("auto", true).await);
+    assert!(alone == together, "a picture depends on its batch");
+    for (off, auto) in off.iter().zip(&alone) {
+        let (one, other) = (decode(off), decode(auto));
+        let largest = one.2.iter().zip(&other.2).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!((one.0, one.1) == (other.0, other.1) && largest <= Some(2), "color values differ by {largest:?}");
+    }
+    if off == alone {
+        println!("devices: this processor has no matrix unit, so both settings drew the same bytes");
+    }
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use super::report::{Cost, Point};
 
-/// Fits `batch_s = a + b · rows` with `a ≥ 0` by least squares of the relative errors, so that small batches count
-/// as much as large ones. `None` without points of positive time and rows.
+/// Fits `batch_s = a + b · rows` with `a ≥ 0` and `b ≥ 0` by least squares of the relative errors, so that small
+/// batches count as much as large batches. `None` if no point has both a positive time and a positive number of rows.
 pub fn fit(curve: &[Point]) -> Option<Cost> {
     let points: Vec<(f64, f64)> =
         curve.iter().map(|point| (point.rows, point.batch_s)).filter(|(rows, s)| *rows > 0.0 && *s > 0.0).collect();
-    // Minimizes Σ ((a + b·r − s) / s)², which is linear in a and b: weights w = 1 / s².
+    // Minimizes Σ w (a + b·r − s)² with the weights w = 1 / s². The minimum solves two linear equations for a and b.
     let sum = |of: fn(f64, f64) -> f64| points.iter().map(|(r, s)| of(*r, *s) / (s * s)).sum::<f64>();
     let (w, wr, ws) = (sum(|_, _| 1.0), sum(|r, _| r), sum(|_, s| s));
     let (wrr, wrs) = (sum(|r, _| r * r), sum(|r, s| r * s));

@@ -54,8 +54,8 @@ pub struct Measured {
     pub height: u32,
     /// Steps of the request that `latency` and `images_per_s` describe.
     pub steps: u32,
-    /// Seconds to load the weights. The files may already be in the system's cache. For further sizes of the same
-    /// model, the time of the one load.
+    /// Seconds to load the weights. The files may already be in the system's cache. The weights are loaded once for
+    /// all sizes of a model, so all sizes have the same value.
     pub load_s: f64,
     /// Seconds before the first step of one picture: mostly the text encoder.
     pub encode_s: f64,
@@ -94,9 +94,9 @@ pub struct Point {
 /// The cost model: `batch_s = a_s + b_s · rows`, by least squares of the relative errors over the curve.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Cost {
-    /// Seconds of a batch, whatever its rows. At least 0.
+    /// The part of the seconds of a batch that does not depend on the number of rows. At least 0.
     pub a_s: f64,
-    /// Seconds of each row.
+    /// The seconds that each row adds. At least 0.
     pub b_s: f64,
     /// The largest `|predicted / measured − 1|` over the curve.
     pub max_error: f64,

@@ -56,7 +56,7 @@ struct Feed {
     follower: Follower,
     /// Finished pictures that are not sent yet, each with the record of the generation.
     due: VecDeque<(Box<Record>, Artifact)>,
-    /// Room for the last finished picture, until the client takes the next event.
+    /// The memory that is reserved for the last finished picture until the client takes the next event.
     room: Option<AnswerRoom>,
     ended: bool,
 }

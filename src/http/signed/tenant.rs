@@ -1,4 +1,4 @@
-//! URLs that read on behalf of an API key: `?key=ID&exp=SECONDS&sig=…`. The signature covers the digest of the key, so
+//! URLs that are signed for an API key: `?key=ID&exp=SECONDS&sig=…`. The signature covers the digest of the key, so
 //! such a URL is valid only as long as the key is: it ends when the key is revoked, rotated or expires.
 
 use super::{Claim, Reader, Signer, encoded, now};

@@ -3,13 +3,13 @@
 use sqlx::{migrate::Migrator, postgres::PgPoolOptions};
 
 use crate::config;
-use crate::ledger::{Ledger, Result, StoreError};
+use crate::ledger::{Ledger, Result, StoreError, migrations};
 
 use super::{Postgres, pool};
 
 /// The migrations. A newer schema is not an error: two versions run side by side while processes are replaced.
 pub fn migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!("migrations/postgres");
+    let mut migrator = migrations::migrator::<migrations::OfPostgres>();
     migrator.set_ignore_missing(true);
     migrator
 }

@@ -67,7 +67,8 @@ const LATEST: &str = "
             WHERE status IN ('queued', 'running')
         UNION ALL SELECT beaten_at FROM workers)";
 
-/// If the clock was set back since the previous process wrote, moves back the stored times for which anything waits.
+/// If the clock was set back after the last write of the previous process, moves back the stored times that
+/// generations and webhook messages wait for.
 pub async fn settle(db: &Sqlite) -> Result<()> {
     let mut change = db.begin(false).await?;
     let now = db.clock.now_ms();

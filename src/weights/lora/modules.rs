@@ -67,8 +67,9 @@ impl Modules {
         if self.shapes.keys().any(|site| site.starts_with("transformer.")) { "transformer" } else { "unet" }
     }
 
-    /// The sites of a module of the denoiser, whose name is that of the original code, with dots or flattened. The module
-    /// may be fused of several. `None` if no original code has all of its parts in the model.
+    /// The sites of a module of the denoiser. `module` is the name of the module in the original code, with dots or
+    /// flattened. One module of the original code may stand for several modules of this model. `None` if no original
+    /// code has a module of this name whose parts all exist in the model.
     pub(super) fn fused(&self, module: &str) -> Option<Vec<Target<'_>>> {
         let component = self.denoiser();
         let target = |slice: Slice| {

@@ -1,0 +1,97 @@
+//! What the credentials of a file say, and whether they are intact.
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// What the credentials of a file say, and whether they are intact.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub object: &'static str,
+    pub content_type: &'static str,
+    /// SHA-256 of the whole file.
+    pub sha256: String,
+    pub verdict: Verdict,
+    /// The verdict in a sentence.
+    pub explanation: String,
+    /// Whether the file was signed with the certificate of this server, and is intact.
+    pub by_this_server: bool,
+    /// Whether an anchor of `provenance.trust_anchors` vouches for the signer, and the file is intact.
+    pub trusted: bool,
+    pub signer: Option<SignedBy>,
+    /// The program that wrote the credentials.
+    pub claim_generator: Option<String>,
+    pub actions: Vec<Action>,
+    /// What latentd says about a picture that it drew; `None` in credentials of other programs.
+    pub generation: Option<Value>,
+    pub ingredients: Vec<Ingredient>,
+    /// What is wrong with the credentials.
+    pub problems: Vec<Problem>,
+}
+
+/// The result of a verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The file has no credentials.
+    None,
+    /// The credentials, or the file around them, cannot be read.
+    Unreadable,
+    /// The file, or its credentials, were changed after signing, or the signature is not valid.
+    Altered,
+    /// Nothing was changed after signing.
+    Intact,
+}
+
+impl Verdict {
+    /// All verdicts.
+    pub const ALL: [Verdict; 4] = [Verdict::None, Verdict::Unreadable, Verdict::Altered, Verdict::Intact];
+
+    /// The word in JSON and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::None => "none",
+            Verdict::Unreadable => "unreadable",
+            Verdict::Altered => "altered",
+            Verdict::Intact => "intact",
+        }
+    }
+}
+
+/// The signer, from the certificate in the credentials.
+#[derive(Clone, Debug, Serialize)]
+pub struct SignedBy {
+    pub common_name: Option<String>,
+    pub issuer: Option<String>,
+    pub algorithm: Option<String>,
+    pub serial_number: Option<String>,
+    /// The time of a time stamp; `None` without a time stamp.
+    pub time: Option<String>,
+}
+
+/// What was done to the picture.
+#[derive(Clone, Debug, Serialize)]
+pub struct Action {
+    pub action: String,
+    /// The IPTC term for the kind of source, such as a trained model, as a URL.
+    pub digital_source_type: Option<String>,
+    pub software_agent: Option<String>,
+    pub when: Option<String>,
+}
+
+/// A picture that the picture was made from.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ingredient {
+    pub title: Option<String>,
+    pub format: Option<String>,
+    pub relationship: &'static str,
+    /// The verdict about the credentials of this picture when the picture was used.
+    pub verdict: Verdict,
+}
+
+/// What is wrong with the credentials.
+#[derive(Clone, Debug, Serialize)]
+pub struct Problem {
+    /// A status code of the C2PA specification, such as `assertion.dataHash.mismatch`, or `unreadable`.
+    pub code: String,
+    pub explanation: Option<String>,
+}
