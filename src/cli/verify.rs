@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::Serialize;
 use latentd::{
     app,
     provenance::{Report, Verdict},
     watermark::{self, Found},
 };
+use serde::Serialize;
 
 use super::{Settings, generate::read};
 

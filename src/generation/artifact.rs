@@ -95,7 +95,17 @@ mod tests {
             let facts = Facts::Picture { width: 1, height: 1, seed: 0 };
             let (media_type, sha256, blob) = (Format::Png.into(), String::new(), blob.to_owned());
             let (unsigned_sha256, watermark) = (None, None);
-            let artifact = Artifact { index: 0, media_type, bytes: 0, sha256, unsigned_sha256, watermark, blob, flagged: None, facts };
+            let artifact = Artifact {
+                index: 0,
+                media_type,
+                bytes: 0,
+                sha256,
+                unsigned_sha256,
+                watermark,
+                blob,
+                flagged: None,
+                facts,
+            };
             artifact.extension().map(str::to_owned)
         };
         assert_eq!(of("img/x/1/0.png").as_deref(), Some("png"));

@@ -30,7 +30,17 @@ impl Encoded {
     pub fn stored_at(self, blob: String) -> Artifact {
         let Encoded { index, format, facts, file, unsigned_sha256, watermark } = self;
         let (sha256, bytes) = (digest(&file), file.len() as u64);
-        Artifact { index, media_type: format.into(), bytes, sha256, unsigned_sha256, watermark, blob, flagged: None, facts }
+        Artifact {
+            index,
+            media_type: format.into(),
+            bytes,
+            sha256,
+            unsigned_sha256,
+            watermark,
+            blob,
+            flagged: None,
+            facts,
+        }
     }
 }
 
