@@ -5,8 +5,8 @@
 const MEMORY: u32 = 12;
 const STATES: usize = 1 << MEMORY;
 /// The two sums that the code sends for each input: the code of constraint length 13 with the largest free distance
-/// (16; Larsen, "Short convolutional codes with maximal free distance", IEEE Transactions on Information Theory 19, 1973).
-/// Both contain the newest and the oldest bit.
+/// (16; Larsen, "Short convolutional codes with maximal free distance", IEEE Transactions on Information Theory 19,
+/// 1973). Both contain the newest and the oldest bit.
 const SUMS: [u32; 2] = [0o10533, 0o17661];
 
 /// Two code bits for each bit of the message, which has at least twelve bits.
