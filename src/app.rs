@@ -12,8 +12,8 @@ mod reload;
 mod secret_file;
 mod store;
 mod url_secret;
-mod watermark;
 mod watchdog;
+mod watermark;
 mod webhooks;
 
 use std::{
