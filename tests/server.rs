@@ -77,7 +77,6 @@ mod safety;
 mod steered;
 #[path = "server/upgrade.rs"]
 mod upgrade;
-#[cfg(feature = "provenance")]
 #[path = "server/watermark.rs"]
 mod watermark;
 
