@@ -120,7 +120,8 @@ definition::metrics! {
 
     /// Seconds that the signature of a picture's file takes.
     sign_seconds: Histogram = "latentd_sign_seconds" in ANSWERS;
-    /// Pictures whose content credentials were verified, by result: none, unreadable, altered or intact.
+    /// Pictures whose content credentials were verified, by result: none, unreadable, altered, intact or
+    /// not_built (this build cannot read them).
     verifications: IntCounterVec = "latentd_verifications_total" ["result"];
 
     /// Spans of traces, by result: exported, failed (the collector did not take them) or dropped (too many waited).
@@ -163,7 +164,7 @@ impl Metrics {
             (&self.object_store_failures, &OPERATIONS),
             (&self.webhook_deliveries, &["delivered", "failed", "dead", "gone"]),
             (&self.trace_spans, &["exported", "failed", "dropped"]),
-            (&self.verifications, &["none", "unreadable", "altered", "intact"]),
+            (&self.verifications, &["none", "unreadable", "altered", "intact", "not_built"]),
         ];
         for (counters, values) in counters {
             values.iter().for_each(|value| drop(counters.with_label_values(&[value])));

@@ -60,6 +60,4 @@ pub struct SignError(pub String);
 pub enum VerifyError {
     #[error("must be a PNG, JPEG or WebP picture")]
     NotAPicture,
-    #[error("this build of latentd has no support for content credentials (the Cargo feature provenance)")]
-    NotBuilt,
 }

@@ -112,13 +112,13 @@ mod with_keys {
 mod without {
     use super::{Config, Provenance, Result};
 
-    /// Warns that files are not signed although the settings say so.
+    /// Says in the log that files are not signed although the settings say so.
     ///
     /// # Errors
     /// None.
     pub fn provenance(config: &Config) -> Result<Provenance> {
         if config.provenance.credentials && config.role.works() {
-            tracing::warn!(
+            tracing::info!(
                 "pictures are not signed: this build has no code for content credentials (Cargo feature provenance)"
             );
         }

@@ -47,6 +47,7 @@ impl Verify {
         match report.verdict {
             Verdict::Intact => Ok(()),
             Verdict::None => bail!("{shown} has no content credentials"),
+            Verdict::NotBuilt => bail!("this build of latentd cannot read content credentials"),
             Verdict::Unreadable | Verdict::Altered => bail!("the content credentials of {shown} are not valid"),
         }
     }

@@ -128,8 +128,6 @@ pub enum ApiError {
     CatalogueUnreadable(String),
     #[error("the server failed; its log has the cause under the request's id")]
     Internal { cause: String },
-    #[error("{0}")]
-    NotBuilt(String),
     #[error("a picture cannot be stored or read")]
     ObjectStore { cause: String },
     #[error(transparent)]
@@ -228,7 +226,6 @@ impl ApiError {
                 (S::INTERNAL_SERVER_ERROR, "catalogue_unreadable", "The folders of models cannot be read")
             }
             ApiError::Internal { .. } => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
-            ApiError::NotBuilt(_) => (S::NOT_IMPLEMENTED, "not_built", "This build cannot do this"),
             ApiError::ObjectStore { .. } => (S::BAD_GATEWAY, "object_store_error", "The picture store failed"),
             ApiError::BodiesFull { .. } => (S::SERVICE_UNAVAILABLE, "bodies_full", "Too many large requests"),
             ApiError::QueueFull { .. } => (S::SERVICE_UNAVAILABLE, "queue_full", "The queue is full"),

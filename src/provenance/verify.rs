@@ -8,12 +8,14 @@ use std::{
 
 use c2pa::{Context, Error, Manifest, Reader, ValidationResults, ValidationState, assertions::Actions};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::{
-    Action, Ingredient, Problem, Report, SignedBy, Verdict, VerifyError, keys::certificates_of, manifest::GENERATION,
+    Action, Ingredient, Problem, Report, SignedBy, Verdict, VerifyError,
+    keys::certificates_of,
+    manifest::GENERATION,
+    report::{explanation, format_of, report},
 };
-use crate::generation::{Format, cut};
+use crate::generation::cut;
 
 /// The most entries of each list in a report.
 const MOST: usize = 50;
@@ -24,16 +26,6 @@ const MOST_GENERATION_BYTES: usize = 256 << 10;
 
 /// The code of a signer that no trust anchor vouches for, which says nothing about the file.
 const UNTRUSTED: &str = "signingCredential.untrusted";
-
-/// The format of a picture, by the first bytes of its file.
-pub(super) fn format_of(file: &[u8]) -> Option<Format> {
-    match file {
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Format::Png),
-        [0xff, 0xd8, 0xff, ..] => Some(Format::Jpeg),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Format::Webp),
-        _ => None,
-    }
-}
 
 /// Reads and checks the credentials of a file. `own` is the certificate of this server.
 pub(super) fn verify(context: &Arc<Context>, own: Option<&[u8]>, file: &[u8]) -> Result<Report, VerifyError> {
@@ -61,43 +53,6 @@ fn verdict(reader: &Reader) -> Verdict {
     match reader.validation_state() {
         ValidationState::Invalid => Verdict::Altered,
         ValidationState::Valid | ValidationState::Trusted => Verdict::Intact,
-    }
-}
-
-/// A report without credentials.
-fn report(format: Format, file: &[u8], verdict: Verdict) -> Report {
-    Report {
-        object: "verification",
-        content_type: format.media_type(),
-        sha256: Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect(),
-        verdict,
-        explanation: explanation(verdict, false, false).to_owned(),
-        by_this_server: false,
-        trusted: false,
-        signer: None,
-        claim_generator: None,
-        actions: Vec::new(),
-        generation: None,
-        ingredients: Vec::new(),
-        problems: Vec::new(),
-    }
-}
-
-fn explanation(verdict: Verdict, by_this_server: bool, trusted: bool) -> &'static str {
-    match verdict {
-        Verdict::None => "The file has no content credentials. This says nothing about how the picture was made.",
-        Verdict::Unreadable => "The file has no content credentials that can be read.",
-        Verdict::Altered => {
-            "The content credentials are not valid: the file was changed after it was signed, or the signature is not \
-             valid."
-        }
-        Verdict::Intact if by_this_server => {
-            "The file was signed with the certificate of this server and has not changed since."
-        }
-        Verdict::Intact if trusted => "The file was signed by a trusted signer and has not changed since.",
-        Verdict::Intact => {
-            "The file has not changed since it was signed, but no trust anchor of this server vouches for the signer."
-        }
     }
 }
 

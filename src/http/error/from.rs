@@ -38,7 +38,6 @@ impl From<VerifyError> for ApiError {
     fn from(error: VerifyError) -> ApiError {
         match error {
             VerifyError::NotAPicture => invalid("", "image_undecodable", format!("the file {error}")),
-            VerifyError::NotBuilt => ApiError::NotBuilt(error.to_string()),
         }
     }
 }

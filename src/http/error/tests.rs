@@ -74,7 +74,6 @@ fn all() -> Vec<ApiError> {
         ApiError::StorageFull,
         ApiError::Database { cause: text() },
         ApiError::WaitTimeout(id),
-        ApiError::NotBuilt(text()),
         ApiError::CatalogueUnreadable(text()),
         failed("model_unavailable"),
     ]
