@@ -7,7 +7,7 @@ use bytes::Bytes;
 use c2pa::{Builder, Context, Ingredient};
 use serde_json::{Map, Value, json};
 
-use super::{Input, verify::format_of};
+use super::{Input, report::format_of};
 
 /// The most bytes of credentials of an uploaded picture that are kept. Larger credentials would make every picture that
 /// is made from it large.

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::generation::Format;
+
 /// What the credentials of a file say, and whether they are intact.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -94,4 +96,14 @@ pub struct Problem {
     /// A status code of the C2PA specification, such as `assertion.dataHash.mismatch`, or `unreadable`.
     pub code: String,
     pub explanation: Option<String>,
+}
+
+/// The format of a picture, by the first bytes of its file.
+pub(super) fn format_of(file: &[u8]) -> Option<Format> {
+    match file {
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Format::Png),
+        [0xff, 0xd8, 0xff, ..] => Some(Format::Jpeg),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Format::Webp),
+        _ => None,
+    }
 }

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Action, Ingredient, Problem, Report, SignedBy, Verdict, VerifyError, keys::certificates_of, manifest::GENERATION,
+    report::format_of,
 };
 use crate::generation::{Format, cut};
 
@@ -24,16 +25,6 @@ const MOST_GENERATION_BYTES: usize = 256 << 10;
 
 /// The code of a signer that no trust anchor vouches for, which says nothing about the file.
 const UNTRUSTED: &str = "signingCredential.untrusted";
-
-/// The format of a picture, by the first bytes of its file.
-pub(super) fn format_of(file: &[u8]) -> Option<Format> {
-    match file {
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Format::Png),
-        [0xff, 0xd8, 0xff, ..] => Some(Format::Jpeg),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Format::Webp),
-        _ => None,
-    }
-}
 
 /// Reads and checks the credentials of a file. `own` is the certificate of this server.
 pub(super) fn verify(context: &Arc<Context>, own: Option<&[u8]>, file: &[u8]) -> Result<Report, VerifyError> {
