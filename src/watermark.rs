@@ -1,13 +1,13 @@
-//! An invisible watermark: 64 bits in the pixels of a picture, which survive JPEG, WebP, resizing, cropping, and changes
-//! of brightness and contrast.
+//! An invisible watermark: 64 bits in the pixels of a picture, which survive JPEG, WebP, resizing, cropping, and
+//! changes of brightness and contrast.
 //!
 //! The scheme is dither modulation (Chen and Wornell, "Quantization index modulation", IEEE Transactions on Information
 //! Theory 47, 2001) of the three lowest frequencies that are not constant, in blocks of 8 × 8 pixels of the luminance.
-//! Each of the three coefficients is moved to the nearest point of a lattice with the step [`STEP`]. Two lattices, which
-//! are half a step apart, mean the bits 0 and 1. So a picture can have any content: unlike with an added pattern, the
+//! Each of the three coefficients is moved to the nearest point of a lattice with a step of 34. Two lattices, which are
+//! half a step apart, mean the bits 0 and 1. So a picture can have any content: unlike with an added pattern, the
 //! content is no noise for the detector. A pseudorandom offset (the dither) moves the lattices of each coefficient. The
-//! offsets repeat every [`layout::TILE`] pixels, so a crop is a shift of the tile, and the detector finds the shift by
-//! the coefficients that always mean 0, the markers. `docs/watermark.md` has the figures.
+//! offsets repeat every 72 pixels, so a crop is a shift of the tile, and the detector finds the shift by the
+//! coefficients that always mean 0, the markers. `docs/watermark.md` has the figures.
 
 mod code;
 mod detect;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use latentd::{
     app,
-    provenance::{Report, Verdict},
+    provenance::{Report, Verdict, VerifyError},
     watermark::{self, Found},
 };
 use serde::Serialize;
@@ -34,8 +34,12 @@ impl Verify {
         let provenance = app::provenance_beside(&config, false)?;
         let shown = self.file.display();
         let file = read(&self.file).with_context(|| format!("cannot read {shown}"))?;
-        let report = provenance.verify(&file).with_context(|| format!("{shown} cannot be verified"))?;
         let watermark = watermark::find(&file, &config.provenance.watermark_owner);
+        let report = provenance.verify(&file);
+        if matches!(report, Err(VerifyError::NotBuilt)) && !self.json {
+            print_watermark(watermark.as_ref());
+        }
+        let report = report.with_context(|| format!("{shown} cannot be verified"))?;
         match self.json {
             true => println!("{}", serde_json::to_string_pretty(&Shown { report: &report, watermark: &watermark })?),
             false => print(&report, watermark.as_ref()),
@@ -77,13 +81,17 @@ fn print(report: &Report, watermark: Option<&Found>) {
         let title = ingredient.title.as_deref().unwrap_or("untitled");
         println!("ingredient: {title} ({}), credentials: {}", ingredient.relationship, ingredient.verdict.as_str());
     }
+    print_watermark(watermark);
+    report.generation.iter().for_each(|generation| println!("generation: {generation}"));
+    for problem in &report.problems {
+        println!("problem: {} {}", problem.code, problem.explanation.as_deref().unwrap_or_default());
+    }
+}
+
+fn print_watermark(watermark: Option<&Found>) {
     match watermark {
         Some(Found { payload, by_this_server: true, .. }) => println!("watermark: {payload}, of this server"),
         Some(Found { payload, .. }) => println!("watermark: {payload}, of another owner"),
         None => println!("watermark: none"),
-    }
-    report.generation.iter().for_each(|generation| println!("generation: {generation}"));
-    for problem in &report.problems {
-        println!("problem: {} {}", problem.code, problem.explanation.as_deref().unwrap_or_default());
     }
 }

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::{
     ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, FurtherPrompts, GuidanceLimits, ImageInfluence, Job,
-    Levels, Limits, LoraUse, MAX_CHUNKS, MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice,
-    SkipLayerGuidance, Source, Webhook, Work,
+    Levels, Limits, LoraUse, MAX_CHUNKS, MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SafetyPolicy,
+    SchedulerChoice, SkipLayerGuidance, Source, Webhook, Work,
     any_model::{self, AnyModel},
     class_label,
     field::{Bounds, Kind},

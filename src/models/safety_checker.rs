@@ -4,7 +4,7 @@
 mod configuration;
 mod preparation;
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 
 use super::{clip_vision::ClipVisionModel, layers::Linear};
 use crate::{
@@ -114,13 +114,13 @@ impl SafetyChecker {
     ///
     /// # Errors
     /// An operation of the device failed, or the picture is so narrow that it cannot be prepared.
-    pub fn scores(&self, picture: &Pixels<3>) -> Result<SafetyScores> {
+    pub fn scores(&self, picture: &Pixels<3>) -> candle_core::Result<SafetyScores> {
         let pixels = self.preparation.prepared(picture)?;
         self.scores_of(&pixels)
     }
 
     /// Compares a prepared picture (1, side, side, 3) with the concepts.
-    fn scores_of(&self, pixels: &Tensor) -> Result<SafetyScores> {
+    fn scores_of(&self, pixels: &Tensor) -> candle_core::Result<SafetyScores> {
         let embedded = self.device.install(|| {
             let pooled = self.vision_model.pooled(pixels)?;
             self.visual_projection.forward(&pooled)?.flatten_all()?.to_vec1::<f32>()

@@ -7,8 +7,8 @@ use super::{
     transform::{CONSTANT, COSINE, nearest},
 };
 
-/// How often the coefficients are corrected. Levels end at 0 and 255, so in very dark and bright blocks the first change
-/// is partly lost; the other rounds distribute it to other pixels.
+/// How often the coefficients are corrected. Levels end at 0 and 255, so in very dark and bright blocks the first
+/// change is partly lost; the other rounds distribute it to other pixels.
 const ROUNDS: usize = 3;
 
 /// Marks the picture whose rows of three bytes per pixel are `pixels`.

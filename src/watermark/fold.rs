@@ -169,8 +169,8 @@ impl Fold {
             }
         }
         let best = (0..scores.len()).fold(0, |best, at| if scores[at] > scores[best] { at } else { best });
-        // A block is at every place of the tile in one of 64 · 81 shifts, and half of the energy of a phase is along the
-        // direction of its marker.
+        // A block is at every place of the tile in one of 64 · 81 shifts, and half of the energy of a phase is along
+        // the direction of its marker.
         let variance = self.energy * layout.markers.len() as f32 / (2 * TILE * TILE) as f32;
         let score = if variance > 0.0 { scores[best] / libm::sqrtf(variance) } else { 0.0 };
         Shift { row: best / TILE, column: best % TILE, score, sum: scores[best] }

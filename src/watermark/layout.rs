@@ -1,4 +1,4 @@
-//! The tile of 72 × 72 pixels, which repeats over the picture: the offset of each coefficient and the bit that it carries.
+//! The tile of 72 × 72 pixels, which repeats over the picture: the offset of each coefficient, and its bit.
 
 use super::code;
 

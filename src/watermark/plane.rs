@@ -47,8 +47,8 @@ impl Plane {
         Some(Plane { width, height, values: grey.pixels.into_iter().map(f32::from).collect() })
     }
 
-    /// The plane with a stronger contrast of neighbors: `amount` times the difference to both neighbors is added, in rows
-    /// and in columns. Filters that make a picture smaller weaken this contrast.
+    /// The plane with a stronger contrast of neighbors: `amount` times the difference to both neighbors is added, in
+    /// rows and in columns. Filters that make a picture smaller weaken this contrast.
     pub fn sharpened(&self, amount: f32) -> Plane {
         let (width, height) = (self.width, self.height);
         if amount == 0.0 || self.values.is_empty() {

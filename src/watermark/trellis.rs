@@ -4,9 +4,9 @@
 /// Bits of the state: the latest inputs, the newest in the highest place.
 const MEMORY: u32 = 12;
 const STATES: usize = 1 << MEMORY;
-/// The two sums that the code sends for each input: the code of constraint length 13 with the largest free distance (16;
-/// Larsen, "Short convolutional codes with maximal free distance", IEEE Transactions on Information Theory 19, 1973).
-/// Both contain the newest and the oldest bit.
+/// The two sums that the code sends for each input: the code of constraint length 13 with the largest free distance
+/// (16; Larsen, "Short convolutional codes with maximal free distance", IEEE Transactions on Information Theory 19,
+/// 1973). Both contain the newest and the oldest bit.
 const SUMS: [u32; 2] = [0o10533, 0o17661];
 
 /// Two code bits for each bit of the message, which has at least twelve bits.
@@ -22,9 +22,9 @@ pub(super) fn encode(message: &[bool]) -> Vec<bool> {
     code
 }
 
-/// The message of the most probable code word. `soft` has two values for each bit of the message: a positive value means
-/// 0, a negative value means 1. The decoder goes around the message twice and returns what it decided in the middle, far
-/// from the unknown start and end.
+/// The message of the most probable code word. `soft` has two values for each bit of the message: a positive value
+/// means 0, a negative value means 1. The decoder goes around the message twice and returns what it decided in the
+/// middle, far from the unknown start and end.
 pub(super) fn decode(soft: &[f32]) -> Vec<bool> {
     let bits = soft.len() / 2;
     let half = STATES / 2;

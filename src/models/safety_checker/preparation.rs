@@ -1,6 +1,6 @@
 //! Prepares pictures for a safety checker (transformers' `CLIPImageProcessor`).
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -116,7 +116,7 @@ impl Preparation {
     ///
     /// # Errors
     /// The picture is empty, or one side is more than [`LONGEST`] times as long as the other.
-    pub fn prepared(&self, picture: &Pixels<3>) -> Result<Tensor> {
+    pub fn prepared(&self, picture: &Pixels<3>) -> candle_core::Result<Tensor> {
         let (short, long) = (picture.width.min(picture.height), picture.width.max(picture.height));
         if short == 0 || long / short >= LONGEST {
             candle_core::bail!("a picture of {} × {} pixels cannot be checked", picture.width, picture.height);
