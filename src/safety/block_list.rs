@@ -173,10 +173,9 @@ mod tests {
         fn phrases_are_found_at_word_boundaries(phrase in "[a-z]{2,6}( [a-z]{2,6}){0,2}", before in "[0-9 ,.]{0,9}") {
             let list = list(&phrase);
             let shouted = phrase.to_uppercase();
-            let text = format!("{before} {shouted} 7");
-            prop_assert!(list.has_entry_in(&text));
-            let text = format!("{before}7{phrase}7");
-            prop_assert!(!list.has_entry_in(&text));
+            let (apart, inside) = (format!("{before} {shouted} 7"), format!("{before}7{phrase}7"));
+            prop_assert!(list.has_entry_in(&apart), "{}", apart);
+            prop_assert!(!list.has_entry_in(&inside), "{}", inside);
         }
 
         #[test]
