@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use latentd::{
     app,
-    provenance::{Report, Verdict, VerifyError},
+    provenance::{Report, Verdict},
     watermark::{self, Found},
 };
 use serde::Serialize;
@@ -35,17 +35,14 @@ impl Verify {
         let shown = self.file.display();
         let file = read(&self.file).with_context(|| format!("cannot read {shown}"))?;
         let watermark = watermark::find(&file, &config.provenance.watermark_owner);
-        let report = provenance.verify(&file);
-        if matches!(report, Err(VerifyError::NotBuilt)) && !self.json {
-            print_watermark(watermark.as_ref());
-        }
-        let report = report.with_context(|| format!("{shown} cannot be verified"))?;
+        let report = provenance.verify(&file).with_context(|| format!("{shown} cannot be verified"))?;
         match self.json {
             true => println!("{}", serde_json::to_string_pretty(&Shown { report: &report, watermark: &watermark })?),
             false => print(&report, watermark.as_ref()),
         }
         match report.verdict {
             Verdict::Intact => Ok(()),
+            _ if !cfg!(feature = "provenance") => bail!("{}", report.explanation),
             Verdict::None => bail!("{shown} has no content credentials"),
             Verdict::NotBuilt => bail!("this build of latentd cannot read content credentials"),
             Verdict::Unreadable | Verdict::Altered => bail!("the content credentials of {shown} are not valid"),

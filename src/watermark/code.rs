@@ -37,7 +37,7 @@ fn message(payload: Payload) -> Vec<bool> {
     bits(payload.0, 64).chain(bits(check(payload).into(), 32)).collect()
 }
 
-/// The cyclic redundancy check CRC-32C of the payload's eight bytes, without reflection of bits.
+/// A cyclic redundancy check of the payload's eight bytes, with Castagnoli's polynomial, from the highest bit on.
 fn check(payload: Payload) -> u32 {
     let shifted = |check: u32| if check >> 31 == 1 { check << 1 ^ 0x1edc_6f41 } else { check << 1 };
     let with_byte = |check: u32, byte: u8| (0..8).fold(check ^ u32::from(byte) << 24, |check, _| shifted(check));
@@ -77,8 +77,6 @@ mod tests {
         }
     }
 
-    /// The check value of CRC-32/AIXM-like codes is public for nine digits only, so this test compares two payloads
-    /// that differ in one bit: a CRC of 32 bits finds every such change.
     #[test]
     fn each_bit_of_the_payload_changes_the_check() {
         let payload = 0xfeed_face_cafe_beef_u64;

@@ -12,8 +12,6 @@ pub(super) const TILE: usize = BLOCK * BLOCKS;
 pub(super) const COEFFICIENTS: usize = 3;
 /// Coefficients of the tile.
 const CELLS: usize = COEFFICIENTS * BLOCKS * BLOCKS;
-/// Coefficients of the tile that always mean the bit 0.
-pub(super) const MARKERS: usize = CELLS - code::CODE_BITS;
 
 /// A coefficient of the tile.
 #[derive(Clone, Copy, Debug)]

@@ -108,6 +108,7 @@ impl TestApi {
             live: live.clone(),
             catalogue: Arc::new(app::catalogue(&config, vec![Device::host()]).unwrap()),
             webhooks,
+            provenance: app::provenance(&config).unwrap(),
             safety: Safety::open(&config.safety, metrics.clone()).unwrap(),
             limits: config.limits.clone(),
             accept_policy: AcceptPolicy::of(&config),
