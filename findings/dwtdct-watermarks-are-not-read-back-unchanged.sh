@@ -5,8 +5,9 @@
 # bits are wrong. A picture of a single color 255 returns zeros only. The decoder has no check, so it returns wrong bits (and bits of pictures that were
 # never marked) like right ones. So a comparison with dwtDct must count the unchanged picture as a case of its own, and an application must add a
 # code that detects and corrects errors.
-# Source: EmbedMaxDct in imwatermark/maxDct.py: the marked channel is converted back to 8 bits of RGB and clipped after the bits were written, and the
-# bits of the blocks are averaged without regard to how far each block could be changed.
+# Source: EmbedMaxDct in imwatermark/maxDct.py. A bit is written into the largest coefficient of a block; the decoder looks for the largest one again,
+# which can be another. The channel is rounded and clipped to 8 bits, and the inverse wavelet transform gets the horizontal and vertical details in
+# the other order than the forward transform returns them.
 # The package imports torch for another of its methods; dwtDct does not use it, so an empty module stands in for it.
 set -eu
 folder=$(mktemp -d)
