@@ -7,11 +7,13 @@ mod devices;
 mod memory;
 mod open_files;
 mod operator_token;
+mod provenance;
 mod reload;
 mod secret_file;
 mod store;
 mod url_secret;
 mod watchdog;
+mod watermark;
 mod webhooks;
 
 use std::{
@@ -32,10 +34,11 @@ use crate::{
     http::{self, AppState},
     ledger::{Blobs, Claimant, Reaping},
     metrics::Metrics,
+    safety::Safety,
     service::{AcceptPolicy, Bus, Devices, Drain, Live, Memory, Outbox, Parts, Service, Throughput},
     telemetry::Exporter,
     webhooks::Deliverer,
-    worker::{Drawing, Leases, Preload, Slots, Sweeper, Worker},
+    worker::{Drawing, Leases, Marking, Preload, Slots, Sweeper, Worker},
 };
 
 use computation::{Computation, device_lost, worker_name};
@@ -45,6 +48,7 @@ use memory::{ListedWeights, WeightBounds};
 use open_files::FileShares;
 pub use open_files::open_files;
 pub use operator_token::operator_token;
+pub use provenance::{provenance, provenance_beside};
 use store::{announce, reaping, start_store};
 pub use store::{migrate, open_store, operator_beside};
 pub use url_secret::url_secret;
@@ -97,6 +101,8 @@ impl App {
             .context("the client of telemetry.otlp_endpoint cannot be set up")?;
         let catalogue = Arc::new(catalogue(&config, opened.clone())?.counted_in(metrics.clone()));
         catalogue.warn();
+        let safety = Safety::open(&config.safety, metrics.clone())?;
+        safety.warn(&catalogue);
         let as_set = config.engine.clone();
         if config.role.works() {
             let plan = MemoryPlan::of(&config, &catalogue);
@@ -119,6 +125,7 @@ impl App {
         )?;
         let blobs = Blobs::open(&config.blobs, &config.data_dir)?.at_most(files.blobs).counted_in(metrics.clone());
         blobs.check().await?;
+        let provenance = provenance(&config)?;
 
         let (live, throughput, outbox) = (Live::default(), Throughput::default(), Outbox::default());
         let names = opened.iter().filter(|_| config.role.works()).map(|device| device.name().to_owned());
@@ -128,9 +135,11 @@ impl App {
         let service = Service::new(Parts {
             store: store.clone(),
             blobs: blobs.clone(),
+            provenance: provenance.clone(),
             live: live.clone(),
             catalogue: catalogue.clone(),
             webhooks,
+            safety: safety.clone(),
             limits: config.limits.clone(),
             accept_policy: AcceptPolicy::of(&config),
             metrics: metrics.clone(),
@@ -180,6 +189,8 @@ impl App {
             let slots = Slots::new(config.engine.max_runs.get());
             let drawing = Drawing {
                 blobs: blobs.clone(),
+                provenance: provenance.clone(),
+                marking: Marking::of(&config.provenance),
                 catalogue: catalogue.clone(),
                 engines,
                 devices: devices.clone(),
@@ -187,6 +198,7 @@ impl App {
                 tracer: tracer.clone(),
                 slots: slots.clone(),
                 memory,
+                safety,
                 leases: leases.clone(),
                 wake: wake.clone(),
             };
@@ -244,6 +256,7 @@ impl App {
         };
         let operator = bind(config.operator.bind, "operator.bind").await?;
         announce(&config, operator.local_addr()?)?;
+        watermark::remind(&config);
         Ok(App {
             config,
             files,

@@ -12,6 +12,7 @@ mod local_engine;
 mod operator;
 mod output;
 mod set;
+mod verify;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -55,6 +56,9 @@ enum Command {
     /// Measure how fast this machine loads models and draws: seconds of a step at growing batches, latency, and images
     /// per second.
     Bench(bench::BenchCommand),
+    /// Check the content credentials of a picture: what they say, who signed them, and whether the file has changed
+    /// since. Fails unless the file has credentials and is unchanged.
+    Verify(verify::Verify),
     /// Update the schema of the database.
     Migrate(Settings),
     /// Create, list, revoke and rotate API keys.
@@ -120,6 +124,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Devices(devices) => devices.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Verify(verify) => verify.run(),
         Command::Migrate(settings) => migrate(&settings),
         Command::Config(ConfigCommand::Check(settings)) => {
             let config = settings.load(Vec::new())?;

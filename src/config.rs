@@ -7,9 +7,12 @@ mod environment;
 mod home;
 mod hosts;
 mod http;
+mod kernels;
 mod one_or_more;
 mod operator;
 mod origins;
+mod provenance;
+mod safety;
 mod secret;
 mod telemetry;
 mod webhooks;
@@ -32,8 +35,11 @@ pub use blobs::Blobs;
 pub use devices::{DeviceName, KernelSet, Precision};
 pub use hosts::HostPattern;
 pub use http::Http;
+pub use kernels::{Kernels, MatrixUnit, Winograd};
 pub use operator::Operator;
 pub use origins::Origin;
+pub use provenance::{Provenance, Watermark};
+pub use safety::Safety;
 pub use secret::Secret;
 pub use telemetry::Telemetry;
 pub use webhooks::{AllowedHost, Webhooks};
@@ -64,6 +70,8 @@ pub struct Config {
     pub worker: Worker,
     pub limits: Limits,
     pub retention: Retention,
+    pub provenance: Provenance,
+    pub safety: Safety,
     pub webhooks: Webhooks,
     pub log: Log,
     pub telemetry: Telemetry,
@@ -132,43 +140,6 @@ pub struct Engine {
     pub checkpoint_interval_ms: u64,
     /// 0 means no watchdog.
     pub watchdog_s: u32,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Kernels {
-    pub winograd: Winograd,
-    pub matrix_unit: MatrixUnit,
-}
-
-/// Whether linear layers compute on the matrix unit of the processor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MatrixUnit {
-    Off,
-    /// If the processor has one.
-    Auto,
-}
-
-impl<'de> Deserialize<'de> for MatrixUnit {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        words::one_of(deserializer, &[("off", MatrixUnit::Off), ("auto", MatrixUnit::Auto)])
-    }
-}
-
-/// Which convolutions use Winograd's algorithm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Winograd {
-    Auto,
-    Off,
-    Force,
-}
-
-impl<'de> Deserialize<'de> for Winograd {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        words::one_of(deserializer, &[("auto", Winograd::Auto), ("off", Winograd::Off), ("force", Winograd::Force)])
-    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -401,8 +372,9 @@ impl Config {
         let given = builder.build()?;
         let mut config: Config = given.clone().try_deserialize()?;
         whole::check(&given, &config)?;
-        let Config { data_dir, models, loras, embeddings, controlnets, .. } = &mut config;
-        for folder in [data_dir, &mut models.dir, &mut loras.dir, &mut embeddings.dir, &mut controlnets.dir] {
+        let Config { data_dir, models, loras, embeddings, controlnets, safety, .. } = &mut config;
+        let folders = [data_dir, &mut models.dir, &mut loras.dir, &mut embeddings.dir, &mut controlnets.dir];
+        for folder in folders.into_iter().chain([&mut safety.checker, &mut safety.blocked_prompts]) {
             *folder = home::expanded(folder, sources.home.as_deref());
         }
         config.check()?;
@@ -452,8 +424,10 @@ impl Config {
             return bound("limits", "max_side_pixels must be at least 8, max_images and max_steps at least 1");
         }
         self.operator.check()?;
+        self.provenance.check()?;
         self.webhooks.check()?;
         self.telemetry.check()?;
+        self.safety.check()?;
         self.blobs.check()
     }
 

@@ -44,6 +44,7 @@ pub mod prompt;
 mod record;
 mod refiner;
 mod resolve;
+mod safety_policy;
 mod scheduler;
 mod schema;
 mod shown;
@@ -92,6 +93,7 @@ pub use prompt::{Chunks, MAX_CHUNKS, PromptSyntax, Span, Token, chunks, least_ch
 pub use record::{Problem, Record, Status};
 pub use refiner::Refiner;
 pub use resolve::{Invalid, Rules, resolve};
+pub use safety_policy::SafetyPolicy;
 pub use scheduler::SchedulerChoice;
 pub use schema::request_schema;
 pub use shown::Shown;

@@ -40,6 +40,7 @@ mod path;
 mod presence;
 mod range;
 mod rate_limit;
+mod recompute;
 mod route;
 mod routes;
 mod sdapi;
@@ -52,6 +53,7 @@ mod uploads;
 mod url;
 mod urlencoded;
 mod usage;
+mod verify;
 mod warnings;
 mod webhooks;
 

@@ -21,9 +21,9 @@ pub use encode::{
 };
 pub use input::{DecodeError, MAX_PIXELS, alpha_channel, decode, decode_transparency, size};
 pub use mask::{composite, grey};
-pub use metadata::Metadata;
+pub use metadata::{Metadata, request_text};
 pub use preview::{encode_preview, upscale};
-pub use resize::resize;
+pub use resize::{Filter, resize, resize_with};
 pub use texts::infotext_of;
 
 /// A picture with 8 bits per channel. Rows run from top to bottom, and the C channels of a pixel are adjacent.

@@ -4,17 +4,17 @@
 //! applies the rules of the API, [`ledger`] stores it, [`worker`] claims it, and [`engine`] computes it in batches with
 //! other requests, with a model of the [`catalogue`]. [`families`] define the kinds of models and which of the
 //! [`pipelines`] draws with each. [`diffusion`] contains the samplers. [`models`] contains the networks, which are
-//! built on [`kernels`], [`weights`] and [`device`]. [`imaging`] encodes the pictures. [`app`] starts the server and
-//! stops it in order.
+//! built on [`kernels`], [`weights`] and [`device`]. [`safety`] checks what the pictures show, [`watermark`] marks them,
+//! [`imaging`] encodes them, and [`provenance`] signs their files. [`app`] starts the server and stops it in order.
 //!
 //! Invariants (`tests/layering.rs` checks those that can be seen in the source):
 //!
 //! - A module imports only from modules of its own group and of the groups to the right: `app` > `http` > `service`,
-//!   `worker`, `webhooks` > `ledger`, `engine` > `catalogue` > `families` > `pipelines` > `diffusion`, `device`,
-//!   `models`, `weights`, `kernels`, `imaging` > `generation`, `config`, `crash`, `executable`, `jitter`, `metrics`,
-//!   `telemetry`, `transient`.
-//! - `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging`, `pipelines`, `families` and `catalogue` do not
-//!   use tokio, axum, sqlx, clocks or environment variables.
+//!   `worker`, `webhooks` > `ledger`, `engine`, `safety` > `catalogue` > `families` > `pipelines` > `diffusion`,
+//!   `device`, `models`, `weights`, `kernels`, `imaging`, `provenance`, `watermark` > `generation`, `config`, `crash`, `executable`,
+//!   `jitter`, `metrics`, `telemetry`, `transient`.
+//! - `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging`, `watermark`, `pipelines`, `families` and
+//!   `catalogue` do not use tokio, axum, sqlx, clocks or environment variables.
 //! - Only `device` names candle's devices. Tensors are created on the device of their network.
 //! - Modules above `pipelines` do not compute with pixels: results are frames until `imaging` encodes them, then
 //!   artifacts.
@@ -51,9 +51,12 @@ pub mod ledger;
 pub mod metrics;
 pub mod models;
 pub mod pipelines;
+pub mod provenance;
+pub mod safety;
 pub mod service;
 pub mod telemetry;
 pub mod transient;
+pub mod watermark;
 pub mod webhooks;
 pub mod weights;
 pub mod worker;

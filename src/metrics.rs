@@ -52,6 +52,10 @@ definition::metrics! {
     /// Generations that are dead: given up after crashes, until an operator queues them again. From the database.
     dead: IntGauge = "latentd_dead_generations";
 
+    /// Hits of the safety rules, by policy (off, flag, block) and kind: picture (flagged by the safety checker) or prompt
+    /// (refused because of safety.blocked_prompts).
+    safety_hits: IntCounterVec = "latentd_safety_hits_total" ["policy", "kind"];
+
     /// Generations in the queue. From the database.
     queued: IntGauge = "latentd_generations_queued";
     /// Seconds since the acceptance of the queued generation that was accepted first; 0 if none is queued. From the
@@ -114,6 +118,12 @@ definition::metrics! {
     /// Seconds of each attempt to load a model.
     model_load_seconds: Histogram = "latentd_model_load_seconds" in WORK;
 
+    /// Seconds that the signature of a picture's file takes.
+    sign_seconds: Histogram = "latentd_sign_seconds" in ANSWERS;
+    /// Pictures whose content credentials were verified, by result: none, unreadable, altered, intact or
+    /// not_built (this build cannot read them).
+    verifications: IntCounterVec = "latentd_verifications_total" ["result"];
+
     /// Spans of traces, by result: exported, failed (the collector did not take them) or dropped (too many waited).
     trace_spans: IntCounterVec = "latentd_trace_spans_total" ["result"];
 
@@ -147,16 +157,22 @@ impl Metrics {
         self.build.with_label_values(&[version, role]).set(1);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.started.set(now.as_secs_f64());
-        let counters: [(&IntCounterVec, &[&str]); 6] = [
+        let counters: [(&IntCounterVec, &[&str]); 7] = [
             (&self.attempts, &["succeeded", "failed", "canceled", "released", "retry", "device_lost", "fenced"]),
             (&self.wasted_steps, &["canceled", "disconnected", "lost", "timed_out"]),
             (&self.text_cache, &["hit", "miss"]),
             (&self.object_store_failures, &OPERATIONS),
             (&self.webhook_deliveries, &["delivered", "failed", "dead", "gone"]),
             (&self.trace_spans, &["exported", "failed", "dropped"]),
+            (&self.verifications, &["none", "unreadable", "altered", "intact", "not_built"]),
         ];
         for (counters, values) in counters {
             values.iter().for_each(|value| drop(counters.with_label_values(&[value])));
+        }
+        for labels in
+            [["flag", "picture"], ["block", "picture"], ["off", "prompt"], ["flag", "prompt"], ["block", "prompt"]]
+        {
+            self.safety_hits.with_label_values(&labels);
         }
         let histograms: [(&HistogramVec, &[&str]); 3] = [
             (&self.queue_wait, &["low", "normal", "high"]),

@@ -21,8 +21,10 @@ mod offload;
 mod operating;
 mod owning;
 mod rules;
+mod safety;
 mod throughput;
 mod unaccepted_files;
+mod verification;
 mod watch;
 mod watch_tenant;
 
@@ -40,6 +42,8 @@ use crate::{
     generation::{Artifact, Event, GenerationId, Invalid, Limits, Record, Scope, Status},
     ledger::{Blobs, Counts, Crew, Hint, ListQuery, QueuePosition, Refusal, Serving, StoreError, blobs::path_of_input},
     metrics::Metrics,
+    provenance::Provenance,
+    safety::Safety,
     webhooks::EndpointRegistry,
 };
 
@@ -89,9 +93,13 @@ impl std::ops::Deref for Shared {
 pub struct Parts {
     pub store: Arc<dyn Serving>,
     pub blobs: Blobs,
+    /// Verifies content credentials, and keeps those of uploads.
+    pub provenance: Provenance,
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
     pub webhooks: EndpointRegistry,
+    /// The rules for pictures and prompts.
+    pub safety: Safety,
     pub limits: Limits,
     pub accept_policy: AcceptPolicy,
     pub metrics: Metrics,

@@ -47,7 +47,8 @@ pub fn init(log: &Log) -> Result<(), String> {
 }
 
 fn filter(log: &Log) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(&log.filter).map_err(|error| {
+    // The library of content credentials logs what is wrong with the files of clients, in their words.
+    EnvFilter::try_new(format!("c2pa=off,{}", log.filter)).map_err(|error| {
         format!("log.filter: {error}; expected a level such as info, or latentd=debug,info for more of latentd")
     })
 }

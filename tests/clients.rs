@@ -14,5 +14,8 @@ mod contract;
 mod ollama;
 #[path = "clients/openai.rs"]
 mod openai;
+#[cfg(feature = "provenance")]
+#[path = "clients/provenance.rs"]
+mod provenance;
 #[path = "clients/webui.rs"]
 mod webui;

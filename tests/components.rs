@@ -27,6 +27,8 @@ mod qwen;
 mod qwen3_vl;
 #[path = "components/roots.rs"]
 mod roots;
+#[path = "components/safety.rs"]
+mod safety;
 #[path = "components/sd3.rs"]
 mod sd3;
 #[path = "components/t5.rs"]

@@ -9,6 +9,8 @@ mod process;
 #[path = "device_faults/site.rs"]
 mod site;
 
+#[path = "support/credentials.rs"]
+mod credentials;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "support/scripted_device.rs"]

@@ -9,19 +9,29 @@ use std::{
 /// The rooms from the lowest layer to the highest. A room may use rooms of its own row and of the rows before it.
 const LAYERS: [&[&str]; 9] = [
     &["generation", "config", "crash", "executable", "jitter", "metrics", "telemetry", "transient"],
-    &["diffusion", "device", "models", "weights", "kernels", "imaging"],
+    &["diffusion", "device", "models", "weights", "kernels", "imaging", "provenance", "watermark"],
     &["pipelines"],
     &["families"],
     &["catalogue"],
-    &["ledger", "engine"],
+    &["ledger", "engine", "safety"],
     &["service", "worker", "webhooks"],
     &["http"],
     &["app", "cli", "main", "lib"],
 ];
 
 /// The rooms that use no runtime, clock or environment.
-const PURE: [&str; 9] =
-    ["diffusion", "device", "models", "weights", "kernels", "imaging", "pipelines", "families", "catalogue"];
+const PURE: [&str; 10] = [
+    "diffusion",
+    "device",
+    "models",
+    "weights",
+    "kernels",
+    "imaging",
+    "watermark",
+    "pipelines",
+    "families",
+    "catalogue",
+];
 
 struct Source {
     room: String,
@@ -247,9 +257,9 @@ fn a_sampler_is_named_by_its_own_file_and_by_the_table() {
 }
 
 #[test]
-fn at_most_thirteen_files_use_rgb_images() {
+fn at_most_fourteen_files_use_rgb_images() {
     let seeing = sources().iter().filter(|source| source.code.contains("RgbImage")).count();
-    assert!(seeing <= 13, "{seeing} files name RgbImage");
+    assert!(seeing <= 14, "{seeing} files name RgbImage");
 }
 
 #[test]
@@ -416,11 +426,12 @@ fn files_are_small() {
 /// The ledger includes both databases and the blobs. To the 3500 lines that it had, the terms and usage of keys added
 /// 220, the stream of a tenant's events 25, the estimate of waiting by priority 55, waiting for file descriptors 60,
 /// stars 45, lost devices 17, the inspection of stores for `latentd doctor` 140, traces 4, the
-/// seconds of queued work with the counts for metrics 129, and statements that PostgreSQL does not compile 6.
+/// seconds of queued work with the counts for metrics 129, statements that PostgreSQL does not compile 6, migrations that
+/// are read without sqlx's macros 30, and the credentials of uploads 5.
 #[test]
 fn the_ledger_is_small() {
     let lines: usize = sources().iter().filter(|source| source.room == "ledger").map(|source| source.lines).sum();
-    assert!((1000..=4201).contains(&lines), "the ledger has {lines} lines");
+    assert!((1000..=4236).contains(&lines), "the ledger has {lines} lines");
 }
 
 /// The fuzzer compiles only the room `weights`, so its manifest must list that room's dependencies in the same

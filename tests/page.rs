@@ -21,6 +21,8 @@ mod documents;
 mod fields;
 #[path = "page/formats.rs"]
 mod formats;
+#[path = "page/model_cards.rs"]
+mod model_cards;
 #[path = "page/other_origins.rs"]
 mod other_origins;
 #[path = "page/references.rs"]

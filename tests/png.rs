@@ -336,13 +336,14 @@ fn job(draw: Draw) -> Job {
         webhook: None,
         metadata: Default::default(),
         warnings: Vec::new(),
+        safety: Default::default(),
         trace: None,
     }
 }
 
 /// PNG output with this level of metadata.
 fn output_with(metadata_level: MetadataLevel) -> Output {
-    Output { encoding: Default::default(), metadata_level }
+    Output { encoding: Default::default(), metadata_level, provenance: true }
 }
 
 fn draw() -> Draw {

@@ -60,6 +60,9 @@ mod open_files;
 mod operator;
 #[path = "server/parity_over_http.rs"]
 mod parity_over_http;
+#[cfg(feature = "provenance")]
+#[path = "server/provenance.rs"]
+mod provenance;
 #[path = "server/random_requests.rs"]
 mod random_requests;
 #[path = "server/repeated.rs"]
@@ -68,9 +71,13 @@ mod repeated;
 mod responsiveness;
 #[path = "server/resume.rs"]
 mod resume;
+#[path = "server/safety.rs"]
+mod safety;
 #[path = "server/steered.rs"]
 mod steered;
 #[path = "server/upgrade.rs"]
 mod upgrade;
+#[path = "server/watermark.rs"]
+mod watermark;
 
 use parity_over_http::case;

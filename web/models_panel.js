@@ -61,6 +61,7 @@ function row(name, entry, page) {
     ...(can ? [`${can.default_width} × ${can.default_height}`, `${can.default_steps} steps`] : []),
     ...(models?.length ? [`for ${models.join(', ')}`] : []),
   ];
+  const card = can && page ? [element('button', { class: 'plain', type: 'button', onclick: () => showCard(name) }, 'Model card')] : [];
   const known = can && page && knowsAbout(can.name ?? name)
     ? [element('button', { class: 'plain', type: 'button', onclick: () => showKnown(page.use) }, 'What it knows')] : [];
   return element(
@@ -69,8 +70,19 @@ function row(name, entry, page) {
     ...(can?.description ? [element('p', { class: 'note' }, can.description)] : []),
     ...(error ? [element('p', { class: 'error' }, typeof error === 'string' ? error : error.message ?? String(error))] : []),
     ...notes.map((note) => element('p', { class: 'note' }, note)),
-    ...known,
+    ...known, ...card,
   );
+}
+
+/** Shows the card of a model as plain text, because it comes from the files of the model and may contain anything. */
+async function showCard(name) {
+  const text = element('code', {}, 'Reading the card …');
+  openDialog(`Card of ${name}`, element('pre', { class: 'code wrapped', tabindex: 0, 'aria-label': `Card of ${name}` }, text));
+  try {
+    text.textContent = await api.modelCard(name);
+  } catch (problem) {
+    text.textContent = problem.status === 404 ? 'This model has no card.' : problem.message;
+  }
 }
 
 /** How to add models, LoRAs and ControlNets. */

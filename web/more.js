@@ -13,7 +13,7 @@ const ORDER = [
   'skip_layer_guidance_stop',
   'eta', 'sigmas', 'timesteps', 'denoising_end', 'seed_mode', 'decoder', 'feature_cache', 'original_size', 'crop_top_left', 'target_size',
   'negative_original_size', 'negative_crop_top_left', 'negative_target_size', 'aesthetic_score', 'negative_aesthetic_score',
-  'output.quality', 'output.metadata', 'priority', 'start_timeout_s', 'run_timeout_s', 'on_disconnect', 'metadata', 'webhook',
+  'output.quality', 'output.metadata', 'output.provenance', 'priority', 'start_timeout_s', 'run_timeout_s', 'on_disconnect', 'metadata', 'webhook',
 ];
 /** Other names of fields that the form has, and the page's own number of previews. */
 const NEVER = ['size', 'num_inference_steps', 'previews'];

@@ -6,7 +6,7 @@ const NAMES = {
   start_timeout_s: 'Start timeout (s)', run_timeout_s: 'Run timeout (s)', eta: 'Noise of DDIM (η)', mask_blur: 'Blur (pixels)',
   mask_invert: 'Invert', keep_unmasked: 'Keep the rest exactly as it is', padding_mask_crop: 'Crop around the mask (pixels)',
   'controls.image': 'Picture to follow', 'output.quality': 'JPEG quality',
-  'output.metadata': 'Metadata in the file', 'webhook.url': 'URL', preprocess: 'Edges', clip_skip: 'CLIP skip',
+  'output.metadata': 'Metadata in the file', 'output.provenance': 'Content credentials', 'webhook.url': 'URL', preprocess: 'Edges', clip_skip: 'CLIP skip',
 };
 
 /** The name of a field, such as `mask_blur` or `output.quality`. Numbers in a path are places in a list. */

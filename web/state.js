@@ -35,11 +35,12 @@ function doing(progress) {
   return `Step ${progress.step} of ${progress.steps}${left}`;
 }
 
-function ended({ status, error, params, started_at: started, finished_at: finished }) {
+function ended({ status, error, params, images, started_at: started, finished_at: finished }) {
   if (status === 'failed') return error?.message ?? 'Failed';
   if (status === 'canceled') return 'Canceled';
   if (status === 'expired') return 'Expired: waited too long to start';
   const seconds = started && finished ? (new Date(finished) - new Date(started)) / 1000 : null;
   const took = seconds === null ? [] : [`${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`];
-  return [`${params.width} × ${params.height}`, `${params.steps} ${params.steps === 1 ? 'step' : 'steps'}`, `seed ${params.seed}`, ...took].join(' · ');
+  return [`${params.width} × ${params.height}`, `${params.steps} ${params.steps === 1 ? 'step' : 'steps'}`, `seed ${params.seed}`, ...took,
+    ...(images?.some(({ flagged }) => flagged) ? ['flagged by the safety checker'] : [])].join(' · ');
 }

@@ -9,16 +9,21 @@ use std::{
 
 use crate::config::Secret;
 
-/// Reads the secret. If its file does not exist, makes the file with a random secret, and the folder of the file. The
-/// file gets its name only when it is complete. If several processes make the file at the same time, one of them
-/// succeeds, and the others read its secret.
+/// As [`read_or_make_with`], with a random secret.
 pub(super) fn read_or_make(path: &Path) -> io::Result<Secret> {
+    read_or_make_with(path, random)
+}
+
+/// Reads the secret. If its file does not exist, makes the file with the secret of `make`, and the folder of the file.
+/// The file gets its name only when it is complete. If several processes make the file at the same time, one of them
+/// succeeds, and the others read its secret.
+pub(super) fn read_or_make_with(path: &Path, make: impl FnOnce() -> io::Result<Secret>) -> io::Result<Secret> {
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
     match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         secret => return secret,
     }
-    let secret = random()?;
+    let secret = make()?;
     let draft = path.with_extension(format!("draft.{}", uuid::Uuid::new_v4().simple()));
     let linked = write(&draft, &secret).and_then(|()| fs::hard_link(&draft, path));
     let removed = fs::remove_file(&draft);

@@ -31,7 +31,7 @@ const CONTROL_NETS: [(&str, &str); 1] = [("emoji-canny", "controlnet-canny")];
 
 /// The folder `models/emoji` of the repository, compiled in, so that the server works from any directory and offline.
 /// Its tiny decoder is one of the add-ons, since diffusers' layout has no place for a tiny decoder.
-pub(super) fn folder() -> ModelFolder {
+pub fn folder() -> ModelFolder {
     let tiny = AddOns::iter().filter(|path| path.starts_with("vae_tiny/"));
     ModelFolder::embedded(NAME, Files::iter().chain(tiny), |path| {
         let file = Files::get(path).or_else(|| AddOns::get(path).filter(|_| path.starts_with("vae_tiny/")));

@@ -15,6 +15,7 @@ use crate::{
     device::Device,
     families::{self, Description, Family, ModelSize, Outline},
     generation::ModelCard,
+    models::SafetyChecker,
     weights::{ModelFolder, fingerprint, lora::Modules},
 };
 
@@ -32,6 +33,10 @@ pub(super) struct Entry {
     modules: OnceLock<Modules>,
     /// The fingerprint of the files, computed at the first request for it and kept.
     fingerprint: OnceLock<String>,
+    /// The digest of the weights, computed at the first request for it and kept.
+    weights_sha256: OnceLock<Option<String>>,
+    /// Looked for at the first request for it.
+    has_safety_checker: OnceLock<bool>,
 }
 
 /// What is known about a model that can be used, before its weights are loaded.
@@ -124,6 +129,8 @@ impl Entry {
             unloadable: OnceLock::new(),
             modules: OnceLock::new(),
             fingerprint: OnceLock::new(),
+            weights_sha256: OnceLock::new(),
+            has_safety_checker: OnceLock::new(),
         }
     }
 
@@ -177,6 +184,18 @@ impl Entry {
     pub fn fingerprint(&self) -> &str {
         let of_folder = || self.usable.as_ref().map(|usable| usable.folder.fingerprint()).unwrap_or_default();
         self.fingerprint.get_or_init(of_folder)
+    }
+
+    /// [`ModelFolder::weights_sha256`]; `None` also if the model cannot be used.
+    pub fn weights_sha256(&self) -> Option<&str> {
+        let of_folder = || self.usable.as_ref().ok()?.folder.weights_sha256();
+        self.weights_sha256.get_or_init(of_folder).as_deref()
+    }
+
+    /// Whether the model's folder has a safety checker with its weights.
+    pub fn has_safety_checker(&self) -> bool {
+        let of_folder = || self.usable.as_ref().is_ok_and(|usable| SafetyChecker::is_in(&usable.folder));
+        *self.has_safety_checker.get_or_init(of_folder)
     }
 
     /// The modules to which adapters can be added. Faults are not remembered.

@@ -16,8 +16,9 @@ use latentd::{
     imaging::decode,
     metrics::Metrics,
     pipelines::{Frame, Inputs},
+    provenance::Input,
     service::CatalogueRules,
-    worker::encode,
+    worker::{Marking, Signing, encode, sign},
 };
 use sha2::{Digest, Sha256};
 
@@ -73,19 +74,23 @@ impl Generate {
         let devices = app::devices(&config)?;
         let catalogue = app::catalogue(&config, devices.clone())?;
         let rules = CatalogueRules { catalogue: &catalogue, limits: &config.limits };
+        let provenance = app::provenance_beside(&config, true)?;
+        let metrics = Metrics::new();
+        let mut signing =
+            Signing { provenance, metrics: metrics.clone(), model_sha256: None, id: None, inputs: Vec::new() };
         let mut fields = self.fields()?;
         let mut inputs = Inputs::default();
         for (place, source) in fields.pictures() {
             match source {
-                ImageSource::File(file, _) => take(&mut fields, &mut inputs, place, &file)?,
+                ImageSource::File(file, _) => take(&mut fields, &mut inputs, &mut signing, place, &file)?,
                 ImageSource::Upload(_) => bail!("{}: there are no uploads here; name a file", place.name()),
             }
         }
         if self.image.as_ref().is_some_and(|path| path.as_os_str() == "-") && self.image == self.mask {
             bail!("--image and --mask cannot both be standard input");
         }
-        take_in(&mut fields, &mut inputs, ImageField::Image, self.image.as_deref())?;
-        take_in(&mut fields, &mut inputs, ImageField::Mask, self.mask.as_deref())?;
+        take_in(&mut fields, &mut inputs, &mut signing, ImageField::Image, self.image.as_deref())?;
+        take_in(&mut fields, &mut inputs, &mut signing, ImageField::Mask, self.mask.as_deref())?;
         let job = resolve(fields, &rules).map_err(|invalid| {
             let details: Vec<String> = invalid.errors.iter().map(|error| without_http(&error.detail)).collect();
             anyhow!("{}", details.join("; "))
@@ -104,14 +109,17 @@ impl Generate {
         let prepared = catalogue.prepare(job.clone(), inputs, model, refiner)?;
         let label = prepared.scheduler.label();
         let (count, device) = (devices.len(), devices.into_iter().next().unwrap_or_default());
-        let engine = LocalEngine::start(&config, device, count, Metrics::new())?;
+        let engine = LocalEngine::start(&config, device, count, metrics)?;
         let bar = progress_bar(draw.steps);
         let shown = bar.clone();
         let drawn = engine.draw(prepared, move |phase, step| show(&shown, phase, step));
         bar.finish_and_clear();
         let frames = drawn?;
         engine.end()?;
-        write(&job, &label, frames, &outputs)
+        if signing.provenance.signs() {
+            signing.model_sha256 = catalogue.weights_sha256(&job.model);
+        }
+        write(&job, &label, (&Marking::of(&config.provenance), &signing), frames, &outputs)
     }
 
     /// The output of each image.
@@ -159,10 +167,16 @@ impl Generate {
     }
 }
 
-fn write(job: &Job, label: &SamplerLabel, frames: Vec<Frame>, outputs: &[Output]) -> Result<()> {
+fn write(
+    job: &Job,
+    label: &SamplerLabel,
+    (marking, signing): (&Marking, &Signing),
+    frames: Vec<Frame>,
+    outputs: &[Output],
+) -> Result<()> {
     let Work::Draw(draw) = &job.work;
     for ((index, frame), output) in (0..).zip(frames).zip(outputs) {
-        let encoded = encode(frame, job, label, index)?;
+        let encoded = sign(encode(frame, job, label, index, marking)?, job, label, signing)?;
         output.write(&encoded.file)?;
         let line = format!("{output} (seed {})", draw.seed_of(index));
         match output {
@@ -210,20 +224,28 @@ fn format_of(path: &Path) -> Option<Format> {
 }
 
 /// If `path` is given, reads the picture and puts it into its field and into the inputs.
-fn take_in(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, path: Option<&Path>) -> Result<()> {
+fn take_in(
+    fields: &mut Fields,
+    inputs: &mut Inputs,
+    signing: &mut Signing,
+    place: ImageField,
+    path: Option<&Path>,
+) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let file = read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    take(fields, inputs, place, &file).with_context(|| path.display().to_string())
+    take(fields, inputs, signing, place, &file).with_context(|| path.display().to_string())
 }
 
-/// Puts a picture into its field and into the inputs.
-fn take(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, file: &[u8]) -> Result<()> {
+/// Puts a picture into its field, into the inputs, and into the content credentials of the results.
+fn take(fields: &mut Fields, inputs: &mut Inputs, signing: &mut Signing, place: ImageField, file: &[u8]) -> Result<()> {
     // Transparent parts of a picture become white. Transparent parts of a mask become black, so that the picture is
     // kept there.
     let ground = if place == ImageField::Mask { 0 } else { 255 };
     let picture = decode(file, ground)?;
     // Nothing is stored here, so the digest only identifies the file.
-    let upload = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
+    let upload: String = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
+    let (title, credentials) = (place.path().join("."), signing.provenance.keep(file));
+    signing.inputs.push(Input { title, sha256: upload.clone(), credentials });
     fields.place(place, &InputImage { upload, width: picture.width, height: picture.height });
     inputs.put(place, picture);
     Ok(())
@@ -232,7 +254,7 @@ fn take(fields: &mut Fields, inputs: &mut Inputs, place: ImageField, file: &[u8]
 /// Maximum number of bytes that are read of a picture, because some files, such as `/dev/zero`, have no end.
 const MOST_BYTES: u64 = 256 << 20;
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let source: Box<dyn Read> = match path.as_os_str() == "-" {
         true => Box::new(io::stdin().lock()),
         false => Box::new(File::open(path)?),

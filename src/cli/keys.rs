@@ -79,6 +79,10 @@ pub(super) struct Create {
     /// Seconds until the key expires, at most ten years [default: never].
     #[arg(long, value_name = "S")]
     expires_in_s: Option<u64>,
+    /// What happens to pictures of the key that the safety checker flags: off (no check), flag or block [default: the
+    /// setting safety.policy].
+    #[arg(long, value_name = "POLICY")]
+    safety: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -196,6 +200,7 @@ impl Create {
             "rate_window_s": self.rate_window_s,
             "max_cost_per_day": self.max_cost_per_day,
             "expires_in_s": self.expires_in_s,
+            "safety": self.safety,
         });
         if let Value::Object(fields) = fields { fields } else { Map::new() }
     }

@@ -14,8 +14,18 @@ pub struct Artifact {
     pub bytes: u64,
     /// Lower-case hexadecimal SHA-256 of the file.
     pub sha256: String,
+    /// The same of the file without its content credentials: a credential contains random numbers, and everything else
+    /// depends on the request alone. `None` if the file has no credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsigned_sha256: Option<String>,
+    /// The payload of the watermark as 16 lower-case hexadecimal digits; `None` without a watermark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<String>,
     /// Path of the file in the blob store.
     pub blob: String,
+    /// Whether the safety checker flagged the picture; `None` if the picture was not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flagged: Option<bool>,
     #[serde(flatten)]
     pub facts: Facts,
 }
@@ -55,7 +65,10 @@ mod tests {
             media_type: Format::Png.into(),
             bytes: 1234,
             sha256: "00ff".to_owned(),
+            unsigned_sha256: None,
+            watermark: None,
             blob: "img/x/2/1.png".to_owned(),
+            flagged: None,
             facts: Facts::Picture { width: 64, height: 128, seed: u64::MAX },
         };
         let stored = json!({
@@ -63,9 +76,17 @@ mod tests {
             "kind": "picture", "width": 64, "height": 128, "seed": u64::MAX,
         });
         assert_eq!(serde_json::to_value(&artifact).unwrap(), stored);
+        let flagged = Artifact { flagged: Some(true), ..artifact.clone() };
+        let stored_flag = serde_json::to_value(&flagged).unwrap();
+        assert_eq!(stored_flag["flagged"], true);
+        assert_eq!(serde_json::from_value::<Artifact>(stored_flag).unwrap(), flagged);
         let text = stored.to_string();
         assert_eq!(serde_json::from_str::<Artifact>(&text).unwrap(), artifact);
         assert!(serde_json::from_str::<Artifact>(&text.replace("picture", "smell")).is_err(), "an unknown kind");
+        let (unsigned_sha256, watermark) = (Some("11ff".to_owned()), Some("0123456789abcdef".to_owned()));
+        let signed = Artifact { unsigned_sha256, watermark, ..artifact };
+        let stored = serde_json::to_string(&signed).unwrap();
+        assert_eq!(serde_json::from_str::<Artifact>(&stored).unwrap(), signed);
     }
 
     #[test]
@@ -73,7 +94,18 @@ mod tests {
         let of = |blob: &str| {
             let facts = Facts::Picture { width: 1, height: 1, seed: 0 };
             let (media_type, sha256, blob) = (Format::Png.into(), String::new(), blob.to_owned());
-            let artifact = Artifact { index: 0, media_type, bytes: 0, sha256, blob, facts };
+            let (unsigned_sha256, watermark) = (None, None);
+            let artifact = Artifact {
+                index: 0,
+                media_type,
+                bytes: 0,
+                sha256,
+                unsigned_sha256,
+                watermark,
+                blob,
+                flagged: None,
+                facts,
+            };
             artifact.extension().map(str::to_owned)
         };
         assert_eq!(of("img/x/1/0.png").as_deref(), Some("png"));

@@ -99,11 +99,19 @@ impl Draw {
 
     /// The pictures that the request contained: image, mask and controls.
     pub fn inputs(&self) -> impl Iterator<Item = &InputImage> {
+        self.placed_inputs().map(|(_, input)| input)
+    }
+
+    /// The pictures that the request contained, with their fields.
+    pub fn placed_inputs(&self) -> impl Iterator<Item = (ImageField, &InputImage)> {
         let source = self.source.as_ref();
-        let mask = source.and_then(|source| source.mask.as_ref()).map(|mask| &mask.mask);
-        let controls = self.controls.iter().map(|control| &control.image);
+        let image = source.map(|source| (ImageField::Image, &source.image));
         let further = source.into_iter().flat_map(|source| &source.further_images);
-        source.map(|source| &source.image).into_iter().chain(further).chain(mask).chain(controls)
+        let further = (1..).zip(further).map(|(i, image)| (ImageField::Reference(i), image));
+        let mask = source.and_then(|source| source.mask.as_ref()).map(|mask| (ImageField::Mask, &mask.mask));
+        let controls = self.controls.iter().enumerate();
+        let controls = controls.map(|(i, control)| (ImageField::Control(i), &control.image));
+        image.into_iter().chain(further).chain(mask).chain(controls)
     }
 
     /// The picture in this field of the request.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Draw, ImageField, InputImage, Output, Priority, TraceContext, Warning, Webhook, table};
+use super::{Draw, ImageField, InputImage, Output, Priority, SafetyPolicy, TraceContext, Warning, Webhook, table};
 
 /// A valid request: all defaults are set, and all bounds are checked. Every job, also a stored one, was made by
 /// [`resolve`](super::resolve) when its request was accepted, so all other code can rely on these checks.
@@ -37,6 +37,10 @@ pub struct Job {
     /// Warnings to the client about the pictures. Warnings have no effect on how the pictures are drawn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
+    /// What happens to flagged pictures: the policy of the key or of the server when the request was accepted. It is
+    /// not part of the fingerprint.
+    #[serde(default, skip_serializing_if = "SafetyPolicy::is_off")]
+    pub safety: SafetyPolicy,
     /// The trace of the request. It has no effect on how the pictures are drawn, and is not part of the fingerprint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,

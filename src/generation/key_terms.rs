@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Allowance, Exceeded, Priority, RateLimit, Spent};
+use super::{Allowance, Exceeded, Priority, RateLimit, SafetyPolicy, Spent};
 
 /// A right of an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct KeyTerms {
     pub max_cost_per_day: Option<u64>,
     /// How long the key is valid after its creation.
     pub expires_in_s: Option<u64>,
+    /// What happens to flagged pictures of the key's generations; `None` means the setting `safety.policy`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub safety: Option<SafetyPolicy>,
 }
 
 impl Default for KeyTerms {
@@ -54,6 +57,7 @@ impl Default for KeyTerms {
             rate_limit: None,
             max_cost_per_day: None,
             expires_in_s: None,
+            safety: None,
         }
     }
 }

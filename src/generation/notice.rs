@@ -21,7 +21,7 @@ pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
         Status::Failed { problem } => error = json!({"code": problem.code, "retryable": problem.retryable}),
         Status::Queued | Status::Running | Status::Canceled | Status::Expired => {}
     }
-    json!({
+    let mut notice = json!({
         "type": kind.as_str(),
         "timestamp": rfc3339(at),
         "data": {
@@ -35,7 +35,11 @@ pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
             "error": error,
             "links": links,
         },
-    })
+    });
+    if let Some(flagged) = record.flagged() {
+        notice["data"]["flagged"] = flagged.into();
+    }
+    notice
 }
 
 /// Makes the links in the body of a message begin with `public_url`, such as `https://example.com/ai`. If `public_url`

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Fields,
     field::Bounds,
-    table::{self, OUTPUT_FORMAT, OUTPUT_METADATA, OUTPUT_QUALITY},
+    table::{self, OUTPUT_FORMAT, OUTPUT_METADATA, OUTPUT_PROVENANCE, OUTPUT_QUALITY},
 };
 
 /// The format of the picture files, and how much of the request they contain.
@@ -15,6 +15,18 @@ pub struct Output {
     #[serde(default)]
     pub encoding: Encoding,
     pub metadata_level: MetadataLevel,
+    /// Whether the files may be signed with content credentials and the pictures marked with a watermark.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub provenance: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_yes(flag: &bool) -> bool {
+    *flag
 }
 
 impl Output {
@@ -23,14 +35,19 @@ impl Output {
         let read = fields.nested(&table::OUTPUT, |output| Output {
             encoding: Encoding::read(output, on),
             metadata_level: output.get_or_default(&OUTPUT_METADATA, on),
+            provenance: output.get_or_default(&OUTPUT_PROVENANCE, on),
         });
-        read.unwrap_or(Output { encoding: Encoding::Png, metadata_level: MetadataLevel::Full })
+        read.unwrap_or(Output { encoding: Encoding::Png, metadata_level: MetadataLevel::Full, provenance: true })
     }
 
     /// The value of the request's field `output`.
     pub(super) fn field(&self) -> Value {
         let mut field = json!(self.encoding);
         field[OUTPUT_METADATA.name] = json!(self.metadata_level);
+        // Absent if it has the default, so that the same request has the same text in its files as before the field.
+        if !self.provenance {
+            field[OUTPUT_PROVENANCE.name] = false.into();
+        }
         field
     }
 }
@@ -196,7 +213,7 @@ mod tests {
             let mut fields = Fields::new(Map::from_iter([("output".to_owned(), stored)]));
             let card = ModelCard::default();
             let read = Output::read(&mut fields, &Bounds { card: &card, limits: &LIMITS });
-            assert_eq!(read, Output { encoding, metadata_level: MetadataLevel::Full });
+            assert_eq!(read, Output { encoding, metadata_level: MetadataLevel::Full, provenance: true });
             assert!(fields.finish().is_empty());
         }
     }

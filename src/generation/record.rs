@@ -34,6 +34,28 @@ pub struct Record {
     pub version: i64,
 }
 
+impl Record {
+    /// Whether the safety checker flagged the pictures and the policy was to block them. Nothing of such a generation
+    /// is kept but this record.
+    pub fn is_content_filtered(&self) -> bool {
+        matches!(&self.status, Status::Failed { problem } if problem.code == Problem::CONTENT_FILTERED)
+    }
+
+    /// Why a generation with a safety policy ended: `completed` or `content_filtered`. `None` for all others.
+    pub fn finish_reason(&self) -> Option<&'static str> {
+        match &self.status {
+            Status::Succeeded { .. } if !self.job.safety.is_off() => Some("completed"),
+            _ => self.is_content_filtered().then_some(Problem::CONTENT_FILTERED),
+        }
+    }
+
+    /// Whether a picture is flagged; `None` if the pictures were not checked.
+    pub fn flagged(&self) -> Option<bool> {
+        let Status::Succeeded { artifacts } = &self.status else { return None };
+        artifacts.iter().filter_map(|artifact| artifact.flagged).reduce(|one, other| one || other)
+    }
+}
+
 /// The state of a generation, with the data that exist only in this state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Status {
@@ -89,6 +111,16 @@ impl Problem {
                        allocated"
                 .to_owned();
         Problem { code: "worker_crashed".to_owned(), message, retryable: false }
+    }
+
+    /// The code of a generation that ended without its pictures, because the safety checker flagged them.
+    pub const CONTENT_FILTERED: &'static str = "content_filtered";
+
+    /// The problem of a generation of which the safety checker flagged `hits` of the pictures.
+    pub fn content_filtered(hits: usize, pictures: usize) -> Problem {
+        let message =
+            format!("the safety checker flagged {hits} of {pictures} pictures, and this server blocks such pictures");
+        Problem { code: Problem::CONTENT_FILTERED.to_owned(), message, retryable: false }
     }
 
     /// The problem of a generation that was given up, because `times` processes have ended during its runs.

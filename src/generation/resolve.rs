@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::{
     ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, FurtherPrompts, GuidanceLimits, ImageInfluence, Job,
-    Levels, Limits, LoraUse, MAX_CHUNKS, MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SchedulerChoice,
-    SkipLayerGuidance, Source, Webhook, Work,
+    Levels, Limits, LoraUse, MAX_CHUNKS, MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SafetyPolicy,
+    SchedulerChoice, SkipLayerGuidance, Source, Webhook, Work,
     any_model::{self, AnyModel},
     class_label,
     field::{Bounds, Kind},
@@ -116,6 +116,7 @@ fn read(fields: &mut Fields, model: String, card: &ModelCard, rules: &dyn Rules)
         webhook: Webhook::read(fields),
         metadata: metadata(fields),
         warnings: Vec::new(),
+        safety: SafetyPolicy::Off,
         trace: None,
     }
 }

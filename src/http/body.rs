@@ -94,7 +94,7 @@ impl Kind {
 
 /// Reads the whole body and takes the room that it needs. Refuses a body that is too large or too slow. If the
 /// announced length is too large, nothing of the body is kept.
-async fn read(request: Request, bodies: &Bodies) -> Result<(Bytes, Option<BodyRoom>), ApiError> {
+pub(super) async fn read(request: Request, bodies: &Bodies) -> Result<(Bytes, Option<BodyRoom>), ApiError> {
     let (head, body) = request.into_parts();
     let limit = bodies.max_bytes();
     let announced =

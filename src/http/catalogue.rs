@@ -70,7 +70,7 @@ pub async fn models(State(state): State<AppState>, caller: Caller) -> impl IntoR
 }
 
 /// `GET /v1/models/{id}`: a model. If no model is called `NAME/schema`, that id gives the JSON Schema of requests to
-/// the model `NAME`. A model that the caller may not use counts as unknown.
+/// the model `NAME`, and likewise `NAME/card` the model card. A model that the caller may not use counts as unknown.
 pub async fn model(
     State(state): State<AppState>,
     caller: Caller,
@@ -80,12 +80,19 @@ pub async fn model(
     if let Some(model) = find(&name) {
         return Ok(Json(Model::of(&state, model)).into_response());
     }
+    if let Some(model) = name.strip_suffix("/card").and_then(find) {
+        let card = state.service.model_card(model.name).await?.ok_or(ApiError::NotFound("card of this model"))?;
+        return Ok(([(CONTENT_TYPE, CARD_TYPE)], card).into_response());
+    }
     let named = name.strip_suffix("/schema").and_then(find);
     let card = named.ok_or(ApiError::NotFound("model"))?.card;
     let card = card.ok_or(ApiError::NotFound("usable model of this name"))?;
     let schema = state.service.request_schema(&card);
     Ok(([(CONTENT_TYPE, SCHEMA_TYPE)], schema.to_string()).into_response())
 }
+
+/// The media type of model cards. Browsers show such a file as text, or download it.
+const CARD_TYPE: &str = "text/markdown; charset=utf-8";
 
 /// The media type of JSON Schemas.
 const SCHEMA_TYPE: &str = "application/schema+json";

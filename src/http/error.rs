@@ -14,7 +14,7 @@ use super::url;
 pub use problem::ProblemDocument;
 
 use crate::{
-    generation::{Exceeded, FieldError, GenerationId, Invalid, Scope, cut},
+    generation::{Exceeded, FieldError, GenerationId, Invalid, Problem, Scope, cut},
     jitter,
     service::Unready,
 };
@@ -343,6 +343,8 @@ fn invalid_code(errors: &[FieldError]) -> &'static str {
         "unknown_lora"
     } else if all("webhook_url_forbidden") {
         "webhook_url_forbidden"
+    } else if all(FieldError::PROMPT_BLOCKED) {
+        FieldError::PROMPT_BLOCKED
     } else if all("unknown_field") {
         "unknown_field"
     } else {
@@ -372,6 +374,9 @@ fn failed_row(code: &str) -> Row {
         "out_of_memory" => (StatusCode::INTERNAL_SERVER_ERROR, "out_of_memory", "Out of memory"),
         "worker_crashed" => (StatusCode::INTERNAL_SERVER_ERROR, "worker_crashed", "The worker crashed"),
         "device_lost" => (StatusCode::INTERNAL_SERVER_ERROR, "device_lost", "The device was lost"),
+        Problem::CONTENT_FILTERED => {
+            (StatusCode::UNPROCESSABLE_ENTITY, Problem::CONTENT_FILTERED, "The pictures are blocked")
+        }
         "not_finite" => (StatusCode::INTERNAL_SERVER_ERROR, "not_finite", "The picture is not finite"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The generation failed"),
     }

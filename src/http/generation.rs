@@ -41,6 +41,9 @@ pub struct Object {
     run_timeout_s: u32,
     images: Vec<ImageObject>,
     error: Option<Problem>,
+    /// Only for generations with a safety policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finish_reason: Option<&'static str>,
     links: Links,
     /// `None` also for the holder of a signed URL, because an address may contain a secret of its receiver.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +73,13 @@ struct ImageObject {
     content_type: MediaType,
     bytes: u64,
     sha256: String,
+    /// The digest of the file without its content credentials, which is the same for the same request.
+    unsigned_sha256: String,
+    /// The payload of the watermark.
+    watermark: Option<String>,
+    /// Whether the safety checker flagged the picture; `None` if the picture was not checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flagged: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -122,6 +132,7 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> 
         run_timeout_s: view.run_timeout_s,
         images,
         error,
+        finish_reason: record.finish_reason(),
         links: Links {
             itself: base.link(&url::generation(&id)),
             events: base.link(&signed(&url::events(&id), signer, expiry)),
@@ -154,6 +165,9 @@ fn image_object(
         content_type: artifact.media_type.clone(),
         bytes: artifact.bytes,
         sha256: artifact.sha256.clone(),
+        unsigned_sha256: artifact.unsigned_sha256.as_ref().unwrap_or(&artifact.sha256).clone(),
+        watermark: artifact.watermark.clone(),
+        flagged: artifact.flagged,
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     url, urlencoded,
 };
 use crate::{
-    generation::{Fields, Invalid, Priority, Scope, rfc3339},
+    generation::{Fields, Invalid, Priority, SafetyPolicy, Scope, rfc3339},
     ledger::{KeyQuery, StoredKey},
     service::{ApiKey, Service},
 };
@@ -40,6 +40,9 @@ pub struct KeyObject {
     pub rate_window_s: Option<u32>,
     /// In 10⁹ multiplications.
     pub max_cost_per_day: Option<u64>,
+    /// The policy for flagged pictures; `None` if it is the setting `safety.policy`.
+    #[serde(default)]
+    pub safety: Option<SafetyPolicy>,
     pub created_at: String,
     /// The last recorded use, which may be up to `auth.cache_s` earlier than the real last use.
     pub last_used_at: Option<String>,
@@ -68,6 +71,7 @@ impl From<StoredKey> for KeyObject {
             rate_limit: terms.rate_limit.map(|limit| limit.requests),
             rate_window_s: terms.rate_limit.map(|limit| limit.window_s),
             max_cost_per_day: terms.max_cost_per_day,
+            safety: terms.safety,
             created_at: rfc3339(created_at),
             last_used_at: last_used_at.map(rfc3339),
             expires_at: expires_at.map(rfc3339),

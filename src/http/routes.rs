@@ -10,7 +10,7 @@ use super::{
     face::{Face, Native},
     health, images, keys, ollama, openai, page,
     route::Route,
-    sdapi, spec, tenant_events, uploads, usage, webhooks,
+    sdapi, spec, tenant_events, uploads, usage, verify, webhooks,
 };
 use crate::generation::Format;
 
@@ -61,11 +61,14 @@ fn native_routes() -> Vec<Route> {
         endpoint(Method::GET, "/v1/images/{id}/preview", get(content::preview)),
         endpoint(Method::GET, "/v1/events", get(tenant_events::events)),
         endpoint(Method::GET, "/v1/uploads/{sha256}", get(uploads::get)),
+        endpoint(Method::POST, "/v1/verify", post(verify::verify)),
         endpoint(Method::GET, "/v1/models", get(catalogue::models)),
         // A model's name may contain slashes, like the names of repositories on Hugging Face.
         Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)) },
         // The handler recognizes the suffix `/schema` after such a name.
         Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}/schema", get(catalogue::model)) },
+        // Likewise the suffix `/card`.
+        Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}/card", get(catalogue::model)) },
         endpoint(Method::GET, "/v1/loras", get(catalogue::loras)),
         endpoint(Method::GET, "/v1/embeddings", get(catalogue::embeddings)),
         endpoint(Method::GET, "/v1/controlnets", get(catalogue::control_nets)),

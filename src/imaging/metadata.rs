@@ -29,12 +29,19 @@ impl Metadata {
         match job.output.metadata_level {
             MetadataLevel::Full => Metadata::Full {
                 parameters: infotext(&job.model, draw, label, index),
-                request: Value::Object(request(job, draw, index)).to_string(),
+                request: request_text(job, index),
             },
             MetadataLevel::Seed => Metadata::Seed(seed(draw, index).to_string()),
             MetadataLevel::None => Metadata::None,
         }
     }
+}
+
+/// The JSON of the request that draws exactly image `index` of a generation again. Images of [`SeedMode::Batch`] have the
+/// same text.
+pub fn request_text(job: &Job, index: u32) -> String {
+    let Work::Draw(draw) = &job.work;
+    Value::Object(request(job, draw, index)).to_string()
 }
 
 /// The request that draws exactly this picture. It has only fields that shape the picture, so that equal pictures are

@@ -202,7 +202,7 @@ impl CustomOp1 for Op<'_> {
         let (batch, h, w, c) = layout.shape().dims4()?;
         let x = floats(storage, layout)?;
         let (height, width) = geometry.output(h, w)?;
-        let Some((Packed::Wide(panels), bias)) = weight.packed() else {
+        let Some((Packed::Wide(panels, _), bias)) = weight.packed() else {
             candle_core::bail!("the weight is not packed")
         };
         let (patch, n) = weight.shape();

@@ -33,7 +33,8 @@ enum Held {
 /// The values of a matrix in the layout of the micro-kernel: as float32, or as they are stored.
 #[derive(Clone)]
 pub(super) enum Packed {
-    Wide(Arc<Panels>),
+    /// With the number of planes of each number, see [`amx`].
+    Wide(Arc<Panels>, usize),
     Narrow(Arc<Narrow>),
 }
 
@@ -41,7 +42,7 @@ impl Packed {
     /// (K, N).
     pub fn shape(&self) -> (usize, usize) {
         match self {
-            Packed::Wide(panels) => (panels.k, panels.n),
+            Packed::Wide(panels, _) => (panels.k, panels.n),
             Packed::Narrow(narrow) => (narrow.k, narrow.n),
         }
     }
@@ -50,7 +51,7 @@ impl Packed {
     pub fn costs(&self) -> Costs {
         match self {
             _ if amx::is_on() => Costs::PLANES,
-            Packed::Wide(_) => Costs::WIDE,
+            Packed::Wide(..) => Costs::WIDE,
             Packed::Narrow(_) => Costs::NARROW,
         }
     }
@@ -80,7 +81,7 @@ impl Packed {
                 Lines::Apart(&a[depth.start..], k)
             };
             let multiply = |panels: Range<usize>, out: Block<'_>| match self {
-                Packed::Wide(wide) => {
+                Packed::Wide(wide, _) => {
                     let (b, depth, add) = (wide.whole(), depth.clone(), first > 0);
                     Product { a, b, depth, panels, out, add, ahead: None }.run();
                 }
@@ -111,7 +112,7 @@ impl Packed {
     ) {
         let ((k, _), lines) = (self.shape(), out.lines());
         let planes = match self {
-            Packed::Wide(_) => amx::PLANES,
+            Packed::Wide(_, planes) => *planes,
             Packed::Narrow(narrow) => narrow.planes(),
         };
         let mut scratch = arena::take(DEPTH.min(k) * WIDTH);
@@ -123,7 +124,7 @@ impl Packed {
                 let pair = pair..panels.end.min(pair + PAIR);
                 for (at, panel) in pair.clone().enumerate() {
                     match self {
-                        Packed::Wide(wide) => {
+                        Packed::Wide(wide, _) => {
                             right.split(at, &wide.panel(panel)[depth.start * WIDTH..depth.end * WIDTH]);
                         }
                         Packed::Narrow(narrow) => right.split(at, narrow.widened(panel, &depth, &mut scratch)),
@@ -158,7 +159,9 @@ impl Matrix {
         }
         // A matrix that is not contiguous is a broadcast scalar: a placeholder that needs no memory.
         let held = if matches!(kernels, Kernels::Packed(_)) && matrix.is_contiguous() {
-            let panels = Packed::Wide(Arc::new(Panels::pack(Operand::of(matrix).floats()?, k, n, n, 1)));
+            let values = Operand::of(matrix);
+            let values = values.floats()?;
+            let panels = Packed::Wide(Arc::new(Panels::pack(values, k, n, n, 1)), amx::planes_of(values));
             Held::Packed { panels, bias: biases(bias, n)? }
         } else {
             Held::Plain(matrix.clone(), kernels.rows())

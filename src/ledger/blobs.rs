@@ -24,7 +24,7 @@ use crate::{config, generation::GenerationId, metrics::Metrics};
 pub use error::BlobError;
 use error::Result;
 pub(super) use error::is_full;
-pub use path::{fence_of, path_of, path_of_input, path_of_part};
+pub use path::{fence_of, path_of, path_of_credentials, path_of_input, path_of_part};
 use patience::{Kind, Waiter, persist};
 
 /// A handle to the store of artifacts, inputs and logs.

@@ -5,17 +5,16 @@ mod configuration;
 
 use candle_core::{DType, Result, Tensor};
 
-pub use configuration::{ClipTextConfig, HiddenAct};
+pub use super::clip_layer::HiddenAct;
+pub use configuration::ClipTextConfig;
 
 use super::{
     adapters::RowAdapters,
+    clip_layer::{ClipLayer, ClipLayerSizes},
     layers::{LayerNorm, Linear},
     pause::pause,
 };
-use crate::{
-    kernels::{Kernels, attention::Mask},
-    weights::Weights,
-};
+use crate::{kernels::attention::Mask, weights::Weights};
 
 /// Turns token ids into hidden states. Each token attends to itself and to the tokens before it; padding is not masked.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ pub struct ClipTextModel {
     token_embedding: Tensor,
     /// (positions, D)
     position_embedding: Tensor,
-    layers: Vec<EncoderLayer>,
+    layers: Vec<ClipLayer>,
     final_layer_norm: LayerNorm,
     /// Projects the hidden state that represents the whole prompt.
     text_projection: Option<Linear>,
@@ -49,11 +48,18 @@ impl ClipTextModel {
             config.projection().map(|outputs| Linear::without_bias(&weights.pp("text_projection"), width, outputs));
         let weights = if weights.has_any("text_model.") { weights.pp("text_model") } else { weights.clone() };
         let (embeddings, layers) = (weights.pp("embeddings"), weights.pp("encoder.layers"));
+        let sizes = ClipLayerSizes {
+            width,
+            inner: config.intermediate_size,
+            heads: config.num_attention_heads,
+            eps: config.layer_norm_eps,
+            act: config.hidden_act,
+        };
         Self {
             token_embedding: embeddings.tensor("token_embedding.weight", &[config.vocab_size, width]),
             position_embedding: embeddings
                 .tensor("position_embedding.weight", &[config.max_position_embeddings, width]),
-            layers: (0..config.num_hidden_layers).map(|i| EncoderLayer::new(&layers.pp(i), config)).collect(),
+            layers: (0..config.num_hidden_layers).map(|i| ClipLayer::new(&layers.pp(i), sizes)).collect(),
             final_layer_norm: LayerNorm::new(&weights.pp("final_layer_norm"), width, config.layer_norm_eps),
             text_projection,
             eos_token_id: config.eos_token_id,
@@ -69,7 +75,7 @@ impl ClipTextModel {
         let mut x = self.embed(rows)?;
         for layer in self.all_but(clip_skip)? {
             pause().await;
-            x = layer.forward(x, adapters)?;
+            x = layer.forward(x, Mask::Causal, adapters)?;
         }
         self.final_layer_norm.forward(&x)
     }
@@ -87,13 +93,13 @@ impl ClipTextModel {
         let mut x = self.embed(rows)?;
         for layer in &self.layers[..kept] {
             pause().await;
-            x = layer.forward(x, adapters)?;
+            x = layer.forward(x, Mask::Causal, adapters)?;
         }
         let hidden = x.clone();
         let Some(text_projection) = &self.text_projection else { return Ok((hidden, None)) };
         for layer in &self.layers[kept..] {
             pause().await;
-            x = layer.forward(x, adapters)?;
+            x = layer.forward(x, Mask::Causal, adapters)?;
         }
         let normed = self.final_layer_norm.forward(&x)?;
         Ok((hidden, Some(text_projection.adapted(&self.ends(&normed, rows)?, adapters)?)))
@@ -117,7 +123,7 @@ impl ClipTextModel {
         self.token_embedding.dim(0).unwrap_or(0)
     }
 
-    fn all_but(&self, skipped: usize) -> Result<&[EncoderLayer]> {
+    fn all_but(&self, skipped: usize) -> Result<&[ClipLayer]> {
         match self.layers.len().checked_sub(skipped) {
             Some(layers) => Ok(&self.layers[..layers]),
             None => candle_core::bail!("{skipped} of {} layers cannot be skipped", self.layers.len()),
@@ -153,57 +159,5 @@ impl ClipTextModel {
         let largest = ids.iter().max().copied().unwrap_or(0);
         let wanted = if self.eos_token_id == 2 { largest } else { self.eos_token_id };
         ids.iter().position(|id| *id == wanted).unwrap_or(0)
-    }
-}
-
-/// transformers' `CLIPEncoderLayer`.
-#[derive(Debug)]
-struct EncoderLayer {
-    layer_norm1: LayerNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
-    layer_norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    heads: usize,
-    act: HiddenAct,
-    kernels: Kernels,
-}
-
-impl EncoderLayer {
-    fn new(weights: &Weights, config: &ClipTextConfig) -> Self {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        let norm = |name| LayerNorm::new(&weights.pp(name), width, config.layer_norm_eps);
-        let project = |name| Linear::new(&weights.pp("self_attn").pp(name), width, width);
-        Self {
-            layer_norm1: norm("layer_norm1"),
-            q_proj: project("q_proj"),
-            k_proj: project("k_proj"),
-            v_proj: project("v_proj"),
-            out_proj: project("out_proj"),
-            layer_norm2: norm("layer_norm2"),
-            fc1: Linear::new(&weights.pp("mlp.fc1"), width, inner),
-            fc2: Linear::new(&weights.pp("mlp.fc2"), inner, width),
-            heads: config.num_attention_heads,
-            act: config.hidden_act,
-            kernels: weights.kernels(),
-        }
-    }
-
-    /// (B, L, D) → (B, L, D)
-    fn forward(&self, x: Tensor, adapters: &RowAdapters) -> Result<Tensor> {
-        let normed = self.layer_norm1.forward(&x)?;
-        let project = |layer: &Linear| layer.adapted(&normed, adapters);
-        let (q, k, v) = (project(&self.q_proj)?, project(&self.k_proj)?, project(&self.v_proj)?);
-        let x =
-            self.out_proj.adapted_with(&self.kernels.attention(&q, &k, &v, self.heads, Mask::Causal)?, &x, adapters)?;
-        let inner = self.fc1.adapted(&self.layer_norm2.forward(&x)?, adapters)?;
-        let inner = match self.act {
-            HiddenAct::QuickGelu => self.kernels.quick_gelu(&inner)?,
-            HiddenAct::Gelu => self.kernels.gelu_erf(&inner)?,
-        };
-        self.fc2.adapted_with(&inner, &x, adapters)
     }
 }

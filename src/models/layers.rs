@@ -357,6 +357,12 @@ pub(super) fn conv2d(
     convolution(weights, inputs, bias, Geometry::square(kernel, stride, padding), weights.kernels().exact())
 }
 
+/// A convolution of squares of `patch` × `patch` pixels that do not overlap, without a bias and without adapters.
+pub(super) fn patch_conv2d(weights: &Weights, inputs: usize, outputs: usize, patch: usize) -> Conv2d {
+    let none = weights.zeros(&[outputs]);
+    convolution(weights, inputs, none, Geometry::square(patch, patch, 0), weights.kernels().exact())
+}
+
 /// A 3 × 3 convolution within a network, without adapters. It keeps the size of the maps.
 pub(super) fn inner_conv2d(weights: &Weights, inputs: usize, outputs: usize) -> Conv2d {
     let bias = weights.tensor("bias", &[outputs]);

@@ -26,6 +26,10 @@ pub struct AcceptPolicy {
     /// Maximum numbers of queued and of running generations of a tenant, if its key does not set them.
     pub tenant_caps: (u32, u32),
     pub key_required: bool,
+    /// Whether a request may ask for files without content credentials.
+    pub provenance_opt_out: bool,
+    /// Whom the watermarks of this server name.
+    pub watermark_owner: String,
     /// Maximum number of cached keys, and how long a key is cached.
     pub key_cache: (usize, Duration),
     /// Longest time for a call to a shared store.
@@ -52,6 +56,8 @@ impl AcceptPolicy {
             run_timeout_s: run_timeout.as_secs_f64().ceil() as u32,
             tenant_caps: (config.tenants.max_queued.get(), config.tenants.max_running.get()),
             key_required: config.auth.required,
+            provenance_opt_out: config.provenance.opt_out,
+            watermark_owner: config.provenance.watermark_owner.clone(),
             key_cache: (config.auth.cache_entries.get(), config.auth.cache_s.into()),
             store_timeout: config.database.timeout_s.into(),
             max_bytes: (config.engine.max_bytes > 0).then_some(config.engine.max_bytes),

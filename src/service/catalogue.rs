@@ -81,6 +81,14 @@ impl Service {
         self.0.catalogue.names().into_iter().find(|known| known == name).map(|name| self.model_view(name))
     }
 
+    /// The model card of a model that can be used, if its folder has one.
+    ///
+    /// # Errors
+    /// The thread that reads the file fails.
+    pub async fn model_card(&self, name: String) -> Result<Option<String>, ServiceError> {
+        self.look(move |catalogue| catalogue.model_card(&name)).await
+    }
+
     fn model_view(&self, name: String) -> ModelView {
         let (catalogue, (state, error)) = (&self.0.catalogue, self.0.catalogue.state(&name));
         let (bytes, card, notes) = (catalogue.bytes(&name), catalogue.card(&name), catalogue.notes(&name));

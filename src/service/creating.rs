@@ -48,7 +48,7 @@ impl Service {
     /// fields and the expected wait, and then decodes the pictures. Dropping the future stops the preparation.
     ///
     /// # Errors
-    /// All invalid fields at once (but only the first picture that cannot be decoded), a generation that needs too much
+    /// All invalid fields at once (but only the first picture that cannot be decoded), a refused prompt, a generation that needs too much
     /// memory or more time than its `run_timeout_s`, a model that the API key may not use, a limit of the key, an expected
     /// wait that is too long, an idempotency key or an id that belongs to another request, a stopping server, or a store
     /// that does not answer.
@@ -96,7 +96,9 @@ impl Service {
         })
         .await;
         let (plan, mut job) = resolved?;
+        self.check_provenance(&job)?;
         caller.restrict(&mut job)?;
+        let withheld = self.settle_safety(&caller, &mut job).await?;
         job.trace = caller.trace.clone();
         if !is_taken {
             self.check_limits(&caller, plan.cost).await?;
@@ -104,6 +106,7 @@ impl Service {
             self.admit(&caller.tenant, &job, plan).await?;
             self.check_lora_numbers(&job).await?;
             job = self.warned(job).await;
+            job.warnings.extend(withheld);
         }
         // If the client has chosen the id, the files under this id may belong to another generation and must not be
         // erased.

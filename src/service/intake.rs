@@ -15,7 +15,11 @@ use super::{
 use crate::{
     generation::{FieldError, Fields, GenerationId, ImageField, ImageRole, ImageSource, InputImage, Invalid, Job},
     imaging::{MAX_PIXELS, alpha_channel, decode, decode_transparency, encode_fast, size},
-    ledger::{BlobError, Blobs, StoreError, blobs::path_of_input},
+    ledger::{
+        BlobError, Blobs, StoreError,
+        blobs::{path_of_credentials, path_of_input},
+    },
+    provenance::Provenance,
 };
 
 /// A picture whose size is known, but whose pixels are not decoded.
@@ -36,6 +40,8 @@ enum Content {
 pub(super) struct StoredUpload {
     image: InputImage,
     file: Bytes,
+    /// What is kept of the content credentials of the uploaded file.
+    credentials: Option<Bytes>,
 }
 
 /// Maximum number of pixels that are decoded at the same time, in thousands: one picture of the largest size, or
@@ -153,13 +159,13 @@ pub(super) async fn store_pictures(
     unaccepted_files: &UnacceptedFiles,
     service: &Service,
 ) -> Result<Vec<StoredUpload>, ServiceError> {
-    let blobs = &service.0.blobs;
+    let (blobs, provenance) = (&service.0.blobs, &service.0.provenance);
     let leaving = CancellationToken::new();
     let _leaving = leaving.clone().drop_guard();
     let (mut all, mut kept) = (Vec::new(), BTreeSet::new());
     for picture in pictures {
         let place = picture.place;
-        let taken = picture.taken(leaving.clone(), blobs).await?.map_err(|detail| {
+        let taken = picture.taken(leaving.clone(), blobs, provenance).await?.map_err(|detail| {
             let path = place.path();
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
             Invalid { errors: vec![FieldError::at(&path, UNDECODABLE, &detail)] }
@@ -179,15 +185,18 @@ pub(super) async fn store_pictures(
 
 /// Stores a picture for this generation only.
 pub(super) async fn keep(
-    StoredUpload { image, file }: &StoredUpload,
+    StoredUpload { image, file, credentials }: &StoredUpload,
     id: GenerationId,
     blobs: &Blobs,
 ) -> Result<(), ServiceError> {
-    let put = blobs.put_promptly(&path_of_input(id, &image.upload), file.clone()).await;
-    put.map_err(|error| match error {
-        BlobError::StorageFull => ServiceError::Store(StoreError::StorageFull),
-        error => ServiceError::Blob(error.to_string()),
-    })
+    let beside = credentials.as_ref().map(|credentials| (path_of_credentials(id, &image.upload), credentials));
+    for (path, file) in [(path_of_input(id, &image.upload), file)].into_iter().chain(beside) {
+        blobs.put_promptly(&path, file.clone()).await.map_err(|error| match error {
+            BlobError::StorageFull => ServiceError::Store(StoreError::StorageFull),
+            error => ServiceError::Blob(error.to_string()),
+        })?;
+    }
+    Ok(())
 }
 
 impl Picture {
@@ -197,17 +206,24 @@ impl Picture {
         self,
         leaving: CancellationToken,
         blobs: &Blobs,
+        provenance: &Provenance,
     ) -> Result<Result<StoredUpload, String>, ServiceError> {
         let Picture { content, width, height, .. } = self;
-        let taken = move |upload, file| StoredUpload { image: InputImage { upload, width, height }, file };
+        let taken = move |upload, file, credentials| StoredUpload {
+            image: InputImage { upload, width, height },
+            file,
+            credentials,
+        };
         match content {
             Content::File(bytes, role) => {
                 let turn = turn(u64::from(width) * u64::from(height)).await;
+                let provenance = provenance.clone();
                 let converted = apart(move || {
                     let _turn = turn;
-                    converted(bytes, role, (width, height), &leaving)
+                    let credentials = provenance.keep(&bytes);
+                    converted(bytes, role, (width, height), &leaving).map(|file| (file, credentials))
                 });
-                Ok(converted.await.map(|file| taken(file.0, file.1)))
+                Ok(converted.await.map(|((digest, file), credentials)| taken(digest, file, credentials)))
             }
             Content::Stored(id, sha256) => {
                 let failed = |detail: String| ServiceError::Blob(detail);
@@ -217,7 +233,9 @@ impl Picture {
                 if digest != sha256 {
                     return Err(failed(format!("the stored picture {sha256} of {id} has changed")));
                 }
-                Ok(Ok(taken(sha256, file)))
+                let credentials = blobs.get(&path_of_credentials(id, &sha256)).await;
+                let credentials = credentials.map_err(|error| failed(error.to_string()))?;
+                Ok(Ok(taken(sha256, file, credentials)))
             }
         }
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{ANONYMOUS, ApiKey};
 use crate::{
-    generation::{Fields, Invalid, KeyTerms, Priority, RateLimit},
+    generation::{Fields, Invalid, KeyTerms, Priority, RateLimit, SafetyPolicy},
     ledger::KeyRecord,
 };
 
@@ -105,6 +105,7 @@ fn terms(fields: &mut Fields) -> KeyTerms {
         rate_limit: requests.map(|requests| RateLimit { requests, window_s }),
         max_cost_per_day: fields.integer("max_cost_per_day", 1, 1_000_000_000_000_000),
         expires_in_s: fields.integer("expires_in_s", 1, LONGEST_S),
+        safety: fields.choice::<SafetyPolicy>("safety", &SafetyPolicy::WORDS.map(|(word, _)| word)),
     }
 }
 
@@ -177,7 +178,8 @@ mod tests {
         assert_eq!(read(json!({"tenant": "a"})).unwrap().terms, KeyTerms::default());
         let key = read(json!({
             "tenant": "a", "name": "build server", "scopes": ["generate"], "models": ["emoji", "org/large"],
-            "max_priority": "low", "rate_limit": 5, "rate_window_s": 2, "max_cost_per_day": 900, "expires_in_s": 60
+            "max_priority": "low", "rate_limit": 5, "rate_window_s": 2, "max_cost_per_day": 900, "expires_in_s": 60,
+            "safety": "block"
         }));
         let expected = KeyTerms {
             name: "build server".to_owned(),
@@ -187,6 +189,7 @@ mod tests {
             rate_limit: Some(RateLimit { requests: 5, window_s: 2 }),
             max_cost_per_day: Some(900),
             expires_in_s: Some(60),
+            safety: Some(SafetyPolicy::Block),
         };
         assert_eq!(key.unwrap().terms, expected);
         let limit = read(json!({"tenant": "a", "rate_limit": 1})).unwrap().terms.rate_limit;
@@ -198,6 +201,7 @@ mod tests {
             (json!({"scopes": ["read", "write", 1]}), &["/scopes/1", "/scopes/2"]),
             (json!({"models": ["", "emoji"]}), &["/models/0"]),
             (json!({"max_priority": "urgent"}), &["/max_priority"]),
+            (json!({"safety": "strict"}), &["/safety"]),
             (json!({"rate_window_s": 5}), &["/rate_window_s"]),
             (json!({"rate_limit": 0, "rate_window_s": 5}), &["/rate_limit"]),
             (json!({"max_cost_per_day": 0.5, "expires_in_s": 0}), &["/max_cost_per_day", "/expires_in_s"]),

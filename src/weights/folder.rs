@@ -1,5 +1,7 @@
 //! Model folders in diffusers' layout: on disk, inside the program, or made of a single file.
 
+mod digest;
+
 use std::{
     borrow::Cow,
     fmt, fs,

@@ -3,10 +3,13 @@
 mod encode;
 mod inputs;
 mod log;
+mod mark;
 mod models;
 mod observer;
 mod ready;
+mod safety;
 mod save;
+mod sign;
 
 use std::{pin::pin, sync::Arc};
 
@@ -26,6 +29,8 @@ use crate::{
     ledger::{Blobs, Outcome},
     metrics::Metrics,
     pipelines::{Frame, PipelineError},
+    provenance::Provenance,
+    safety::Safety,
     service::{Devices, Memory},
     telemetry::{SpanKind, Tracer},
 };
@@ -34,11 +39,17 @@ use observer::{PreviewFrame, ReportingObserver};
 use ready::Ready;
 
 pub use encode::{Encoded, encode};
+pub use mark::Marking;
 pub use models::Preload;
+pub use sign::{Signing, sign};
 
 /// Draws pictures with the models of the catalogue.
 pub struct Drawing {
     pub blobs: Blobs,
+    /// Signs the files of results.
+    pub provenance: Provenance,
+    /// Whether frames are marked with a watermark.
+    pub marking: Marking,
     pub catalogue: Arc<Catalogue>,
     /// One engine per device of the catalogue, in the same order. When a device is lost, its engine first marks the
     /// device as failed in `devices` and then ends its runs.
@@ -53,6 +64,8 @@ pub struct Drawing {
     pub memory: Memory,
     /// The worker's leases.
     pub leases: Leases,
+    /// Checks what pictures show.
+    pub safety: Safety,
     /// Wakes the worker to claim more generations.
     pub wake: Arc<Notify>,
 }

@@ -96,9 +96,15 @@ impl Worker {
     }
 
     /// Deletes the log, and artifacts of attempts that did not win: earlier attempts, and this attempt if it did not
-    /// succeed.
+    /// succeed. Deletes everything, also the request's pictures, if the pictures of the generation are blocked.
     async fn erase_leftovers(&self, lease: &Lease, record: &Record) {
         let id = record.id;
+        if record.is_content_filtered() {
+            if let Err(error) = self.blobs.delete_generation(id).await {
+                tracing::warn!(%id, %error, "the files of a blocked generation stay until the next sweep");
+            }
+            return;
+        }
         if let Err(error) = self.blobs.delete_log(id).await {
             tracing::warn!(%id, %error, "the log of an ended generation stays until the next sweep");
         }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::Sweeper;
 use crate::{
-    generation::{GenerationId, Status},
+    generation::{GenerationId, Record, Status},
     ledger::{BlobError, StoreError, blobs::fence_of},
 };
 
@@ -38,8 +38,11 @@ impl Sweeper {
             }
         };
         for id in ids.into_iter().filter(|id| self.is_old(id.made_at())) {
-            let erased = match self.store.get(id).await?.map(|record| record.status) {
+            let record = self.store.get(id).await?;
+            let is_blocked = record.as_ref().is_some_and(Record::is_content_filtered);
+            let erased = match record.map(|record| record.status) {
                 None => self.erase_unaccepted(id).await,
+                Some(_) if is_blocked => self.blobs.delete_generation(id).await,
                 Some(Status::Queued | Status::Running) => Ok(()),
                 // The first attempt has won, so there are no other attempts.
                 Some(status) if winner(&status) == Some(1) => Ok(()),

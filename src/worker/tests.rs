@@ -47,7 +47,17 @@ impl Executor for Copying {
         self.1.put(&blob, text.clone().into()).await.map_err(|error| claimed.retry(error.to_string()))?;
         let facts = Facts::Picture { width: 1, height: 1, seed: 0 };
         let (media_type, sha256) = (Format::Png.into(), "00ff".to_owned());
-        Ok(vec![Artifact { index: 0, media_type, bytes: text.len() as u64, sha256, blob, facts }])
+        Ok(vec![Artifact {
+            index: 0,
+            media_type,
+            bytes: text.len() as u64,
+            sha256,
+            unsigned_sha256: None,
+            watermark: None,
+            blob,
+            flagged: None,
+            facts,
+        }])
     }
 }
 

@@ -20,8 +20,11 @@ fn target() -> PathBuf {
 
 /// A Python with the packages of `tests/clients/{list}.txt`; `None` if they cannot be installed.
 pub fn python(list: &str) -> Option<PathBuf> {
-    static LOCK: [Mutex<()>; 3] = [const { Mutex::new(()) }; 3];
-    let at = ["clients", "frameworks", "schemathesis"].iter().position(|name| *name == list).expect("a known list");
+    static LOCK: [Mutex<()>; 4] = [const { Mutex::new(()) }; 4];
+    let at = ["clients", "frameworks", "provenance", "schemathesis"]
+        .iter()
+        .position(|name| *name == list)
+        .expect("a known list");
     let packages = sources().join(list).with_extension("txt");
     let folder = target().join(list);
     let python = folder.join("bin/python");

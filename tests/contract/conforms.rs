@@ -128,6 +128,7 @@ fn looks_like(kind: &str, body: &[u8]) -> bool {
             [&b"retry:"[..], b"id:", b"event:", b"data:", b":"].iter().any(|start| body.starts_with(start))
         }
         "text/html" => body.trim_ascii_start().starts_with(b"<"),
+        "text/markdown" => std::str::from_utf8(body).is_ok(),
         "text/plain" => body.starts_with(b"# HELP"),
         "application/yaml" => body.starts_with(b"openapi:"),
         _ => false,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{scripted_device::Scripted, site::Site};
+use crate::{credentials::unsigned, scripted_device::Scripted, site::Site};
 
 /// A timeout against hanging, longer than anything takes on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(240);
@@ -77,7 +77,7 @@ impl Process {
         }
     }
 
-    /// The files of a generation that has succeeded.
+    /// The files of a generation that has succeeded, without their content credentials.
     pub async fn pictures(&self, generation: &Value) -> Vec<Vec<u8>> {
         assert_eq!(generation["status"], "succeeded", "{generation}");
         let id = generation["id"].as_str().unwrap();
@@ -86,7 +86,7 @@ impl Process {
             let url = format!("{}/v1/images/{id}/content/{index}", self.public);
             let response = self.client.get(url).send().await.unwrap();
             assert_eq!(response.status(), 200);
-            response.bytes().await.unwrap().to_vec()
+            unsigned(&response.bytes().await.unwrap())
         };
         join_all((0..count).map(file)).await
     }

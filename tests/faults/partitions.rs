@@ -78,7 +78,7 @@ async fn interrupt_first_worker(
     for id in &ids {
         let generation = load.ended(id).await.unwrap();
         assert_eq!((&generation["status"], &generation["attempt"]), (&"succeeded".into(), &2.into()), "{generation}");
-        pictures.push(generation["images"][0]["sha256"].clone());
+        pictures.push(generation["images"][0]["unsigned_sha256"].clone());
     }
     assert!(leases(recovery) < 4.0, "others take over {:.2} leases after it is gone", leases(recovery));
     tokio::time::sleep((LEASE * 2).saturating_sub(gone.elapsed())).await;
@@ -95,10 +95,18 @@ async fn interrupt_first_worker(
     let same = load.submit_all("same", &bodies).await;
     for (id, picture) in same.iter().zip(&pictures) {
         let generation = load.ended(id).await.unwrap();
-        assert_eq!((&generation["images"][0]["sha256"], &generation["attempt"]), (picture, &1.into()), "{generation}");
+        assert_eq!(
+            (&generation["images"][0]["unsigned_sha256"], &generation["attempt"]),
+            (picture, &1.into()),
+            "{generation}"
+        );
     }
     for (id, picture) in ids.iter().zip(&pictures) {
-        assert_eq!(&load.look(id).await.unwrap()["images"][0]["sha256"], picture, "the winner's picture stays");
+        assert_eq!(
+            &load.look(id).await.unwrap()["images"][0]["unsigned_sha256"],
+            picture,
+            "the winner's picture stays"
+        );
     }
     let fenced = first.metric("latentd_fenced_writes_total", "").await;
     let computed = first.metric("latentd_steps_total", "").await;

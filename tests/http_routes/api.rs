@@ -18,6 +18,7 @@ use latentd::{
     http::{self, AppState},
     ledger::{Blobs, Claimant, Lease, Ledger, Outcome, Serving, Store, blobs::path_of},
     metrics::Metrics,
+    safety::Safety,
     service::{AcceptPolicy, Devices, Drain, Live, Memory, NewKey, Outbox, Parts, Service, Throughput},
     telemetry::Tracer,
     webhooks::{EndpointRegistry, Guard, SystemResolver},
@@ -107,6 +108,8 @@ impl TestApi {
             live: live.clone(),
             catalogue: Arc::new(app::catalogue(&config, vec![Device::host()]).unwrap()),
             webhooks,
+            provenance: app::provenance(&config).unwrap(),
+            safety: Safety::open(&config.safety, metrics.clone()).unwrap(),
             limits: config.limits.clone(),
             accept_policy: AcceptPolicy::of(&config),
             metrics: metrics.clone(),
@@ -226,7 +229,10 @@ impl TestApi {
                 media_type: MediaType::try_from((*media_type).to_owned()).unwrap(),
                 bytes: file.len() as u64,
                 sha256: Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect(),
+                unsigned_sha256: None,
+                watermark: None,
                 blob,
+                flagged: None,
                 facts: Facts::Picture { width: 64, height: 64, seed: 7 },
             });
         }

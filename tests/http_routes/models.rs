@@ -70,6 +70,38 @@ async fn names_of_models_may_have_slashes_and_spaces() {
 }
 
 #[tokio::test]
+async fn the_card_of_a_model_is_served_as_text() {
+    let models = tempfile::tempdir().unwrap();
+    for name in ["org/tiny", "plain", "long"] {
+        copy(&fixtures().join("pipelines/sd1"), &models.path().join(name));
+    }
+    let card = "# Tiny\n\n<script>alert(1)</script>\n";
+    std::fs::write(models.path().join("org/tiny/README.md"), card).unwrap();
+    std::fs::write(models.path().join("long/README.md"), "€".repeat(100_000)).unwrap();
+    let api = api(models.path(), &[]).await;
+    for path in ["org%2Ftiny", "org/tiny"] {
+        let answer = api.get(&format!("/v1/models/{path}/card")).await;
+        assert_eq!((answer.status, answer.text()), (200, card));
+        assert_eq!(answer.header("content-type"), "text/markdown; charset=utf-8");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    }
+    let embedded = api.get("/v1/models/emoji/card").await;
+    assert!(embedded.text().contains("small latent diffusion model"), "{}", embedded.text());
+    let long = api.get("/v1/models/long/card").await;
+    let (kept, note) = long.text().split_once("\n\n").unwrap();
+    assert!((256 << 10) - 3 < kept.len() && kept.len() <= 256 << 10 && kept.chars().all(|letter| letter == '€'));
+    assert_eq!(note, "(The rest of this card is not shown.)\n");
+    for none in ["plain", "none", "org"] {
+        assert_eq!(api.get(&format!("/v1/models/{none}/card")).await.status, 404, "{none}");
+    }
+    // For a key that may not use the model, there is no such model.
+    let made = api.operate(Method::POST, "/admin/keys", json!({"tenant": "studio", "models": ["emoji"]})).await;
+    let key = format!("Bearer {}", made.json()["key"].as_str().unwrap());
+    let request = Request::get("/v1/models/org/tiny/card").header("authorization", key).body(Body::empty()).unwrap();
+    assert_eq!(api.ask(request).await.status, 404);
+}
+
+#[tokio::test]
 async fn a_model_that_cannot_be_used_is_refused_with_its_reason() {
     let models = tempfile::tempdir().unwrap();
     let bad = models.path().join("bad");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use latentd::generation::{KeyTerms, Priority, RateLimit, Scope};
+use latentd::generation::{KeyTerms, Priority, RateLimit, SafetyPolicy, Scope};
 use latentd::ledger::{Acceptance, KeyQuery, KeyRecord, Refusal, Store, StoreError};
 
 use crate::place::{HOUR, Place, accept_of, generation, request};
@@ -87,6 +87,7 @@ pub async fn every_term_of_a_key_is_stored(place: &dyn Place) {
         rate_limit: Some(RateLimit { requests: 3, window_s: 60 }),
         max_cost_per_day: Some(1_000_000_000_000_000),
         expires_in_s: Some(3600),
+        safety: Some(SafetyPolicy::Block),
     };
     let record = KeyRecord { terms, ..key("one", "alpha") };
     store.create_key(&record).await.unwrap();

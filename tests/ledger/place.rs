@@ -160,7 +160,7 @@ pub fn job(draw: Draw) -> Job {
         model: "tiny".to_owned(),
         work: Work::Draw(draw),
         previews: 3,
-        output: Output { encoding: Default::default(), metadata_level: MetadataLevel::Seed },
+        output: Output { encoding: Default::default(), metadata_level: MetadataLevel::Seed, provenance: true },
         on_disconnect: OnDisconnect::Cancel,
         priority: Priority::Normal,
         start_timeout_s: 600,
@@ -168,6 +168,7 @@ pub fn job(draw: Draw) -> Job {
         webhook: None,
         metadata: BTreeMap::from([("key".to_owned(), "valué".to_owned())]),
         warnings: Vec::new(),
+        safety: Default::default(),
         trace: None,
     }
 }
@@ -187,7 +188,10 @@ pub fn artifact() -> Artifact {
         media_type: Format::Png.into(),
         bytes: 1234,
         sha256: "00ff".to_owned(),
+        unsigned_sha256: None,
+        watermark: None,
         blob: "img/x/1/0.png".to_owned(),
+        flagged: None,
         facts: Facts::Picture { width: 64, height: 128, seed: 7 },
     }
 }

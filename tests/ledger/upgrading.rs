@@ -44,7 +44,10 @@ fn artifacts() -> Vec<Artifact> {
         media_type: Format::Png.into(),
         bytes: 4321,
         sha256: "11ff".to_owned(),
+        unsigned_sha256: None,
+        watermark: None,
         blob: "img/x/1/1.png".to_owned(),
+        flagged: None,
         facts: Facts::Picture { width: 72, height: 88, seed: u64::MAX },
     };
     vec![artifact(), second]

@@ -60,7 +60,7 @@ async fn a_model_takes_several_pictures_in_an_order() {
     until_shown(&browser, 2);
     let second = submitted(&browser, &server).await;
     assert_eq!(second["params"], first["params"]);
-    assert_eq!(second["images"][0]["sha256"], first["images"][0]["sha256"]);
+    assert_eq!(second["images"][0]["unsigned_sha256"], first["images"][0]["unsigned_sha256"]);
 
     // The form survives a new visit.
     open(&browser, &server);

@@ -108,7 +108,7 @@ fn each_image_contains_a_request_for_itself() {
 fn lower_metadata_levels_contain_less() {
     for encoding in FORMATS {
         let at = |level| {
-            let output = Output { encoding, metadata_level: level };
+            let output = Output { encoding, metadata_level: level, provenance: true };
             let generation = Job { output, ..job(Draw { n: 2, ..draw() }) };
             encode_picture(&fox(), &generation, &label(), 1).unwrap()
         };
@@ -189,7 +189,7 @@ proptest! {
 
 /// A job whose output has this format.
 fn encoded(encoding: Encoding, draw: Draw) -> Job {
-    Job { output: Output { encoding, metadata_level: MetadataLevel::Full }, ..job(draw) }
+    Job { output: Output { encoding, metadata_level: MetadataLevel::Full, provenance: true }, ..job(draw) }
 }
 
 /// The JSON request in the metadata of this image.

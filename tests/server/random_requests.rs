@@ -105,7 +105,7 @@ async fn judge(server: &Server, body: &Value, (seed, number): (u64, u64)) -> Out
     if number % 8 == 0 {
         let again = server.ended(&server.accept(&ended["params"]).await).await;
         let digests = |of: &Value| {
-            of["images"].as_array().unwrap().iter().map(|image| image["sha256"].clone()).collect::<Vec<_>>()
+            of["images"].as_array().unwrap().iter().map(|image| image["unsigned_sha256"].clone()).collect::<Vec<_>>()
         };
         if digests(&again) != digests(&ended) {
             return Outcome::Fault(format!("its params make other pictures: {again}"));

@@ -60,7 +60,7 @@ async fn a_key_is_valid_after_a_restart() {
         (picture.status(), &picture.headers()["idempotency-replayed"]),
         (StatusCode::OK, &"true".parse().unwrap())
     );
-    assert_eq!(picture.bytes().await.unwrap(), server.picture(first["id"].as_str().unwrap(), 0).await);
+    assert_eq!(picture.bytes().await.unwrap(), server.file(first["id"].as_str().unwrap(), 0).await);
     assert_eq!(server.json("/v1/images").await["data"].as_array().unwrap().len(), 1);
 }
 
@@ -98,6 +98,6 @@ async fn an_id_that_is_sent_twice_creates_one_generation() {
     assert_eq!((other.status(), other.headers()["x-should-retry"].to_str().unwrap()), (StatusCode::CONFLICT, "false"));
     assert_eq!(server.ended(&id.to_string()).await["status"], "succeeded");
     let png = server.client.put(server.url(&path)).header("Accept", "image/png").json(&brief(1)).send().await.unwrap();
-    assert_eq!(png.bytes().await.unwrap(), server.picture(&id.to_string(), 0).await);
+    assert_eq!(png.bytes().await.unwrap(), server.file(&id.to_string(), 0).await);
     assert_eq!(server.json("/v1/images").await["data"].as_array().unwrap().len(), 1);
 }

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
+#[path = "credentials.rs"]
+mod credentials;
+
 use std::{
     fs::File,
     io::{BufRead, BufReader},
@@ -12,6 +15,8 @@ use std::{
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
+
+pub use credentials::unsigned;
 
 /// How to start a process. The same value can start it again.
 #[derive(Clone, Debug)]
@@ -179,7 +184,13 @@ impl Server {
         }
     }
 
+    /// The file of a picture without its content credentials, which is the same for the same request.
     pub async fn picture(&self, id: &str, index: usize) -> Vec<u8> {
+        unsigned(&self.file(id, index).await)
+    }
+
+    /// The file of a picture as it is stored.
+    pub async fn file(&self, id: &str, index: usize) -> Vec<u8> {
         let response = self.get(&format!("/v1/images/{id}/content/{index}")).await;
         assert_eq!(response.status(), StatusCode::OK);
         response.bytes().await.unwrap().to_vec()

@@ -244,7 +244,10 @@ async fn every_final_state_is_delivered(place: Place) {
         media_type: latentd::generation::Format::Png.into(),
         bytes: 1,
         sha256: "0".repeat(64),
+        unsigned_sha256: None,
+        watermark: None,
         blob: "swordfish".to_owned(),
+        flagged: None,
         facts: latentd::generation::Facts::Picture { width: 64, height: 64, seed: 1 },
     };
     let lease = place.begin().await;

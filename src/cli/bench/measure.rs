@@ -16,7 +16,7 @@ use latentd::{
     metrics::Metrics,
     pipelines::{Frame, Inputs, Model},
     service::CatalogueRules,
-    worker::encode,
+    worker::{Marking, encode},
 };
 use parking_lot::Mutex;
 
@@ -151,12 +151,13 @@ impl<'a> Bench<'a> {
 
     fn latency(&self, request: &Request<'_>, model: &Arc<Model>) -> Result<Latency> {
         let (begun, mut seconds) = (Instant::now(), Vec::new());
+        let marking = Marking::of(&self.config.provenance);
         while seconds.len() < LEAST_REQUESTS || (begun.elapsed() < self.within / 2 && seconds.len() < MOST_REQUESTS) {
             let job = self.job(request, 1, request.steps)?;
             let start = Instant::now();
             let (frames, label) = self.draw(job.clone(), model, |_| ())?;
             for (index, frame) in (0..).zip(frames) {
-                encode(frame, &job, &label, index)?;
+                encode(frame, &job, &label, index, &marking)?;
             }
             seconds.push(start.elapsed().as_secs_f64());
         }

@@ -22,6 +22,8 @@ impl FieldError {
     pub const MOST: usize = 100;
     /// The code of the entry that counts the rest. The pointer of this entry is empty.
     pub const MORE: &str = "more_errors";
+    /// The code of a prompt that contains a refused word or phrase.
+    pub const PROMPT_BLOCKED: &str = "prompt_blocked";
 
     /// The first error and the number of further ones, for programs that show a single line.
     pub fn summary(listed: &[FieldError]) -> String {

@@ -14,7 +14,7 @@ pub static PREVIEWS: Field =
         .beside_picture();
 pub static OUTPUT: Field = Field::new(
     "output",
-    Kind::Object(&[&OUTPUT_FORMAT, &OUTPUT_QUALITY, &OUTPUT_METADATA]),
+    Kind::Object(&[&OUTPUT_FORMAT, &OUTPUT_QUALITY, &OUTPUT_METADATA, &OUTPUT_PROVENANCE]),
     "The format of the files.",
 );
 pub static OUTPUT_FORMAT: Field =
@@ -29,6 +29,13 @@ pub static OUTPUT_METADATA: Field = Field::new(
     "Which parameters of the request the file contains.",
 )
 .default(|_| Some("full".into()));
+pub static OUTPUT_PROVENANCE: Field = Field::new(
+    "provenance",
+    Kind::Flag,
+    "Whether the file is signed with content credentials, and the picture marked with a watermark, if the server does so. \
+     Both say that a model made the picture.",
+)
+.default(|_| Some(true.into()));
 pub static ON_DISCONNECT: Field = Field::new(
     "on_disconnect",
     Kind::Word(|_| vec!["auto", "keep", "cancel"]),

@@ -1,8 +1,9 @@
 //! Converts errors of the service, the ledger and the webhooks into [`ApiError`].
 
-use super::ApiError;
+use super::{ApiError, invalid};
 use crate::{
     ledger::{Refusal, StoreError},
+    provenance::VerifyError,
     service::ServiceError,
     webhooks::RegistryError,
 };
@@ -29,6 +30,14 @@ impl From<ServiceError> for ApiError {
             ServiceError::NotFound => ApiError::NotFound("generation or image"),
             ServiceError::Blob(cause) => ApiError::ObjectStore { cause },
             ServiceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<VerifyError> for ApiError {
+    fn from(error: VerifyError) -> ApiError {
+        match error {
+            VerifyError::NotAPicture => invalid("", "image_undecodable", format!("the file {error}")),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::generation::RateLimit;
+use crate::generation::{FieldError, Problem, RateLimit};
 
 /// At least one error for each code.
 fn all() -> Vec<ApiError> {
@@ -56,11 +56,13 @@ fn all() -> Vec<ApiError> {
         invalid("/loras/0/name", "unknown_lora", text()),
         invalid("/loras/0/name", FILE_CHANGED, text()),
         invalid("/webhook/url", "webhook_url_forbidden", text()),
+        invalid("/prompt", FieldError::PROMPT_BLOCKED, text()),
         failed("run_timeout"),
         failed("out_of_memory"),
         failed("worker_crashed"),
         failed("device_lost"),
         failed("not_finite"),
+        failed(Problem::CONTENT_FILTERED),
         failed("anything else"),
         ApiError::Internal { cause: text() },
         ApiError::ObjectStore { cause: text() },

@@ -53,6 +53,9 @@ pub async fn last(
     line["image"] = image.into();
     line["seed"] = seed.into();
     line["generation"] = json!(record.id);
+    if let Some(flagged) = artifact.flagged {
+        line["flagged"] = flagged.into();
+    }
     line["total_duration"] = record.finished_at.map(|end| nanoseconds(record.created_at, end)).into();
     line["load_duration"] = record.started_at.map(|start| nanoseconds(record.created_at, start)).into();
     let warnings = record.job.warnings.iter().chain(&about.ignored).collect::<Vec<_>>();

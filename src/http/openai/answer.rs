@@ -40,6 +40,8 @@ pub struct Picture {
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
     seed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flagged: Option<bool>,
 }
 
 /// Answers with the pictures of a generation that has ended.
@@ -88,7 +90,7 @@ impl Picture {
         artifact: &Artifact,
     ) -> Result<Picture, ApiError> {
         let Facts::Picture { seed, .. } = artifact.facts;
-        let mut picture = Picture { b64_json: None, url: None, seed };
+        let mut picture = Picture { b64_json: None, url: None, seed, flagged: artifact.flagged };
         if b64 {
             let file = state.service.file(artifact).await?;
             picture.b64_json = Some(offload(file.len(), move || BASE64_STANDARD.encode(&file)).await);

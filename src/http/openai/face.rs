@@ -7,7 +7,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use crate::{
-    generation::FieldError,
+    generation::{FieldError, Problem},
     http::{
         error::{ProblemDocument, invalid_as_bad_request},
         face::{Document, Face, message},
@@ -44,11 +44,14 @@ pub fn error(problem: &ProblemDocument) -> Value {
     let first = problem.errors.first();
     json!({
         "message": message(problem),
-        "type": kind(problem.status),
+        "type": if problem.code == Problem::CONTENT_FILTERED { MODERATION } else { kind(problem.status) },
         "param": first.and_then(param),
         "code": code(first.map_or(problem.code, |error| error.code)),
     })
 }
+
+/// OpenAI's type of the error for pictures that its moderation blocks.
+const MODERATION: &str = "image_generation_user_error";
 
 fn kind(status: u16) -> &'static str {
     match status {
@@ -70,6 +73,8 @@ fn code(code: &'static str) -> &'static str {
         "invalid_key" | "missing_key" | "key_expired" => "invalid_api_key",
         "rate_limited" => "rate_limit_exceeded",
         "quota_exceeded" => "insufficient_quota",
+        Problem::CONTENT_FILTERED => "moderation_blocked",
+        FieldError::PROMPT_BLOCKED => "content_policy_violation",
         other => other,
     }
 }
@@ -130,6 +135,14 @@ mod tests {
         let mut many = invalid("/a", "required", "a is required").problem();
         many.errors = (0..5).map(|n| FieldError::at(&["f"], "required", &format!("lacks {n}"))).collect();
         assert_eq!(error(&many)["message"], "f lacks 0; f lacks 1; f lacks 2; and 2 more errors");
+        let prompt = error(&invalid("/prompt", FieldError::PROMPT_BLOCKED, "is refused").problem());
+        let named = json!("content_policy_violation");
+        assert_eq!((&prompt["type"], &prompt["code"]), (&json!("invalid_request_error"), &named));
+        let (code, message) = (Problem::CONTENT_FILTERED.to_owned(), "flagged".to_owned());
+        let blocked = ApiError::Failed { id: crate::generation::GenerationId::new(), code, message };
+        let answer = error(&blocked.problem());
+        assert_eq!((&answer["type"], &answer["code"]), (&json!(MODERATION), &json!("moderation_blocked")));
+        assert_eq!(adapted(blocked).0, 400);
         let key = error(&ApiError::InvalidKey.problem());
         assert_eq!((&key["type"], &key["code"]), (&json!("authentication_error"), &json!("invalid_api_key")));
     }

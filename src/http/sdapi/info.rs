@@ -24,7 +24,7 @@ pub(super) fn object(record: &Record, infotexts: Vec<String>, notes: &[String]) 
         ImageInfluence::Strength { strength } => Some(strength),
         ImageInfluence::Guidance { .. } | ImageInfluence::Reference {} => None,
     });
-    json!({
+    let mut info = json!({
         "prompt": draw.prompt,
         "all_prompts": vec![&draw.prompt; seeds.len()],
         "negative_prompt": negative,
@@ -54,7 +54,11 @@ pub(super) fn object(record: &Record, infotexts: Vec<String>, notes: &[String]) 
         "generation": record.id,
         "notes": notes,
         "warnings": record.job.warnings,
-    })
+    });
+    if record.flagged().is_some() {
+        info["flagged"] = artifacts.iter().map(|artifact| artifact.flagged).collect();
+    }
+    info
 }
 
 /// The setting of this name in the first of the texts.

@@ -6,6 +6,15 @@ use crate::kernels::{arena, gemm::WIDTH, simd::vectorized};
 
 /// The most planes of a number.
 pub(in crate::kernels) const PLANES: usize = 3;
+
+/// The number of planes that the numbers of a matrix have: one if all are bfloat16 numbers.
+pub(in crate::kernels) fn planes_of(values: &[f32]) -> usize {
+    // Without early exit, so that the compiler uses vector instructions.
+    let are_short =
+        values.chunks(1 << 12).all(|values| values.iter().fold(0, |or, value| or | value.to_bits()) << 16 == 0);
+    if are_short { 1 } else { PLANES }
+}
+
 /// Lines of a tile of the left matrix, and of a tile of the result.
 pub(super) const LINES: usize = 16;
 /// Products of an element of the result that one instruction sums.

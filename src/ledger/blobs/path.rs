@@ -27,6 +27,11 @@ pub fn path_of_input(id: GenerationId, sha256: &str) -> String {
     format!("{}/input/{sha256}.{}", folder_of(id), FAST_FORMAT.extension())
 }
 
+/// Path of the content credentials that the picture of a request had; the SHA-256 is that of the picture's file.
+pub fn path_of_credentials(id: GenerationId, sha256: &str) -> String {
+    format!("{}/input/{sha256}.credentials.json", folder_of(id))
+}
+
 /// Path of portion `index` of the log that the attempt with this fence has written.
 pub fn path_of_part(id: GenerationId, fence: i64, index: u32) -> String {
     format!("{}/{fence}/{index}", log_of(id))

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     models::{
+        clip_layer::HiddenAct,
         configuration::{Fixed, LARGEST_EPS, WIDEST, between, divides, read, within},
         demand::{Demand, bytes},
     },
@@ -46,16 +47,6 @@ impl Default for ClipTextConfig {
             architectures: None,
         }
     }
-}
-
-/// The activation function of the feed-forward layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HiddenAct {
-    /// x·σ(1.702·x)
-    QuickGelu,
-    /// GELU with the error function.
-    Gelu,
 }
 
 const PLAIN: &str = "CLIPTextModel";

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::mark::{Marking, mark};
 use crate::{
     diffusion::SamplerLabel,
     generation::{Artifact, Facts, Format, Job, MediaType, Work},
@@ -18,30 +19,58 @@ pub struct Encoded {
     pub format: Format,
     pub facts: Facts,
     pub file: Bytes,
+    /// SHA-256 of the file before it was signed, in lower-case hexadecimal; `None` if it is not signed.
+    pub unsigned_sha256: Option<String>,
+    /// The payload of the watermark, in lower-case hexadecimal; `None` without a watermark.
+    pub watermark: Option<String>,
 }
 
 impl Encoded {
     /// The artifact for the file, which is stored at the path `blob`.
     pub fn stored_at(self, blob: String) -> Artifact {
-        let Encoded { index, format, facts, file } = self;
-        let sha256 = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
-        Artifact { index, media_type: format.into(), bytes: file.len() as u64, sha256, blob, facts }
+        let Encoded { index, format, facts, file, unsigned_sha256, watermark } = self;
+        let (sha256, bytes) = (digest(&file), file.len() as u64);
+        Artifact {
+            index,
+            media_type: format.into(),
+            bytes,
+            sha256,
+            unsigned_sha256,
+            watermark,
+            blob,
+            flagged: None,
+            facts,
+        }
     }
 }
 
-/// Encodes frame `index` of a generation in the requested format. `label` is the sampler's name in other programs, for
-/// the metadata of the file. Call this function on a blocking thread.
+/// SHA-256 in lower-case hexadecimal.
+pub(super) fn digest(file: &[u8]) -> String {
+    Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Marks frame `index` of a generation as `marking` says, and encodes it in the requested format. `label` is the
+/// sampler's name in other programs, for the metadata of the file. Call this function on a blocking thread.
 ///
 /// # Errors
 /// The pixels do not match the picture's size, or the format does not support the size.
-pub fn encode(frame: Frame, job: &Job, label: &SamplerLabel, index: u32) -> Result<Encoded, EncodeError> {
+pub fn encode(
+    mut frame: Frame,
+    job: &Job,
+    label: &SamplerLabel,
+    index: u32,
+    marking: &Marking,
+) -> Result<Encoded, EncodeError> {
     let Work::Draw(draw) = &job.work;
+    let watermark = mark(&mut frame, job, index, marking).map(|payload| payload.to_string());
     match frame {
         Frame::Picture(picture) => Ok(Encoded {
             index,
             format: job.output.encoding.format(),
             facts: Facts::Picture { width: picture.width, height: picture.height, seed: draw.seed_of(index) },
             file: encode_picture(&picture, job, label, index)?.into(),
+            unsigned_sha256: None,
+            watermark,
         }),
     }
 }

@@ -6,8 +6,12 @@ use super::Drawing;
 use crate::{
     generation::{Draw, ImageField, InputImage},
     imaging::decode,
-    ledger::{Outcome, blobs::path_of_input},
+    ledger::{
+        Outcome,
+        blobs::{path_of_credentials, path_of_input},
+    },
     pipelines::Inputs,
+    provenance::Input,
     worker::executor::{Claimed, failed},
 };
 
@@ -15,17 +19,20 @@ impl Drawing {
     /// All pictures of the request. The error is the outcome of a generation whose pictures cannot be loaded.
     pub(super) async fn load_inputs(&self, claimed: &Claimed, draw: &Draw) -> Result<Inputs, Outcome> {
         let mut inputs = Inputs::default();
-        if let Some(source) = &draw.source {
-            self.load_input(claimed, &mut inputs, ImageField::Image, &source.image).await?;
-            for (i, image) in (1..).zip(&source.further_images) {
-                self.load_input(claimed, &mut inputs, ImageField::Reference(i), image).await?;
-            }
-            if let Some(mask) = &source.mask {
-                self.load_input(claimed, &mut inputs, ImageField::Mask, &mask.mask).await?;
-            }
+        for (place, input) in draw.placed_inputs() {
+            self.load_input(claimed, &mut inputs, place, input).await?;
         }
-        for (i, control) in draw.controls.iter().enumerate() {
-            self.load_input(claimed, &mut inputs, ImageField::Control(i), &control.image).await?;
+        Ok(inputs)
+    }
+
+    /// The pictures of the request as the content credentials of a result name them, with the credentials that the
+    /// uploaded files had. The error is the outcome of a generation whose credentials cannot be loaded.
+    pub(super) async fn credited_inputs(&self, claimed: &Claimed, draw: &Draw) -> Result<Vec<Input>, Outcome> {
+        let mut inputs = Vec::new();
+        for (place, input) in draw.placed_inputs() {
+            let kept = self.blobs.get(&path_of_credentials(claimed.id(), &input.upload)).await;
+            let credentials = kept.map_err(|error| claimed.retry(format!("credentials cannot be read: {error}")))?;
+            inputs.push(Input { title: place.path().join("."), sha256: input.upload.clone(), credentials });
         }
         Ok(inputs)
     }

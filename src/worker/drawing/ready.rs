@@ -60,6 +60,11 @@ impl Drawing {
             return Err(ended_early(RunError::Canceled(claimed.cancel.reason().unwrap_or(Reason::Lost)), draw));
         };
         let held = self.load_models(claimed, draw, tell, &placed).await?;
+        if self.provenance.signs() {
+            // The first digest of a model takes long, so it is computed while the generation runs.
+            let (catalogue, name) = (self.catalogue.clone(), claimed.record.job.model.clone());
+            drop(tokio::task::spawn_blocking(move || catalogue.weights_sha256(&name)));
+        }
         let (catalogue, wanted) = (self.catalogue.clone(), claimed.record.job.clone());
         let (model, refiner) = (held.0.model().clone(), held.1.as_ref().map(|refiner| refiner.model().clone()));
         let lease = held.2.control_nets.clone();

@@ -1,6 +1,6 @@
-//! Encodes and stores the artifacts of a run, before the ledger names them.
+//! Marks, encodes, signs and stores the artifacts of a run, before the ledger names them.
 
-use super::{Drawing, Encoded, encode};
+use super::{Drawing, Encoded, Signing, encode, sign};
 use crate::{
     diffusion::{SamplerLabel, SchedulerConfig},
     generation::{Artifact, Draw, Phase, Progress},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Drawing {
-    /// Encodes and stores all frames of the run.
+    /// Checks, marks, encodes, signs and stores all frames of the run.
     pub(super) async fn save(
         &self,
         claimed: &Claimed,
@@ -22,20 +22,31 @@ impl Drawing {
         let progress = Progress { phase: Phase::Saving, step: steps, steps, percent: 100.0, eta_s: None };
         tell.progress(progress);
 
+        let (frames, flags): (Vec<Frame>, Vec<Option<bool>>) = self.checked(claimed, frames).await?.into_iter().unzip();
         let job = claimed.record.job.clone();
         let label = self.label(&job.model, draw);
+        let inputs = if self.provenance.signs() { self.credited_inputs(claimed, draw).await? } else { Vec::new() };
+        let (provenance, metrics) = (self.provenance.clone(), self.metrics.clone());
+        let mut signing = Signing { provenance, metrics, model_sha256: None, id: Some(claimed.id()), inputs };
+        let (catalogue, marking) = (self.catalogue.clone(), self.marking.clone());
         let encode_all = move || {
-            let numbered = (0..).zip(frames);
-            numbered.map(|(index, frame)| encode(frame, &job, &label, index)).collect::<Result<Vec<Encoded>, _>>()
+            if signing.provenance.signs() {
+                signing.model_sha256 = catalogue.weights_sha256(&job.model);
+            }
+            let finished = |(index, frame)| {
+                let encoded = encode(frame, &job, &label, index, &marking).map_err(|error| error.to_string())?;
+                sign(encoded, &job, &label, &signing).map_err(|error| error.to_string())
+            };
+            (0..).zip(frames).map(finished).collect::<Result<Vec<Encoded>, String>>()
         };
         let files = match tokio::task::spawn_blocking(encode_all).await {
             Ok(Ok(files)) => files,
-            Ok(Err(error)) => return Err(failed("internal", error.to_string(), false)),
+            Ok(Err(error)) => return Err(failed("internal", error, false)),
             // The error of a panic would quote its message, which may contain parts of the request.
             Err(_) => return Err(failed("internal", "encoding the results was interrupted".to_owned(), true)),
         };
         let mut artifacts = Vec::with_capacity(files.len());
-        for encoded in files {
+        for (encoded, flagged) in files.into_iter().zip(flags) {
             if !self.leases.allows(lease) {
                 return Err(Outcome::Released);
             }
@@ -43,7 +54,7 @@ impl Drawing {
             if let Err(error) = self.blobs.put(&path, encoded.file.clone()).await {
                 return Err(claimed.retry(format!("a result cannot be stored: {error}")));
             }
-            artifacts.push(encoded.stored_at(path));
+            artifacts.push(Artifact { flagged, ..encoded.stored_at(path) });
         }
         Ok(artifacts)
     }

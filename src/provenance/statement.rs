@@ -1,0 +1,73 @@
+//! What a credential says about a picture of this server.
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::generation::{Draw, GenerationId, Job, MetadataLevel, Work};
+
+/// What a credential says about a picture of this server.
+#[derive(Clone, Copy, Debug)]
+pub struct Statement<'a> {
+    pub job: &'a Job,
+    /// SHA-256 of the model's weights, in lower-case hexadecimal.
+    pub model_sha256: Option<&'a str>,
+    /// The generation; `None` for a picture that was drawn without a server.
+    pub id: Option<GenerationId>,
+    /// The index of the picture in its generation.
+    pub index: u32,
+    /// The request that draws the picture again, as JSON; only used if the request wants all metadata in its files.
+    pub request: Option<&'a str>,
+    /// SHA-256 of the file without the credential, in lower-case hexadecimal.
+    pub unsigned_sha256: &'a str,
+    /// The pictures of the request.
+    pub inputs: &'a [Input],
+}
+
+/// A picture of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Input {
+    /// The field of the request, such as `image` or `controls.0.image`.
+    pub title: String,
+    /// SHA-256 of the stored copy.
+    pub sha256: String,
+    /// What [`Provenance::keep`](super::Provenance::keep) kept of the credentials of the uploaded file.
+    pub credentials: Option<Bytes>,
+}
+
+impl Statement<'_> {
+    fn draw(&self) -> &Draw {
+        let Work::Draw(draw) = &self.job.work;
+        draw
+    }
+
+    /// Whether the picture was made from another picture, and not from noise and a text alone.
+    pub fn is_composite(&self) -> bool {
+        self.draw().source.is_some()
+    }
+
+    /// The assertion of latentd about the picture. `output.metadata` of the request decides how much it contains: the
+    /// model, the generation and the digests always, the seed with `seed`, and LoRAs and the request with `full`.
+    pub fn generation(&self) -> Value {
+        let draw = self.draw();
+        let mut said = Map::new();
+        said.insert("model".to_owned(), self.job.model.as_str().into());
+        said.extend(self.model_sha256.map(|digest| ("model_sha256".to_owned(), digest.into())));
+        if let Some(id) = self.id {
+            said.insert("id".to_owned(), id.to_string().into());
+            said.insert("index".to_owned(), self.index.into());
+        }
+        said.insert("unsigned_sha256".to_owned(), self.unsigned_sha256.into());
+        let level = self.job.output.metadata_level;
+        if level != MetadataLevel::None {
+            said.insert("seed".to_owned(), draw.seed_of(self.index).into());
+        }
+        if level == MetadataLevel::Full {
+            let loras: Vec<Value> =
+                draw.loras.iter().map(|lora| json!({"name": lora.name, "scale": lora.scale})).collect();
+            said.insert("loras".to_owned(), loras.into());
+            let request = self.request.and_then(|request| serde_json::from_str(request).ok());
+            said.extend(request.map(|request: Value| ("request".to_owned(), request)));
+        }
+        Value::Object(said)
+    }
+}

@@ -1,0 +1,34 @@
+//! Marks frames with the invisible watermark, before they are encoded.
+
+use crate::{
+    config,
+    generation::Job,
+    imaging::request_text,
+    pipelines::Frame,
+    watermark::{Payload, embed},
+};
+
+/// Whether and for whom a server marks its pictures.
+#[derive(Clone, Debug)]
+pub struct Marking {
+    /// Who the watermark names; `None` if the server does not mark pictures.
+    owner: Option<String>,
+}
+
+impl Marking {
+    pub fn of(settings: &config::Provenance) -> Marking {
+        Marking { owner: settings.watermark.is_on().then(|| settings.watermark_owner.clone()) }
+    }
+}
+
+/// Marks frame `index` of a generation, and returns the payload. The payload names the owner and the request that draws
+/// this picture alone, so that equal requests give equal pictures. The frame stays as it is if the server does not mark
+/// pictures or the request wants no mark. Call this function on a blocking thread.
+pub fn mark(frame: &mut Frame, job: &Job, index: u32, marking: &Marking) -> Option<Payload> {
+    let owner = marking.owner.as_ref().filter(|_| job.output.provenance)?;
+    let payload = Payload::of(owner, &request_text(job, index));
+    match frame {
+        Frame::Picture(picture) => embed(picture, payload),
+    }
+    Some(payload)
+}
