@@ -41,11 +41,11 @@ struct Rules {
 #[derive(Debug, thiserror::Error)]
 pub enum SafetyError {
     #[error("safety.checker = {path}: {source}")]
-    Checker { path: PathBuf, source: LoadError },
+    Checker { path: PathBuf, source: Box<LoadError> },
     #[error("safety.blocked_prompts = {path}: {source}")]
     BlockList { path: PathBuf, source: BlockListError },
     #[error("safety.blocked_similarity: {0}")]
-    Meanings(LoadError),
+    Meanings(Box<LoadError>),
     #[error("safety.blocked_similarity needs at most {most} lines in safety.blocked_prompts, which has {lines}")]
     TooManyMeanings { lines: usize, most: usize },
 }
@@ -60,7 +60,7 @@ impl Safety {
     /// A file is missing or broken.
     pub fn open(settings: &config::Safety, metrics: Metrics) -> Result<Safety, SafetyError> {
         let config::Safety { policy, checker, blocked_prompts, blocked_similarity } = settings;
-        let of_checker = |source| SafetyError::Checker { path: checker.clone(), source };
+        let of_checker = |source| SafetyError::Checker { path: checker.clone(), source: Box::new(source) };
         let common = match checker.as_os_str().is_empty() {
             true => None,
             false => {
@@ -81,7 +81,8 @@ impl Safety {
                 return Err(SafetyError::TooManyMeanings { lines: lines.len(), most: Meanings::MOST_ENTRIES });
             }
             lines => {
-                Some(Meanings::load(&embedded_folder(), lines, *blocked_similarity).map_err(SafetyError::Meanings)?)
+                let of_meanings = |error| SafetyError::Meanings(Box::new(error));
+                Some(Meanings::load(&embedded_folder(), lines, *blocked_similarity).map_err(of_meanings)?)
             }
         };
         let checkers = Checkers::default();

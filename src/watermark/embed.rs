@@ -1,5 +1,7 @@
 //! Moves the coefficients of the blocks to the lattices of the payload's bits.
 
+#![allow(clippy::needless_range_loop, reason = "the indexes are the coordinates of the formulas")]
+
 use super::{
     Payload, STEP, code,
     layout::{BLOCK, BLOCKS, COEFFICIENTS, Layout},

@@ -67,7 +67,7 @@ pub(super) fn decode(soft: &[f32]) -> Vec<bool> {
 
 /// The two sums for the input 0 in the state `2 · half_state`, as a number from 0 to 3: the first sum has the value 1.
 fn sums_after_zero(half_state: u32) -> u8 {
-    let [first, second] = SUMS.map(|sum| (2 * half_state & sum).count_ones() as u8 % 2);
+    let [first, second] = SUMS.map(|sum| ((2 * half_state) & sum).count_ones() as u8 % 2);
     first + 2 * second
 }
 

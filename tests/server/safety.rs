@@ -175,7 +175,7 @@ async fn flagged_pictures_are_delivered_unchanged_and_keys_have_policies_of_thei
     assert_eq!(flagged["images"][0]["flagged"], true);
     let unchecked = server.ended(&server.accept(&body("bare")).await).await;
     assert!(unchecked["images"][0].get("flagged").is_none(), "the model has no checker: {unchecked}");
-    assert_eq!(unchecked["images"][0]["bytes"].is_u64(), true);
+    assert!(unchecked["images"][0]["bytes"].is_u64());
 
     let openai = json!({"model": "strict", "prompt": "a red fox", "size": "64x64", "steps": 2, "scheduler": "euler"});
     let (status, answer) = post(&server, "/v1/images/generations", openai).await;
