@@ -52,8 +52,8 @@ mod with_keys {
         opened(config, || own().with_context(|| path.display().to_string()))
     }
 
-    /// The keys of the server with these settings, for a command. If the server has not made its keys yet, the keys are
-    /// made for this process only, or there are none if `signs` is false.
+    /// The keys of the server with these settings, for a command. If the server has not made its keys yet, this
+    /// function makes keys for this process only if `signs` is true, and returns no keys if `signs` is false.
     ///
     /// # Errors
     /// Those of [`provenance`].

@@ -29,7 +29,7 @@ pub(super) fn keep(context: &Arc<Context>, file: &[u8]) -> Option<Bytes> {
     }
     let manifest = BASE64_STANDARD.encode(&*manifest);
     let Value::Object(mut ingredient) = serde_json::to_value(&*ingredient).ok()? else { return None };
-    // These name resources beside the ingredient, which are not kept.
+    // These two fields refer to other files of the credentials, which the server does not keep.
     ingredient.remove("thumbnail");
     ingredient.remove("manifest_data");
     Some(json!({"ingredient": ingredient, "manifest": manifest}).to_string().into())
