@@ -14,16 +14,16 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_in_demand_is_copied_and_other_models_find_a_device() {
-    let request = |model: &str, seed: u64| json!({"model": model, "prompt": "a fox", "seed": seed, "steps": 8});
-    let hot = (0..24).map(|seed| request("sd1", seed));
-    let other = (0..4).map(|seed| request("sd2", seed));
-    let requests: Vec<Value> = hot.chain(other).collect();
+    let request = |model: &str, seed: usize| json!({"model": model, "prompt": "a fox", "seed": seed, "steps": 8});
+    let hot = 24;
+    let requests: Vec<Value> =
+        (0..28).map(|i| if i < hot { request("sd1", i) } else { request("sd2", i - hot) }).collect();
     let expected = expected(&requests).await;
     let scripts: Vec<Arc<Scripted>> = (0..4).map(|_| Scripted::new()).collect();
     scripts.iter().for_each(|script| script.delay_us.store(500, SeqCst));
     let site = Site::sqlite();
     let process = Process::start(&site, &scripts).await;
-    let ids = process.accept_all(&requests).await;
+    let ids = accept_in_turn(&process, &requests, hot).await;
     let mut figures = Figures::default();
     figures.judge(&process, &ids, &expected).await;
     let loads = async |model: &str| process.metric("latentd_model_loads_total", &format!("model=\"{model}\"")).await;
@@ -49,9 +49,10 @@ async fn a_model_in_demand_is_copied_and_other_models_find_a_device() {
 /// Four GPUs with room for one model each. The bound of the host's memory does not apply to them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hot_spot_spreads_within_the_bound_of_each_gpu() {
-    let request = |model: &str, seed: u64| json!({"model": model, "prompt": "a fox", "seed": seed, "steps": 8});
-    let hot = (0..32).map(|seed| request("sd1", seed));
-    let requests: Vec<Value> = hot.chain((0..2).map(|seed| request("sd2", seed))).collect();
+    let request = |model: &str, seed: usize| json!({"model": model, "prompt": "a fox", "seed": seed, "steps": 8});
+    let hot = 32;
+    let requests: Vec<Value> =
+        (0..34).map(|i| if i < hot { request("sd1", i) } else { request("sd2", i - hot) }).collect();
     let expected = expected(&requests).await;
     let bytes = {
         let catalogue = app::catalogue(&Site::sqlite().config(), vec![Device::host()]).unwrap();
@@ -63,7 +64,7 @@ async fn a_hot_spot_spreads_within_the_bound_of_each_gpu() {
         let scripts: Vec<Arc<Scripted>> = (0..4).map(|_| Scripted::gpu(1 << 40)).collect();
         scripts.iter().for_each(|script| script.delay_us.store(500, SeqCst));
         let process = Process::start(&site, &scripts).await;
-        let ids = process.accept_all(&requests).await;
+        let ids = accept_in_turn(&process, &requests, hot).await;
         let mut figures = Figures::default();
         let mut most = [0.0f64; 4];
         let watch = async {
@@ -87,4 +88,11 @@ async fn a_hot_spot_spreads_within_the_bound_of_each_gpu() {
         figures.verdict(&format!("a hot spot on 4 GPUs with room for one model each, {store}"));
         process.stop().await.unwrap();
     }
+}
+
+/// Accepts the first `hot` requests before the others, so that the model in demand has the first choice of a device: if
+/// the few requests of the other model came first, each could take an idle device of its own.
+async fn accept_in_turn(process: &Process, requests: &[Value], hot: usize) -> Vec<String> {
+    let (hot, others) = requests.split_at(hot);
+    [process.accept_all(hot).await, process.accept_all(others).await].concat()
 }
