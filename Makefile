@@ -43,7 +43,7 @@ quick:
 
 # Checks format, lints, documentation, and licenses and sources of dependencies.
 check: $(DENY) deploy-check
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
@@ -92,7 +92,7 @@ simulation:
 	python3 benches/scale/test_simulation.py
 
 format:
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 
 # Compare latentd's networks with those of its peers, and its server with a plain one; see benches/compare/README.md.
 compare: $(PEERS)/installed

@@ -4,8 +4,9 @@
 //! applies the rules of the API, [`ledger`] stores it, [`worker`] claims it, and [`engine`] computes it in batches with
 //! other requests, with a model of the [`catalogue`]. [`families`] define the kinds of models and which of the
 //! [`pipelines`] draws with each. [`diffusion`] contains the samplers. [`models`] contains the networks, which are
-//! built on [`kernels`], [`weights`] and [`device`]. [`safety`] checks what the pictures show, [`watermark`] marks them,
-//! [`imaging`] encodes them, and [`provenance`] signs their files. [`app`] starts the server and stops it in order.
+//! built on [`kernels`] (a crate of its own), [`weights`] and [`device`]. [`safety`] checks what the pictures show,
+//! [`watermark`] marks them, [`imaging`] encodes them, and [`provenance`] signs their files. [`app`] starts the server
+//! and stops it in order.
 //!
 //! Invariants (`tests/layering.rs` checks those that can be seen in the source):
 //!
@@ -45,8 +46,6 @@ pub mod generation;
 pub mod http;
 pub mod imaging;
 pub mod jitter;
-#[allow(unsafe_code, reason = "vector units and rectangles shared by threads; each block has its proof")]
-pub mod kernels;
 pub mod ledger;
 pub mod metrics;
 pub mod models;
@@ -60,3 +59,5 @@ pub mod watermark;
 pub mod webhooks;
 pub mod weights;
 pub mod worker;
+
+pub use latentd_kernels as kernels;

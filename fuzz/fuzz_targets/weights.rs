@@ -44,34 +44,7 @@ mod transient {
     }
 }
 
-/// The part of `src/kernels` that converts numbers, and stand-ins for the rest. Weights pass the choice of kernels on.
-#[path = "../../src/kernels"]
-mod kernels {
-    pub mod format;
-    mod simd;
-
-    #[derive(Clone, Copy, Debug)]
-    pub enum Kernels {
-        Packed(()),
-        Reference,
-    }
-
-    pub mod narrow {
-        pub struct Narrow;
-
-        impl Narrow {
-            pub fn size(format: super::format::Format, (k, n): (usize, usize)) -> Option<usize> {
-                format.bytes(k)?.checked_mul(n)
-            }
-        }
-    }
-
-    pub mod winograd {
-        pub fn most_kept(_: usize, _: usize) -> usize {
-            0
-        }
-    }
-}
+use latentd_kernels as kernels;
 
 /// Stand-in for `src/device`: the place of tensors.
 #[path = "../../src/device"]
@@ -96,7 +69,7 @@ mod device {
         pub fn note_copied(&self, _: u64) {}
 
         pub fn kernels(&self) -> crate::kernels::Kernels {
-            crate::kernels::Kernels::Packed(())
+            crate::kernels::Kernels::default()
         }
     }
 }

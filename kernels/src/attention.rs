@@ -286,7 +286,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::random::Random;
+    use crate::random::Random;
 
     /// Attention by its definition, in double precision.
     fn naive(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scores: Scores<'_>) -> Vec<f64> {

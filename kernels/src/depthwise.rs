@@ -86,7 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::{
+    use crate::{
         conv2d::{Conv2d, Geometry},
         random::Random,
         winograd,

@@ -4,6 +4,7 @@
 //! a row depend neither on the other rows nor on the number of threads, except with [`Rows::Together`]. There are two
 //! sets of kernels ([`Kernels`]).
 
+#![allow(unsafe_code, reason = "vector units and rectangles shared by threads; each block has its proof")]
 #![allow(clippy::needless_range_loop, reason = "loops over fixed ranges are what the compiler unrolls into registers")]
 
 pub mod activation;
@@ -28,8 +29,7 @@ pub mod matrix;
 pub mod modulation;
 pub mod narrow;
 mod partition;
-#[cfg(test)]
-pub(crate) mod random;
+pub mod random;
 pub mod rms_norm;
 pub mod rotary;
 mod rows;

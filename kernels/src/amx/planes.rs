@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use crate::kernels::{arena, gemm::WIDTH, simd::vectorized};
+use crate::{arena, gemm::WIDTH, simd::vectorized};
 
 /// The most planes of a number.
-pub(in crate::kernels) const PLANES: usize = 3;
+pub(crate) const PLANES: usize = 3;
 
 /// The number of planes that the numbers of a matrix have: one if all are bfloat16 numbers.
-pub(in crate::kernels) fn planes_of(values: &[f32]) -> usize {
+pub(crate) fn planes_of(values: &[f32]) -> usize {
     // Without early exit, so that the compiler uses vector instructions.
     let are_short =
         values.chunks(1 << 12).all(|values| values.iter().fold(0, |or, value| or | value.to_bits()) << 16 == 0);
@@ -59,7 +59,7 @@ impl Tiles {
 }
 
 /// Some columns of a left matrix. For each 16 lines and each step of 32 columns there are three tiles.
-pub(in crate::kernels) struct Left {
+pub(crate) struct Left {
     tiles: Tiles,
     pub(super) lines: usize,
     pub(super) steps: usize,
@@ -118,7 +118,7 @@ fn split_line(values: &[f32], i: usize, tiles: &mut [LeftTile; PLANES]) {
 }
 
 /// Panels (K, 16) of a right matrix. For each panel and each step of 32 lines there is a tile for each plane.
-pub(in crate::kernels) struct Right {
+pub(crate) struct Right {
     tiles: Tiles,
     pub(super) planes: usize,
     pub(super) steps: usize,

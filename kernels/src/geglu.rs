@@ -207,7 +207,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::random::Random;
+    use crate::random::Random;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]

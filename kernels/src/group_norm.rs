@@ -188,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::random::Random;
+    use crate::random::Random;
 
     fn naive(x: &[Vec<Vec<f32>>], groups: usize, weight: &[f32], bias: &[f32], eps: f64, then: Then) -> Vec<f64> {
         let per_group = weight.len() / groups;

@@ -1,9 +1,10 @@
 //! Random tensors for tests. The same seed gives the same tensors, so that failures are reproducible.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 /// A generator of tensors with approximately normal values.
-pub(crate) struct Random(u64);
+#[derive(Debug)]
+pub struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
@@ -13,7 +14,7 @@ impl Random {
     /// A tensor of normal values with the given mean and a standard deviation of 1.
     pub fn normal(&mut self, shape: &[usize], mean: f32) -> Tensor {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| mean + self.value()).collect();
-        Tensor::from_vec(values, shape, &crate::device::HOST).expect("as many values as the shape has")
+        Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values as the shape has")
     }
 
     /// An approximately normal value: the sum of twelve uniform values, minus its mean.

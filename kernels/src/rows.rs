@@ -54,7 +54,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::kernels::random::Random;
+    use crate::random::Random;
 
     #[test]
     fn operations_have_the_same_shapes_in_each_batch() {

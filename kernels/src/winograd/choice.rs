@@ -1,7 +1,7 @@
 //! Decides which convolutions use Winograd's algorithm, and with which tile size.
 
 use super::transform::LANES;
-use crate::kernels::gemm::WIDTH;
+use crate::gemm::WIDTH;
 
 /// The size of the result tiles: F(2×2, 3×3) or F(4×4, 3×3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -394,7 +394,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::tiles::Tile;
+    use crate::tiles::Tile;
 
     fn product(a: &[f32], k: usize, b: &Panels, panels: Range<usize>, out: &mut [f32], width: usize) {
         let out = Block::new(out, width);

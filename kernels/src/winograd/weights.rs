@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::transform::{LANES, Transform};
-use crate::kernels::{
+use crate::{
     gemm::{Panels, WIDTH},
     simd::vectorized,
 };

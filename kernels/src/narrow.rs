@@ -145,7 +145,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::{Kernels, finish::Epilogue, matrix::Matrix, random::Random};
+    use crate::{Kernels, finish::Epilogue, matrix::Matrix, random::Random};
 
     const FORMATS: [Format; 14] = [
         Format::F16,

@@ -275,7 +275,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::random::Random;
+    use crate::random::Random;
 
     /// Convolution by its definition, in double precision: x (B, h, w, in), weight (kh·kw·in, out).
     fn naive(g: Geometry, weight: &Tensor, bias: &Tensor, x: &Tensor) -> Vec<f64> {

@@ -350,7 +350,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::{
+    use crate::{
         Kernels,
         conv2d::{Conv2d, Geometry},
         finish::Epilogue,
