@@ -60,9 +60,10 @@ def main():
             )
 
 
-def pictures_a_second(server, pictures, clients):
+def pictures_a_second(server, pictures, clients, more=()):
     def draw(number):
-        answer = server.ask("POST", "/v1/images", {"prompt": f"a red fox {number % 7}", "seed": number}, wait=True)
+        request = {"prompt": f"a red fox {number % 7}", "seed": number, **dict(more)}
+        answer = server.ask("POST", "/v1/images", request, wait=True)
         if answer.get("status") != "succeeded":
             raise SystemExit(f"not drawn: {answer}")
 
@@ -98,16 +99,18 @@ def behind_large(server, times):
 
 
 class Server:
-    def __init__(self, program):
+    def __init__(self, program, settings=(), before=()):
+        """`settings` are further environment variables, `before` is what stands before the program on the command line."""
         self.folder = tempfile.mkdtemp()
         self.port, self.operator = free_port(), free_port()
         settings = {
             "LATENTD_DATA_DIR": self.folder,
             "LATENTD_HTTP__BIND": f"127.0.0.1:{self.port}",
             "LATENTD_OPERATOR__BIND": f"127.0.0.1:{self.operator}",
+            **dict(settings),
         }
         output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen([program, "serve"], env={**os.environ, **settings}, **output)
+        self.process = subprocess.Popen([*before, program, "serve"], env={**os.environ, **settings}, **output)
 
     def __enter__(self):
         for _ in range(300):

@@ -34,7 +34,7 @@ use crate::{
     http::{self, AppState},
     ledger::{Blobs, Claimant, Reaping},
     metrics::Metrics,
-    safety::Safety,
+    safety::{self, Safety},
     service::{AcceptPolicy, Bus, Devices, Drain, Live, Memory, Outbox, Parts, Service, Throughput},
     telemetry::Exporter,
     webhooks::Deliverer,
@@ -445,8 +445,9 @@ fn catalogue_in(memory: u64, config: &Config, devices: Vec<Device>) -> Result<Ca
         .within(config.loras.max_bytes);
     let control_nets = ControlNets::open(&config.controlnets.dir)?;
     let (models, largest_model) = catalogue.listed_bytes();
-    let listed =
-        ListedWeights { models, largest_model, control_nets: control_nets.listed_bytes(&catalogue.first_device()) };
+    let control_nets_bytes = control_nets.listed_bytes(&catalogue.first_device());
+    let safety_checkers = safety::most_bytes(&config.safety, &catalogue);
+    let listed = ListedWeights { models, largest_model, control_nets: control_nets_bytes, safety_checkers };
     let bounds = WeightBounds::of(config, listed);
     let catalogue = catalogue
         .with_adapters(adapters)

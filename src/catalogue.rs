@@ -5,6 +5,7 @@ mod adapters;
 mod blocking;
 mod control_nets;
 mod control_shelf;
+mod digests;
 mod documents;
 mod embedded;
 mod entries;
@@ -159,12 +160,6 @@ impl Catalogue {
     /// The fingerprint of a model's files; empty for an unknown name.
     fn fingerprint(&self, name: &str) -> String {
         self.entry(name).map_or_else(String::new, |entry| entry.fingerprint().to_owned())
-    }
-
-    /// The SHA-256 of a model's weights, see [`ModelFolder::weights_sha256`](crate::weights::ModelFolder). The first
-    /// call reads all weights; call this function on a blocking thread. `None` if the model cannot be used or read.
-    pub fn weights_sha256(&self, name: &str) -> Option<String> {
-        self.entry(name)?.weights_sha256().map(str::to_owned)
     }
 
     /// The devices on which networks compute: at least one, all of one kind.

@@ -27,7 +27,7 @@ pub use keys::Keys;
 pub use report::{Action, Ingredient, Problem, Report, SignedBy, Verdict};
 #[cfg(feature = "provenance")]
 pub use signer::Provenance;
-pub use statement::{Input, Statement};
+pub use statement::{Input, Statement, WeightDigests};
 #[cfg(not(feature = "provenance"))]
 pub use without::Provenance;
 

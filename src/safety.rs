@@ -19,6 +19,7 @@ use crate::{
 use block_list::BlockList;
 pub use block_list::BlockListError;
 use checkers::Checkers;
+pub use checkers::most_bytes;
 use meanings::Meanings;
 
 /// The rules for pictures and prompts. Cheap to clone. With the default settings, nothing is loaded or checked.

@@ -48,6 +48,17 @@ fn an_image_with_its_own_seed_contains_a_request_for_itself() {
 }
 
 #[test]
+fn the_order_of_keys_in_a_request_does_not_change_its_file() {
+    let file = |scheduler: &str| {
+        let job = resolved(&format!(r#"{{"model": "tiny", "prompt": "a fox", "seed": 7, "scheduler": {scheduler}}}"#));
+        encode_picture(&picture(8, 8), &job, &label(), 0).unwrap()
+    };
+    let scheduler = r#"{"beta_start": 0.001, "_class_name": "EulerDiscreteScheduler", "beta_end": 0.01}"#;
+    let other = r#"{"_class_name": "EulerDiscreteScheduler", "beta_end": 0.01, "beta_start": 0.001}"#;
+    assert!(file(scheduler) == file(other));
+}
+
+#[test]
 fn fields_that_do_not_shape_a_picture_do_not_change_its_file() {
     let other = Job {
         previews: 7,

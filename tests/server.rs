@@ -13,6 +13,8 @@ mod random;
 mod requests;
 #[path = "support/s3.rs"]
 mod s3;
+#[path = "support/safety_checker.rs"]
+mod safety_checker;
 #[path = "support/transformers.rs"]
 mod transformers;
 

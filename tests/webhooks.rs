@@ -8,7 +8,11 @@ mod harness;
 mod postgres;
 #[path = "webhooks/receiver.rs"]
 mod receiver;
+#[path = "support/safety_checker.rs"]
+mod safety_checker;
 
+#[path = "webhooks/blocked.rs"]
+mod blocked;
 #[path = "webhooks/deliveries.rs"]
 mod deliveries;
 #[path = "webhooks/endpoints.rs"]

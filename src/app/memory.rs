@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{catalogue::Catalogue, config::Config};
+use crate::{catalogue::Catalogue, config::Config, safety};
 
 /// Assumed memory in bytes if the system does not report it.
 const UNKNOWN: u64 = 8 << 30;
@@ -29,7 +29,7 @@ pub struct HostMemory {
 /// models that are listed later are not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// The most bytes that models and ControlNets take.
+    /// The most bytes that models, ControlNets and safety checkers take.
     pub weights: u64,
     /// The most bytes that generations take: `engine.max_bytes`.
     pub generations: u64,
@@ -42,7 +42,8 @@ impl MemoryPlan {
     /// weights, the process and a reserve of a sixteenth of the memory, but at least a quarter and at most half of the
     /// memory.
     pub fn of(config: &Config, catalogue: &Catalogue) -> MemoryPlan {
-        MemoryPlan::within(HostMemory::now().total, catalogue.most_bytes(), config.engine.max_bytes)
+        let weights = catalogue.most_bytes().saturating_add(safety::most_bytes(&config.safety, catalogue));
+        MemoryPlan::within(HostMemory::now().total, weights, config.engine.max_bytes)
     }
 
     fn within(memory: u64, weights: u64, setting: u64) -> MemoryPlan {
@@ -88,6 +89,8 @@ pub struct ListedWeights {
     pub largest_model: u64,
     /// All ControlNets together.
     pub control_nets: u64,
+    /// The safety checkers that can be in memory at the same time.
+    pub safety_checkers: u64,
 }
 
 impl WeightBounds {
@@ -102,13 +105,14 @@ impl WeightBounds {
         WeightBounds::within(HostMemory::now().total, listed, settings)
     }
 
-    /// The memory for weights W is the memory minus a sixteenth (the reserve), a quarter (for generations) and
-    /// [`PROCESS`]. ControlNets get W minus the models, but at least min(W/4, W + reserve − largest model), or W/4 if
+    /// The memory for weights W is the memory minus a sixteenth (the reserve), a quarter (for generations), [`PROCESS`]
+    /// and the safety checkers. ControlNets get W minus the models, but at least min(W/4, W + reserve − largest model), or W/4 if
     /// the second amount is not above 0, and at most the bytes of all listed ControlNets or W/16, whichever is more;
     /// the upper bound wins. Models get the rest of W. [`MemoryPlan::warn`] warns if the largest model does not fit.
     fn within(memory: u64, listed: ListedWeights, settings: WeightBounds) -> WeightBounds {
-        let ListedWeights { models, largest_model, control_nets } = listed;
-        let weights = memory.saturating_sub(memory / 16 + memory / 4).saturating_sub(PROCESS);
+        let ListedWeights { models, largest_model, control_nets, safety_checkers } = listed;
+        let others = PROCESS.saturating_add(safety_checkers);
+        let weights = memory.saturating_sub(memory / 16 + memory / 4).saturating_sub(others);
         let wanted = if settings.models == 0 { models } else { models.min(settings.models.max(largest_model)) };
         // The largest model may take the reserve. If it does not fit even then, it does not count: it is loaded alone.
         let beside = (weights + memory / 16).checked_sub(largest_model).filter(|left| *left > 0);
@@ -257,22 +261,24 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     proptest! {
-        /// Without settings, models, ControlNets, generations and the process never take more than the memory, unless the
-        /// largest model alone does.
+        /// Without settings, models, ControlNets, safety checkers of at most a quarter of the memory, generations and the
+        /// process never take more than the memory, unless the largest model alone does.
         #[test]
         fn computed_bounds_fit_the_memory(
             memory in 2 * GIB..256 * GIB,
             sizes in prop::collection::vec(0..40 * GIB, 0..6),
             control_nets in 0..40 * GIB,
+            part in 0.0..1.0,
             devices in 1u64..3,
         ) {
             let largest_model = sizes.iter().copied().max().unwrap_or(0);
             let models = devices * sizes.iter().sum::<u64>();
-            let listed = ListedWeights { models, largest_model, control_nets };
+            let safety_checkers = (part * (memory / 4) as f64) as u64;
+            let listed = ListedWeights { models, largest_model, control_nets, safety_checkers };
             let bounds = WeightBounds::within(memory, listed, WeightBounds { models: 0, control_nets: 0 });
             let weights = models.min(bounds.models.max(largest_model)) + control_nets.min(bounds.control_nets);
-            let plan = MemoryPlan::within(memory, weights, 0);
-            let usable = memory - memory / 4 - PROCESS;
+            let plan = MemoryPlan::within(memory, weights + safety_checkers, 0);
+            let usable = memory - memory / 4 - PROCESS - safety_checkers;
             prop_assert!(plan.bytes() <= memory || largest_model >= usable, "{bounds:?} {plan:?}");
             prop_assert!(bounds.control_nets > 0, "ControlNets are never all refused");
         }
@@ -284,7 +290,7 @@ mod tests {
             let [models, largest_model, control_nets] = [models, largest_model, control_nets].map(|gib| gib * GIB);
             let [of_models, of_nets] = settings.map(|gib| gib * GIB);
             let settings = WeightBounds { models: of_models, control_nets: of_nets };
-            let listed = ListedWeights { models, largest_model, control_nets };
+            let listed = ListedWeights { models, largest_model, control_nets, safety_checkers: 0 };
             let bounds = WeightBounds::within(64 * GIB, listed, settings);
             [bounds.models, bounds.control_nets].map(|bytes| bytes as f64 / GIB as f64)
         };

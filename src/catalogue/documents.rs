@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Catalogue;
-use crate::weights::ModelFolder;
+use crate::{models::SafetyChecker, weights::ModelFolder};
 
 /// The most bytes of a model card that are read. Published cards have some tens of kilobytes.
 const LONGEST_CARD: usize = 256 << 10;
@@ -14,6 +14,12 @@ impl Catalogue {
         let entry = self.entry(name)?;
         let usable = entry.usable().ok()?;
         entry.has_safety_checker().then(|| (entry.key.clone(), usable.folder.clone()))
+    }
+
+    /// The bytes in memory of each model's safety checker. Checkers whose files cannot be read are left out.
+    pub fn safety_checker_bytes(&self) -> Vec<u64> {
+        let with_checker = self.names().into_iter().filter_map(|name| Some(self.safety_checker(&name)?.1));
+        with_checker.filter_map(|folder| SafetyChecker::bytes(&folder).ok()).collect()
     }
 
     /// Whether the model is the one inside the program.

@@ -16,7 +16,7 @@ use latentd::{
     imaging::decode,
     metrics::Metrics,
     pipelines::{Frame, Inputs},
-    provenance::Input,
+    provenance::{Input, WeightDigests},
     service::CatalogueRules,
     worker::{Marking, Signing, encode, sign},
 };
@@ -76,8 +76,13 @@ impl Generate {
         let rules = CatalogueRules { catalogue: &catalogue, limits: &config.limits };
         let provenance = app::provenance_beside(&config, true)?;
         let metrics = Metrics::new();
-        let mut signing =
-            Signing { provenance, metrics: metrics.clone(), model_sha256: None, id: None, inputs: Vec::new() };
+        let mut signing = Signing {
+            provenance,
+            metrics: metrics.clone(),
+            weights: WeightDigests::default(),
+            id: None,
+            inputs: Vec::new(),
+        };
         let mut fields = self.fields()?;
         let mut inputs = Inputs::default();
         for (place, source) in fields.pictures() {
@@ -117,7 +122,7 @@ impl Generate {
         let frames = drawn?;
         engine.end()?;
         if signing.provenance.signs() {
-            signing.model_sha256 = catalogue.weights_sha256(&job.model);
+            signing.weights = catalogue.digests(&job);
         }
         write(&job, &label, (&Marking::of(&config.provenance), &signing), frames, &outputs)
     }

@@ -41,7 +41,11 @@ impl Metadata {
 /// same text.
 pub fn request_text(job: &Job, index: u32) -> String {
     let Work::Draw(draw) = &job.work;
-    Value::Object(request(job, draw, index)).to_string()
+    let mut request = Value::Object(request(job, draw, index));
+    // The order of keys, such as those of a scheduler, depends on the client and on the features of serde_json that
+    // other crates turn on.
+    request.sort_all_objects();
+    request.to_string()
 }
 
 /// The request that draws exactly this picture. It has only fields that shape the picture, so that equal pictures are

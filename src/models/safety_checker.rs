@@ -10,7 +10,7 @@ use super::{clip_vision::ClipVisionModel, layers::Linear};
 use crate::{
     device::Device,
     imaging::Pixels,
-    weights::{LoadError, ModelFolder, Weights, as_stored},
+    weights::{LoadError, ModelFolder, WeightSize, Weights, as_stored},
 };
 use configuration::SafetyCheckerConfig;
 use preparation::Preparation;
@@ -88,6 +88,16 @@ impl SafetyChecker {
         let (weights, config) = open(folder, &device)?;
         let preparation = Preparation::read(folder, component(folder) == ROOT, config.vision.image_size)?;
         weights.check(|weights| drop(Self::new(&config, weights, preparation, &device)))
+    }
+
+    /// Bytes that the weights take in the memory of the host. Reads only the headers of the files.
+    ///
+    /// # Errors
+    /// A file is missing, or its header is broken.
+    pub fn bytes(folder: &ModelFolder) -> Result<u64, LoadError> {
+        let device = Device::host();
+        let size = WeightSize::read(folder, component(folder), "model")?;
+        Ok(size.bytes(device.precision(), device.kernels()))
     }
 
     fn new(config: &SafetyCheckerConfig, weights: &Weights, preparation: Preparation, device: &Device) -> Self {

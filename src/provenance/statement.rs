@@ -1,5 +1,7 @@
 //! What a credential says about a picture of this server.
 
+use std::iter;
+
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -9,8 +11,7 @@ use crate::generation::{Draw, GenerationId, Job, MetadataLevel, Work};
 #[derive(Clone, Copy, Debug)]
 pub struct Statement<'a> {
     pub job: &'a Job,
-    /// SHA-256 of the model's weights, in lower-case hexadecimal.
-    pub model_sha256: Option<&'a str>,
+    pub weights: &'a WeightDigests,
     /// The generation; `None` for a picture that was drawn without a server.
     pub id: Option<GenerationId>,
     /// The index of the picture in its generation.
@@ -21,6 +22,14 @@ pub struct Statement<'a> {
     pub unsigned_sha256: &'a str,
     /// The pictures of the request.
     pub inputs: &'a [Input],
+}
+
+/// The SHA-256 of the weights that a generation uses, in lower-case hexadecimal. `None` for files that cannot be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WeightDigests {
+    pub model: Option<String>,
+    /// Those of the request's LoRAs, in the order of the request.
+    pub loras: Vec<Option<String>>,
 }
 
 /// A picture of a request.
@@ -51,7 +60,7 @@ impl Statement<'_> {
         let draw = self.draw();
         let mut said = Map::new();
         said.insert("model".to_owned(), self.job.model.as_str().into());
-        said.extend(self.model_sha256.map(|digest| ("model_sha256".to_owned(), digest.into())));
+        said.extend(self.weights.model.as_ref().map(|digest| ("model_sha256".to_owned(), digest.as_str().into())));
         if let Some(id) = self.id {
             said.insert("id".to_owned(), id.to_string().into());
             said.insert("index".to_owned(), self.index.into());
@@ -62,9 +71,10 @@ impl Statement<'_> {
             said.insert("seed".to_owned(), draw.seed_of(self.index).into());
         }
         if level == MetadataLevel::Full {
-            let loras: Vec<Value> =
-                draw.loras.iter().map(|lora| json!({"name": lora.name, "scale": lora.scale})).collect();
-            said.insert("loras".to_owned(), loras.into());
+            let digests = self.weights.loras.iter().map(Option::as_deref).chain(iter::repeat(None));
+            let loras = draw.loras.iter().zip(digests);
+            let loras = loras.map(|(lora, sha256)| json!({"name": lora.name, "scale": lora.scale, "sha256": sha256}));
+            said.insert("loras".to_owned(), loras.collect());
             let request = self.request.and_then(|request| serde_json::from_str(request).ok());
             said.extend(request.map(|request: Value| ("request".to_owned(), request)));
         }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::{
+    catalogue::Catalogue,
+    config,
     device::Device,
     kernels::arena,
     models::SafetyChecker,
@@ -20,6 +22,20 @@ pub(super) struct Checkers {
 
 /// Maximum number of checkers in memory. More are needed only if models with different checkers take turns.
 const MOST: usize = 2;
+
+/// The most bytes that safety checkers take in the memory of the host: those of the checker of the settings, otherwise
+/// those of the two largest checkers of models. They count even if the policy of the settings is `off`, because a key
+/// can have another policy. A checker of the settings that cannot be read counts as nothing; [`Safety::open`] reports it.
+///
+/// [`Safety::open`]: super::Safety::open
+pub fn most_bytes(settings: &config::Safety, catalogue: &Catalogue) -> u64 {
+    if !settings.checker.as_os_str().is_empty() {
+        return ModelFolder::open(&settings.checker).and_then(|folder| SafetyChecker::bytes(&folder)).unwrap_or(0);
+    }
+    let mut of_models = catalogue.safety_checker_bytes();
+    of_models.sort_unstable();
+    of_models.into_iter().rev().take(MOST).fold(0, u64::saturating_add)
+}
 
 impl Checkers {
     /// The checker of this key, loaded from `folder` if it is not in memory. Another load waits meanwhile, so that the

@@ -11,6 +11,8 @@ use std::{
     sync::Arc,
 };
 
+use sha2::{Digest, Sha256};
+
 /// The content of a file. Cheap to clone, except for owned bytes in memory.
 #[derive(Clone)]
 pub enum FileContent {
@@ -132,6 +134,20 @@ impl FileContent {
             Self::Disk(_) => self.read(0..self.len()).map(|bytes| Cow::Owned(bytes.into_owned())),
             Self::Held(bytes) => Ok(bytes.clone()),
         }
+    }
+
+    /// The SHA-256 of the whole content in lower-case hexadecimal. Reads one MiB at a time.
+    ///
+    /// # Errors
+    /// Those of [`FileContent::read`] and of [`FileContent::check_unchanged`].
+    pub fn sha256(&self) -> io::Result<String> {
+        const PART: usize = 1 << 20;
+        let mut digest = Sha256::new();
+        for begin in (0..self.len()).step_by(PART) {
+            digest.update(self.read(begin..self.len().min(begin + PART))?);
+        }
+        self.check_unchanged()?;
+        Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Checks that the file was not written to or shortened since it was opened. Otherwise, earlier reads may have

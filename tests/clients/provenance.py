@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import sys
+import zlib
 
 import requests
 from c2pa import Reader
@@ -27,6 +28,30 @@ def read(kind, file):
     return store["manifests"][store["active_manifest"]], {fault["code"] for fault in store.get("validation_status", [])}
 
 
+def changed(file):
+    """The file with one bit of its compressed pixels changed. A WebP file ends with its credentials, the others with pixels."""
+    changed = bytearray(file)
+    at = file.find(b"VP8L")
+    changed[at + 64 if at > 0 else -64] ^= 1
+    return bytes(changed)
+
+
+def with_another_pixel(png):
+    """The PNG with another last pixel, and everything else as it was: a sound file, which every program opens."""
+    chunks, at = [], 8
+    while at < len(png):
+        length = int.from_bytes(png[at : at + 4], "big")
+        chunks.append((png[at + 4 : at + 8], png[at + 8 : at + 8 + length]))
+        at += length + 12
+    pixels = bytearray(zlib.decompress(b"".join(data for kind, data in chunks if kind == b"IDAT")))
+    pixels[-1] ^= 1
+    first = next(index for index, (kind, _) in enumerate(chunks) if kind == b"IDAT")
+    others = [chunk for chunk in chunks if chunk[0] != b"IDAT"]
+    chunks = [*others[:first], (b"IDAT", zlib.compress(pixels)), *others[first:]]
+    parts = [len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big") for kind, data in chunks]
+    return png[:8] + b"".join(parts)
+
+
 files = {}
 for name in ["png", "jpeg", "webp"]:
     kind, file = draw(output={"format": name})
@@ -41,10 +66,15 @@ for name in ["png", "jpeg", "webp"]:
     generation = said["dev.latentd.generation"]
     assert generation["model"] == "emoji" and generation["request"]["prompt"] == "a red fox", generation
 
-    changed = bytearray(file)
-    changed[-64] ^= 1
-    _, faults = read(kind, bytes(changed))
+    _, faults = read(kind, changed(file))
     assert "assertion.dataHash.mismatch" in faults, (name, faults)
+
+# A single pixel.
+other = with_another_pixel(files["png"])
+one, two = (list(Image.open(io.BytesIO(file)).convert("RGB").getdata()) for file in (files["png"], other))
+assert sum(a != b for a, b in zip(one, two)) == 1
+_, faults = read("image/png", other)
+assert "assertion.dataHash.mismatch" in faults, faults
 
 # Programs that know nothing of credentials read the picture and its texts as before.
 picture = Image.open(io.BytesIO(files["png"]))

@@ -3,7 +3,7 @@
 use std::{io::Cursor, path::Path, process::Command};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use c2pa::{Context, Reader, ValidationState};
+use c2pa::{Builder, Context, Reader, SigningAlg, ValidationState, create_signer};
 use reqwest::{StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -51,10 +51,12 @@ fn read(file: &[u8], format: &str) -> (ValidationState, Value) {
     (reader.validation_state(), serde_json::from_str(&reader.json()).unwrap())
 }
 
-/// The file with one bit of its last kilobyte changed.
+/// The file with one bit of its compressed pixels changed.
 fn changed(file: &[u8]) -> Vec<u8> {
     let mut changed = file.to_vec();
-    let at = changed.len() - 64;
+    // A WebP file ends with its credentials, the other files end with the pixels.
+    let pixels = file.windows(4).position(|window| window == b"VP8L");
+    let at = pixels.map_or(file.len() - 64, |at| at + 64);
     changed[at] ^= 1;
     changed
 }
@@ -157,6 +159,24 @@ async fn the_level_of_metadata_decides_what_the_credentials_contain() {
         assert_eq!(generation.get("seed").is_some(), has_seed, "{generation}");
         assert!(generation.get("request").is_none() && generation["model"] == "emoji", "{generation}");
     }
+}
+
+#[tokio::test]
+async fn the_credentials_contain_the_digests_of_the_loras() {
+    let (data, loras) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji-companions");
+    let [flat, pixel] = ["flat-lora", "pixel-lora"]
+        .map(|name| std::fs::read(models.join(name).join("pytorch_lora_weights.safetensors")).unwrap());
+    std::fs::write(loras.path().join("mine.safetensors"), &flat).unwrap();
+    let server = Server::start(data.path(), &[("LATENTD_LORAS__DIR", loras.path().to_str().unwrap())]).await;
+    // One from the folder, and an embedded one.
+    let used = json!({"loras": [{"name": "mine", "scale": 0.5}, {"name": "emoji-pixel"}]});
+    let (_, file) = drawn(&server, &with(brief("png"), &used)).await;
+    let expected = json!([
+        {"name": "mine", "scale": 0.5, "sha256": sha256(&flat)},
+        {"name": "emoji-pixel", "scale": 1.0, "sha256": sha256(&pixel)},
+    ]);
+    assert_eq!(verified(&server, &file).await["generation"]["loras"], expected);
 }
 
 #[tokio::test]
@@ -367,8 +387,11 @@ async fn hostile_files_get_clear_answers() {
         );
     }
 
-    // A box that claims to be of almost 4 GiB, and one of almost 2⁶⁴ bytes.
+    // A box around the credentials that claims to be of almost 4 GiB, such a box inside (the list of assertions), and a
+    // box of almost 2⁶⁴ bytes.
     let large = [&u32::MAX.to_be_bytes()[..], &store[4..]].concat();
+    let third = store.windows(4).enumerate().filter(|(_, window)| window == b"jumb").nth(2).unwrap().0 - 4;
+    let large_inside = [&store[..third], &u32::MAX.to_be_bytes(), &store[third + 4..]].concat();
     let larger = [&1_u32.to_be_bytes()[..], b"jumb", &(u64::MAX - 8).to_be_bytes(), &store[8..]].concat();
     // Boxes in boxes, far deeper than any credentials have.
     let mut nested = Vec::new();
@@ -386,6 +409,7 @@ async fn hostile_files_get_clear_answers() {
     let mut riff = webp.clone();
     let at = riff.windows(4).position(|window| window == b"C2PA").unwrap();
     riff[at + 4..at + 8].copy_from_slice(&u32::MAX.to_le_bytes());
+    let mut others = Vec::new();
     for (what, file, allowed) in [
         ("a PNG without chunks", png[..8].to_vec(), &["unreadable", "none"][..]),
         ("a PNG that ends in its credentials", png[..33 + 200].to_vec(), &["unreadable"]),
@@ -394,8 +418,10 @@ async fn hostile_files_get_clear_answers() {
             [&bare[..33], &u32::MAX.to_be_bytes(), b"caBX", &store].concat(),
             &["unreadable"],
         ),
-        ("a large box", with_credentials(&bare, &large), &["unreadable"]),
-        ("a larger box", with_credentials(&bare, &larger), &["unreadable"]),
+        // No signature covers the length of this box, and the reader reads to the end of the file.
+        ("a large box around the credentials", with_credentials(&bare, &large), &["unreadable", "intact"]),
+        ("a large box", with_credentials(&bare, &large_inside), &["unreadable", "altered"]),
+        ("a larger box", with_credentials(&bare, &larger), &["unreadable", "altered"]),
         ("half of the credentials", with_credentials(&bare, &store[..store.len() / 2]), &["unreadable"]),
         ("credentials without bytes", with_credentials(&bare, &[]), &["unreadable", "none"]),
         ("scrambled credentials", with_credentials(&bare, &scrambled), &["unreadable", "altered"]),
@@ -409,10 +435,14 @@ async fn hostile_files_get_clear_answers() {
     ] {
         let report = verified(&server, &file).await;
         let verdict = report["verdict"].as_str().unwrap();
-        assert!(allowed.contains(&verdict), "{what}: {report}");
-        assert_eq!((&report["by_this_server"], &report["trusted"]), (&false.into(), &false.into()), "{what}");
-        assert_eq!(report["problems"] == json!([]), verdict == "none", "{what}: {report}");
+        if !allowed.contains(&verdict) {
+            others.push(format!("{what}: {verdict}"));
+        }
+        let is_intact = verdict == "intact";
+        assert_eq!((&report["by_this_server"], &report["trusted"]), (&is_intact.into(), &false.into()), "{what}");
+        assert_eq!(report["problems"] == json!([]), verdict == "none" || is_intact, "{what}: {report}");
     }
+    assert_eq!(others, Vec::<String>::new());
     // The file in a form, and bodies that are no file.
     let head = "--x\r\nContent-Disposition: form-data; name=\"image\"; filename=\"fox.png\"\r\n\r\n";
     let form = [head.as_bytes(), &png, b"\r\n--x--\r\n"].concat();
@@ -434,6 +464,44 @@ async fn hostile_files_get_clear_answers() {
     }
     let more = server.resident_bytes().saturating_sub(before);
     assert!(more < 256 << 20, "hostile files took {more} bytes");
+}
+
+/// The picture with credentials of another program, which contain an assertion in the form of latentd's.
+fn of_another_program(bare: &[u8], generation: &Value) -> Vec<u8> {
+    let [certificate, key, _] = chain(&rcgen::PKCS_ED25519);
+    let signer = create_signer::from_keys(certificate.as_bytes(), key.as_bytes(), SigningAlg::Ed25519, None).unwrap();
+    let source = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture";
+    let definition = json!({"claim_generator_info": [{"name": "another program"}], "assertions": [
+        {"label": "c2pa.actions.v2", "data": {"actions": [{"action": "c2pa.created", "digitalSourceType": source}]}},
+        {"label": "dev.latentd.generation", "kind": "Json", "data": generation},
+    ]});
+    let context = Context::new().into_shared();
+    let mut builder = Builder::from_shared_context(&context).with_definition(definition.to_string()).unwrap();
+    let mut signed = Cursor::new(Vec::new());
+    builder.sign(&*signer, "image/png", &mut Cursor::new(bare), &mut signed).unwrap();
+    signed.into_inner()
+}
+
+#[tokio::test]
+async fn credentials_of_another_program_that_claim_to_be_of_this_server_are_not_believed() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]).await;
+    let (_, png) = drawn(&server, &brief("png")).await;
+    let claimed = verified(&server, &png).await["generation"].clone();
+    let forged = of_another_program(&unsigned(&png), &claimed);
+    let url = server.url("/v1/verify?recompute=true");
+    let answer = server.client.post(url).header(header::CONTENT_TYPE, "image/png").body(forged).send().await.unwrap();
+    let report: Value = answer.json().await.unwrap();
+    assert_eq!((&report["verdict"], &report["claim_generator"]), (&"intact".into(), &"another program".into()));
+    assert_eq!((&report["by_this_server"], &report["trusted"]), (&false.into(), &false.into()), "{report}");
+    assert_eq!(report["recomputed"]["result"], "impossible", "{report}");
+    assert_eq!(server.json("/v1/images").await["data"].as_array().unwrap().len(), 1, "nothing is drawn again");
+
+    // What is not in latentd's form, or is too long, is left out.
+    for generation in [json!("a text"), json!([1, 2]), json!({"model": "x".repeat(300 << 10)})] {
+        let report = verified(&server, &of_another_program(&unsigned(&png), &generation)).await;
+        assert_eq!((&report["verdict"], &report["generation"]), (&"intact".into(), &Value::Null));
+    }
 }
 
 /// A box of JUMBF, with a description, around the bytes.

@@ -6,7 +6,6 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use candle_core::{Device, Tensor};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -14,26 +13,11 @@ use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use crate::{
     harness::{Launch, Server, with},
     parity_over_http::case,
+    safety_checker::put_checker,
 };
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
-/// Puts the safety checker of the fixtures into a folder, with thresholds that flag every picture or none.
-fn put_checker(folder: &Path, flags: bool) {
-    for file in
-        ["safety_checker/config.json", "safety_checker/model.safetensors", "feature_extractor/preprocessor_config.json"]
-    {
-        let to = folder.join(file);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(fixtures().join("safety").join(file), to).unwrap();
-    }
-    let weights = folder.join("safety_checker/model.safetensors");
-    let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
-    let threshold = if flags { -2f32 } else { 2.0 };
-    tensors.insert("concept_embeds_weights".to_owned(), Tensor::full(threshold, 17, &Device::Cpu).unwrap());
-    candle_core::safetensors::save(&tensors, weights).unwrap();
 }
 
 /// Three copies of a small model: `strict` flags every picture, `mild` flags none, `bare` has no safety checker.
@@ -240,6 +224,32 @@ async fn one_checker_can_check_the_pictures_of_all_models() {
         assert_eq!(ended["finish_reason"], "content_filtered", "{model}: {ended}");
     }
     assert!(server.stopped().await.success());
+}
+
+/// Also without a policy, because a key can have one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_plan_counts_the_safety_checkers() {
+    let (data, models, common) = (tempfile::tempdir().unwrap(), folders(), tempfile::tempdir().unwrap());
+    put_checker(common.path(), true);
+    let weights = common.path().join("safety_checker/model.safetensors");
+    let weights = candle_core::safetensors::load(weights, &candle_core::Device::Cpu).unwrap();
+    // All numbers are float32 in memory.
+    let bytes: usize = weights.values().map(|tensor| 4 * tensor.elem_count()).sum();
+    let plan = async |more: &[(&str, &str)]| {
+        let settings = [&[("LATENTD_ENGINE__MAX_BYTES", "1000000000")], more].concat();
+        let server = start(data.path(), models.path(), &settings).await;
+        let plan = server.metric("latentd_memory_plan_bytes", "").await;
+        assert!(server.stopped().await.success());
+        plan
+    };
+    put_checker(&models.path().join("bare"), false);
+    let with_three = plan(&[]).await;
+    let with_common = plan(&[("LATENTD_SAFETY__CHECKER", common.path().to_str().unwrap())]).await;
+    for model in ["bare", "mild", "strict"] {
+        fs::remove_dir_all(models.path().join(model).join("safety_checker")).unwrap();
+    }
+    let without = plan(&[]).await;
+    assert_eq!((with_three - without, with_common - without), (2.0 * bytes as f64, bytes as f64));
 }
 
 #[tokio::test(flavor = "multi_thread")]

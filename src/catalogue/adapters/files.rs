@@ -33,8 +33,8 @@ pub struct File {
     numbers: Numbers,
 }
 
-/// The result of checking the numbers of a LoRA. The result depends only on the content of the file, so comparisons of
-/// files ignore it.
+/// The result of checking the numbers of a LoRA, and the digest of the file. Both depend only on the content of the file,
+/// so comparisons of files ignore them.
 #[derive(Clone, Debug, Default)]
 struct Numbers(Arc<Looked>);
 
@@ -42,6 +42,8 @@ struct Numbers(Arc<Looked>);
 /// The state of the check, shared by clones of the file.
 struct Looked {
     fault: OnceLock<Option<String>>,
+    /// The SHA-256 of the file, computed at the first request for it.
+    sha256: OnceLock<String>,
     /// Locked during the check, so that concurrent requests do not check the same numbers twice.
     looking: Mutex<()>,
 }
@@ -164,6 +166,16 @@ impl File {
             Content::Disk(seen) => fingerprint::of_file(&seen.path),
             Content::Embedded(content) => fingerprint::of_bytes("", content),
         }
+    }
+
+    /// The SHA-256 of the file in lower-case hexadecimal, in the state in which it was listed. The first call reads the
+    /// file; call this function on a blocking thread. `None` if the file cannot be read or has changed.
+    pub fn sha256(&self, name: &str) -> Option<&str> {
+        if let Some(known) = self.numbers.0.sha256.get() {
+            return Some(known);
+        }
+        let digest = self.open(name).ok()?.sha256().ok()?;
+        Some(self.numbers.0.sha256.get_or_init(|| digest))
     }
 
     /// A text that identifies the file and the state of its content. Valid only in this process.

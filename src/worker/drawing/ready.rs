@@ -62,8 +62,8 @@ impl Drawing {
         let held = self.load_models(claimed, draw, tell, &placed).await?;
         if self.provenance.signs() {
             // The first digest of a model takes long, so it is computed while the generation runs.
-            let (catalogue, name) = (self.catalogue.clone(), claimed.record.job.model.clone());
-            drop(tokio::task::spawn_blocking(move || catalogue.weights_sha256(&name)));
+            let (catalogue, job) = (self.catalogue.clone(), claimed.record.job.clone());
+            drop(tokio::task::spawn_blocking(move || catalogue.digests(&job)));
         }
         let (catalogue, wanted) = (self.catalogue.clone(), claimed.record.job.clone());
         let (model, refiner) = (held.0.model().clone(), held.1.as_ref().map(|refiner| refiner.model().clone()));

@@ -6,6 +6,7 @@ use crate::{
     generation::{Artifact, Draw, Phase, Progress},
     ledger::{Outcome, blobs::path_of},
     pipelines::Frame,
+    provenance::WeightDigests,
     worker::executor::{Claimed, RunReporter, failed},
 };
 
@@ -27,11 +28,12 @@ impl Drawing {
         let label = self.label(&job.model, draw);
         let inputs = if self.provenance.signs() { self.credited_inputs(claimed, draw).await? } else { Vec::new() };
         let (provenance, metrics) = (self.provenance.clone(), self.metrics.clone());
-        let mut signing = Signing { provenance, metrics, model_sha256: None, id: Some(claimed.id()), inputs };
+        let mut signing =
+            Signing { provenance, metrics, weights: WeightDigests::default(), id: Some(claimed.id()), inputs };
         let (catalogue, marking) = (self.catalogue.clone(), self.marking.clone());
         let encode_all = move || {
             if signing.provenance.signs() {
-                signing.model_sha256 = catalogue.weights_sha256(&job.model);
+                signing.weights = catalogue.digests(&job);
             }
             let finished = |(index, frame)| {
                 let encoded = encode(frame, &job, &label, index, &marking).map_err(|error| error.to_string())?;

@@ -8,7 +8,7 @@ use crate::{
     generation::{GenerationId, Job},
     imaging::Metadata,
     metrics::Metrics,
-    provenance::{Input, Provenance, SignError, Statement},
+    provenance::{Input, Provenance, SignError, Statement, WeightDigests},
 };
 
 /// What the signatures of all results of a generation have in common.
@@ -16,8 +16,7 @@ use crate::{
 pub struct Signing {
     pub provenance: Provenance,
     pub metrics: Metrics,
-    /// SHA-256 of the model's weights.
-    pub model_sha256: Option<String>,
+    pub weights: WeightDigests,
     /// `None` for pictures that are drawn without a server.
     pub id: Option<GenerationId>,
     /// The pictures of the request.
@@ -30,7 +29,7 @@ pub struct Signing {
 /// # Errors
 /// The keys of the server cannot sign.
 pub fn sign(encoded: Encoded, job: &Job, label: &SamplerLabel, signing: &Signing) -> Result<Encoded, SignError> {
-    let Signing { provenance, metrics, model_sha256, id, inputs } = signing;
+    let Signing { provenance, metrics, weights, id, inputs } = signing;
     if !provenance.signs() || !job.output.provenance {
         return Ok(encoded);
     }
@@ -41,15 +40,8 @@ pub fn sign(encoded: Encoded, job: &Job, label: &SamplerLabel, signing: &Signing
         Metadata::Full { request, .. } => Some(request.as_str()),
         Metadata::Seed(_) | Metadata::None => None,
     };
-    let statement = Statement {
-        job,
-        model_sha256: model_sha256.as_deref(),
-        id: *id,
-        index: encoded.index,
-        request,
-        unsigned_sha256: &unsigned,
-        inputs,
-    };
+    let statement =
+        Statement { job, weights, id: *id, index: encoded.index, request, unsigned_sha256: &unsigned, inputs };
     let file = provenance.sign(&encoded.file, &statement)?;
     metrics.sign_seconds.observe(begin.elapsed().as_secs_f64());
     Ok(Encoded { file: file.into(), unsigned_sha256: Some(unsigned), ..encoded })
