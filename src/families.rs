@@ -109,7 +109,7 @@ pub fn of(folder: &ModelFolder) -> Result<&'static dyn Family, LoadError> {
     found.copied().ok_or_else(|| LoadError::UnsupportedKey {
         path: ModelIndex::PATH.into(),
         key: "_class_name".into(),
-        value: index.keys.get("_class_name").cloned().unwrap_or_default(),
+        value: Box::new(index.keys.get("_class_name").cloned().unwrap_or_default()),
         supported: classes().join(", "),
     })
 }

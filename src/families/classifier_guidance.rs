@@ -49,7 +49,7 @@ impl Sizes {
     /// least as many classes as the classifier.
     fn check(&self, unet: &str, classifier: &str) -> Result<(), LoadError> {
         let refused = |path: &str, key: &str, value: Value, supported: String| {
-            Err(LoadError::UnsupportedKey { path: path.into(), key: key.into(), value, supported })
+            Err(LoadError::UnsupportedKey { path: path.into(), key: key.into(), value: Box::new(value), supported })
         };
         let side = self.classifier.image_size;
         let size = self.unet.sample_size.map(|size| size.height_width());

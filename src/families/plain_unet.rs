@@ -74,7 +74,7 @@ impl Parts {
         let sample_size = unet.sample_size.ok_or_else(|| LoadError::UnsupportedKey {
             path: path.clone(),
             key: "sample_size".into(),
-            value: Value::Null,
+            value: Box::new(Value::Null),
             supported: "a size".into(),
         })?;
         let scheduler = ["scheduler/scheduler_config.json", "scheduler_config.json"];
@@ -169,7 +169,7 @@ fn class_names(index: &ModelIndex) -> BTreeMap<usize, String> {
 /// Rejects configurations that diffusers' pipelines of these families do not support.
 fn check_unet(path: &str, unet: &UNet2DConfig, codebook: Option<&VqModelConfig>, kind: Kind) -> Result<(), LoadError> {
     let refused = |key: &str, value: Value, supported: String| {
-        Err(LoadError::UnsupportedKey { path: path.into(), key: key.into(), value, supported })
+        Err(LoadError::UnsupportedKey { path: path.into(), key: key.into(), value: Box::new(value), supported })
     };
     let channels = codebook.map_or(3, VqModelConfig::embedding_width);
     for (key, value) in [("in_channels", unet.in_channels), ("out_channels", unet.out_channels)] {

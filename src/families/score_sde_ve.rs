@@ -27,7 +27,7 @@ fn parts(folder: &ModelFolder) -> Result<Parts, LoadError> {
         Some(class @ "ScoreSdeVpScheduler") => Err(LoadError::UnsupportedKey {
             path: "scheduler/scheduler_config.json".into(),
             key: "_class_name".into(),
-            value: class.into(),
+            value: Box::new(class.into()),
             supported: "a scheduler for pixels from 0 to 1, such as ScoreSdeVeScheduler".into(),
         }),
         _ => Ok(parts),

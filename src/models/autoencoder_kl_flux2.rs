@@ -54,7 +54,7 @@ impl AutoencoderKlFlux2Config {
         between(path, "batch_norm_eps", batch_norm_eps, 0.0, LARGEST_EPS)?;
         if let Some(key) = ["scaling_factor", "shift_factor"].into_iter().find(|key| keys.contains_key(*key)) {
             let value = keys[key].clone();
-            return Err(LoadError::UnknownKey { path: path.into(), key: key.into(), value });
+            return Err(LoadError::UnknownKey { path: path.into(), key: key.into(), value: Box::new(value) });
         }
         let kl = AutoencoderKlConfig::read(path, &keys)?;
         for (key, channels) in [("in_channels", kl.in_channels), ("out_channels", kl.out_channels)] {

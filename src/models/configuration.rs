@@ -27,7 +27,7 @@ where
         } else if let Some((_, supported)) = fixed.iter().find(|(fixed, _)| fixed == key) {
             one_of(path, key, value, supported)?;
         } else if !key.starts_with('_') {
-            return Err(LoadError::UnknownKey { path: path.into(), key: key.clone(), value: value.clone() });
+            return Err(LoadError::UnknownKey { path: path.into(), key: key.clone(), value: Box::new(value.clone()) });
         }
     }
     serde_path_to_error::deserialize(Value::Object(fields)).map_err(|e| {
@@ -60,7 +60,7 @@ pub(super) fn one_of(path: &str, key: &str, value: &Value, supported: &[&str]) -
         return Ok(());
     }
     let (path, key, value, supported) = (path.into(), key.into(), value.clone(), supported.join(", "));
-    Err(LoadError::UnsupportedKey { path, key, value, supported })
+    Err(LoadError::UnsupportedKey { path, key, value: Box::new(value), supported })
 }
 
 fn same(supported: &str, value: &Value) -> bool {

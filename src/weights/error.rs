@@ -25,9 +25,9 @@ pub enum LoadError {
     #[error("{path}: `{key}`: {reason}")]
     BadKey { path: String, key: String, reason: String },
     #[error("{path}: `{key}` = {value} is not supported (supported: {supported})")]
-    UnsupportedKey { path: String, key: String, value: Value, supported: String },
+    UnsupportedKey { path: String, key: String, value: Box<Value>, supported: String },
     #[error("{path}: unknown key `{key}` = {value}")]
-    UnknownKey { path: String, key: String, value: Value },
+    UnknownKey { path: String, key: String, value: Box<Value> },
     #[error("{path}: not a sound safetensors file: {reason}")]
     Safetensors { path: String, reason: String },
     #[error("{path}: not a sound GGUF file: {reason}")]

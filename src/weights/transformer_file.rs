@@ -87,7 +87,13 @@ impl TransformerFile {
                 ("base", _) => return Err(bad(&key, "must be the name of a folder beside the file")),
                 ("transformer", Value::Object(keys)) => config.extend(keys),
                 ("transformer", _) => return Err(bad(&key, "expected an object")),
-                (_, value) => return Err(LoadError::UnknownKey { path: beside.display().to_string(), key, value }),
+                (_, value) => {
+                    return Err(LoadError::UnknownKey {
+                        path: beside.display().to_string(),
+                        key,
+                        value: Box::new(value),
+                    });
+                }
             }
         }
         let base = base.ok_or_else(|| bad("base", "must be the name of a folder beside the file"))?;

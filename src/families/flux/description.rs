@@ -77,12 +77,17 @@ fn check_parts(index: &ModelIndex) -> Result<(), LoadError> {
             return Err(LoadError::UnknownKey {
                 path: ModelIndex::PATH.into(),
                 key: key.clone(),
-                value: value.clone(),
+                value: Box::new(value.clone()),
             });
         };
         if !classes.is_empty() && !index.part(key).is_some_and(|class| classes.contains(&class)) {
             let (path, supported) = (ModelIndex::PATH.into(), classes.join(", "));
-            return Err(LoadError::UnsupportedKey { path, key: key.clone(), value: value.clone(), supported });
+            return Err(LoadError::UnsupportedKey {
+                path,
+                key: key.clone(),
+                value: Box::new(value.clone()),
+                supported,
+            });
         }
     }
     Ok(())

@@ -107,14 +107,19 @@ fn check_parts(index: &ModelIndex) -> Result<(), LoadError> {
             return Err(LoadError::UnknownKey {
                 path: ModelIndex::PATH.into(),
                 key: key.clone(),
-                value: value.clone(),
+                value: Box::new(value.clone()),
             });
         };
         let may_lack = ["text_encoder_3", "tokenizer_3"].contains(&key.as_str());
         let fits = index.part(key).map_or(may_lack, |class| classes.contains(&class));
         if !fits && !classes.is_empty() {
             let (path, supported) = (ModelIndex::PATH.into(), classes.join(", "));
-            return Err(LoadError::UnsupportedKey { path, key: key.clone(), value: value.clone(), supported });
+            return Err(LoadError::UnsupportedKey {
+                path,
+                key: key.clone(),
+                value: Box::new(value.clone()),
+                supported,
+            });
         }
     }
     Ok(())

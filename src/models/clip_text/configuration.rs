@@ -95,7 +95,7 @@ impl ClipTextConfig {
             return Err(LoadError::UnsupportedKey {
                 path: path.into(),
                 key: "architectures".into(),
-                value: other.clone().into(),
+                value: Box::new(other.clone().into()),
                 supported: format!("{PLAIN}, {PROJECTED}"),
             });
         }

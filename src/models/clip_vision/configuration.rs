@@ -71,7 +71,12 @@ impl ClipVisionConfig {
         divides(path, "patch_size", config.patch_size, config.image_size)?;
         if config.num_channels != 3 {
             let (key, value) = ("num_channels".to_owned(), config.num_channels.into());
-            return Err(LoadError::UnsupportedKey { path: path.into(), key, value, supported: "3".to_owned() });
+            return Err(LoadError::UnsupportedKey {
+                path: path.into(),
+                key,
+                value: Box::new(value),
+                supported: "3".to_owned(),
+            });
         }
         Ok(config)
     }

@@ -54,7 +54,12 @@ impl ControlNetConfig {
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         if let Some(class) = keys.get("_class_name").filter(|class| *class != "ControlNetModel") {
             let (key, supported) = ("_class_name".into(), "ControlNetModel".into());
-            return Err(LoadError::UnsupportedKey { path: path.into(), key, value: class.clone(), supported });
+            return Err(LoadError::UnsupportedKey {
+                path: path.into(),
+                key,
+                value: Box::new(class.clone()),
+                supported,
+            });
         }
         let own = |key: &str| key.starts_with("conditioning_") || FIXED.iter().any(|(fixed, _)| *fixed == key);
         let (own, mut shared): (Map<String, Value>, Map<String, Value>) =
@@ -68,7 +73,12 @@ impl ControlNetConfig {
         let unet = UNet2DConditionConfig::read(path, &shared)?;
         if config.conditioning_channels != 3 {
             let (key, value) = ("conditioning_channels".into(), config.conditioning_channels.into());
-            return Err(LoadError::UnsupportedKey { path: path.into(), key, value, supported: "3".into() });
+            return Err(LoadError::UnsupportedKey {
+                path: path.into(),
+                key,
+                value: Box::new(value),
+                supported: "3".into(),
+            });
         }
         entries(path, "conditioning_embedding_out_channels", config.conditioning_embedding_out_channels.len(), 8)?;
         for width in &config.conditioning_embedding_out_channels {

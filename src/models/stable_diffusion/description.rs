@@ -55,7 +55,7 @@ impl Description {
         let sample_size = unet_config.sample_size.ok_or_else(|| LoadError::UnsupportedKey {
             path: "unet/config.json".into(),
             key: "sample_size".into(),
-            value: Value::Null,
+            value: Box::new(Value::Null),
             supported: "a size".into(),
         })?;
         let (context_length, text_layers) = agree(&text, &unet_config, &vae_config)?;
@@ -195,7 +195,7 @@ const PARTS: [(&str, &[&str]); 13] = [
 fn check_parts(path: &str, index: &Map<String, Value>) -> Result<(), LoadError> {
     let unsupported = |key: &str, value: &Value, supported: &str| {
         let (path, key, value, supported) = (path.into(), key.into(), value.clone(), supported.into());
-        LoadError::UnsupportedKey { path, key, value, supported }
+        LoadError::UnsupportedKey { path, key, value: Box::new(value), supported }
     };
     let class = index.get("_class_name").unwrap_or(&Value::Null);
     let all = [CLASSES.as_slice(), &XL_CLASSES].concat();
@@ -204,7 +204,7 @@ fn check_parts(path: &str, index: &Map<String, Value>) -> Result<(), LoadError> 
     }
     for (key, value) in index.iter().filter(|(key, _)| !key.starts_with('_')) {
         let Some((_, classes)) = PARTS.iter().find(|(part, _)| part == key) else {
-            return Err(LoadError::UnknownKey { path: path.into(), key: key.clone(), value: value.clone() });
+            return Err(LoadError::UnknownKey { path: path.into(), key: key.clone(), value: Box::new(value.clone()) });
         };
         let class = value.get(1).unwrap_or(&Value::Null);
         let is_fine = |class: &str| classes.is_empty() || classes.contains(&class);

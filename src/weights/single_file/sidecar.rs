@@ -61,7 +61,7 @@ pub(super) fn merge(path: &Path, configs: &mut BTreeMap<&'static str, Map<String
     for (key, value) in object.into_iter().filter(|(key, _)| !OF_OTHER_PROGRAMS.contains(&key.as_str())) {
         let file = FILES.iter().find(|(name, file)| *name == key && (configs.contains_key(file) || *name == "latentd"));
         let Some((_, file)) = file else {
-            return Err(LoadError::UnknownKey { path: shown, key, value });
+            return Err(LoadError::UnknownKey { path: shown, key, value: Box::new(value) });
         };
         let Value::Object(keys) = value else {
             return Err(LoadError::BadKey { path: shown, key, reason: "expected an object".into() });
