@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """Compares how long two commits take to build from nothing: `cargo build`, which `cargo run -- serve` begins with.
 
-    python3 benches/cold_build.py BEFORE AFTER [--arguments "--features provenance"]
+    python3 benches/cold_build.py BEFORE AFTER
+    python3 benches/cold_build.py BEFORE AFTER --arguments=--no-default-features --keep /tmp/builds
 
 Clones both commits into a temporary folder and downloads their dependencies. Then builds both at the same time, each on
 its half of the processor's threads, so that both have the same machine and the same load. Prints for each the seconds
 until the end, the seconds of processor time (user and system) and the number of packages, and the ratio of the times.
-Needs Linux and at least two threads, and takes twice as long as one build.
+Needs Linux and at least two threads, and takes about twice as long as one build. With --keep, the clones and builds stay
+in this folder, so that benches/builds.py can compare the speed of the two programs (FOLDER/*/target/debug/latentd).
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import resource
@@ -55,13 +58,16 @@ def main():
     parser.add_argument("before")
     parser.add_argument("after")
     parser.add_argument("--arguments", default="", help="further arguments of `cargo build`, for both")
+    parser.add_argument("--keep", type=pathlib.Path, metavar="FOLDER", help="a new folder for the clones and builds")
     options = parser.parse_args()
     threads = sorted(os.sched_getaffinity(0))
     half = len(threads) // 2
     if not half:
         sys.exit("this needs at least two threads of the processor")
     halves = [set(threads[:half]), set(threads[half : 2 * half])]
-    with tempfile.TemporaryDirectory() as folder:
+    if options.keep:
+        options.keep.mkdir(parents=True)
+    with contextlib.nullcontext(options.keep) if options.keep else tempfile.TemporaryDirectory() as folder:
         folders = [pathlib.Path(folder) / name for name in ("before", "after")]
         for commit, clone_of in zip((options.before, options.after), folders):
             clone(commit, clone_of)
@@ -78,7 +84,8 @@ def main():
             print(f"{name}: {wall:.0f} s, {used:.0f} s of processor time, {packages} packages", flush=True)
             figures.append((wall, used))
     (wall_before, used_before), (wall_after, used_after) = figures
-    print(f"ratio after / before: {wall_after / wall_before:.2f} of the time, {used_after / used_before:.2f} of the processor time")
+    wall, used = wall_after / wall_before, used_after / used_before
+    print(f"ratio after / before: {wall:.2f} of the time, {used:.2f} of the processor time")
 
 
 if __name__ == "__main__":
