@@ -9,7 +9,8 @@ use crate::{scripts, server::Server};
 async fn sdk(script: impl AsyncFnOnce(&[&str])) {
     let (data, limited) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let key = key(limited.path());
-    let (server, busy) = (Server::start(data.path(), &[]).await, Server::start(limited.path(), &[]).await);
+    let (server, busy) =
+        (Server::start(data.path(), &scripts::UNSIGNED).await, Server::start(limited.path(), &scripts::UNSIGNED).await);
     script(&[&server.public, &busy.public, &key]).await;
 }
 
@@ -25,7 +26,7 @@ fn key(data: &Path) -> String {
 /// Runs the script of a client with a server.
 async fn client(script: impl AsyncFnOnce(&[&str])) {
     let data = tempfile::tempdir().unwrap();
-    script(&[&Server::start(data.path(), &[]).await.public]).await;
+    script(&[&Server::start(data.path(), &scripts::UNSIGNED).await.public]).await;
 }
 
 #[tokio::test]

@@ -9,6 +9,10 @@ use std::{
 
 use crate::{packages, server::PATIENCE};
 
+/// Settings of a server for scripts that compare files: signatures contain random numbers, so only unsigned files of
+/// equal requests are equal.
+pub const UNSIGNED: [(&str, &str); 1] = [("LATENTD_PROVENANCE__CREDENTIALS", "false")];
+
 /// Runs a script of `tests/clients` with a Python that has the packages of `list`. Without the
 /// packages, the test is skipped.
 pub async fn python(list: &'static str, script: &str, arguments: &[&str]) {
