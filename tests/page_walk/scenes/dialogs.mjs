@@ -54,7 +54,7 @@ export const code = {
     assert.equal(files.length, 2, "curl's file, and that of the other codes");
     const { data } = await server.json("v1/images");
     assert.equal(data.length, codes.length);
-    assert.equal(new Set(data.map(({ images }) => images[0].sha256)).size, 1);
+    assert.equal(new Set(data.map(({ images }) => images[0].unsigned_sha256)).size, 1);
     for (const { params } of data) assert.deepEqual([params.output.format, params.output.quality, params.output.metadata], ["jpeg", 40, "none"]);
     await page.click('[role=tab]:text-is("OpenAI client")');
     assert.match(await page.textContent("[role=tabpanel]:not([hidden]) code"), /client\.images\.generate\(\n    prompt="a fox's \\"den\\" in Köln"/);

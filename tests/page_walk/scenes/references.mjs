@@ -51,6 +51,6 @@ export const references = {
     const [second] = (await server.json("v1/images?limit=1")).data;
     assert.notEqual(second.id, first.id);
     assert.deepEqual(second.params.image, first.params.image);
-    assert.equal(second.images[0].sha256, first.images[0].sha256);
+    assert.equal(second.images[0].unsigned_sha256, first.images[0].unsigned_sha256);
   },
 };

@@ -111,9 +111,8 @@ export const reuse = {
     await visit.accessible(page, "reused settings");
     await page.click("#form [type=submit]");
     const second = await newest(server, page, 3);
-    const [one, other] = await Promise.all([first, second].map(({ images }) => bytes(server, images[0].url.slice(1))));
     assert.notEqual(first.id, second.id);
-    assert.ok(one.equals(other), "the same settings make the same bytes");
+    assert.equal(second.images[0].unsigned_sha256, first.images[0].unsigned_sha256, "the same settings make the same bytes");
   },
 };
 

@@ -40,6 +40,6 @@ export const starredSource = {
     const [second] = (await server.json("v1/images?limit=1")).data;
     assert.notEqual(second.id, first.id);
     for (const [name, picture] of Object.entries({ image, mask })) assert.equal(second.params[name].upload, picture.upload, name);
-    assert.equal(second.images[0].sha256, first.images[0].sha256, "the same settings make the same bytes");
+    assert.equal(second.images[0].unsigned_sha256, first.images[0].unsigned_sha256, "the same settings make the same bytes");
   },
 };
