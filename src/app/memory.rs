@@ -106,9 +106,10 @@ impl WeightBounds {
     }
 
     /// The memory for weights W is the memory minus a sixteenth (the reserve), a quarter (for generations), [`PROCESS`]
-    /// and the safety checkers. ControlNets get W minus the models, but at least min(W/4, W + reserve − largest model), or W/4 if
-    /// the second amount is not above 0, and at most the bytes of all listed ControlNets or W/16, whichever is more;
-    /// the upper bound wins. Models get the rest of W. [`MemoryPlan::warn`] warns if the largest model does not fit.
+    /// and the safety checkers. ControlNets get W minus the models, but at least min(W/4, W + reserve − largest model),
+    /// or W/4 if the second amount is not above 0, and at most the bytes of all listed ControlNets or W/16, whichever
+    /// is more; the upper bound wins. Models get the rest of W. [`MemoryPlan::warn`] warns if the largest model does
+    /// not fit.
     fn within(memory: u64, listed: ListedWeights, settings: WeightBounds) -> WeightBounds {
         let ListedWeights { models, largest_model, control_nets, safety_checkers } = listed;
         let others = PROCESS.saturating_add(safety_checkers);
