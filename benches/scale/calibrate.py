@@ -1,19 +1,27 @@
 """Checks the simulation against a real group on this machine: PostgreSQL, one api process and workers of one thread.
 
-    python3 benches/scale/calibrate.py target/debug/latentd            # about five minutes; nothing else may run
+    cargo build --example paced
+    python3 benches/scale/calibrate.py target/debug/latentd --paced target/debug/examples/paced
+    python3 benches/scale/calibrate.py target/debug/latentd            # at least five minutes; nothing else may run
     python3 benches/scale/calibrate.py target/debug/latentd --bench bench.json
 
-Everything that the simulation is given is measured before the run that it has to predict:
+With --paced, each worker has a device of its own, which takes a known time for each batch (examples/paced.rs), as
+workers with GPUs do. Without it, all workers compute on the processor, and share it.
+
+Nothing that the simulation is given comes from the run that it has to predict:
 
 - the batch curve of one worker alone: from `latentd bench --json` (--bench, with engine.threads = 1), otherwise from the
   metrics of one server;
 - how many cores' worth of work the machine does when one, two, four and all workers compute (two hardware threads of one
   core are less than two cores, and many workers displace one another from the caches): the curve of one worker alone
-  beside that of several at the same time;
-- seconds of a core for each generation outside the engine (api, database, client; file of the picture), while the group
-  has as many requests as it can take; and of the group per second while nothing is requested.
+  beside that of several at the same time, and for all workers beside the group while it has as many requests as it can
+  take;
+- seconds of a core for each generation outside the engine (api, database, client; file of the picture) at the same load,
+  and of the group per second while nothing is requested.
 
-Then requests arrive in bursts, at the same times in the group and in the simulation. Standard library only.
+Then requests arrive in bursts, at the same times in the group and in the simulation. The speed of a virtual machine
+changes with what its neighbors do, so the group's full rate is measured again afterwards, the simulation is given the
+mean, and if the two differ by more than STEADY, everything is measured again. Standard library only.
 """
 
 import argparse
@@ -30,6 +38,10 @@ from simulation import Group, Settings, quantile
 
 # Seconds in which busiest pictures a second are counted.
 BUSY_S = 15.0
+# By how much the full rates before and after the run may differ, and how often everything is measured.
+STEADY, TRIES = 0.08, 5
+# The longest batches of workers with paced devices.
+PACED_SLICE_S = 2.0
 # A change of a generation is sent within 50 ms, and its watchers look for it within 50 ms more.
 NOTICE_S = 0.05
 
@@ -38,34 +50,83 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("program")
     options.add_argument("--bench", help="the JSON of `latentd bench` with one thread")
+    options.add_argument("--paced", help="the program of examples/paced.rs")
+    options.add_argument("--batch", type=float, default=0.12, help="seconds of a batch of a paced device, and")
+    options.add_argument("--row", type=float, default=0.06, help="of each of its rows")
     options.add_argument("--workers", type=int, default=8)
-    options.add_argument("--slots", type=int, default=4, help="generations that a worker computes at a time")
+    options.add_argument("--slots", type=int, help="generations that a worker computes at a time; 4, paced 8")
     options.add_argument("--cores", type=int, default=2, help="of this machine")
-    options.add_argument("--steps", type=int, default=20)
-    options.add_argument("--seconds", type=float, default=80.0, help="of the bursts")
-    options.add_argument("--load", type=float, default=0.85, help="mean arrivals, by what the machine can do")
+    options.add_argument("--steps", type=int, help="20, paced 10")
+    options.add_argument("--seconds", type=float, default=100.0, help="in which requests arrive")
+    options.add_argument("--load", type=float, default=0.7, help="mean arrivals, by what the machine can do")
     options.add_argument("--seed", type=int, default=7)
     options.add_argument("--json", help="where to write the measurements")
     options = options.parse_args()
+    options.slots = options.slots or (8 if options.paced else 4)
+    options.steps = options.steps or (10 if options.paced else 20)
+    if options.paced:
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure_paced(options, folder)
+        return finish(options, found)
+    for number in range(TRIES):
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure(options, folder)
+        if found["drift"] <= STEADY:
+            break
+        print(f"the machine's speed changed by {found['drift']:.0%} meanwhile", flush=True)
+    else:
+        raise SystemExit(f"in {TRIES} tries, the machine's speed was never steady")
+    finish(options, found)
 
-    with tempfile.TemporaryDirectory() as folder:
-        model, points, cores = curve(options, folder)
-        with RealGroup(options.program, folder, options.workers, options.slots) as real:
-            beside = outside(real, model, cores[-1][1], options)
-            model = Model(model.step, model.encode, model.decode, options.steps, model.rows, beside["finish_s"])
-            cores = [(tasks, count - (beside["idle"] if tasks > 1 else 0.0)) for tasks, count in cores]
-            left = cores[-1][1]
-            work = model.alone_s() + beside["accept_s"]
-            rate = options.load * left / work
-            times = bursts(random.Random(options.seed), rate, options.seconds, factor=2.5, share=0.25, length=10.0)
-            print(f"{len(times)} requests in {options.seconds:.0f} s ({options.load:.0%} of {left / work:.2f} a second)")
-            measured = drive(real.address, times, options.steps)
-    simulated = simulate(options, model, cores, beside, times)
-    shown = {"curve": points, "cores": cores, **beside, "model": vars(model), "times": times}
-    report(measured, simulated)
+
+def finish(options, found):
+    """Simulates the same arrivals, and compares."""
+    simulated = simulate(options, found)
+    report(found["measured"], simulated)
     if options.json:
         with open(options.json, "w", encoding="ascii") as file:
-            json.dump({**shown, "measured": measured, "simulated": simulated}, file, indent=1)
+            json.dump({**found, "model": vars(found["model"]), "simulated": simulated}, file, indent=1)
+
+
+def measure_paced(options, folder):
+    """The model of paced devices, and a run of the group."""
+    model = Model((options.batch, options.row), (0.0, options.row), (0.0, options.row), options.steps)
+    rate = options.workers * model.full_rate(2 * options.slots, PACED_SLICE_S)
+    times = arrivals(options, rate)
+    settings = {"ENGINE__MAX_RUNS": str(options.slots), "ENGINE__SLICE_MS": str(int(1e3 * PACED_SLICE_S))}
+    worker = [options.paced, str(options.batch), str(options.row)]
+    with RealGroup(options.program, worker, folder, options.workers, settings) as real:
+        before = real.batches()
+        measured = drive(real.address, times, options.steps)
+        print(f"{real.rows_since(before):.1f} rows")
+    return {"model": model, "cores": None, "group": {"accept_s": 0.0}, "times": times, "measured": measured}
+
+
+def measure(options, folder):
+    """The model, the cores, and a run of the group."""
+    model, points, cores = curve(options, folder)
+    settings = {"ENGINE__MAX_RUNS": str(options.slots)}
+    with RealGroup(options.program, [options.program, "serve"], folder, options.workers, settings) as real:
+        idle = rest(real, options)
+        before = saturate(real, model, cores[-1][1], idle, options)
+        times = arrivals(options, before["rate"])
+        measured = drive(real.address, times, options.steps)
+        after = saturate(real, model, cores[-1][1], idle, options)
+    group = {name: (before[name] + after[name]) / 2 for name in before}
+    drift = abs(after["rate"] / before["rate"] - 1)
+    model = Model(model.step, model.encode, model.decode, options.steps, model.rows, group["finish_s"])
+    cores = [(tasks, count - (idle["cores"] if tasks > 1 else 0.0)) for tasks, count in cores[:-1]]
+    cores.append((options.workers, group["cores"]))
+    return {"model": model, "curve": points, "cores": cores, "group": group, "drift": drift, "times": times, "measured": measured}
+
+
+def arrivals(options, rate):
+    """Times in bursts. The time is stretched so that the mean is what is asked, however many bursts there are."""
+    rate *= options.load
+    times = bursts(random.Random(options.seed), rate, options.seconds, factor=2.5, share=0.25, length=10.0)
+    stretch = len(times) / rate / options.seconds
+    print(f"{len(times)} requests in {stretch * options.seconds:.0f} s ({options.load:.0%} of {rate / options.load:.2f} a second)")
+    return [stretch * time for time in times]
 
 
 def curve(options, folder):
@@ -115,40 +176,54 @@ def line(points):
     return 0.0, wrs / wrr
 
 
-def outside(real, model, cores, options):
-    """Seconds of a core outside the engines: while idle, and for each generation while all workers compute."""
+def rest(real, options):
+    """Seconds of a core that the workers and the others take per second while nothing is requested."""
     drive(real.address, [0.05 * number for number in range(4 * options.workers)], options.steps)
     idle = real.cpu_while(lambda: real.sleep(4.0))
-    count = 4 * options.workers * options.slots
+    workers, others = idle["workers"] / idle["seconds"], idle["others"] / idle["seconds"]
+    return {"workers": workers, "others": others, "cores": workers + others}
+
+
+def saturate(real, model, cores, idle, options):
+    """What a generation takes while all workers compute: seconds of a core outside the engines, generations a second of
+    the group, and the cores that they are worth."""
+    count, ends = 4 * options.workers * options.slots, []
     before = real.batches()
-    busy = real.cpu_while(lambda: drive(real.address, [0.0] * count, options.steps))
-    rows = real.rows_since(before)
+    busy = real.cpu_while(lambda: ends.extend(drive(real.address, [0.0] * count, options.steps)))
+    rows, rate = real.rows_since(before), full_rate([end["end_s"] for end in ends])
     # Seconds of two hardware threads of one core are less than seconds of a core.
     worth = cores / options.cores
-    workers = (busy["workers"] - idle["workers"] / idle["seconds"] * busy["seconds"]) / count * worth
-    others = (busy["others"] - idle["others"] / idle["seconds"] * busy["seconds"]) / count * worth
-    found = {
-        "idle": (idle["workers"] + idle["others"]) / idle["seconds"],
-        "accept_s": max(0.0, others),
-        "finish_s": max(0.0, workers - in_engine(model, rows)),
-    }
+    workers, others = ((busy[who] - idle[who] * busy["seconds"]) / count * worth for who in ("workers", "others"))
+    engine = in_engine(model, rows)
+    found = {"rows": rows, "rate": rate, "accept_s": max(0.0, others), "finish_s": max(0.0, workers - engine)}
+    found["cores"] = rate * (engine + found["finish_s"] + found["accept_s"])
     print(
-        f"{count} requests at once, {rows:.1f} rows: a generation takes {in_engine(model, rows):.3f} s of a core in the "
-        f"engine, {found['finish_s']:.3f} s in the rest of its worker and {found['accept_s']:.3f} s in the other "
-        f"processes; the idle group takes {found['idle']:.2f} cores"
+        f"{count} requests at once, {rows:.1f} rows: {rate:.2f} generations a second; each takes {engine:.3f} s of a core "
+        f"in the engine, {found['finish_s']:.3f} s in the rest of its worker and {found['accept_s']:.3f} s in the other "
+        f"processes: {found['cores']:.2f} cores; the idle group takes {idle['cores']:.2f} cores",
+        flush=True,
     )
     return found
 
 
-def simulate(options, model, cores, beside, times):
+def full_rate(ends):
+    """Ends a second while all workers have enough to do: without the first and the last fifth."""
+    ends = sorted(ends)
+    first, last = len(ends) // 5, len(ends) - len(ends) // 5 - 1
+    return (last - first) / (ends[last] - ends[first])
+
+
+def simulate(options, found):
     settings = Settings(
-        model, workers=options.workers, apis=1, slots=options.slots, shared_cores=cores, accept_s=beside["accept_s"],
-        reports=False,
+        found["model"], workers=options.workers, apis=1, slots=options.slots, shared_cores=found["cores"],
+        accept_s=found["group"]["accept_s"], reports=False, slice_s=PACED_SLICE_S if options.paced else 0.04,
     )
+    times = found["times"]
     group = Group(settings, [Tenant("default")], options.seed)
     group.arrive("default", times)
     group.run(times[-1], drain=600.0)
-    assert all(g.ended_at is not None for g in group.generations), "the simulated group does not keep up"
+    late = sum(g.ended_at is None for g in group.generations)
+    assert late == 0, f"the simulated group does not keep up: {late} of {len(times)} generations"
     notice = random.Random(options.seed)
     return [
         {"at": g.arrived_at, "start_s": g.started_at - g.arrived_at,

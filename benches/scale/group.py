@@ -18,7 +18,7 @@ PATIENCE_S = 60.0
 
 
 class Process:
-    """A process of latentd that is ready."""
+    """A process of latentd that is ready. `program` is a command line."""
 
     def __init__(self, program, folder, settings):
         self.port, self.operator = free_port(), free_port()
@@ -31,7 +31,7 @@ class Process:
             **settings,
         }
         environment = {**os.environ, **{f"LATENTD_{name}": value for name, value in settings.items()}}
-        self.process = subprocess.Popen([program, "serve"], env=environment, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL)
         self.pid = self.process.pid
 
     def wait(self):
@@ -60,7 +60,7 @@ class Servers:
 
     def __init__(self, program, folder, count, name="single"):
         folders = [pathlib.Path(folder) / f"{name}-{count}-{number}" for number in range(count)]
-        self.processes = [Process(program, folder, {}) for folder in folders]
+        self.processes = [Process([program, "serve"], folder, {}) for folder in folders]
 
     def __enter__(self):
         for process in self.processes:
@@ -112,17 +112,17 @@ class Servers:
 
 
 class RealGroup:
-    """PostgreSQL, one api process and workers."""
+    """PostgreSQL, one api process and workers. `worker` is the command line of a worker."""
 
-    def __init__(self, program, folder, workers, slots):
+    def __init__(self, program, worker, folder, workers, settings):
         self.folder = pathlib.Path(folder) / "group"
         self.folder.mkdir()
         self.postgres = Postgres(self.folder / "postgres")
-        settings = {"DATABASE__URL": self.postgres.url, "ENGINE__MAX_RUNS": str(slots)}
-        self.api = Process(program, self.folder / "data", {**settings, "ROLE": "api"})
+        settings = {"DATABASE__URL": self.postgres.url, **settings}
+        self.api = Process([program, "serve"], self.folder / "data", {**settings, "ROLE": "api"})
         self.api.wait()
         roles = {**settings, "ROLE": "worker"}
-        self.workers = [Process(program, self.folder / "data", roles) for _ in range(workers)]
+        self.workers = [Process(worker, self.folder / "data", roles) for _ in range(workers)]
         self.address = self.api.port
 
     def __enter__(self):
