@@ -1,77 +1,44 @@
-//! Pictures as bytes: decoding of input pictures, encoding of finished pictures and previews, resizing, masks and
-//! edges.
+//! Pictures as bytes. The crate `latentd-pixels` decodes and encodes them, and computes with their pixels; this module
+//! adds what depends on generations: the format of a file, and the metadata that say how the picture was made.
 
-mod canny;
-mod encode;
-mod exif;
 mod infotext;
-mod input;
-mod jpeg;
-mod mask;
 mod metadata;
-mod orientation;
-pub mod preview;
-mod resize;
-mod texts;
 
-pub use canny::canny;
-pub use encode::{
-    EncodeError, encode, encode_picture,
-    png::{FAST_FORMAT, encode_fast},
+use latentd_pixels::{encode_jpeg, encode_png, encode_webp};
+
+use crate::{
+    diffusion::SamplerLabel,
+    generation::{Encoding, Format, Job},
 };
-pub use input::{DecodeError, MAX_PIXELS, alpha_channel, decode, decode_transparency, size};
-pub use mask::{composite, grey};
-pub use metadata::{Metadata, request_text};
-pub use preview::{encode_preview, upscale};
-pub use resize::{Filter, resize, resize_with};
-pub use texts::infotext_of;
 
-/// A picture with 8 bits per channel. Rows run from top to bottom, and the C channels of a pixel are adjacent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pixels<const C: usize> {
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// `C · width · height` bytes.
-    pub pixels: Vec<u8>,
+pub use latentd_pixels::{
+    DecodeError, EncodeError, Filter, GreyImage, MAX_PIXELS, Metadata, Pixels, RgbImage, alpha_channel, canny,
+    composite, decode, decode_transparency, encode_fast, encode_preview, grey, infotext_of, resize, resize_with, size,
+    upscale,
+};
+pub use metadata::{metadata_of, request_text};
+
+/// The format of [`encode_fast`].
+pub const FAST_FORMAT: Format = Format::Png;
+
+/// Encodes image `index` of a generation with the format and the metadata that its request chooses. `label` has the
+/// names that other programs give to the sampler.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_picture(image: &RgbImage, job: &Job, label: &SamplerLabel, index: u32) -> Result<Vec<u8>, EncodeError> {
+    encode(image, job.output.encoding, &metadata_of(job, label, index))
 }
 
-/// A picture with red, green and blue channels (sRGB).
-pub type RgbImage = Pixels<3>;
-/// A picture with one channel.
-pub type GreyImage = Pixels<1>;
-
-impl GreyImage {
-    /// The picture with the same level in all three channels.
-    pub fn to_rgb(&self) -> RgbImage {
-        let pixels = self.pixels.iter().flat_map(|level| [*level; 3]).collect();
-        RgbImage { width: self.width, height: self.height, pixels }
-    }
-}
-
-impl<const C: usize> Pixels<C> {
-    /// The number of bytes that `pixels` must have; saturates for sizes that no memory holds.
-    fn expected_bytes(&self) -> u64 {
-        (u64::from(self.width) * u64::from(self.height)).saturating_mul(C as u64)
-    }
-
-    /// Replaces the rectangle whose upper left corner is (x, y) by `part`, which must fit.
-    pub fn with_part(mut self, [x, y]: [u32; 2], part: &Pixels<C>) -> Pixels<C> {
-        let line = C * self.width as usize;
-        let (from, to) = (C * x as usize, C * (x + part.width) as usize);
-        let lines = self.pixels.chunks_exact_mut(line).skip(y as usize);
-        for (line, new) in lines.zip(part.pixels.chunks_exact(C * part.width as usize)) {
-            line[from..to].copy_from_slice(new);
-        }
-        self
-    }
-
-    /// The rectangle whose upper left corner is (x, y); it must lie inside the picture.
-    pub fn cropped(&self, [x, y, width, height]: [u32; 4]) -> Pixels<C> {
-        let line = C * self.width as usize;
-        let (from, to) = (C * x as usize, C * (x + width) as usize);
-        let lines = self.pixels.chunks_exact(line).skip(y as usize).take(height as usize);
-        Pixels { width, height, pixels: lines.flat_map(|line| &line[from..to]).copied().collect() }
+/// Encodes an sRGB picture with 8 bits per channel. Equal arguments give equal bytes on every machine.
+///
+/// # Errors
+/// [`EncodeError::Length`] if the number of pixels does not match the size, [`EncodeError::TooLarge`] if a side is too
+/// long for JPEG, and otherwise the error of the format, such as for a side of 0.
+pub fn encode(image: &RgbImage, encoding: Encoding, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
+    match encoding {
+        Encoding::Png => encode_png(image, metadata),
+        Encoding::Jpeg { quality } => encode_jpeg(image, quality, metadata),
+        Encoding::Webp => encode_webp(image, metadata),
     }
 }

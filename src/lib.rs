@@ -5,8 +5,9 @@
 //! other requests, with a model of the [`catalogue`]. [`families`] define the kinds of models and which of the
 //! [`pipelines`] draws with each. [`diffusion`] contains the samplers. [`models`] contains the networks, which are
 //! built on [`kernels`] (a crate of its own), [`weights`] and [`device`]. [`safety`] checks what the pictures show,
-//! [`watermark`] marks them, [`imaging`] encodes them, and [`provenance`] signs their files. [`app`] starts the server
-//! and stops it in order.
+//! [`watermark`] marks them, [`imaging`] encodes them, and [`provenance`] signs their files. (Another crate of its own,
+//! `latentd-pixels`, contains [`watermark`] and what [`imaging`] computes with pixels.) [`app`] starts the server and
+//! stops it in order.
 //!
 //! Invariants (`tests/layering.rs` checks those that can be seen in the source):
 //!
@@ -55,9 +56,9 @@ pub mod safety;
 pub mod service;
 pub mod telemetry;
 pub mod transient;
-pub mod watermark;
 pub mod webhooks;
 pub mod weights;
 pub mod worker;
 
 pub use latentd_kernels as kernels;
+pub use latentd_pixels::watermark;

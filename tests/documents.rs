@@ -93,7 +93,18 @@ fn every_file_that_a_document_names_exists() {
     for document in documents().into_iter().filter(|document| !document.ends_with("CHANGELOG.md")) {
         let text = fs::read_to_string(&document).unwrap();
         for span in prose(&text).flat_map(|line| line.split('`').skip(1).step_by(2)) {
-            let folders = ["src/", "tests/", "migrations/", "config/", "benches/", "examples/", "docs/", "web/"];
+            let folders = [
+                "src/",
+                "tests/",
+                "kernels/",
+                "pixels/",
+                "migrations/",
+                "config/",
+                "benches/",
+                "examples/",
+                "docs/",
+                "web/",
+            ];
             if !folders.iter().any(|folder| span.starts_with(folder)) || span.contains([' ', '*', '{']) {
                 continue;
             }

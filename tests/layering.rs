@@ -45,19 +45,27 @@ struct Source {
 
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let found = [sources_in(&root.join("src")), kernels(&root.join("kernels/src"))].concat();
+    // The crate `pixels` contains the room `watermark` and a part of `imaging`.
+    let room = |module: &str| if module == "watermark" { "watermark" } else { "imaging" };
+    let found = [
+        sources_in(&root.join("src")),
+        member(&root.join("kernels/src"), "kernels", |_| "kernels"),
+        member(&root.join("pixels/src"), "pixels", room),
+    ]
+    .concat();
     assert!(found.len() > 50, "fewer than 51 source files are found");
     found
 }
 
-/// The files of the crate of the kernels, as if they were the room `kernels`.
-fn kernels(root: &Path) -> Vec<Source> {
+/// The files of another crate of the workspace, as if they were the module `name` of the main crate. `room` gives the
+/// room of a module of that crate.
+fn member(root: &Path, name: &str, room: fn(&str) -> &'static str) -> Vec<Source> {
     let mut found = sources_in(root);
     for source in &mut found {
-        source.room = "kernels".to_owned();
-        source.code = source.code.replace("crate::", "crate::kernels::");
+        source.room = room(&source.room).to_owned();
+        source.code = source.code.replace("crate::", &format!("crate::{name}::"));
         let is_root = source.path == Path::new("lib.rs");
-        source.path = if is_root { "kernels.rs".into() } else { Path::new("kernels").join(&source.path) };
+        source.path = if is_root { format!("{name}.rs").into() } else { Path::new(name).join(&source.path) };
     }
     found
 }

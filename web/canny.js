@@ -1,4 +1,4 @@
-// The edges that a ControlNet receives (Canny 1986), as `src/imaging/canny.rs` finds them.
+// The edges that a ControlNet receives (Canny 1986), as `pixels/src/canny.rs` finds them.
 
 const LOW = 100;
 const HIGH = 200;

@@ -2,38 +2,24 @@
 
 use serde_json::{Map, Value};
 
-use super::infotext::{infotext, seed};
+use super::{
+    Metadata,
+    infotext::{infotext, seed},
+};
 use crate::{
     diffusion::SamplerLabel,
     generation::{Draw, FIELDS, Job, MetadataLevel, SeedMode, Work},
 };
 
-/// The metadata texts of one picture, by [`MetadataLevel`]. Each format stores them in different places.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Metadata {
-    Full {
-        /// The text that other image tools display and read.
-        parameters: String,
-        /// The JSON of a request that draws exactly this picture again.
-        request: String,
-    },
-    /// Only the seed.
-    Seed(String),
-    None,
-}
-
-impl Metadata {
-    /// The metadata of image `index`; `label` has the names that other programs give to the sampler.
-    pub fn of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
-        let Work::Draw(draw) = &job.work;
-        match job.output.metadata_level {
-            MetadataLevel::Full => Metadata::Full {
-                parameters: infotext(&job.model, draw, label, index),
-                request: request_text(job, index),
-            },
-            MetadataLevel::Seed => Metadata::Seed(seed(draw, index).to_string()),
-            MetadataLevel::None => Metadata::None,
+/// The metadata of image `index`, by [`MetadataLevel`]; `label` has the names that other programs give to the sampler.
+pub fn metadata_of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
+    let Work::Draw(draw) = &job.work;
+    match job.output.metadata_level {
+        MetadataLevel::Full => {
+            Metadata::Full { parameters: infotext(&job.model, draw, label, index), request: request_text(job, index) }
         }
+        MetadataLevel::Seed => Metadata::Seed(seed(draw, index).to_string()),
+        MetadataLevel::None => Metadata::None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::{ImageDecoder, ImageReader};
 use latentd::generation::{Draw, Encoding, Job, MetadataLevel, Output, weighted};
-use latentd::imaging::{EncodeError, Metadata, RgbImage, decode, encode, encode_picture};
+use latentd::imaging::{EncodeError, Metadata, RgbImage, decode, encode, encode_picture, metadata_of};
 use md5::{Digest, Md5};
 use proptest::prelude::*;
 
@@ -79,7 +79,7 @@ fn the_same_picture_has_the_same_bytes() {
 
 #[test]
 fn full_metadata_is_the_same_in_each_format() {
-    let png = Metadata::of(&generation(), &label(), 0);
+    let png = metadata_of(&generation(), &label(), 0);
     let Metadata::Full { parameters, .. } = png else { panic!("{png:?}") };
     for encoding in FORMATS {
         let generation = encoded(encoding, draw());
@@ -194,7 +194,7 @@ fn encoded(encoding: Encoding, draw: Draw) -> Job {
 
 /// The JSON request in the metadata of this image.
 fn request(generation: &Job, index: u32) -> String {
-    match Metadata::of(generation, &label(), index) {
+    match metadata_of(generation, &label(), index) {
         Metadata::Full { request, .. } => request,
         other => panic!("{other:?}"),
     }

@@ -6,7 +6,7 @@ use super::encode::{Encoded, digest};
 use crate::{
     diffusion::SamplerLabel,
     generation::{GenerationId, Job},
-    imaging::Metadata,
+    imaging::{Metadata, metadata_of},
     metrics::Metrics,
     provenance::{Input, Provenance, SignError, Statement, WeightDigests},
 };
@@ -35,7 +35,7 @@ pub fn sign(encoded: Encoded, job: &Job, label: &SamplerLabel, signing: &Signing
     }
     let begin = Instant::now();
     let unsigned = digest(&encoded.file);
-    let metadata = Metadata::of(job, label, encoded.index);
+    let metadata = metadata_of(job, label, encoded.index);
     let request = match &metadata {
         Metadata::Full { request, .. } => Some(request.as_str()),
         Metadata::Seed(_) | Metadata::None => None,

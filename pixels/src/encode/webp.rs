@@ -2,8 +2,7 @@
 
 use image_webp::{ColorType, WebPEncoder};
 
-use super::{EncodeError, exif, xmp};
-use crate::imaging::Metadata;
+use super::{EncodeError, Metadata, exif, xmp};
 
 /// Encodes a finished picture of width × height RGB pixels.
 pub(super) fn encode(pixels: &[u8], [width, height]: [u32; 2], metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {

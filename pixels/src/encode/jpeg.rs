@@ -3,29 +3,33 @@
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder};
 use md5::{Digest, Md5};
 
-use super::{EncodeError, exif, xmp};
-use crate::imaging::{Metadata, RgbImage};
+use super::{EncodeError, Metadata, exif, xmp};
 
 /// The most bytes of a segment, without marker and length.
 const MAX_SEGMENT: usize = 65_533;
 /// Bytes of an XMP document per segment, as the XMP specification advises.
 const XMP_PART: usize = 65_400;
 
-/// Encodes a finished picture as a baseline JPEG. Below a quality of 90, color has half the resolution. Optimized
-/// Huffman tables would save a tenth of the bytes, but with them the encoder writes one scan per component, which
-/// zune-jpeg 0.5.15, the decoder of `image`, decodes to a wrong picture.
-pub(super) fn encode(image: &RgbImage, quality: u8, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
-    let (Ok(width), Ok(height)) = (u16::try_from(image.width), u16::try_from(image.height)) else {
-        return Err(EncodeError::TooLarge { width: image.width, height: image.height });
+/// Encodes a finished picture of width × height RGB pixels as a baseline JPEG. Below a quality of 90, color has half the
+/// resolution. Optimized Huffman tables would save a tenth of the bytes, but with them the encoder writes one scan per
+/// component, which zune-jpeg 0.5.15, the decoder of `image`, decodes to a wrong picture.
+pub(super) fn encode(
+    pixels: &[u8],
+    [width, height]: [u32; 2],
+    quality: u8,
+    metadata: &Metadata,
+) -> Result<Vec<u8>, EncodeError> {
+    let (Ok(width), Ok(height)) = (u16::try_from(width), u16::try_from(height)) else {
+        return Err(EncodeError::TooLarge { width, height });
     };
-    let mut file = Vec::with_capacity(image.pixels.len() / 4);
+    let mut file = Vec::with_capacity(pixels.len() / 4);
     let mut encoder = Encoder::new(&mut file, quality);
     // By default, the encoder would take the color of one of four pixels for all four.
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     for segment in segments(metadata) {
         encoder.add_app_segment(1, segment)?;
     }
-    encoder.encode(&image.pixels, width, height, ColorType::Rgb)?;
+    encoder.encode(pixels, width, height, ColorType::Rgb)?;
     Ok(file)
 }
 

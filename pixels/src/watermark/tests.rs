@@ -3,10 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    generation::Encoding,
-    imaging::{Metadata, decode, encode, resize},
-};
+use crate::{Metadata, decode, encode_jpeg, encode_webp, resize};
 
 /// A picture with shading, edges and some noise, which differs with the seed.
 fn picture(width: u32, height: u32, seed: u32) -> RgbImage {
@@ -83,9 +80,10 @@ proptest! {
 fn jpeg_and_webp_files_keep_the_mark() {
     for seed in 0..3 {
         let (marked, payload) = marked(128, 160, seed);
-        for encoding in [Encoding::Jpeg { quality: 75 }, Encoding::Jpeg { quality: 50 }, Encoding::Webp] {
-            let file = encode(&marked, encoding, &Metadata::None).unwrap();
-            assert_eq!(payload_of(&decode(&file, 255).unwrap()), Some(payload), "{encoding:?}, seed {seed}");
+        let jpeg = |quality: u8| encode_jpeg(&marked, quality, &Metadata::None).unwrap();
+        let webp = encode_webp(&marked, &Metadata::None).unwrap();
+        for (format, file) in [("JPEG of quality 75", jpeg(75)), ("JPEG of quality 50", jpeg(50)), ("WebP", webp)] {
+            assert_eq!(payload_of(&decode(&file, 255).unwrap()), Some(payload), "{format}, seed {seed}");
         }
     }
 }

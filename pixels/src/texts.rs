@@ -40,22 +40,21 @@ fn of_png(file: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        generation::Encoding,
-        imaging::{Metadata, RgbImage, encode},
-    };
+    use crate::{Metadata, RgbImage, encode_jpeg, encode_png, encode_webp};
 
     #[test]
     fn the_settings_are_read_from_every_format_that_this_program_writes() {
         let image = RgbImage { width: 2, height: 1, pixels: vec![90; 6] };
         let parameters = "a fox, 狐 🦊\nNegative prompt: rain\nSteps: 4".to_owned();
         let full = Metadata::Full { parameters: parameters.clone(), request: "{}".to_owned() };
-        for encoding in [Encoding::Png, Encoding::Jpeg { quality: 90 }, Encoding::Webp] {
-            let read = |metadata: &Metadata| infotext_of(&encode(&image, encoding, metadata).unwrap());
-            assert_eq!(read(&full).as_ref(), Some(&parameters), "{encoding:?}");
-            assert_eq!(read(&Metadata::None), None, "{encoding:?}");
-            assert_eq!(read(&Metadata::Seed("7".to_owned())), None, "{encoding:?}");
-            let file = encode(&image, encoding, &full).unwrap();
+        let encoders: [fn(&RgbImage, &Metadata) -> _; 3] =
+            [encode_png, |image, metadata| encode_jpeg(image, 90, metadata), encode_webp];
+        for (format, encode) in ["PNG", "JPEG", "WebP"].into_iter().zip(encoders) {
+            let read = |metadata: &Metadata| infotext_of(&encode(&image, metadata).unwrap());
+            assert_eq!(read(&full).as_ref(), Some(&parameters), "{format}");
+            assert_eq!(read(&Metadata::None), None, "{format}");
+            assert_eq!(read(&Metadata::Seed("7".to_owned())), None, "{format}");
+            let file = encode(&image, &full).unwrap();
             (0..file.len()).for_each(|length| drop(infotext_of(&file[..length])));
         }
     }

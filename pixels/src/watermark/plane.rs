@@ -1,6 +1,6 @@
 //! The luminance of a picture as numbers, its resampling, and its block coefficients.
 
-use crate::imaging::{self, GreyImage};
+use crate::{GreyImage, resize};
 
 /// One number for each pixel.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl Plane {
         }
         let pixels = self.values.iter().map(|level| level.round().clamp(0.0, 255.0) as u8).collect();
         let grey = GreyImage { width: self.width as u32, height: self.height as u32, pixels };
-        let grey = imaging::resize(&grey, width as u32, height as u32);
+        let grey = resize(&grey, width as u32, height as u32);
         Some(Plane { width, height, values: grey.pixels.into_iter().map(f32::from).collect() })
     }
 

@@ -8,7 +8,7 @@ use super::{START_OF_SCAN, segments};
 /// every coefficient with all its bits. The decoder fills missing blocks with gray without an error, and missing
 /// coefficients with zeros. The data of scans that refine AC coefficients is not checked, and neither are files that
 /// the decoder rejects anyway.
-pub(in crate::imaging) fn has_all_pixels(file: &[u8]) -> bool {
+pub(crate) fn has_all_pixels(file: &[u8]) -> bool {
     let (mut frame, mut tables, mut restart_interval) = (None, Tables::default(), 0);
     let mut coverage = Coverage::default();
     for segment in segments(file) {

@@ -24,7 +24,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::imaging::RgbImage;
+use crate::RgbImage;
 use plane::Plane;
 
 pub use found::{Found, find};

@@ -116,7 +116,7 @@ mod tests {
     use image::codecs::{jpeg::JpegEncoder, png::PngEncoder, webp::WebPEncoder};
     use image::{ExtendedColorType, ImageEncoder};
 
-    use crate::imaging::decode;
+    use crate::decode;
 
     /// Two pixels side by side; with orientation 6 or 8, one is above the other.
     const PIXELS: [u8; 6] = [250, 10, 10, 10, 10, 250];

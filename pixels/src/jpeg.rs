@@ -75,7 +75,7 @@ mod tests {
     use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder};
 
     use super::*;
-    use crate::imaging::{DecodeError, decode};
+    use crate::{DecodeError, decode};
 
     /// 24 × 16 pixels in several scans, written by Pillow.
     const PROGRESSIVE: &[u8] = include_bytes!("../../tests/fixtures/inputs/progressive.jpg");

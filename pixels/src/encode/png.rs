@@ -2,14 +2,8 @@
 
 use ::png::{BitDepth, ColorType, DeflateCompression, Encoder, Filter, SrgbRenderingIntent};
 
-use super::EncodeError;
-use crate::{
-    generation::Format,
-    imaging::{Metadata, RgbImage},
-};
-
-/// The format of [`encode_fast`].
-pub const FAST_FORMAT: Format = Format::Png;
+use super::{EncodeError, Metadata};
+use crate::RgbImage;
 
 /// Encodes a finished picture. Its texts are uncompressed iTXt chunks before the pixels: `parameters` and `latentd`, or
 /// `seed`.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::detect;
-use crate::imaging::decode;
+use crate::decode;
 
 /// The watermark of a file.
 #[derive(Clone, Debug, Serialize)]
