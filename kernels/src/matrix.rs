@@ -119,23 +119,23 @@ impl Packed {
         for first in (0..k).step_by(DEPTH) {
             let depth = first..k.min(first + DEPTH);
             let left = amx::Left::split(a, k, lines, depth.clone());
-            let mut right = amx::Right::new(PAIR, depth.len(), planes);
-            for pair in panels.clone().step_by(PAIR) {
-                let pair = pair..panels.end.min(pair + PAIR);
-                for (at, panel) in pair.clone().enumerate() {
+            let mut right = amx::Right::new(SET, depth.len(), planes);
+            for set in panels.clone().step_by(SET) {
+                let set = set..panels.end.min(set + SET);
+                for (at, panel) in set.clone().enumerate() {
                     match self {
                         Packed::Wide(wide, _) => {
                             right.split(at, &wide.panel(panel)[depth.start * WIDTH..depth.end * WIDTH]);
                         }
-                        Packed::Narrow(narrow) => right.split(at, narrow.widened(panel, &depth, &mut scratch)),
+                        Packed::Narrow(narrow) => narrow.split(panel, &depth, &mut right, at, &mut scratch),
                     }
                 }
-                let columns = (pair.start - panels.start) * WIDTH..out.columns().min((pair.end - panels.start) * WIDTH);
+                let columns = (set.start - panels.start) * WIDTH..out.columns().min((set.end - panels.start) * WIDTH);
                 // SAFETY: `out` is borrowed mutably, and this is its only part.
                 let mut out = unsafe { out.part(0..lines, columns) };
                 amx::multiply(&left, &right, &mut out, first > 0);
                 if depth.end == k {
-                    finish(&mut out, pair);
+                    finish(&mut out, set);
                 }
             }
         }
@@ -143,7 +143,7 @@ impl Packed {
 }
 
 /// The number of panels that the matrix unit multiplies at a time.
-const PAIR: usize = 2;
+const SET: usize = 8;
 
 /// The number of panels from which on it pays to put the lines of the left matrix into tiles.
 const TILED: usize = 16;

@@ -106,11 +106,14 @@ impl Narrow {
         }
     }
 
-    /// Some lines of a panel as float32, in `values`. The first line begins a block.
-    pub(super) fn widened<'a>(&self, panel: usize, ks: &Range<usize>, values: &'a mut [f32]) -> &'a [f32] {
+    /// Sets panel `at` of `right` to some lines of a panel. The first line begins a block. `values` is room for the lines.
+    pub(super) fn split(&self, panel: usize, ks: &Range<usize>, right: &mut amx::Right, at: usize, values: &mut [f32]) {
+        if self.format == Format::Bf16 && self.scale == 1.0 {
+            return right.set(at, self.stored(panel, ks));
+        }
         let values = &mut values[..ks.len() * WIDTH];
         self.widen(panel, ks, values);
-        values
+        right.split(at, values);
     }
 
     /// Divides lines of the matrix into the pieces that a product sums in registers at a time.

@@ -147,6 +147,32 @@ impl Right {
         );
     }
 
+    /// Sets a panel to the bfloat16 numbers whose bytes are `numbers`, line by line. Missing lines are zero.
+    pub fn set(&mut self, panel: usize, numbers: &[[u8; WIDTH]]) {
+        let steps = self.steps;
+        // SAFETY: the tiles are those of a right matrix.
+        let tiles = &mut unsafe { self.tiles.all_mut::<RightTile>() }[panel * steps..][..steps];
+        let lines = numbers.as_chunks::<2>().0;
+        assert!(self.planes == 1 && lines.len().div_ceil(STEP) == steps);
+        vectorized(
+            #[inline(always)]
+            || {
+                let zero = [[0; WIDTH]; 2];
+                for (tile, lines) in tiles.iter_mut().zip(lines.chunks(STEP)) {
+                    for i in 0..STEP / 2 {
+                        let (even, odd) = (lines.get(2 * i).unwrap_or(&zero), lines.get(2 * i + 1).unwrap_or(&zero));
+                        let (even, odd) =
+                            (even.as_flattened().as_chunks::<2>().0, odd.as_flattened().as_chunks::<2>().0);
+                        for j in 0..WIDTH {
+                            let of = |number: [u8; 2]| u32::from(u16::from_le_bytes(number));
+                            tile.0[i][j] = of(even[j]) | of(odd[j]) << 16;
+                        }
+                    }
+                }
+            },
+        );
+    }
+
     /// The tiles of a panel, one for each plane of each step.
     pub(super) fn panel(&self, panel: usize) -> &[RightTile] {
         // SAFETY: the tiles are those of a right matrix.

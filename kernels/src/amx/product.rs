@@ -13,10 +13,11 @@ pub(crate) fn multiply(left: &Left, right: &Right, out: &mut Block<'_>, add: boo
     assert_eq!((left.steps, left.lines), (right.steps, out.lines()));
     let (groups, panels) = (out.lines().div_ceil(LINES), out.columns().div_ceil(WIDTH));
     let session = unit::Session::begin();
-    for panel in (0..panels).step_by(2) {
-        let b = [panel, panels.min(panel + 2) - 1].map(|panel| right.panel(panel));
-        for group in (0..groups).step_by(2) {
-            let a = [group, groups.min(group + 2) - 1].map(|group| left.group(group));
+    // All panels are multiplied by the same lines one after another, because a line has more tiles than a panel.
+    for group in (0..groups).step_by(2) {
+        let a = [group, groups.min(group + 2) - 1].map(|group| left.group(group));
+        for panel in (0..panels).step_by(2) {
+            let b = [panel, panels.min(panel + 2) - 1].map(|panel| right.panel(panel));
             corners(&session, out, [group, panel], add, Access::Load);
             match right.planes {
                 1 => sum::<1>(&session, a, b),
