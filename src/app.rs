@@ -48,7 +48,7 @@ use memory::{ListedWeights, WeightBounds};
 use open_files::FileShares;
 pub use open_files::open_files;
 pub use operator_token::operator_token;
-pub use provenance::{provenance, provenance_beside};
+pub use provenance::{keys_need_data_dir, provenance, provenance_beside};
 use store::{announce, reaping, start_store};
 pub use store::{migrate, open_store, operator_beside};
 pub use url_secret::url_secret;

@@ -122,12 +122,22 @@ impl Catalogue {
     /// # Errors
     /// The folder cannot be read, or the default model is missing or cannot be used.
     pub fn open(dir: &Path, default: &str) -> Result<Catalogue, CatalogueError> {
+        let catalogue = Catalogue::open_unchecked(dir, default)?;
+        catalogue.check_default()?;
+        Ok(catalogue)
+    }
+
+    /// As [`Catalogue::open`], but the default model may be missing, and it may be a model that cannot be used.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn open_unchecked(dir: &Path, default: &str) -> Result<Catalogue, CatalogueError> {
         let (models, note) = models(dir, &BTreeMap::new())?;
         let shelf = Arc::new(Shelf::new());
         shelf.await_model(default);
         let listed =
             Listed { models, gone: BTreeSet::new(), note, control_nets: Arc::default(), adapters: Arc::default() };
-        let catalogue = Catalogue {
+        Ok(Catalogue {
             dir: dir.to_owned(),
             default: default.to_owned(),
             devices: vec![Device::host()],
@@ -137,9 +147,7 @@ impl Catalogue {
             seen: Mutex::default(),
             fits: Mutex::default(),
             tokenizers: Lru::new(NonZeroUsize::new(warnings::MOST_TOKENIZERS).unwrap_or(NonZeroUsize::MIN)),
-        };
-        catalogue.check_default()?;
-        Ok(catalogue)
+        })
     }
 
     fn check_default(&self) -> Result<(), CatalogueError> {

@@ -8,9 +8,9 @@ use anyhow::Result;
 use crate::{config::Config, provenance::Provenance};
 
 #[cfg(feature = "provenance")]
-pub use with_keys::{provenance, provenance_beside};
+pub use with_keys::{keys_need_data_dir, provenance, provenance_beside};
 #[cfg(not(feature = "provenance"))]
-pub use without::{provenance, provenance_beside};
+pub use without::{keys_need_data_dir, provenance, provenance_beside};
 
 #[cfg(feature = "provenance")]
 mod with_keys {
@@ -66,6 +66,20 @@ mod with_keys {
                 existing => existing,
             })
         })
+    }
+
+    /// Whether a data folder that cannot be written keeps a server with these settings from starting, because of the
+    /// keys: the server makes its keys in the folder and has not made them yet, or it cannot read them.
+    pub fn keys_need_data_dir(config: &Config) -> bool {
+        let settings = &config.provenance;
+        if !settings.credentials || !settings.certificate.is_empty() {
+            return false;
+        }
+        match existing(&config.data_dir.join(FILE)) {
+            Ok(Some(_)) => false,
+            Ok(None) => config.role.works(),
+            Err(_) => true,
+        }
     }
 
     fn existing(path: &Path) -> io::Result<Option<Secret>> {
@@ -131,5 +145,9 @@ mod without {
     /// None.
     pub fn provenance_beside(_config: &Config, _signs: bool) -> Result<Provenance> {
         Ok(Provenance)
+    }
+    /// There are no keys.
+    pub fn keys_need_data_dir(_config: &Config) -> bool {
+        false
     }
 }

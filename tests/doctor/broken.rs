@@ -123,6 +123,22 @@ fn a_data_folder_that_cannot_be_used() {
     inside.examine().ends_with(1).finds("error", "data_dir", "cannot be written", "set data_dir");
 }
 
+/// 8, with the database and the pictures elsewhere. Then the folder is needed only for the keys that sign pictures.
+#[test]
+fn a_data_folder_that_only_the_keys_need() {
+    let (setup, s3) = (Setup::new(), S3::start());
+    let file = setup.data.path().join("file");
+    fs::write(&file, "").unwrap();
+    let setup = setup
+        .set_all(s3.settings())
+        .set("LATENTD_DATABASE__URL", "postgres://127.0.0.1:1/none")
+        .set("LATENTD_DATA_DIR", file.join("below").display());
+    let level = if cfg!(feature = "provenance") { "error" } else { "warning" };
+    setup.examine().finds(level, "data_dir", "cannot be written", "set data_dir");
+    let setup = setup.set("LATENTD_PROVENANCE__CREDENTIALS", "false");
+    setup.examine().finds("warning", "data_dir", "cannot be written", "set data_dir");
+}
+
 /// 9
 #[test]
 fn models_that_are_missing_or_broken() {
@@ -137,9 +153,29 @@ fn models_that_are_missing_or_broken() {
     // A server starts without this model.
     setup.examine().ends_with(0).finds("warning", "models", "\"broken\" cannot be used", "complete its files");
     let setup = setup.set("LATENTD_MODELS__DEFAULT", "broken");
-    setup.examine().ends_with(1).finds("error", "models", "\"broken\" cannot be used", "complete the files");
+    let examination = setup.examine();
+    examination.ends_with(1).finds("error", "models", "\"broken\" cannot be used", "complete the files");
+    assert_eq!(examination.count("models"), 1, "one finding for one model: {}", examination.text);
     let setup = setup.set("LATENTD_MODELS__DEFAULT", "sd15");
     setup.examine().ends_with(1).finds("error", "models", "\"sd15\"", "that exist: broken, emoji");
+}
+
+/// 9, a broken model with the name of the embedded one, which it replaces.
+#[test]
+fn a_broken_model_that_replaces_the_embedded_one() {
+    let setup = Setup::new();
+    let models = setup.data.path().join("models");
+    for name in ["emoji", "other"] {
+        fs::create_dir_all(models.join(name)).unwrap();
+        fs::write(models.join(name).join("model_index.json"), "{").unwrap();
+    }
+    let setup = setup.set("LATENTD_MODELS__DIR", models.display());
+    let examination = setup.examine();
+    examination.ends_with(1).finds("error", "models", "\"emoji\" cannot be used", "complete the files");
+    examination.finds("warning", "models", "\"other\" cannot be used", "complete its files");
+    assert_eq!(examination.count("models"), 2, "one finding for each model: {}", examination.text);
+    let setup = setup.set("LATENTD_MODELS__DEFAULT", "sd15");
+    setup.examine().ends_with(1).finds("error", "models", "\"sd15\"", "that exist: emoji, other");
 }
 
 /// 9, a tensor with another shape than the configuration says, which is found without loading weights.

@@ -82,6 +82,11 @@ impl Examination {
         self
     }
 
+    /// The number of findings of `check`.
+    pub fn count(&self, check: &str) -> usize {
+        self.report["findings"].as_array().unwrap().iter().filter(|finding| finding["check"] == check).count()
+    }
+
     /// Asserts the exit code, and that it agrees with the findings.
     pub fn ends_with(&self, code: i32) -> &Examination {
         assert_eq!(self.code, code, "{}", self.text);

@@ -18,6 +18,19 @@ fn a_server_makes_its_keys_once_and_nobody_else_can_read_them() {
 }
 
 #[test]
+fn the_data_folder_is_needed_until_it_has_the_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let needs = |more: &[(&str, &str)]| keys_need_data_dir(&config(folder.path(), more));
+    assert!(needs(&[]), "the start makes the keys");
+    assert!(!needs(&[("provenance.credentials", "false")]), "nothing is signed");
+    assert!(!needs(&[("provenance.certificate", "c.pem"), ("provenance.private_key", "k.pem")]), "other keys");
+    provenance(&config(folder.path(), &[])).unwrap();
+    assert!(!needs(&[]), "the keys are there");
+    let file = folder.path().join("provenance.pem");
+    assert!(keys_need_data_dir(&config(&file, &[])), "the folder is a file");
+}
+
+#[test]
 fn a_command_makes_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), &[]);

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use latentd::config::Config;
+use latentd::{app, config::Config};
 use rustix::fs::{Access, access, statvfs};
 
 use super::finding::Finding;
@@ -17,8 +17,9 @@ const FEW: u64 = 2 << 30;
 
 pub fn look(config: &Config) -> Vec<Finding> {
     let dir = &config.data_dir;
-    // With PostgreSQL and a bucket, the folder has only the operator's token and notes about crashes.
-    let is_needed = config.database.url.is_empty() || config.blobs.url.is_empty();
+    // With PostgreSQL and a bucket, the folder has only the keys that sign pictures, the operator's token and notes
+    // about crashes. A server also starts without the last two.
+    let is_needed = config.database.url.is_empty() || config.blobs.url.is_empty() || app::keys_need_data_dir(config);
     let shown = dir.display();
     match written(dir) {
         Ok(true) => vec![of_space(dir)],

@@ -19,14 +19,19 @@ pub fn look(config: &Config) -> Vec<Finding> {
             let megabytes = catalogue.bytes(name).unwrap_or_default().div_ceil(1_000_000);
             let text = format!("the default model {name:?} has all its tensors ({megabytes} MB in memory)");
             let note = catalogue.note().map(|note| Finding::warning(note, "correct models.dir; see docs/models.md"));
-            std::iter::once(Finding::ok(text)).chain(note).chain(unusable(&catalogue)).collect()
+            std::iter::once(Finding::ok(text)).chain(note).chain(unusable(&catalogue, None)).collect()
         }
         Err(error) => {
             let finding = Finding::error(crate::one_line(&error), mend(config, &error));
-            // The embedded model can always be used, so this lists the others.
-            let others = Catalogue::open(&config.models.dir, EMBEDDED).ok();
-            let of_others = others.iter().flat_map(unusable).filter(|other| !finding.text.contains(&other.text));
-            let of_others: Vec<Finding> = of_others.collect();
+            // The model that the error names. The other models get their own findings.
+            let named = match error.downcast_ref::<CatalogueError>() {
+                Some(CatalogueError::Default { name, .. } | CatalogueError::Preload { name, .. }) => {
+                    Some(name.as_str())
+                }
+                _ => None,
+            };
+            let catalogue = Catalogue::open_unchecked(&config.models.dir, &config.models.default).ok();
+            let of_others = catalogue.iter().flat_map(|catalogue| unusable(catalogue, named));
             std::iter::once(finding).chain(of_others).collect()
         }
     }
@@ -50,12 +55,9 @@ pub fn load(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// The name of the model in the program.
-const EMBEDDED: &str = "emoji";
-
-/// A warning for each model that cannot be used, except the default one.
-fn unusable(catalogue: &Catalogue) -> Vec<Finding> {
-    let names = catalogue.names().into_iter();
+/// A warning for each model that cannot be used, except the model with the name `named`.
+fn unusable(catalogue: &Catalogue, named: Option<&str>) -> Vec<Finding> {
+    let names = catalogue.names().into_iter().filter(|name| Some(name.as_str()) != named);
     let faulty = names.filter_map(|name| catalogue.fault(&name).map(|reason| (name, reason)));
     let warning = |(name, reason)| {
         let mend = "complete its files (docs/models.md), or move it out of models.dir";
@@ -69,7 +71,8 @@ fn mend(config: &Config, error: &anyhow::Error) -> String {
     match error.downcast_ref::<CatalogueError>() {
         Some(CatalogueError::Folder { path, .. }) => folder(path),
         Some(CatalogueError::Default { reason, .. }) if reason.contains("not in the catalogue") => {
-            let names = Catalogue::open(&config.models.dir, EMBEDDED).map(|catalogue| catalogue.names());
+            let catalogue = Catalogue::open_unchecked(&config.models.dir, &config.models.default);
+            let names = catalogue.map(|catalogue| catalogue.names());
             format!("set models.default to one of the models that exist: {}", names.unwrap_or_default().join(", "))
         }
         Some(CatalogueError::Default { .. } | CatalogueError::Preload { .. }) => {
