@@ -1,7 +1,8 @@
 //! Content credentials (C2PA): signs the files of pictures, and verifies the credentials of any picture.
 //!
-//! A credential is a manifest inside the file: what made the picture, from which inputs, and a signature over this and
-//! over the rest of the file. The Cargo feature `provenance` brings the code; without it, files are not signed.
+//! A credential is a manifest inside the file. The manifest says what made the picture and from which inputs; a
+//! signature covers the manifest and the rest of the file. Without the Cargo feature `provenance`, this code is not
+//! built, and files are not signed.
 
 #[cfg(feature = "provenance")]
 mod chain;

@@ -95,9 +95,10 @@ impl Safety {
         of_key.unwrap_or(self.0.policy)
     }
 
-    /// The field of the first prompt that contains a refused word or phrase, or words of a similar meaning if the model is
-    /// the embedded one. Negative prompts are not compared, because they list what a picture must not show. A key with
-    /// its own policy `off` may use every prompt. Blocks for a while if [`Safety::compares_meanings`] returns true.
+    /// The field of the first prompt that contains a refused word or phrase, or words of a similar meaning if the model
+    /// is the embedded one. Negative prompts are not compared, because they list what a picture must not show. A key
+    /// with its own policy `off` may use every prompt. Blocks for a while if [`Safety::compares_meanings`] returns
+    /// true.
     pub fn refused_prompt(&self, of_key: Option<SafetyPolicy>, is_embedded: bool, draw: &Draw) -> Option<&'static str> {
         if of_key == Some(SafetyPolicy::Off) {
             return None;

@@ -3,11 +3,12 @@
 //!
 //! The scheme is dither modulation (Chen and Wornell, "Quantization index modulation", IEEE Transactions on Information
 //! Theory 47, 2001) of the three lowest frequencies that are not constant, in blocks of 8 × 8 pixels of the luminance.
-//! Each of the three coefficients is moved to the nearest point of a lattice with a step of 34. Two lattices, which are
-//! half a step apart, mean the bits 0 and 1. So a picture can have any content: unlike with an added pattern, the
-//! content is no noise for the detector. A pseudorandom offset (the dither) moves the lattices of each coefficient. The
-//! offsets repeat every 72 pixels, so a crop is a shift of the tile, and the detector finds the shift by the
-//! coefficients that always mean 0, the markers. `docs/watermark.md` has the figures.
+//! Each of the three coefficients is moved to the nearest point of a lattice with a step of 34. There are two lattices,
+//! half a step apart: a point of the first stands for the bit 0, a point of the second for the bit 1. So the content of
+//! the picture is no noise for the detector, as it would be with an added pattern. A pseudorandom offset (the dither)
+//! moves the lattices of each coefficient. The offsets repeat every 72 pixels, so a crop is a shift of the tile, and
+//! the detector finds the shift by the markers, which are the coefficients that always stand for 0. `docs/watermark.md`
+//! has the figures.
 
 mod code;
 mod detect;
@@ -78,7 +79,7 @@ pub struct Detected {
     pub payload: Payload,
     /// How many of the 192 bits of the error-correcting code were wrong.
     pub corrected: u32,
-    /// How many standard deviations the markers are above those of a picture without a watermark.
+    /// By how many standard deviations the markers exceed what a picture without a watermark gives.
     pub score: f32,
     /// The size of the picture in relation to its size when it was marked: 0.5 for half the width.
     pub scale: f32,

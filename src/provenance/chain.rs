@@ -16,8 +16,8 @@ use crate::config::Secret;
 /// time would make old pictures invalid.
 const YEARS: i64 = 30;
 
-/// Makes a private key, the signer's certificate and the root's certificate, in one PEM text in this order. `now` is
-/// the beginning of their validity.
+/// Makes a private key, the signer's certificate and the root's certificate, in one PEM text in this order. The
+/// certificates are valid from a day before `now`.
 ///
 /// # Errors
 /// The system has no random numbers.
@@ -46,7 +46,7 @@ fn of_name(name: &str, now: OffsetDateTime) -> CertificateParams {
     distinguished.push(DnType::CommonName, name);
     let mut params = CertificateParams::default();
     params.distinguished_name = distinguished;
-    // A clock that is a little behind must not find the certificate not yet valid.
+    // The validity begins a day earlier, so that a reader whose clock is a little behind accepts the certificate.
     params.not_before = now - Duration::days(1);
     params.not_after = now + Duration::days(365 * YEARS);
     params

@@ -13,9 +13,9 @@ use super::{Input, report::format_of};
 /// is made from it large.
 const MOST_BYTES: usize = 1 << 20;
 
-/// What to keep of the credentials of an uploaded picture: the credentials, and the result of their verification,
-/// which is possible only now, because the stored copy of the picture is another file. `None` if the file has none, or
-/// more than [`MOST_BYTES`].
+/// Returns what is kept of the credentials of an uploaded picture: the credentials, and the result of their
+/// verification. They are verified now, because the stored copy of the picture is another file. Returns `None` if the
+/// file has no credentials, or more than [`MOST_BYTES`].
 pub(super) fn keep(context: &Arc<Context>, file: &[u8]) -> Option<Bytes> {
     // Credentials are boxes of JUMBF, so a file without this word has none.
     memchr::memmem::find(file, b"jumb")?;

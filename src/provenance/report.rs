@@ -71,7 +71,7 @@ pub struct SignedBy {
     pub issuer: Option<String>,
     pub algorithm: Option<String>,
     pub serial_number: Option<String>,
-    /// The time of a time stamp; `None` without a time stamp.
+    /// When the file was signed, according to the time stamp in its credentials; `None` if they have no time stamp.
     pub time: Option<String>,
 }
 
@@ -137,8 +137,8 @@ pub(super) fn explanation(verdict: Verdict, by_this_server: bool, trusted: bool)
     match verdict {
         Verdict::None => "The file has no content credentials. This says nothing about how the picture was made.",
         Verdict::NotBuilt => {
-            "This build of latentd cannot read content credentials: the Cargo feature provenance is off. The watermark \
-             was looked for."
+            "This build of latentd cannot read content credentials, because the Cargo feature provenance is off. It \
+             looks for the watermark only."
         }
         Verdict::Unreadable => "The file has no content credentials that can be read.",
         Verdict::Altered => {

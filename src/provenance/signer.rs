@@ -22,8 +22,8 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// Signs with `keys`, and calls signatures trusted that lead to one of the certificates in `anchors` (PEM; may be
-    /// empty). Without keys, it only verifies.
+    /// Opens the keys. The result signs with `keys`; without keys, it only verifies. It calls a signature trusted if
+    /// the certificate of the signer leads to one of the certificates in `anchors` (PEM; may be empty).
     ///
     /// # Errors
     /// The keys cannot sign, or the anchors are no certificates.
@@ -127,7 +127,7 @@ fn context(anchors: &str) -> c2pa::Result<Context> {
     }))
 }
 
-/// The library's signer, which reserves more than ten KiB in every file, with a smaller reserve.
+/// The library's signer with a smaller reserve. The reserve of the library adds more than ten KiB to every file.
 struct Compact {
     signer: BoxedSigner,
     certificates: Vec<Vec<u8>>,

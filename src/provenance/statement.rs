@@ -28,7 +28,7 @@ pub struct Statement<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WeightDigests {
     pub model: Option<String>,
-    /// Those of the request's LoRAs, in the order of the request.
+    /// The digests of the request's LoRAs, in the order of the request.
     pub loras: Vec<Option<String>>,
 }
 

@@ -24,13 +24,14 @@ const MOST_CHARS: usize = 500;
 /// The most bytes of the JSON of latentd's own assertion.
 const MOST_GENERATION_BYTES: usize = 256 << 10;
 
-/// The code of a signer that no trust anchor vouches for, which says nothing about the file.
+/// The code for a signer that no trust anchor vouches for. This is no fault of the file, so it is not reported as a
+/// problem.
 const UNTRUSTED: &str = "signingCredential.untrusted";
 
 /// Reads and checks the credentials of a file. `own` is the certificate of this server.
 pub(super) fn verify(context: &Arc<Context>, own: Option<&[u8]>, file: &[u8]) -> Result<Report, VerifyError> {
     let format = format_of(file).ok_or(VerifyError::NotAPicture)?;
-    // The library reads untrusted files, and a panic of it must not end the request without an answer.
+    // The library reads untrusted files. If the library panics, the request must still get an answer.
     let read = catch_unwind(AssertUnwindSafe(|| {
         Reader::from_shared_context(context).with_stream(format.media_type(), Cursor::new(file))
     }));

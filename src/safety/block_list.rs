@@ -12,7 +12,7 @@ const MOST_ENTRIES: usize = 50_000;
 /// Case, compatible forms of characters (Unicode NFKC), spaces and punctuation make no difference.
 #[derive(Debug, Default)]
 pub(super) struct BlockList {
-    /// The entries by their first word, each as its further words.
+    /// For each first word, the further words of each entry that begins with it.
     entries: HashMap<String, Vec<Vec<String>>>,
     /// The lines of the file.
     lines: Vec<String>,
@@ -85,7 +85,7 @@ impl BlockList {
 pub(super) fn words(text: &str) -> Vec<String> {
     let plain = text.nfkc().filter(|c| !is_invisible(*c));
     // Folds the case of each letter on its own, so that the Greek ς at the end of a word equals σ. Folding can undo the
-    // normal form.
+    // normal form, so the text is normalized again.
     let folded = plain.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkc();
     let (mut words, mut word) = (Vec::new(), String::new());
     for c in folded {

@@ -16,7 +16,7 @@ use crate::{
 /// The checkers that were used last. The published checker takes 1.2 GB.
 #[derive(Debug, Default)]
 pub(super) struct Checkers {
-    /// The last used one is the last.
+    /// In the order of their last use.
     loaded: Mutex<Vec<(Arc<str>, Arc<SafetyChecker>)>>,
 }
 
@@ -25,7 +25,8 @@ const MOST: usize = 2;
 
 /// The most bytes that safety checkers take in the memory of the host: those of the checker of the settings, otherwise
 /// those of the two largest checkers of models. They count even if the policy of the settings is `off`, because a key
-/// can have another policy. A checker of the settings that cannot be read counts as nothing; [`Safety::open`] reports it.
+/// can have another policy. A checker of the settings that cannot be read counts as nothing; [`Safety::open`] reports
+/// it.
 ///
 /// [`Safety::open`]: super::Safety::open
 pub fn most_bytes(settings: &config::Safety, catalogue: &Catalogue) -> u64 {

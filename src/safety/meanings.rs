@@ -1,4 +1,5 @@
-//! Compares prompts for the embedded model with refused words and phrases by meaning: by the vectors of its text encoder.
+//! Compares the meaning of prompts for the embedded model with that of refused words and phrases, by the vectors of the
+//! text encoder of this model.
 
 use super::block_list::words;
 use crate::{
@@ -26,8 +27,8 @@ pub(super) struct Meanings {
 
 /// Groups of up to this many words of a prompt are compared.
 const LONGEST_GROUP: usize = 3;
-/// How many words of a prompt are compared. The text encoder reads about 30 tokens, or a few times as many of a weighted
-/// prompt.
+/// How many words of a prompt are compared. The text encoder reads about 30 tokens, or a few times as many of a
+/// weighted prompt.
 const MOST_WORDS: usize = 96;
 /// Tokens of a group or of an entry, with start and end; longer texts are cut.
 const TOKENS: usize = 14;
@@ -72,7 +73,7 @@ impl Meanings {
         Ok(false)
     }
 
-    /// The vectors of texts, at length 1.
+    /// The vectors of texts, scaled to length 1.
     fn vectors(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, candle_core::Error> {
         let none = Triggers::default();
         let mut vectors = Vec::with_capacity(texts.len());

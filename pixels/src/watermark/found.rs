@@ -14,7 +14,7 @@ pub struct Found {
     pub by_this_server: bool,
     /// How many of the 192 bits of the error-correcting code were wrong.
     pub corrected_bits: u32,
-    /// How many standard deviations the markers are above those of a picture without a watermark.
+    /// By how many standard deviations the markers exceed what a picture without a watermark gives.
     pub score: f32,
     /// The size of the picture in relation to its size when it was marked.
     pub scale: f32,

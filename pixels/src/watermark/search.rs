@@ -22,7 +22,7 @@ const WIDTHS: [usize; 24] = [
     128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960, 1024, 1088, 1152, 1216, 1280, 1344, 1408,
     1536, 1792, 2048,
 ];
-/// Larger pictures are not compared with all of these widths, because each comparison resizes the whole picture.
+/// Larger pictures are not compared with these widths, because each comparison resizes the whole picture.
 const MAX_PIXELS: usize = 1 << 21;
 
 /// The watermark of a picture, if it has one: first at its present size, then as half and as double of the marked

@@ -11,7 +11,7 @@ use crate::{
 impl Drawing {
     /// Checks the frames as the job's policy says. Returns the frames, and for each of them whether it is flagged;
     /// `None` for frames that were not checked. The error is the outcome of a generation whose frames must not be
-    /// stored: they are flagged and the policy is to block them, or they cannot be checked.
+    /// stored: the policy is to block and a frame is flagged or the model has no checker, or the checker failed.
     pub(super) async fn checked(
         &self,
         claimed: &Claimed,
@@ -30,12 +30,11 @@ impl Drawing {
         let checked = tokio::task::spawn_blocking(check).await;
         let (frames, flags) =
             checked.map_err(|_| failed("internal", "the safety check was interrupted".to_owned(), true))?;
-        let unchecked = |reason: &str| {
-            failed("model_unavailable", format!("the safety checker cannot check the pictures: {reason}"), false)
-        };
+        let unchecked =
+            |reason: &str| failed("model_unavailable", format!("the pictures cannot be checked: {reason}"), false);
         let Some(flags) = flags.map_err(|reason| unchecked(&reason))? else {
             return match policy {
-                SafetyPolicy::Block => Err(unchecked("the model has none")),
+                SafetyPolicy::Block => Err(unchecked("the model has no safety checker")),
                 SafetyPolicy::Flag | SafetyPolicy::Off => Ok(frames.into_iter().map(|frame| (frame, None)).collect()),
             };
         };
