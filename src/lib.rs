@@ -13,8 +13,8 @@
 //!
 //! - A module imports only from modules of its own group and of the groups to the right: `app` > `http` > `service`,
 //!   `worker`, `webhooks` > `ledger`, `engine`, `safety` > `catalogue` > `families` > `pipelines` > `diffusion`,
-//!   `device`, `models`, `weights`, `kernels`, `imaging`, `provenance`, `watermark` > `generation`, `config`, `crash`, `executable`,
-//!   `jitter`, `metrics`, `telemetry`, `transient`.
+//!   `device`, `models`, `weights`, `kernels`, `imaging`, `provenance`, `watermark` > `generation`, `config`, `crash`,
+//!   `executable`, `jitter`, `metrics`, `telemetry`, `transient`.
 //! - `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging`, `watermark`, `pipelines`, `families` and
 //!   `catalogue` do not use tokio, axum, sqlx, clocks or environment variables.
 //! - Only `device` names candle's devices. Tensors are created on the device of their network.
@@ -27,8 +27,8 @@
 //! - Only `app` and the command line start single threads, or tasks without a task tracker. (`device` builds the thread
 //!   pool of a device.) Other modules start tasks in task trackers, whose tasks the server waits for when it stops, and
 //!   run blocking work with `spawn_blocking`.
-//! - A picture depends only on its request, not on load, batch, retries or the number of threads. (On a GPU, its last bits
-//!   may depend on the batch, unless `engine.batch_invariant` is set.)
+//! - A picture depends only on its request, not on load, batch, retries or the number of threads. (On a GPU, its last
+//!   bits may depend on the batch, unless `engine.batch_invariant` is set.)
 //! - The ledger is the truth: losing everything in memory loses no generation.
 //! - Every queue, channel, cache and body has a bound.
 //! - After `generation` has parsed a request, every default is filled in. Later code checks again only what may have

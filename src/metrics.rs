@@ -52,8 +52,8 @@ definition::metrics! {
     /// Generations that are dead: given up after crashes, until an operator queues them again. From the database.
     dead: IntGauge = "latentd_dead_generations";
 
-    /// Hits of the safety rules, by policy (off, flag, block) and kind: picture (flagged by the safety checker) or prompt
-    /// (refused because of safety.blocked_prompts).
+    /// Hits of the safety rules, by policy (off, flag, block) and kind: picture (flagged by the safety checker) or
+    /// prompt (refused because of safety.blocked_prompts).
     safety_hits: IntCounterVec = "latentd_safety_hits_total" ["policy", "kind"];
 
     /// Generations in the queue. From the database.

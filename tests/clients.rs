@@ -1,5 +1,5 @@
-//! Tests with the real clients of other protocols, in fixed versions, and with schemathesis. They need Python 3, Node.js
-//! and a package registry to install from; without these, the tests print that they are skipped.
+//! Tests with the real clients of other protocols, in fixed versions, and with schemathesis. They need Python 3,
+//! Node.js and a package registry to install from; without these, the tests print that they are skipped.
 
 #[path = "clients/packages.rs"]
 mod packages;

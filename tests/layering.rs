@@ -453,9 +453,9 @@ fn files_are_small() {
 
 /// The ledger includes both databases and the blobs. To the 3500 lines that it had, the terms and usage of keys added
 /// 220, the stream of a tenant's events 25, the estimate of waiting by priority 55, waiting for file descriptors 60,
-/// stars 45, lost devices 17, the inspection of stores for `latentd doctor` 140, traces 4, the
-/// seconds of queued work with the counts for metrics 129, statements that PostgreSQL does not compile 6, migrations that
-/// are read without sqlx's macros 30, and the credentials of uploads 5.
+/// stars 45, lost devices 17, the inspection of stores for `latentd doctor` 140, traces 4, the seconds of queued work
+/// with the counts for metrics 129, statements that PostgreSQL does not compile 6, migrations that are read without
+/// sqlx's macros 30, and the credentials of uploads 5.
 #[test]
 fn the_ledger_is_small() {
     let lines: usize = sources().iter().filter(|source| source.room == "ledger").map(|source| source.lines).sum();

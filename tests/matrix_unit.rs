@@ -1,5 +1,5 @@
-//! The matrix unit of the processor computes what the other kernels compute. Turning it on concerns the whole process, so
-//! its tests have a program of their own. On processors without a matrix unit they say so and check nothing.
+//! The matrix unit of the processor computes what the other kernels compute. Turning it on concerns the whole process,
+//! so its tests have a program of their own. On processors without a matrix unit they say so and check nothing.
 
 use std::sync::OnceLock;
 
@@ -72,8 +72,8 @@ proptest! {
         for (at, made) in values(&made).into_iter().enumerate() {
             let terms = || (0..k).map(|i| f64::from(x[at / n * k + i]) * f64::from(w[i * n + at % n]));
             let (exact, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
-            // Six sums for 32 products, each with a rounding error of at most 2⁻²⁴ of the sizes. A float32 sum, product by
-            // product, can be wrong by k · 2⁻²⁴.
+            // Six sums for 32 products, each with a rounding error of at most 2⁻²⁴ of the sizes. A float32 sum, product
+            // by product, can be wrong by k · 2⁻²⁴.
             let bound = (k as f64 / 4.0 + 8.0) * 2f64.powi(-24) * size;
             prop_assert!((f64::from(made) - exact).abs() <= bound, "{made} {exact} {bound}");
         }

@@ -1,8 +1,8 @@
 //! Compares pictures with those of diffusers: every case of [`FOLDERS`] and of `tests/fixtures/more` whose features
 //! exist, within the tolerance of the fixtures. `LATENTD_PARITY_DIR` names the complete set of fixtures; without it,
 //! the compact part in `tests/fixtures/parity` is used. `LATENTD_PARITY_SHARD=2/5` runs the second of five parts, and
-//! `LATENTD_PARITY_ONLY=flux-dev,lora/two` only the cases whose names begin so. With `--nocapture`, each case is printed
-//! when it ends.
+//! `LATENTD_PARITY_ONLY=flux-dev,lora/two` only the cases whose names begin so. With `--nocapture`, each case is
+//! printed when it ends.
 
 #[path = "pictures/case.rs"]
 mod case;
@@ -40,7 +40,8 @@ const MAX_LEVELS_OF_GPUS: u8 = 3;
 /// The largest allowed mean difference, in levels of 255.
 const MEAN_LEVELS: f64 = 0.1;
 /// As [`MAX_LEVELS`] and [`MEAN_LEVELS`], of networks in float16. The random networks of the fixtures amplify rounding
-/// errors over the steps (41 levels at most and 3.4 on average were seen). A wrong picture differs by far more on average.
+/// errors over the steps (41 levels at most and 3.4 on average were seen). A wrong picture differs by far more on
+/// average.
 const LEVELS_OF_FLOAT16: Levels = (64, 5.0);
 
 /// The largest allowed difference of a pixel, and the largest allowed mean difference.
@@ -238,7 +239,8 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
     Compared { waiting, failures }
 }
 
-/// Waits for the pictures of a case and compares them with those of diffusers. Returns the largest difference of a pixel.
+/// Waits for the pictures of a case and compares them with those of diffusers. Returns the largest difference of a
+/// pixel.
 fn compare_case(
     case: &Case,
     goldens: &[RgbImage],

@@ -24,9 +24,9 @@ pub struct HostMemory {
     pub free: Option<u64>,
 }
 
-/// How the memory is divided at the start. Unless [`MemoryPlan::warn`] logs a warning, all parts together are less than
-/// the memory, so the system does not end the process for requests that the server accepts. LoRAs, textual inversions and
-/// models that are listed later are not counted.
+/// How the memory is divided at the start. Unless [`MemoryPlan::warn`] logs a warning, all parts together are at most
+/// the memory, so the system does not end the process for requests that the server accepts. LoRAs and textual
+/// inversions are not counted, nor are models that are listed after the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// The most bytes that models, ControlNets and safety checkers take.
@@ -106,16 +106,17 @@ impl WeightBounds {
     }
 
     /// The memory for weights W is the memory minus a sixteenth (the reserve), a quarter (for generations), [`PROCESS`]
-    /// and the safety checkers. ControlNets get W minus the models, but at least min(W/4, W + reserve − largest model),
-    /// or W/4 if the second amount is not above 0, and at most the bytes of all listed ControlNets or W/16, whichever
-    /// is more; the upper bound wins. Models get the rest of W. [`MemoryPlan::warn`] warns if the largest model does
-    /// not fit.
+    /// and the safety checkers. ControlNets get W minus the models, within two bounds. The lower bound is min(W/4, W +
+    /// reserve − largest model), or W/4 if W + reserve − largest model is not above 0. The upper bound is the bytes of
+    /// all listed ControlNets, or W/16 if that is more. If the bounds contradict each other, the upper bound counts.
+    /// Models get the rest of W. [`MemoryPlan::warn`] warns if the largest model does not fit.
     fn within(memory: u64, listed: ListedWeights, settings: WeightBounds) -> WeightBounds {
         let ListedWeights { models, largest_model, control_nets, safety_checkers } = listed;
         let others = PROCESS.saturating_add(safety_checkers);
         let weights = memory.saturating_sub(memory / 16 + memory / 4).saturating_sub(others);
         let wanted = if settings.models == 0 { models } else { models.min(settings.models.max(largest_model)) };
-        // The largest model may take the reserve. If it does not fit even then, it does not count: it is loaded alone.
+        // The largest model may take the reserve. If the largest model does not fit even then, it does not lower the
+        // share of the ControlNets, because it is loaded alone.
         let beside = (weights + memory / 16).checked_sub(largest_model).filter(|left| *left > 0);
         let least = beside.unwrap_or(u64::MAX).min(weights / 4);
         // What is listed later finds a little room, too.
@@ -199,7 +200,8 @@ struct Group {
 }
 
 impl Group {
-    /// Without a limit, the file contains "max" or a number larger than any machine's memory.
+    /// Reads the files of a group. Returns `None` if the file of the limit is missing or contains "max". Version 1
+    /// writes a number above any machine's memory instead of "max".
     fn read(folder: &Path, names: Names) -> Option<Group> {
         let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
         let value = |name: &str| read(name)?.trim().parse::<u64>().ok();
@@ -262,8 +264,9 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     proptest! {
-        /// Without settings, models, ControlNets, safety checkers of at most a quarter of the memory, generations and the
-        /// process never take more than the memory, unless the largest model alone does.
+        /// With the default settings, all parts together never take more than the memory: models, ControlNets,
+        /// generations, the process, and safety checkers of at most a quarter of the memory. The exception is a largest
+        /// model of at least three quarters of the memory, minus the process and the safety checkers.
         #[test]
         fn computed_bounds_fit_the_memory(
             memory in 2 * GIB..256 * GIB,

@@ -3,9 +3,9 @@
 use super::{Catalogue, CatalogueError, Entries};
 
 impl Catalogue {
-    /// Refuses models whose weights take more than `bytes` bytes in the memory of the host, now and whenever the folders
-    /// are listed again: loading them would exhaust the memory, and the system would end the process. Weights on devices
-    /// with memory of their own do not count.
+    /// Refuses models whose weights take more than `bytes` bytes in the memory of the host, now and whenever the
+    /// folders are listed again: loading them would exhaust the memory, and the system would end the process. Weights
+    /// on devices with memory of their own do not count.
     ///
     /// # Errors
     /// The default model is refused.

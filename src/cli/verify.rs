@@ -1,4 +1,5 @@
-//! `latentd verify`: checks the content credentials and the watermark of a picture, without a server and without a network.
+//! `latentd verify`: checks the content credentials and the watermark of a picture, without a server and without a
+//! network.
 
 use std::path::PathBuf;
 

@@ -35,8 +35,8 @@ impl FromStr for HostPattern {
         match is_name || text == "*" {
             true => Ok(HostPattern(text.to_ascii_lowercase())),
             false => Err(format!(
-                "{text:?} is no name of a host; write images.example.com (without scheme and port), *.example.com for every \
-                 name below it, or * for every name"
+                "{text:?} is no name of a host; write images.example.com (without scheme and port), *.example.com for \
+                 every name below example.com, or * for every name"
             )),
         }
     }

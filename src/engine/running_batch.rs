@@ -139,8 +139,8 @@ impl RunningBatch {
         };
         let mut answers = device.install(compute);
         // A GPU may still compute the layers that were submitted. The time and the errors of these layers belong to
-        // this slice, so the engine waits for the GPU. An error of a call may hide that the device is lost: some library
-        // reports the loss as an error of its own. Then waiting fails, too.
+        // this slice, so the engine waits for the GPU. An error of a call may hide that the device is lost: some
+        // library reports the loss as an error of its own. Then waiting fails, too.
         let fault = match &answers {
             Some(Err(error)) => Some(error.fault),
             _ => None,

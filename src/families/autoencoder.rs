@@ -26,8 +26,8 @@ pub(super) struct Autoencoder {
 const PART: &str = "vae";
 const WEIGHTS: &str = "diffusion_pytorch_model";
 
-/// The most multiplications of one row in a decoding stage of several layers. These multiplications take tens of
-/// milliseconds on a few cores.
+/// A decoding stage of several layers does at most this number of multiplications for one row. A layer with more is a
+/// stage of its own. These multiplications take tens of milliseconds on a few cores.
 const STAGE_WORK: f64 = 1e9;
 
 impl Autoencoder {

@@ -106,7 +106,8 @@ pub struct ModelCard {
     /// Whether the model was distilled to draw without guidance.
     #[serde(skip)]
     pub is_distilled: bool,
-    /// Whether the model draws with guidance at every scale, also at those that switch off the guidance of other models.
+    /// Whether the model draws with guidance at every scale, also at those that switch off the guidance of other
+    /// models.
     #[serde(skip)]
     pub always_guided: bool,
     /// The default of `image_guidance_scale`; `None` for models without guidance towards a picture.

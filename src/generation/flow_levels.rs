@@ -29,8 +29,8 @@ impl FlowLevels {
         u64::from(width / side) * u64::from(height / side)
     }
 
-    /// FLUX.2's μ for a picture of `tokens` tokens that is drawn in `steps` steps: on the line through its values for 10
-    /// and for 200 steps, or for large pictures the value for 200 steps (diffusers' `compute_empirical_mu`).
+    /// FLUX.2's μ for a picture of `tokens` tokens that is drawn in `steps` steps: on the line through its values for
+    /// 10 and for 200 steps, or for large pictures the value for 200 steps (diffusers' `compute_empirical_mu`).
     pub fn mu_of_steps(tokens: u64, steps: usize) -> f64 {
         let tokens = tokens as f64;
         let of_200 = 0.000_169_27 * tokens + 0.456_666_66;

@@ -117,8 +117,9 @@ async fn accept(
     state.accept_of(order, Waits::ForResult, tried).await
 }
 
-/// Sets the mask of an edit: the transparency of `mask`. If the request has no mask and the model can inpaint, the
-/// transparency of the image is the mask.
+/// Reads the mask of an edit from the transparency of the picture in the field `mask`. If the request has no such
+/// field, the model can inpaint, and the image has transparent parts, reads the mask from the transparency of the
+/// image.
 async fn masked(state: &AppState, mut fields: Fields) -> Fields {
     fields.read_mask_by_transparency();
     if fields.has("mask") {

@@ -73,8 +73,8 @@ impl Signer {
     }
 
     /// When a URL that is signed at `now` expires, in seconds since 1970; `None` without a secret. The URL is valid for
-    /// the lifetime and up to a quarter longer. Requests that are repeated within a short time therefore usually get the
-    /// same URL, and caches can reuse the picture.
+    /// the lifetime and up to a quarter longer. Requests that are repeated within a short time therefore usually get
+    /// the same URL, and caches can reuse the picture.
     pub fn expiry(&self, now: i64) -> Option<i64> {
         self.key.as_ref()?;
         let quarter = (self.lifetime_s / 4).max(1);

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::generation::{EventKind, GenerationId, Record, Status};
 
-/// The role for changes that clients request. Each change of state, in every role, is one conditional transaction that
-/// also appends its event; a change that no longer applies changes nothing. Times are the database's.
+/// The methods of the ledger for changes that clients request. Each change of state, in every role, is one conditional
+/// transaction that also appends its event; a change that no longer applies changes nothing. Times are the database's.
 #[async_trait]
 pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
     /// Stores the generation in state `queued` with its first event, at its tenant's place in the queue.

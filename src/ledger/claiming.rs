@@ -17,7 +17,7 @@ use crate::generation::{EventKind, GenerationId, Problem, Record};
 /// Key of the lock that makes claims run one after the other if a tenant has a `max_running`.
 const CLAIMS: i64 = i64::from_be_bytes(*b"latentdC");
 
-/// The role of a worker: claims generations, renews leases, finishes runs.
+/// The methods of the ledger for a worker: they claim generations, renew leases and finish runs.
 #[async_trait]
 pub trait Claims: AsRef<Ledger> + Send + Sync + 'static {
     /// Takes up to `limit` queued generations for this worker in the order of the queue: priority, then the tenants'

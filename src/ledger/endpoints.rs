@@ -19,7 +19,7 @@ const ENDPOINT: &str = "id, url, events, description, enabled, gone, old_secret_
 const DELIVERY: &str = "id, generation_id AS generation, kind, state, attempts, last_status, last_error, last_at,
      CASE WHEN state = 'pending' THEN due_at END AS due_at, created_at, ended_at";
 
-/// The role for endpoints and deliveries. An endpoint of another tenant counts as missing.
+/// The methods of the ledger for endpoints and deliveries. An endpoint of another tenant counts as missing.
 #[async_trait]
 pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
     /// Registers an endpoint; `None` if the tenant has `most` endpoints already.

@@ -47,7 +47,7 @@ pub struct Census {
     pub connections: (usize, usize),
 }
 
-/// The role for estimates and metrics.
+/// The methods of the ledger for estimates and metrics.
 #[async_trait]
 pub trait Estimates: AsRef<Ledger> + Send + Sync + 'static {
     /// Adds measurements to the speeds of the models. Measurements without work or time are skipped.

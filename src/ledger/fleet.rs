@@ -16,7 +16,7 @@ use crate::generation::{GenerationId, Preview};
 /// A worker that has sent no heartbeat for this long is gone.
 pub const FORGOTTEN: Duration = Duration::from_secs(3600);
 
-/// The role for workers, progress, previews and hints.
+/// The methods of the ledger for workers, progress, previews and hints.
 #[async_trait]
 pub trait Fleet: AsRef<Ledger> + Send + Sync + 'static {
     /// Whether other processes use the store at the same time, so that processes inform each other through the store.

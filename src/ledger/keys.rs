@@ -56,7 +56,7 @@ const STORED: &str = "SELECT api_keys.id AS id, sha256, tenant_id AS tenant, wei
      api_keys.created_at AS created_at, last_used_at, expires_at, revoked_at, old_sha256, old_sha256_until
      FROM api_keys JOIN tenants ON tenants.id = tenant_id";
 
-/// The role for API keys and tenants.
+/// The methods of the ledger for API keys and tenants.
 #[async_trait]
 pub trait Keys: AsRef<Ledger> + Send + Sync + 'static {
     /// Creates an API key and, if missing, its tenant. The tenant gets the weight and the bounds of `key`. A key whose

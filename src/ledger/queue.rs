@@ -1,4 +1,4 @@
-//! The types of accepting, claiming and taking back generations.
+//! The Rust types with which generations are accepted, claimed and taken back.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ pub struct Acceptance<'a> {
     pub key: Option<(&'a str, Duration)>,
     /// Work of all network calls in 10⁹ multiplications, which is charged to the tenant's share of the queue.
     pub cost: f64,
-    /// The speed, in units of `cost` per second, from which the seconds of the generation are estimated while no
-    /// generation has succeeded yet.
+    /// The speed, in units of `cost` per second, that is assumed until a first generation has succeeded. It serves to
+    /// estimate how many seconds this generation takes.
     pub assumed_speed: f64,
-    /// Most queued generations of all tenants together.
+    /// Maximum number of queued generations of all tenants together.
     pub max_queued: usize,
 }
 
@@ -104,8 +104,9 @@ pub struct Workload {
     ///
     /// Let n be the number of generations that run or are ahead in the queue, and s the number of slots of all workers
     /// together. Then k = n + 1 − s generations must end first (none if k ≤ 0). Running generations share the workers
-    /// equally, so the k with the least work left end first. If the last of these had the work r left, the s − 1 that
-    /// still run also received r each. The estimate is the work left of the k, plus (s − 1) · r.
+    /// equally, so the k with the least work left end first. Let r be the work that the last of these k generations has
+    /// left now. When that generation ends, each of the s − 1 generations that still run has also received the work r.
+    /// The estimate is the sum of the work that the k generations have left, plus (s − 1) · r.
     pub cost: f64,
     /// Units per second of all workers that have measured their speed; 0 if none has.
     pub speed: f64,
@@ -123,8 +124,7 @@ pub struct QueuePosition {
 impl Reaping {
     /// The number of crashes from which a generation runs exclusively, if it is given up after `max_crashes`. Most
     /// crashes are not caused by a generation, so with `max_crashes` ≥ 3, a generation may run beside others after its
-    /// first crash. With `max_crashes` ≥ 2, its last try is exclusive, so that crashes by other generations do not end
-    /// it.
+    /// first crash. With `max_crashes` ≥ 2, its last try is exclusive, so crashes by other generations do not end it.
     pub fn alone_from(max_crashes: u32) -> u32 {
         max_crashes.saturating_sub(1).clamp(1, 2)
     }

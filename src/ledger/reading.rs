@@ -12,7 +12,7 @@ use super::{
 };
 use crate::generation::{Event, GenerationId, Record, TenantEvent};
 
-/// The role that only reads.
+/// The methods of the ledger that only read.
 #[async_trait]
 pub trait Reads: AsRef<Ledger> + Send + Sync + 'static {
     async fn get(&self, id: GenerationId) -> Result<Option<Record>> {

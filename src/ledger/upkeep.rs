@@ -17,7 +17,7 @@ use super::{
 use crate::crash::Attempt;
 use crate::generation::{GenerationId, Priority, Problem, Record, Status};
 
-/// The role of the sweeper.
+/// The methods of the ledger for the sweeper.
 #[async_trait]
 pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
     /// Takes back running generations with expired leases: counts a crash, and queues them again after a delay that

@@ -40,7 +40,7 @@ const SPENT: &str = "SELECT terms, window_began, window_used, coalesce((SELECT c
          WHERE daily_usage.tenant_id = api_keys.tenant_id AND key_id = api_keys.id AND day = $2), 0.0) AS cost
      FROM api_keys WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())";
 
-/// The role for usage and limits.
+/// The methods of the ledger for usage and limits.
 #[async_trait]
 pub trait Usages: AsRef<Ledger> + Send + Sync + 'static {
     /// What a key has used of its limits; `None` if the key is not valid now.

@@ -1,5 +1,5 @@
-//! The autoencoder of FLUX.2 (diffusers' `AutoencoderKLFlux2`): squares of 2 × 2 latent pixels are folded into channels,
-//! whose stored means and variances normalize the latents.
+//! The autoencoder of FLUX.2 (diffusers' `AutoencoderKLFlux2`): squares of 2 × 2 latent pixels are folded into
+//! channels, whose stored means and variances normalize the latents.
 
 use std::ops::Range;
 

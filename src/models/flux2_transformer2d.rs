@@ -1,5 +1,5 @@
-//! The transformer of FLUX.2 (diffusers' `Flux2Transformer2DModel`), without an embedding of guidance: the tokens of the
-//! picture, of reference pictures and of the prompt attend to each other.
+//! The transformer of FLUX.2 (diffusers' `Flux2Transformer2DModel`), without an embedding of guidance: the tokens of
+//! the picture, of reference pictures and of the prompt attend to each other.
 
 mod block;
 mod configuration;
@@ -88,14 +88,14 @@ impl Flux2Transformer2DModel {
         }
     }
 
-    /// Divides the changes of modules that several layers share. The name of a layer is that of the module and the number
-    /// of the layer in it.
+    /// Divides the changes of modules that several layers share. The name of a layer is that of the module and the
+    /// number of the layer in it.
     pub fn divide(config: &Flux2Transformer2DConfig, lora: Lora) -> Lora {
         lora.divided(|site| shared(config, site))
     }
 
-    /// States of the text encoder (1, L, F) → (1, L, D). They depend neither on the time nor on the picture, so they are
-    /// computed once per prompt.
+    /// States of the text encoder (1, L, F) → (1, L, D). They depend neither on the time nor on the picture, so they
+    /// are computed once per prompt.
     pub fn text(&self, states: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         self.context_embedder.adapted(states, adapters)?.to_dtype(DType::F32)
     }

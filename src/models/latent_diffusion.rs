@@ -14,8 +14,8 @@ pub struct Spec {
     pub sample_size: (usize, usize),
     /// L: tokens of a prompt, including start, end and padding.
     pub context_length: usize,
-    /// Whether padding of prompts has no effect. The hidden states of a prompt then have only its own tokens, and prompts
-    /// of different lengths may share a call.
+    /// Whether padding of prompts has no effect. The hidden states of a prompt then have only its own tokens, and
+    /// prompts of different lengths may share a call.
     pub masks_padding: bool,
     /// D: width of a token's hidden states, the sum over all encoders.
     pub context_width: usize,
@@ -51,7 +51,8 @@ pub struct Spec {
     pub guidance_offset: u32,
     /// Whether the model was distilled to draw without guidance.
     pub is_distilled: bool,
-    /// Whether the model draws with guidance at every scale, also at those that switch off the guidance of other models.
+    /// Whether the model draws with guidance at every scale, also at those that switch off the guidance of other
+    /// models.
     pub always_guided: bool,
 }
 

@@ -39,8 +39,8 @@ impl Linear {
         Self { matrix: matrix(weights, inputs, outputs, None), path: weights.path() }
     }
 
-    /// Several layers whose weights are stored as one matrix, one below the other, without biases. The names of the layers
-    /// are that of the scope and a number.
+    /// Several layers whose weights are stored as one matrix, one below the other, without biases. The names of the
+    /// layers are that of the scope and a number.
     pub fn split<const N: usize>(weights: &Weights, inputs: usize, outputs: [usize; N]) -> [Self; N] {
         let whole = Whole::of(weights, inputs, outputs.iter().sum());
         let (mut first, mut numbers) = (0, 0..);

@@ -36,9 +36,9 @@ pub use description::{CLASSES, XL_CLASSES};
 use description::{Description, VAE_TINY};
 pub use sizes::Sizes;
 
-/// The most multiplications of one row in a decoding stage of several layers. These multiplications take tens of
-/// milliseconds on a few cores. So the steps of other runs do not wait long, and the overhead of a call is small in
-/// comparison.
+/// A decoding stage of several layers does at most this number of multiplications for one row. A layer with more is a
+/// stage of its own. These multiplications take tens of milliseconds on a few cores. So the steps of other runs do not
+/// wait long, and the overhead of a call is small in comparison.
 const STAGE_WORK: f64 = 1e9;
 
 /// The networks of a text-to-image pipeline on one device. They are immutable, so threads can share them.

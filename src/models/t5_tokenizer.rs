@@ -124,8 +124,8 @@ const CONFIG: [Fixed; 1] = [("tokenizer_class", &[r#""T5Tokenizer""#, r#""T5Toke
 /// number.
 const EXTRA_IDS: u64 = 100;
 
-/// Whether the library, which does not check its indices, can apply this table to every text. The table is the length of
-/// a trie in bytes, the trie (a double array of 32-bit units), and the texts that its values point into.
+/// Whether the library, which does not check its indices, can apply this table to every text. The table is the length
+/// of a trie in bytes, the trie (a double array of 32-bit units), and the texts that its values point into.
 fn is_sound(charsmap: &[u8]) -> bool {
     let Some((length, rest)) = charsmap.split_first_chunk() else { return false };
     let Some((trie, texts)) = rest.split_at_checked(u32::from_le_bytes(*length) as usize / 4 * 4) else { return false };

@@ -15,7 +15,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
     image: Option<RgbImage>,
-    /// The pictures of a list after the first one.
+    /// If the request has a list of pictures: all pictures of the list except the first.
     further: Vec<RgbImage>,
     mask: Option<RgbImage>,
     controls: Vec<RgbImage>,
@@ -33,8 +33,10 @@ impl Inputs {
         }
     }
 
-    /// Resizes the pictures to the size that is drawn, which takes seconds for the largest ones, and drops the uploaded
-    /// pictures, which may be far larger. `sees`: whether the model's text encoder sees the picture.
+    /// Brings each picture to the size in which a network reads it, and drops the uploaded pictures, which may be far
+    /// larger. Most pictures get the size that is drawn. References keep their own sizes up to a limit, the text
+    /// encoder sees a picture in a size of its own, and `padding_mask_crop` crops a picture without resizing it. Takes
+    /// seconds for the largest pictures. `sees`: whether the model's text encoder sees the picture.
     pub fn fitted(self, draw: &Draw, sees: bool) -> FittedInputs {
         let Inputs { image, further, mask, controls } = self;
         let size = [draw.height as usize, draw.width as usize];
@@ -46,7 +48,7 @@ impl Inputs {
                 controls,
                 ..FittedInputs::default()
             },
-            // References keep their own sizes.
+            // References keep their own sizes up to a limit.
             (Some(image), ..) if is_reference(draw) && !sees => {
                 let references = [image].into_iter().chain(further).map(bounded).collect();
                 FittedInputs { references, controls, ..FittedInputs::default() }
@@ -63,19 +65,21 @@ fn is_reference(draw: &Draw) -> bool {
     draw.source.as_ref().is_some_and(|source| source.hold == ImageInfluence::Reference {})
 }
 
-/// The pictures of a generation in the size that is drawn.
+/// The pictures of a generation in the sizes in which the networks read them; see [`Inputs::fitted`].
 #[derive(Clone, Debug, Default)]
 pub struct FittedInputs {
+    /// In the size that is drawn.
     image: Option<RgbImage>,
     /// The picture for the text encoder.
     seen: Option<SeenPicture>,
     references: Vec<RgbImage>,
     masked: Option<MaskedPicture>,
+    /// In the size that is drawn.
     controls: Vec<RgbImage>,
 }
 
 impl FittedInputs {
-    /// The picture of a request without a mask.
+    /// The picture of a request without a mask, in the size that is drawn.
     ///
     /// # Errors
     /// [`PipelineError::MissingInput`] if the picture was not stored.
@@ -88,7 +92,7 @@ impl FittedInputs {
         self.seen.as_ref()
     }
 
-    /// The reference pictures of a request, in sizes of their own.
+    /// The reference pictures of a request, in their own sizes up to a limit.
     pub(super) fn references(&self) -> &[RgbImage] {
         &self.references
     }

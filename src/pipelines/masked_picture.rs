@@ -1,4 +1,4 @@
-//! A picture and a mask in the size that is drawn, and how the result is combined with the original.
+//! A picture and its mask, prepared for drawing, and how the result is combined with the original.
 
 use super::{crop::around, pixels::at};
 use crate::{
@@ -40,7 +40,7 @@ impl MaskedPicture {
     }
 
     /// Combines the drawn picture with the original, which stays as it was outside the drawn part and where the mask is
-    /// black.
+    /// black. Returns the drawn picture unchanged if the request has neither `padding_mask_crop` nor `keep_unmasked`.
     pub fn complete(&self, drawn: RgbImage) -> RgbImage {
         let MaskedPicture { picture, mask, .. } = self;
         let over = |drawn: &RgbImage| composite(picture, &resize(drawn, picture.width, picture.height), mask);

@@ -147,13 +147,15 @@ pub struct Denoised {
     pub features: Option<Features>,
 }
 
-/// The distribution of a picture's latents: a diagonal Gaussian, scaled for the denoiser. Each field is (C, h, w).
+/// The distribution of a picture's latents: a diagonal Gaussian. `mean` and `std` are (C, h, w), scaled for the
+/// denoiser except in DreamLite.
 #[derive(Clone, Debug)]
 pub struct Posterior {
     pub mean: Vec<f32>,
     /// The standard deviation.
     pub std: Vec<f32>,
-    /// The mean without the scaling factor, for models that edit pictures.
+    /// The mean without the scaling factor, (C, h, w), for models that edit pictures. May be empty for models that do
+    /// not read it.
     pub unscaled: Vec<f32>,
 }
 

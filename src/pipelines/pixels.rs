@@ -45,8 +45,8 @@ pub(super) fn halfway(mask: &[f32], [height, width]: [usize; 2], every: usize) -
     (0..height / every * columns).map(|i| mean(center(i / columns), center(i % columns))).collect()
 }
 
-/// The size (H, W) in which the network sees a reference picture of (width, height) pixels: scaled down as by `bounded`,
-/// then cropped as by `middle`.
+/// The size (H, W) in which the network sees a reference picture of (width, height) pixels: scaled down as by
+/// `bounded`, then cropped as by `middle`.
 pub fn reference_size((width, height): (u32, u32), multiple: u32) -> [usize; 2] {
     let [width, height] = bounded_size(width, height);
     let [width, height] = inner_size(width.max(multiple), height.max(multiple), multiple);

@@ -142,8 +142,8 @@ impl Service {
         known.ok_or(ServiceError::InvalidKey)?.caller(Some(sha256), now)
     }
 
-    /// The caller for whose key a URL is signed: the owner of the key with this id. `signed` gets a digest of the key and
-    /// returns what the URL says if its signature is valid for that digest. `None` if the signature is valid for no
+    /// The caller for whose key a URL is signed: the owner of the key with this id. `signed` gets a digest of the key
+    /// and returns what the URL says if its signature is valid for that digest. `None` if the signature is valid for no
     /// digest of a valid key.
     ///
     /// # Errors

@@ -137,8 +137,8 @@ impl Live {
         self.announce();
     }
 
-    /// Removes the run of this lease, but keeps the watchers: this process or another one will run the generation again.
-    /// A run that this process has begun meanwhile with a newer lease stays.
+    /// Removes the run of this lease, but keeps the watchers: this process or another one will run the generation
+    /// again. A run that this process has begun meanwhile with a newer lease stays.
     pub fn pause(&self, lease: &Lease) {
         self.announce();
         let id = lease.id();
@@ -209,7 +209,7 @@ impl Live {
         self.0.entries.lock().values().filter_map(Entry::report).collect()
     }
 
-    /// Notes that other processes can read these reports.
+    /// Remembers that these reports are in the store, where other processes can read them.
     pub(super) fn reported(&self, reports: &[Report]) {
         let mut entries = self.0.entries.lock();
         for report in reports {

@@ -67,10 +67,10 @@ impl ModelFolder {
         Self(Location::Embedded { name: name.into(), files: files.into_iter().collect(), read })
     }
 
-    /// Presents a single safetensors or GGUF file as a folder. The file is a ControlNet, with the tensor names of the original
-    /// code or of diffusers, or a checkpoint of one of the `known` kinds, with the tensor names of the original code.
-    /// Only the file's header is read; `NAME.json` next to the file can correct the configurations. A file with only a
-    /// transformer takes its other parts from a folder that `NAME.json` names.
+    /// Presents a single safetensors or GGUF file as a folder. The file is a ControlNet, with the tensor names of the
+    /// original code or of diffusers, or a checkpoint of one of the `known` kinds, with the tensor names of the
+    /// original code. Only the file's header is read; `NAME.json` next to the file can correct the configurations. A
+    /// file with only a transformer takes its other parts from a folder that `NAME.json` names.
     ///
     /// # Errors
     /// The file is broken, is of none of these kinds, or has tensors that fit no part of its kind.

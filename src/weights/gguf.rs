@@ -179,8 +179,8 @@ fn number_type(number: u32) -> Result<NumberType, String> {
 }
 
 /// Moves the tensors to their places in the file, and checks that they follow each other, with nothing but alignment
-/// between them, and fill the file. If two tensors share a byte, or if bytes belong to no tensor, the file may have been
-/// put together wrongly, or made so that two programs read it differently.
+/// between them, and fill the file. If two tensors share a byte, or if bytes belong to no tensor, the file may have
+/// been put together wrongly, or made so that two programs read it differently.
 fn placed(
     tensors: BTreeMap<String, (Info, u64)>,
     start: u64,

@@ -8,11 +8,11 @@ use super::{LoadError, ModelFolder, gguf};
 
 /// The files that hold a component, as paths in the folder.
 ///
-/// A GGUF file in the component's folder replaces all other files. Otherwise, the search looks for the single file or the
-/// index with the shards that it names, then for shards by their names, and then, in the same order, for the files of each
-/// variant (`fp16` and the others of [`VARIANTS`]). If there is a single file and also an index with all its shards, the
-/// search takes what the component's library takes: the shards for diffusers, the single file for transformers (the stem
-/// `model`).
+/// A GGUF file in the component's folder replaces all other files. Otherwise, the search looks for the single file or
+/// the index with the shards that it names, then for shards by their names, and then, in the same order, for the files
+/// of each variant (`fp16` and the others of [`VARIANTS`]). If there is a single file and also an index with all its
+/// shards, the search takes what the component's library takes: the shards for diffusers, the single file for
+/// transformers (the stem `model`).
 pub(super) fn find(folder: &ModelFolder, component: &str, stem: &str) -> Result<Found, LoadError> {
     if let Some(found) = gguf_of(folder, component)? {
         return Ok(found);

@@ -22,8 +22,8 @@ pub struct WeightSize {
 }
 
 impl WeightSize {
-    /// The size of `component/stem.safetensors`, in one file or in shards, or of a GGUF file. If the folder stands for a
-    /// single-file checkpoint, `stem` is ignored. Only the headers of the files are read.
+    /// The size of `component/stem.safetensors`, in one file or in shards, or of a GGUF file. If the folder stands for
+    /// a single-file checkpoint, `stem` is ignored. Only the headers of the files are read.
     ///
     /// # Errors
     /// The files are missing, or their headers are broken.

@@ -125,9 +125,8 @@ impl fmt::Debug for StoredMatrix {
 }
 
 impl Weights {
-    /// Opens `component/stem.safetensors`, in one file or in shards, or a GGUF file (see the module `shards` for the order
-    /// of search).
-    /// If the folder stands for a single-file checkpoint, `stem` is ignored.
+    /// Opens `component/stem.safetensors`, in one file or in shards, or a GGUF file (see the module `shards` for the
+    /// order of search). If the folder stands for a single-file checkpoint, `stem` is ignored.
     ///
     /// `rename` maps the name and shape of a tensor in the file to the name and shape that the network uses.
     ///
@@ -260,9 +259,9 @@ impl Weights {
         Self { precision, ..self.clone() }
     }
 
-    /// The same weights, in which [`Weights::stored_matrix`] returns matrices as they are stored. Transformers and large
-    /// text encoders use it: their weights take half of float32's memory or less, and their products have the same bits,
-    /// but take a little longer if a batch has few lines.
+    /// The same weights, in which [`Weights::stored_matrix`] returns matrices as they are stored. Transformers and
+    /// large text encoders use it: their weights take half of float32's memory or less, and their products have the
+    /// same bits, but take a little longer if a batch has few lines.
     pub fn with_stored_matrices(&self) -> Self {
         Self { keeps_stored: true, ..self.clone() }
     }
@@ -452,8 +451,8 @@ impl Weights {
         Some(values)
     }
 
-    /// The bytes of a tensor, and the factor of its numbers. The report is not locked meanwhile, so that several threads
-    /// can read tensors at the same time.
+    /// The bytes of a tensor, and the factor of its numbers. The report is not locked meanwhile, so that several
+    /// threads can read tensors at the same time.
     fn read(&self, entry: &Entry) -> Option<(Cow<'_, [u8]>, f32)> {
         let Some((path, file)) = self.source.files.get(entry.file) else {
             let (path, reason) = (self.source.component.clone(), "was not kept in memory".to_owned());

@@ -1,9 +1,8 @@
 //! A file with a transformer under its original names, and perhaps with further networks, presented as a model folder.
 //!
 //! Such a file has no tokenizers and no configurations. `NAME.json` in the folder of `NAME.safetensors` or `NAME.gguf`
-//! names a model folder in the same folder, which has the other parts: `{"base": "FOLDER"}`.
-//! `"transformer"` in `NAME.json` overrides keys of `transformer/config.json`, which otherwise follow from the shapes of
-//! the tensors.
+//! names a model folder in the same folder, which has the other parts: `{"base": "FOLDER"}`. `"transformer"` in
+//! `NAME.json` overrides keys of `transformer/config.json`, which otherwise follow from the shapes of the tensors.
 
 use std::{
     borrow::Cow,
@@ -134,8 +133,8 @@ impl TransformerFile {
         if gguf::is_gguf(&self.path.to_string_lossy()) { GGUF } else { SAFETENSORS }
     }
 
-    /// The folder's weight file that is another network of the file, if the path is in the folder of such a network and is
-    /// no configuration.
+    /// The folder's weight file that is another network of the file, if the path is in the folder of such a network and
+    /// is no configuration.
     fn other(&self, path: &str) -> Option<&'static Other> {
         let (component, name) = path.split_once('/')?;
         self.others.iter().find(|other| other.component == component && is_weights(name)).copied()

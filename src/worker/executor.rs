@@ -23,7 +23,7 @@ pub trait Executor: Send + Sync {
     /// this function returns soon after the cancel; see [`RunReporter::until_canceled`].
     ///
     /// # Errors
-    /// If the generation has no artifacts, the error is its outcome, for example that the generation was canceled.
+    /// A generation without artifacts: the error says how it ended, for example that it was canceled.
     async fn execute(&self, claimed: &Claimed, tell: &RunReporter) -> Result<Vec<Artifact>, Outcome>;
 }
 

@@ -4,8 +4,8 @@ use std::{path::Path, process::Command};
 
 use crate::{scripts, server::Server};
 
-/// Runs the script of an SDK of OpenAI with a server, and with a key under which a second server accepts one request at a
-/// time and refuses others with 429.
+/// Runs the script of an SDK of OpenAI with a server, and with a key under which a second server accepts one request at
+/// a time and refuses others with 429.
 async fn sdk(script: impl AsyncFnOnce(&[&str])) {
     let (data, limited) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let key = key(limited.path());

@@ -250,7 +250,8 @@ fn originals(tensors: &HashMap<String, Tensor>, blocks: usize) -> HashMap<String
     made
 }
 
-/// `NAME.safetensors` has the transformer with Stability's names, and `NAME.json` names the folder with the other parts.
+/// `NAME.safetensors` has the transformer with Stability's names, and `NAME.json` names the folder with the other
+/// parts.
 #[test]
 fn a_file_with_stabilitys_names_takes_the_other_parts_from_a_folder() {
     for (pipeline, keys) in [("sd35", json!({})), ("sd3", json!({"attention_head_dim": 8, "num_attention_heads": 4}))] {

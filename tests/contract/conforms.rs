@@ -135,8 +135,8 @@ fn looks_like(kind: &str, body: &[u8]) -> bool {
     }
 }
 
-/// The complete events of a stream in the form of the contract: objects with `id`, `event`, `retry` and `data`. Comments
-/// are skipped.
+/// The complete events of a stream in the form of the contract: objects with `id`, `event`, `retry` and `data`.
+/// Comments are skipped.
 pub fn events(stream: &str) -> Vec<Value> {
     let whole = stream.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
     let is_comment = |block: &&str| block.lines().all(|line| line.starts_with(':'));

@@ -18,8 +18,9 @@ const LATENTD: &str = env!("CARGO_BIN_EXE_latentd");
 /// The user of the image.
 const USER: u32 = 65532;
 
-/// The arguments are the data folder, the program, and the program's arguments after a path that is replaced. Everything
-/// below / and /tmp except for the data folder becomes read-only for this process, which loses all rights of root.
+/// The arguments are the data folder, the program, and the program's arguments after a path that is replaced.
+/// Everything below / and /tmp except for the data folder becomes read-only for this process, which loses all rights of
+/// root.
 const CONTAINER: &str = r#"
 set -e
 mount -o remount,bind,ro /

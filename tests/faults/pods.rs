@@ -22,7 +22,8 @@ const FASTER: f64 = 2.5;
 
 const STEPS: u32 = 12;
 
-/// Seconds that load balancers may need until they send no more connections to a pod that leaves (deploy/check/pods.py).
+/// Seconds that load balancers may need until they send no more connections to a pod that leaves
+/// (deploy/check/pods.py).
 const WITHDRAWAL_S: f64 = 10.0;
 
 /// The numbers of a manifest, in seconds.
@@ -57,8 +58,9 @@ impl Numbers {
         Server::start_ready(&launch).await
     }
 
-    /// Ends a pod as Kubernetes does: `withdraw` runs when the load balancers have learned of it, SIGTERM comes after the
-    /// sleep of preStop, and SIGKILL would come after the grace period. Returns the time from the beginning to the end.
+    /// Ends a pod as Kubernetes does: `withdraw` runs when the load balancers have learned of it, SIGTERM comes after
+    /// the sleep of preStop, and SIGKILL would come after the grace period. Returns the time from the beginning to the
+    /// end.
     async fn end(self, pod: Server, withdraw: impl FnOnce()) -> Duration {
         let begun = Instant::now();
         let until = async |seconds: f64| {

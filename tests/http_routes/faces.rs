@@ -1,5 +1,5 @@
-//! Tests that every error under the paths of another protocol has the form of that protocol, also if the request reaches
-//! no handler.
+//! Tests that every error under the paths of another protocol has the form of that protocol, also if the request
+//! reaches no handler.
 
 use axum::{
     body::Body,

@@ -115,8 +115,8 @@ pub fn models(root: &Path, pipelines: &[&str]) -> tempfile::TempDir {
     models
 }
 
-/// The folder of the repository. cargo sets the variable for the tests that it runs, and `benches/gpu/run.sh` sets it on a
-/// machine where the repository is in another folder than at the build.
+/// The folder of the repository. cargo sets the variable for the tests that it runs, and `benches/gpu/run.sh` sets it
+/// on a machine where the repository is in another folder than at the build.
 pub fn repository() -> PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).into()
 }
@@ -186,7 +186,8 @@ pub fn loras(roots: &[&Path]) -> tempfile::TempDir {
 }
 
 /// The modulation of the prompt in the last joint block, whose halves diffusers has in the opposite order. The golden
-/// pictures take the halves of this file as diffusers' order, but files of trainers have the order of the original code.
+/// pictures take the halves of this file as diffusers' order, but files of trainers have the order of the original
+/// code.
 fn exchange_halves(file: &Path) {
     let Ok(mut tensors) = candle_core::safetensors::load(file, &candle_core::Device::Cpu) else { return };
     let is_of_context = |name: &&String| name.ends_with("_context_block_adaLN_modulation_1.lora_up.weight");

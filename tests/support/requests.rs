@@ -25,8 +25,8 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Takes the lists of a server's catalogue, with the `schema` of each model, and the folder of the parity fixtures for
-    /// pictures.
+    /// Takes the lists of a server's catalogue, with the `schema` of each model, and the folder of the parity fixtures
+    /// for pictures.
     pub fn new(models: &Value, loras: &Value, control_nets: &Value, fixtures: &Path) -> Requests {
         let picture =
             |name: &&str| json!({"b64": STANDARD.encode(std::fs::read(fixtures.join("inputs").join(name)).unwrap())});

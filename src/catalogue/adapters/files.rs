@@ -33,8 +33,8 @@ pub struct File {
     numbers: Numbers,
 }
 
-/// The result of checking the numbers of a LoRA, and the digest of the file. Both depend only on the content of the file,
-/// so comparisons of files ignore them.
+/// The result of checking the numbers of a LoRA, and the digest of the file. Both depend only on the content of the
+/// file, so comparisons of files ignore them.
 #[derive(Clone, Debug, Default)]
 struct Numbers(Arc<Looked>);
 

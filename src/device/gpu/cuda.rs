@@ -32,11 +32,11 @@ pub(super) fn memory(index: usize) -> Option<GpuMemory> {
 /// keep the order in which two threads submit work.
 pub(super) fn open(index: usize) -> candle_core::Result<candle_core::Device> {
     let opened = candle_core::Device::new_cuda_with_stream(index)?;
-    // By default, cudarc marks each use of a tensor in the stream with an event, and makes each later use wait for these
-    // events, in case another stream uses the tensor.
+    // By default, cudarc marks each use of a tensor in the stream with an event, and makes each later use wait for
+    // these events, in case another stream uses the tensor.
     //
-    // SAFETY: events are needed only if tensors are used on several streams. The handle has one stream, which each of its
-    // clones uses, and candle refuses operations on tensors of different handles.
+    // SAFETY: events are needed only if tensors are used on several streams. The handle has one stream, which each of
+    // its clones uses, and candle refuses operations on tensors of different handles.
     unsafe { opened.as_cuda_device()?.disable_event_tracking() };
     let context = CudaContext::new(index).map_err(candle_core::Error::wrap)?;
     if let Some(pool) = Pool::of(context) {
@@ -72,8 +72,8 @@ impl Pool {
         Some(Pool { pool, _context: context })
     }
 
-    /// Makes the pool keep freed memory. By default, a pool gives it back to the driver each time that the process waits
-    /// for the GPU, which the engine does after each batch, and the next batch would allocate the memory again.
+    /// Makes the pool keep freed memory. By default, a pool gives it back to the driver each time that the process
+    /// waits for the GPU, which the engine does after each batch, and the next batch would allocate the memory again.
     fn keep_all(&self) -> Result<(), DriverError> {
         let mut threshold = u64::MAX;
         let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;

@@ -42,7 +42,8 @@ impl Sampler for Lcm {
         Ok((distilled_points(config, (all, all), step_source, -1.0)?, 1.0))
     }
 
-    /// Image-to-image of Luo et al. (2023), in the form of diffusers.
+    /// The points of a run that starts from a picture, as diffusers computes them for latent consistency models (Luo et
+    /// al., 2023).
     fn compressed(
         &self,
         config: &SchedulerConfig,

@@ -1,16 +1,16 @@
 //! What the engine does with a batch that does not fit the memory of the device.
 //!
 //! The batch is tried again with half of its rows, down to single rows. A single row is tried once more, after all
-//! paused batches have released their memory. If the row does not fit even then, its run fails, and no other run. A
-//! picture whose decoding does not fit is not decoded in smaller tiles, because tiles change its bytes, and the bytes
-//! must depend on the request alone.
+//! paused batches have released their memory. If the row does not fit even then, the run of this row fails. No other
+//! run fails. A picture whose decoding does not fit is not decoded in smaller tiles, because tiles change the picture,
+//! and a picture must not depend on the memory that is free.
 
 use super::{ActiveRuns, Pick, RunningBatch};
 use crate::{device::Fault, pipelines::NetworkError};
 
 impl ActiveRuns {
-    /// Makes the rows of a batch that was too large open again, and makes later batches of its kind smaller. A single
-    /// row is tried once more; at its last try, its run fails.
+    /// Returns the rows of a batch that was too large to the state *open*, and limits later batches of this kind to
+    /// fewer rows. A single row is tried once more; if it does not fit at its last try, its run fails.
     pub(super) fn make_fit(&mut self, batch: RunningBatch, error: &NetworkError) {
         let (key, rows, bytes, is_last_try) = (batch.key.clone(), batch.rows(), batch.bytes, batch.is_last_try);
         let run = batch.shares.first().map(|share| share.run);

@@ -70,7 +70,8 @@ impl DreamLiteNetworks {
         Ok(notes.into_iter().flatten().collect())
     }
 
-    /// The states of a chat without its fixed beginning, as the U-Net takes them.
+    /// Encodes a chat, drops the states of the chat's fixed beginning, and converts the other states to the form that
+    /// the U-Net reads.
     async fn encode_prompt(&self, prompt: &Tokens) -> candle_core::Result<TextEmbedding> {
         let ids = prompt.ids.first().map(Vec::as_slice).unwrap_or_default();
         let (seen, chat) = match &prompt.picture {
@@ -170,7 +171,8 @@ impl Networks for DreamLiteNetworks {
         self.predict(shape, rows).await.map_err(NetworkError::of("unet"))
     }
 
-    /// The latents of a picture have neither a deviation nor the scale and the shift of the denoiser's latents.
+    /// The encoder gives the latents themselves: their deviation is 0, and they are not scaled or shifted as the
+    /// denoiser's latents are.
     async fn encode(&self, [height, width]: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError> {
         let encode = async {
             let pixels = Tensor::from_vec(rows.concat(), (rows.len(), 3, height, width), self.device.candle())?;

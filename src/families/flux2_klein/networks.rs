@@ -29,8 +29,8 @@ pub(super) const TEXT: (&str, &str) = ("text_encoder", "model");
 pub(super) const TRANSFORMER: (&str, &str) = ("transformer", "diffusion_pytorch_model");
 pub(super) const VAE: (&str, &str) = ("vae", "diffusion_pytorch_model");
 
-/// The most multiplications of one row in a decoding stage of several layers. These multiplications take tens of
-/// milliseconds on a few cores.
+/// A decoding stage of several layers does at most this number of multiplications for one row. A layer with more is a
+/// stage of its own. These multiplications take tens of milliseconds on a few cores.
 const STAGE_WORK: f64 = 1e9;
 
 /// The first coordinate of a position says to which reference picture the token belongs: this number for the first
@@ -96,8 +96,8 @@ impl Flux2KleinNetworks {
 
     async fn encode_prompt(&self, prompt: &Tokens) -> candle_core::Result<TextEmbedding> {
         let ids = prompt.ids.first().map(Vec::as_slice).unwrap_or_default();
-        // The chat template ends every prompt with tokens that are not padding, so all padding at the end of the ids
-        // can be cut off.
+        // The chat template ends every prompt with tokens that are not padding. So all padding at the end of the ids is
+        // filling, and does not count in `length`.
         let padding = ids.iter().rev().take_while(|id| **id == self.tokenizer.pad()).count();
         let row = Qwen3Row { ids, length: (ids.len() - padding).max(1) };
         let states = self.text_encoder.forward(row, &Sizes::STATES).await?;

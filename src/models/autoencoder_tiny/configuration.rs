@@ -11,7 +11,8 @@ use crate::{
     weights::LoadError,
 };
 
-/// The keys of the `config.json` of a `vae` or `vae_tiny` that the network supports, with diffusers' names and defaults.
+/// The keys of the `config.json` of a `vae` or `vae_tiny` that the network supports, with diffusers' names and
+/// defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AutoencoderTinyConfig {

@@ -84,8 +84,8 @@ impl DoubleBlock {
         }
     }
 
-    /// Picture (B, N, D), text (B, L, D), angles of the text and then of the picture → picture and text. Each stream has
-    /// two modulations: of attention and of the feed-forward part.
+    /// Picture (B, N, D), text (B, L, D), angles of the text and then of the picture → picture and text. Each stream
+    /// has two modulations: of attention and of the feed-forward part.
     pub async fn forward(
         &self,
         (picture, text): (Tensor, Tensor),

@@ -134,8 +134,8 @@ impl T5Config {
         };
         let layer = (4 * d * inner + matrices * d * d_ff + 2 * tokens * inner) as f64 * tokens as f64;
         // Besides the biases of the positions, memory has either the state, its norm, q, k, v, the packed k and v and
-        // the result, or the state, its norm, and the inner values of a feed-forward layer before and after ReLU, or its
-        // gates, its values and their product.
+        // the result, or the state, its norm, and the inner values of a feed-forward layer before and after ReLU, or
+        // its gates, its values and their product.
         let floats = tokens * (2 * d + 6 * inner).max(3 * d + matrices * d_ff) + self.num_heads * tokens * tokens;
         Demand { work: self.num_layers as f64 * layer, bytes: bytes(floats) }
     }

@@ -38,7 +38,8 @@ pub(super) enum Resampler {
 /// In blocks with a skip image, the sums of the residual blocks and of the attentions are divided by this factor.
 const SKIP_SCALE: f64 = std::f64::consts::SQRT_2;
 
-/// Groups of the norms before attentions in blocks with a skip image, whatever their width.
+/// The number of groups of each norm before an attention in a block with a skip image. It is the same for blocks of
+/// every width.
 const SKIP_ATTENTION_GROUPS: usize = 32;
 
 impl UNet2DConfig {

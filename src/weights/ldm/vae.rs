@@ -2,10 +2,10 @@
 
 use super::{number, tail};
 
-/// The diffusers name of a tensor of the autoencoder; `None` for other names. For instance,
-/// `decoder.up.3.block.0.nin_shortcut.weight` becomes `decoder.up_blocks.0.resnets.0.conv_shortcut.weight`: the
-/// decoder's blocks are numbered in the opposite order. `levels` is the number of blocks of the encoder, and of the
-/// decoder.
+/// Translates the original name of a tensor of the autoencoder to diffusers' name. Returns `None` if `name` is not such
+/// a name. For instance, `decoder.up.3.block.0.nin_shortcut.weight` becomes
+/// `decoder.up_blocks.0.resnets.0.conv_shortcut.weight`: the decoder's blocks are numbered in the opposite order.
+/// `levels` is the number of blocks of the encoder, and of the decoder.
 pub fn vae_name(name: &str, levels: usize) -> Option<String> {
     for (from, to) in OUTSIDE {
         if let Some(rest) = tail(name, from, '.') {

@@ -126,8 +126,8 @@ fn pair(weight: &[usize], down: Info, up: Info, alpha: Option<Info>) -> Result<P
     Ok(Pair { rank, inputs, outputs, kernel, down, up, alpha, is_swapped: false })
 }
 
-/// The part of a tensor for one of its modules: some rows of an up matrix, and all of another tensor. `None` if the rows
-/// cannot be divided.
+/// The part of a tensor for one of its modules: some rows of an up matrix, and all of another tensor. `None` if the
+/// rows cannot be divided.
 fn part(half: Half, info: &Info, target: &Target<'_>) -> Option<Info> {
     let Some(slice) = target.slice.as_ref().filter(|_| half == Half::Up) else { return Some(info.clone()) };
     let mut part = info.clone();

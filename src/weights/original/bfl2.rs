@@ -1,4 +1,5 @@
-//! Translates the names of Black Forest Labs' second transformer to diffusers' names. Its blocks share their modulations.
+//! Translates the names of Black Forest Labs' second transformer to diffusers' names. Its blocks share their
+//! modulations.
 
 use serde_json::{Value, json};
 

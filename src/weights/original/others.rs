@@ -37,8 +37,8 @@ impl Other {
 }
 
 impl Original {
-    /// The networks beside the transformer that a file with these tensors has. A file with names that have no prefix has
-    /// none.
+    /// The networks beside the transformer that a file with these tensors has. A file with names that have no prefix
+    /// has none.
     pub fn others(self, tensors: &BTreeMap<String, Info>) -> Vec<&'static Other> {
         let has = |other: &&Other| tensors.keys().any(|name| name.starts_with(other.prefix));
         let others = self.code.others.iter().filter(|_| !self.prefix.is_empty());
