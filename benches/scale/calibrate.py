@@ -41,7 +41,7 @@ BUSY_S = 15.0
 # By how much the full rates before and after the run may differ, and how often everything is measured.
 STEADY, TRIES = 0.08, 5
 # The longest batches of workers with paced devices.
-PACED_SLICE_S = 2.0
+PACED_SLICE_S = 1.0
 # A change of a generation is sent within 50 ms, and its watchers look for it within 50 ms more.
 NOTICE_S = 0.05
 
@@ -51,8 +51,8 @@ def main():
     options.add_argument("program")
     options.add_argument("--bench", help="the JSON of `latentd bench` with one thread")
     options.add_argument("--paced", help="the program of examples/paced.rs")
-    options.add_argument("--batch", type=float, default=0.12, help="seconds of a batch of a paced device, and")
-    options.add_argument("--row", type=float, default=0.06, help="of each of its rows")
+    options.add_argument("--batch", type=float, default=0.1, help="seconds of a batch of a paced device, and")
+    options.add_argument("--row", type=float, default=0.05, help="of each of its rows")
     options.add_argument("--workers", type=int, default=8)
     options.add_argument("--slots", type=int, help="generations that a worker computes at a time; 4, paced 8")
     options.add_argument("--cores", type=int, default=2, help="of this machine")
