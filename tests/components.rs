@@ -3,6 +3,8 @@
 //!
 //! Fixtures come from `LATENTD_PARITY_DIR` if it is set, otherwise from `tests/fixtures/parity`.
 
+#[path = "components/audio_ldm.rs"]
+mod audio_ldm;
 #[path = "components/classes.rs"]
 mod classes;
 #[path = "components/dream_lite.rs"]

@@ -299,6 +299,11 @@ impl Weights {
         self.source.entries.as_ref().is_none_or(|entries| entries.keys().any(|name| name.starts_with(&start)))
     }
 
+    /// Whether this scope has a tensor of exactly this name. An outline has every tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.source.entries.as_ref().is_none_or(|entries| entries.contains_key(&self.name(name)))
+    }
+
     /// Allows the tensors of this scope whose names start with `start` to be unused.
     pub fn leave(&self, start: &str) {
         let start = self.name(start);
