@@ -62,11 +62,6 @@ struct Source {
 /// The name of a tensor that is kept, with its form in memory.
 type KeptTensor = (String, LayOut, Precision);
 
-/// The `rename` of [`Weights::open`] for files that have the names and shapes of the network.
-pub fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
-    (name.to_owned(), shape.to_vec())
-}
-
 /// A tensor of a file, or a part of such a tensor.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
