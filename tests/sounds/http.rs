@@ -200,6 +200,14 @@ async fn the_formats_have_the_same_samples_and_equal_requests_equal_bytes() {
     let signed = made(&server, &with(&request(), &json!({"output": {}}))).await;
     let plain = made(&server, &request()).await;
     assert_eq!(signed["artifacts"][0]["unsigned_sha256"], plain["artifacts"][0]["sha256"]);
+    #[cfg(feature = "provenance")]
+    {
+        use crate::server::unsigned;
+        let url = |generation: &Value| generation["artifacts"][0]["url"].as_str().unwrap().to_owned();
+        let (file, plain) = (get(&server, &url(&signed)).await.body, get(&server, &url(&plain)).await.body);
+        assert!(file != plain && unsigned(&file) == plain, "the credentials are a chunk of their own");
+        assert_eq!(wav(&file).1, wav(&plain).1);
+    }
 }
 
 #[tokio::test]
