@@ -6,8 +6,8 @@
 //! [`pipelines`] draws with each. [`diffusion`] contains the samplers. [`models`] contains the networks, which are
 //! built on [`kernels`] (a crate of its own), [`weights`] and [`device`]. [`safety`] checks what the pictures show,
 //! [`watermark`] marks them, [`imaging`] and [`audio`] encode results, and [`provenance`] signs their files. (Another
-//! crate of its own, `latentd-pixels`, contains [`watermark`] and what [`imaging`] computes with pixels.) [`app`] starts
-//! the server and stops it in order.
+//! crate of its own, `latentd-pixels`, contains [`watermark`] and what [`imaging`] computes with pixels.) [`app`]
+//! starts the server and stops it in order.
 //!
 //! Invariants (`tests/layering.rs` checks those that can be seen in the source):
 //!

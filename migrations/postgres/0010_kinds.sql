@@ -1,5 +1,5 @@
--- What a generation makes: pictures or sounds. Lists have generations of one kind. Processes of the version before accept
--- pictures alone, so they leave the default.
+-- What a generation makes: pictures or sounds. Lists have generations of one kind. Processes of the version before
+-- accept pictures alone, so they leave the default.
 
 ALTER TABLE generations ADD COLUMN kind text NOT NULL DEFAULT 'draw' CHECK (kind IN ('draw', 'sound'));
 

@@ -86,8 +86,8 @@ impl Plan {
         Plan::sampled(draw.n, draw.steps, sampling, 2 * pixels).with_held(inputs)
     }
 
-    /// The plan of sounds with the network calls of `sampling`. Besides the states of the sampler, each sound holds this
-    /// many numbers.
+    /// The plan of sounds with the network calls of `sampling`. Besides the states of the sampler, each sound holds
+    /// this many numbers.
     pub fn of_sound(sound: &Sound, sampling: SamplingDemand, numbers: usize) -> Plan {
         Plan::sampled(sound.n, sound.steps, sampling, 4 * numbers as u64)
     }

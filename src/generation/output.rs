@@ -130,8 +130,8 @@ impl Format {
         }
     }
 
-    /// The format of pictures in files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is
-    /// accepted besides `jpg`.
+    /// The format of pictures in files with this extension (without the dot, in any letter case). For JPEG files,
+    /// `jpeg` is accepted besides `jpg`.
     pub fn of_extension(extension: &str) -> Option<Format> {
         let extension = extension.to_ascii_lowercase();
         let is_of = |format: &Format| [format.extension(), format.name()].contains(&extension.as_str());

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{Draw, Field, Format, SchedulerChoice, Sound, table};
 
 /// What a job computes. Code that handles only one kind of work matches the enum or calls [`Work::draw`] or
-/// [`Work::sound`]. All other code matches the enum exhaustively, so that the compiler lists every place that must handle
-/// a new kind of work.
+/// [`Work::sound`]. All other code matches the enum exhaustively, so that the compiler lists every place that must
+/// handle a new kind of work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 #[expect(clippy::large_enum_variant, reason = "a job has one of them, and nearly all jobs draw")]

@@ -64,8 +64,8 @@ pub fn create_as(format: Format) -> MethodRouter<AppState> {
     post(create)
 }
 
-/// `PUT /v1/images/{id}` and `PUT /v1/audio/{id}`: the client chooses the id, which makes the request repeatable like an
-/// idempotency key.
+/// `PUT /v1/images/{id}` and `PUT /v1/audio/{id}`: the client chooses the id, which makes the request repeatable like
+/// an idempotency key.
 pub async fn put(
     State(state): State<AppState>,
     caller: Caller,

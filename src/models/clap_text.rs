@@ -1,5 +1,5 @@
-//! The text encoder of AudioLDM: RoBERTa with a projection (transformers' `ClapTextModelWithProjection`; Wu et al. 2023,
-//! arXiv:2211.06687; Liu et al. 2019, arXiv:1907.11692).
+//! The text encoder of AudioLDM: RoBERTa with a projection (transformers' `ClapTextModelWithProjection`; Wu et al.
+//! 2023, arXiv:2211.06687; Liu et al. 2019, arXiv:1907.11692).
 
 mod configuration;
 mod layer;
@@ -43,8 +43,8 @@ impl ClapTextModel {
         }
     }
 
-    /// Rows of ids of any lengths, at least 1, without padding → (B, P) in float32: transformers' `text_embeds`, scaled to
-    /// length 1 as AudioLDM takes them. The bits of a row do not depend on the other rows.
+    /// Rows of ids of any lengths, at least 1, without padding → (B, P) in float32: transformers' `text_embeds`, scaled
+    /// to length 1 as AudioLDM takes them. The bits of a row do not depend on the other rows.
     pub async fn forward(&self, rows: &[&[u32]]) -> Result<Tensor> {
         let first = self.states(rows).await?.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // (B, D)
         let pooled = mapped(&self.pooler.forward(&first)?, libm::tanhf)?;
@@ -53,8 +53,8 @@ impl ClapTextModel {
         normalized(&projected)
     }
 
-    /// Rows of ids as for [`ClapTextModel::forward`] → transformers' `last_hidden_state` (B, L, D), where L is the length
-    /// of the longest row. The states after the end of a row have no meaning.
+    /// Rows of ids as for [`ClapTextModel::forward`] → transformers' `last_hidden_state` (B, L, D), where L is the
+    /// length of the longest row. The states after the end of a row have no meaning.
     pub async fn states(&self, rows: &[&[u32]]) -> Result<Tensor> {
         let lengths: Vec<usize> = rows.iter().map(|row| row.len()).collect();
         if lengths.contains(&0) {

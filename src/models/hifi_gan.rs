@@ -1,5 +1,5 @@
-//! The vocoder of AudioLDM, which turns mel spectrograms into waveforms (transformers' `SpeechT5HifiGan`; Kong et al. 2020,
-//! arXiv:2010.05646).
+//! The vocoder of AudioLDM, which turns mel spectrograms into waveforms (transformers' `SpeechT5HifiGan`; Kong et al.
+//! 2020, arXiv:2010.05646).
 
 mod configuration;
 
@@ -26,7 +26,8 @@ pub struct HifiGan {
     kernels: Kernels,
 }
 
-/// The slope before the last convolution, which is not that of the configuration: the default of PyTorch's `leaky_relu`.
+/// The slope before the last convolution, which is not that of the configuration: the default of PyTorch's
+/// `leaky_relu`.
 const LAST_SLOPE: f32 = 0.01;
 
 impl HifiGan {

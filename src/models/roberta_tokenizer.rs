@@ -19,9 +19,9 @@ pub struct RobertaTokenizer {
 }
 
 impl RobertaTokenizer {
-    /// Reads `tokenizer.json`, or otherwise `vocab.json` and `merges.txt`, from the subfolder `part`. Also reads the tokens
-    /// beyond that vocabulary, from `added_tokens_decoder` of `tokenizer_config.json` and `added_tokens.json`. A text has
-    /// at most as many ids as `model_max_length` of `tokenizer_config.json` says, and at most `positions`.
+    /// Reads `tokenizer.json`, or otherwise `vocab.json` and `merges.txt`, from the subfolder `part`. Also reads the
+    /// tokens beyond that vocabulary, from `added_tokens_decoder` of `tokenizer_config.json` and `added_tokens.json`. A
+    /// text has at most as many ids as `model_max_length` of `tokenizer_config.json` says, and at most `positions`.
     ///
     /// # Errors
     /// A file is missing or broken, a key is not supported, or the vocabulary lacks a special token.
@@ -67,8 +67,8 @@ impl RobertaTokenizer {
         Ok(Self { tokenizer, start, end, longest })
     }
 
-    /// The ids of a text, at most `longest` of them and at most [`RobertaTokenizer::longest`]. A longer text is cut; start
-    /// and end stay.
+    /// The ids of a text, at most `longest` of them and at most [`RobertaTokenizer::longest`]. A longer text is cut;
+    /// start and end stay.
     pub fn encode(&self, text: &str, longest: usize) -> Vec<u32> {
         let words = self.words(text);
         let kept = longest.clamp(2, self.longest) - 2;

@@ -1,5 +1,5 @@
-//! The executor that draws pictures and makes sounds: loads models, passes runs to the engine, encodes frames and stores
-//! the files.
+//! The executor that draws pictures and makes sounds: loads models, passes runs to the engine, encodes frames and
+//! stores the files.
 
 mod encode;
 mod inputs;

@@ -1,5 +1,5 @@
-//! Tests of the networks of AudioLDM: text encoder, tokenizer, U-Net, autoencoder of spectrograms, and vocoder. Only the
-//! complete fixtures have them.
+//! Tests of the networks of AudioLDM: text encoder, tokenizer, U-Net, autoencoder of spectrograms, and vocoder. Only
+//! the complete fixtures have them.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -130,8 +130,8 @@ impl HifiGanConfig {
         })
     }
 
-    /// The demand of one row of this many frames. Memory holds the input of a level's residual blocks, their sum, and at
-    /// most four sequences of the block that is computed.
+    /// The demand of one row of this many frames. Memory holds the input of a level's residual blocks, their sum, and
+    /// at most four sequences of the block that is computed.
     pub fn demand(&self, frames: usize) -> Demand {
         let taps = |kernel: usize, dilations: &[usize]| 2 * kernel * dilations.len();
         let blocks = self.resblock_kernel_sizes.iter().zip(&self.resblock_dilation_sizes);

@@ -62,8 +62,8 @@ pub struct Added {
 
 /// The conditions in the form that the blocks take.
 pub(in crate::models) struct EmbeddedConditions<'a> {
-    /// SiLU of the sum of the embeddings of the time and of the additional conditions, (B, E). With a vector in place of
-    /// a text, the embedding of the vector follows, (B, 2E).
+    /// SiLU of the sum of the embeddings of the time and of the additional conditions, (B, E). With a vector in place
+    /// of a text, the embedding of the vector follows, (B, 2E).
     pub time: Tensor,
     /// `None` if the network takes no text.
     pub text: Option<Text<'a>>,

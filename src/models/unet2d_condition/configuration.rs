@@ -231,8 +231,8 @@ impl UNet2DConditionConfig {
         Ok(config)
     }
 
-    /// As [`UNet2DConditionConfig::read`], for a network that a vector of `projection_class_embeddings_input_dim` numbers
-    /// conditions in place of a text.
+    /// As [`UNet2DConditionConfig::read`], for a network that a vector of `projection_class_embeddings_input_dim`
+    /// numbers conditions in place of a text.
     ///
     /// # Errors
     /// Names a key or value that the network does not support.

@@ -17,8 +17,8 @@ pub struct Vocode {
     pub size: [usize; 2],
 }
 
-/// The most frames of spectrograms that are in a batch, but always at least one spectrogram. Waveforms have some hundred
-/// samples per frame and several channels inside the network, and a vocoder is not faster with more of them.
+/// The most frames of spectrograms that are in a batch, but always at least one spectrogram. Waveforms have some
+/// hundred samples per frame and several channels inside the network, and a vocoder is not faster with more of them.
 const FRAMES: usize = 2048;
 
 #[async_trait]
