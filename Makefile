@@ -36,7 +36,7 @@ test: browser walk promtool simulation
 
 # Runs the fast tests, during development: about a minute once they are built. Leaves out those of whole processes
 # (server, faults, http_edge, page, clients, traces), databases (ledger, webhooks), model files (catalogue, weights,
-# pictures) and allocations.
+# pictures, sounds) and allocations.
 quick:
 	$(CARGO) test --locked --lib --test layering --test documents --test contract --test schedulers --test components \
 		--test http_routes --test engine --test png --test canny

@@ -151,7 +151,7 @@ impl Bench {
                 features: None,
             }
         };
-        let latent_rgb = LatentRgb { weight: vec![[0.1; 3]; spec.latent_channels], bias: [0.0; 3] };
+        let latent_rgb = Some(LatentRgb { weight: vec![[0.1; 3]; spec.latent_channels], bias: [0.0; 3] });
         let instant = Model {
             name: "instant".to_owned(),
             key: "instant".into(),

@@ -3,6 +3,7 @@
 //! Only this module and [`models`](crate::models) name families. A new family needs one file here, its networks in
 //! `models`, and an entry in the list below.
 
+mod audio_ldm;
 mod autoencoder;
 mod card;
 mod classifier_guidance;
@@ -32,6 +33,7 @@ pub use card::CardError;
 pub use family::{Description, Family, ModelIndex, ModelSize, Outline, Recipe};
 pub use plan::{ControlDemand, Plan, SamplingDemand};
 
+use audio_ldm::AudioLdm;
 use classifier_guidance::ClassifierGuidance;
 use consistency::Consistency;
 use ddpm::Ddpm;
@@ -60,7 +62,7 @@ macro_rules! families {
         /// All families. The first family of this list that reads a folder is the family of the folder (see [`of`]).
         pub static FAMILIES: &[&dyn Family] = &[$(&$family),+];
 
-        /// Draws a prepared generation with the recipe of its model's family.
+        /// Computes a prepared generation with the recipe of its model's family.
         ///
         /// # Errors
         /// The recipe fails, or no family of the list has the name of the model's family.
@@ -92,7 +94,8 @@ families![
     Pixart,
     ZImage,
     Flux2Klein,
-    DreamLite
+    DreamLite,
+    AudioLdm
 ];
 
 /// The error for a single-file checkpoint that is a pickle.

@@ -34,11 +34,13 @@ pub fn encode_picture(image: &RgbImage, job: &Job, label: &SamplerLabel, index: 
 ///
 /// # Errors
 /// [`EncodeError::Length`] if the number of pixels does not match the size, [`EncodeError::TooLarge`] if a side is too
-/// long for JPEG, and otherwise the error of the format, such as for a side of 0.
+/// long for JPEG, [`EncodeError::Format`] for a format of sounds, and otherwise the error of the format, such as for a
+/// side of 0.
 pub fn encode(image: &RgbImage, encoding: Encoding, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
     match encoding {
         Encoding::Png => encode_png(image, metadata),
         Encoding::Jpeg { quality } => encode_jpeg(image, quality, metadata),
         Encoding::Webp => encode_webp(image, metadata),
+        Encoding::Wav { .. } => Err(EncodeError::Format(encoding.format().name())),
     }
 }

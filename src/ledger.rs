@@ -34,7 +34,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::generation::{Artifact, Exceeded, GenerationId, Problem, Record};
+use crate::generation::{Artifact, Exceeded, GenerationId, Problem, Record, WorkKind};
 
 pub use accepting::Accepts;
 pub use blobs::{BlobError, Blobs};
@@ -212,6 +212,8 @@ pub struct ListQuery {
     pub dead: bool,
     /// Only generations with a star, or without one.
     pub starred: Option<bool>,
+    /// Only generations whose work is of this kind.
+    pub kind: Option<WorkKind>,
 }
 
 /// A page of a list.

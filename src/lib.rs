@@ -5,18 +5,18 @@
 //! other requests, with a model of the [`catalogue`]. [`families`] define the kinds of models and which of the
 //! [`pipelines`] draws with each. [`diffusion`] contains the samplers. [`models`] contains the networks, which are
 //! built on [`kernels`] (a crate of its own), [`weights`] and [`device`]. [`safety`] checks what the pictures show,
-//! [`watermark`] marks them, [`imaging`] encodes them, and [`provenance`] signs their files. (Another crate of its own,
-//! `latentd-pixels`, contains [`watermark`] and what [`imaging`] computes with pixels.) [`app`] starts the server and
-//! stops it in order.
+//! [`watermark`] marks them, [`imaging`] and [`audio`] encode results, and [`provenance`] signs their files. (Another
+//! crate of its own, `latentd-pixels`, contains [`watermark`] and what [`imaging`] computes with pixels.) [`app`]
+//! starts the server and stops it in order.
 //!
 //! Invariants (`tests/layering.rs` checks those that can be seen in the source):
 //!
 //! - A module imports only from modules of its own group and of the groups to the right: `app` > `http` > `service`,
 //!   `worker`, `webhooks` > `ledger`, `engine`, `safety` > `catalogue` > `families` > `pipelines` > `diffusion`,
-//!   `device`, `models`, `weights`, `kernels`, `imaging`, `provenance`, `watermark` > `generation`, `config`, `crash`,
-//!   `executable`, `jitter`, `metrics`, `telemetry`, `transient`.
-//! - `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging`, `watermark`, `pipelines`, `families` and
-//!   `catalogue` do not use tokio, axum, sqlx, clocks or environment variables.
+//!   `device`, `models`, `weights`, `kernels`, `imaging`, `audio`, `provenance`, `watermark` > `generation`, `config`,
+//!   `crash`, `executable`, `jitter`, `metrics`, `telemetry`, `transient`.
+//! - `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging`, `audio`, `watermark`, `pipelines`,
+//!   `families` and `catalogue` do not use tokio, axum, sqlx, clocks or environment variables.
 //! - Only `device` names candle's devices. Tensors are created on the device of their network.
 //! - Modules above `pipelines` do not compute with pixels: results are frames until `imaging` encodes them, then
 //!   artifacts.
@@ -35,6 +35,7 @@
 //!   changed with the files of models (in `catalogue`).
 
 pub mod app;
+pub mod audio;
 pub mod catalogue;
 pub mod config;
 pub mod crash;

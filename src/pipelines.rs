@@ -35,6 +35,7 @@ mod refine;
 mod setup;
 mod text_guided;
 mod text_to_image;
+mod text_to_sound;
 mod unguided;
 
 pub use auxiliary::Auxiliary;
@@ -55,6 +56,7 @@ pub use pixels::reference_size;
 pub use plain_unet::{Classifier, Codes, Output, PlainUNet};
 pub use prepared::Prepared;
 pub use text_guided::text_guided;
+pub use text_to_sound::text_to_sound;
 pub use unguided::unguided;
 
 use call::Call;
@@ -101,4 +103,6 @@ pub enum PipelineError {
     NoFamily(&'static str),
     #[error("the picture for {0} is not at hand")]
     MissingInput(&'static str),
+    #[error("the job does not {0}, as the recipe of its model does")]
+    OtherWork(&'static str),
 }

@@ -10,7 +10,7 @@ use std::{path::PathBuf, sync::Arc};
 use crate::{
     catalogue::{Catalogue, embedded_folder},
     config,
-    generation::{Draw, SafetyPolicy},
+    generation::{SafetyPolicy, Work},
     metrics::Metrics,
     models::SafetyChecker,
     pipelines::Frame,
@@ -99,12 +99,13 @@ impl Safety {
     /// is the embedded one. Negative prompts are not compared, because they list what a picture must not show. A key
     /// with its own policy `off` may use every prompt. Blocks for a while if [`Safety::compares_meanings`] returns
     /// true.
-    pub fn refused_prompt(&self, of_key: Option<SafetyPolicy>, is_embedded: bool, draw: &Draw) -> Option<&'static str> {
+    pub fn refused_prompt(&self, of_key: Option<SafetyPolicy>, is_embedded: bool, work: &Work) -> Option<&'static str> {
         if of_key == Some(SafetyPolicy::Off) {
             return None;
         }
-        let further = draw.further_prompts.named().filter(|(name, _)| !name.starts_with("negative"));
-        let mut prompts = [("prompt", draw.prompt.as_str())].into_iter().chain(further);
+        let further = work.draw().into_iter().flat_map(|draw| draw.further_prompts.named());
+        let further = further.filter(|(name, _)| !name.starts_with("negative"));
+        let mut prompts = [("prompt", work.prompt())].into_iter().chain(further);
         let meanings = self.0.meanings.as_ref().filter(|_| is_embedded);
         let is_similar = |text: &str| {
             let found = meanings.map_or(Ok(false), |meanings| meanings.has_similar_in(text));
@@ -147,7 +148,7 @@ impl Safety {
         let Some((key, folder)) = common.or_else(|| catalogue.safety_checker(model)) else { return Ok(None) };
         let checker = self.0.checkers.get(key, &folder, &catalogue.first_device());
         let checker = checker.map_err(|error| folder.told(&error))?;
-        let scores = frames.iter().map(|Frame::Picture(picture)| checker.scores(picture));
+        let scores = frames.iter().filter_map(Frame::as_picture).map(|picture| checker.scores(picture));
         let flags: Vec<bool> = scores
             .map(|scores| Ok(scores.map_err(|error| error.to_string())?.is_flagged()))
             .collect::<Result<_, String>>()?;

@@ -48,7 +48,7 @@ use crate::{
 };
 
 pub use accept_policy::AcceptPolicy;
-pub use access::Access;
+pub use access::{Access, Reach};
 pub use api_key::ApiKey;
 pub use bus::{Bus, Outbox};
 pub use caller::{Allowances, Caller, CallerKey};
@@ -228,8 +228,8 @@ impl Service {
         Service(Arc::new(Shared { keys: KeyCache::new(entries, fresh), parts }))
     }
 
-    pub async fn get(&self, access: Access<'_>, id: GenerationId) -> Result<View, ServiceError> {
-        let record = self.find(access, id).await?;
+    pub async fn get(&self, reach: impl Into<Reach<'_>> + Send, id: GenerationId) -> Result<View, ServiceError> {
+        let record = self.find(reach, id).await?;
         self.view(record).await
     }
 
@@ -284,8 +284,8 @@ impl Service {
         Ok(ViewPage { views, has_more: page.has_more })
     }
 
-    pub async fn cancel(&self, access: Access<'_>, id: GenerationId) -> Result<View, ServiceError> {
-        let found = self.find(access, id).await?;
+    pub async fn cancel(&self, reach: impl Into<Reach<'_>> + Send, id: GenerationId) -> Result<View, ServiceError> {
+        let found = self.find(reach, id).await?;
         self.cancel_because(&found, Reason::Canceled).await
     }
 
@@ -319,11 +319,11 @@ impl Service {
     /// Artifact `index` of a generation that succeeded, and the generation; otherwise [`ServiceError::NotFound`].
     pub async fn artifact(
         &self,
-        access: Access<'_>,
+        reach: impl Into<Reach<'_>> + Send,
         id: GenerationId,
         index: u32,
     ) -> Result<(Record, Artifact), ServiceError> {
-        let record = self.find(access, id).await?;
+        let record = self.find(reach, id).await?;
         let Status::Succeeded { artifacts } = &record.status else { return Err(ServiceError::NotFound) };
         let found = artifacts.iter().find(|artifact| artifact.index == index).cloned();
         found.map(|artifact| (record, artifact)).ok_or(ServiceError::NotFound)
@@ -344,8 +344,12 @@ impl Service {
     }
 
     /// The newest preview of a running generation.
-    pub async fn preview(&self, access: Access<'_>, id: GenerationId) -> Result<Option<Preview>, ServiceError> {
-        self.find(access, id).await?;
+    pub async fn preview(
+        &self,
+        reach: impl Into<Reach<'_>> + Send,
+        id: GenerationId,
+    ) -> Result<Option<Preview>, ServiceError> {
+        self.find(reach, id).await?;
         let mut previews = self.0.live.state(id).map(|state| state.previews).unwrap_or_default();
         if previews.is_empty() {
             previews = self.query(self.0.store.previews(id)).await?;
@@ -418,9 +422,10 @@ impl Service {
     }
 
     /// As [`Service::get`], but only the record.
-    pub async fn find(&self, access: Access<'_>, id: GenerationId) -> Result<Record, ServiceError> {
+    pub async fn find(&self, reach: impl Into<Reach<'_>> + Send, id: GenerationId) -> Result<Record, ServiceError> {
+        let reach = reach.into();
         let record = self.query(self.0.store.get(id)).await?;
-        record.filter(|record| access.admits(record)).ok_or(ServiceError::NotFound)
+        record.filter(|record| reach.admits(record)).ok_or(ServiceError::NotFound)
     }
 
     /// The progress of a running generation, in this process or another one.

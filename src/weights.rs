@@ -34,5 +34,10 @@ pub use folder::{LARGEST_TEXT, ModelFolder};
 pub use header::check as check_header;
 pub use single_file::{Checkpoint, Marks, Purpose, TextEncoder};
 pub use size::WeightSize;
-pub use tensors::{StoredMatrix, Weights, as_stored};
+pub use tensors::{StoredMatrix, Weights};
 pub use transformer_file::base_folder;
+
+/// The `rename` of [`Weights::open`] for files that have the names and shapes of the network.
+pub fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
+    (name.to_owned(), shape.to_vec())
+}

@@ -34,7 +34,7 @@ use crate::{
     telemetry::{OpenSpan, SpanKind, Tracer},
 };
 
-pub use drawing::{Drawing, Encoded, Marking, Preload, Signing, encode, sign};
+pub use drawing::{Drawing, Encoded, FrameError, Marking, Preload, Signing, encode, sign};
 pub use executor::{Claimed, Executor, RunReporter, failed};
 pub use leases::Leases;
 pub use slots::Slots;

@@ -763,8 +763,14 @@ fn default_guidance_equals_that_of_diffusers() {
     std::fs::write(copied("sdxl", "own").join("latentd.json"), r#"{"guidance_scale": 0, "steps": 2}"#).unwrap();
 
     let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
-    let limits =
-        Limits { max_side_pixels: 512, max_pixels: 1 << 18, max_images: 1, max_steps: 100, max_prompt_chars: 100 };
+    let limits = Limits {
+        max_side_pixels: 512,
+        max_pixels: 1 << 18,
+        max_images: 1,
+        max_steps: 100,
+        max_seconds: 30.0,
+        max_prompt_chars: 100,
+    };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
     let picture = InputImage { upload: "0".repeat(64), width: 64, height: 64 };
     let resolved = |model: &str, places: &[ImageField]| {
@@ -778,7 +784,7 @@ fn default_guidance_equals_that_of_diffusers() {
             fields.place(place, &picture);
         }
         let job = resolve(fields, &rules).unwrap_or_else(|invalid| panic!("{model}: {invalid:?}"));
-        let Work::Draw(draw) = job.work;
+        let Work::Draw(draw) = job.work else { panic!("a drawing") };
         draw
     };
     let guidance = |model: &str, places: &[ImageField]| resolved(model, places).guidance_scale;
@@ -800,8 +806,14 @@ fn the_plan_counts_the_calls_that_the_strength_leaves() {
     }
     distill(&models.path().join("lcm"));
     let catalogue = Catalogue::open(models.path(), "sd1").unwrap();
-    let limits =
-        Limits { max_side_pixels: 512, max_pixels: 1 << 18, max_images: 1, max_steps: 100, max_prompt_chars: 100 };
+    let limits = Limits {
+        max_side_pixels: 512,
+        max_pixels: 1 << 18,
+        max_images: 1,
+        max_steps: 100,
+        max_seconds: 30.0,
+        max_prompt_chars: 100,
+    };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
     let picture = InputImage { upload: "0".repeat(64), width: 64, height: 64 };
     let cost = |model: &str, strength: f64| {

@@ -3,6 +3,8 @@
 //!
 //! Fixtures come from `LATENTD_PARITY_DIR` if it is set, otherwise from `tests/fixtures/parity`.
 
+#[path = "components/audio_ldm.rs"]
+mod audio_ldm;
 #[path = "components/classes.rs"]
 mod classes;
 #[path = "components/dream_lite.rs"]
@@ -121,7 +123,7 @@ fn tiles_are_decoded_as_in_diffusers() {
     let latents: Vec<f32> = golden["latents"].flatten_all().unwrap().to_vec1().unwrap();
     let networks = InTiles { vae: vae("sd1"), spec: load(&parity().join("pipelines/sd1")).unwrap().spec() };
     let latents = Latents::new([1, c, h, w], latents).unwrap();
-    let Frame::Picture(picture) = decode_alone(&networks, &latents).unwrap().remove(0);
+    let Frame::Picture(picture) = decode_alone(&networks, &latents).unwrap().remove(0) else { panic!("a picture") };
     assert_eq!(tiled.dims(), [1, 3, picture.height as usize, picture.width as usize]);
     let expected = tiled.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let level = |value: f32| (value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0;

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use latentd::{
     generation::{
-        Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, Task, resolve,
+        Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, SoundCard, Task,
+        WorkKind, resolve, resolve_work,
     },
     http::{Route, operator_routes, public_routes},
 };
@@ -180,7 +181,8 @@ impl Rules for Open {
         let card = json!({"_class_name": "EulerDiscreteScheduler"});
         let (edits, xl, classes) = (model == "editor", model == "xl", model == "classes");
         let is_joint = model == "joint";
-        (model == "emoji" || edits || xl || classes || is_joint).then(|| {
+        let sounds = matches!(model, "waves" | "audioldm");
+        (model == "emoji" || edits || xl || classes || is_joint || sounds).then(|| {
             Arc::new(ModelCard {
                 name: "emoji".into(),
                 description: String::new(),
@@ -211,6 +213,12 @@ impl Rules for Open {
                 skippable_layers: if is_joint { 256 } else { 0 },
                 sequence_lengths: is_joint.then_some((256, 512)),
                 true_guidance: is_joint,
+                sound: sounds.then_some(SoundCard {
+                    sample_rate: 16000,
+                    channels: 1,
+                    default_seconds: 5.12,
+                    least_seconds: 0.01,
+                }),
                 ..ModelCard::default()
             })
         })
@@ -264,6 +272,16 @@ fn refused(request: Value) -> Vec<String> {
     let Value::Object(map) = request else { panic!("a request is an object") };
     let config = latentd::config::Config::load(&Default::default()).unwrap();
     match resolve(Fields::new(map), &Open { limits: config.limits }) {
+        Ok(_) => Vec::new(),
+        Err(invalid) => invalid.errors.into_iter().map(|error| error.pointer).collect(),
+    }
+}
+
+/// The pointers of all errors of a request for sounds by the model `waves`, unless the request names another model.
+fn sound_refused(request: Value) -> Vec<String> {
+    let Value::Object(mut map) = request else { panic!("a request is an object") };
+    map.entry("model").or_insert("waves".into());
+    match resolve_work(WorkKind::Sound, Fields::new(map), &Open { limits: defaults() }) {
         Ok(_) => Vec::new(),
         Err(invalid) => invalid.errors.into_iter().map(|error| error.pointer).collect(),
     }
@@ -352,28 +370,68 @@ fn the_resolver_enforces_the_bounds_of_the_contract() {
     assert!(bounds >= 20, "only {bounds} bounds were found");
 }
 
+#[test]
+fn the_resolver_of_sounds_knows_the_fields_the_examples_and_the_bounds_of_the_contract() {
+    let schema = &contract()["components"]["schemas"]["GenerateAudio"];
+    let mut bounds = 0;
+    for (name, field) in schema["properties"].as_object().unwrap() {
+        let with = |value: Value| json!({"prompt": "", name: value});
+        let Value::Object(mut strange) = with(json!([[1]])) else { unreachable!() };
+        strange.entry("model").or_insert("waves".into());
+        let invalid = resolve_work(WorkKind::Sound, Fields::new(strange), &Open { limits: defaults() });
+        let errors = invalid.expect_err(name).errors;
+        let mut own = errors.iter().filter(|error| error.pointer.starts_with(&pointer_of(name)));
+        assert!(own.any(|error| error.code != "unknown_field"), "{name}: {errors:?}");
+        let step = if field["type"][0] == "integer" { 1.0 } else { 0.5 };
+        for (bound, outward) in [("minimum", -step), ("maximum", step)] {
+            let Some(limit) = field.get(bound) else { continue };
+            assert_eq!(sound_refused(with(limit.clone())), [""; 0], "{name} at its {bound}");
+            let beyond = match limit.as_u64() {
+                Some(limit) if limit > 1 << 53 => json!(limit + 1),
+                _ => number(limit.as_f64().unwrap() + outward),
+            };
+            assert!(sound_refused(with(beyond.clone())).contains(&pointer_of(name)), "{name} = {beyond}");
+            bounds += 1;
+        }
+        for word in field.get("enum").and_then(Value::as_array).into_iter().flatten() {
+            assert_eq!(sound_refused(with(word.clone())), [""; 0], "{name}");
+        }
+    }
+    assert!(bounds >= 12, "only {bounds} bounds were found");
+    let body = &contract()["components"]["requestBodies"]["GenerateAudio"]["content"]["application/json"];
+    for (name, example) in body["examples"].as_object().unwrap() {
+        assert_eq!(sound_refused(example["value"].clone()), [""; 0], "{name}");
+    }
+}
+
 fn number(number: f64) -> Value {
     if number.fract() == 0.0 { json!(number as i64) } else { json!(number) }
 }
 
 #[test]
 fn defaults_of_the_contract_are_those_of_the_resolver() {
-    let schema = contract()["components"]["schemas"]["GenerateImage"]["properties"].as_object().unwrap();
-    let Value::Object(request) = json!({"prompt": ""}) else { unreachable!() };
-    let params = resolve(Fields::new(request), &Open { limits: defaults() }).unwrap().params();
-    let mut compared = 0;
-    for (name, field) in schema {
-        if let (Some(default), Some(used)) = (field.get("default"), params.get(name)) {
-            assert_eq!(
-                default.as_f64().map_or(default.clone(), number),
-                used.as_f64().map_or(used.clone(), number),
-                "{name}"
-            );
-            compared += 1;
+    for (kind, model, request, params_schema, least) in [
+        (WorkKind::Draw, "emoji", "GenerateImage", "Params", 8),
+        (WorkKind::Sound, "waves", "GenerateAudio", "AudioParams", 5),
+    ] {
+        let schema = contract()["components"]["schemas"][request]["properties"].as_object().unwrap();
+        let Value::Object(request) = json!({"prompt": "", "model": model}) else { unreachable!() };
+        let params = resolve_work(kind, Fields::new(request), &Open { limits: defaults() }).unwrap().params();
+        let mut compared = 0;
+        for (name, field) in schema {
+            if let (Some(default), Some(used)) = (field.get("default"), params.get(name)) {
+                assert_eq!(
+                    default.as_f64().map_or(default.clone(), number),
+                    used.as_f64().map_or(used.clone(), number),
+                    "{name}"
+                );
+                compared += 1;
+            }
         }
+        assert!(compared >= least, "only {compared} defaults were found");
+        let schema = json!({"$ref": format!("#/components/schemas/{params_schema}")});
+        assert_eq!(complaints(&schema, &Value::Object(params)), [""; 0]);
     }
-    assert!(compared >= 8, "only {compared} defaults were found");
-    assert_eq!(complaints(&json!({"$ref": "#/components/schemas/Params"}), &Value::Object(params)), [""; 0]);
 }
 
 #[test]

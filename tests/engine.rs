@@ -53,8 +53,14 @@ struct EngineFixture {
     attempt: Cell<Option<Attempt>>,
 }
 
-const LIMITS: Limits =
-    Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
+const LIMITS: Limits = Limits {
+    max_side_pixels: 2048,
+    max_pixels: 1 << 22,
+    max_images: 8,
+    max_steps: 1000,
+    max_seconds: 30.0,
+    max_prompt_chars: 10_000,
+};
 
 fn settings(max_rows: usize, slice: Duration) -> engine::Settings {
     engine::Settings {
@@ -362,7 +368,7 @@ fn a_small_picture_is_decoded_between_the_stages_of_one_of_512_pixels() {
     let (model, calls, go_on) = Scripted::watched();
     let model = Arc::new(model);
     let mut job = plain(&fixture, 512, 1);
-    let Work::Draw(draw) = &mut job.work;
+    let Work::Draw(draw) = &mut job.work else { panic!("a drawing") };
     draw.n = 8;
     let (_, large) = fixture.start_on(model.clone(), job);
     let first = |call: &Call| *call == Call::Decode { side: 64, stage: 0, rows: 1 };
@@ -409,7 +415,7 @@ fn large_pictures_are_decoded_one_by_one_and_small_ones_together() {
         let fixture = EngineFixture::new(16, 1);
         let (model, calls, go_on) = Scripted::watched();
         let mut job = plain(&fixture, side, 1);
-        let Work::Draw(draw) = &mut job.work;
+        let Work::Draw(draw) = &mut job.work else { panic!("a drawing") };
         draw.n = 5;
         (0..100).for_each(|_| go_on.send(()).unwrap());
         assert_eq!(outcome(&fixture.start_on(Arc::new(model), job).1).unwrap().len(), 5);
@@ -429,11 +435,12 @@ fn a_picture_above_the_models_size_is_decoded_in_tiles() {
     let fixture = EngineFixture::new(16, 1);
     let (model, calls, go_on) = Scripted::watched();
     let mut job = plain(&fixture, 1024, 1);
-    let Work::Draw(draw) = &mut job.work;
+    let Work::Draw(draw) = &mut job.work else { panic!("a drawing") };
     (draw.n, draw.height) = (2, 512);
     (0..100).for_each(|_| go_on.send(()).unwrap());
     let pictures = outcome(&fixture.start_on(Arc::new(model), job).1).unwrap();
-    for Frame::Picture(picture) in pictures {
+    for frame in pictures {
+        let Frame::Picture(picture) = frame else { panic!("a picture") };
         assert_eq!((picture.width, picture.height), (1024, 512));
         assert!(picture.pixels.iter().all(|level| *level == 0), "the scripted decoder draws black");
     }

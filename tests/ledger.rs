@@ -149,6 +149,7 @@ macro_rules! conformance {
             listing::pages_are_newest_first,
             listing::pages_go_forward_and_backward,
             listing::pages_are_filtered,
+            listing::pages_have_one_kind_of_work,
             listing::events_are_read_after_a_sequence_number,
             listing::queued_and_running_generations_are_counted_separately,
             listing::counts_of_a_tenant_exclude_other_tenants,

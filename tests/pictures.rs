@@ -197,8 +197,14 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
     let loras = case::loras(&[&root, &more]);
     let adapters = Adapters::open(loras.path(), embeddings.path()).unwrap();
     let catalogue = catalogue.with_control_nets(control_nets).with_adapters(adapters).on(vec![device.clone()]);
-    let limits =
-        Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
+    let limits = Limits {
+        max_side_pixels: 2048,
+        max_pixels: 1 << 22,
+        max_images: 8,
+        max_steps: 1000,
+        max_seconds: 30.0,
+        max_prompt_chars: 10_000,
+    };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
 
     // All cases run in the engine at the same time, so their steps share batches as in a server.
@@ -254,7 +260,8 @@ fn compare_case(
         return Err(format!("{} pictures, not {}", pictures.len(), goldens.len()));
     }
     let (mut wrong, mut largest) = (Vec::new(), 0);
-    for (index, (Frame::Picture(picture), golden)) in pictures.iter().zip(goldens).enumerate() {
+    for (index, (frame, golden)) in pictures.iter().zip(goldens).enumerate() {
+        let Frame::Picture(picture) = frame else { return Err(format!("image {index} is no picture")) };
         let sizes = [(picture.width, picture.height), (draw.width, draw.height), (golden.width, golden.height)];
         if sizes.iter().any(|size| *size != sizes[0]) {
             return Err(format!("image {index}: the actual, requested and expected sizes are {sizes:?}"));
@@ -294,7 +301,7 @@ fn start(
 ) -> Result<(Draw, Outcome), String> {
     let (fields, inputs) = request_of(case);
     let job = resolve(fields, rules).map_err(|invalid| format!("{invalid:?}"))?;
-    let Work::Draw(draw) = job.work.clone();
+    let Work::Draw(draw) = job.work.clone() else { panic!("a drawing") };
     let model = catalogue.load(&job.model).map_err(|error| error.to_string())?;
     let refiner = draw.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose();
     let refiner = refiner.map_err(|error| error.to_string())?;

@@ -95,7 +95,9 @@ fn images_of_one_generator_contain_the_request_for_all_of_them() {
 fn the_seed_after_the_largest_is_valid_in_a_request() {
     let generation = job(Draw { n: 2, seed: i64::MAX as u64, ..draw() });
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 1).unwrap());
-    let (Work::Draw(resolved), Work::Draw(draw)) = (resolved(&texts[1].1).work, generation.work);
+    let (Work::Draw(resolved), Work::Draw(draw)) = (resolved(&texts[1].1).work, generation.work) else {
+        panic!("both draw");
+    };
     assert_eq!(resolved.seed as u32, draw.seed_of(1) as u32);
 }
 
@@ -197,7 +199,7 @@ fn approximations_are_in_the_metadata() {
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
     assert!(texts[0].1.contains("Approximations: guidance_interval feature_cache tiny_decoder, "), "{}", texts[0].1);
     assert_eq!(resolved(&texts[1].1), generation);
-    let Work::Draw(draw) = generation.work;
+    let Work::Draw(draw) = generation.work else { panic!("a drawing") };
     let unguided = Draw { guidance_scale: 1.0, ..draw };
     assert_eq!(unguided.approximations(), ["feature_cache", "tiny_decoder"], "there is no guidance to omit");
     let guided = Draw { always_guided: true, ..unguided };
@@ -406,6 +408,7 @@ impl Catalogue {
             max_pixels: 1024 * 1024,
             max_images: 8,
             max_steps: 100,
+            max_seconds: 30.0,
             max_prompt_chars: 10_000,
         };
         let card = ModelCard {

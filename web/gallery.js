@@ -29,10 +29,10 @@ export class Gallery {
     setInterval(() => this.age(), AGE_MS);
   }
 
-  /** Adds a card for a generation at its place by age, if there is none yet. Ids sort by age. */
+  /** Adds a card for a generation of pictures at its place by age, if there is none yet. Ids sort by age. */
   add(generation) {
     const known = this.cards.get(generation.id);
-    if (known || generation.metadata?.[UNLISTED]) return known;
+    if (known || generation.metadata?.[UNLISTED] || generation.object === 'audio.generation') return known;
     const card = new Card(generation, this.page);
     this.cards.set(card.id, card);
     const follower = [...this.list.children].find((element) => element.dataset.id < card.id);

@@ -98,9 +98,11 @@ const keys = showKey(() => {
 
 async function load() {
   try {
-    const [models, schedulers, loras, embeddings, controlNets] = await Promise.all([
+    const [all, schedulers, loras, embeddings, controlNets] = await Promise.all([
       api.models(), api.schedulers(), api.loras(), api.embeddings(), api.controlNets(),
     ]);
+    // The page makes no sounds.
+    const models = all.filter((model) => !model.capabilities?.sound);
     const usable = models.filter((model) => model.capabilities);
     schemas = new Map(await Promise.all(usable.map(async ({ id }) => {
       // A model that was removed meanwhile has no schema.

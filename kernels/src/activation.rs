@@ -1,4 +1,4 @@
-//! The activation functions SiLU and GELU.
+//! The activation functions SiLU, GELU and leaky ReLU.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -40,6 +40,14 @@ impl Kernels {
         match self {
             Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("gelu_tanh", gelu_tanh_of)),
             Kernels::Reference(_) => x.gelu(),
+        }
+    }
+
+    /// x where x is positive, otherwise `slope`·x, element by element, for a `slope` in [0, 1].
+    pub fn leaky_relu(self, x: &Tensor, slope: f32) -> Result<Tensor> {
+        match self {
+            Kernels::Packed(_) => x.apply_op1_no_bwd(&Map("leaky_relu", move |x: f32| x.max(slope * x))),
+            Kernels::Reference(_) => x.maximum(&(x * f64::from(slope))?),
         }
     }
 }
@@ -119,6 +127,7 @@ mod tests {
                 (kernels.quick_gelu(&tensor), &|x| x * sigmoid(1.702 * x)),
                 (kernels.gelu_erf(&tensor), &|x| x * phi(x)),
                 (kernels.gelu_tanh(&tensor), &|x| 0.5 * x * (1.0 + tanh(x))),
+                (kernels.leaky_relu(&tensor, 0.1), &|x| if x > 0.0 { x } else { 0.1 * x }),
             ] {
                 for (x, y) in x.iter().zip(made.unwrap().to_vec1::<f32>().unwrap()) {
                     let exact = exact(f64::from(*x));

@@ -15,6 +15,8 @@ pub enum EncodeError {
     Length { width: u32, height: u32, expected: u64, bytes: usize },
     #[error("a JPEG has at most 65535 pixels per side, not {width} × {height}")]
     TooLarge { width: u32, height: u32 },
+    #[error("{0} is not a format of pictures")]
+    Format(&'static str),
     #[error("the picture cannot be encoded: {0}")]
     Png(#[from] ::png::EncodingError),
     #[error("the picture cannot be encoded: {0}")]

@@ -2,7 +2,7 @@
 
 use super::Catalogue;
 use crate::{
-    generation::{Job, LoraUse, Work},
+    generation::{Job, LoraUse},
     provenance::WeightDigests,
 };
 
@@ -11,10 +11,9 @@ impl Catalogue {
     /// ([`ModelFolder::weights_sha256`](crate::weights::ModelFolder)) and of its LoRAs. The first call for a file reads
     /// the whole file; call this function on a blocking thread.
     pub fn digests(&self, job: &Job) -> WeightDigests {
-        let Work::Draw(draw) = &job.work;
         let model = self.entry(&job.model).and_then(|entry| entry.weights_sha256().map(str::to_owned));
         let adapters = self.adapters();
         let lora = |used: &LoraUse| adapters.lora(&used.name)?.sha256(&used.name).map(str::to_owned);
-        WeightDigests { model, loras: draw.loras.iter().map(lora).collect() }
+        WeightDigests { model, loras: job.work.draw().into_iter().flat_map(|draw| &draw.loras).map(lora).collect() }
     }
 }

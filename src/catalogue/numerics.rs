@@ -20,7 +20,6 @@ pub struct Numerics([u8; 32]);
 impl Numerics {
     /// The digest of this process for a generation whose models are in the memory of `device`.
     pub fn of(job: &Job, catalogue: &Catalogue, device: &Device) -> Numerics {
-        let Work::Draw(draw) = &job.work;
         let mut parts = vec![
             executable::digest().to_owned(),
             kernels::isa().to_owned(),
@@ -29,9 +28,11 @@ impl Numerics {
             device.precision().name().to_owned(),
             catalogue.fingerprint(&job.model),
         ];
-        parts.extend(draw.refiner.as_ref().map(|refiner| catalogue.fingerprint(&refiner.model)));
-        parts.extend(draw.controls.iter().map(|control| catalogue.control_nets().fingerprint(&control.model)));
-        parts.extend(catalogue.adapters().fingerprints(&job.model, draw));
+        if let Work::Draw(draw) = &job.work {
+            parts.extend(draw.refiner.as_ref().map(|refiner| catalogue.fingerprint(&refiner.model)));
+            parts.extend(draw.controls.iter().map(|control| catalogue.control_nets().fingerprint(&control.model)));
+            parts.extend(catalogue.adapters().fingerprints(&job.model, draw));
+        }
         let mut digest = Sha256::new();
         for part in parts {
             digest.update((part.len() as u64).to_le_bytes());

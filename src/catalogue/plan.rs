@@ -1,11 +1,7 @@
 //! The plan of a generation with the models of the catalogue.
 
 use super::Catalogue;
-use crate::{
-    device::Device,
-    families::Plan,
-    generation::{Job, Work},
-};
+use crate::{device::Device, families::Plan, generation::Job};
 
 /// Why no device has enough memory of its own for a generation. All fields are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +51,11 @@ impl Catalogue {
     }
 
     fn on_device(&self, job: &Job, plan: Plan, device: &Device, memory: u64) -> TooLarge {
-        let Work::Draw(draw) = &job.work;
         let entry = self.entry(&job.model);
         let usable = entry.as_ref().and_then(|entry| entry.usable().ok());
         let model = usable.map(|usable| usable.bytes_on(device).saturating_add(usable.copied_bytes(device)));
-        let nets = draw.controls.iter().map(|control| control.model.as_str());
+        let controls = job.work.draw().into_iter().flat_map(|draw| &draw.controls);
+        let nets = controls.map(|control| control.model.as_str());
         let (model, control_nets) = (model.unwrap_or(0), self.control_nets().bytes_of(nets, device));
         TooLarge { model, control_nets, call: plan.call_on(device), memory }
     }

@@ -1,4 +1,4 @@
-//! Prepares a generation for drawing.
+//! Prepares a generation for its recipe.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use super::{Catalogue, CatalogueError, ControlLease, blocking};
 use crate::{
     device::Device,
     diffusion::{InvalidScheduler, SchedulerConfig},
-    generation::{Draw, Job, Work},
-    pipelines::{Auxiliary, Inputs, Model, Prepared},
+    generation::{Draw, Job, ModelCard, Sound, SoundCard, Work},
+    pipelines::{Auxiliary, FittedInputs, Inputs, Model, Prepared},
 };
 
 /// Why a generation cannot be drawn although its model is loaded.
@@ -45,8 +45,8 @@ impl Catalogue {
 
     /// Waits for room for the ControlNets of a generation in the memory of the device.
     pub async fn lease_control_nets(&self, job: &Job, device: &Device) -> ControlLease {
-        let Work::Draw(draw) = &job.work;
-        self.control_nets().lease(draw.controls.iter().map(|control| control.model.as_str()), device).await
+        let controls = job.work.draw().into_iter().flat_map(|draw| &draw.controls);
+        self.control_nets().lease(controls.map(|control| control.model.as_str()), device).await
     }
 
     /// Prepares a generation whose models are loaded: checks the request against the current files, builds the
@@ -63,10 +63,21 @@ impl Catalogue {
         model: Arc<Model>,
         refiner: Option<Arc<Model>>,
     ) -> Result<Prepared, PrepareError> {
-        let Work::Draw(draw) = &job.work;
+        let card = self.card(&job.model).ok_or_else(|| CatalogueError::Unknown(job.model.clone()))?;
+        if card.work_kind() != job.work.kind() {
+            return Err(unfit(&job.model, card.work_kind().does().to_owned()));
+        }
+        let scheduler = self.scheduler(&job.work, &job.model)??;
+        let draw = match &job.work {
+            Work::Draw(draw) => draw,
+            Work::Sound(sound) => {
+                check_sound(sound, &job.model, &card)?;
+                let (auxiliary, inputs) = (Auxiliary::default(), FittedInputs::default());
+                return Ok(Prepared { job, model, scheduler, auxiliary, inputs });
+            }
+        };
         self.check_fits(draw, &job.model)?;
-        let auxiliary = self.auxiliary(lease, draw, &model, refiner)?;
-        let scheduler = self.scheduler(draw, &job.model)??;
+        let auxiliary = self.auxiliary(lease, &job.work, draw, &model, refiner)?;
         let sees = self.card(&job.model).is_some_and(|card| card.edits_beside);
         let inputs = inputs.fitted(draw, sees);
         Ok(Prepared { job, model, scheduler, auxiliary, inputs })
@@ -96,14 +107,13 @@ impl Catalogue {
         } else {
             return Ok(());
         };
-        Err(PrepareError::Unfit(format!(
-            "the model {model:?} {reason}; the request was accepted for an earlier version of the model"
-        )))
+        Err(unfit(model, reason))
     }
 
     fn auxiliary(
         &self,
         lease: &ControlLease,
+        work: &Work,
         draw: &Draw,
         model: &Model,
         refiner: Option<Arc<Model>>,
@@ -112,7 +122,7 @@ impl Catalogue {
         let control_nets = controls.map(|control| self.control_nets().load_in(lease, &control.model, &model.device));
         let refiner = match refiner {
             Some(model) => {
-                let scheduler = self.scheduler(draw, &model.name)?.map_err(PrepareError::RefinerScheduler)?;
+                let scheduler = self.scheduler(work, &model.name)?.map_err(PrepareError::RefinerScheduler)?;
                 Some((model, scheduler))
             }
             None => None,
@@ -127,8 +137,26 @@ impl Catalogue {
     }
 
     /// The scheduler of the model's folder with the changes that the request makes.
-    fn scheduler(&self, draw: &Draw, model: &str) -> Result<Result<SchedulerConfig, InvalidScheduler>, CatalogueError> {
+    fn scheduler(&self, work: &Work, model: &str) -> Result<Result<SchedulerConfig, InvalidScheduler>, CatalogueError> {
         let card = self.card(model).ok_or_else(|| CatalogueError::Unknown(model.to_owned()))?;
-        Ok(SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler))
+        Ok(SchedulerConfig::overlay(&card.scheduler_config, work.scheduler()))
+    }
+}
+
+/// The error of a request that the model, as it is listed now, cannot compute. `reason` is the end of the sentence "the
+/// model …".
+fn unfit(model: &str, reason: String) -> PrepareError {
+    PrepareError::Unfit(format!(
+        "the model {model:?} {reason}; the request was accepted for an earlier version of the model"
+    ))
+}
+
+/// Checks that the model, as it is listed now, can still make the sounds.
+fn check_sound(sound: &Sound, model: &str, card: &ModelCard) -> Result<(), PrepareError> {
+    match card.sound {
+        Some(SoundCard { least_seconds, .. }) if sound.seconds < least_seconds => {
+            Err(unfit(model, format!("makes no sounds of {} seconds", sound.seconds)))
+        }
+        _ => Ok(()),
     }
 }

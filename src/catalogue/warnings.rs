@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::Catalogue;
 use crate::{
-    generation::{Draw, Job, ModelCard, PromptSyntax, Warning, Work},
+    generation::{Draw, Job, ModelCard, PromptSyntax, Sound, Warning, Work},
     models::{
-        prompt_tokenizers::{PromptText, PromptTokenizers},
+        prompt_tokenizers::{Cut, PromptText, PromptTokenizers},
         word_tags::WordTag,
     },
 };
@@ -30,8 +30,11 @@ impl Catalogue {
     /// The warnings for a valid job. Reads files, and blocks meanwhile, only if [`Catalogue::reads_for_warnings`]
     /// returns true.
     pub fn warnings(&self, job: &Job) -> Vec<Warning> {
-        let Work::Draw(draw) = &job.work;
         let Some(card) = self.card(&job.model) else { return Vec::new() };
+        let draw = match &job.work {
+            Work::Draw(draw) => draw,
+            Work::Sound(sound) => return self.of_sound(sound, &job.model),
+        };
         let mut warnings: Vec<Warning> = of_size(draw, &card).into_iter().collect();
         if !card.takes_prompt {
             return warnings;
@@ -48,9 +51,25 @@ impl Catalogue {
 
     /// Whether [`Catalogue::warnings`] may read files of the model or of textual inversions.
     pub fn reads_for_warnings(&self, job: &Job) -> bool {
-        let Work::Draw(draw) = &job.work;
+        let draw = match &job.work {
+            Work::Draw(draw) => draw,
+            Work::Sound(_) => return true,
+        };
         let may_be_cut = |card: &ModelCard| texts(draw, card).iter().any(|text| may_be_cut(text.text, draw, card));
         self.card(&job.model).is_some_and(|card| may_be_cut(&card))
+    }
+
+    fn of_sound(&self, sound: &Sound, model: &str) -> Vec<Warning> {
+        let Some(tokenizers) = self.tokenizers(model) else { return Vec::new() };
+        let texts = [("/prompt", &sound.prompt, false), ("/negative_prompt", &sound.negative_prompt, true)];
+        let read = texts.into_iter().filter(|(.., is_negative)| !is_negative || sound.is_guided());
+        let cut = |(pointer, text, is_negative): (&'static str, &String, bool)| {
+            let syntax = PromptSyntax::Plain;
+            let text =
+                PromptText { text, readers: &[0], syntax, words: &[], sequence_length: None, is_negative, sees: false };
+            tokenizers.cut(&text).map(|cut| of_cut(pointer, cut, ""))
+        };
+        read.filter_map(cut).collect()
     }
 
     fn of_length(
@@ -71,14 +90,7 @@ impl Catalogue {
             PromptSyntax::Plain if card.weighted_prompts => "; with prompt_syntax \"weighted\" it reads longer prompts",
             PromptSyntax::Plain | PromptSyntax::Weighted => "",
         };
-        let detail = format!(
-            "{} has {} tokens, of which this model reads {}; the last {} are cut{hint}",
-            field(pointer),
-            cut.total,
-            cut.used,
-            cut.total - cut.used
-        );
-        Some(Warning::new("prompt_cut", pointer, detail))
+        Some(of_cut(pointer, cut, hint))
     }
 
     fn of_words(&self, model: &str, syntax: PromptSyntax, text: &Text<'_>) -> Vec<Warning> {
@@ -106,6 +118,16 @@ impl Catalogue {
         };
         self.tokenizers.get(&entry.key, "", read).ok()
     }
+}
+
+/// The warning about a text that the model does not read as a whole.
+fn of_cut(pointer: &'static str, Cut { used, total }: Cut, hint: &str) -> Warning {
+    let detail = format!(
+        "{} has {total} tokens, of which this model reads {used}; the last {} are cut{hint}",
+        field(pointer),
+        total - used
+    );
+    Warning::new("prompt_cut", pointer, detail)
 }
 
 /// The texts that the model reads. Without guidance it reads no negative prompt.

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use latentd::{
     app,
     diffusion::{SamplerLabel, names},
-    generation::{Fields, Format, ImageField, ImageSource, InputImage, Job, Phase, Work, resolve},
+    generation::{Fields, Format, ImageField, ImageSource, InputImage, Job, Phase, resolve},
     imaging::decode,
     metrics::Metrics,
     pipelines::{Frame, Inputs},
@@ -104,18 +104,18 @@ impl Generate {
         for warning in catalogue.warnings(&job) {
             eprintln!("warning: {}", without_http(&warning.detail));
         }
-        let Work::Draw(draw) = &job.work;
         // Check the files before computing anything.
-        let outputs = self.outputs(draw.n)?;
+        let outputs = self.outputs(job.work.n())?;
         outputs.iter().try_for_each(Output::check)?;
 
         let model = catalogue.load(&job.model)?;
-        let refiner = draw.refiner.as_ref().map(|refiner| catalogue.load(&refiner.model)).transpose()?;
+        let refiner = job.work.draw().and_then(|draw| draw.refiner.as_ref());
+        let refiner = refiner.map(|refiner| catalogue.load(&refiner.model)).transpose()?;
         let prepared = catalogue.prepare(job.clone(), inputs, model, refiner)?;
         let label = prepared.scheduler.label();
         let (count, device) = (devices.len(), devices.into_iter().next().unwrap_or_default());
         let engine = LocalEngine::start(&config, device, count, metrics)?;
-        let bar = progress_bar(draw.steps);
+        let bar = progress_bar(job.work.steps());
         let shown = bar.clone();
         let drawn = engine.draw(prepared, move |phase, step| show(&shown, phase, step));
         bar.finish_and_clear();
@@ -179,11 +179,10 @@ fn write(
     frames: Vec<Frame>,
     outputs: &[Output],
 ) -> Result<()> {
-    let Work::Draw(draw) = &job.work;
     for ((index, frame), output) in (0..).zip(frames).zip(outputs) {
         let encoded = sign(encode(frame, job, label, index, marking)?, job, label, signing)?;
         output.write(&encoded.file)?;
-        let line = format!("{output} (seed {})", draw.seed_of(index));
+        let line = format!("{output} (seed {})", job.work.seed_of(index));
         match output {
             Output::File(_) => println!("{line}"),
             // Standard output contains only the picture.

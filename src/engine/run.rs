@@ -22,7 +22,7 @@ use super::{
 use crate::{
     crash::{Attempt, blame},
     families::draw,
-    generation::{Phase, Work},
+    generation::Phase,
     metrics::Metrics,
     pipelines::{Frame, Model, PipelineError},
 };
@@ -57,8 +57,7 @@ impl Active {
     /// `recording` must contain the log from the run's `replay`, which is ignored here.
     pub fn new(run: Run, recording: Recording, arrival: u64, service: f64) -> Active {
         let Run { prepared, replay: _, observer, cancel, attempt, trace } = run;
-        let Work::Draw(work) = &prepared.job.work;
-        let slot = Rc::new(RefCell::new(Slot::new(work.steps, recording)));
+        let slot = Rc::new(RefCell::new(Slot::new(prepared.job.work.steps(), recording)));
         let compute = RunCompute {
             slot: slot.clone(),
             model: prepared.model.clone(),

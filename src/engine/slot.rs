@@ -95,7 +95,7 @@ impl Compute for RunCompute {
             let [b, c, h, w] = denoised.shape();
             for image in 0..b {
                 let frame = self.model.networks.rgb_preview(denoised.row(image), [c, h, w]);
-                slot.previews.push((image as u32, step as u32, frame));
+                slot.previews.extend(frame.map(|frame| (image as u32, step as u32, frame)));
             }
         }
     }

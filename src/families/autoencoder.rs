@@ -23,6 +23,9 @@ pub(super) struct Autoencoder {
     device: Device,
 }
 
+/// The channels of a picture.
+pub(super) const RGB: usize = 3;
+
 const PART: &str = "vae";
 const WEIGHTS: &str = "diffusion_pytorch_model";
 
@@ -47,15 +50,20 @@ impl Autoencoder {
         Ok(Self { vae, config: config.clone(), device: device.clone() })
     }
 
-    /// Checks that the files have exactly the tensors that the network needs, without reading weights. Returns a note
-    /// about the files.
+    /// Checks that the files have exactly the tensors that the network needs, and that what it encodes has `wanted`
+    /// channels, without reading weights. Returns a note about the files.
     ///
     /// # Errors
     /// Those of [`Autoencoder::load`].
-    pub fn check(folder: &ModelFolder, config: &AutoencoderKlConfig) -> std::result::Result<Option<String>, LoadError> {
+    pub fn check(
+        folder: &ModelFolder,
+        config: &AutoencoderKlConfig,
+        wanted: usize,
+    ) -> std::result::Result<Option<String>, LoadError> {
         for (key, channels) in [("in_channels", config.in_channels), ("out_channels", config.out_channels)] {
-            if channels != 3 {
-                let reason = format!("must be 3, the channels of a picture, not {channels}");
+            if channels != wanted {
+                let what = if wanted == RGB { "the channels of a picture" } else { "the channels of a spectrogram" };
+                let reason = format!("must be {wanted}, {what}, not {channels}");
                 return Err(LoadError::BadKey { path: "vae/config.json".into(), key: key.into(), reason });
             }
         }

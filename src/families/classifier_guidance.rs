@@ -143,7 +143,7 @@ impl Recipe for ClassifierGuidance {
 
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, _controls: &ControlDemand<'_>) -> Plan {
-        let Work::Draw(draw) = &job.work;
+        let Work::Draw(draw) = &job.work else { return Plan::default() };
         let [h, w] = [draw.height as usize, draw.width as usize];
         let unet = self.unet.demand([h, w]);
         let call = if draw.class_guidance_scale.unwrap_or_default() == 0.0 {

@@ -65,7 +65,7 @@ impl Family for Dit {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         let networks = DiTNetworks::load(folder, device)?;
-        let latent_rgb = latent_rgb(folder, &networks)?;
+        let latent_rgb = Some(latent_rgb(folder, &networks)?);
         Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
     }
 }
@@ -85,7 +85,7 @@ fn class_names(index: &ModelIndex, classes: usize) -> Arc<[String]> {
 
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, _controls: &ControlDemand<'_>) -> Plan {
-        let Work::Draw(draw) = &job.work;
+        let Work::Draw(draw) = &job.work else { return Plan::default() };
         let side = self.transformer.sample_size;
         let call = self.transformer.demand();
         let decodes = self.vae.tiles(side, side);

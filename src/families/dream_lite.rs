@@ -74,7 +74,7 @@ impl Family for DreamLite {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         let networks = DreamLiteNetworks::load(folder, device)?;
-        let latent_rgb = latent_rgb(folder, &networks)?;
+        let latent_rgb = Some(latent_rgb(folder, &networks)?);
         Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
     }
 }
@@ -87,7 +87,7 @@ impl Recipe for DreamLite {
 
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, _controls: &ControlDemand<'_>) -> Plan {
-        let Work::Draw(draw) = &job.work;
+        let Work::Draw(draw) = &job.work else { return Plan::default() };
         let size = [draw.height as usize, draw.width as usize];
         let [h, w] = size.map(|side| side / self.vae.scale());
         let edits = draw.source.is_some();

@@ -70,7 +70,7 @@ impl Family for Flux {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         let networks = FluxNetworks::load(folder, device)?;
-        let latent_rgb = latent_rgb(folder, &networks)?;
+        let latent_rgb = Some(latent_rgb(folder, &networks)?);
         Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
     }
 

@@ -81,7 +81,7 @@ impl Family for Flux2Klein {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         let networks = Flux2KleinNetworks::load(folder, device)?;
-        let latent_rgb = latent_rgb(folder, &networks)?;
+        let latent_rgb = Some(latent_rgb(folder, &networks)?);
         Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
     }
 }
@@ -94,7 +94,7 @@ impl Recipe for Flux2Klein {
 
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, _controls: &ControlDemand<'_>) -> Plan {
-        let Work::Draw(draw) = &job.work;
+        let Work::Draw(draw) = &job.work else { return Plan::default() };
         let scale = self.vae.scale();
         let places = |width: u32, height: u32| height as usize / scale * (width as usize / scale);
         // With a mask, the network sees the request's picture in the size that is drawn.

@@ -17,7 +17,7 @@ pub(super) fn plan(
     demand: impl Fn(Part) -> Demand,
     tiles: impl Fn([usize; 2]) -> Tiles,
 ) -> Plan {
-    let Work::Draw(draw) = &job.work;
+    let Work::Draw(draw) = &job.work else { return Plan::default() };
     let [height, width] = [draw.height as usize, draw.width as usize];
     let size = [height, width].map(|side| side / card.latents.1.max(1));
     let tiles = tiles(size);

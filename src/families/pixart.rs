@@ -71,7 +71,7 @@ impl Family for Pixart {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         let networks = PixArtNetworks::load(folder, device)?;
-        let latent_rgb = latent_rgb(folder, &networks)?;
+        let latent_rgb = Some(latent_rgb(folder, &networks)?);
         Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
     }
 
@@ -89,7 +89,7 @@ impl Recipe for Pixart {
 
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, _controls: &ControlDemand<'_>) -> Plan {
-        let Work::Draw(draw) = &job.work;
+        let Work::Draw(draw) = &job.work else { return Plan::default() };
         let scale = card.latents.1.max(1);
         let [h, w] = [draw.height, draw.width].map(|side| side as usize / scale);
         let tokens = draw.max_sequence_length.map_or(self.context_length, |length| length as usize);

@@ -193,7 +193,7 @@ fn in_folder(folder: &str, file: &str) -> String {
 
 impl Outline for Parts {
     fn plan(&self, job: &Job, card: &ModelCard, _controls: &ControlDemand<'_>) -> Plan {
-        let Work::Draw(draw) = &job.work;
+        let Work::Draw(draw) = &job.work else { return Plan::default() };
         let scale = self.scale();
         let [h, w] = [draw.height as usize / scale, draw.width as usize / scale];
         let after = self.codebook.as_ref().map_or(Demand::default(), |(_, config)| config.decode_demand(h, w));

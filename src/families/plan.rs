@@ -2,8 +2,8 @@
 
 use crate::{
     device::{Device, Precision},
-    diffusion::{BaseSchedule, SchedulerConfig, Stages},
-    generation::{Draw, ModelCard, Source},
+    diffusion::{BaseSchedule, SchedulerConfig, Stages, steps_and_calls},
+    generation::{Draw, ModelCard, Sound, Source},
     models::demand::Demand,
 };
 
@@ -76,23 +76,37 @@ impl Plan {
         Plan { float32_call, ..self }
     }
 
-    /// The plan of a generation with the network calls of `sampling`, which compute in float32 on every device.
+    /// The plan of a drawing with the network calls of `sampling`, which compute in float32 on every device.
     pub fn of(draw: &Draw, sampling: SamplingDemand) -> Plan {
-        let SamplingDemand { state, branches, calls, call, before, after } = sampling;
-        let rows = draw.n as usize * branches;
-        let work = before.work + (calls * rows) as f64 * call.work + f64::from(draw.n) * after.work;
-
-        let state = 4 * state as u64;
         let pixels = 3 * u64::from(draw.height) * u64::from(draw.width);
-        let (n, rows) = (u64::from(draw.n), rows as u64);
-        let log = LOG_BYTES.min(rows * state * u64::from(draw.steps));
         // `pixels` is the number of bytes of a picture. An input picture takes six times this number: once for the
         // decoded picture, once for the resized picture, and four times for its values as float32. A finished picture
         // is in memory together with its file, which may have the same size.
         let inputs = draw.inputs().count() as u64 * 6 * pixels + original(draw);
-        let held = n * (STATES * state + 2 * pixels) + rows * ROWS * state + log + inputs;
+        Plan::sampled(draw.n, draw.steps, sampling, 2 * pixels).with_held(inputs)
+    }
+
+    /// The plan of sounds with the network calls of `sampling`. Besides the states of the sampler, each sound holds
+    /// this many numbers.
+    pub fn of_sound(sound: &Sound, sampling: SamplingDemand, numbers: usize) -> Plan {
+        Plan::sampled(sound.n, sound.steps, sampling, 4 * numbers as u64)
+    }
+
+    /// The plan of `n` results, which take `finished` bytes each besides the states of the sampler.
+    fn sampled(n: u32, steps: u32, sampling: SamplingDemand, finished: u64) -> Plan {
+        let SamplingDemand { state, branches, calls, call, before, after } = sampling;
+        let rows = n as usize * branches;
+        let work = before.work + (calls * rows) as f64 * call.work + f64::from(n) * after.work;
+        let state = 4 * state as u64;
+        let (n, rows) = (u64::from(n), rows as u64);
+        let log = LOG_BYTES.min(rows * state * u64::from(steps));
+        let held = n * (STATES * state + finished) + rows * ROWS * state + log;
         let call = call.bytes.max(before.bytes).max(after.bytes);
         Plan { cost: work / 1e9, held, call, float32_call: call }
+    }
+
+    fn with_held(self, bytes: u64) -> Plan {
+        Plan { held: self.held + bytes, ..self }
     }
 }
 
@@ -112,6 +126,13 @@ pub(super) fn calls(draw: &Draw, card: &ModelCard) -> usize {
         Stages::of(draw, base, None).ok()
     });
     stages.map_or(draw.steps as usize, |stages| stages.base.calls()).max(1)
+}
+
+/// As [`calls`], of a request for sounds.
+pub(super) fn calls_of_sound(sound: &Sound, card: &ModelCard) -> usize {
+    let config = SchedulerConfig::overlay(&card.scheduler_config, &sound.scheduler).ok();
+    let counted = config.and_then(|config| steps_and_calls(&config, sound.steps as usize).ok());
+    counted.map_or(sound.steps as usize, |(_, calls)| calls).max(1)
 }
 
 #[cfg(test)]

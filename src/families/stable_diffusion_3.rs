@@ -73,7 +73,7 @@ impl Family for StableDiffusion3 {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         let networks = Sd3Networks::load(folder, device)?;
-        let latent_rgb = latent_rgb(folder, &networks)?;
+        let latent_rgb = Some(latent_rgb(folder, &networks)?);
         Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
     }
 

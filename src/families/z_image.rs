@@ -79,7 +79,7 @@ impl Family for ZImage {
 
     fn load(&self, folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
         let networks = ZImageNetworks::load(folder, device)?;
-        let latent_rgb = latent_rgb(folder, &networks)?;
+        let latent_rgb = Some(latent_rgb(folder, &networks)?);
         Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))
     }
 }
@@ -92,7 +92,7 @@ impl Recipe for ZImage {
 
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, _controls: &ControlDemand<'_>) -> Plan {
-        let Work::Draw(draw) = &job.work;
+        let Work::Draw(draw) = &job.work else { return Plan::default() };
         let places = draw.height as usize / self.vae.scale() * (draw.width as usize / self.vae.scale());
         let sizes = (self.tokens(draw.max_sequence_length), places * self.transformer.in_channels);
         let encodes: Vec<_> = draw.source.iter().map(|_| [draw.height as usize, draw.width as usize]).collect();

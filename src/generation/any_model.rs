@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use super::{
-    Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, Task, field::Bounds, table,
+    Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, SoundCard, Task, WorkKind,
+    field::Bounds, table,
 };
 
-/// A permissive card: it allows the values and fields that at least one model allows.
-pub(super) fn card() -> ModelCard {
+/// A permissive card: it allows the values and fields that at least one model of this kind allows.
+pub(super) fn card(kind: WorkKind) -> ModelCard {
+    let sound = SoundCard { sample_rate: 1, channels: 1, default_seconds: 1.0, least_seconds: 0.0 };
     ModelCard {
+        sound: (kind == WorkKind::Sound).then_some(sound),
         default_width: 1,
         default_height: 1,
         min_side_pixels: 1,
@@ -48,7 +51,7 @@ pub(super) fn take_exclusive(fields: &mut Fields, on: &Bounds<'_>) {
 }
 
 /// The server's rules, except for the checks that depend on the model.
-pub(super) struct AnyModel<'a>(pub &'a dyn Rules);
+pub(super) struct AnyModel<'a>(pub &'a dyn Rules, pub WorkKind);
 
 impl Rules for AnyModel<'_> {
     fn limits(&self) -> &Limits {
@@ -61,7 +64,7 @@ impl Rules for AnyModel<'_> {
 
     /// The permissive card, if a model of this name exists. The request may name such a model as its refiner.
     fn card(&self, model: &str) -> Option<Arc<ModelCard>> {
-        self.0.card(model).map(|_| Arc::new(card()))
+        self.0.card(model).map(|_| Arc::new(card(self.1)))
     }
 
     fn fault(&self, model: &str) -> Option<String> {

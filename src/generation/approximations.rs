@@ -155,7 +155,7 @@ mod tests {
             "start_timeout_s": 600, "metadata": {},
         });
         let job: Job = serde_json::from_value(kept).unwrap();
-        let Work::Draw(draw) = job.work;
+        let Work::Draw(draw) = job.work else { panic!("a drawing") };
         assert_eq!(draw.approximations(), [""; 0]);
         assert_eq!(draw.guidance_interval, GuidanceInterval::WHOLE);
     }

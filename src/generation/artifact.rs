@@ -49,6 +49,24 @@ pub enum Facts {
         /// The seed of this picture, see [`Draw::seed_of`](super::Draw::seed_of).
         seed: u64,
     },
+    Sound {
+        /// Samples per second and channel.
+        sample_rate: u32,
+        channels: u32,
+        /// Samples of each channel.
+        samples: u64,
+        /// The seed of this sound, see [`Sound::seed_of`](super::Sound::seed_of).
+        seed: u64,
+    },
+}
+
+impl Facts {
+    /// The seed of the artifact.
+    pub fn seed(&self) -> u64 {
+        match *self {
+            Facts::Picture { seed, .. } | Facts::Sound { seed, .. } => seed,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Decoder, Draw, FlowLevels, SchedulerChoice, Source, Task};
+use super::{Decoder, Draw, FlowLevels, SchedulerChoice, Source, Task, WorkKind};
 
 /// The capabilities and defaults of a model, read from its folder without loading weights.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -131,9 +131,29 @@ pub struct ModelCard {
     pub decoders: Vec<Decoder>,
     /// Example prompts that work well, for the page and the documentation.
     pub prompts: Vec<String>,
+    /// The properties of the sounds that the model makes; `None` for a model that draws.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sound: Option<SoundCard>,
+}
+
+/// The properties of the sounds of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SoundCard {
+    /// Samples per second and channel.
+    pub sample_rate: u32,
+    pub channels: u32,
+    /// The length of a sound of a request without `seconds`.
+    pub default_seconds: f64,
+    /// The length of the shortest sound, in seconds.
+    pub least_seconds: f64,
 }
 
 impl ModelCard {
+    /// The kind of work that the model does.
+    pub fn work_kind(&self) -> WorkKind {
+        if self.sound.is_some() { WorkKind::Sound } else { WorkKind::Draw }
+    }
+
     /// The default guidance scale of a request with or without a mask.
     pub fn guidance_scale(&self, has_mask: bool) -> f64 {
         self.inpaint_guidance_scale.filter(|_| has_mask).unwrap_or(self.default_guidance_scale)

@@ -91,10 +91,7 @@ pub struct Draw {
 impl Draw {
     /// The seed of image `index`. With [`SeedMode::Batch`], the seed is the same for every image.
     pub fn seed_of(&self, index: u32) -> u64 {
-        match self.seed_mode {
-            SeedMode::PerImage => self.seed.wrapping_add(u64::from(index)),
-            SeedMode::Batch => self.seed,
-        }
+        self.seed_mode.seed_of(self.seed, index)
     }
 
     /// The pictures that the request contained: image, mask and controls.
@@ -156,7 +153,7 @@ impl Draw {
     }
 }
 
-/// How the images of a request share the seed.
+/// How the images or sounds of a request share the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SeedMode {
@@ -164,4 +161,14 @@ pub enum SeedMode {
     PerImage,
     /// One random generator makes the noise of all images, as in diffusers' `num_images_per_prompt`.
     Batch,
+}
+
+impl SeedMode {
+    /// The seed of image `index` of a request with this seed.
+    pub fn seed_of(self, seed: u64, index: u32) -> u64 {
+        match self {
+            SeedMode::PerImage => seed.wrapping_add(u64::from(index)),
+            SeedMode::Batch => seed,
+        }
+    }
 }

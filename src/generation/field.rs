@@ -54,6 +54,8 @@ pub enum Kind {
     Text(fn(&Bounds<'_>) -> usize),
     Integer(fn(&Bounds<'_>) -> Integers),
     Number(Numbers),
+    /// A number of seconds.
+    Seconds(fn(&Bounds<'_>) -> Numbers),
     Flag,
     /// One of these strings.
     Word(fn(&Bounds<'_>) -> Vec<&'static str>),

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Draw, ImageField, InputImage, Output, Priority, SafetyPolicy, TraceContext, Warning, Webhook, table};
+use super::{
+    Draw, ImageField, InputImage, Output, Priority, SafetyPolicy, TraceContext, Warning, Webhook, Work, table,
+};
 
 /// A valid request: all defaults are set, and all bounds are checked. Every job, also a stored one, was made by
 /// [`resolve`](super::resolve) when its request was accepted, so all other code can rely on these checks.
@@ -46,14 +48,6 @@ pub struct Job {
     pub trace: Option<TraceContext>,
 }
 
-/// What a job computes. The enum is matched exhaustively or with irrefutable patterns, so that the compiler lists every
-/// place that must handle a new kind of work.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Work {
-    Draw(Draw),
-}
-
 /// What happens to a generation when its waiting client disconnects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -69,23 +63,23 @@ pub enum OnDisconnect {
 impl Job {
     /// The pictures that the request contained.
     pub fn inputs(&self) -> impl Iterator<Item = &InputImage> {
-        let Work::Draw(draw) = &self.work;
-        draw.inputs()
+        self.work.draw().into_iter().flat_map(Draw::inputs)
     }
 
     /// The picture in this field of the request.
     pub fn input_mut(&mut self, place: ImageField) -> Option<&mut InputImage> {
-        let Work::Draw(draw) = &mut self.work;
-        draw.input_mut(place)
+        match &mut self.work {
+            Work::Draw(draw) => draw.input_mut(place),
+            Work::Sound(_) => None,
+        }
     }
 
     /// The names of the approximations that change the result; empty for an exact result.
     pub fn approximations(&self) -> Vec<&'static str> {
-        let Work::Draw(draw) = &self.work;
-        draw.approximations()
+        self.work.draw().map(Draw::approximations).unwrap_or_default()
     }
 
-    /// The request that draws the same picture again: `params` of the API, with the fields of the table for which
+    /// The request that makes the same results again: `params` of the API, with the fields of the table for which
     /// [`Field::shown`](super::Field::shown) is true.
     pub fn params(&self) -> Map<String, Value> {
         let mut stored = match serde_json::to_value(self) {
@@ -97,7 +91,7 @@ impl Job {
             stored.insert(table::IMAGE.name.to_owned(), first.chain(further).collect());
         }
         stored.insert(table::OUTPUT.name.to_owned(), self.output.field());
-        let shown = table::FIELDS.iter().filter(|field| field.shown);
+        let shown = self.work.kind().fields().iter().filter(|field| field.shown);
         shown.filter_map(|field| stored.remove_entry(field.name)).collect()
     }
 }
@@ -138,9 +132,26 @@ mod tests {
         stored["controls"][0]["image"] = image;
         let job: Job = serde_json::from_str(&stored.to_string()).unwrap();
         assert_eq!(serde_json::to_value(&job).unwrap(), stored);
-        let Work::Draw(draw) = &job.work;
+        let Work::Draw(draw) = &job.work else { panic!("{:?}", job.work) };
         assert_eq!((draw.seed, draw.n, job.previews, job.inputs().count()), (u64::MAX, 2, 3, 3));
         assert!(draw.levels.is_some() && draw.micro_conditioning.is_some() && draw.refiner.is_some());
+    }
+
+    #[test]
+    fn a_sound_is_stored_as_a_flat_object_too() {
+        let stored = json!({
+            "model": "waves", "prompt": "rain", "negative_prompt": "", "seconds": 0.2031, "n": 2, "steps": 8,
+            "guidance_scale": 2.5, "scheduler": "ddim", "eta": 0.5, "seed": 7, "seed_mode": "batch", "previews": 0,
+            "encoding": {"format": "wav", "sample_format": "f32"}, "metadata_level": "none", "on_disconnect": "keep",
+            "priority": "normal", "start_timeout_s": 600, "run_timeout_s": null, "metadata": {},
+        });
+        let job: Job = serde_json::from_str(&stored.to_string()).unwrap();
+        assert_eq!(serde_json::to_value(&job).unwrap(), stored);
+        let Work::Sound(sound) = &job.work else { panic!("{:?}", job.work) };
+        assert_eq!((sound.seconds, sound.seed_of(1), job.inputs().count()), (0.2031, 7, 0));
+        let params = job.params();
+        assert_eq!(params["output"], json!({"format": "wav", "sample_format": "f32"}));
+        assert!(params.contains_key("seconds") && !params.contains_key("width") && !params.contains_key("previews"));
     }
 
     #[test]

@@ -14,11 +14,19 @@ pub struct Limits {
     pub max_images: u32,
     /// Maximum number of sampler steps.
     pub max_steps: u32,
+    /// Longest sound, in seconds.
+    pub max_seconds: f64,
     /// Longest prompt and negative prompt, in characters.
     pub max_prompt_chars: usize,
 }
 
 /// Limits for tests.
 #[cfg(test)]
-pub(super) const LIMITS: Limits =
-    Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 10, max_steps: 1000, max_prompt_chars: 10_000 };
+pub(super) const LIMITS: Limits = Limits {
+    max_side_pixels: 2048,
+    max_pixels: 1 << 22,
+    max_images: 10,
+    max_steps: 1000,
+    max_seconds: 30.0,
+    max_prompt_chars: 10_000,
+};

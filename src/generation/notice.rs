@@ -4,11 +4,12 @@
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
-use super::{EventKind, Record, Status};
+use super::{EventKind, Record, Status, WorkKind};
 
 /// The body of the webhook message about the event `kind`, which happened to the generation at the time `at`.
 pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
-    let place = format!("/v1/images/{}", record.id);
+    let work = record.job.work.kind();
+    let place = format!("{}/{}", work.root(), record.id);
     let mut links =
         Map::from_iter([("self".to_owned(), json!(place)), ("events".to_owned(), json!(format!("{place}/events")))]);
     let mut error = Value::Null;
@@ -16,7 +17,11 @@ pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
         Status::Succeeded { artifacts } => {
             let contents: Vec<String> =
                 artifacts.iter().map(|artifact| format!("{place}/content/{}", artifact.index)).collect();
-            links.insert("images".to_owned(), json!(contents));
+            let name = match work {
+                WorkKind::Draw => "images",
+                WorkKind::Sound => "artifacts",
+            };
+            links.insert(name.to_owned(), json!(contents));
         }
         Status::Failed { problem } => error = json!({"code": problem.code, "retryable": problem.retryable}),
         Status::Queued | Status::Running | Status::Canceled | Status::Expired => {}

@@ -1,21 +1,24 @@
-//! The output settings of a request: file format, quality and metadata of the pictures.
+//! The output settings of a request: file format, quality and metadata of the files.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Fields,
+    Fields, SampleFormat, WorkKind,
     field::Bounds,
-    table::{self, OUTPUT_FORMAT, OUTPUT_METADATA, OUTPUT_PROVENANCE, OUTPUT_QUALITY},
+    table::{
+        self, OUTPUT_FORMAT, OUTPUT_METADATA, OUTPUT_PROVENANCE, OUTPUT_QUALITY, SAMPLE_FORMAT, SOUND_FORMAT,
+        SOUND_PROVENANCE,
+    },
 };
 
-/// The format of the picture files, and how much of the request they contain.
+/// The format of the files, and how much of the request they contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     #[serde(default)]
     pub encoding: Encoding,
     pub metadata_level: MetadataLevel,
-    /// Whether the files may be signed with content credentials and the pictures marked with a watermark.
+    /// Whether the files may be signed with content credentials, and pictures marked with a watermark.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub provenance: bool,
 }
@@ -40,10 +43,23 @@ impl Output {
         read.unwrap_or(Output { encoding: Encoding::Png, metadata_level: MetadataLevel::Full, provenance: true })
     }
 
+    /// Reads the field `output` of a request for sounds, whose files contain no metadata.
+    pub(super) fn read_sound(fields: &mut Fields, on: &Bounds<'_>) -> Output {
+        let read = fields.nested(&table::SOUND_OUTPUT, |output| {
+            let _: Format = output.get_or_default(&SOUND_FORMAT, on);
+            let sample_format = output.get_or_default(&SAMPLE_FORMAT, on);
+            (sample_format, output.get_or_default(&SOUND_PROVENANCE, on))
+        });
+        let (sample_format, provenance) = read.unwrap_or((SampleFormat::default(), true));
+        Output { encoding: Encoding::Wav { sample_format }, metadata_level: MetadataLevel::None, provenance }
+    }
+
     /// The value of the request's field `output`.
     pub(super) fn field(&self) -> Value {
         let mut field = json!(self.encoding);
-        field[OUTPUT_METADATA.name] = json!(self.metadata_level);
+        if self.encoding.format() != Format::Wav {
+            field[OUTPUT_METADATA.name] = json!(self.metadata_level);
+        }
         // Absent if it has the default, so that the same request has the same text in its files as before the field.
         if !self.provenance {
             field[OUTPUT_PROVENANCE.name] = false.into();
@@ -61,7 +77,7 @@ pub enum MetadataLevel {
     None,
 }
 
-/// The format of a picture file.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -69,15 +85,20 @@ pub enum Format {
     Png,
     Jpeg,
     Webp,
+    Wav,
 }
 
 impl Format {
-    /// All formats in the order of preference.
-    pub const ALL: [Format; 3] = [Format::Png, Format::Jpeg, Format::Webp];
+    /// All formats of pictures in the order of preference.
+    pub const PICTURES: [Format; 3] = [Format::Png, Format::Jpeg, Format::Webp];
+    /// All formats of sounds in the order of preference.
+    pub const SOUNDS: [Format; 1] = [Format::Wav];
 
-    /// The format in the field `output.format`. `None` if the field is absent or invalid.
-    pub fn named_in(fields: &Fields) -> Option<Format> {
-        Format::deserialize(fields.peek("output")?.get("format")?).ok()
+    /// The format in the field `output.format` of a request for work of this kind. `None` if the field is absent or
+    /// invalid.
+    pub fn named_in(fields: &Fields, kind: WorkKind) -> Option<Format> {
+        let named = Format::deserialize(fields.peek("output")?.get("format")?).ok();
+        named.filter(|format| kind.formats().contains(format))
     }
 
     /// The name in requests.
@@ -86,6 +107,7 @@ impl Format {
             Format::Png => "png",
             Format::Jpeg => "jpeg",
             Format::Webp => "webp",
+            Format::Wav => "wav",
         }
     }
 
@@ -94,6 +116,7 @@ impl Format {
             Format::Png => "image/png",
             Format::Jpeg => "image/jpeg",
             Format::Webp => "image/webp",
+            Format::Wav => "audio/wav",
         }
     }
 
@@ -103,22 +126,23 @@ impl Format {
             Format::Png => "png",
             Format::Jpeg => "jpg",
             Format::Webp => "webp",
+            Format::Wav => "wav",
         }
     }
 
-    /// The format of files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is
-    /// accepted besides `jpg`.
+    /// The format of pictures in files with this extension (without the dot, in any letter case). For JPEG files,
+    /// `jpeg` is accepted besides `jpg`.
     pub fn of_extension(extension: &str) -> Option<Format> {
         let extension = extension.to_ascii_lowercase();
         let is_of = |format: &Format| [format.extension(), format.name()].contains(&extension.as_str());
-        Format::ALL.into_iter().find(is_of)
+        Format::PICTURES.into_iter().find(is_of)
     }
 
     /// The longest side of a file of this format, in pixels: `JPEG_MAX_DIMENSION` of libjpeg and `WEBP_MAX_DIMENSION`
     /// of libwebp. `None` if no request can reach the limit.
     pub fn max_side(self) -> Option<u32> {
         match self {
-            Format::Png => None,
+            Format::Png | Format::Wav => None,
             Format::Jpeg => Some(65_500),
             Format::Webp => Some(16_383),
         }
@@ -137,6 +161,8 @@ pub enum Encoding {
     },
     /// Lossless.
     Webp,
+    /// A sound.
+    Wav { sample_format: SampleFormat },
 }
 
 impl Encoding {
@@ -155,7 +181,7 @@ impl Encoding {
             None
         };
         match format {
-            Format::Png => Encoding::Png,
+            Format::Png | Format::Wav => Encoding::Png,
             Format::Jpeg => Encoding::Jpeg { quality: quality.unwrap_or(Encoding::DEFAULT_QUALITY) },
             Format::Webp => Encoding::Webp,
         }
@@ -166,6 +192,7 @@ impl Encoding {
             Encoding::Png => Format::Png,
             Encoding::Jpeg { .. } => Format::Jpeg,
             Encoding::Webp => Format::Webp,
+            Encoding::Wav { .. } => Format::Wav,
         }
     }
 

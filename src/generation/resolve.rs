@@ -1,5 +1,7 @@
 //! Turns the fields of a request into a job, or into the list of all errors.
 
+mod sound;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
@@ -7,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     ControlUse, Decoder, Draw, FeatureCache, FieldError, Fields, FurtherPrompts, GuidanceLimits, ImageInfluence, Job,
     Levels, Limits, LoraUse, MAX_CHUNKS, MicroConditioning, ModelCard, Output, PromptSyntax, Refiner, SafetyPolicy,
-    SchedulerChoice, SkipLayerGuidance, Source, Webhook, Work,
+    SchedulerChoice, SkipLayerGuidance, Source, Webhook, Work, WorkKind,
     any_model::{self, AnyModel},
     class_label,
     field::{Bounds, Kind},
@@ -57,18 +59,30 @@ pub trait Rules {
     fn random_seed(&self) -> u64;
 }
 
-/// Sets all defaults and checks all bounds of a request.
+/// [`resolve_work`] for a request that draws pictures.
+///
+/// # Errors
+/// As [`resolve_work`].
+pub fn resolve(fields: Fields, rules: &dyn Rules) -> Result<Job, Invalid> {
+    resolve_work(WorkKind::Draw, fields, rules)
+}
+
+/// Sets all defaults and checks all bounds of a request for work of this kind.
 ///
 /// # Errors
 /// All invalid, conflicting and unknown fields at once, each with its JSON pointer and bound.
-pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Job, Invalid> {
-    let model = fields.text("model", 128).unwrap_or_else(|| rules.default_model().to_owned());
-    let Some(card) = rules.card(&model).filter(|_| !fields.is_faulty("model")) else {
-        return Err(without_model(fields, model, rules));
+pub fn resolve_work(kind: WorkKind, mut fields: Fields, rules: &dyn Rules) -> Result<Job, Invalid> {
+    let named = fields.text("model", 128);
+    let is_named = named.is_some();
+    let model = named.unwrap_or_else(|| rules.default_model().to_owned());
+    let card = rules.card(&model).filter(|_| !fields.is_faulty("model"));
+    let Some(card) = card.filter(|card| is_of_kind(&mut fields, kind, is_named, card)) else {
+        return Err(without_model(kind, fields, model, rules));
     };
-    let job = read(&mut fields, model, &card, rules);
-    let Work::Draw(draw) = &job.work;
+    let on = Bounds { card: &card, limits: rules.limits() };
+    let job = read(kind, &mut fields, model, &on, rules);
     if !fields.has_errors()
+        && let Some(draw) = job.work.draw()
         && let Err((path, detail)) = rules.check_stages(&card, draw)
     {
         fields.error_at(&path, "out_of_range", detail);
@@ -79,8 +93,26 @@ pub fn resolve(mut fields: Fields, rules: &dyn Rules) -> Result<Job, Invalid> {
     }
 }
 
+/// Whether the model does this kind of work. If not, adds an error.
+fn is_of_kind(fields: &mut Fields, kind: WorkKind, is_named: bool, card: &ModelCard) -> bool {
+    let other = card.work_kind();
+    if other == kind {
+        return true;
+    }
+    if is_named {
+        let (root, name) = (other.root(), &card.name);
+        let detail = format!("cannot be {name:?} here: this model {}; send the request to {root}", other.does());
+        fields.error("model", "unsupported_for_model", detail);
+    } else {
+        let detail =
+            format!("is required, because the default model {}; GET /v1/models lists the models", other.does());
+        fields.error("model", "required", detail);
+    }
+    false
+}
+
 /// The errors of a request whose model cannot be used, including all errors that do not depend on the model.
-fn without_model(mut fields: Fields, model: String, rules: &dyn Rules) -> Invalid {
+fn without_model(kind: WorkKind, mut fields: Fields, model: String, rules: &dyn Rules) -> Invalid {
     if !fields.is_faulty("model") {
         match rules.fault(&model) {
             Some(fault) => fields.error("model", "model_unavailable", format!("{model:?} cannot be used: {fault}")),
@@ -90,29 +122,42 @@ fn without_model(mut fields: Fields, model: String, rules: &dyn Rules) -> Invali
             }
         }
     }
-    let card = any_model::card();
-    any_model::take_exclusive(&mut fields, &Bounds { card: &card, limits: rules.limits() });
-    read(&mut fields, model, &card, &AnyModel(rules));
+    let card = any_model::card(kind);
+    let on = Bounds { card: &card, limits: rules.limits() };
+    if kind == WorkKind::Draw {
+        any_model::take_exclusive(&mut fields, &on);
+    }
+    read(kind, &mut fields, model, &on, &AnyModel(rules, kind));
     Invalid { errors: fields.finish() }
 }
 
 /// Reads all fields. The errors are in `fields`.
-fn read(fields: &mut Fields, model: String, card: &ModelCard, rules: &dyn Rules) -> Job {
-    let on = Bounds { card, limits: rules.limits() };
-    fields.expect(table::FIELDS);
-    fields.refuse_untaken(table::FIELDS, &on);
-    let draw = read_draw(fields, &on, rules);
-    let output = Output::read(fields, &on);
-    output.encoding.check_size(fields, draw.width, draw.height);
+fn read(kind: WorkKind, fields: &mut Fields, model: String, on: &Bounds<'_>, rules: &dyn Rules) -> Job {
+    fields.expect(kind.fields());
+    fields.refuse_untaken(kind.fields(), on);
+    match kind {
+        WorkKind::Draw => {
+            let draw = read_draw(fields, on, rules);
+            let output = Output::read(fields, on);
+            output.encoding.check_size(fields, draw.width, draw.height);
+            let previews = fields.get_or_default(&table::PREVIEWS, on);
+            envelope(fields, model, on, Work::Draw(draw), (previews, output))
+        }
+        WorkKind::Sound => sound::read(fields, model, on, rules),
+    }
+}
+
+/// Reads the fields that do not depend on the kind of work.
+fn envelope(fields: &mut Fields, model: String, on: &Bounds<'_>, work: Work, (previews, output): (u32, Output)) -> Job {
     Job {
         model,
-        work: Work::Draw(draw),
-        previews: fields.get_or_default(&table::PREVIEWS, &on),
+        work,
+        previews,
         output,
-        on_disconnect: fields.get_or_default(&table::ON_DISCONNECT, &on),
-        priority: fields.get_or_default(&table::PRIORITY, &on),
-        start_timeout_s: fields.get_or_default(&table::START_TIMEOUT_S, &on),
-        run_timeout_s: fields.get(&table::RUN_TIMEOUT_S, &on),
+        on_disconnect: fields.get_or_default(&table::ON_DISCONNECT, on),
+        priority: fields.get_or_default(&table::PRIORITY, on),
+        start_timeout_s: fields.get_or_default(&table::START_TIMEOUT_S, on),
+        run_timeout_s: fields.get(&table::RUN_TIMEOUT_S, on),
         webhook: Webhook::read(fields),
         metadata: metadata(fields),
         warnings: Vec::new(),

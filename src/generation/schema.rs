@@ -15,7 +15,7 @@ use super::{
 /// be refused for reasons that a schema cannot express: names in the catalogue, limits of a scheduler, the number of
 /// pixels.
 pub fn request_schema(on: &Bounds<'_>, is_default_model: bool) -> Value {
-    let mut schema = object(table::FIELDS, on);
+    let mut schema = object(on.card.work_kind().fields(), on);
     schema.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
     schema.insert("title".to_owned(), format!("A request for the model {}", on.card.name).into());
     let (name, description) = (&on.card.name, table::MODEL.doc);
@@ -87,6 +87,7 @@ fn values(field: &Field, on: &Bounds<'_>) -> Map<String, Value> {
             schema
         }
         Kind::Number(bounds) => numbers(bounds),
+        Kind::Seconds(bounds) => numbers(bounds(on)),
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Word(words) => json!({"type": "string", "enum": words(on)}),
         Kind::Pair { min } => list(json!({"type": "integer", "minimum": min, "maximum": Kind::MAX_PAIR}), 2, 2),

@@ -1,12 +1,14 @@
-//! The table of all fields of a request that draws pictures.
+//! The tables of all fields of a request that draws pictures, and of a request that makes sounds.
 //!
 //! A field that only some models take says so with [`Field::only`], which looks at the model's card.
 
 mod delivery;
+mod sound;
 
 use serde_json::{Value, json};
 
 pub use delivery::*;
+pub use sound::*;
 
 use super::{
     ControlUse, Decoder, LoraUse, ModelCard, Task,

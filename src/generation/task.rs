@@ -20,12 +20,13 @@ pub enum Task {
     InstructPix2Pix,
     /// Draws from noise by a prompt that says how to change or to use a picture.
     Edit,
+    TextToAudio,
 }
 
 impl Task {
     pub fn begins_with_picture(self) -> bool {
         match self {
-            Task::TextToImage | Task::Unconditional | Task::ClassConditional => false,
+            Task::TextToImage | Task::Unconditional | Task::ClassConditional | Task::TextToAudio => false,
             Task::ImageToImage | Task::Inpaint | Task::InstructPix2Pix | Task::Edit => true,
         }
     }

@@ -61,14 +61,14 @@ pub async fn generations(
 }
 
 /// `POST /admin/generations/{id}/requeue`: queues a generation that was given up.
-pub async fn requeue(State(state): State<AppState>, base: Base, Id(id): Id) -> Result<Response, ApiError> {
-    let view = state.service.revive(id).await?;
+pub async fn requeue(State(state): State<AppState>, base: Base, Id(at): Id) -> Result<Response, ApiError> {
+    let view = state.service.revive(at.id).await?;
     Ok(AdminGeneration::answer(&state, &base, &view))
 }
 
 /// `POST /admin/generations/{id}/kill`: cancels a generation of any tenant.
-pub async fn kill(State(state): State<AppState>, base: Base, Id(id): Id) -> Result<Response, ApiError> {
-    let view = state.service.cancel(Access::Full, id).await?;
+pub async fn kill(State(state): State<AppState>, base: Base, Id(at): Id) -> Result<Response, ApiError> {
+    let view = state.service.cancel(Access::Full, at.id).await?;
     let answer = AdminGeneration::answer(&state, &base, &view);
     Ok(if view.record.status.is_terminal() { answer } else { (success::ACCEPTED, answer).into_response() })
 }

@@ -16,7 +16,7 @@ use super::{
     file_name::disposition,
     listener::AnswerRoom,
     path::{Content, Id},
-    range, url,
+    range,
 };
 use crate::generation::{Artifact, MediaType, Record};
 
@@ -24,14 +24,14 @@ use crate::generation::{Artifact, MediaType, Record};
 pub async fn content(
     State(AppState { service, signer, .. }): State<AppState>,
     caller: Result<Caller, ApiError>,
-    Id(id): Id,
+    Id(at): Id,
     Content { index, extension }: Content,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     extensions: Extensions,
 ) -> Result<Response, ApiError> {
-    let reader = signer.reader(&url::artifact(&id, index), query.as_deref(), caller)?;
-    let (record, artifact) = service.artifact(reader.access(), id, index).await?;
+    let reader = signer.reader(&at.artifact(index), query.as_deref(), caller)?;
+    let (record, artifact) = service.artifact(reader.access().of_kind(at.kind), at.id, index).await?;
     if extension.is_some() && extension.as_deref() != artifact.extension() {
         return Err(ApiError::NotFound("image"));
     }
@@ -79,12 +79,12 @@ pub fn content_type(media_type: &MediaType) -> [(HeaderName, String); 1] {
 pub async fn preview(
     State(AppState { service, signer, .. }): State<AppState>,
     caller: Result<Caller, ApiError>,
-    Id(id): Id,
+    Id(at): Id,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
-    let reader = signer.reader(&url::preview(&id), query.as_deref(), caller)?;
+    let reader = signer.reader(&at.preview(), query.as_deref(), caller)?;
     let uncached = [(header::CACHE_CONTROL, "no-store")];
-    match service.preview(reader.access(), id).await? {
+    match service.preview(reader.access().of_kind(at.kind), at.id).await? {
         Some(preview) => Ok((uncached, content_type(&preview.media_type), preview.bytes).into_response()),
         None => Ok((success::NO_CONTENT, uncached).into_response()),
     }

@@ -1,4 +1,5 @@
-//! `POST /v1/images` and `PUT /v1/images/{id}`: create a generation. The answer is its object, a picture or its events.
+//! `POST /v1/images` and `PUT /v1/images/{id}`, and the same below `/v1/audio`: create a generation. The answer is its
+//! object, a file or its events.
 
 use axum::{
     extract::State,
@@ -17,27 +18,29 @@ use super::{
     events, generation,
     idempotency::IdempotencyKey,
     negotiate::{Accept, Prefer, ResponseType},
-    path::ClientChosenId,
+    path::{ClientChosenId, Kind},
     presence::{Presence, Waits},
     tries::Request,
-    url, warnings,
+    url::Location,
+    warnings,
 };
 use crate::{
-    generation::{Artifact, Facts, Fields, Format, GenerationId, Record, Status},
+    generation::{Artifact, Fields, Format, Record, Status, WorkKind},
     service::{CreateRequest, Repeatable, View, Waited},
 };
 
-/// `POST /v1/images`.
+/// `POST /v1/images` and `POST /v1/audio`.
 pub async fn create(
     State(state): State<AppState>,
     caller: Caller,
+    Kind(kind): Kind,
     accept: Accept,
     prefer: Prefer,
     key: IdempotencyKey,
     base: Base,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let request = CreateRequest { caller, fields, repeatable: key.repeatable(), format: None };
+    let request = CreateRequest { caller, kind, fields, repeatable: key.repeatable(), format: None };
     answer(state, base, accept, prefer, request).await
 }
 
@@ -49,28 +52,31 @@ pub fn create_as(format: Format) -> MethodRouter<AppState> {
                        key: IdempotencyKey,
                        base: Base,
                        fields: Fields| async move {
-        if Format::named_in(&fields).is_some_and(|named| named != format) {
+        if Format::named_in(&fields, WorkKind::Draw).is_some_and(|named| named != format) {
             let (name, extension) = (format.name(), format.extension());
             let detail = format!("output.format must be {name} or absent: the path ends in .{extension}");
             return Err(invalid("/output/format", "conflict", detail));
         }
-        let request = CreateRequest { caller, fields, repeatable: key.repeatable(), format: None };
+        let request =
+            CreateRequest { caller, kind: WorkKind::Draw, fields, repeatable: key.repeatable(), format: None };
         answer(state, base, Accept::only(format), prefer, request).await
     };
     post(create)
 }
 
-/// `PUT /v1/images/{id}`: the client chooses the id, which makes the request repeatable like an idempotency key.
+/// `PUT /v1/images/{id}` and `PUT /v1/audio/{id}`: the client chooses the id, which makes the request repeatable like
+/// an idempotency key.
 pub async fn put(
     State(state): State<AppState>,
     caller: Caller,
+    Kind(kind): Kind,
     ClientChosenId(id): ClientChosenId,
     accept: Accept,
     prefer: Prefer,
     base: Base,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let request = CreateRequest { caller, fields, repeatable: Repeatable::ById(id), format: None };
+    let request = CreateRequest { caller, kind, fields, repeatable: Repeatable::ById(id), format: None };
     answer(state, base, accept, prefer, request).await
 }
 
@@ -82,8 +88,8 @@ async fn answer(
     prefer: Prefer,
     mut request: CreateRequest,
 ) -> Result<Response, ApiError> {
-    let wanted = accept.answer(Format::named_in(&request.fields))?;
-    if let ResponseType::Picture(format) = wanted {
+    let wanted = accept.answer(Format::named_in(&request.fields, request.kind))?;
+    if let ResponseType::File(format) = wanted {
         if wants_many(&mut request.fields) {
             return Err(ApiError::MultipleImages(format.media_type()));
         }
@@ -97,9 +103,10 @@ async fn answer(
     let (view, replayed, presence) = state.accept(request, waits).await?;
     let answer = match wanted {
         ResponseType::Json => object(&state, &base, prefer, &view, presence).await,
-        ResponseType::Picture(_) => picture(&state, &accept, prefer, &view, presence).await,
+        ResponseType::File(_) => file(&state, &accept, prefer, &view, presence).await,
         ResponseType::Events => {
-            Ok((headers(view.record.id), events::stream(state, base, &view.record, presence)).into_response())
+            Ok((headers(Location::of(&view.record)), events::stream(state, base, &view.record, presence))
+                .into_response())
         }
     };
     Ok(marked(answer.into_response(), replayed))
@@ -130,7 +137,7 @@ async fn object(
 fn receipt(state: &AppState, base: &Base, view: &View, prefer: &Prefer) -> Response {
     let pace = state.service.pace();
     let object = Json(generation::object(view, pace, &state.signer, base));
-    let headers = (headers(view.record.id), applied(prefer), [(header::CACHE_CONTROL, "no-store")]);
+    let headers = (headers(Location::of(&view.record)), applied(prefer), [(header::CACHE_CONTROL, "no-store")]);
     if view.record.status.is_terminal() {
         return (headers, object).into_response();
     }
@@ -138,7 +145,7 @@ fn receipt(state: &AppState, base: &Base, view: &View, prefer: &Prefer) -> Respo
     (success::ACCEPTED, headers, retry_after, object).into_response()
 }
 
-async fn picture(
+async fn file(
     state: &AppState,
     accept: &Accept,
     prefer: Prefer,
@@ -152,18 +159,18 @@ async fn picture(
     }
     let waited = state.wait(&view.record, prefer.wait.unwrap_or(prefer.default_wait)).await;
     presence.keep();
-    let id = view.record.id;
     let record = waited?.view.record;
+    let at = Location::of(&record);
     let artifacts = state.artifacts(&record)?;
     let artifact = artifacts.into_iter().next().ok_or(ApiError::NotFound("generation or image"))?;
-    let Facts::Picture { seed, .. } = artifact.facts;
+    let seed = artifact.facts.seed();
     let bytes = state.service.file(&artifact).await?;
-    let where_from = [(header::CONTENT_LOCATION, url::artifact(&id, 0))];
+    let where_from = [(header::CONTENT_LOCATION, at.artifact(0))];
     let seed = [(HeaderName::from_static("latentd-seed"), seed.to_string())];
     let warned = AppendHeaders(warnings::header(&record.job.warnings));
-    // A request for a picture always waits, so `Preference-Applied` must not name `respond-async`.
+    // A request for a file always waits, so `Preference-Applied` must not name `respond-async`.
     let prefer = Prefer { respond_async: false, ..prefer };
-    Ok((headers(id), applied(&prefer), where_from, seed, warned, content::file(&record, &artifact, bytes))
+    Ok((headers(at), applied(&prefer), where_from, seed, warned, content::file(&record, &artifact, bytes))
         .into_response())
 }
 
@@ -177,10 +184,10 @@ fn wants_many(fields: &mut Fields) -> bool {
     many
 }
 
-pub(super) fn headers(id: GenerationId) -> impl axum::response::IntoResponseParts {
+pub(super) fn headers(at: Location) -> impl axum::response::IntoResponseParts {
     AppendHeaders([
-        (header::LOCATION, url::generation(&id)),
-        (HeaderName::from_static("latentd-generation-id"), id.to_string()),
+        (header::LOCATION, at.path()),
+        (HeaderName::from_static("latentd-generation-id"), at.id.to_string()),
         (header::VARY, "Accept, Prefer".to_owned()),
     ])
 }
@@ -224,14 +231,14 @@ impl AppState {
 
     /// The artifacts of a generation that has succeeded; otherwise the error of its state.
     pub(super) fn artifacts(&self, record: &Record) -> Result<Vec<Artifact>, ApiError> {
-        let id = record.id;
+        let at = Location::of(record);
         match &record.status {
-            Status::Queued if self.service.is_drained() => Err(ApiError::Draining(Some(id))),
-            Status::Queued | Status::Running => Err(ApiError::WaitTimeout(id)),
-            Status::Canceled => Err(ApiError::Canceled(id)),
-            Status::Expired => Err(ApiError::Expired(id)),
+            Status::Queued if self.service.is_drained() => Err(ApiError::Draining(Some(at))),
+            Status::Queued | Status::Running => Err(ApiError::WaitTimeout(at)),
+            Status::Canceled => Err(ApiError::Canceled(at)),
+            Status::Expired => Err(ApiError::Expired(at)),
             Status::Failed { problem } => {
-                Err(ApiError::Failed { id, code: problem.code.clone(), message: problem.message.clone() })
+                Err(ApiError::Failed { at, code: problem.code.clone(), message: problem.message.clone() })
             }
             Status::Succeeded { artifacts } => Ok(artifacts.clone()),
         }
@@ -242,7 +249,7 @@ impl AppState {
     pub(super) async fn wait(&self, record: &Record, timeout: std::time::Duration) -> Result<Waited, ApiError> {
         tokio::select! {
             waited = self.service.wait(record, timeout) => Ok(waited?),
-            () = self.draining.cancelled() => Err(ApiError::Draining(Some(record.id))),
+            () = self.draining.cancelled() => Err(ApiError::Draining(Some(Location::of(record)))),
         }
     }
 }

@@ -10,11 +10,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::url;
+use super::url::Location;
 pub use problem::ProblemDocument;
 
 use crate::{
-    generation::{Exceeded, FieldError, GenerationId, Invalid, Problem, Scope, cut},
+    generation::{Exceeded, FieldError, Invalid, Problem, Scope, cut},
     jitter,
     service::Unready,
 };
@@ -102,7 +102,7 @@ pub enum ApiError {
     #[error("{most} of your generations have stars, which is the limit (retention.max_starred); take one away first")]
     StarsFull { most: usize },
     #[error("the generation was canceled before it had a picture")]
-    Canceled(GenerationId),
+    Canceled(Location),
     #[error("the id belongs to another generation; choose a new one")]
     IdConflict,
     #[error("the generation was not given up after crashes, so it cannot be queued again")]
@@ -123,7 +123,7 @@ pub enum ApiError {
     IdempotencyKeyReused,
     /// The generation ended in state `failed`.
     #[error("{message}")]
-    Failed { id: GenerationId, code: String, message: String },
+    Failed { at: Location, code: String, message: String },
     #[error("{0}")]
     CatalogueUnreadable(String),
     #[error("the server failed; its log has the cause under the request's id")]
@@ -143,18 +143,18 @@ pub enum ApiError {
     #[error("earlier answers were not read in time, by this client or by all clients")]
     AnswersUnread,
     #[error("the generation was not started in time")]
-    Expired(GenerationId),
+    Expired(Location),
     /// The generation, if there is one, is kept and continues after the restart, or when the worker takes work again.
     #[error("the server accepts no work: it is stopping, or its operator has drained it")]
-    Draining(Option<GenerationId>),
+    Draining(Option<Location>),
     #[error("the server is not ready: {}", texts(.0).join("; "))]
     Unready(Vec<Unready>),
     #[error("the disk is full")]
     StorageFull,
     #[error("the database does not answer")]
     Database { cause: String },
-    #[error("the picture was not finished in time; the generation goes on at {}", url::generation(.0))]
-    WaitTimeout(GenerationId),
+    #[error("the generation was not finished in time; it goes on at {}", .0.path())]
+    WaitTimeout(Location),
 }
 
 /// Status, code and title of an error.
@@ -264,11 +264,11 @@ impl ApiError {
     }
 
     /// The generation that the error is about. Its path becomes the header `Location`.
-    fn generation(&self) -> Option<&GenerationId> {
+    fn generation(&self) -> Option<Location> {
         match self {
-            ApiError::Canceled(id) | ApiError::Expired(id) | ApiError::WaitTimeout(id) => Some(id),
-            ApiError::Failed { id, .. } => Some(id),
-            ApiError::Draining(id) => id.as_ref(),
+            ApiError::Canceled(at) | ApiError::Expired(at) | ApiError::WaitTimeout(at) => Some(*at),
+            ApiError::Failed { at, .. } => Some(*at),
+            ApiError::Draining(at) => *at,
             _ => None,
         }
     }
@@ -396,7 +396,7 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = problem.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(Ok(location)) = self.generation().map(|id| url::generation(id).try_into()) {
+        if let Some(Ok(location)) = self.generation().map(|at| at.path().try_into()) {
             headers.insert(header::LOCATION, location);
         }
         match self {

@@ -24,7 +24,7 @@ use super::{
     signed::Reader,
     sse,
     sse::Frame,
-    url, urlencoded,
+    urlencoded,
 };
 use crate::{
     generation::{Event, EventKind, GenerationId, Invalid, Record, Status},
@@ -44,16 +44,16 @@ pub async fn events(
     State(mut state): State<AppState>,
     caller: Result<Caller, ApiError>,
     base: Base,
-    Id(id): Id,
+    Id(at): Id,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let reader = state.signer.reader(&url::events(&id), query.as_deref(), caller).map_err(|error| match error {
+    let reader = state.signer.reader(&at.events(), query.as_deref(), caller).map_err(|error| match error {
         ApiError::ImageExpired => ApiError::UrlExpired,
         error => error,
     })?;
     let after = resume_point(&headers, query.as_deref(), &["exp", "sig"])?.unwrap_or(0);
-    let record = state.service.find(reader.access(), id).await?;
+    let record = state.service.find(reader.access().of_kind(at.kind), at.id).await?;
     state.signer = state.signer.for_reader(&reader);
     if after > 0 {
         state.metrics.event_streams_resumed.inc();

@@ -1,15 +1,15 @@
-//! `Content-Disposition` of pictures: the names under which browsers and `curl -OJ` save them.
+//! `Content-Disposition` of files: the names under which browsers and `curl -OJ` save them.
 
 use axum::http::{HeaderName, HeaderValue, header};
 
-use crate::generation::{Artifact, Facts, Job, MetadataLevel, Record, Work};
+use crate::generation::{Artifact, Job, MetadataLevel, Record};
 
 /// The most characters of the prompt in a name.
 const MOST_CHARS: usize = 60;
 
-/// The header of a picture: `inline`, so that browsers show it, with a name such as `a-red-fox-7.png`.
+/// The header of a file: `inline`, so that browsers show or play it, with a name such as `a-red-fox-7.png`.
 pub fn disposition(record: &Record, artifact: &Artifact) -> [(HeaderName, HeaderValue); 1] {
-    let Facts::Picture { seed, .. } = artifact.facts;
+    let seed = artifact.facts.seed();
     let extension = artifact.extension().map(|extension| format!(".{extension}")).unwrap_or_default();
     let name = format!("{}-{seed}{extension}", stem(&record.job, || record.id.to_string()));
     let ascii: String = name.chars().map(|c| if c.is_ascii() { c } else { '_' }).collect();
@@ -25,10 +25,9 @@ pub fn disposition(record: &Record, artifact: &Artifact) -> [(HeaderName, Header
 /// The beginning of a picture's name: the words of the prompt (`picture` if it has none), or the id if the file must
 /// not contain the prompt.
 fn stem(job: &Job, id: impl FnOnce() -> String) -> String {
-    let Work::Draw(draw) = &job.work;
     match job.output.metadata_level {
         MetadataLevel::Full => {
-            let words = words(&draw.prompt);
+            let words = words(job.work.prompt());
             if words.is_empty() { "picture".to_owned() } else { words }
         }
         MetadataLevel::Seed | MetadataLevel::None => id(),

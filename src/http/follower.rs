@@ -5,7 +5,7 @@ use std::pin::Pin;
 use futures::{Stream, StreamExt};
 use tokio::time::Interval;
 
-use super::{AppState, error::ApiError, events::pings, presence::Presence};
+use super::{AppState, error::ApiError, events::pings, presence::Presence, url::Location};
 use crate::{
     generation::{Artifact, GenerationId, Record},
     service::{Access, Preview, Progress, ServiceError, Watched},
@@ -49,11 +49,12 @@ impl Follower {
     /// Waits for the next thing that happens. If the client disconnects before the end, the [`Presence`] is dropped
     /// with the follower and cancels the generation if the request wants that.
     pub async fn next(&mut self) -> Seen {
-        let id = self.record.id;
+        let at = Location::of(&self.record);
+        let id = at.id;
         let seen = loop {
             tokio::select! {
                 biased;
-                () = self.state.draining.cancelled() => break Err(ApiError::Draining(Some(id))),
+                () = self.state.draining.cancelled() => break Err(ApiError::Draining(Some(at))),
                 watched = self.watched.next() => match watched {
                     Some(Ok(Watched::Preview(preview))) => return Seen::Preview(preview),
                     Some(Ok(Watched::Progress(progress))) => return Seen::Progress(progress),
@@ -67,7 +68,7 @@ impl Follower {
                     None => break Err(ApiError::NotFound("generation")),
                 },
                 // This branch comes after that of `watched`, so that all known events are seen first.
-                () = self.state.service.stands_still(id, self.seen) => break Err(ApiError::Draining(Some(id))),
+                () = self.state.service.stands_still(id, self.seen) => break Err(ApiError::Draining(Some(at))),
                 _ = self.ping.tick() => return Seen::Ping,
             }
         };

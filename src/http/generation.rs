@@ -8,10 +8,12 @@ use time::OffsetDateTime;
 use super::{
     base::Base,
     signed::{Signer, now},
-    url,
+    url::Location,
 };
 use crate::{
-    generation::{Artifact, Facts, GenerationId, MediaType, Priority, Problem, Status, Warning, Webhook, rfc3339},
+    generation::{
+        Artifact, Facts, GenerationId, MediaType, Priority, Problem, Status, Warning, Webhook, WorkKind, rfc3339,
+    },
     ledger::QueuePosition,
     service::{Pace, Progress, View},
 };
@@ -39,7 +41,12 @@ pub struct Object {
     priority: Priority,
     /// Most seconds that one attempt may take.
     run_timeout_s: u32,
-    images: Vec<ImageObject>,
+    /// Only for pictures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    images: Option<Vec<ImageObject>>,
+    /// Only for sounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifacts: Option<Vec<SoundObject>>,
     error: Option<Problem>,
     /// Only for generations with a safety policy.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,6 +89,24 @@ struct ImageObject {
     flagged: Option<bool>,
 }
 
+/// A sound of a generation.
+#[derive(Debug, Serialize)]
+struct SoundObject {
+    index: u32,
+    url: String,
+    /// When a signed URL expires; `None` if the URL is not signed.
+    url_expires_at: Option<String>,
+    seconds: f64,
+    sample_rate: u32,
+    channels: u32,
+    seed: u64,
+    content_type: MediaType,
+    bytes: u64,
+    sha256: String,
+    /// The digest of the file without its content credentials, which is the same for the same request.
+    unsigned_sha256: String,
+}
+
 #[derive(Debug, Serialize)]
 struct Links {
     #[serde(rename = "self")]
@@ -89,31 +114,50 @@ struct Links {
     events: String,
     /// When the signed URL of the events expires; `None` if the URL is not signed.
     events_expires_at: Option<String>,
-    preview: String,
-    preview_expires_at: Option<String>,
+    /// Only for pictures.
+    #[serde(flatten)]
+    preview: Option<PreviewLink>,
     cancel: String,
+}
+
+#[derive(Debug, Serialize)]
+struct PreviewLink {
+    preview: String,
+    /// When the signed URL of the preview expires; `None` if the URL is not signed.
+    preview_expires_at: Option<String>,
 }
 
 /// Builds the object of a generation. The speed of recent generations (`pace`) gives the estimated start. Links begin
 /// with `base`.
 pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> Object {
     let record = &view.record;
-    let id = record.id;
+    let at = Location::of(record);
     let expiry = signer.expiry(now());
-    let (images, error) = match &record.status {
-        Status::Succeeded { artifacts } => {
-            (artifacts.iter().map(|artifact| image_object(&id, artifact, signer, base, expiry)).collect(), None)
+    let (artifacts, error) = match &record.status {
+        Status::Succeeded { artifacts } => (&artifacts[..], None),
+        Status::Failed { problem } => (&[][..], Some(problem.clone())),
+        Status::Queued | Status::Running | Status::Canceled | Status::Expired => (&[][..], None),
+    };
+    let (images, sounds) = match at.kind {
+        WorkKind::Draw => {
+            let images = artifacts.iter().filter_map(|artifact| image_object(at, artifact, signer, base, expiry));
+            (Some(images.collect()), None)
         }
-        Status::Failed { problem } => (Vec::new(), Some(problem.clone())),
-        Status::Queued | Status::Running | Status::Canceled | Status::Expired => (Vec::new(), None),
+        WorkKind::Sound => {
+            let sounds = artifacts.iter().filter_map(|artifact| sound_object(at, artifact, signer, base, expiry));
+            (None, Some(sounds.collect()))
+        }
     };
     let queue = view.place.map(|QueuePosition { position, cost }| QueueStanding {
         position,
         estimated_start_s: pace.map(|pace| tenths(pace.until_start(cost))),
     });
     Object {
-        id,
-        object: "image.generation",
+        id: record.id,
+        object: match at.kind {
+            WorkKind::Draw => "image.generation",
+            WorkKind::Sound => "audio.generation",
+        },
         status: record.status.as_str(),
         created_at: rfc3339(record.created_at),
         queued_at: rfc3339(record.created_at),
@@ -131,15 +175,18 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> 
         priority: record.job.priority,
         run_timeout_s: view.run_timeout_s,
         images,
+        artifacts: sounds,
         error,
         finish_reason: record.finish_reason(),
         links: Links {
-            itself: base.link(&url::generation(&id)),
-            events: base.link(&signed(&url::events(&id), signer, expiry)),
+            itself: base.link(&at.path()),
+            events: base.link(&signed(&at.events(), signer, expiry)),
             events_expires_at: time_of(expiry),
-            preview: base.link(&signed(&url::preview(&id), signer, expiry)),
-            preview_expires_at: time_of(expiry),
-            cancel: base.link(&format!("{}/cancel", url::generation(&id))),
+            preview: (at.kind == WorkKind::Draw).then(|| PreviewLink {
+                preview: base.link(&signed(&at.preview(), signer, expiry)),
+                preview_expires_at: time_of(expiry),
+            }),
+            cancel: base.link(&at.cancel()),
         },
         webhook: record.job.webhook.clone().filter(|_| !signer.is_of_holder()),
         metadata: record.job.metadata.clone(),
@@ -148,16 +195,16 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> 
 }
 
 fn image_object(
-    id: &GenerationId,
+    at: Location,
     artifact: &Artifact,
     signer: &Signer,
     base: &Base,
     expiry: Option<i64>,
-) -> ImageObject {
-    let Facts::Picture { width, height, seed } = artifact.facts;
-    ImageObject {
+) -> Option<ImageObject> {
+    let Facts::Picture { width, height, seed } = artifact.facts else { return None };
+    Some(ImageObject {
         index: artifact.index,
-        url: base.link(&signed(&url::artifact(id, artifact.index), signer, expiry)),
+        url: base.link(&signed(&at.artifact(artifact.index), signer, expiry)),
         url_expires_at: time_of(expiry),
         width,
         height,
@@ -168,7 +215,30 @@ fn image_object(
         unsigned_sha256: artifact.unsigned_sha256.as_ref().unwrap_or(&artifact.sha256).clone(),
         watermark: artifact.watermark.clone(),
         flagged: artifact.flagged,
-    }
+    })
+}
+
+fn sound_object(
+    at: Location,
+    artifact: &Artifact,
+    signer: &Signer,
+    base: &Base,
+    expiry: Option<i64>,
+) -> Option<SoundObject> {
+    let Facts::Sound { sample_rate, channels, samples, seed } = artifact.facts else { return None };
+    Some(SoundObject {
+        index: artifact.index,
+        url: base.link(&signed(&at.artifact(artifact.index), signer, expiry)),
+        url_expires_at: time_of(expiry),
+        seconds: samples as f64 / f64::from(sample_rate.max(1)),
+        sample_rate,
+        channels,
+        seed,
+        content_type: artifact.media_type.clone(),
+        bytes: artifact.bytes,
+        sha256: artifact.sha256.clone(),
+        unsigned_sha256: artifact.unsigned_sha256.as_ref().unwrap_or(&artifact.sha256).clone(),
+    })
 }
 
 /// The path, signed if there is an expiry.

@@ -1,4 +1,4 @@
-//! Reads, lists, cancels and erases generations.
+//! Reads, lists, cancels and erases generations: the paths below `/v1/images`, and the same paths below `/v1/audio`.
 
 use axum::{
     extract::{RawQuery, State},
@@ -14,11 +14,11 @@ use super::{
     etag, generation,
     list::{Links, listed},
     negotiate::Prefer,
-    path::Id,
-    url, urlencoded,
+    path::{Id, Kind},
+    url::Location,
+    urlencoded,
 };
 use crate::{
-    generation::GenerationId,
     ledger::ListQuery,
     service::{Service, View},
 };
@@ -28,18 +28,18 @@ pub async fn get(
     State(state): State<AppState>,
     caller: Caller,
     base: Base,
-    Id(id): Id,
+    Id(at): Id,
     prefer: Prefer,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (view, applied) = match prefer.wait {
         Some(wait) => {
-            let record = state.service.find(caller.access(), id).await?;
+            let record = state.service.find(caller.access().of_kind(at.kind), at.id).await?;
             let waited = state.wait(&record, wait).await?;
             let applied = prefer.after(&waited);
             (waited.view, applied.wait.and_then(|_| applied.applied()))
         }
-        None => (state.service.get(caller.access(), id).await?, None),
+        None => (state.service.get(caller.access().of_kind(at.kind), at.id).await?, None),
     };
     let tag = generation::etag(&view, &state.signer);
     let applied =
@@ -56,12 +56,14 @@ pub async fn list(
     State(state): State<AppState>,
     caller: Caller,
     base: Base,
+    Kind(kind): Kind,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let mut fields = urlencoded::query(query.as_deref())?;
-    let query = ListQuery { tenant: Some(caller.tenant.to_string()), ..ListQuery::read(&mut fields) };
+    let (tenant, kind_of_list) = (Some(caller.tenant.to_string()), Some(kind));
+    let query = ListQuery { tenant, kind: kind_of_list, ..ListQuery::read(&mut fields) };
     let links = Links::of(&state, &base, &caller);
-    listed((&state, &base), fields, &query, ("/v1/images", Some(links)), [], |object, _| object).await
+    listed((&state, &base), fields, &query, (kind.root(), Some(links)), [], |object, _| object).await
 }
 
 /// `POST /v1/images/{id}/cancel`: 202 while the run has yet to end, 200 if the generation has ended.
@@ -69,14 +71,10 @@ pub async fn cancel(
     State(state): State<AppState>,
     caller: Caller,
     base: Base,
-    Id(id): Id,
+    Id(at): Id,
 ) -> Result<Response, ApiError> {
-    let view = state.service.cancel(caller.access(), id).await?;
-    let answer = (
-        [(header::LOCATION, url::generation(&id))],
-        [(header::CACHE_CONTROL, "no-store")],
-        object(&state, &base, &view),
-    );
+    let view = state.service.cancel(caller.access().of_kind(at.kind), at.id).await?;
+    let answer = ([(header::LOCATION, at.path())], [(header::CACHE_CONTROL, "no-store")], object(&state, &base, &view));
     match view.record.status.is_terminal() {
         true => Ok(answer.into_response()),
         false => Ok((success::ACCEPTED, answer).into_response()),
@@ -84,8 +82,8 @@ pub async fn cancel(
 }
 
 /// `PUT /v1/images/{id}/star`: keeps a generation that succeeded.
-pub async fn star(State(state): State<AppState>, caller: Caller, base: Base, Id(id): Id) -> Result<Response, ApiError> {
-    set_star((&state, &caller, &base), id, true).await
+pub async fn star(State(state): State<AppState>, caller: Caller, base: Base, Id(at): Id) -> Result<Response, ApiError> {
+    set_star((&state, &caller, &base), at, true).await
 }
 
 /// `DELETE /v1/images/{id}/star`.
@@ -93,23 +91,23 @@ pub async fn unstar(
     State(state): State<AppState>,
     caller: Caller,
     base: Base,
-    Id(id): Id,
+    Id(at): Id,
 ) -> Result<Response, ApiError> {
-    set_star((&state, &caller, &base), id, false).await
+    set_star((&state, &caller, &base), at, false).await
 }
 
 async fn set_star(
     (state, caller, base): (&AppState, &Caller, &Base),
-    id: GenerationId,
+    at: Location,
     starred: bool,
 ) -> Result<Response, ApiError> {
-    let view = state.service.star(caller.access(), id, starred).await?;
+    let view = state.service.star(caller.access().of_kind(at.kind), at.id, starred).await?;
     Ok(([(header::CACHE_CONTROL, "no-store")], object(state, base, &view)).into_response())
 }
 
 /// `DELETE /v1/images/{id}`: erases a finished generation.
-pub async fn delete(State(service): State<Service>, caller: Caller, Id(id): Id) -> Result<Response, ApiError> {
-    service.delete(caller.access(), id).await?;
+pub async fn delete(State(service): State<Service>, caller: Caller, Id(at): Id) -> Result<Response, ApiError> {
+    service.delete(caller.access().of_kind(at.kind), at.id).await?;
     Ok(success::NO_CONTENT.into_response())
 }
 

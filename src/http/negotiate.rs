@@ -7,34 +7,35 @@ use axum::{
     http::{HeaderMap, HeaderName, header, request::Parts},
 };
 
-use super::error::ApiError;
-use crate::{config::Http, generation::Format, service::Waited};
+use super::{error::ApiError, url::kind_of};
+use crate::{
+    config::Http,
+    generation::{Format, WorkKind},
+    service::Waited,
+};
 
 /// The forms of the answer to a request that creates a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseType {
     /// The generation object.
     Json,
-    /// The bytes of image 0 in this format.
-    Picture(Format),
+    /// The bytes of artifact 0 in this format.
+    File(Format),
     /// The events of the generation, as they happen.
     Events,
 }
 
 impl ResponseType {
-    /// All forms, in the server's order of preference.
-    const ALL: [ResponseType; 5] = [
-        ResponseType::Json,
-        ResponseType::Picture(Format::Png),
-        ResponseType::Picture(Format::Jpeg),
-        ResponseType::Picture(Format::Webp),
-        ResponseType::Events,
-    ];
+    /// All forms for generations of this kind, in the server's order of preference.
+    fn all(kind: WorkKind) -> Vec<ResponseType> {
+        let files = kind.formats().iter().copied().map(ResponseType::File);
+        [ResponseType::Json].into_iter().chain(files).chain([ResponseType::Events]).collect()
+    }
 
     fn media_type(self) -> &'static str {
         match self {
             ResponseType::Json => "application/json",
-            ResponseType::Picture(format) => format.media_type(),
+            ResponseType::File(format) => format.media_type(),
             ResponseType::Events => "text/event-stream",
         }
     }
@@ -43,39 +44,41 @@ impl ResponseType {
 /// The media types that a client accepts.
 #[derive(Debug)]
 pub struct Accept {
+    /// The kind of the generation.
+    kind: WorkKind,
     /// Empty if the client accepts everything.
     ranges: Vec<MediaRange>,
 }
 
 impl Accept {
-    /// Reads the header `Accept`.
+    /// Reads the header `Accept` of a request for a generation of this kind.
     ///
     /// # Errors
     /// `not_acceptable` if the client accepts no form of the answer, `bad_header` if an item is not a media type or its
     /// quality is not a number in 0..=1.
-    pub fn of(headers: &HeaderMap) -> Result<Accept, ApiError> {
-        let accept = Accept { ranges: media_ranges(headers)? };
+    pub fn of(headers: &HeaderMap, kind: WorkKind) -> Result<Accept, ApiError> {
+        let accept = Accept { kind, ranges: media_ranges(headers)? };
         accept.answer(None).map(|_| accept)
     }
 
     /// Accepts only pictures of this format.
     pub fn only(format: Format) -> Accept {
         let range = MediaRange { kind: "image".to_owned(), subtype: format.name().to_owned(), quality: 1000 };
-        Accept { ranges: vec![range] }
+        Accept { kind: WorkKind::Draw, ranges: vec![range] }
     }
 
     /// The answer whose media range has the highest quality. Among equal qualities, the answer with the more specific
-    /// range wins, then the answer whose range comes first. If the request names a format, pictures of other formats
-    /// are excluded.
+    /// range wins, then the answer whose range comes first. If the request names a format, files of other formats are
+    /// excluded.
     ///
     /// # Errors
     /// `not_acceptable` if no answer is left.
     pub fn answer(&self, named: Option<Format>) -> Result<ResponseType, ApiError> {
         let is_offered = |answer: &ResponseType| match answer {
-            ResponseType::Picture(format) => named.is_none_or(|named| named == *format),
+            ResponseType::File(format) => named.is_none_or(|named| named == *format),
             ResponseType::Json | ResponseType::Events => true,
         };
-        let offers = ResponseType::ALL.into_iter().filter(is_offered);
+        let offers = ResponseType::all(self.kind).into_iter().filter(is_offered);
         // `max_by_key` returns the last of equal ranks, so the offers are reversed to prefer the first.
         let best =
             offers.clone().rev().filter_map(|answer| Some((answer, self.rank(answer)?))).max_by_key(|(_, rank)| *rank);
@@ -85,12 +88,12 @@ impl Accept {
         })
     }
 
-    /// Checks that the client accepts pictures of this format.
+    /// Checks that the client accepts files of this format.
     ///
     /// # Errors
     /// `not_acceptable` if the client does not.
     pub fn check(&self, format: Format) -> Result<(), ApiError> {
-        let rank = self.rank(ResponseType::Picture(format));
+        let rank = self.rank(ResponseType::File(format));
         rank.map(|_| ()).ok_or_else(|| ApiError::NotAcceptable(format.media_type().to_owned()))
     }
 
@@ -240,7 +243,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Accept {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Accept::of(&parts.headers)
+        Accept::of(&parts.headers, kind_of(parts.uri.path()))
     }
 }
 
@@ -263,14 +266,14 @@ mod tests {
 
     use super::*;
 
-    const PNG: ResponseType = ResponseType::Picture(Format::Png);
-    const JPEG: ResponseType = ResponseType::Picture(Format::Jpeg);
-    const WEBP: ResponseType = ResponseType::Picture(Format::Webp);
+    const PNG: ResponseType = ResponseType::File(Format::Png);
+    const JPEG: ResponseType = ResponseType::File(Format::Jpeg);
+    const WEBP: ResponseType = ResponseType::File(Format::Webp);
 
     /// The answer if the request names this format.
     fn answer(value: &str, named: Option<Format>) -> Result<ResponseType, u16> {
         let headers = HeaderMap::from_iter([(header::ACCEPT, value.parse().unwrap())]);
-        Accept::of(&headers).and_then(|accept| accept.answer(named)).map_err(|error| match error {
+        Accept::of(&headers, WorkKind::Draw).and_then(|accept| accept.answer(named)).map_err(|error| match error {
             ApiError::NotAcceptable(_) => 406,
             ApiError::BadHeader { .. } => 400,
             other => panic!("{other:?}"),
@@ -327,7 +330,7 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(answer(value, None), expected, "{value:?}");
         }
-        assert_eq!(Accept::of(&HeaderMap::new()).unwrap().answer(None).unwrap(), ResponseType::Json);
+        assert_eq!(Accept::of(&HeaderMap::new(), WorkKind::Draw).unwrap().answer(None).unwrap(), ResponseType::Json);
     }
 
     #[test]
@@ -346,16 +349,30 @@ mod tests {
             assert_eq!(answer(value, Some(Format::Jpeg)), expected, "{value:?}");
         }
         let headers = HeaderMap::from_iter([(header::ACCEPT, "image/png".parse().unwrap())]);
-        let refusal = Accept::of(&headers).unwrap().answer(Some(Format::Webp)).unwrap_err().to_string();
+        let refusal = Accept::of(&headers, WorkKind::Draw).unwrap().answer(Some(Format::Webp)).unwrap_err().to_string();
         assert!(refusal.ends_with("application/json, image/webp, text/event-stream"), "{refusal}");
     }
 
     #[test]
+    fn a_sound_is_offered_in_its_own_format() {
+        let answer = |value: &str| {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, value.parse().unwrap())]);
+            Accept::of(&headers, WorkKind::Sound).and_then(|accept| accept.answer(None)).ok()
+        };
+        let wav = ResponseType::File(Format::Wav);
+        for value in ["audio/wav", "audio/*", "audio/wav, */*;q=0.1"] {
+            assert_eq!(answer(value), Some(wav), "{value}");
+        }
+        assert_eq!(answer("*/*"), Some(ResponseType::Json));
+        assert_eq!(answer("image/png"), None);
+    }
+
+    #[test]
     fn a_path_takes_its_own_format_alone() {
-        for format in Format::ALL {
+        for format in Format::PICTURES {
             let accept = Accept::only(format);
-            assert_eq!(accept.answer(None).unwrap(), ResponseType::Picture(format));
-            assert!(Format::ALL.into_iter().all(|other| accept.check(other).is_ok() == (other == format)));
+            assert_eq!(accept.answer(None).unwrap(), ResponseType::File(format));
+            assert!(Format::PICTURES.into_iter().all(|other| accept.check(other).is_ok() == (other == format)));
         }
     }
 
@@ -363,7 +380,7 @@ mod tests {
     fn lines_of_accept_count_together() {
         let line = |value: &str| (header::ACCEPT, value.parse().unwrap());
         let headers = HeaderMap::from_iter([line("application/json;q=0.1"), line("image/png")]);
-        assert_eq!(Accept::of(&headers).unwrap().answer(None).unwrap(), PNG);
+        assert_eq!(Accept::of(&headers, WorkKind::Draw).unwrap().answer(None).unwrap(), PNG);
     }
 
     #[test]

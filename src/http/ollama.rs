@@ -25,8 +25,12 @@ use super::{
     idempotency::IdempotencyKey,
     presence::Waits,
     route::Route,
+    url::Location,
 };
-use crate::{generation::Fields, service::CreateRequest};
+use crate::{
+    generation::{Fields, WorkKind},
+    service::CreateRequest,
+};
 
 /// The longest wait for a generation. With usual settings, the generation's own time limits end it much earlier.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
@@ -91,9 +95,9 @@ async fn generate(
         return Ok(answer::loaded(&request));
     }
     let request::Request { fields, stream, about, .. } = request;
-    let order = CreateRequest { caller, fields, repeatable: key.repeatable(), format: None };
+    let order = CreateRequest { caller, kind: WorkKind::Draw, fields, repeatable: key.repeatable(), format: None };
     let (view, replayed, mut presence) = state.accept(order, Waits::ForResult).await?;
-    let id = view.record.id;
+    let at = Location::of(&view.record);
     let answer = match stream {
         true => stream::respond(state, about, view.record, extensions, presence),
         false => {
@@ -105,5 +109,5 @@ async fn generate(
             (room.map(axum::Extension), Document::of("application/json", &last)).into_response()
         }
     };
-    Ok(marked((headers(id), [(header::CACHE_CONTROL, "no-store")], answer).into_response(), replayed))
+    Ok(marked((headers(at), [(header::CACHE_CONTROL, "no-store")], answer).into_response(), replayed))
 }

@@ -20,7 +20,7 @@ use super::{
     tries::Request,
 };
 use crate::{
-    generation::{Fields, Status, Task},
+    generation::{Fields, Status, Task, WorkKind},
     service::{CreateRequest, View, is_transparent, offload},
 };
 
@@ -113,7 +113,13 @@ async fn accept(
     if operation == Operation::Edit {
         fields = masked(state, fields).await;
     }
-    let order = CreateRequest { caller: client.caller.clone(), fields, repeatable: client.key.clone(), format: None };
+    let order = CreateRequest {
+        caller: client.caller.clone(),
+        kind: WorkKind::Draw,
+        fields,
+        repeatable: client.key.clone(),
+        format: None,
+    };
     state.accept_of(order, Waits::ForResult, tried).await
 }
 

@@ -1,21 +1,28 @@
 //! Extracts names from paths. A malformed name is answered like an unknown one, except the id of a `PUT`.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, convert::Infallible};
 
 use axum::{
     extract::{FromRequestParts, Path},
     http::request::Parts,
 };
 
-use super::error::{ApiError, invalid};
-use crate::generation::{DeliveryId, EndpointId, GenerationId};
+use super::{
+    error::{ApiError, invalid},
+    url::{Location, kind_of},
+};
+use crate::generation::{DeliveryId, EndpointId, GenerationId, WorkKind};
 
-/// The generation of `/v1/images/{id}…`.
+/// The generation of `/v1/images/{id}…` and `/v1/audio/{id}…`.
 #[derive(Clone, Copy, Debug)]
-pub struct Id(pub GenerationId);
+pub struct Id(pub Location);
 
-/// The id that a client has chosen in `PUT /v1/images/{id}`. It must be a UUID of version 7, like the server's own ids,
-/// so that ids sort by age and nobody guesses them.
+/// The kind of the generations that the path is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind(pub WorkKind);
+
+/// The id that a client has chosen in `PUT /v1/images/{id}` or `PUT /v1/audio/{id}`. It must be a UUID of version 7,
+/// like the server's own ids, so that ids sort by age and nobody guesses them.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientChosenId(pub GenerationId);
 
@@ -56,7 +63,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let id = segment(parts, state, "id").await.and_then(|id| id.parse().ok());
-        id.map(Id).ok_or(ApiError::NotFound("generation"))
+        let kind = kind_of(parts.uri.path());
+        id.map(|id| Id(Location { kind, id })).ok_or(ApiError::NotFound("generation"))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Kind {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Kind(kind_of(parts.uri.path())))
     }
 }
 

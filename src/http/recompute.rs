@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{AppState, caller::Caller, error::ApiError, negotiate::Prefer, presence::Waits};
 use crate::{
-    generation::{Fields, GenerationId},
+    generation::{Fields, GenerationId, WorkKind},
     provenance::{Report, Verdict},
     service::{CreateRequest, Repeatable},
 };
@@ -52,8 +52,13 @@ pub async fn recompute(
     // Images that share a random generator are drawn together, and the request is for all of them.
     let is_alone = request.get("n").and_then(Value::as_u64) == Some(1);
     let index = if is_alone { 0 } else { said("index").and_then(Value::as_u64).unwrap_or_default() };
-    let request =
-        CreateRequest { caller, fields: Fields::new(request.clone()), repeatable: Repeatable::No, format: None };
+    let request = CreateRequest {
+        caller,
+        kind: WorkKind::Draw,
+        fields: Fields::new(request.clone()),
+        repeatable: Repeatable::No,
+        format: None,
+    };
     let (view, _, mut presence) = match state.accept(request, Waits::ForResult).await {
         Err(ApiError::Invalid(invalid)) => {
             return Ok(impossible(&format!("this server refuses the request now: {invalid}")));

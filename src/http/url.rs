@@ -1,25 +1,49 @@
 //! Paths of resources, and links between pages of lists.
 
-use crate::generation::{EndpointId, GenerationId};
+use crate::generation::{EndpointId, GenerationId, Record, WorkKind};
 
-/// The path of a generation.
-pub fn generation(id: &GenerationId) -> String {
-    format!("/v1/images/{id}")
+/// The place of a generation in the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    pub kind: WorkKind,
+    pub id: GenerationId,
 }
 
-/// The path of the file of an artifact.
-pub fn artifact(id: &GenerationId, index: u32) -> String {
-    format!("/v1/images/{id}/content/{index}")
+impl Location {
+    pub fn of(record: &Record) -> Location {
+        Location { kind: record.job.work.kind(), id: record.id }
+    }
+
+    /// The path of the generation.
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.kind.root(), self.id)
+    }
+
+    /// The path of the file of an artifact.
+    pub fn artifact(&self, index: u32) -> String {
+        format!("{}/content/{index}", self.path())
+    }
+
+    /// The path of the events.
+    pub fn events(&self) -> String {
+        format!("{}/events", self.path())
+    }
+
+    /// The path of the newest preview.
+    pub fn preview(&self) -> String {
+        format!("{}/preview", self.path())
+    }
+
+    /// The path that cancels the generation.
+    pub fn cancel(&self) -> String {
+        format!("{}/cancel", self.path())
+    }
 }
 
-/// The path of the events of a generation.
-pub fn events(id: &GenerationId) -> String {
-    format!("/v1/images/{id}/events")
-}
-
-/// The path of the newest preview of a generation.
-pub fn preview(id: &GenerationId) -> String {
-    format!("/v1/images/{id}/preview")
+/// The kind of the generations that a path is about: that of the root at or above the path, otherwise pictures.
+pub fn kind_of(path: &str) -> WorkKind {
+    let is_below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    WorkKind::ALL.into_iter().find(|kind| is_below(kind.root())).unwrap_or_default()
 }
 
 /// The path of the events of all generations of the caller's tenant.
@@ -57,6 +81,19 @@ mod tests {
     fn absent_parameters_are_skipped() {
         let link = next_page("/v1/images", [("limit", Some("2".to_owned())), ("model", None)]);
         assert_eq!(link, "</v1/images?limit=2>; rel=\"next\"");
+    }
+
+    #[test]
+    fn the_root_of_a_path_tells_the_kind() {
+        for (path, kind) in [
+            ("/v1/images", WorkKind::Draw),
+            ("/v1/images.png", WorkKind::Draw),
+            ("/v1/audio", WorkKind::Sound),
+            ("/v1/audio/img_x/content/0", WorkKind::Sound),
+            ("/v1/audios", WorkKind::Draw),
+        ] {
+            assert_eq!(kind_of(path), kind, "{path}");
+        }
     }
 
     proptest! {

@@ -8,12 +8,13 @@ use super::{
 };
 use crate::{
     diffusion::SamplerLabel,
-    generation::{Draw, FIELDS, Job, MetadataLevel, SeedMode, Work},
+    generation::{FIELDS, Job, MetadataLevel, SeedMode},
 };
 
 /// The metadata of image `index`, by [`MetadataLevel`]; `label` has the names that other programs give to the sampler.
 pub fn metadata_of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
-    let Work::Draw(draw) = &job.work;
+    // Files of sounds have no metadata.
+    let Some(draw) = job.work.draw() else { return Metadata::None };
     match job.output.metadata_level {
         MetadataLevel::Full => {
             Metadata::Full { parameters: infotext(&job.model, draw, label, index), request: request_text(job, index) }
@@ -26,8 +27,7 @@ pub fn metadata_of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
 /// The JSON of the request that draws exactly image `index` of a generation again. Images of [`SeedMode::Batch`] have the
 /// same text.
 pub fn request_text(job: &Job, index: u32) -> String {
-    let Work::Draw(draw) = &job.work;
-    let mut request = Value::Object(request(job, draw, index));
+    let mut request = Value::Object(request(job, index));
     // The order of keys, such as those of a scheduler, depends on the client and on the features of serde_json that
     // other crates turn on.
     request.sort_all_objects();
@@ -37,8 +37,9 @@ pub fn request_text(job: &Job, index: u32) -> String {
 /// The request that draws exactly this picture. It has only fields that shape the picture, so that equal pictures are
 /// equal files, regardless of who requested them and in which form. Images of [`SeedMode::Batch`] cannot be drawn one
 /// by one, so their request is that of the whole generation.
-fn request(job: &Job, draw: &Draw, index: u32) -> Map<String, Value> {
+fn request(job: &Job, index: u32) -> Map<String, Value> {
     let mut params = job.params();
+    let Some(draw) = job.work.draw() else { return params };
     FIELDS.iter().filter(|field| !field.shapes_picture).for_each(|field| drop(params.remove(field.name)));
     if draw.seed_mode == SeedMode::PerImage {
         params.insert("n".to_owned(), 1.into());

@@ -43,14 +43,15 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
             let start_timeout = Duration::from_secs(job.start_timeout_s.into());
             let text = format!(
                 "INSERT INTO generations (id, tenant_id, status, model, params, created_at, run_at, start_deadline,
-                     priority, vft, cost, aged_at, fingerprint, estimated_s)
-                 VALUES ($1, $2, 'queued', $3, $4, now(), now(), now() + $5, $6, $7, $8, now(), $9, {})
+                     priority, vft, cost, aged_at, fingerprint, estimated_s, kind)
+                 VALUES ($1, $2, 'queued', $3, $4, now(), now(), now() + $5, $6, $7, $8, now(), $9, {}, $11)
                  RETURNING {COLUMNS}",
                 estimate("$3", "$8", "$10")
             );
-            let (params, rank) = (Value::json(job)?, job.priority.rank());
+            let (params, rank, kind) = (Value::json(job)?, job.priority.rank(), job.work.kind().as_str());
+            let (cost, speed) = (*cost, *assumed_speed);
             let values =
-                values![*id, *tenant, &job.model, params, start_timeout, rank, vft, *cost, fingerprint, *assumed_speed];
+                values![*id, *tenant, &job.model, params, start_timeout, rank, vft, cost, fingerprint, speed, kind];
             let record = record(&change.one(&text, values).await?)?;
             for input in job.inputs() {
                 let text =

@@ -12,7 +12,7 @@ use super::{
     dialect::values,
     row::{Row, from_row},
 };
-use crate::generation::{KeyTerms, Spent, Window, Work, day_of};
+use crate::generation::{KeyTerms, Spent, Window, day_of};
 
 /// The usage of older days is erased.
 pub const USAGE_KEPT: Duration = Duration::from_secs(400 * 86_400);
@@ -98,13 +98,13 @@ impl Change {
                 self.fetch(text, values![*id, used]).await?;
             }
         }
-        let Work::Draw(draw) = &job.work;
+        let pictures = job.work.draw().map_or(0, |draw| draw.n);
         let text = "INSERT INTO daily_usage (tenant_id, key_id, day, generations, images, cost, last_at)
              VALUES ($1, $2, $3, 1, $4, $5, now())
              ON CONFLICT (tenant_id, key_id, day) DO UPDATE
              SET generations = daily_usage.generations + 1, images = daily_usage.images + excluded.images,
                  cost = daily_usage.cost + excluded.cost, last_at = excluded.last_at";
-        self.fetch(text, values![*tenant, api_key.unwrap_or_default(), &day, draw.n, *cost]).await.map(drop)
+        self.fetch(text, values![*tenant, api_key.unwrap_or_default(), &day, pictures, *cost]).await.map(drop)
     }
 }
 

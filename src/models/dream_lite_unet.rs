@@ -8,7 +8,6 @@ use candle_core::{Result, Tensor};
 pub use configuration::DreamLiteUNetConfig;
 
 use super::{
-    adapters::RowAdapters,
     control_net::Residuals,
     layers::{Linear, RmsNorm},
     unet2d_condition::{Added, Conditions, UNet2DConditionModel},
@@ -61,14 +60,7 @@ impl DreamLiteUNetModel {
         let width = samples.dim(3)?;
         let both = Tensor::cat(&[samples, pictures], 3)?;
         let added = Added { text_embeds: None, time_ids: size.repeat(t.len()) };
-        let conditions = Conditions {
-            t,
-            text: texts,
-            text_lengths: Some(lengths),
-            added: Some(&added),
-            guidance: None,
-            adapters: RowAdapters::NONE,
-        };
+        let conditions = Conditions { text_lengths: Some(lengths), added: Some(&added), ..Conditions::plain(t, texts) };
         let both = self.unet.forward(&both, &conditions, Residuals::NONE).await?;
         both.narrow(3, 0, width)?.contiguous()
     }

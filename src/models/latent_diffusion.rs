@@ -54,6 +54,36 @@ pub struct Spec {
     /// Whether the model draws with guidance at every scale, also at those that switch off the guidance of other
     /// models.
     pub always_guided: bool,
+    /// The sizes of sounds, if the model decodes latents to spectrograms of sounds.
+    pub sound: Option<SoundSpec>,
+}
+
+/// The sizes of sounds and of their mel spectrograms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoundSpec {
+    /// Samples per second.
+    pub sample_rate: usize,
+    /// Samples for each frame of a spectrogram.
+    pub samples_per_frame: usize,
+    /// M: frequencies of a spectrogram.
+    pub frequencies: usize,
+}
+
+impl SoundSpec {
+    /// Seconds for each frame of a spectrogram.
+    pub fn seconds_per_frame(&self) -> f64 {
+        self.samples_per_frame as f64 / self.sample_rate as f64
+    }
+
+    /// The number of frames for a sound of this length: a multiple of `multiple`, with diffusers' rounding.
+    pub fn frames(&self, seconds: f64, multiple: usize) -> usize {
+        ((seconds / self.seconds_per_frame()) as usize).next_multiple_of(multiple)
+    }
+
+    /// The number of samples of a sound of this length, with diffusers' rounding.
+    pub fn samples(&self, seconds: f64) -> usize {
+        (seconds * self.sample_rate as f64) as usize
+    }
 }
 
 impl Spec {

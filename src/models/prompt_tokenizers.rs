@@ -1,7 +1,7 @@
 //! The tokenizers of a model without its networks. They show how much of a prompt the model reads.
 
 use super::{
-    ClipTokenizer, QwenTokenizer, T5Tokenizer,
+    ClipTokenizer, QwenTokenizer, RobertaTokenizer, T5Tokenizer,
     qwen3_vl::{Chat, Qwen3VlTokenizer},
     tokenizer::Triggers,
     word_tags::WordTag,
@@ -18,6 +18,11 @@ pub enum PromptTokenizer {
     Clip(ClipTokenizer),
     T5(T5Tokenizer),
     Qwen(QwenTokenizer),
+    /// The model reads at most `negative_length` tokens of a negative prompt, with start and end.
+    Roberta {
+        tokenizer: RobertaTokenizer,
+        negative_length: usize,
+    },
     /// The model reads `length` tokens of a chat, after its fixed beginning and in addition to those of a picture.
     Qwen3Vl {
         tokenizer: Qwen3VlTokenizer,
@@ -65,7 +70,7 @@ impl PromptTokenizers {
         self.0.iter().any(|tokenizer| match tokenizer {
             PromptTokenizer::Clip(clip) => clip.knows(&tag.folded) || clip.knows(tag.spelled),
             PromptTokenizer::T5(t5) => t5.knows(tag.spelled),
-            PromptTokenizer::Qwen(_) | PromptTokenizer::Qwen3Vl { .. } => false,
+            PromptTokenizer::Qwen(_) | PromptTokenizer::Qwen3Vl { .. } | PromptTokenizer::Roberta { .. } => false,
         })
     }
 }
@@ -83,6 +88,11 @@ impl PromptTokenizer {
             PromptTokenizer::Qwen(qwen) => {
                 let total = qwen.encode(text).len();
                 (total.min(sequence_length.unwrap_or(total)), total)
+            }
+            PromptTokenizer::Roberta { tokenizer, negative_length } => {
+                let (total, ends) = (tokenizer.words(text).len(), 2);
+                let most = if is_negative { *negative_length } else { usize::MAX };
+                (total.min(most.min(tokenizer.longest()).saturating_sub(ends)), total)
             }
             PromptTokenizer::Qwen3Vl { tokenizer, length } => {
                 let chat = if sees { Chat::Edit } else { Chat::Generate };

@@ -19,7 +19,7 @@ pub(super) struct TransformerKind {
     pub channels: usize,
     pub heads: usize,
     pub layers: usize,
-    /// Width of the text's hidden states.
+    /// Width of the text's hidden states; without a text, the channels.
     pub cross_attention_dim: usize,
     pub groups: usize,
     pub use_linear_projection: bool,
@@ -64,8 +64,8 @@ impl Transformer2DModel {
         }
     }
 
-    /// x (B, h, w, C) → (B, h, w, C)
-    pub async fn forward(&self, x: &Tensor, text: Text<'_>, adapters: &RowAdapters) -> Result<Tensor> {
+    /// x (B, h, w, C) → (B, h, w, C). Without a text, places attend to each other in its place.
+    pub async fn forward(&self, x: &Tensor, text: Option<Text<'_>>, adapters: &RowAdapters) -> Result<Tensor> {
         let (b, h, w, c) = x.dims4()?;
         let mut hidden = self.proj_in.adapted(&self.norm.forward(x)?, adapters)?.reshape((b, h * w, c))?;
         for block in &self.transformer_blocks {
@@ -75,7 +75,7 @@ impl Transformer2DModel {
     }
 }
 
-/// diffusers' `BasicTransformerBlock`: self-attention, attention to the text, feed-forward.
+/// diffusers' `BasicTransformerBlock`: self-attention, attention to the text or again to itself, feed-forward.
 #[derive(Debug)]
 struct BasicTransformerBlock {
     norm1: LayerNorm,
@@ -102,7 +102,7 @@ impl BasicTransformerBlock {
     }
 
     /// x (B, N, C) → (B, N, C)
-    async fn forward(&self, x: Tensor, text: Text<'_>, adapters: &RowAdapters) -> Result<Tensor> {
+    async fn forward(&self, x: Tensor, text: Option<Text<'_>>, adapters: &RowAdapters) -> Result<Tensor> {
         let normed = self.norm1.forward(&x)?;
         let x = match &self.attn1 {
             Some(attention) => {
@@ -111,7 +111,9 @@ impl BasicTransformerBlock {
             }
             None => normed,
         };
-        let x = self.attn2.forward_with(&self.norm2.forward(&x)?, text, &x, adapters).await?;
+        let normed = self.norm2.forward(&x)?;
+        let source = text.unwrap_or(Text { hidden: &normed, lengths: None });
+        let x = self.attn2.forward_with(&normed, source, &x, adapters).await?;
         pause().await;
         self.ff.forward_with(&self.norm3.forward(&x)?, &x, adapters)
     }

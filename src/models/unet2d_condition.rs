@@ -1,4 +1,4 @@
-//! The U-Net of Stable Diffusion 1, 2 and XL (diffusers' `UNet2DConditionModel`; Rombach et al. 2022,
+//! The U-Net of Stable Diffusion 1, 2 and XL and of AudioLDM (diffusers' `UNet2DConditionModel`; Rombach et al. 2022,
 //! arXiv:2112.10752).
 
 mod conditions;
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{device::Precision, weights::Weights};
 
-/// Predicts the quantity of the scheduler's `prediction_type` from noisy latents, a time and a text.
+/// Predicts the quantity of the scheduler's `prediction_type` from noisy latents, a time and a text or a vector.
 #[derive(Debug)]
 pub struct UNet2DConditionModel {
     embeddings: Embeddings,
@@ -130,9 +130,10 @@ impl UNet2DConditionModel {
 
     /// The first map, (B, h, w, C), and the embedded conditions that every block takes.
     fn enter<'a>(&self, sample: &Tensor, conditions: &Conditions<'a>) -> Result<(Tensor, EmbeddedConditions<'a>)> {
-        let Conditions { t, text, .. } = conditions;
-        if t.len() != sample.dim(0)? || t.len() != text.dim(0)? {
-            candle_core::bail!("{:?} latents, {} times, {:?} texts", sample.shape(), t.len(), text.shape());
+        let Conditions { t, text, vector, .. } = conditions;
+        let conditions_of_rows = text.or(*vector).map_or(Ok(0), |tensor| tensor.dim(0))?;
+        if t.len() != sample.dim(0)? || t.len() != conditions_of_rows {
+            candle_core::bail!("{:?} latents, {} times, {conditions_of_rows} texts", sample.shape(), t.len());
         }
         let embedded = self.embeddings.forward(conditions, sample.device())?;
         let mut x = channels_last(sample)?;

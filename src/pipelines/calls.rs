@@ -8,6 +8,7 @@ mod denoise;
 mod encode;
 mod encode_text;
 mod predict;
+mod vocode;
 
 pub use class_gradient::ClassGradient;
 pub use decode::{DECODING, Decode};
@@ -17,3 +18,4 @@ pub use denoise::DenoiseCall;
 pub use encode::Encode;
 pub use encode_text::EncodeText;
 pub use predict::{Predict, PredictRow};
+pub use vocode::Vocode;

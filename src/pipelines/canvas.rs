@@ -184,7 +184,7 @@ mod tests {
                 let levels: Vec<f32> = places.flat_map(|(y, x)| [pixels(&tile, y, x); 3]).collect();
                 canvas.add_pixels(&tile, &levels, height, width);
             }
-            let Frame::Picture(picture) = canvas.frame();
+            let Frame::Picture(picture) = canvas.frame() else { panic!("a picture") };
             prop_assert_eq!((picture.height as usize, picture.width as usize), (h * scale, w * scale));
             for (made, expected) in picture.pixels.chunks_exact(3).zip(expected) {
                 let level = (expected / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0;

@@ -7,10 +7,7 @@ use super::{
     refine::finish,
     setup::Setup,
 };
-use crate::{
-    diffusion::{BaseSchedule, Stages, sample},
-    generation::Work,
-};
+use crate::diffusion::{BaseSchedule, Stages, sample};
 
 /// Draws the generation's `n` pictures, each of its class. For the same seed, color values (0 to 255) differ by at most
 /// 2 from those of diffusers' `DiTPipeline`. Guidance compares the prediction for the class with the prediction for "no
@@ -19,8 +16,8 @@ use crate::{
 /// # Errors
 /// A network failed, the sampler produced a number that is not finite, or the model has networks of another type.
 pub async fn class_guided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
-    let Prepared { job, model, scheduler, auxiliary, .. } = prepared;
-    let Work::Draw(draw) = &job.work;
+    let Prepared { model, scheduler, auxiliary, .. } = prepared;
+    let draw = prepared.draw()?;
     let networks = LatentDiffusion::of(model)?;
     let spec = networks.spec();
     let stages = Stages::of(draw, BaseSchedule { config: scheduler, is_distilled: false, flow: None }, None)?;

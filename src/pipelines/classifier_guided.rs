@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     diffusion::{Denoise, Error, Latents, Prediction, Schedule, StepPosterior, sample},
-    generation::{Phase, Work},
+    generation::Phase,
 };
 
 /// Draws the generation's `n` pictures, each of its class. With diffusers' `DDPMScheduler`, the recipe is algorithm 1
@@ -17,8 +17,8 @@ use crate::{
 /// # Errors
 /// A network failed, the sampler produced a number that is not finite, or the model has networks of another type.
 pub async fn classifier_guided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
-    let Prepared { job, model, scheduler, .. } = prepared;
-    let Work::Draw(draw) = &job.work;
+    let Prepared { model, scheduler, .. } = prepared;
+    let draw = prepared.draw()?;
     let networks = model.networks::<PlainUNet>()?;
     let schedule = Schedule::of(scheduler, draw).map_err(|error| PipelineError::Sampler(error.to_string()))?;
     let [c, h, w] = networks.sample_shape([draw.height, draw.width].map(|side| side as usize));

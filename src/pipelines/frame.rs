@@ -1,11 +1,12 @@
 //! Frames: the results of a run before they are encoded as files.
 
-use crate::imaging::RgbImage;
+use crate::{audio::Waveform, imaging::RgbImage};
 
 /// A result of a run, or a preview of one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
     Picture(RgbImage),
+    Sound(Waveform),
 }
 
 impl Frame {
@@ -13,5 +14,21 @@ impl Frame {
     /// from the top.
     pub fn picture(width: usize, height: usize, pixels: Vec<u8>) -> Frame {
         Frame::Picture(RgbImage { width: width as u32, height: height as u32, pixels })
+    }
+
+    /// The picture; `None` for a sound.
+    pub fn as_picture(&self) -> Option<&RgbImage> {
+        match self {
+            Frame::Picture(picture) => Some(picture),
+            Frame::Sound(_) => None,
+        }
+    }
+
+    /// Changes a picture; a sound stays as it is.
+    pub fn map_picture(self, change: impl FnOnce(RgbImage) -> RgbImage) -> Frame {
+        match self {
+            Frame::Picture(picture) => Frame::Picture(change(picture)),
+            sound @ Frame::Sound(_) => sound,
+        }
     }
 }

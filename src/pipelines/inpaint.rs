@@ -65,5 +65,5 @@ pub(super) async fn inpaint(
     let latents = sample(&guided, schedule, draw.eta, x, &mut noise).await?;
 
     let drawn = finish(setup, latents, &mut noise).await?;
-    Ok(drawn.into_iter().map(|Frame::Picture(drawn)| Frame::Picture(masked.complete(drawn))).collect())
+    Ok(drawn.into_iter().map(|frame| frame.map_picture(|drawn| masked.complete(drawn))).collect())
 }

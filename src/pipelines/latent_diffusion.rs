@@ -9,8 +9,8 @@ use crate::{
 /// A loaded latent diffusion model. The recipes and the calls in [`calls`](super::calls) use it.
 pub struct LatentDiffusion {
     pub networks: Box<dyn Networks>,
-    /// The linear map from latents to colors, for previews.
-    pub latent_rgb: LatentRgb,
+    /// The linear map from latents to colors, for previews; `None` if the model has no previews.
+    pub latent_rgb: Option<LatentRgb>,
 }
 
 impl LatentDiffusion {
@@ -30,8 +30,8 @@ impl LatentDiffusion {
 }
 
 impl Loaded for LatentDiffusion {
-    fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Frame {
-        self.latent_rgb.frame(estimate, shape)
+    fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Option<Frame> {
+        self.latent_rgb.as_ref().map(|map| map.frame(estimate, shape))
     }
 
     fn has_preview_network(&self) -> bool {

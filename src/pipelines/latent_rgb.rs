@@ -51,7 +51,7 @@ impl LatentRgb {
             let shape = [1, c, SIDE, SIDE];
             let latents = smooth(noise.draw(shape).data(), c, SIDE);
             let latents = Latents::new(shape, latents).expect("as many numbers as were drawn");
-            let Frame::Picture(picture) = decode(&latents)?.swap_remove(0);
+            let Frame::Picture(picture) = decode(&latents)?.swap_remove(0) else { continue };
             let width = picture.width as usize;
             let latents = latents.data();
             for y in 0..SIDE {

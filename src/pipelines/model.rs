@@ -24,9 +24,9 @@ pub struct Model {
 /// The networks of a model, for code that does not know the family. Each family implements this trait for a type of its
 /// own; its recipes and calls get that type from [`Model::networks`].
 pub trait Loaded: Any + Send + Sync {
-    /// A rough preview, computed from the sampler's current estimate of x0 with the shape (C, h, w). It runs on the
-    /// engine's thread, so it must be cheap.
-    fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Frame;
+    /// A rough preview, computed from the sampler's current estimate of x0 with the shape (C, h, w); `None` if the
+    /// model has no previews. It runs on the engine's thread, so it must be cheap.
+    fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Option<Frame>;
 
     /// Whether the recipe can compute better previews with a network. The recipe then passes them to
     /// [`Compute::show`](super::Compute::show).

@@ -250,7 +250,7 @@ pub trait Networks: Send + Sync {
     fn decode_stages(&self, shape: [usize; 3]) -> Vec<f64>;
     /// Runs one stage, counted from 0, of decoding latents (C, h, w). The first stage takes latents (1, C, h, w), each
     /// later one takes the output of the stage before, and the last one returns pixels (1, H, W, 3), roughly in [-1,
-    /// 1].
+    /// 1], or the spectrogram of a sound (1, T, M, 1).
     async fn decode(
         &self,
         shape: [usize; 3],
@@ -269,6 +269,15 @@ pub trait Networks: Send + Sync {
     /// have this network.
     async fn decode_tiny(&self, _shape: [usize; 3], _rows: &[Vec<f32>]) -> Result<Vec<Frame>, NetworkError> {
         Err(NetworkError::missing("vae_tiny"))
+    }
+    /// The work and memory of one row of [`Networks::vocode`], for a spectrogram of this many frames.
+    fn vocode_demand(&self, _frames: usize) -> Demand {
+        Demand::default()
+    }
+    /// Turns decoded spectrograms (1, T, M, 1) into the samples of waveforms in [-1, 1]. Only models with
+    /// [`Spec::sound`] have this network.
+    async fn vocode(&self, _rows: &[Activation]) -> Result<Vec<Vec<f32>>, NetworkError> {
+        Err(NetworkError::missing("vocoder"))
     }
 }
 

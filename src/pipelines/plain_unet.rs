@@ -175,10 +175,10 @@ impl Codes {
 }
 
 impl Loaded for PlainUNet {
-    fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Frame {
+    fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Option<Frame> {
         match &self.output {
-            Output::Codes(codes) => codes.rgb.frame(estimate, shape),
-            pixels => pixels.frame(estimate, shape).expect("samples that are no codes are pictures"),
+            Output::Codes(codes) => Some(codes.rgb.frame(estimate, shape)),
+            pixels => pixels.frame(estimate, shape),
         }
     }
 }

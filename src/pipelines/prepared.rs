@@ -1,9 +1,12 @@
-//! A prepared generation: everything that is needed to draw it.
+//! A prepared generation: everything that is needed to compute it.
 
 use std::sync::Arc;
 
-use super::{Auxiliary, FittedInputs, Model};
-use crate::{diffusion::SchedulerConfig, generation::Job};
+use super::{Auxiliary, FittedInputs, Model, PipelineError};
+use crate::{
+    diffusion::SchedulerConfig,
+    generation::{Draw, Job, Sound},
+};
 
 /// The input of a recipe. The catalogue makes it for the worker, the command line, tests and benches.
 #[derive(Clone, Debug)]
@@ -16,4 +19,22 @@ pub struct Prepared {
     pub auxiliary: Auxiliary,
     /// The pictures that the request contains.
     pub inputs: FittedInputs,
+}
+
+impl Prepared {
+    /// The drawing.
+    ///
+    /// # Errors
+    /// The job has work of another kind.
+    pub fn draw(&self) -> Result<&Draw, PipelineError> {
+        self.job.work.draw().ok_or(PipelineError::OtherWork("draw pictures"))
+    }
+
+    /// The sounds.
+    ///
+    /// # Errors
+    /// The job has work of another kind.
+    pub fn sound(&self) -> Result<&Sound, PipelineError> {
+        self.job.work.sound().ok_or(PipelineError::OtherWork("make sounds"))
+    }
 }

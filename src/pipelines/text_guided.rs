@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     diffusion::{BaseSchedule, Stages},
-    generation::Work,
     models::latent_diffusion::Input,
 };
 
@@ -22,8 +21,8 @@ use crate::{
 /// A network failed, the sampler produced a number that is not finite, or `prepared` lacks something that the
 /// generation names.
 pub async fn text_guided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
-    let Prepared { job, model, scheduler, auxiliary, inputs } = prepared;
-    let Work::Draw(draw) = &job.work;
+    let Prepared { model, scheduler, auxiliary, inputs, .. } = prepared;
+    let draw = prepared.draw()?;
     let networks = LatentDiffusion::of(model)?;
     let spec = networks.spec();
     let base = BaseSchedule { config: scheduler, is_distilled: spec.guidance_embedding, flow: spec.flow };

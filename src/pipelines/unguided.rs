@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     diffusion::{Denoise, Error, Latents, Schedule, sample},
-    generation::{Phase, Work},
+    generation::Phase,
 };
 
 /// Draws the generation's `n` pictures from noise and, if the network takes classes, from the class of each picture.
@@ -18,8 +18,8 @@ use crate::{
 /// # Errors
 /// A network failed, the sampler produced a number that is not finite, or the model has networks of another type.
 pub async fn unguided(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
-    let Prepared { job, model, scheduler, .. } = prepared;
-    let Work::Draw(draw) = &job.work;
+    let Prepared { model, scheduler, .. } = prepared;
+    let draw = prepared.draw()?;
     let networks = model.networks::<PlainUNet>()?;
     let schedule = Schedule::of(scheduler, draw).map_err(|error| PipelineError::Sampler(error.to_string()))?;
     let [c, h, w] = networks.sample_shape([draw.height, draw.width].map(|side| side as usize));

@@ -5,7 +5,7 @@ use std::iter;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::generation::{Draw, GenerationId, Job, MetadataLevel, Work};
+use crate::generation::{GenerationId, Job, MetadataLevel};
 
 /// What a credential says about a picture of this server.
 #[derive(Clone, Copy, Debug)]
@@ -44,20 +44,14 @@ pub struct Input {
 }
 
 impl Statement<'_> {
-    fn draw(&self) -> &Draw {
-        let Work::Draw(draw) = &self.job.work;
-        draw
-    }
-
     /// Whether the picture was made from another picture, and not from noise and a text alone.
     pub fn is_composite(&self) -> bool {
-        self.draw().source.is_some()
+        self.job.work.draw().is_some_and(|draw| draw.source.is_some())
     }
 
     /// The assertion of latentd about the picture. `output.metadata` of the request decides how much it contains: the
     /// model, the generation and the digests always, the seed with `seed`, and LoRAs and the request with `full`.
     pub fn generation(&self) -> Value {
-        let draw = self.draw();
         let mut said = Map::new();
         said.insert("model".to_owned(), self.job.model.as_str().into());
         said.extend(self.weights.model.as_ref().map(|digest| ("model_sha256".to_owned(), digest.as_str().into())));
@@ -68,11 +62,11 @@ impl Statement<'_> {
         said.insert("unsigned_sha256".to_owned(), self.unsigned_sha256.into());
         let level = self.job.output.metadata_level;
         if level != MetadataLevel::None {
-            said.insert("seed".to_owned(), draw.seed_of(self.index).into());
+            said.insert("seed".to_owned(), self.job.work.seed_of(self.index).into());
         }
         if level == MetadataLevel::Full {
             let digests = self.weights.loras.iter().map(Option::as_deref).chain(iter::repeat(None));
-            let loras = draw.loras.iter().zip(digests);
+            let loras = self.job.work.draw().into_iter().flat_map(|draw| &draw.loras).zip(digests);
             let loras = loras.map(|(lora, sha256)| json!({"name": lora.name, "scale": lora.scale, "sha256": sha256}));
             said.insert("loras".to_owned(), loras.collect());
             let request = self.request.and_then(|request| serde_json::from_str(request).ok());

@@ -1,6 +1,6 @@
 //! Which generations a caller may see.
 
-use crate::generation::Record;
+use crate::generation::{Record, WorkKind};
 
 /// The generations that a caller may see and change. Other generations do not exist for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,11 +12,33 @@ pub enum Access<'a> {
     Full,
 }
 
-impl Access<'_> {
+impl<'a> Access<'a> {
+    /// Restricts the access to generations of this kind.
+    pub fn of_kind(self, kind: WorkKind) -> Reach<'a> {
+        Reach { access: self, kind: Some(kind) }
+    }
+}
+
+/// The generations that a request can reach: those of an access, of one kind or of all kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach<'a> {
+    access: Access<'a>,
+    /// `None` for all kinds.
+    kind: Option<WorkKind>,
+}
+
+impl<'a> From<Access<'a>> for Reach<'a> {
+    fn from(access: Access<'a>) -> Reach<'a> {
+        Reach { access, kind: None }
+    }
+}
+
+impl Reach<'_> {
     pub(super) fn admits(self, record: &Record) -> bool {
-        match self {
+        let is_admitted = match self.access {
             Access::Tenant(tenant) => record.tenant == tenant,
             Access::Full => true,
-        }
+        };
+        is_admitted && self.kind.is_none_or(|kind| record.job.work.kind() == kind)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{ANONYMOUS, Access, ServiceError};
-use crate::generation::{Allowance, Job, KeyTerms, Scope, TraceContext, Work};
+use crate::generation::{Allowance, Job, KeyTerms, Scope, TraceContext};
 
 /// The sender of a request.
 #[derive(Clone, Debug)]
@@ -76,8 +76,7 @@ impl Caller {
     /// [`ServiceError::ModelForbidden`].
     pub(super) fn restrict(&self, job: &mut Job) -> Result<(), ServiceError> {
         let Some(CallerKey { terms, .. }) = self.key.as_deref() else { return Ok(()) };
-        let Work::Draw(draw) = &job.work;
-        let refiner = draw.refiner.as_ref().map(|refiner| &refiner.model);
+        let refiner = job.work.draw().and_then(|draw| draw.refiner.as_ref()).map(|refiner| &refiner.model);
         if let Some(model) = [Some(&job.model), refiner].into_iter().flatten().find(|model| !terms.may_use(model)) {
             return Err(ServiceError::ModelForbidden { model: model.clone(), allowed: terms.models.clone() });
         }

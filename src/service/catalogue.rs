@@ -8,7 +8,7 @@ use super::{CatalogueRules, Parts, Service, ServiceError};
 use crate::{
     catalogue::{Catalogue, CompatibleModels, Reloaded},
     diffusion::names,
-    generation::{self, Bounds, ModelCard, Rules, SchedulerChoice},
+    generation::{self, Bounds, ModelCard, Rules, SchedulerChoice, WorkKind},
 };
 
 /// A model as the catalogue lists it.
@@ -24,6 +24,13 @@ pub struct ModelView {
     pub card: Option<Arc<ModelCard>>,
     /// Remarks for people about how the files of the model were read.
     pub notes: Vec<String>,
+}
+
+impl ModelView {
+    /// Whether requests for pictures can use the model.
+    pub fn draws(&self) -> bool {
+        self.card.as_ref().is_some_and(|card| card.work_kind() == WorkKind::Draw)
+    }
 }
 
 /// A LoRA, a textual inversion or a ControlNet.

@@ -1,15 +1,17 @@
 //! A request to create a generation, and its result.
 
 use super::{Caller, View};
-use crate::generation::{Fields, Format, GenerationId};
+use crate::generation::{Fields, Format, GenerationId, WorkKind};
 
 /// A request to create a generation.
 #[derive(Debug)]
 pub struct CreateRequest {
     pub caller: Caller,
+    /// The kind of work that the request is for.
+    pub kind: WorkKind,
     pub fields: Fields,
     pub repeatable: Repeatable,
-    /// The default format of the pictures, which is not part of the request's fingerprint.
+    /// The default format of the files, which is not part of the request's fingerprint.
     pub format: Option<Format>,
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     catalogue::{Plan, TooLarge},
-    generation::{Draw, FieldError, GenerationId, Invalid, Job, Priority, Work, resolve},
+    generation::{Draw, FieldError, GenerationId, Invalid, Job, Priority, Sound, Work, WorkKind, resolve_work},
     ledger::{Acceptance, Accepted, Fingerprint, Hint, Newcomer, Refusal, StoreError},
 };
 
@@ -57,7 +57,7 @@ impl Service {
         if draining.is_cancelled() {
             return Err(ServiceError::Draining);
         }
-        let CreateRequest { caller, fields, repeatable, format } = request;
+        let CreateRequest { caller, kind, fields, repeatable, format } = request;
         let tenant = caller.tenant.clone();
         let bytes = fields.body_bytes();
         let (mut fields, fingerprint) = offload(bytes, move || {
@@ -89,8 +89,13 @@ impl Service {
         let (resolved, _hold) = offload(bytes, move || {
             let hold = fields.take_hold();
             let Parts { catalogue, limits, .. } = &service.0.parts;
-            let size_field = if fields.has("size") { "size" } else { "width" };
-            let resolved = resolve(fields, &CatalogueRules { catalogue, limits }).map_err(ServiceError::from);
+            let size_field = match kind {
+                WorkKind::Draw if fields.has("size") => "size",
+                WorkKind::Draw => "width",
+                WorkKind::Sound => "seconds",
+            };
+            let rules = CatalogueRules { catalogue, limits };
+            let resolved = resolve_work(kind, fields, &rules).map_err(ServiceError::from);
             let planned = resolved.and_then(|job| Ok((service.planned(&job, size_field)?, job)));
             (planned, hold)
         })
@@ -218,23 +223,26 @@ impl Service {
     /// The plan of a generation. An error if the generation, or its ControlNets, need more memory than a worker has;
     /// `size_field` is the field in which the request has the size.
     fn planned(&self, job: &Job, size_field: &str) -> Result<Plan, ServiceError> {
-        let Work::Draw(draw) = &job.work;
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let refused = |field: &str, detail| {
             let error = FieldError { pointer: format!("/{field}"), code: "out_of_range", detail };
             ServiceError::Invalid(Invalid { errors: vec![error] })
         };
-        let nets = draw.controls.iter().map(|control| control.model.as_str());
+        let controls = job.work.draw().into_iter().flat_map(|draw| &draw.controls);
+        let nets = controls.map(|control| control.model.as_str());
         let device = self.0.catalogue.first_device();
         self.0.catalogue.control_nets().check_together(nets, &device).map_err(|(bytes, bound)| {
             let takes = format!("its ControlNets take {} MiB together", mib(bytes));
             refused("controls", format!("must be fewer: {takes}, and controlnets.max_bytes is {} MiB", mib(bound)))
         })?;
         let plan = |n| {
-            let work = Work::Draw(Draw { n, ..draw.clone() });
+            let work = match &job.work {
+                Work::Draw(draw) => Work::Draw(Draw { n, ..draw.clone() }),
+                Work::Sound(sound) => Work::Sound(Sound { n, ..sound.clone() }),
+            };
             self.0.catalogue.plan(&Job { work, ..job.clone() }).unwrap_or_default()
         };
-        let (whole, bound) = (plan(draw.n), self.0.accept_policy.max_bytes);
+        let (whole, bound) = (plan(job.work.n()), self.0.accept_policy.max_bytes);
         self.0.catalogue.check_devices(job, whole).map_err(|TooLarge { model, control_nets, call, memory }| {
             let has = format!("the largest GPU has {} MiB", mib(memory));
             let weights = model.saturating_add(control_nets);
@@ -256,15 +264,27 @@ impl Service {
             return Ok(whole);
         }
         let bound = format!("engine.max_bytes is {} MiB", mib(bound.unwrap_or(0)));
-        let Draw { n, width, height, .. } = draw;
-        let (field, detail) = match (1..*n).rev().find(|n| fits(plan(*n))) {
+        let n = job.work.n();
+        let (one, many, subject) = match &job.work {
+            Work::Draw(Draw { width, height, .. }) => {
+                let subject = if size_field == "size" { "must be" } else { "and height must be" };
+                (
+                    format!("picture of {width} × {height} pixels"),
+                    format!("pictures of {width} × {height} pixels"),
+                    subject,
+                )
+            }
+            Work::Sound(Sound { seconds, .. }) => {
+                (format!("sound of {seconds} seconds"), format!("sounds of {seconds} seconds"), "must be")
+            }
+        };
+        let (field, detail) = match (1..n).rev().find(|n| fits(plan(*n))) {
             Some(most) => {
-                let takes = format!("{n} pictures of {width} × {height} pixels take {} MiB", mib(whole.bytes()));
+                let takes = format!("{n} {many} take {} MiB", mib(whole.bytes()));
                 ("n", format!("must be at most {most}: {takes}, and {bound}"))
             }
             None => {
-                let takes = format!("one picture of {width} × {height} pixels takes {} MiB", mib(plan(1).bytes()));
-                let subject = if size_field == "size" { "must be" } else { "and height must be" };
+                let takes = format!("one {one} takes {} MiB", mib(plan(1).bytes()));
                 (size_field, format!("{subject} smaller: {takes}, and {bound}"))
             }
         };

@@ -14,7 +14,7 @@ impl Service {
     /// # Errors
     /// The first LoRA that cannot be read or has numbers that would destroy every picture.
     pub(super) async fn check_lora_numbers(&self, job: &Job) -> Result<(), ServiceError> {
-        let Work::Draw(draw) = &job.work;
+        let Work::Draw(draw) = &job.work else { return Ok(()) };
         let adapters = self.0.catalogue.adapters();
         for (index, used) in draw.loras.iter().enumerate() {
             let name = &used.name;

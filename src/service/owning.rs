@@ -1,6 +1,6 @@
 //! What clients do with their finished generations: they delete them, and give them stars.
 
-use super::{Access, Service, ServiceError, View, live::tenant_number};
+use super::{Reach, Service, ServiceError, View, live::tenant_number};
 use crate::{
     generation::{GenerationId, OwnerChange, Record},
     ledger::Hint,
@@ -8,8 +8,8 @@ use crate::{
 
 impl Service {
     /// Erases a finished generation and its artifacts.
-    pub async fn delete(&self, access: Access<'_>, id: GenerationId) -> Result<(), ServiceError> {
-        self.find(access, id).await?;
+    pub async fn delete(&self, reach: impl Into<Reach<'_>> + Send, id: GenerationId) -> Result<(), ServiceError> {
+        self.find(reach, id).await?;
         let record = self.query(self.0.store.delete(id, None)).await?.ok_or(ServiceError::NotFound)?;
         self.changed_by_owner(&record, OwnerChange::Deleted);
         self.erase_blobs(id).await;
@@ -17,8 +17,13 @@ impl Service {
     }
 
     /// Gives a generation that succeeded a star, so that it is kept, or takes the star away.
-    pub async fn star(&self, access: Access<'_>, id: GenerationId, starred: bool) -> Result<View, ServiceError> {
-        let before = self.find(access, id).await?;
+    pub async fn star(
+        &self,
+        reach: impl Into<Reach<'_>> + Send,
+        id: GenerationId,
+        starred: bool,
+    ) -> Result<View, ServiceError> {
+        let before = self.find(reach, id).await?;
         let most = self.0.accept_policy.max_starred;
         let record = self.query(self.0.store.star(id, starred, most)).await?.ok_or(ServiceError::NotFound)?;
         if before.starred != starred {

@@ -62,11 +62,6 @@ struct Source {
 /// The name of a tensor that is kept, with its form in memory.
 type KeptTensor = (String, LayOut, Precision);
 
-/// The `rename` of [`Weights::open`] for files that have the names and shapes of the network.
-pub fn as_stored(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
-    (name.to_owned(), shape.to_vec())
-}
-
 /// A tensor of a file, or a part of such a tensor.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -297,6 +292,11 @@ impl Weights {
     pub fn has_any(&self, start: &str) -> bool {
         let start = self.name(start);
         self.source.entries.as_ref().is_none_or(|entries| entries.keys().any(|name| name.starts_with(&start)))
+    }
+
+    /// Whether this scope has a tensor of exactly this name. An outline has every tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.source.entries.as_ref().is_none_or(|entries| entries.contains_key(&self.name(name)))
     }
 
     /// Allows the tensors of this scope whose names start with `start` to be unused.

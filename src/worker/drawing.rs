@@ -1,4 +1,5 @@
-//! The executor that draws pictures: loads models, passes runs to the engine, encodes frames and stores the files.
+//! The executor that draws pictures and makes sounds: loads models, passes runs to the engine, encodes frames and
+//! stores the files.
 
 mod encode;
 mod inputs;
@@ -25,7 +26,7 @@ use crate::{
     crash::Attempt,
     device::Fault,
     engine::{Engine, Reason, Refused, Run, RunError, RunTrace},
-    generation::{Artifact, Draw, Phase, Preview, Progress, SchedulerChoice, Work, cut},
+    generation::{Artifact, Draw, Phase, Preview, Progress, SchedulerChoice, Sound, Work, cut},
     ledger::{Blobs, Outcome},
     metrics::Metrics,
     pipelines::{Frame, PipelineError},
@@ -38,12 +39,12 @@ use encode::encode_preview;
 use observer::{PreviewFrame, ReportingObserver};
 use ready::Ready;
 
-pub use encode::{Encoded, encode};
+pub use encode::{Encoded, FrameError, encode};
 pub use mark::Marking;
 pub use models::Preload;
 pub use sign::{Signing, sign};
 
-/// Draws pictures with the models of the catalogue.
+/// Draws pictures and makes sounds with the models of the catalogue.
 pub struct Drawing {
     pub blobs: Blobs,
     /// Signs the files of results.
@@ -79,14 +80,16 @@ impl std::fmt::Debug for Drawing {
 #[async_trait]
 impl Executor for Drawing {
     fn takes(&self, work: &Work) -> bool {
-        matches!(work, Work::Draw(_))
+        match work {
+            Work::Draw(_) | Work::Sound(_) => true,
+        }
     }
 
     async fn execute(&self, claimed: &Claimed, tell: &RunReporter) -> Result<Vec<Artifact>, Outcome> {
-        let Work::Draw(draw) = &claimed.record.job.work;
-        let frames = self.compute(claimed, draw, tell).await?;
+        let work = &claimed.record.job.work;
+        let frames = self.compute(claimed, work, tell).await?;
         let _store = self.tracer.open(Some(&claimed.trace), "store", SpanKind::Internal);
-        let mut saved = pin!(self.save(claimed, draw, tell, frames));
+        let mut saved = pin!(self.save(claimed, work, tell, frames));
         tokio::select! {
             biased;
             saved = saved.as_mut() => saved,
@@ -94,7 +97,7 @@ impl Executor for Drawing {
                 // A worker that stops still stores the frames. Otherwise the next attempt would have to compute the
                 // last steps again, because the log lacks them.
                 Some(Reason::Lost) if self.leases.allows(&claimed.lease) => saved.await,
-                reason => Err(ended_early(RunError::Canceled(reason.unwrap_or(Reason::Lost)), draw)),
+                reason => Err(ended_early(RunError::Canceled(reason.unwrap_or(Reason::Lost)), work)),
             },
         }
     }
@@ -102,12 +105,12 @@ impl Executor for Drawing {
 
 impl Drawing {
     /// Computes the frames of the generation. The error is the outcome of a generation without frames.
-    async fn compute(&self, claimed: &Claimed, draw: &Draw, tell: &RunReporter) -> Result<Vec<Frame>, Outcome> {
-        tell.progress(Progress { phase: Phase::Loading, step: 0, steps: draw.steps, percent: 0.0, eta_s: None });
+    async fn compute(&self, claimed: &Claimed, work: &Work, tell: &RunReporter) -> Result<Vec<Frame>, Outcome> {
+        tell.progress(Progress { phase: Phase::Loading, step: 0, steps: work.steps(), percent: 0.0, eta_s: None });
         let attempt = Some(Attempt { id: claimed.id(), fence: claimed.lease.fence() });
         // The models and the memory are held until this function returns; by then, the engine has dropped the run.
         let load = self.tracer.open(Some(&claimed.trace), "load", SpanKind::Internal);
-        let Ready { prepared, placed, held: _held } = self.made_ready(claimed, draw, tell, attempt).await?;
+        let Ready { prepared, placed, held: _held } = self.made_ready(claimed, work, tell, attempt).await?;
         drop(load);
 
         let (preview_frames, mut frames_to_show) = mpsc::channel(16);
@@ -131,7 +134,7 @@ impl Drawing {
 
         let early = |error: RunError| match error {
             RunError::DeviceLost(why) => claimed.device_lost(&why),
-            error => ended_early(error, draw),
+            error => ended_early(error, work),
         };
         let outcome = loop {
             tokio::select! {
@@ -150,7 +153,7 @@ impl Drawing {
                         }
                     }
                 }
-                Some(preview) = frames_to_show.recv() => publish(claimed, draw, tell, preview).await,
+                Some(preview) = frames_to_show.recv() => publish(claimed, work, tell, preview).await,
                 outcome = &mut outcome => break outcome.unwrap_or(Err(RunError::Stopped)).map_err(early),
             }
         };
@@ -165,9 +168,9 @@ impl Drawing {
 }
 
 /// Encodes a preview on a blocking thread and shows it to the watchers.
-async fn publish(claimed: &Claimed, draw: &Draw, tell: &RunReporter, preview: PreviewFrame) {
+async fn publish(claimed: &Claimed, work: &Work, tell: &RunReporter, preview: PreviewFrame) {
     let PreviewFrame { index, step, preview_index, frame } = preview;
-    let side = draw.width.max(draw.height);
+    let side = work.draw().map_or(0, |draw| draw.width.max(draw.height));
     match tokio::task::spawn_blocking(move || encode_preview(frame, side)).await {
         Ok(Ok((media_type, bytes))) => tell.preview(Preview { index, step, preview_index, media_type, bytes }),
         Ok(Err(error)) => tracing::warn!(id = %claimed.id(), %error, "a preview cannot be encoded"),
@@ -175,18 +178,24 @@ async fn publish(claimed: &Claimed, draw: &Draw, tell: &RunReporter, preview: Pr
     }
 }
 
-/// The outcome of a run of `draw` that ended without frames.
-fn ended_early(error: RunError, draw: &Draw) -> Outcome {
+/// The outcome of a run that ended without frames.
+fn ended_early(error: RunError, work: &Work) -> Outcome {
     match error {
         RunError::Canceled(Reason::Canceled | Reason::Disconnected) => Outcome::Canceled,
         RunError::Canceled(Reason::Lost) | RunError::Stopped | RunError::DeviceLost(_) => Outcome::Released,
         RunError::Canceled(Reason::TimedOut) => {
             failed("run_timeout", "the generation took longer than run_timeout_s allows".to_owned(), false)
         }
-        RunError::NotFinite { .. } => failed("not_finite", format!("{error}; {}", settings_of(draw)), false),
+        RunError::NotFinite { .. } => failed("not_finite", format!("{error}; {}", settings_of(work)), false),
         RunError::Pipeline(PipelineError::Network(error)) if error.fault == Fault::OutOfMemory => {
-            let (width, height) = (draw.width, draw.height);
-            let advice = format!("the generation draws {width} × {height} pixels; a smaller size may fit");
+            let advice = match work {
+                Work::Draw(Draw { width, height, .. }) => {
+                    format!("the generation draws {width} × {height} pixels; a smaller size may fit")
+                }
+                Work::Sound(Sound { seconds, .. }) => {
+                    format!("the generation makes a sound of {seconds} seconds; a shorter one may fit")
+                }
+            };
             failed("out_of_memory", format!("{error}; {advice}"), false)
         }
         RunError::Pipeline(error) => failed("internal", error.to_string(), false),
@@ -194,21 +203,30 @@ fn ended_early(error: RunError, draw: &Draw) -> Outcome {
     }
 }
 
-/// Lists the settings of a request that can make numbers grow without bound, for the error about a picture with numbers
+/// Lists the settings of a request that can make numbers grow without bound, for the error about a result with numbers
 /// that are not finite.
-fn settings_of(draw: &Draw) -> String {
-    let scheduler = match &draw.scheduler {
+fn settings_of(work: &Work) -> String {
+    let scheduler = match work.scheduler() {
         SchedulerChoice::Name(name) => format!("scheduler {name}"),
         SchedulerChoice::Object(keys) if keys.is_empty() => "the model's own scheduler".to_owned(),
         SchedulerChoice::Object(keys) => format!("scheduler {}", cut(&serde_json::json!(keys).to_string(), 200)),
     };
-    let mut settings = vec![scheduler, format!("steps {}", draw.steps)];
-    settings.extend(draw.levels.is_some().then(|| "noise levels of the request".to_owned()));
-    settings.extend((draw.guidance_scale > 1.0).then(|| format!("guidance_scale {}", draw.guidance_scale)));
-    settings.extend(draw.class_guidance_scale.map(|scale| format!("class_guidance_scale {scale}")));
-    settings.extend(draw.loras.iter().map(|lora| format!("LoRA {:?} with scale {}", lora.name, lora.scale)));
-    settings.extend(draw.controls.iter().map(|control| format!("ControlNet {:?}", control.model)));
-    format!("the picture was drawn with {}; smaller scales or another scheduler may help", settings.join(", "))
+    let mut settings = vec![scheduler, format!("steps {}", work.steps())];
+    let what = match work {
+        Work::Draw(draw) => {
+            settings.extend(draw.levels.is_some().then(|| "noise levels of the request".to_owned()));
+            settings.extend((draw.guidance_scale > 1.0).then(|| format!("guidance_scale {}", draw.guidance_scale)));
+            settings.extend(draw.class_guidance_scale.map(|scale| format!("class_guidance_scale {scale}")));
+            settings.extend(draw.loras.iter().map(|lora| format!("LoRA {:?} with scale {}", lora.name, lora.scale)));
+            settings.extend(draw.controls.iter().map(|control| format!("ControlNet {:?}", control.model)));
+            "the picture was drawn"
+        }
+        Work::Sound(sound) => {
+            settings.extend(sound.is_guided().then(|| format!("guidance_scale {}", sound.guidance_scale)));
+            "the sound was made"
+        }
+    };
+    format!("{what} with {}; smaller scales or another scheduler may help", settings.join(", "))
 }
 
 #[cfg(test)]
@@ -222,7 +240,7 @@ mod tests {
         let draw = json!({"prompt": "a", "width": 8, "height": 8, "n": 1, "steps": 4, "guidance_scale": 1.0,
             "guidance_rescale": 0.0, "scheduler": "ipndm", "eta": 0.0, "clip_skip": 0, "class_guidance_scale": 10.0,
             "loras": [{"name": "x", "scale": 4.0}], "seed": 1, "seed_mode": "per_image"});
-        let draw: Draw = serde_json::from_value(draw).unwrap();
+        let draw = Work::Draw(serde_json::from_value(draw).unwrap());
         let lost = RunError::NotFinite { what: "the output of the network \"unet\"".to_owned(), step: 2, steps: 4 };
         let Outcome::Failed(problem) = ended_early(lost, &draw) else { panic!("it fails") };
         assert_eq!((problem.code.as_str(), problem.retryable), ("not_finite", false));

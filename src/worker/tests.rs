@@ -27,22 +27,21 @@ struct Copying(&'static str, Blobs);
 #[async_trait]
 impl Executor for Copying {
     fn takes(&self, work: &Work) -> bool {
-        let Work::Draw(draw) = work;
-        draw.prompt.starts_with(self.0)
+        work.prompt().starts_with(self.0)
     }
 
     async fn execute(&self, claimed: &Claimed, tell: &RunReporter) -> Result<Vec<Artifact>, Outcome> {
-        let Work::Draw(draw) = &claimed.record.job.work;
+        let prompt = claimed.record.job.work.prompt();
         tell.progress(Progress { phase: Phase::Saving, step: 1, steps: 1, percent: 100.0, eta_s: None });
-        if draw.prompt.ends_with("spoilt") {
+        if prompt.ends_with("spoilt") {
             return Err(failed("out_of_memory", "too large".to_owned(), true));
         }
-        if draw.prompt.ends_with("for ever") {
+        if prompt.ends_with("for ever") {
             tell.until_canceled().await;
             let is_canceled = claimed.cancel.reason() == Some(Reason::Canceled);
             return Err(if is_canceled { Outcome::Canceled } else { Outcome::Released });
         }
-        let text = format!("{}: {}", self.0, draw.prompt);
+        let text = format!("{}: {prompt}", self.0);
         let blob = path_of(claimed.id(), claimed.lease.fence(), 0, "txt");
         self.1.put(&blob, text.clone().into()).await.map_err(|error| claimed.retry(error.to_string()))?;
         let facts = Facts::Picture { width: 1, height: 1, seed: 0 };

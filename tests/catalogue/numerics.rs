@@ -11,8 +11,14 @@ use super::*;
 #[test]
 fn a_saved_state_is_used_only_with_the_same_kernels_rows_and_precision() {
     let (catalogue, _) = catalogue(&["sd1"]);
-    let limits =
-        Limits { max_side_pixels: 1024, max_pixels: 1 << 20, max_images: 1, max_steps: 50, max_prompt_chars: 1000 };
+    let limits = Limits {
+        max_side_pixels: 1024,
+        max_pixels: 1 << 20,
+        max_images: 1,
+        max_steps: 50,
+        max_seconds: 30.0,
+        max_prompt_chars: 1000,
+    };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
     let job = |seed: u32| {
         let Value::Object(body) = json!({"model": "sd1", "prompt": "a fox", "seed": seed}) else { unreachable!() };

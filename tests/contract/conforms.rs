@@ -119,6 +119,7 @@ fn looks_like(kind: &str, body: &[u8]) -> bool {
         "image/png" => body.starts_with(b"\x89PNG\r\n\x1a\n"),
         "image/jpeg" => body.starts_with(b"\xff\xd8\xff"),
         "image/webp" => body.starts_with(b"RIFF") && body[8..].starts_with(b"WEBP"),
+        "audio/wav" => body.starts_with(b"RIFF") && body[8..].starts_with(b"WAVE"),
         "application/x-ndjson" => lines(body).is_some(),
         "application/json" | "application/problem+json" | "application/schema+json" if lines(body).is_some() => false,
         "application/json" | "application/problem+json" | "application/schema+json" => {

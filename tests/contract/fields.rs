@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use latentd::generation::{Bounds, FIELDS, Fields, Rules, request_schema, resolve};
+use latentd::generation::{Bounds, FIELDS, Field, Fields, Rules, SOUND_FIELDS, request_schema, resolve};
 use serde_json::{Map, Value, json};
 
 use crate::{Open, conforms::contract, defaults, number};
 
-/// The schema of each field by the table, from models that together accept all fields.
-fn table() -> Map<String, Value> {
+/// The models that together accept all fields of a request for pictures.
+const DRAWING: [&str; 5] = ["emoji", "editor", "xl", "classes", "joint"];
+
+/// The schema of each field by the table, from these models.
+fn table(models: &[&str]) -> Map<String, Value> {
     let open = Open { limits: defaults() };
-    let schemas = ["emoji", "editor", "xl", "classes", "joint"].map(|model| {
+    let schemas = models.iter().map(|model| {
         let card = open.card(model).unwrap();
         request_schema(&Bounds { card: &card, limits: &open.limits }, true)
     });
@@ -105,11 +108,17 @@ fn plain(value: &Value) -> Value {
 
 #[test]
 fn the_contract_and_the_table_of_fields_know_the_same_fields_with_the_same_bounds() {
-    let contract = contract()["components"]["schemas"]["GenerateImage"]["properties"].as_object().unwrap();
-    let names: BTreeSet<&str> = FIELDS.iter().map(|field| field.name).collect();
+    compare("GenerateImage", FIELDS, &DRAWING);
+    compare("GenerateAudio", SOUND_FIELDS, &["waves"]);
+}
+
+/// Compares a schema of requests with the table of its fields, of which these models take all.
+fn compare(schema: &str, fields: &[&Field], models: &[&str]) {
+    let contract = contract()["components"]["schemas"][schema]["properties"].as_object().unwrap();
+    let names: BTreeSet<&str> = fields.iter().map(|field| field.name).collect();
     assert_eq!(contract.keys().map(String::as_str).collect::<BTreeSet<_>>(), names);
-    assert_eq!(names.len(), FIELDS.len(), "a field stands twice in the table");
-    let table = table();
+    assert_eq!(names.len(), fields.len(), "a field stands twice in the table");
+    let table = table(models);
     assert_eq!(table.keys().map(String::as_str).collect::<BTreeSet<_>>(), names, "no model takes one of them");
     let mut found = Vec::new();
     for (name, field) in contract.iter().filter(|(name, _)| *name != "model") {
@@ -120,9 +129,11 @@ fn the_contract_and_the_table_of_fields_know_the_same_fields_with_the_same_bound
 
 #[test]
 fn params_show_the_fields_that_the_table_shows() {
-    let params = contract()["components"]["schemas"]["Params"]["properties"].as_object().unwrap();
-    let shown: BTreeSet<&str> = FIELDS.iter().filter(|field| field.shown).map(|field| field.name).collect();
-    assert_eq!(params.keys().map(String::as_str).collect::<BTreeSet<_>>(), shown);
+    for (schema, fields) in [("Params", FIELDS), ("AudioParams", SOUND_FIELDS)] {
+        let params = contract()["components"]["schemas"][schema]["properties"].as_object().unwrap();
+        let shown: BTreeSet<&str> = fields.iter().filter(|field| field.shown).map(|field| field.name).collect();
+        assert_eq!(params.keys().map(String::as_str).collect::<BTreeSet<_>>(), shown);
+    }
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn a_cached_picture_is_near_the_exact_one_and_equal_if_nothing_was_cached() {
     assert_ne!(cached, exact);
     let other = fixture.draw(with(&request, json!({"seed": 4})));
     let difference = |frames: &[Frame]| -> u64 {
-        let (Frame::Picture(made), Frame::Picture(exact)) = (&frames[0], &exact[0]);
+        let (Frame::Picture(made), Frame::Picture(exact)) = (&frames[0], &exact[0]) else { panic!("pictures") };
         made.pixels.iter().zip(&exact.pixels).map(|(a, b)| u64::from(a.abs_diff(*b))).sum()
     };
     assert!(2 * difference(&cached) < difference(&other), "{} {}", difference(&cached), difference(&other));

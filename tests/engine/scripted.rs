@@ -63,7 +63,7 @@ impl Scripted {
 
     fn of(fault: Option<Fault>, calls: Option<Mutex<Calls>>) -> Model {
         let unlucky = Noise::per_image(&[13]).draw([1, 4, 8, 8]).data()[0];
-        let latent_rgb = LatentRgb { weight: vec![[0.1; 3]; 4], bias: [0.0; 3] };
+        let latent_rgb = Some(LatentRgb { weight: vec![[0.1; 3]; 4], bias: [0.0; 3] });
         let networks = Box::new(LatentDiffusion { networks: Box::new(Scripted { fault, unlucky, calls }), latent_rgb });
         let family = StableDiffusion::NAME;
         Model {

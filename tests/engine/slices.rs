@@ -34,7 +34,7 @@ fn picture(side: u32) -> RgbImage {
 
 fn start(fixture: &EngineFixture, request: Value) -> mpsc::Receiver<Observed> {
     let job = fixture.job(request);
-    let Work::Draw(draw) = &job.work;
+    let Work::Draw(draw) = &job.work else { panic!("a drawing") };
     let model = fixture.catalogue.load(&job.model).unwrap();
     let side = draw.width;
     let mut inputs = Inputs::default();

@@ -77,7 +77,7 @@ async fn an_answer_has_what_every_client_needs() {
         (&usage["input_tokens"], &usage["output_tokens"], &usage["total_tokens"]),
         (&json!(3), &json!(16), &json!(19))
     );
-    let Work::Draw(draw) = &job.work;
+    let Work::Draw(draw) = &job.work else { panic!("a drawing") };
     assert_eq!((draw.seed, job.metadata["user"].as_str()), (7, "mia"));
     let models = api.get("/v1/models").await.json();
     assert_eq!(draw.steps, (models["data"][0]["capabilities"]["default_steps"].as_f64().unwrap() / 2.0).round() as u32);

@@ -1,6 +1,6 @@
 //! Tests of lists: pages, events and counts.
 
-use latentd::generation::{GenerationId, Job};
+use latentd::generation::{GenerationId, Job, SchedulerChoice, SeedMode, Sound, Work, WorkKind};
 use latentd::ledger::{Counts, ListQuery, Outcome, Store};
 
 use crate::place::{Place, accept, accept_of, accept_one, claim, generation, running};
@@ -63,6 +63,32 @@ pub async fn pages_are_filtered(place: &dyn Place) {
     assert_eq!(page(&*store, model("large")).await, (vec![other], false));
     let both = ListQuery { after: Some(waiting[1]), status: Some("queued".to_owned()), ..model("tiny") };
     assert_eq!(page(&*store, both).await, (vec![waiting[0]], false));
+}
+
+pub async fn pages_have_one_kind_of_work(place: &dyn Place) {
+    let store = place.open().await;
+    let drawn = accept(&*store, 2).await;
+    let sound = Sound {
+        prompt: "rain".to_owned(),
+        negative_prompt: String::new(),
+        seconds: 1.0,
+        n: 1,
+        steps: 2,
+        guidance_scale: 2.5,
+        scheduler: SchedulerChoice::Name("ddim".to_owned()),
+        eta: 0.0,
+        seed: 3,
+        seed_mode: SeedMode::PerImage,
+    };
+    let job = Job { work: Work::Sound(sound), ..generation() };
+    let sounds = [accept_one(&*store, &job).await, accept_one(&*store, &job).await];
+    let of = |kind| ListQuery { kind: Some(kind), ..limit(9) };
+    assert_eq!(page(&*store, of(WorkKind::Draw)).await, (reversed(&drawn), false));
+    assert_eq!(page(&*store, of(WorkKind::Sound)).await, (reversed(&sounds), false));
+    assert_eq!(page(&*store, limit(9)).await.0.len(), 4);
+    let second = ListQuery { after: Some(sounds[1]), ..of(WorkKind::Sound) };
+    assert_eq!(page(&*store, second).await, (vec![sounds[0]], false));
+    assert_eq!(store.get(sounds[0]).await.unwrap().unwrap().job.work, job.work, "the work is stored");
 }
 
 pub async fn events_are_read_after_a_sequence_number(place: &dyn Place) {

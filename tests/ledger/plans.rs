@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use latentd::generation::GenerationId;
+use latentd::generation::{GenerationId, WorkKind};
 use latentd::ledger::{Crew, Ledger, ListQuery, Outcome, Reaping, Store};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, SqliteConnection};
 use tracing::{
@@ -150,7 +150,7 @@ async fn sqlite_uses_an_index_for_every_list() {
     let mut connection = SqliteConnection::connect(&file).await.unwrap();
     let id = GenerationId::new();
     let word = || Some("word".to_owned());
-    for bits in 0..128 {
+    for bits in 0..384 {
         let query = ListQuery {
             limit: 20,
             after: (bits & 1 != 0).then_some(id),
@@ -160,6 +160,7 @@ async fn sqlite_uses_an_index_for_every_list() {
             tenant: word().filter(|_| bits & 16 != 0),
             dead: bits & 32 != 0,
             starred: (bits & 64 != 0).then_some(true),
+            kind: [None, Some(WorkKind::Draw), Some(WorkKind::Sound)][bits >> 7],
         };
         statements.0.lock().unwrap().clear();
         latentd::ledger::Reads::list(&store, &query).await.unwrap();

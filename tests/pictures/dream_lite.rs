@@ -99,7 +99,7 @@ fn a_warning_counts_the_tokens_of_the_chat_that_the_model_reads() {
     let cuts = |prompt: &str, mut request: Value| -> Vec<(String, usize)> {
         request.as_object_mut().unwrap().extend([("negative_prompt".to_owned(), prompt.into())]);
         let mut job = job(&catalogue, MODELS[1], &request).unwrap();
-        let Work::Draw(draw) = &mut job.work;
+        let Work::Draw(draw) = &mut job.work else { panic!("a drawing") };
         draw.prompt = prompt.to_owned();
         let warnings = catalogue.warnings(&job).into_iter().filter(|warning| warning.code == "prompt_cut");
         let total = |detail: &str| detail.split(' ').nth(2).unwrap().parse().unwrap();
@@ -131,7 +131,7 @@ fn defaults_of_dream_lite_are_those_of_its_pipelines() {
     let Some((_models, catalogue)) = catalogue() else { return };
     let edit = json!({"image": picture()});
     let drawn = MODELS.map(|model| {
-        let Work::Draw(draw) = job(&catalogue, model, &edit).unwrap().work;
+        let Work::Draw(draw) = job(&catalogue, model, &edit).unwrap().work else { panic!("a drawing") };
         (draw.steps, draw.guidance_scale, draw.source.unwrap().hold, (draw.width, draw.height))
     });
     let size = (96, 64); // that of the picture

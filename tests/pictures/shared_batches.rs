@@ -140,7 +140,7 @@ fn share<const N: usize>(pipeline: &str, made: &[(&str, usize, usize)], requests
             .map(|request| {
                 let Value::Object(fields) = request.clone() else { panic!("a request is an object") };
                 let job = resolve(Fields::new(fields), &rules).unwrap();
-                let Work::Draw(_) = &job.work;
+                let Work::Draw(_) = &job.work else { panic!("a drawing") };
                 let model = catalogue.load(&job.model).unwrap();
                 submitted(catalogue.prepare(job, Inputs::default(), model, None).unwrap(), &engine).unwrap()
             })
@@ -163,5 +163,11 @@ fn share<const N: usize>(pipeline: &str, made: &[(&str, usize, usize)], requests
     assert_ne!(together[0], together[1]);
 }
 
-pub const LIMITS: Limits =
-    Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 1000, max_prompt_chars: 10_000 };
+pub const LIMITS: Limits = Limits {
+    max_side_pixels: 2048,
+    max_pixels: 1 << 22,
+    max_images: 8,
+    max_steps: 1000,
+    max_seconds: 30.0,
+    max_prompt_chars: 10_000,
+};

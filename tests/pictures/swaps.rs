@@ -23,8 +23,14 @@ fn scheduler_swaps_saved_by_diffusers_give_its_pictures() {
     let swaps = Swaps::read();
     let folder = swaps.models();
     let catalogue = Catalogue::open(folder.path(), "sd1").unwrap();
-    let limits =
-        Limits { max_side_pixels: 64, max_pixels: 1 << 12, max_images: 1, max_steps: 100, max_prompt_chars: 100 };
+    let limits = Limits {
+        max_side_pixels: 64,
+        max_pixels: 1 << 12,
+        max_images: 1,
+        max_steps: 100,
+        max_seconds: 30.0,
+        max_prompt_chars: 100,
+    };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
     let max_runs = NonZeroUsize::new(swaps.runs().len()).unwrap();
     let (engine, thread) = engine::engine(Device::cpu("cpu", None, 0).unwrap(), settings(max_runs), Metrics::new());
@@ -44,7 +50,7 @@ fn scheduler_swaps_saved_by_diffusers_give_its_pictures() {
         .map(|(name, outcome)| {
             let picture = outcome.and_then(|outcome| outcome.recv().unwrap().map_err(|error| error.to_string()));
             let first = |mut frames: Vec<Frame>| {
-                let Frame::Picture(picture) = frames.remove(0);
+                let Frame::Picture(picture) = frames.remove(0) else { panic!("a picture") };
                 picture
             };
             (name, picture.map(first))

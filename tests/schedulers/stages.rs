@@ -16,7 +16,7 @@ fn draw(more: &Value) -> Draw {
         "start_timeout_s": 600, "metadata": {},
     });
     more.as_object().unwrap().iter().for_each(|(key, value)| kept[key] = value.clone());
-    let Work::Draw(draw) = serde_json::from_value::<Job>(kept).unwrap().work;
+    let Work::Draw(draw) = serde_json::from_value::<Job>(kept).unwrap().work else { panic!("a drawing") };
     draw
 }
 

@@ -1,12 +1,12 @@
 //! Takes the content credentials out of a file, so that tests can compare what depends on the request alone.
 
 /// The file without its content credentials: a PNG without its chunk `caBX`, a JPEG without its segments of JUMBF, or a
-/// WebP file without its chunk `C2PA`. A file without credentials stays as it is.
+/// WebP or WAV file without its chunk `C2PA`. A file without credentials stays as it is.
 pub fn unsigned(file: &[u8]) -> Vec<u8> {
     match file {
         [0x89, b'P', b'N', b'G', ..] => png(file),
         [0xff, 0xd8, ..] => jpeg(file),
-        [b'R', b'I', b'F', b'F', ..] => webp(file),
+        [b'R', b'I', b'F', b'F', ..] => riff(file),
         _ => file.to_vec(),
     }
 }
@@ -38,7 +38,7 @@ fn jpeg(file: &[u8]) -> Vec<u8> {
     kept
 }
 
-fn webp(file: &[u8]) -> Vec<u8> {
+fn riff(file: &[u8]) -> Vec<u8> {
     let (mut kept, mut rest) = (file[..12].to_vec(), &file[12..]);
     while !rest.is_empty() {
         let length = (u32::from_le_bytes(rest[4..8].try_into().unwrap()) as usize).next_multiple_of(2) + 8;

@@ -82,7 +82,7 @@ fn put_file(path: &Path, content: &Value) {
 
 /// A file with random tensors in bfloat16. A shape is a list of sizes; one of integers, which are zeros, is
 /// `["I64", sizes]`.
-fn safetensors(shapes: &Map<String, Value>) -> Vec<u8> {
+pub fn safetensors(shapes: &Map<String, Value>) -> Vec<u8> {
     let (mut header, mut data) = (Map::new(), Vec::new());
     for (name, shape) in shapes {
         let start = data.len();

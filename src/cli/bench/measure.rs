@@ -12,7 +12,7 @@ use latentd::{
     config::Config,
     device::Device,
     diffusion::SamplerLabel,
-    generation::{Job, Limits, Phase, Work, resolve},
+    generation::{Job, Limits, Phase, resolve},
     metrics::Metrics,
     pipelines::{Frame, Inputs, Model},
     service::CatalogueRules,
@@ -103,7 +103,7 @@ impl<'a> Bench<'a> {
 
     pub fn measure(&self, request: &Request<'_>, model: &Arc<Model>, load_s: f64) -> Result<Measured> {
         let job = self.job(request, 1, request.steps)?;
-        let Work::Draw(draw) = &job.work;
+        let draw = job.work.draw().context("only models that draw are measured")?;
         let (width, height, steps) = (draw.width, draw.height, draw.steps);
         let curve = self.curve(request, model, steps)?;
         let cost = cost::fit(&curve).context("the denoiser computed nothing")?;

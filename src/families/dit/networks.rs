@@ -5,7 +5,7 @@ use candle_core::Tensor;
 
 use crate::{
     device::{Device, Precision},
-    families::autoencoder::Autoencoder,
+    families::autoencoder::{Autoencoder, RGB},
     models::{
         DiTTransformer2DModel,
         autoencoder_kl::{AutoencoderKlConfig, Tiles},
@@ -97,7 +97,7 @@ impl DiTNetworks {
         let transformer = Weights::open(folder, "transformer", WEIGHTS, &Device::host(), as_stored)?;
         let notes = transformer.note();
         transformer.check(|w| drop(DiTTransformer2DModel::new(&sizes.transformer, w)))?;
-        Ok(notes.into_iter().chain(Autoencoder::check(folder, &sizes.vae)?).collect())
+        Ok(notes.into_iter().chain(Autoencoder::check(folder, &sizes.vae, RGB)?).collect())
     }
 
     async fn predict(&self, shape: [usize; 3], rows: &[DenoiseRow]) -> candle_core::Result<Vec<Denoised>> {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     device::{Device, Precision},
-    families::autoencoder::{Autoencoder, rows_of},
+    families::autoencoder::{Autoencoder, RGB, rows_of},
     models::{
         ClipTextModel, FluxTransformer2DModel,
         adapters::{Adapter, RowAdapters},
@@ -57,7 +57,7 @@ impl FluxNetworks {
     /// Checks that the files have exactly the tensors that the networks need, without reading weights. Returns notes
     /// about the files.
     pub fn check(folder: &ModelFolder, sizes: &Sizes) -> Result<Vec<String>, LoadError> {
-        let mut notes: Vec<String> = Autoencoder::check(folder, &sizes.vae)?.into_iter().collect();
+        let mut notes: Vec<String> = Autoencoder::check(folder, &sizes.vae, RGB)?.into_iter().collect();
         let mut open = |(part, stem): (&str, &str)| {
             let weights = Weights::open(folder, part, stem, &Device::host(), as_stored)?;
             notes.extend(weights.note());

@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor};
 use super::{Sizes, sizes};
 use crate::{
     device::{Device, Precision},
-    families::autoencoder::Autoencoder,
+    families::autoencoder::{Autoencoder, RGB},
     kernels::Kernels,
     models::{
         PixArtTransformer2DModel, T5EncoderModel, T5Tokenizer,
@@ -67,7 +67,7 @@ impl PixArtNetworks {
         let open = |part, stem| Weights::open(folder, part, stem, &Device::host(), as_stored);
         let (text, transformer) = (open("text_encoder", "model")?, open("transformer", "diffusion_pytorch_model")?);
         let notes = text.note().into_iter().chain(transformer.note());
-        let notes: Vec<String> = notes.chain(Autoencoder::check(folder, &sizes.vae)?).collect();
+        let notes: Vec<String> = notes.chain(Autoencoder::check(folder, &sizes.vae, RGB)?).collect();
         text.check(|weights| drop(T5EncoderModel::new(&sizes.text_encoder, weights)))?;
         transformer.check(|weights| {
             weights.leave(POSITIONS);

@@ -187,12 +187,10 @@ impl BatchConditions {
 
     fn conditions(&self) -> Conditions<'_> {
         Conditions {
-            t: &self.t,
-            text: &self.text,
-            text_lengths: None,
             added: self.added.as_ref(),
             guidance: self.guidance.as_deref(),
             adapters: &self.adapters,
+            ..Conditions::plain(&self.t, &self.text)
         }
     }
 

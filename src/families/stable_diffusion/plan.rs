@@ -11,7 +11,7 @@ use crate::{
 /// difference in size between a refiner and its base model. (The plan contains the memory of LoRAs.)
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan {
-        let Work::Draw(draw) = &job.work;
+        let Work::Draw(draw) = &job.work else { return Plan::default() };
         let (channels, scale) = (card.latents.0, card.latents.1.max(1));
         let [height, width] = [draw.height as usize, draw.width as usize];
         let size = [height / scale, width / scale];

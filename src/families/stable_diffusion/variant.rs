@@ -145,7 +145,7 @@ impl VariantParameters {
 /// Reads the weights, and fits the preview colors if `latentd.json` does not give them.
 fn load(folder: &ModelFolder, device: &Device) -> Result<Box<dyn Loaded>, LoadError> {
     let networks = StableDiffusion::load(folder, device)?;
-    let latent_rgb = latent_rgb(folder, &networks)?;
+    let latent_rgb = Some(latent_rgb(folder, &networks)?);
     // The fit has decoded, so an offloaded autoencoder is on the device now.
     networks.send_back();
     Ok(Box::new(LatentDiffusion { networks: Box::new(networks), latent_rgb }))

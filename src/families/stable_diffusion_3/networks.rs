@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     device::{Device, Precision},
-    families::autoencoder::{Autoencoder, rows_of},
+    families::autoencoder::{Autoencoder, RGB, rows_of},
     models::{
         ClipTextModel, Sd3Transformer2DModel,
         adapters::{Adapter, RowAdapters},
@@ -68,7 +68,7 @@ impl Sd3Networks {
     /// Checks that the files have exactly the tensors that the networks need, without reading weights. Returns notes
     /// about the files.
     pub fn check(folder: &ModelFolder, sizes: &Sizes) -> Result<Vec<String>, LoadError> {
-        let mut notes: Vec<String> = Autoencoder::check(folder, &sizes.vae)?.into_iter().collect();
+        let mut notes: Vec<String> = Autoencoder::check(folder, &sizes.vae, RGB)?.into_iter().collect();
         let mut open = |part: &str, stem: &str| {
             let weights = Weights::open(folder, part, stem, &Device::host(), as_stored)?;
             notes.extend(weights.note());

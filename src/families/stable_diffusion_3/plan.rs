@@ -28,7 +28,7 @@ impl Sizes {
 
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, _controls: &ControlDemand<'_>) -> Plan {
-        let Work::Draw(draw) = &job.work;
+        let Work::Draw(draw) = &job.work else { return Plan::default() };
         let [height, width] = [draw.height as usize, draw.width as usize];
         let size = [height, width].map(|side| side / self.vae.scale());
         let length = draw.max_sequence_length.unwrap_or(SEQUENCE_LENGTHS.0) as usize;

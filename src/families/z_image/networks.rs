@@ -5,7 +5,7 @@ use candle_core::Tensor;
 
 use crate::{
     device::{Device, Precision},
-    families::autoencoder::{Autoencoder, rows_of},
+    families::autoencoder::{Autoencoder, RGB, rows_of},
     generation::{FlowLevels, Mu},
     models::{
         Qwen3Encoder, QwenTokenizer, ZImageTransformer2DModel,
@@ -154,7 +154,7 @@ impl ZImageNetworks {
         sizes.tokenizer(folder)?;
         let open = |(part, stem)| Weights::open(folder, part, stem, &Device::host(), as_stored);
         let (text, transformer) = (open(TEXT)?, open(TRANSFORMER)?);
-        let notes = [text.note(), transformer.note(), Autoencoder::check(folder, &sizes.vae)?];
+        let notes = [text.note(), transformer.note(), Autoencoder::check(folder, &sizes.vae, RGB)?];
         text.check(|weights| drop(Qwen3Encoder::new(&sizes.text_encoder, weights, sizes.depth())))?;
         transformer.check(|weights| drop(ZImageTransformer2DModel::new(&sizes.transformer, weights)))?;
         Ok(notes.into_iter().flatten().collect())

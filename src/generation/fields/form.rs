@@ -113,11 +113,15 @@ const OTHER_TEXTS: [&str; 5] = ["tenant", "user", "url", "description", "safety_
 /// The kind of the field `name`. If `within` is set, it names a field that is an object, and `name` is a key of this
 /// object.
 fn kind_of(within: Option<&str>, name: &str) -> Option<Kind> {
-    let known = match within {
-        None => table::FIELDS,
-        Some(within) => Field::find(table::FIELDS, within).map_or(&[][..], |field| field.kind.keys()),
+    // A field of sounds has the kind of the field of pictures of the same name, if there is one.
+    let of = |fields: &'static [&'static Field]| {
+        let known = match within {
+            None => fields,
+            Some(within) => Field::find(fields, within).map_or(&[][..], |field| field.kind.keys()),
+        };
+        Field::find(known, name).map(|field| field.kind)
     };
-    Field::find(known, name).map(|field| field.kind)
+    of(table::FIELDS).or_else(|| of(table::SOUND_FIELDS))
 }
 
 /// Converts a number of an HTML form to JSON. Texts such as `.5` and `007` are valid floating-point numbers in HTML,
@@ -154,7 +158,7 @@ fn typed(within: Option<&str>, name: &str, text: String, budget: &ValueBudget) -
         return Ok(Value::Null);
     }
     let trimmed = match kind_of(within, name) {
-        Some(Kind::Integer(_) | Kind::Number(_)) => as_json(trimmed),
+        Some(Kind::Integer(_) | Kind::Number(_) | Kind::Seconds(_)) => as_json(trimmed),
         _ => Cow::Borrowed(trimmed),
     };
     match budget.parse(&trimmed) {

@@ -18,6 +18,7 @@ impl Fields {
             Kind::Text(max_chars) => self.text(name, max_chars(on))?.into(),
             Kind::Integer(bounds) => self.integer_within(name, bounds(on))?.into(),
             Kind::Number(bounds) => self.number_within(name, bounds)?.into(),
+            Kind::Seconds(bounds) => self.number_within(name, bounds(on))?.into(),
             Kind::Flag => self.flag(name)?.into(),
             Kind::Word(words) => self.word(name, &words(on))?,
             Kind::Pair { min } => self.pair(name, min)?,

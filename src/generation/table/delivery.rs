@@ -18,7 +18,7 @@ pub static OUTPUT: Field = Field::new(
     "The format of the files.",
 );
 pub static OUTPUT_FORMAT: Field =
-    Field::new("format", Kind::Word(|_| Format::ALL.map(Format::name).to_vec()), "The file format.")
+    Field::new("format", Kind::Word(|_| Format::PICTURES.map(Format::name).to_vec()), "The file format.")
         .default(|_| Some("png".into()));
 pub static OUTPUT_QUALITY: Field =
     Field::new("quality", Kind::Integer(|_| upto(1, 100)), "The quality of a JPEG, on libjpeg's scale.")

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::generation::{FieldError, Problem, RateLimit};
+use crate::generation::{FieldError, GenerationId, Problem, RateLimit, WorkKind};
 
 /// At least one error for each code.
 fn all() -> Vec<ApiError> {
     let (id, text) = (GenerationId::new(), || "text".to_owned());
+    let at = Location { kind: WorkKind::Draw, id };
     let cold = || Unready::Model { name: text(), state: "cold" };
-    let failed = |code: &str| ApiError::Failed { id, code: code.to_owned(), message: text() };
+    let failed = |code: &str| ApiError::Failed { at, code: code.to_owned(), message: text() };
     vec![
         ApiError::MalformedJson(text()),
         ApiError::MalformedForm(text()),
@@ -45,7 +46,7 @@ fn all() -> Vec<ApiError> {
         ApiError::NotFinished,
         ApiError::NotSucceeded,
         ApiError::StarsFull { most: 1 },
-        ApiError::Canceled(id),
+        ApiError::Canceled(at),
         ApiError::EndpointsFull { most: 1 },
         ApiError::BodyTooLarge { limit: 1 },
         ApiError::UnsupportedMediaType(text()),
@@ -69,13 +70,13 @@ fn all() -> Vec<ApiError> {
         ApiError::BodiesFull { limit: 1 },
         ApiError::QueueFull { queued: 1, retry_after_s: 1 },
         ApiError::AnswersUnread,
-        ApiError::Expired(id),
+        ApiError::Expired(at),
         ApiError::Draining(None),
         ApiError::Unready(vec![cold()]),
         ApiError::Unready(vec![cold(), Unready::Drained]),
         ApiError::StorageFull,
         ApiError::Database { cause: text() },
-        ApiError::WaitTimeout(id),
+        ApiError::WaitTimeout(at),
         ApiError::CatalogueUnreadable(text()),
         failed("model_unavailable"),
     ]

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::request::{About, Request};
 use crate::{
-    generation::{Artifact, Facts, Record, Work, rfc3339},
+    generation::{Artifact, Record, rfc3339},
     http::{AppState, error::ApiError, listener::AnswerRoom},
     service::offload,
 };
@@ -46,8 +46,8 @@ pub async fn last(
     let room = AnswerRoom::of(extensions, artifact.bytes.div_ceil(3) * 4).await?;
     let file = state.service.file(artifact).await?;
     let image = offload(file.len(), move || BASE64_STANDARD.encode(&file)).await;
-    let (Facts::Picture { seed, .. }, Work::Draw(draw)) = (artifact.facts.clone(), &record.job.work);
-    let mut line = progress(about, draw.steps, draw.steps);
+    let (seed, steps) = (artifact.facts.seed(), record.job.work.steps());
+    let mut line = progress(about, steps, steps);
     line["done"] = true.into();
     line["done_reason"] = "stop".into();
     line["image"] = image.into();

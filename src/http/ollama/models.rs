@@ -67,7 +67,7 @@ pub(super) async fn show(
 const MOST_CHARS: usize = 128 + TAG.len();
 
 fn is_usable(model: &ModelView, caller: &Caller) -> bool {
-    model.card.is_some() && caller.may_use(&model.name)
+    model.draws() && caller.may_use(&model.name)
 }
 
 fn details() -> Value {

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{answer, request::About};
 use crate::{
-    generation::{Record, Work},
+    generation::Record,
     http::{
         AppState,
         error::ApiError,
@@ -26,8 +26,7 @@ use crate::{
 
 /// Answers with the lines of a generation.
 pub fn respond(state: AppState, about: About, record: Record, extensions: Extensions, presence: Presence) -> Response {
-    let Work::Draw(draw) = &record.job.work;
-    let (at, follower) = ((0, draw.steps), Follower::new(state.clone(), record, presence));
+    let (at, follower) = ((0, record.job.work.steps()), Follower::new(state.clone(), record, presence));
     let lines = Lines { state, about, extensions, follower, at, begun: false, ended: false, room: None };
     let lines = stream::unfold(lines, async |mut lines| Some((Ok::<_, Infallible>(lines.next().await?), lines)));
     let headers = [

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::{client::Client, request::Wanted, usage::Usage};
 use crate::{
-    generation::{Artifact, Facts, Record, Warning, Work},
-    http::{AppState, create, error::ApiError, face::Document, listener::AnswerRoom, signed::now, url},
+    generation::{Artifact, Record, Warning},
+    http::{AppState, create, error::ApiError, face::Document, listener::AnswerRoom, signed::now, url::Location},
     service::offload,
 };
 
@@ -76,7 +76,7 @@ pub async fn respond(
         warnings: record.job.warnings.clone(),
     };
     let document = offload(bytes as usize, move || Document::of("application/json", &answer)).await;
-    Ok((room, create::headers(record.id), [(header::CACHE_CONTROL, "no-store")], document).into_response())
+    Ok((room, create::headers(Location::of(record)), [(header::CACHE_CONTROL, "no-store")], document).into_response())
 }
 
 impl Picture {
@@ -89,14 +89,13 @@ impl Picture {
         record: &Record,
         artifact: &Artifact,
     ) -> Result<Picture, ApiError> {
-        let Facts::Picture { seed, .. } = artifact.facts;
-        let mut picture = Picture { b64_json: None, url: None, seed, flagged: artifact.flagged };
+        let mut picture = Picture { b64_json: None, url: None, seed: artifact.facts.seed(), flagged: artifact.flagged };
         if b64 {
             let file = state.service.file(artifact).await?;
             picture.b64_json = Some(offload(file.len(), move || BASE64_STANDARD.encode(&file)).await);
         }
         if has_url {
-            let path = url::artifact(&record.id, artifact.index);
+            let path = Location::of(record).artifact(artifact.index);
             let signed = state.signer.expiry(now()).map(|expiry| state.signer.sign(&path, expiry));
             picture.url = Some(client.base.url(&signed.unwrap_or(path)));
         }
@@ -116,6 +115,5 @@ pub fn format(record: &Record) -> &'static str {
 
 /// The size of the pictures as `WIDTHxHEIGHT`.
 pub fn size(record: &Record) -> String {
-    let Work::Draw(draw) = &record.job.work;
-    format!("{}x{}", draw.width, draw.height)
+    record.job.work.draw().map(|draw| format!("{}x{}", draw.width, draw.height)).unwrap_or_default()
 }

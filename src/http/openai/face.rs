@@ -107,6 +107,14 @@ mod tests {
     use axum::response::IntoResponse;
 
     use super::*;
+    use crate::{
+        generation::{GenerationId, WorkKind},
+        http::url::Location,
+    };
+
+    fn location() -> Location {
+        Location { kind: WorkKind::Draw, id: GenerationId::new() }
+    }
     use crate::http::error::{ApiError, invalid};
 
     fn adapted(error: ApiError) -> (u16, String, String) {
@@ -139,7 +147,7 @@ mod tests {
         let named = json!("content_policy_violation");
         assert_eq!((&prompt["type"], &prompt["code"]), (&json!("invalid_request_error"), &named));
         let (code, message) = (Problem::CONTENT_FILTERED.to_owned(), "flagged".to_owned());
-        let blocked = ApiError::Failed { id: crate::generation::GenerationId::new(), code, message };
+        let blocked = ApiError::Failed { at: location(), code, message };
         let answer = error(&blocked.problem());
         assert_eq!((&answer["type"], &answer["code"]), (&json!(MODERATION), &json!("moderation_blocked")));
         assert_eq!(adapted(blocked).0, 400);
@@ -152,7 +160,7 @@ mod tests {
         let forbidden = |status| (status, String::new(), "false".to_owned());
         assert_eq!(adapted(invalid("/size", "out_of_range", "is wrong")), forbidden(400));
         assert_eq!(adapted(ApiError::InvalidKey), forbidden(401));
-        assert_eq!(adapted(ApiError::Canceled(crate::generation::GenerationId::new())), forbidden(409));
+        assert_eq!(adapted(ApiError::Canceled(location())), forbidden(409));
         let (status, after, retry) = adapted(ApiError::TenantQueueFull { queued: 1, retry_after_s: 4000 });
         assert_eq!((status, after.as_str(), retry.as_str()), (429, "120", ""));
         let (status, after, retry) = adapted(ApiError::QueueFull { queued: 1, retry_after_s: 1 });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Operation;
-use crate::generation::{Fields, Format, Limits, ModelCard};
+use crate::generation::{Fields, Format, Limits, ModelCard, WorkKind};
 
 /// The properties of the answer that depend on the request, not on the generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,10 +187,10 @@ fn output(fields: &mut Fields) {
         put_output(fields, "output_format", "format", format.into());
     }
     let Some(compression) = fields.integer("output_compression", 0, 100) else { return };
-    match Format::named_in(fields).unwrap_or_default() {
+    match Format::named_in(fields, WorkKind::Draw).unwrap_or_default() {
         // The lowest quality of a JPEG is 1.
         Format::Jpeg => put_output(fields, "output_compression", "quality", compression.max(1).into()),
-        Format::Png | Format::Webp if compression == 100 => {}
+        Format::Png | Format::Webp | Format::Wav if compression == 100 => {}
         format => {
             let detail = format!("must be 100 or absent, because {} files are lossless", format.name());
             fields.error("output_compression", UNSUPPORTED, detail);
@@ -255,8 +255,14 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { max_side_pixels: 2048, max_pixels: 1 << 22, max_images: 8, max_steps: 30, max_prompt_chars: 100 };
+    const LIMITS: Limits = Limits {
+        max_side_pixels: 2048,
+        max_pixels: 1 << 22,
+        max_images: 8,
+        max_steps: 30,
+        max_seconds: 30.0,
+        max_prompt_chars: 100,
+    };
 
     /// The fields of the generation, with the faults as `(pointer, code)`, and what is wanted.
     fn translated(operation: Operation, request: Value) -> (Value, Vec<(String, &'static str)>, Wanted) {

@@ -26,6 +26,7 @@ use crate::{
         presence::Presence,
         sse,
         sse::Frame,
+        url::Location,
     },
     service::Preview,
 };
@@ -40,7 +41,7 @@ pub fn respond(
     record: Record,
     presence: Presence,
 ) -> Response {
-    let (headers, metrics) = (create::headers(record.id), state.metrics.clone());
+    let (headers, metrics) = (create::headers(Location::of(&record)), state.metrics.clone());
     let follower = Follower::new(state.clone(), record, presence);
     let feed = Feed { state, operation, client, wanted, follower, due: VecDeque::new(), room: None, ended: false };
     let frames = stream::unfold(feed, async |mut feed| Some((Ok::<_, Infallible>(feed.next().await?), feed)));

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::generation::{Artifact, Facts, Job, Work};
+use crate::generation::{Artifact, Facts, Job};
 
 /// One image token stands for a square with sides of this many pixels.
 const TOKEN_SIDE: u32 = 16;
@@ -29,9 +29,10 @@ impl Usage {
     pub fn of(job: &Job, pictures: &[Artifact]) -> Usage {
         let is_first = pictures.first().is_none_or(|picture| picture.index == 0);
         let request = if is_first { request(job) } else { Details { image_tokens: 0, text_tokens: 0 } };
-        let drawn = pictures
-            .iter()
-            .map(|Artifact { facts: Facts::Picture { width, height, .. }, .. }| image_tokens(*width, *height));
+        let drawn = pictures.iter().map(|picture| match picture.facts {
+            Facts::Picture { width, height, .. } => image_tokens(width, height),
+            Facts::Sound { .. } => 0,
+        });
         let drawn = Details { image_tokens: drawn.sum(), text_tokens: 0 };
         let input_tokens = request.image_tokens + request.text_tokens;
         Usage {
@@ -45,11 +46,10 @@ impl Usage {
 }
 
 fn request(job: &Job) -> Details {
-    let Work::Draw(draw) = &job.work;
-    let negative = draw.negative_prompt.as_deref().unwrap_or_default();
+    let negative = job.work.draw().and_then(|draw| draw.negative_prompt.as_deref()).unwrap_or_default();
     Details {
         image_tokens: job.inputs().map(|image| image_tokens(image.width, image.height)).sum(),
-        text_tokens: text_tokens(&draw.prompt) + text_tokens(negative),
+        text_tokens: text_tokens(job.work.prompt()) + text_tokens(negative),
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     request::{self, Kind},
 };
 use crate::{
-    generation::{Fields, Status, Work},
+    generation::{Fields, Status, WorkKind},
     http::{
         AppState, caller::Caller, error::ApiError, face::Document, idempotency::IdempotencyKey, listener::AnswerRoom,
         presence::Waits,
@@ -69,11 +69,11 @@ async fn draw(
         (_, key) => key,
     };
     let fields = std::mem::replace(&mut request.fields, Fields::new(Default::default()));
-    let create = CreateRequest { caller, fields, repeatable, format: None };
+    let create = CreateRequest { caller, kind: WorkKind::Draw, fields, repeatable, format: None };
     let accepted = state.accept(create, Waits::ForResult).await;
     let (view, _, mut presence) = accepted.map_err(|error| request.renamed(error))?;
-    let Work::Draw(draw) = &view.record.job.work;
-    request.note_sizes(draw);
+    let draw = view.record.job.work.draw().cloned().ok_or(ApiError::NotFound("picture of this request"))?;
+    request.note_sizes(&draw);
     let waited = state.wait(&view.record, longest(&view)).await;
     presence.keep();
     let view = waited?.view;
@@ -99,7 +99,7 @@ async fn draw(
             true => files.iter().map(|file| BASE64_STANDARD.encode(file)).collect(),
             false => Vec::new(),
         };
-        let info = info::object(&view.record, infotexts, &request.notes.texts()).to_string();
+        let info = info::object(&view.record, &draw, infotexts, &request.notes.texts()).to_string();
         Document::of("application/json", &json!({"images": images, "parameters": request.echo, "info": info}))
     });
 

@@ -2,23 +2,16 @@
 
 use serde_json::{Value, json};
 
-use crate::generation::{Facts, ImageInfluence, Record, Status, Work, rfc3339};
+use crate::generation::{Draw, ImageInfluence, Record, Status, rfc3339};
 
 /// What was drawn. `infotexts` are the texts with the settings that the files of the pictures contain. `notes` say what
 /// the request asked for and did not get.
-pub(super) fn object(record: &Record, infotexts: Vec<String>, notes: &[String]) -> Value {
-    let Work::Draw(draw) = &record.job.work;
+pub(super) fn object(record: &Record, draw: &Draw, infotexts: Vec<String>, notes: &[String]) -> Value {
     let artifacts = match &record.status {
         Status::Succeeded { artifacts } => &artifacts[..],
         _ => &[],
     };
-    let seeds: Vec<u64> = artifacts
-        .iter()
-        .map(|artifact| {
-            let Facts::Picture { seed, .. } = artifact.facts;
-            seed
-        })
-        .collect();
+    let seeds: Vec<u64> = artifacts.iter().map(|artifact| artifact.facts.seed()).collect();
     let negative = draw.negative_prompt.clone().unwrap_or_default();
     let strength = draw.source.as_ref().and_then(|source| match source.hold {
         ImageInfluence::Strength { strength } => Some(strength),

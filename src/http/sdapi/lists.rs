@@ -12,7 +12,7 @@ use crate::{
 
 /// `GET /sdapi/v1/sd-models`: the models that the caller can use. Their titles are their names, without hashes.
 pub(super) async fn models(State(service): State<Service>, caller: Caller) -> Json<Value> {
-    let usable = service.models().into_iter().filter(|model| model.card.is_some() && caller.may_use(&model.name));
+    let usable = service.models().into_iter().filter(|model| model.draws() && caller.may_use(&model.name));
     let usable = usable.map(|model| model.name);
     let model = |name: String| {
         json!({

@@ -45,7 +45,7 @@ fn chosen(state: &AppState, caller: &Caller) -> String {
     if caller.may_use(&preferred) {
         return preferred;
     }
-    let usable = state.service.models().into_iter().find(|model| model.card.is_some() && caller.may_use(&model.name));
+    let usable = state.service.models().into_iter().find(|model| model.draws() && caller.may_use(&model.name));
     usable.map_or(preferred, |model| model.name)
 }
 

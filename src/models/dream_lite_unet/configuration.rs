@@ -221,6 +221,7 @@ impl DreamLiteUNetConfig {
                 qk_norm: true,
                 kv_heads: self.num_kv_heads,
                 ff_mult: self.ff_mult,
+                ..Layers::default()
             },
             ..UNet2DConditionConfig::default()
         }

@@ -101,6 +101,7 @@ impl Description {
             guidance_offset: 0,
             is_distilled: false,
             always_guided: false,
+            sound: None,
         };
         let mut notes = Vec::new();
         notes.extend(unused_shift("vae", vae_config.shift_factor.unwrap_or(0.0)));

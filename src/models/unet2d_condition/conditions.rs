@@ -7,6 +7,7 @@ use crate::{
     kernels::Kernels,
     models::{
         adapters::RowAdapters,
+        layers::Linear,
         time_embedding::{Sinusoids, TimestepEmbedding},
         transformer2d::Text,
     },
@@ -18,14 +19,16 @@ use crate::{
 pub struct Conditions<'a> {
     /// Times (B), in training timesteps; they may have a fraction.
     pub t: &'a [f32],
-    /// Hidden states of the text, (B, L, D).
-    pub text: &'a Tensor,
+    /// Hidden states of the text, (B, L, D); `None` for a network that takes a vector.
+    pub text: Option<&'a Tensor>,
     /// The number of tokens of each text, if the network masks padding; otherwise `None`.
     pub text_lengths: Option<&'a [usize]>,
     /// The additional conditions of SDXL, if the network takes them.
     pub added: Option<&'a Added>,
     /// (B): the guidance scale minus 1, if the network is distilled and takes it.
     pub guidance: Option<&'a [f32]>,
+    /// (B, V), if a vector conditions the network in place of a text.
+    pub vector: Option<&'a Tensor>,
     /// The LoRA adapters of the rows.
     pub adapters: &'a RowAdapters,
 }
@@ -33,7 +36,17 @@ pub struct Conditions<'a> {
 impl<'a> Conditions<'a> {
     /// A time and a text, for networks that take no other conditions.
     pub fn plain(t: &'a [f32], text: &'a Tensor) -> Self {
-        Conditions { t, text, text_lengths: None, added: None, guidance: None, adapters: RowAdapters::NONE }
+        Conditions { text: Some(text), ..Conditions::at(t) }
+    }
+
+    /// A time and a vector (B, V), for networks that take a vector in place of a text.
+    pub fn of_vector(t: &'a [f32], vector: &'a Tensor) -> Self {
+        Conditions { vector: Some(vector), ..Conditions::at(t) }
+    }
+
+    fn at(t: &'a [f32]) -> Self {
+        let (text, text_lengths, added, guidance, vector) = (None, None, None, None, None);
+        Conditions { t, text, text_lengths, added, guidance, vector, adapters: RowAdapters::NONE }
     }
 }
 
@@ -49,9 +62,11 @@ pub struct Added {
 
 /// The conditions in the form that the blocks take.
 pub(in crate::models) struct EmbeddedConditions<'a> {
-    /// SiLU of the sum of the embeddings of the time and of the additional conditions, (B, E).
+    /// SiLU of the sum of the embeddings of the time and of the additional conditions, (B, E). With a vector in place
+    /// of a text, the embedding of the vector follows, (B, 2E).
     pub time: Tensor,
-    pub text: Text<'a>,
+    /// `None` if the network takes no text.
+    pub text: Option<Text<'a>>,
     pub adapters: &'a RowAdapters,
 }
 
@@ -62,6 +77,7 @@ pub(in crate::models) struct Embeddings {
     time_embedding: TimestepEmbedding,
     guidance: Option<Sinusoids>,
     add: Option<(Sinusoids, TimestepEmbedding)>,
+    class_embedding: Option<Linear>,
     kernels: Kernels,
 }
 
@@ -83,12 +99,15 @@ impl Embeddings {
             add: config.added().map(|AddedConditions { time_embed_dim, width, .. }| {
                 (sinusoids(time_embed_dim), embedding("add_embedding", width, None))
             }),
+            class_embedding: config
+                .vector_width()
+                .map(|width| Linear::new(&weights.pp("class_embedding"), width, time_width)),
             kernels: weights.kernels(),
         }
     }
 
     pub fn forward<'a>(&self, conditions: &Conditions<'a>, device: &Device) -> Result<EmbeddedConditions<'a>> {
-        let Conditions { t, text, text_lengths, added, guidance, adapters } = *conditions;
+        let Conditions { t, text, text_lengths, added, guidance, vector, adapters } = *conditions;
         let guidance = match (self.guidance, guidance) {
             (None, None) => None,
             (Some(sinusoids), Some(scales)) if scales.len() == t.len() => {
@@ -115,7 +134,17 @@ impl Embeddings {
                 candle_core::bail!("added conditions are needed: {}, given: {}", wanted.is_some(), given.is_some())
             }
         }
-        let text = Text { hidden: text, lengths: text_lengths };
+        match (&self.class_embedding, vector) {
+            (None, None) => {}
+            (Some(layer), Some(vector)) => time = Tensor::cat(&[&time, &layer.adapted(vector, adapters)?], 1)?,
+            (wanted, given) => {
+                candle_core::bail!("a vector is needed: {}, given: {}", wanted.is_some(), given.is_some())
+            }
+        }
+        if self.class_embedding.is_some() == text.is_some() {
+            candle_core::bail!("a text is needed: {}, given: {}", text.is_none(), text.is_some());
+        }
+        let text = text.map(|hidden| Text { hidden, lengths: text_lengths });
         Ok(EmbeddedConditions { time: self.kernels.silu(&time)?, text, adapters }) // every block takes the SiLU
     }
 }

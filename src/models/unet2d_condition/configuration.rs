@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use crate::{
     models::{
         configuration::{
-            Fixed, LARGEST_EPS, LARGEST_SAMPLE, PerBlock, SampleSize, WIDEST, between, divides, entries, per_block,
-            read, within,
+            Fixed, LARGEST_EPS, LARGEST_SAMPLE, PerBlock, SampleSize, WIDEST, between, divides, entries, one_of,
+            per_block, read, within,
         },
         resnet::{ResnetKind, TimeEmbeddingNorm},
         transformer2d::TransformerKind,
@@ -63,11 +63,14 @@ pub(in crate::models) struct Layers {
     pub kv_heads: Option<usize>,
     /// The inner width of feed-forward layers, in widths of the map.
     pub ff_mult: usize,
+    /// Whether a vector conditions the network in place of a text. The embedding of the vector follows that of the time
+    /// in one longer vector, and the second attention of each transformer is another attention of the map to itself.
+    pub takes_vector: bool,
 }
 
 impl Default for Layers {
     fn default() -> Self {
-        Self { separable: false, qk_norm: false, kv_heads: None, ff_mult: 4 }
+        Self { separable: false, qk_norm: false, kv_heads: None, ff_mult: 4, takes_vector: false }
     }
 }
 
@@ -213,6 +216,10 @@ const FIXED: &[Fixed] = &[
     ("upcast_attention", &["true", "false"]), // attention is computed in float32 either way
 ];
 
+/// The values of keys that make a network of [`UNet2DConditionConfig::read_for_vector`].
+const FIXED_FOR_VECTOR: &[Fixed] =
+    &[("class_embed_type", &[r#""simple_projection""#]), ("class_embeddings_concat", &["true"])];
+
 impl UNet2DConditionConfig {
     /// Reads the keys of the file at `path`.
     ///
@@ -220,6 +227,22 @@ impl UNet2DConditionConfig {
     /// Names a key or value that the network does not support.
     pub fn read(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
         let config: Self = read(path, keys, FIXED)?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    /// As [`UNet2DConditionConfig::read`], for a network that a vector of `projection_class_embeddings_input_dim`
+    /// numbers conditions in place of a text.
+    ///
+    /// # Errors
+    /// Names a key or value that the network does not support.
+    pub fn read_for_vector(path: &str, keys: &Map<String, Value>) -> Result<Self, LoadError> {
+        for (key, supported) in FIXED_FOR_VECTOR {
+            one_of(path, key, keys.get(*key).unwrap_or(&Value::Null), supported)?;
+        }
+        let fixed: Vec<Fixed> = FIXED_FOR_VECTOR.iter().chain(FIXED).copied().collect();
+        let read: Self = read(path, keys, &fixed)?;
+        let config = Self { layers: Layers { takes_vector: true, ..Layers::default() }, ..read };
         config.check(path)?;
         Ok(config)
     }
@@ -244,8 +267,13 @@ impl UNet2DConditionConfig {
             within(path, "block_out_channels", *channels, WIDEST)?;
             divides(path, "norm_num_groups", self.norm_num_groups, *channels)?;
             divides(path, "attention_head_dim", self.attention_head_dim.at(i), *channels)?;
-            if self.cross_attention_dim.at(i) != self.text_width() {
-                let (key, reason) = ("cross_attention_dim".into(), "the blocks take texts of different widths".into());
+            let (width, key) = (self.cross_attention_dim.at(i), "cross_attention_dim".into());
+            if self.layers.takes_vector && width != *channels {
+                let reason = format!("must be {channels}, the channels of block {i}, not {width}");
+                return Err(LoadError::BadKey { path: path.into(), key, reason });
+            }
+            if !self.layers.takes_vector && width != self.text_width() {
+                let reason = "the blocks take texts of different widths".into();
                 return Err(LoadError::BadKey { path: path.into(), key, reason });
             }
         }
@@ -272,6 +300,14 @@ impl UNet2DConditionConfig {
             within(path, "time_cond_proj_dim", width, WIDEST)?;
             divides(path, "time_cond_proj_dim", 4, width)?; // at least two different frequencies
         }
+        if self.layers.takes_vector {
+            let width = self.projection_class_embeddings_input_dim.unwrap_or(0);
+            within(path, "projection_class_embeddings_input_dim", width, WIDEST)?;
+            if self.addition_embed_type.is_some() {
+                let (key, reason) = ("addition_embed_type".into(), "excludes class_embed_type".into());
+                return Err(LoadError::BadKey { path: path.into(), key, reason });
+            }
+        }
         if self.addition_embed_type.is_some() {
             for (key, value) in [
                 ("addition_time_embed_dim", self.addition_time_embed_dim),
@@ -295,6 +331,11 @@ impl UNet2DConditionConfig {
     /// Width of the time embedding.
     pub(in crate::models) fn time_width(&self) -> usize {
         self.time_embedding_dim.unwrap_or(4 * self.block_out_channels[0])
+    }
+
+    /// Width of the vector that conditions the network in place of a text, if there is one.
+    pub fn vector_width(&self) -> Option<usize> {
+        self.projection_class_embeddings_input_dim.filter(|_| self.layers.takes_vector)
     }
 
     /// The sizes of the embedding that is added to the embedding of the time, if there is one.
@@ -327,7 +368,7 @@ impl UNet2DConditionConfig {
             groups: self.norm_num_groups,
             groups_out: self.norm_num_groups,
             eps: self.norm_eps,
-            time_embed_dim: Some(self.time_width()),
+            time_embed_dim: Some(if self.layers.takes_vector { 2 } else { 1 } * self.time_width()),
             time_embedding_norm: TimeEmbeddingNorm::Default,
             output_scale_factor,
             separable: self.layers.separable,
@@ -340,7 +381,7 @@ impl UNet2DConditionConfig {
             channels: self.block_out_channels[i],
             heads: self.attention_head_dim.at(i),
             layers,
-            cross_attention_dim: self.text_width(),
+            cross_attention_dim: self.cross_attention_dim.at(i),
             groups: self.norm_num_groups,
             use_linear_projection: self.use_linear_projection,
             kv_heads: self.layers.kv_heads.unwrap_or_else(|| self.attention_head_dim.at(i)),

@@ -13,6 +13,8 @@ struct Walk {
     adapted: bool,
     /// Whether the convolutions of residual blocks are depthwise-separable.
     separable: bool,
+    /// Whether transformers attend to the map in place of a text.
+    without_text: bool,
     /// Floats of each skip that is still in memory.
     skips: Vec<usize>,
 }
@@ -35,6 +37,7 @@ impl Walk {
 
     fn transformer(&mut self, places: usize, kind: TransformerKind, tokens: usize) {
         let more = if self.adapted { adapted_transformer(places, kind.channels) } else { 0 };
+        let tokens = if self.without_text { places } else { tokens };
         self.take(transformer(places, kind, tokens).beside(more));
     }
 }
@@ -137,7 +140,8 @@ impl UNet2DConditionConfig {
     }
 
     fn walk(&self, adapted: bool) -> Walk {
-        Walk { so_far: Demand::default(), adapted, separable: self.layers.separable, skips: Vec::new() }
+        let (separable, without_text) = (self.layers.separable, self.layers.takes_vector);
+        Walk { so_far: Demand::default(), adapted, separable, without_text, skips: Vec::new() }
     }
 
     /// Places and channels of every map that ControlNets add to, including the output of the middle block.

@@ -5,8 +5,9 @@ use sha2::{Digest, Sha256};
 
 use super::mark::{Marking, mark};
 use crate::{
+    audio::{AudioError, encode_wav},
     diffusion::SamplerLabel,
-    generation::{Artifact, Facts, Format, Job, MediaType, Work},
+    generation::{Artifact, Encoding, Facts, Format, Job, MediaType},
     imaging::{self, EncodeError, encode_picture, upscale},
     pipelines::Frame,
 };
@@ -53,26 +54,46 @@ pub(super) fn digest(file: &[u8]) -> String {
 /// sampler's name in other programs, for the metadata of the file. Call this function on a blocking thread.
 ///
 /// # Errors
-/// The pixels do not match the picture's size, or the format does not support the size.
+/// The pixels do not match the picture's size, or the format does not support the frame.
 pub fn encode(
     mut frame: Frame,
     job: &Job,
     label: &SamplerLabel,
     index: u32,
     marking: &Marking,
-) -> Result<Encoded, EncodeError> {
-    let Work::Draw(draw) = &job.work;
+) -> Result<Encoded, FrameError> {
     let watermark = mark(&mut frame, job, index, marking).map(|payload| payload.to_string());
-    match frame {
-        Frame::Picture(picture) => Ok(Encoded {
-            index,
-            format: job.output.encoding.format(),
-            facts: Facts::Picture { width: picture.width, height: picture.height, seed: draw.seed_of(index) },
-            file: encode_picture(&picture, job, label, index)?.into(),
-            unsigned_sha256: None,
-            watermark,
-        }),
-    }
+    let (seed, encoding) = (job.work.seed_of(index), job.output.encoding);
+    let (file, facts) = match frame {
+        Frame::Picture(picture) => {
+            let facts = Facts::Picture { width: picture.width, height: picture.height, seed };
+            (encode_picture(&picture, job, label, index)?, facts)
+        }
+        Frame::Sound(sound) => {
+            let Encoding::Wav { sample_format } = encoding else {
+                return Err(FrameError::Format(encoding.format().name()));
+            };
+            let facts = Facts::Sound {
+                sample_rate: sound.sample_rate,
+                channels: sound.channels.into(),
+                samples: sound.length() as u64,
+                seed,
+            };
+            (encode_wav(&sound, sample_format)?, facts)
+        }
+    };
+    Ok(Encoded { index, format: encoding.format(), facts, file: file.into(), unsigned_sha256: None, watermark })
+}
+
+/// Why a frame cannot be encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    #[error(transparent)]
+    Picture(#[from] EncodeError),
+    #[error(transparent)]
+    Sound(#[from] AudioError),
+    #[error("{0} is not a format of sounds")]
+    Format(&'static str),
 }
 
 /// Encodes a preview of a result whose longest side has `side` pixels. The preview is enlarged by the largest whole
@@ -80,7 +101,7 @@ pub fn encode(
 ///
 /// # Errors
 /// Those of [`encode`].
-pub(super) fn encode_preview(frame: Frame, side: u32) -> Result<(MediaType, Bytes), EncodeError> {
+pub(super) fn encode_preview(frame: Frame, side: u32) -> Result<(MediaType, Bytes), FrameError> {
     const MAX_SIDE: u32 = 256;
     match frame {
         Frame::Picture(picture) => {
@@ -88,5 +109,7 @@ pub(super) fn encode_preview(frame: Frame, side: u32) -> Result<(MediaType, Byte
             let file = imaging::encode_preview(&upscale(&picture, factor))?;
             Ok((imaging::FAST_FORMAT.into(), file.into()))
         }
+        // No family shows previews of sounds.
+        Frame::Sound(_) => Err(FrameError::Format(imaging::FAST_FORMAT.name())),
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Drawing;
 use crate::{
-    generation::{Draw, ImageField, InputImage},
+    generation::{Draw, ImageField, InputImage, Work},
     imaging::decode,
     ledger::{
         Outcome,
@@ -17,9 +17,9 @@ use crate::{
 
 impl Drawing {
     /// All pictures of the request. The error is the outcome of a generation whose pictures cannot be loaded.
-    pub(super) async fn load_inputs(&self, claimed: &Claimed, draw: &Draw) -> Result<Inputs, Outcome> {
+    pub(super) async fn load_inputs(&self, claimed: &Claimed, work: &Work) -> Result<Inputs, Outcome> {
         let mut inputs = Inputs::default();
-        for (place, input) in draw.placed_inputs() {
+        for (place, input) in work.draw().into_iter().flat_map(Draw::placed_inputs) {
             self.load_input(claimed, &mut inputs, place, input).await?;
         }
         Ok(inputs)
@@ -27,9 +27,9 @@ impl Drawing {
 
     /// The pictures of the request as the content credentials of a result name them, with the credentials that the
     /// uploaded files had. The error is the outcome of a generation whose credentials cannot be loaded.
-    pub(super) async fn credited_inputs(&self, claimed: &Claimed, draw: &Draw) -> Result<Vec<Input>, Outcome> {
+    pub(super) async fn credited_inputs(&self, claimed: &Claimed, work: &Work) -> Result<Vec<Input>, Outcome> {
         let mut inputs = Vec::new();
-        for (place, input) in draw.placed_inputs() {
+        for (place, input) in work.draw().into_iter().flat_map(Draw::placed_inputs) {
             let kept = self.blobs.get(&path_of_credentials(claimed.id(), &input.upload)).await;
             let credentials = kept.map_err(|error| claimed.retry(format!("credentials cannot be read: {error}")))?;
             inputs.push(Input { title: place.path().join("."), sha256: input.upload.clone(), credentials });

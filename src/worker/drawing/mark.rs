@@ -22,13 +22,16 @@ impl Marking {
 }
 
 /// Marks frame `index` of a generation, and returns the payload. The payload names the owner and the request that draws
-/// this picture alone, so that equal requests give equal pictures. The frame stays as it is if the server does not mark
-/// pictures or the request wants no mark. Call this function on a blocking thread.
+/// this picture alone, so that equal requests give equal pictures. The frame stays as it is if it is a sound, the
+/// server does not mark pictures, or the request wants no mark. Call this function on a blocking thread.
 pub fn mark(frame: &mut Frame, job: &Job, index: u32, marking: &Marking) -> Option<Payload> {
     let owner = marking.owner.as_ref().filter(|_| job.output.provenance)?;
-    let payload = Payload::of(owner, &request_text(job, index));
     match frame {
-        Frame::Picture(picture) => embed(picture, payload),
+        Frame::Picture(picture) => {
+            let payload = Payload::of(owner, &request_text(job, index));
+            embed(picture, payload);
+            Some(payload)
+        }
+        Frame::Sound(_) => None,
     }
-    Some(payload)
 }

@@ -14,7 +14,7 @@ use crate::{
     catalogue::{Acquired, Catalogue, CatalogueError, ControlLease, ModelLease, OnDevice},
     device::Fault,
     engine::{Reason, RunError},
-    generation::{Draw, Job},
+    generation::{Job, Work},
     kernels::arena,
     ledger::Outcome,
     metrics::Metrics,
@@ -38,16 +38,16 @@ impl Drawing {
     pub(super) async fn load_models(
         &self,
         claimed: &Claimed,
-        draw: &Draw,
+        work: &Work,
         tell: &RunReporter,
         placed: &Placed,
     ) -> Result<(ModelLease, Option<ModelLease>, Room), Outcome> {
         if let Some(reason) = claimed.cancel.reason() {
-            return Err(ended_early(RunError::Canceled(reason), draw));
+            return Err(ended_early(RunError::Canceled(reason), work));
         }
         let ready = async {
             let job = &claimed.record.job;
-            let (lease, refiner) = match &draw.refiner {
+            let (lease, refiner) = match work.draw().and_then(|draw| draw.refiner.as_ref()) {
                 None => (self.acquire(claimed, placed, &job.model, None).await?, None),
                 Some(refiner) => {
                     self.catalogue.check_together(placed.device, &job.model, &refiner.model).map_err(unavailable)?;
@@ -66,7 +66,7 @@ impl Drawing {
         tokio::select! {
             biased;
             () = tell.until_canceled() => {
-                Err(ended_early(RunError::Canceled(claimed.cancel.reason().unwrap_or(Reason::Lost)), draw))
+                Err(ended_early(RunError::Canceled(claimed.cancel.reason().unwrap_or(Reason::Lost)), work))
             }
             ready = ready => ready,
         }

@@ -5,7 +5,7 @@ use crate::{
     catalogue::{Edition, ModelLease, PrepareError},
     crash::{Attempt, blame},
     engine::{Reason, RunError},
-    generation::{Draw, Problem},
+    generation::{Problem, Work},
     ledger::Outcome,
     pipelines::Prepared,
     service::Placed,
@@ -29,15 +29,15 @@ impl Drawing {
     pub(super) async fn made_ready(
         &self,
         claimed: &Claimed,
-        draw: &Draw,
+        work: &Work,
         tell: &RunReporter,
         attempt: Option<Attempt>,
     ) -> Result<Ready, Outcome> {
         let edition = self.catalogue.edition();
-        match self.ready(claimed, draw, tell, attempt).await {
+        match self.ready(claimed, work, tell, attempt).await {
             Err(Outcome::Failed(problem)) if is_of_files(&problem) && self.lists_changes(&edition).await => {
                 tracing::info!(id = %claimed.id(), "files have changed since they were listed: {}", problem.message);
-                self.ready(claimed, draw, tell, attempt).await.map_err(|outcome| match outcome {
+                self.ready(claimed, work, tell, attempt).await.map_err(|outcome| match outcome {
                     Outcome::Failed(problem) if is_of_files(&problem) => Outcome::Failed(after_change(problem)),
                     outcome => outcome,
                 })
@@ -49,17 +49,17 @@ impl Drawing {
     async fn ready(
         &self,
         claimed: &Claimed,
-        draw: &Draw,
+        work: &Work,
         tell: &RunReporter,
         attempt: Option<Attempt>,
     ) -> Result<Ready, Outcome> {
-        let inputs = self.load_inputs(claimed, draw).await?;
+        let inputs = self.load_inputs(claimed, work).await?;
         let Some(placed) = self.place(&claimed.record.job) else {
             // All devices have failed, so the process is about to end and to cancel this run.
             tell.until_canceled().await;
-            return Err(ended_early(RunError::Canceled(claimed.cancel.reason().unwrap_or(Reason::Lost)), draw));
+            return Err(ended_early(RunError::Canceled(claimed.cancel.reason().unwrap_or(Reason::Lost)), work));
         };
-        let held = self.load_models(claimed, draw, tell, &placed).await?;
+        let held = self.load_models(claimed, work, tell, &placed).await?;
         if self.provenance.signs() {
             // The first digest of a model takes long, so it is computed while the generation runs.
             let (catalogue, job) = (self.catalogue.clone(), claimed.record.job.clone());

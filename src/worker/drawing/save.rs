@@ -3,7 +3,7 @@
 use super::{Drawing, Encoded, Signing, encode, sign};
 use crate::{
     diffusion::{SamplerLabel, SchedulerConfig},
-    generation::{Artifact, Draw, Phase, Progress},
+    generation::{Artifact, Phase, Progress, Work},
     ledger::{Outcome, blobs::path_of},
     pipelines::Frame,
     provenance::WeightDigests,
@@ -15,18 +15,18 @@ impl Drawing {
     pub(super) async fn save(
         &self,
         claimed: &Claimed,
-        draw: &Draw,
+        work: &Work,
         tell: &RunReporter,
         frames: Vec<Frame>,
     ) -> Result<Vec<Artifact>, Outcome> {
-        let (lease, steps) = (&claimed.lease, draw.steps);
+        let (lease, steps) = (&claimed.lease, work.steps());
         let progress = Progress { phase: Phase::Saving, step: steps, steps, percent: 100.0, eta_s: None };
         tell.progress(progress);
 
         let (frames, flags): (Vec<Frame>, Vec<Option<bool>>) = self.checked(claimed, frames).await?.into_iter().unzip();
         let job = claimed.record.job.clone();
-        let label = self.label(&job.model, draw);
-        let inputs = if self.provenance.signs() { self.credited_inputs(claimed, draw).await? } else { Vec::new() };
+        let label = self.label(&job.model, work);
+        let inputs = if self.provenance.signs() { self.credited_inputs(claimed, work).await? } else { Vec::new() };
         let (provenance, metrics) = (self.provenance.clone(), self.metrics.clone());
         let mut signing =
             Signing { provenance, metrics, weights: WeightDigests::default(), id: Some(claimed.id()), inputs };
@@ -62,9 +62,9 @@ impl Drawing {
     }
 
     /// The sampler's name in other programs; empty if the model is no longer listed.
-    fn label(&self, model: &str, draw: &Draw) -> SamplerLabel {
+    fn label(&self, model: &str, work: &Work) -> SamplerLabel {
         let card = self.catalogue.card(model);
-        let config = card.and_then(|card| SchedulerConfig::overlay(&card.scheduler_config, &draw.scheduler).ok());
+        let config = card.and_then(|card| SchedulerConfig::overlay(&card.scheduler_config, work.scheduler()).ok());
         config.map(|config| config.label()).unwrap_or_default()
     }
 }

@@ -29,7 +29,7 @@ fn form(path: &str, parts: &[(&str, &[u8])]) -> Request<Body> {
 
 /// The gray levels of the left and the right half of the stored mask of a job; `None` without a mask.
 async fn mask(api: &TestApi, job: &Job) -> Option<[u8; 2]> {
-    let Work::Draw(draw) = &job.work;
+    let Work::Draw(draw) = &job.work else { panic!("a drawing") };
     let upload = &draw.source.as_ref().unwrap().mask.as_ref()?.mask.upload;
     let stored = api.get(&format!("/v1/uploads/{upload}")).await;
     let mut reader = png::Decoder::new(std::io::Cursor::new(stored.body)).read_info().unwrap();
@@ -53,7 +53,7 @@ async fn a_picture_is_found_in_every_form_of_its_part() {
         for parts in [[(head, &*file), PROMPT], [PROMPT, (head, &*file)]] {
             let (answer, job) = drawn(&api, form(EDITS, &parts)).await;
             assert_eq!(answer.status, 200, "{head}: {}", answer.text());
-            let Work::Draw(draw) = &job.work;
+            let Work::Draw(draw) = &job.work else { panic!("a drawing") };
             assert_eq!(draw.source.as_ref().unwrap().image.width, 64);
             assert_eq!(mask(&api, &job).await, None, "the picture is opaque");
         }
@@ -120,7 +120,7 @@ async fn a_variation_needs_no_prompt() {
         [("name=\"n\"", b"1"), ("name=\"size\"", b"64x64"), ("name=\"image\"; filename=\"upload\"", &file)];
     let (answer, job) = drawn(&api, form("/v1/images/variations", &parts)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    let Work::Draw(draw) = &job.work;
+    let Work::Draw(draw) = &job.work else { panic!("a drawing") };
     assert_eq!((draw.prompt.as_str(), draw.source.as_ref().unwrap().strength()), ("", 0.75));
     assert_eq!(answer.json()["usage"]["input_tokens_details"]["image_tokens"], 16);
 }

@@ -1,0 +1,30 @@
+//! Reads the fields of a request for sounds.
+
+use super::{Rules, envelope, prompt, scheduler, steps};
+use crate::generation::{Fields, Job, Output, Sound, Work, field::Bounds, table};
+
+/// Reads all fields. The errors are in `fields`.
+pub(super) fn read(fields: &mut Fields, model: String, on: &Bounds<'_>, rules: &dyn Rules) -> Job {
+    let sound = read_sound(fields, on, rules);
+    let output = Output::read_sound(fields, on);
+    envelope(fields, model, on, Work::Sound(sound), (0, output))
+}
+
+fn read_sound(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Sound {
+    let prompt = prompt(fields, on);
+    let asked = steps(fields, on, None);
+    let (scheduler, steps) = scheduler(fields, on.card, rules, asked, None);
+    let seconds: f64 = fields.get_or_default(&table::SECONDS, on);
+    Sound {
+        prompt,
+        negative_prompt: fields.get(&table::SOUND_NEGATIVE_PROMPT, on).unwrap_or_default(),
+        seconds,
+        n: fields.get_or_default(&table::SOUND_N, on),
+        steps,
+        guidance_scale: fields.get_or_default(&table::SOUND_GUIDANCE_SCALE, on),
+        scheduler,
+        eta: fields.get_or_default(&table::SOUND_ETA, on),
+        seed: fields.get(&table::SOUND_SEED, on).unwrap_or_else(|| rules.random_seed()),
+        seed_mode: fields.get_or_default(&table::SOUND_SEED_MODE, on),
+    }
+}

@@ -1,0 +1,38 @@
+//! The work of making sounds.
+
+use serde::{Deserialize, Serialize};
+
+use super::{SchedulerChoice, SeedMode};
+
+/// The sounds that the job's model makes, and all parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sound {
+    pub prompt: String,
+    pub negative_prompt: String,
+    /// The length of each sound.
+    pub seconds: f64,
+    /// Number of sounds, 1 or more.
+    pub n: u32,
+    pub steps: u32,
+    /// `s` in `uncond + s · (cond − uncond)`; 1 or less switches guidance off.
+    pub guidance_scale: f64,
+    /// The scheduler of the request, or the model's default scheduler.
+    pub scheduler: SchedulerChoice,
+    /// η of DDIM: the fraction of DDPM's noise that each step adds, 0 to 1. Other samplers ignore it.
+    pub eta: f64,
+    /// Seed of sound 0; sound i uses `seed + i`, unless the mode is [`SeedMode::Batch`].
+    pub seed: u64,
+    pub seed_mode: SeedMode,
+}
+
+impl Sound {
+    /// The seed of sound `index`. With [`SeedMode::Batch`], the seed is the same for every sound.
+    pub fn seed_of(&self, index: u32) -> u64 {
+        self.seed_mode.seed_of(self.seed, index)
+    }
+
+    /// Whether each step needs a second prediction, for the negative prompt.
+    pub fn is_guided(&self) -> bool {
+        self.guidance_scale > 1.0
+    }
+}

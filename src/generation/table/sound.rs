@@ -1,0 +1,70 @@
+//! The table of all fields of a request that makes sounds.
+
+use super::{
+    GUIDANCE_SCALE, METADATA, MODEL, N, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS, ON_DISCONNECT, OUTPUT, OUTPUT_PROVENANCE,
+    PRIORITY, PROMPT, RUN_TIMEOUT_S, SCHEDULER, SEED, SEED_MODE, START_TIMEOUT_S, STEPS, WEBHOOK,
+};
+use crate::generation::{
+    Format, SampleFormat,
+    field::{Bounds, Field, Kind, Numbers},
+};
+
+/// All fields, in the order in which documentation shows them.
+pub static SOUND_FIELDS: &[&Field] = &[
+    &SOUND_PROMPT,
+    &SOUND_NEGATIVE_PROMPT,
+    &MODEL,
+    &SECONDS,
+    &SOUND_N,
+    &STEPS,
+    &NUM_INFERENCE_STEPS,
+    &SOUND_GUIDANCE_SCALE,
+    &SCHEDULER,
+    &SOUND_ETA,
+    &SOUND_SEED,
+    &SOUND_SEED_MODE,
+    &SOUND_OUTPUT,
+    &ON_DISCONNECT,
+    &PRIORITY,
+    &START_TIMEOUT_S,
+    &RUN_TIMEOUT_S,
+    &WEBHOOK,
+    &METADATA,
+];
+
+pub static SOUND_PROMPT: Field = Field { doc: "What the sound is. May be empty.", ..PROMPT };
+pub static SOUND_NEGATIVE_PROMPT: Field = Field { doc: "What the sound is not.", ..NEGATIVE_PROMPT };
+pub static SECONDS: Field = Field::new("seconds", Kind::Seconds(seconds), "The length of the sound in seconds.")
+    .default(|on| on.card.sound.map(|sound| sound.default_seconds.min(on.limits.max_seconds).into()));
+pub static SOUND_N: Field = Field { doc: "The number of sounds.", ..N };
+pub static SOUND_GUIDANCE_SCALE: Field = Field {
+    doc: "How closely the sound follows the prompt: uncond + s · (cond − uncond). 1 or less switches guidance off.",
+    ..GUIDANCE_SCALE
+};
+pub static SOUND_ETA: Field =
+    Field { doc: "η: for DDIM, the fraction of DDPM's noise that each step adds.", ..super::ETA };
+pub static SOUND_SEED: Field =
+    Field { doc: "Sound i uses seed + i. The default is a random number below 2^32.", ..SEED };
+pub static SOUND_SEED_MODE: Field =
+    Field { doc: "per_image: each sound has its own random generator; batch: all sounds share one.", ..SEED_MODE };
+pub static SOUND_OUTPUT: Field =
+    Field { kind: Kind::Object(&[&SOUND_FORMAT, &SAMPLE_FORMAT, &SOUND_PROVENANCE]), ..OUTPUT };
+pub static SOUND_FORMAT: Field =
+    Field::new("format", Kind::Word(|_| Format::SOUNDS.map(Format::name).to_vec()), "The file format.")
+        .default(|_| Some("wav".into()));
+pub static SAMPLE_FORMAT: Field = Field::new(
+    "sample_format",
+    Kind::Word(|_| SampleFormat::ALL.map(SampleFormat::name).to_vec()),
+    "s16: samples are integers of 16 bits; f32: floats of 32 bits, exactly as the model makes them.",
+)
+.default(|_| Some("s16".into()));
+pub static SOUND_PROVENANCE: Field = Field {
+    doc: "Whether the file is signed with content credentials, if the server signs files. They say that a model made the \
+          sound.",
+    ..OUTPUT_PROVENANCE
+};
+
+fn seconds(on: &Bounds<'_>) -> Numbers {
+    let min = on.card.sound.map_or(0.0, |sound| sound.least_seconds);
+    Numbers { min, max: on.limits.max_seconds.max(min), min_is_open: false, max_is_open: false }
+}

@@ -1,0 +1,132 @@
+//! What a job computes.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Draw, Field, Format, SchedulerChoice, Sound, table};
+
+/// What a job computes. Code that handles only one kind of work matches the enum or calls [`Work::draw`] or
+/// [`Work::sound`]. All other code matches the enum exhaustively, so that the compiler lists every place that must
+/// handle a new kind of work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[expect(clippy::large_enum_variant, reason = "a job has one of them, and nearly all jobs draw")]
+pub enum Work {
+    Draw(Draw),
+    /// A stored sound has `seconds` and no width, so no stored form fits both variants.
+    Sound(Sound),
+}
+
+/// The kind of a job's work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WorkKind {
+    #[default]
+    Draw,
+    Sound,
+}
+
+impl WorkKind {
+    pub const ALL: [WorkKind; 2] = [WorkKind::Draw, WorkKind::Sound];
+
+    /// The name in SQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WorkKind::Draw => "draw",
+            WorkKind::Sound => "sound",
+        }
+    }
+
+    /// The path of the API under which generations of this kind are.
+    pub fn root(self) -> &'static str {
+        match self {
+            WorkKind::Draw => "/v1/images",
+            WorkKind::Sound => "/v1/audio",
+        }
+    }
+
+    /// The fields of a request.
+    pub fn fields(self) -> &'static [&'static Field] {
+        match self {
+            WorkKind::Draw => table::FIELDS,
+            WorkKind::Sound => table::SOUND_FIELDS,
+        }
+    }
+
+    /// The formats of files, in the order of preference.
+    pub fn formats(self) -> &'static [Format] {
+        match self {
+            WorkKind::Draw => &Format::PICTURES,
+            WorkKind::Sound => &Format::SOUNDS,
+        }
+    }
+
+    /// What a model of this kind does, as the end of the sentence "the model …".
+    pub fn does(self) -> &'static str {
+        match self {
+            WorkKind::Draw => "draws pictures",
+            WorkKind::Sound => "makes sounds",
+        }
+    }
+}
+
+impl Work {
+    pub fn kind(&self) -> WorkKind {
+        match self {
+            Work::Draw(_) => WorkKind::Draw,
+            Work::Sound(_) => WorkKind::Sound,
+        }
+    }
+
+    /// The drawing; `None` for other kinds of work.
+    pub fn draw(&self) -> Option<&Draw> {
+        match self {
+            Work::Draw(draw) => Some(draw),
+            Work::Sound(_) => None,
+        }
+    }
+
+    /// The sounds; `None` for other kinds of work.
+    pub fn sound(&self) -> Option<&Sound> {
+        match self {
+            Work::Sound(sound) => Some(sound),
+            Work::Draw(_) => None,
+        }
+    }
+
+    pub fn prompt(&self) -> &str {
+        match self {
+            Work::Draw(draw) => &draw.prompt,
+            Work::Sound(sound) => &sound.prompt,
+        }
+    }
+
+    /// The number of results.
+    pub fn n(&self) -> u32 {
+        match self {
+            Work::Draw(draw) => draw.n,
+            Work::Sound(sound) => sound.n,
+        }
+    }
+
+    /// The number of sampling steps.
+    pub fn steps(&self) -> u32 {
+        match self {
+            Work::Draw(draw) => draw.steps,
+            Work::Sound(sound) => sound.steps,
+        }
+    }
+
+    pub fn scheduler(&self) -> &SchedulerChoice {
+        match self {
+            Work::Draw(draw) => &draw.scheduler,
+            Work::Sound(sound) => &sound.scheduler,
+        }
+    }
+
+    /// The seed of result `index`.
+    pub fn seed_of(&self, index: u32) -> u64 {
+        match self {
+            Work::Draw(draw) => draw.seed_of(index),
+            Work::Sound(sound) => sound.seed_of(index),
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Tests of sounds over HTTP: answers, files, ids, errors, a kill, and comparisons with diffusers.
+
+use std::{fs, io::Cursor, path::Path, process::Command};
+
+use futures::future::join_all;
+use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
+use serde_json::{Value, json};
+
+use crate::{
+    case::{self, SoundCase},
+    conforms::{assert_conforms, events},
+    server::{Launch, Server},
+    sounds, with,
+};
+
+/// An answer, after it was compared with the contract.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}")).to_str().unwrap()
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = String::from_utf8_lossy(&self.body);
+        write!(f, "{} {:?} {}", self.status, self.headers, text.chars().take(2000).collect::<String>())
+    }
+}
+
+/// Sends a request that `more` completes.
+async fn ask(server: &Server, method: Method, path: &str, more: impl Fn(RequestBuilder) -> RequestBuilder) -> Answer {
+    let response = more(server.client.request(method.clone(), server.url(path))).send().await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = response.bytes().await.unwrap().to_vec();
+    if status != StatusCode::PARTIAL_CONTENT {
+        assert_conforms(method.as_str(), path, status.as_u16(), &body);
+    }
+    Answer { status, headers, body }
+}
+
+async fn get(server: &Server, path: &str) -> Answer {
+    ask(server, Method::GET, path, |request| request).await
+}
+
+/// Posts a request and waits for the end of its generation.
+async fn made(server: &Server, body: &Value) -> Value {
+    let answer =
+        ask(server, Method::POST, "/v1/audio", |request| request.header("Prefer", "wait=100").json(body)).await;
+    let generation = answer.json();
+    assert_eq!((answer.status, &generation["status"]), (StatusCode::OK, &json!("succeeded")), "{generation:#}");
+    generation
+}
+
+/// A server with the random model.
+async fn server(data: &Path) -> Server {
+    Server::start_ready(&launch(data)).await
+}
+
+/// The model is written once; a later start finds it.
+fn launch(data: &Path) -> Launch {
+    let models = data.join("models");
+    if !models.exists() {
+        sounds::put_model(&models);
+    }
+    Launch::on(data).set("LATENTD_MODELS__DIR", models.display())
+}
+
+fn request() -> Value {
+    with(&crate::request(), &json!({"output": {"provenance": false}}))
+}
+
+/// The samples of a file, as floats.
+fn wav(file: &[u8]) -> (hound::WavSpec, Vec<f32>) {
+    let reader = hound::WavReader::new(Cursor::new(file)).unwrap();
+    let spec = reader.spec();
+    let samples = match spec.sample_format {
+        hound::SampleFormat::Float => reader.into_samples::<f32>().map(Result::unwrap).collect(),
+        hound::SampleFormat::Int => reader.into_samples::<i16>().map(|sample| f32::from(sample.unwrap())).collect(),
+    };
+    (spec, samples)
+}
+
+#[tokio::test]
+async fn a_sound_is_made_listed_followed_read_in_parts_and_deleted() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let queued = ask(&server, Method::POST, "/v1/audio", |post| post.json(&request())).await;
+    assert_eq!(queued.status, StatusCode::ACCEPTED);
+    let generation = queued.json();
+    let id = generation["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/audio/{id}");
+    assert_eq!(queued.header("location"), path);
+    assert_eq!(generation["links"]["events"], format!("{path}/events"));
+
+    let followed = get(&server, &format!("{path}/events")).await;
+    let followed = events(std::str::from_utf8(&followed.body).unwrap());
+    let last = followed.last().unwrap();
+    assert_eq!(last["event"], "generation.succeeded");
+    assert!(followed.iter().any(|event| event["event"] == "generation.started"));
+    assert_eq!(last["data"]["generation"]["object"], "audio.generation");
+
+    let ended = get(&server, &path).await.json();
+    let sound = &ended["artifacts"][0];
+    assert_eq!(sound["url"], format!("{path}/content/0"));
+    assert_eq!(
+        (&sound["seconds"], &sound["sample_rate"], &sound["channels"], &sound["content_type"]),
+        (&json!(0.1), &json!(8000), &json!(1), &json!("audio/wav"))
+    );
+    assert_eq!(ended["params"]["seconds"], 0.1);
+    assert_eq!(ended["params"]["output"], json!({"format": "wav", "sample_format": "s16", "provenance": false}));
+
+    for end in ["0", "0.wav"] {
+        let file = get(&server, &format!("{path}/content/{end}")).await;
+        assert_eq!(file.header("content-type"), "audio/wav");
+        assert_eq!(file.header("etag"), format!("\"{}\"", sound["sha256"].as_str().unwrap()));
+        assert_eq!(sound["bytes"], file.body.len());
+        let (spec, samples) = wav(&file.body);
+        assert_eq!((spec.sample_rate, spec.channels, spec.bits_per_sample, samples.len()), (8000, 1, 16, 800));
+        let content = format!("{path}/content/{end}");
+        let part = ask(&server, Method::GET, &content, |get| get.header("Range", "bytes=40-99")).await;
+        assert_eq!((part.status, &part.body[..]), (StatusCode::PARTIAL_CONTENT, &file.body[40..100]));
+        assert_eq!(part.header("content-range"), format!("bytes 40-99/{}", file.body.len()));
+    }
+    assert_eq!(get(&server, &format!("{path}/content/1")).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(get(&server, &format!("{path}/content/0.png")).await.status, StatusCode::NOT_FOUND);
+
+    let starred = ask(&server, Method::PUT, &format!("{path}/star"), |put| put).await;
+    assert_eq!(starred.json()["starred"], true);
+    assert_eq!(get(&server, "/v1/audio?starred=true").await.json()["data"][0]["id"], id.as_str());
+    ask(&server, Method::DELETE, &format!("{path}/star"), |delete| delete).await;
+
+    let deleted = ask(&server, Method::DELETE, &path, |delete| delete).await;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+    for gone in [path.clone(), format!("{path}/content/0"), format!("{path}/events")] {
+        assert_eq!(get(&server, &gone).await.status, StatusCode::NOT_FOUND, "{gone}");
+    }
+    assert_eq!(get(&server, "/v1/audio").await.json()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn accept_decides_the_form_of_the_answer() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let answer = |accept: &'static str, body: Value| {
+        let server = &server;
+        async move { ask(server, Method::POST, "/v1/audio", |post| post.header("Accept", accept).json(&body)).await }
+    };
+    for accept in ["audio/wav", "audio/*", "application/json;q=0.5, audio/wav"] {
+        let file = answer(accept, request()).await;
+        assert_eq!((file.status, file.header("content-type")), (StatusCode::OK, "audio/wav"), "{accept}");
+        assert_eq!(file.header("latentd-seed"), "5");
+        let (location, id) = (file.header("content-location"), file.header("latentd-generation-id"));
+        assert_eq!(location, format!("/v1/audio/{id}/content/0"));
+        assert_eq!(file.body, get(&server, location).await.body);
+    }
+    let stream = answer("text/event-stream", request()).await;
+    let stream = events(std::str::from_utf8(&stream.body).unwrap());
+    assert_eq!(stream.last().unwrap()["event"], "generation.succeeded");
+    assert_eq!(answer("image/png", request()).await.status, StatusCode::NOT_ACCEPTABLE);
+    let two = answer("audio/wav", with(&request(), &json!({"n": 2}))).await;
+    assert_eq!(two.status, StatusCode::NOT_ACCEPTABLE);
+    let form = ask(&server, Method::POST, "/v1/audio", |post| {
+        post.header("Accept", "audio/wav").form(&[
+            ("model", sounds::NAME),
+            ("prompt", "1984"),
+            ("seed", "5"),
+            ("steps", "1"),
+            ("output.sample_format", "f32"),
+        ])
+    })
+    .await;
+    assert_eq!(form.status, StatusCode::OK, "{form:?}");
+    assert_eq!(wav(&form.body).0.sample_format, hound::SampleFormat::Float);
+}
+
+#[tokio::test]
+async fn the_formats_have_the_same_samples_and_equal_requests_equal_bytes() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let file = async |more: Value| {
+        let generation = made(&server, &with(&request(), &more)).await;
+        get(&server, generation["artifacts"][0]["url"].as_str().unwrap()).await.body
+    };
+    let as_floats = json!({"output": {"sample_format": "f32", "provenance": false}});
+    let (rounded, exact) = (file(json!({})).await, file(as_floats).await);
+    assert!(rounded == file(json!({})).await, "the same request makes the same bytes");
+    let ((_, rounded), (_, exact)) = (wav(&rounded), wav(&exact));
+    assert_eq!(rounded.len(), exact.len());
+    assert!(rounded.iter().zip(&exact).all(|(level, sample)| *level == (sample * 32767.0).round()));
+    let signed = made(&server, &with(&request(), &json!({"output": {}}))).await;
+    let plain = made(&server, &request()).await;
+    assert_eq!(signed["artifacts"][0]["unsigned_sha256"], plain["artifacts"][0]["sha256"]);
+    #[cfg(feature = "provenance")]
+    {
+        use crate::server::unsigned;
+        let url = |generation: &Value| generation["artifacts"][0]["url"].as_str().unwrap().to_owned();
+        let (file, plain) = (get(&server, &url(&signed)).await.body, get(&server, &url(&plain)).await.body);
+        assert!(file != plain && unsigned(&file) == plain, "the credentials are a chunk of their own");
+        assert_eq!(wav(&file).1, wav(&plain).1);
+    }
+}
+
+#[tokio::test]
+async fn pictures_and_sounds_do_not_mix() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let sound = made(&server, &request()).await["id"].as_str().unwrap().to_owned();
+    let drawn = server.accept(&json!({"prompt": "a red fox", "steps": 1})).await;
+    server.ended(&drawn).await;
+    let ids = async |path: &str| {
+        let data = get(&server, path).await.json()["data"].as_array().unwrap().clone();
+        data.iter().map(|generation| generation["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids("/v1/audio").await, [sound.as_str()]);
+    assert_eq!(ids("/v1/images").await, [drawn.as_str()]);
+    for (own, other) in [
+        (format!("/v1/audio/{sound}"), format!("/v1/images/{sound}")),
+        (format!("/v1/images/{drawn}"), format!("/v1/audio/{drawn}")),
+    ] {
+        assert_eq!(get(&server, &own).await.status, StatusCode::OK);
+        for end in ["", "/events", "/content/0"] {
+            assert_eq!(get(&server, &format!("{other}{end}")).await.status, StatusCode::NOT_FOUND, "{other}{end}");
+        }
+        for (method, end) in [(Method::DELETE, ""), (Method::POST, "/cancel"), (Method::PUT, "/star")] {
+            let answer = ask(&server, method.clone(), &format!("{other}{end}"), |request| request).await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {other}{end}");
+        }
+    }
+    for (path, body, code) in [
+        ("/v1/audio", json!({"model": "emoji", "prompt": "a"}), "unsupported_for_model"),
+        ("/v1/audio", json!({"prompt": "a"}), "required"),
+        ("/v1/images", json!({"model": sounds::NAME, "prompt": "a"}), "unsupported_for_model"),
+    ] {
+        let refused = ask(&server, Method::POST, path, |post| post.json(&body)).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{path} {body}");
+        let errors = &refused.json()["errors"];
+        assert_eq!((&errors[0]["pointer"], &errors[0]["code"]), (&json!("/model"), &json!(code)), "{errors}");
+    }
+    let models = get(&server, "/v1/models").await.json();
+    let model = models["data"].as_array().unwrap().iter().find(|model| model["id"] == sounds::NAME).unwrap();
+    assert_eq!(model["capabilities"]["tasks"], json!(["text-to-audio"]));
+    assert_eq!(model["capabilities"]["sound"]["sample_rate"], 8000);
+    let schema = get(&server, &format!("/v1/models/{}/schema", sounds::NAME)).await.json();
+    assert_eq!(schema["properties"]["seconds"]["maximum"], 30.0);
+}
+
+#[tokio::test]
+async fn a_repeated_request_makes_one_sound() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let body = request();
+    let keyed = || ask(&server, Method::POST, "/v1/audio", |post| post.header("Idempotency-Key", "a-1").json(&body));
+    let answers = join_all((0..8).map(|_| keyed())).await;
+    let first = answers[0].json()["id"].clone();
+    assert!(answers.iter().all(|answer| answer.json()["id"] == first));
+    assert_eq!(answers.iter().filter(|answer| answer.headers.contains_key("idempotency-replayed")).count(), 7);
+    let other = ask(&server, Method::POST, "/v1/audio", |post| {
+        post.header("Idempotency-Key", "a-1").json(&with(&body, &json!({"seconds": 0.2})))
+    });
+    assert_eq!(other.await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let chosen = "/v1/audio/img_01m0htfre0e7x9t4n2hz0w6r1s";
+    let put = async |body: Value| ask(&server, Method::PUT, chosen, |put| put.json(&body)).await;
+    assert_eq!(put(body.clone()).await.status, StatusCode::ACCEPTED);
+    assert!(put(body.clone()).await.status.is_success());
+    assert_eq!(put(with(&body, &json!({"seed": 6}))).await.status, StatusCode::CONFLICT);
+    let (drawing, drawn) = (json!({"prompt": "a red fox", "steps": 1}), chosen.replace("audio", "images"));
+    assert_eq!(ask(&server, Method::PUT, &drawn, |put| put.json(&drawing)).await.status, StatusCode::CONFLICT);
+    assert_eq!(get(&server, "/v1/audio").await.json()["data"].as_array().unwrap().len(), 2);
+}
+
+/// A request of so many steps that it can be canceled, or interrupted, in the middle.
+fn long() -> Value {
+    with(&request(), &json!({"steps": 1000, "n": 4, "scheduler": "euler_a", "seconds": 0.2}))
+}
+
+#[tokio::test]
+async fn a_running_generation_is_canceled() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let queued = ask(&server, Method::POST, "/v1/audio", |post| post.json(&long())).await.json();
+    let path = format!("/v1/audio/{}", queued["id"].as_str().unwrap());
+    server.until("it runs", async |server: &Server| server.metric("latentd_steps_total", "").await > 0.0).await;
+    ask(&server, Method::POST, &format!("{path}/cancel"), |post| post).await;
+    let ended = ask(&server, Method::GET, &path, |get| get.header("Prefer", "wait=60")).await.json();
+    assert_eq!((&ended["status"], &ended["artifacts"]), (&json!("canceled"), &json!([])));
+}
+
+/// The bytes after a kill in the middle of denoising are those of an uninterrupted run, and steps are replayed.
+#[tokio::test]
+async fn a_killed_generation_continues_with_the_same_bytes() {
+    let (data, calm) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let often = launch(data.path()).set("LATENTD_ENGINE__CHECKPOINT_INTERVAL_MS", 1);
+    let killed = Server::start_ready(&often).await;
+    let queued = ask(&killed, Method::POST, "/v1/audio", |post| post.json(&long())).await.json();
+    let path = format!("/v1/audio/{}", queued["id"].as_str().unwrap());
+    killed
+        .until("a part is done", async |server: &Server| server.metric("latentd_steps_total", "").await > 800.0)
+        .await;
+    let again = killed.kill_and_restart().await;
+    let ended = ask(&again, Method::GET, &path, |get| get.header("Prefer", "wait=100")).await.json();
+    assert_eq!((&ended["status"], &ended["attempt"]), (&json!("succeeded"), &json!(2)), "{ended:#}");
+    let replayed = again.metric("latentd_replayed_steps_total", "").await;
+    let computed = again.metric("latentd_steps_total", "").await;
+    println!("{replayed} rows were replayed, {computed} computed after the kill");
+    assert!(replayed >= 8.0 && replayed + computed == 8000.0);
+    let uninterrupted = server(calm.path()).await;
+    let expected = made(&uninterrupted, &long()).await;
+    for n in 0..4 {
+        let file = get(&again, &format!("{path}/content/{n}")).await.body;
+        let expected = get(&uninterrupted, expected["artifacts"][n]["url"].as_str().unwrap()).await.body;
+        assert!(file == expected, "sound {n}");
+    }
+}
+
+#[tokio::test]
+async fn sounds_over_http_equal_diffusers() {
+    let Some(root) = case::complete() else { return };
+    let (data, models) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::os::unix::fs::symlink(root.join("pipelines").join(case::MODEL), models.path().join(case::MODEL)).unwrap();
+    let server =
+        Server::start_ready(&Launch::on(data.path()).set("LATENTD_MODELS__DIR", models.path().display())).await;
+    for case in SoundCase::all(&root) {
+        let exact = json!({"output": {"sample_format": "f32"}});
+        let generation = made(&server, &with(&Value::Object(case.body()), &exact)).await;
+        let mut sounds = Vec::new();
+        for artifact in generation["artifacts"].as_array().unwrap() {
+            sounds.push(wav(&get(&server, artifact["url"].as_str().unwrap()).await.body).1);
+        }
+        println!("{}: {:.1e} of the largest sample", case.name, case.compare(&sounds));
+    }
+}
+
+/// The commands of the documents run as they are, except for the address and the model.
+#[tokio::test]
+async fn the_commands_of_the_documents_make_sounds() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut ran = 0;
+    for page in ["docs/sound.md", "docs/families/audio-ldm.md"] {
+        let text = fs::read_to_string(root.join(page)).unwrap();
+        for command in text.lines().filter(|line| line.starts_with("curl ")) {
+            let address = server.url("");
+            let here = command.replace("localhost:8080", address.trim_start_matches("http://"));
+            let here = here.replace("model=audioldm", &format!("model={}", sounds::NAME));
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &here]).current_dir(data.path());
+            let output = tokio::task::spawn_blocking(move || shell.output()).await.unwrap().unwrap();
+            assert!(output.status.success(), "{command}\n{}", String::from_utf8_lossy(&output.stderr));
+            let name = command.split_once("-o ").unwrap().1.split(' ').next().unwrap();
+            assert!(!wav(&fs::read(data.path().join(name)).unwrap()).1.is_empty(), "{command}");
+            ran += 1;
+        }
+    }
+    assert!(ran >= 2, "{ran} commands");
+}
