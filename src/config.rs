@@ -423,6 +423,9 @@ impl Config {
         if self.limits.max_side_pixels < 8 || self.limits.max_images == 0 || self.limits.max_steps == 0 {
             return bound("limits", "max_side_pixels must be at least 8, max_images and max_steps at least 1");
         }
+        if !(0.1..=3600.0).contains(&self.limits.max_seconds) {
+            return bound("limits.max_seconds", "must be between 0.1 and 3600");
+        }
         self.operator.check()?;
         self.provenance.check()?;
         self.webhooks.check()?;
@@ -479,5 +482,13 @@ mod tests {
         }
         load(&[("LATENTD_BLOBS__URL", "s3://pictures"), ("LATENTD_BLOBS__ENDPOINT", "https://localhost:9000")])
             .unwrap();
+    }
+    #[test]
+    fn the_longest_sound_is_a_number_of_seconds() {
+        for seconds in ["nan", "inf", "-1", "0", "1e30"] {
+            let error = load(&[("LATENTD_LIMITS__MAX_SECONDS", seconds)]).unwrap_err().to_string();
+            assert!(error.contains("limits.max_seconds"), "{seconds}: {error}");
+        }
+        load(&[("LATENTD_LIMITS__MAX_SECONDS", "3600")]).unwrap();
     }
 }

@@ -3,13 +3,13 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Fields;
+use super::{Fields, WorkKind};
 
 impl Fields {
     /// SHA-256 of the request as the client wrote it. The order of the fields and the encoding (JSON, form or
-    /// multipart) make no difference; of a file, only the digest is hashed. Call this before reading fields or setting
-    /// defaults.
-    pub fn fingerprint(&self) -> [u8; 32] {
+    /// multipart) make no difference; of a file, only the digest is hashed. The same fields are another request for
+    /// another kind of work. Call this before reading fields or setting defaults.
+    pub fn fingerprint(&self, kind: WorkKind) -> [u8; 32] {
         let Fields { map, files, faults, mask_is_transparency, .. } = self;
         let mut hash = Sha256::new();
         // A field that is null counts as absent.
@@ -27,6 +27,10 @@ impl Fields {
         }
         if *mask_is_transparency {
             hash.update(b"a");
+        }
+        // Versions that only drew hashed no kind.
+        if kind != WorkKind::Draw {
+            text(&mut hash, b'k', kind.as_str());
         }
         // A request with errors never has the fingerprint of an accepted request.
         for error in faults.iter() {
@@ -86,7 +90,7 @@ mod tests {
 
     fn of(value: Value) -> [u8; 32] {
         match value {
-            Value::Object(map) => Fields::new(map).fingerprint(),
+            Value::Object(map) => Fields::new(map).fingerprint(WorkKind::Draw),
             other => panic!("{other} is no request"),
         }
     }
@@ -105,17 +109,17 @@ mod tests {
         );
         let form =
             pairs(&[("n", "2"), ("metadata[b]", "2"), ("metadata[a]", "1"), ("eta", "0.5"), ("prompt", "a red fox")]);
-        assert_eq!(whole, Fields::from_form(form.clone()).fingerprint());
-        assert_eq!(whole, Fields::from_multipart(form, Vec::new()).fingerprint());
+        assert_eq!(whole, Fields::from_form(form.clone()).fingerprint(WorkKind::Draw));
+        assert_eq!(whole, Fields::from_multipart(form, Vec::new()).fingerprint(WorkKind::Draw));
     }
 
     #[test]
     fn different_requests_have_different_fingerprints() {
         let file = |bytes: &[u8]| {
             Fields::from_multipart(pairs(&[("prompt", "a")]), vec![("image".to_owned(), bytes.to_vec().into())])
-                .fingerprint()
+                .fingerprint(WorkKind::Draw)
         };
-        let twice = Fields::from_form(pairs(&[("prompt", "a"), ("prompt", "a")])).fingerprint();
+        let twice = Fields::from_form(pairs(&[("prompt", "a"), ("prompt", "a")])).fingerprint(WorkKind::Draw);
         let all = [
             of(json!({})),
             of(json!({"prompt": "a"})),

@@ -84,7 +84,7 @@ async fn tried(client: &Client, fields: Fields) -> (Fields, Option<Request>) {
     }
     let (tenant, path) = (client.caller.tenant.clone(), client.path.clone());
     offload(fields.body_bytes(), move || {
-        let request = Request::of(&tenant, &path, fields.fingerprint());
+        let request = Request::of(&tenant, &path, fields.fingerprint(WorkKind::Draw));
         (fields, Some(request))
     })
     .await

@@ -61,7 +61,7 @@ impl Service {
         let tenant = caller.tenant.clone();
         let bytes = fields.body_bytes();
         let (mut fields, fingerprint) = offload(bytes, move || {
-            let fingerprint = fields.fingerprint();
+            let fingerprint = fields.fingerprint(kind);
             (fields, fingerprint)
         })
         .await;

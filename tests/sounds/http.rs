@@ -268,6 +268,8 @@ async fn a_repeated_request_makes_one_sound() {
         post.header("Idempotency-Key", "a-1").json(&with(&body, &json!({"seconds": 0.2})))
     });
     assert_eq!(other.await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let drawing = ask(&server, Method::POST, "/v1/images", |post| post.header("Idempotency-Key", "a-1").json(&body));
+    assert_eq!(drawing.await.json()["code"], "idempotency_key_reused");
     let chosen = "/v1/audio/img_01m0htfre0e7x9t4n2hz0w6r1s";
     let put = async |body: Value| ask(&server, Method::PUT, chosen, |put| put.json(&body)).await;
     assert_eq!(put(body.clone()).await.status, StatusCode::ACCEPTED);

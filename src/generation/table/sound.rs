@@ -35,7 +35,7 @@ pub static SOUND_FIELDS: &[&Field] = &[
 pub static SOUND_PROMPT: Field = Field { doc: "What the sound is. May be empty.", ..PROMPT };
 pub static SOUND_NEGATIVE_PROMPT: Field = Field { doc: "What the sound is not.", ..NEGATIVE_PROMPT };
 pub static SECONDS: Field = Field::new("seconds", Kind::Seconds(seconds), "The length of the sound in seconds.")
-    .default(|on| on.card.sound.map(|sound| sound.default_seconds.min(on.limits.max_seconds).into()));
+    .default(|on| on.card.sound.map(|sound| sound.default_seconds.clamp(sound.least_seconds, seconds(on).max).into()));
 pub static SOUND_N: Field = Field { doc: "The number of sounds.", ..N };
 pub static SOUND_GUIDANCE_SCALE: Field = Field {
     doc: "How closely the sound follows the prompt: uncond + s · (cond − uncond). 1 or less switches guidance off.",
