@@ -74,7 +74,7 @@ impl ConvTranspose1d {
         let more = kernel - stride - 2 * padding;
         // The number n = q · stride + r of the output is the sum of the products of the number i of the input with tap
         // k, for all i and k with i · stride + k = n + padding. So i goes from q − before to q + after, whatever r is.
-        let (before, after) = ((kernel - 1 - padding) / stride, (stride - 1 + padding) / stride);
+        let (before, after) = ((kernel - 1 - padding) / stride, padding.div_ceil(stride));
         let taps = before + 1 + after;
         let stored = weight(weights, [inputs, outputs, kernel]);
         let weight = match stored.is_contiguous() {

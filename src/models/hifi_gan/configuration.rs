@@ -87,7 +87,7 @@ impl HifiGanConfig {
                 );
             }
         }
-        if config.channels(levels) == 0 || config.upsample_initial_channel % (1 << levels) != 0 {
+        if config.channels(levels) == 0 || !config.upsample_initial_channel.is_multiple_of(1 << levels) {
             let reason = format!("{} cannot be halved {levels} times", config.upsample_initial_channel);
             return bad("upsample_initial_channel", reason);
         }
