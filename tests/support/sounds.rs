@@ -73,7 +73,7 @@ pub fn put_model(models: &Path) {
     });
     put(&folder.join("scheduler/scheduler_config.json"), scheduler.to_string());
     put(&folder.join("tokenizer/vocab.json"), Value::Object(vocabulary).to_string());
-    put(&folder.join("tokenizer/merges.txt"), merges.to_owned());
+    put(&folder.join("tokenizer/merges.txt"), merges);
     put(&folder.join("tokenizer/tokenizer_config.json"), json!({"model_max_length": 64}).to_string());
     let index = json!({
         "_class_name": "AudioLDMPipeline",
