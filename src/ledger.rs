@@ -186,8 +186,7 @@ pub enum Outcome {
         delay: Duration,
     },
     /// The device of the run was lost while it computed for this generation. This counts as a crash, not as an attempt.
-    /// The generation returns to the queue; after `max_crashes` crashes it is given up: it fails with `problem` and is
-    /// marked dead.
+    /// The generation returns to the queue. After `max_crashes` crashes, it fails with `problem` and is marked dead.
     DeviceLost {
         problem: Problem,
         max_crashes: u32,

@@ -14,8 +14,7 @@ use super::{Ledger, Result, dialect::values, row::Row};
 /// What counts of the earlier generations of a model when a further one has ended: the last 20 decide.
 const KEPT: f64 = 0.95;
 
-/// The expression that estimates the seconds of a new generation, from the parameters with its model, its work and the
-/// speed to assume.
+/// The expression that estimates the seconds of a new generation. Its parameters: model, work, speed to assume.
 pub(super) fn estimate(model: &str, work: &str, assumed: &str) -> String {
     format!(
         "{work} / coalesce((SELECT work / seconds FROM model_speeds WHERE model = {model}),
@@ -29,8 +28,7 @@ pub struct Measured {
     pub generations: u32,
     /// In units of [`Acceptance::cost`](super::Acceptance::cost).
     pub work: f64,
-    /// Seconds of the process, which other generations may have shared: those of a generation that ran beside three
-    /// others count a quarter.
+    /// Seconds of the process: of a generation that ran beside three others, a quarter of the seconds.
     pub seconds: f64,
 }
 

@@ -28,8 +28,7 @@ pub(super) enum Kind {
     Bucket,
 }
 
-/// Repeats `attempt` until it succeeds, fails permanently, or the time is over. At the end of the time, a try on a
-/// bucket is interrupted.
+/// Repeats `attempt` until it succeeds, fails permanently, or the time is over, which interrupts a try on a bucket.
 pub async fn persist<T, F>(
     settings: &config::Blobs,
     kind: Kind,

@@ -37,8 +37,8 @@ impl Other {
 }
 
 impl Original {
-    /// The networks beside the transformer that a file with these tensors has. A file with names that have no prefix
-    /// has none.
+    /// The networks that a file with these tensors contains in addition to the transformer. If the names of the
+    /// transformer's tensors have no prefix, the file contains no other network.
     pub fn others(self, tensors: &BTreeMap<String, Info>) -> Vec<&'static Other> {
         let has = |other: &&Other| tensors.keys().any(|name| name.starts_with(other.prefix));
         let others = self.code.others.iter().filter(|_| !self.prefix.is_empty());
