@@ -238,15 +238,19 @@ fn models(settings: &Settings) -> Result<()> {
     for name in catalogue.names() {
         let mark = if name == catalogue.default_name() { " (default)" } else { "" };
         match (catalogue.card(&name), catalogue.state(&name).1) {
-            (Some(card), _) => println!(
-                "{name}{mark}: {} MB, {} × {} pixels, {} steps, guidance {}. {}",
-                catalogue.bytes(&name).unwrap_or_default().div_ceil(1_000_000),
-                card.default_width,
-                card.default_height,
-                card.default_steps,
-                card.default_guidance_scale,
-                card.description
-            ),
+            (Some(card), _) => {
+                let size = match card.sound {
+                    Some(sound) => format!("{} s of sound", sound.default_seconds),
+                    None => format!("{} × {} pixels", card.default_width, card.default_height),
+                };
+                println!(
+                    "{name}{mark}: {} MB, {size}, {} steps, guidance {}. {}",
+                    catalogue.bytes(&name).unwrap_or_default().div_ceil(1_000_000),
+                    card.default_steps,
+                    card.default_guidance_scale,
+                    card.description
+                );
+            }
             (None, reason) => println!("{name}{mark}: cannot be used: {}", reason.unwrap_or_default()),
         }
         catalogue.notes(&name).iter().for_each(|note| println!("    {note}"));

@@ -246,6 +246,9 @@ async fn pictures_and_sounds_do_not_mix() {
         let errors = &refused.json()["errors"];
         assert_eq!((&errors[0]["pointer"], &errors[0]["code"]), (&json!("/model"), &json!(code)), "{errors}");
     }
+    let option = json!({"sd_model_checkpoint": sounds::NAME});
+    let refused = ask(&server, Method::POST, "/sdapi/v1/options", |post| post.json(&option)).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.json());
     let models = get(&server, "/v1/models").await.json();
     let model = models["data"].as_array().unwrap().iter().find(|model| model["id"] == sounds::NAME).unwrap();
     assert_eq!(model["capabilities"]["tasks"], json!(["text-to-audio"]));

@@ -30,7 +30,7 @@ impl ChosenModels {
 
 /// The model for a request of this caller: the model in `override_settings`, even if its name is unknown; otherwise the
 /// model that the tenant has chosen; otherwise the default model. If the caller may not use the chosen or the default
-/// model, the first model that the caller may use.
+/// model, or if it makes sounds, the first model that draws and that the caller may use.
 pub(super) fn model_of(state: &AppState, caller: &Caller, settings: Option<&Value>) -> String {
     let named = settings.and_then(|settings| settings.get("sd_model_checkpoint")).and_then(Value::as_str);
     match named.filter(|name| !name.is_empty()) {
@@ -42,11 +42,16 @@ pub(super) fn model_of(state: &AppState, caller: &Caller, settings: Option<&Valu
 fn chosen(state: &AppState, caller: &Caller) -> String {
     let chosen = state.sdapi_models.of(&caller.tenant).filter(|name| state.service.model(name).is_some());
     let preferred = chosen.unwrap_or_else(|| state.service.default_model().to_owned());
-    if caller.may_use(&preferred) {
+    if caller.may_use(&preferred) && may_draw(&state.service, &preferred) {
         return preferred;
     }
     let usable = state.service.models().into_iter().find(|model| model.draws() && caller.may_use(&model.name));
     usable.map_or(preferred, |model| model.name)
+}
+
+/// Whether the model draws, or would if it could be used.
+fn may_draw(service: &Service, name: &str) -> bool {
+    service.model(name).is_some_and(|model| model.card.is_none() || model.draws())
 }
 
 /// The model of this title. A title is the name of a model in upper or lower case, and may have the extension of a
@@ -81,14 +86,16 @@ pub(super) async fn set(
     let mut options: Map<String, Value> = fields.take_all();
     let model = match options.remove("sd_model_checkpoint") {
         None | Some(Value::Null) => None,
-        Some(Value::String(title)) => match known(&state.service, &title).filter(|name| caller.may_use(name)) {
-            Some(name) => Some(name),
-            None => {
-                let detail = "is not a model that the caller may use; GET /sdapi/v1/sd-models lists the models";
-                fields.error("sd_model_checkpoint", "unknown_model", detail);
-                None
+        Some(Value::String(title)) => {
+            match known(&state.service, &title).filter(|name| caller.may_use(name) && may_draw(&state.service, name)) {
+                Some(name) => Some(name),
+                None => {
+                    let detail = "is not a model that draws and that the caller may use; GET /sdapi/v1/sd-models lists the models";
+                    fields.error("sd_model_checkpoint", "unknown_model", detail);
+                    None
+                }
             }
-        },
+        }
         Some(other) => fields.wrong_type("sd_model_checkpoint", "a string", &other),
     };
     if fields.has_errors() {
