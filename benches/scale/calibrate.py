@@ -6,7 +6,8 @@
     python3 benches/scale/calibrate.py target/debug/latentd --bench bench.json
 
 With --paced, each worker has a device of its own, which takes a known time for each batch (examples/paced.rs), as
-workers with GPUs do. Without it, all workers compute on the processor, and share it.
+workers with GPUs do; what a generation takes in addition is measured before the run. Without it, all workers compute on
+the processor, and share it.
 
 Nothing that the simulation is given comes from the run that it has to predict:
 
@@ -89,17 +90,27 @@ def finish(options, found):
 
 
 def measure_paced(options, folder):
-    """The model of paced devices, and a run of the group."""
-    model = Model((options.batch, options.row), (0.0, options.row), (0.0, options.row), options.steps)
-    rate = options.workers * model.full_rate(2 * options.slots, PACED_SLICE_S)
-    times = arrivals(options, rate)
+    """The model of paced devices, and a run of the group. What a worker takes for a generation in addition to its device
+    is measured before: how much longer the group takes than the simulation for many requests at once."""
     settings = {"ENGINE__MAX_RUNS": str(options.slots), "ENGINE__SLICE_MS": str(int(1e3 * PACED_SLICE_S))}
     worker = [options.paced, str(options.batch), str(options.row)]
+    model = Model((options.batch, options.row), (0.0, options.row), (0.0, options.row), options.steps)
+    found = {"model": model, "cores": None, "group": {"accept_s": 0.0}}
+    at_once = [0.0] * (4 * options.workers * options.slots)
+    devices = full_rate(simulate(options, {**found, "times": at_once}))
     with RealGroup(options.program, worker, folder, options.workers, settings) as real:
-        before = real.batches()
+        rate = full_rate(drive(real.address, at_once, options.steps))
+        finish_s = max(0.0, options.workers / rate - options.workers / devices)
+        print(
+            f"{len(at_once)} requests at once: {rate:.2f} generations a second, by the devices alone {devices:.2f}; a worker "
+            f"takes {finish_s:.3f} s more for each",
+            flush=True,
+        )
+        times, before = arrivals(options, rate), real.batches()
         measured = drive(real.address, times, options.steps)
         print(f"{real.rows_since(before):.1f} rows")
-    return {"model": model, "cores": None, "group": {"accept_s": 0.0}, "times": times, "measured": measured}
+    model = Model(model.step, model.encode, model.decode, options.steps, finish_s=finish_s)
+    return {**found, "model": model, "times": times, "measured": measured}
 
 
 def measure(options, folder):
@@ -190,7 +201,7 @@ def saturate(real, model, cores, idle, options):
     count, ends = 4 * options.workers * options.slots, []
     before = real.batches()
     busy = real.cpu_while(lambda: ends.extend(drive(real.address, [0.0] * count, options.steps)))
-    rows, rate = real.rows_since(before), full_rate([end["end_s"] for end in ends])
+    rows, rate = real.rows_since(before), full_rate(ends)
     # Seconds of two hardware threads of one core are less than seconds of a core.
     worth = cores / options.cores
     workers, others = ((busy[who] - idle[who] * busy["seconds"]) / count * worth for who in ("workers", "others"))
@@ -207,10 +218,9 @@ def saturate(real, model, cores, idle, options):
 
 
 def full_rate(ends):
-    """Ends a second while all workers have enough to do: without the first and the last fifth."""
-    ends = sorted(ends)
-    first, last = len(ends) // 5, len(ends) - len(ends) // 5 - 1
-    return (last - first) / (ends[last] - ends[first])
+    """Generations a second of requests that were sent at the same time, a whole number of times as many as the workers
+    compute at a time. Those that a worker computes together end together."""
+    return len(ends) / max(end["end_s"] for end in ends)
 
 
 def simulate(options, found):
