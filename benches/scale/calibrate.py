@@ -52,19 +52,21 @@ def main():
     options.add_argument("program")
     options.add_argument("--bench", help="the JSON of `latentd bench` with one thread")
     options.add_argument("--paced", help="the program of examples/paced.rs")
-    options.add_argument("--batch", type=float, default=0.1, help="seconds of a batch of a paced device, and")
-    options.add_argument("--row", type=float, default=0.05, help="of each of its rows")
+    options.add_argument("--batch", type=float, default=0.2, help="seconds of a batch of a paced device, and")
+    options.add_argument("--row", type=float, default=0.1, help="of each of its rows")
     options.add_argument("--workers", type=int, default=8)
     options.add_argument("--slots", type=int, help="generations that a worker computes at a time; 4, paced 8")
     options.add_argument("--cores", type=int, default=2, help="of this machine")
     options.add_argument("--steps", type=int, help="20, paced 10")
-    options.add_argument("--seconds", type=float, default=100.0, help="in which requests arrive")
+    options.add_argument("--seconds", type=float, help="in which requests arrive; 100, paced 200")
     options.add_argument("--load", type=float, default=0.7, help="mean arrivals, by what the machine can do")
     options.add_argument("--seed", type=int, default=7)
     options.add_argument("--json", help="where to write the measurements")
     options = options.parse_args()
     options.slots = options.slots or (8 if options.paced else 4)
     options.steps = options.steps or (10 if options.paced else 20)
+    options.seconds = options.seconds or (200.0 if options.paced else 100.0)
+    options.slice_s = PACED_SLICE_S if options.paced else 0.04
     if options.paced:
         with tempfile.TemporaryDirectory() as folder:
             found = measure_paced(options, folder)
@@ -90,27 +92,17 @@ def finish(options, found):
 
 
 def measure_paced(options, folder):
-    """The model of paced devices, and a run of the group. What a worker takes for a generation in addition to its device
-    is measured before: how much longer the group takes than the simulation for many requests at once."""
-    settings = {"ENGINE__MAX_RUNS": str(options.slots), "ENGINE__SLICE_MS": str(int(1e3 * PACED_SLICE_S))}
+    """The model of paced devices, and a run of the group. Nothing is measured before: the devices take what they are told,
+    and all else is short beside it."""
+    settings = {"ENGINE__MAX_RUNS": str(options.slots), "ENGINE__SLICE_MS": str(int(1e3 * options.slice_s))}
     worker = [options.paced, str(options.batch), str(options.row)]
     model = Model((options.batch, options.row), (0.0, options.row), (0.0, options.row), options.steps)
-    found = {"model": model, "cores": None, "group": {"accept_s": 0.0}}
-    at_once = [0.0] * (4 * options.workers * options.slots)
-    devices = full_rate(simulate(options, {**found, "times": at_once}))
+    times = arrivals(options, options.workers * model.full_rate(2 * options.slots, options.slice_s))
     with RealGroup(options.program, worker, folder, options.workers, settings) as real:
-        rate = full_rate(drive(real.address, at_once, options.steps))
-        finish_s = max(0.0, options.workers / rate - options.workers / devices)
-        print(
-            f"{len(at_once)} requests at once: {rate:.2f} generations a second, by the devices alone {devices:.2f}; a worker "
-            f"takes {finish_s:.3f} s more for each",
-            flush=True,
-        )
-        times, before = arrivals(options, rate), real.batches()
+        before = real.batches()
         measured = drive(real.address, times, options.steps)
         print(f"{real.rows_since(before):.1f} rows")
-    model = Model(model.step, model.encode, model.decode, options.steps, finish_s=finish_s)
-    return {**found, "model": model, "times": times, "measured": measured}
+    return {"model": model, "cores": None, "group": {"accept_s": 0.0}, "times": times, "measured": measured}
 
 
 def measure(options, folder):
@@ -226,7 +218,7 @@ def full_rate(ends):
 def simulate(options, found):
     settings = Settings(
         found["model"], workers=options.workers, apis=1, slots=options.slots, shared_cores=found["cores"],
-        accept_s=found["group"]["accept_s"], reports=False, slice_s=PACED_SLICE_S if options.paced else 0.04,
+        accept_s=found["group"]["accept_s"], reports=False, slice_s=options.slice_s,
     )
     times = found["times"]
     group = Group(settings, [Tenant("default")], options.seed)
