@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use candle_core::{Device, Tensor};
 use latentd::kernels::{
     Kernels, amx,
+    attention::{Mask, Scores},
     format::Format,
     geglu::{Gate, Geglu},
     isa,
@@ -113,6 +114,65 @@ proptest! {
         prop_assert_eq!(bits(&wide.times(&x).unwrap()), bits(&first), "{:?}", format);
         prop_assert_eq!(bits(&wide.times(&x).unwrap()), bits(&narrow.times(&x).unwrap()), "{:?}", format);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn attention_is_as_exact_as_in_float32_and_a_query_is_the_same_in_every_batch(
+        b in 1usize..3,
+        n in prop_oneof![1usize..40, 60usize..140],
+        m in prop_oneof![1usize..40, 250usize..530],
+        heads in 1usize..3,
+        d in prop_oneof![32usize..72, Just(128)],
+        [is_causal, is_padded, is_biased] in any::<[bool; 3]>(),
+        seed: u64,
+    ) {
+        if !is_there() {
+            return Ok(());
+        }
+        let (m, width) = (if is_causal { n } else { m }, heads * d);
+        let of = |length: usize, seed| tensor(random(b * length * width, seed), &[b, length, width]);
+        let [q, k, v] = [of(n, seed), of(m, !seed), of(m, seed ^ 5)];
+        let bias = tensor(random(heads * n * m, seed ^ 9), &[heads, n, m]);
+        let keys: Vec<usize> = (0..b).map(|row| 1 + (seed as usize >> (8 * row)) % m).collect();
+        let scores = Scores {
+            mask: if is_causal { Mask::Causal } else { Mask::None },
+            scale: Some(1.0),
+            bias: is_biased.then_some(&bias),
+            keys: is_padded.then_some(&keys[..]),
+        };
+        let made = Kernels::default().scored_attention(&q, &k, &v, heads, scores).unwrap();
+        let reference = Kernels::REFERENCE.scored_attention(&q, &k, &v, heads, scores).unwrap();
+        for (made, reference) in values(&made).into_iter().zip(values(&reference)) {
+            prop_assert!((made - reference).abs() < 2e-5, "{made} {reference}");
+        }
+        // Without its padding and without the other queries, the last query of the last row has the same bits.
+        let only = [if is_padded { keys[b - 1] } else { m }];
+        let last = |x: &Tensor, from: usize, length: usize| {
+            x.narrow(0, b - 1, 1).unwrap().narrow(1, from, length).unwrap().contiguous().unwrap()
+        };
+        let (k, v) = (last(&k, 0, only[0]), last(&v, 0, only[0]));
+        let bias = bias.narrow(2, 0, only[0]).unwrap();
+        let (first, queries) = if is_causal { (0, n) } else { (n - 1, 1) };
+        let bias = bias.narrow(1, first, queries).unwrap().contiguous().unwrap();
+        let alone = Scores { bias: is_biased.then_some(&bias), keys: is_padded.then_some(&only[..]), ..scores };
+        let alone = Kernels::default().scored_attention(&last(&q, first, queries), &k, &v, heads, alone).unwrap();
+        prop_assert_eq!(bits(&alone), bits(&last(&made, first, queries)));
+    }
+}
+
+#[test]
+fn attention_uses_it() {
+    if !is_there() {
+        return;
+    }
+    let x = tensor(random(2 * 40 * 64, 3), &[2, 40, 64]);
+    let of = |kernels: Kernels| values(&kernels.attention(&x, &x, &x, 1, Mask::None).unwrap());
+    let (unit, reference) = (of(Kernels::default()), of(Kernels::REFERENCE));
+    assert!(unit.iter().zip(&reference).all(|(a, b)| (a - b).abs() < 1e-5));
+    assert_ne!(unit, reference, "both computed without the unit");
 }
 
 #[test]

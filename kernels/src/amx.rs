@@ -22,7 +22,7 @@ pub(super) use product::multiply;
 /// Whether products use the matrix unit.
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
-/// Lets all products of linear layers in this process use the matrix unit, if the machine has one. Call this function
+/// Lets all linear layers and attention in this process use the matrix unit, if the machine has one. Call this function
 /// before the first product. Returns whether the machine has one.
 pub fn turn_on() -> bool {
     let is_there = unit::is_available();
@@ -30,7 +30,7 @@ pub fn turn_on() -> bool {
     is_there
 }
 
-/// Whether products of linear layers use the matrix unit.
+/// Whether linear layers and attention use the matrix unit.
 pub(super) fn is_on() -> bool {
     IS_ON.load(Ordering::Relaxed)
 }

@@ -1,17 +1,16 @@
 //! Scaled dot-product attention over several heads.
 
+mod head;
+
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
-    Kernels,
+    Kernels, amx,
     block::Block,
-    gemm::{DEPTH, Lines, Panels, Product, WIDTH},
-    simd::vectorized,
-    softmax::Softmax,
-    storage::{Operand, at_least, blank, floats, made},
-    tiles::Tile,
+    storage::{Operand, blank, floats, made},
 };
+use head::{Head, Queries, Scratch};
 
 /// Which keys a query attends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +93,11 @@ struct Attention<'a> {
     scores: Scores<'a>,
 }
 
-/// The queries that a thread processes at a time. The scores of `QUERIES` queries and `KEYS` keys fit into the L2
-/// cache.
-pub const QUERIES: usize = 48;
-/// The keys that a thread processes at a time.
-const KEYS: usize = 256;
+/// The queries that a thread processes at a time. Their scores of [`head::KEYS`] keys fit into the L2 cache, and tiles of
+/// 12 lines, or pairs of tiles of the matrix unit, fill them.
+pub fn queries() -> usize {
+    if amx::is_on() { 64 } else { 48 }
+}
 
 impl CustomOp3 for Attention<'_> {
     fn name(&self) -> &'static str {
@@ -127,16 +126,16 @@ impl CustomOp3 for Attention<'_> {
         let bias = bias.as_ref().map(Operand::floats).transpose()?;
         let pack = |i: usize| {
             let from = i / heads * m * width + i % heads * d;
-            let (k, v, m) = (&k[from..], &v[from..], scores.keys_of(i / heads, m));
-            Head { keys: Panels::pack(k, d, m, 1, width), values: Panels::pack(v, m, d, width, 1) }
+            Head::pack(&k[from..], &v[from..], width, d, scores.keys_of(i / heads, m))
         };
         let packed: Vec<Head> = (0..batch * heads).into_par_iter().map(pack).collect();
         let mut out = blank(q.len());
         let whole = Block::new(&mut out, width);
-        let blocks = n.div_ceil(QUERIES);
+        let at_a_time = queries();
+        let blocks = n.div_ceil(at_a_time);
         (0..batch * heads * blocks).into_par_iter().for_each_init(Scratch::default, |scratch, i| {
             let (b, h, block) = (i / blocks / heads, i / blocks % heads, i % blocks);
-            let queries = block * QUERIES..n.min((block + 1) * QUERIES);
+            let queries = block * at_a_time..n.min((block + 1) * at_a_time);
             let (first, last) = (b * n + queries.start, b * n + queries.end);
             // SAFETY: any two blocks have different lines or different columns.
             let mut out = unsafe { whole.part(first..last, h * d..(h + 1) * d) };
@@ -150,95 +149,6 @@ impl CustomOp3 for Attention<'_> {
             packed[b * heads + h].attend(&queries, scratch, &mut out);
         });
         made(out, q_layout.shape().clone())
-    }
-}
-
-/// The packed keys and values of one head of one row of the batch.
-struct Head {
-    /// (d, M)
-    keys: Panels,
-    /// (M, d)
-    values: Panels,
-}
-
-/// Some queries of one head of one row of the batch.
-struct Queries<'a> {
-    /// Lines of `width` values. The first d values of each line belong to this head.
-    q: &'a [f32],
-    width: usize,
-    scale: f32,
-    /// The position of the first query if the mask is causal.
-    causal_from: Option<usize>,
-    /// What is added to the scores: a line for each query, and the length of a line.
-    bias: Option<(&'a [f32], usize)>,
-}
-
-/// Buffers of a thread, reused from block to block.
-#[derive(Default)]
-struct Scratch {
-    /// (queries, d), times the scale.
-    q: Vec<f32>,
-    /// (queries, keys).
-    scores: Vec<f32>,
-    softmax: Vec<Softmax>,
-}
-
-impl Head {
-    /// Computes the results of some queries, one line of `out` each.
-    fn attend(&self, queries: &Queries<'_>, scratch: &mut Scratch, out: &mut Block<'_>) {
-        let (d, m, rows) = (self.keys.k, self.keys.n, out.lines());
-        let Scratch { q: scaled, scores, softmax } = scratch;
-        let &Queries { q, width, scale, causal_from, bias } = queries;
-        let scaled = at_least(scaled, rows * d);
-        let q = if d <= DEPTH {
-            Tile::new(q, width, rows, 0..d, scaled).run();
-            scaled.iter_mut().for_each(|q| *q *= scale);
-            Lines::Tiled(scaled)
-        } else {
-            for (scaled, q) in scaled.chunks_exact_mut(d).zip(q.chunks(width)) {
-                scaled.iter_mut().zip(q).for_each(|(scaled, q)| *scaled = q * scale);
-            }
-            Lines::Apart(scaled, d)
-        };
-        softmax.clear();
-        softmax.resize(rows, Softmax::EMPTY);
-        let end = causal_from.map_or(m, |first| m.min(first + rows));
-        for first in (0..end).step_by(KEYS) {
-            let keys = first..m.min(first + KEYS);
-            let scores = at_least(scores, rows * keys.len());
-            let panels = first / WIDTH..keys.end.div_ceil(WIDTH);
-            let scored = Block::new(scores, keys.len());
-            Product { a: q, b: self.keys.whole(), depth: 0..d, panels, out: scored, add: false, ahead: None }.run();
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (i, scores) in scores.chunks_exact_mut(keys.len()).enumerate() {
-                        let seen = causal_from.map_or(m, |from| from + i + 1).saturating_sub(first).min(keys.len());
-                        let (seen, hidden) = scores.split_at_mut(seen);
-                        if let Some((bias, m)) = bias {
-                            let bias = &bias[i * m + first..];
-                            seen.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
-                        }
-                        let rescale = if seen.is_empty() { 1.0 } else { softmax[i].extend(seen) };
-                        hidden.fill(0.0);
-                        if first > 0 {
-                            out.line(i).iter_mut().for_each(|out| *out *= rescale);
-                        }
-                    }
-                },
-            );
-            let (a, add, panels) = (Lines::Apart(scores, keys.len()), first > 0, 0..self.values.count());
-            Product { a, b: self.values.whole(), depth: keys, panels, out: out.reborrow(), add, ahead: None }.run();
-        }
-        vectorized(
-            #[inline(always)]
-            || {
-                for (i, softmax) in softmax.iter().enumerate() {
-                    let scale = softmax.scale();
-                    out.line(i).iter_mut().for_each(|out| *out *= scale);
-                }
-            },
-        );
     }
 }
 

@@ -14,6 +14,7 @@ mod mask;
 mod orientation;
 mod preview;
 mod resize;
+mod simd;
 mod texts;
 pub mod watermark;
 

@@ -11,7 +11,7 @@ pub struct Kernels {
     pub matrix_unit: MatrixUnit,
 }
 
-/// Whether linear layers compute on the matrix unit of the processor.
+/// Whether linear layers and attention compute on the matrix unit of the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MatrixUnit {

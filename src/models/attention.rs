@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use super::pause::pause;
 use crate::kernels::{
     Kernels, Rows,
-    attention::{Mask, QUERIES, Scores},
+    attention::{Mask, Scores, queries},
 };
 
 /// The number of multiplications of one part. They take a fraction of a second on a few cores. Each part packs the keys
@@ -56,7 +56,8 @@ async fn in_parts(
     // Reference kernels that promise a row the same bits in every batch need parts that do not depend on the batch.
     let rows = if kernels == Kernels::Reference(Rows::Apart) { 1 } else { b };
     let work_per_query = 2 * rows * k.dim(1)? * width;
-    let queries = (part_work / work_per_query.max(1) / QUERIES).max(1) * QUERIES;
+    let at_a_time = queries();
+    let queries = (part_work / work_per_query.max(1) / at_a_time).max(1) * at_a_time;
     if queries >= n {
         pause().await;
         return kernels.scored_attention(q, k, v, heads, scores);

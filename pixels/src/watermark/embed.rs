@@ -8,6 +8,7 @@ use super::{
     plane::luminance,
     transform::{CONSTANT, COSINE, nearest},
 };
+use crate::simd::vectorized;
 
 /// How often the coefficients are corrected. Levels end at 0 and 255, so in very dark and bright blocks the first
 /// change is partly lost; the other rounds distribute it to other pixels.
@@ -16,13 +17,18 @@ const ROUNDS: usize = 3;
 /// Marks the picture whose rows of three bytes per pixel are `pixels`.
 pub(super) fn embed([width, height]: [usize; 2], pixels: &mut [u8], payload: Payload) {
     let targets = targets(payload);
-    for top in 0..height / BLOCK {
-        for left in 0..width / BLOCK {
-            let mut block = Block::at(pixels, width, [BLOCK * left, BLOCK * top]);
-            block.mark(&targets[top % BLOCKS * BLOCKS + left % BLOCKS]);
-            block.write(pixels, width, [BLOCK * left, BLOCK * top]);
-        }
-    }
+    vectorized(
+        #[inline(always)]
+        || {
+            for top in 0..height / BLOCK {
+                for left in 0..width / BLOCK {
+                    let mut block = Block::at(pixels, width, [BLOCK * left, BLOCK * top]);
+                    block.mark(&targets[top % BLOCKS * BLOCKS + left % BLOCKS]);
+                    block.write(pixels, width, [BLOCK * left, BLOCK * top]);
+                }
+            }
+        },
+    );
 }
 
 /// For each block of the tile, where the points of its lattices begin, in levels from 0 to [`STEP`].
@@ -44,6 +50,7 @@ struct Block {
 }
 
 impl Block {
+    #[inline(always)]
     fn at(pixels: &[u8], width: usize, [left, top]: [usize; 2]) -> Block {
         let mut block = Block { pixels: [[[0.0; 3]; BLOCK]; BLOCK], change: [[0.0; BLOCK]; BLOCK] };
         for (y, row) in block.pixels.iter_mut().enumerate() {
@@ -55,6 +62,7 @@ impl Block {
         block
     }
 
+    #[inline(always)]
     fn mark(&mut self, targets: &[f32; COEFFICIENTS]) {
         let before = self.luminance();
         for round in 0..ROUNDS {
@@ -76,6 +84,7 @@ impl Block {
     }
 
     /// The luminance of the block after the change.
+    #[inline(always)]
     fn luminance(&self) -> [[f32; BLOCK]; BLOCK] {
         let mut levels = [[0.0; BLOCK]; BLOCK];
         for y in 0..BLOCK {
@@ -87,6 +96,7 @@ impl Block {
         levels
     }
 
+    #[inline(always)]
     fn add(&mut self, [horizontal, vertical, diagonal]: [f32; COEFFICIENTS]) {
         for y in 0..BLOCK {
             for x in 0..BLOCK {
@@ -97,6 +107,7 @@ impl Block {
         }
     }
 
+    #[inline(always)]
     fn write(&self, pixels: &mut [u8], width: usize, [left, top]: [usize; 2]) {
         for (y, row) in self.pixels.iter().enumerate() {
             let line = &mut pixels[3 * (width * (top + y) + left)..][..3 * BLOCK];
@@ -110,6 +121,7 @@ impl Block {
 }
 
 /// The horizontal, vertical and diagonal coefficient of a block.
+#[inline(always)]
 fn coefficients(levels: &[[f32; BLOCK]; BLOCK]) -> [f32; COEFFICIENTS] {
     let mut sums = [0.0; COEFFICIENTS];
     for (row, cosine) in levels.iter().zip(COSINE) {

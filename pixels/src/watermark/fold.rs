@@ -7,6 +7,7 @@ use super::{
     plane::Plane,
     transform::{CONSTANT, COSINE, nearest},
 };
+use crate::simd::vectorized;
 
 /// The coefficients of the block whose upper left corner is a pixel, for every pixel that allows it.
 pub(super) struct Coefficients {
@@ -19,19 +20,22 @@ pub(super) struct Coefficients {
 }
 
 /// For each row, the sums of eight neighbors times the factors.
+#[inline(always)]
 fn across(values: &[f32], width: usize, factors: &[f32; BLOCK]) -> Vec<f32> {
     let narrower = width - (BLOCK - 1);
-    let mut sums = Vec::with_capacity(values.len() / width * narrower);
-    for line in values.chunks_exact(width) {
-        sums.extend((0..narrower).map(|x| {
-            let levels = &line[x..x + BLOCK];
-            levels.iter().zip(factors).map(|(level, factor)| level * factor).sum::<f32>()
-        }));
+    let mut sums = vec![0.0; values.len() / width * narrower];
+    for (line, sums) in values.chunks_exact(width).zip(sums.chunks_exact_mut(narrower)) {
+        for (shift, factor) in factors.iter().enumerate() {
+            for (sum, level) in sums.iter_mut().zip(&line[shift..]) {
+                *sum += factor * level;
+            }
+        }
     }
     sums
 }
 
 /// For each column, the sums of eight neighbors times the factors.
+#[inline(always)]
 fn down(values: &[f32], width: usize, factors: &[f32; BLOCK]) -> Vec<f32> {
     let lines = values.len() / width - (BLOCK - 1);
     let mut sums = vec![0.0; width * lines];
@@ -51,6 +55,14 @@ const CLIPPED: [f32; 2] = [1.5, 253.5];
 impl Coefficients {
     /// The coefficients of a plane of at least 8 × 8 pixels.
     pub fn of(plane: &Plane) -> Coefficients {
+        vectorized(
+            #[inline(always)]
+            || Self::sums(plane),
+        )
+    }
+
+    #[inline(always)]
+    fn sums(plane: &Plane) -> Coefficients {
         let (width, height) = (plane.width - (BLOCK - 1), plane.height - (BLOCK - 1));
         let clipped = |level: &f32| f32::from(u8::from(*level < CLIPPED[0] || *level > CLIPPED[1]));
         let clipped: Vec<f32> = plane.values.iter().map(clipped).collect();
@@ -67,6 +79,14 @@ impl Coefficients {
     /// The sums of the phases, for a picture whose contrast is `gain` times that of the marked picture. A larger
     /// contrast clips levels, so blocks with black and white pixels count less.
     pub fn fold(&self, gain: f32) -> Fold {
+        vectorized(
+            #[inline(always)]
+            || self.sum_phases(gain),
+        )
+    }
+
+    #[inline(always)]
+    fn sum_phases(&self, gain: f32) -> Fold {
         let ones = vec![1.0; self.width];
         let mut sums = [(); COEFFICIENTS].map(|()| Sums::default());
         let mut energy = 0.0;
@@ -109,6 +129,7 @@ impl Default for Sums {
 }
 
 impl Sums {
+    #[inline(always)]
     fn add(&mut self, row: usize, cosines: &[f32], sines: &[f32]) {
         for (sums, values) in [(&mut self.cosines, cosines), (&mut self.sines, sines)] {
             for values in values.chunks(TILE) {
@@ -121,6 +142,7 @@ impl Sums {
 
     /// Subtracts the mean. In a picture with large areas of one color, most coefficients are 0 and have the same phase,
     /// which says nothing; the offsets of the marked coefficients have no common phase.
+    #[inline(always)]
     fn center(&mut self) {
         for sums in [&mut self.cosines, &mut self.sines] {
             let mean = sums.iter().sum::<f32>() / (TILE * TILE) as f32;
@@ -150,30 +172,37 @@ pub(super) struct Shift {
 impl Fold {
     /// The shift of the tile for which the markers fit best.
     pub fn best_shift(&self, layout: &Layout) -> Shift {
-        let mut scores = vec![0.0_f32; TILE * TILE];
-        for marker in &layout.markers {
-            let sums = &self.sums[marker.coefficient];
-            let (cosine, sine) = cosine_and_sine(marker.offset);
-            for row in 0..TILE {
-                let from = TILE * ((row + BLOCK * marker.row) % TILE);
-                let (cosines, sines) = (&sums.cosines[from..][..TILE], &sums.sines[from..][..TILE]);
-                let scores = &mut scores[TILE * row..][..TILE];
-                let split = BLOCK * marker.column;
-                let (before, after) = scores.split_at_mut(TILE - split);
-                for (score, (real, imaginary)) in before.iter_mut().zip(cosines[split..].iter().zip(&sines[split..])) {
-                    *score += real * cosine + imaginary * sine;
-                }
-                for (score, (real, imaginary)) in after.iter_mut().zip(cosines.iter().zip(sines)) {
-                    *score += real * cosine + imaginary * sine;
-                }
-            }
-        }
+        let scores = vectorized(
+            #[inline(always)]
+            || self.scores(layout),
+        );
         let best = (0..scores.len()).fold(0, |best, at| if scores[at] > scores[best] { at } else { best });
         // A block is at every place of the tile in one of 64 · 81 shifts, and half of the energy of a phase is along
         // the direction of its marker.
         let variance = self.energy * layout.markers.len() as f32 / (2 * TILE * TILE) as f32;
         let score = if variance > 0.0 { scores[best] / libm::sqrtf(variance) } else { 0.0 };
         Shift { row: best / TILE, column: best % TILE, score, sum: scores[best] }
+    }
+
+    /// How well the markers fit, for every shift of the tile.
+    #[inline(always)]
+    fn scores(&self, layout: &Layout) -> Vec<f32> {
+        let sums = self.sums.each_ref().map(|sums| [&sums.cosines, &sums.sines].map(|sums| repeated(sums)));
+        let directions: Vec<[f32; 2]> =
+            layout.markers.iter().map(|marker| cosine_and_sine(marker.offset).into()).collect();
+        let mut scores = vec![0.0_f32; TILE * TILE];
+        for (row, scores) in scores.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+            for (marker, [cosine, sine]) in layout.markers.iter().zip(&directions) {
+                let line = (row + BLOCK * marker.row) % TILE;
+                let [cosines, sines] = &sums[marker.coefficient];
+                let from = BLOCK * marker.column..BLOCK * marker.column + TILE;
+                let (cosines, sines) = (&cosines[line].as_flattened()[from.clone()], &sines[line].as_flattened()[from]);
+                for (score, (real, imaginary)) in scores.iter_mut().zip(cosines.iter().zip(sines)) {
+                    *score += real * cosine + imaginary * sine;
+                }
+            }
+        }
+        scores
     }
 
     /// For each code bit, how clearly the phases mean 0 (positive) or 1 (negative).
@@ -189,12 +218,20 @@ impl Fold {
     }
 }
 
+/// Each line twice, one after the other, so that a line that begins at any column continues at the first one.
+#[inline(always)]
+fn repeated(sums: &[f32]) -> Vec<[[f32; TILE]; 2]> {
+    sums.as_chunks::<TILE>().0.iter().map(|line| [*line; 2]).collect()
+}
+
 /// The cosine and the sine of a number of turns, with an error below 10⁻⁵. The polynomials need no table and no branch,
 /// so the compiler can compute several at a time.
+#[inline(always)]
 fn cosine_and_sine(turns: f32) -> (f32, f32) {
     (cosine(turns), cosine(turns - 0.25))
 }
 
+#[inline(always)]
 fn cosine(turns: f32) -> f32 {
     // cos(2πt) = sin(2π(1/4 − |t|)), and between −1/4 and 1/4 turns, a polynomial of degree 7 is near the sine.
     let x = 0.25 - (turns - nearest(turns)).abs();

@@ -12,6 +12,7 @@ pub(super) struct Plane {
 }
 
 /// The luminance of a pixel (ITU-R BT.601), from 0 to 255.
+#[inline(always)]
 pub(super) fn luminance([red, green, blue]: [f32; 3]) -> f32 {
     0.299 * red + 0.587 * green + 0.114 * blue
 }

@@ -1,6 +1,8 @@
 //! A convolutional code of rate 1/2 with 4,096 states, and its decoder (Viterbi's algorithm with soft decisions). The
 //! code is tail-biting: it starts in the state in which it ends, so no bits are spent on a known end.
 
+use crate::simd::vectorized;
+
 /// Bits of the state: the latest inputs, the newest in the highest place.
 const MEMORY: u32 = 12;
 const STATES: usize = 1 << MEMORY;
@@ -28,30 +30,21 @@ pub(super) fn encode(message: &[bool]) -> Vec<bool> {
 pub(super) fn decode(soft: &[f32]) -> Vec<bool> {
     let bits = soft.len() / 2;
     let half = STATES / 2;
-    let sums: Vec<u8> = (0..half as u32).map(sums_after_zero).collect();
+    let signs: Vec<[f32; 2]> = (0..half as u32).map(signs_after_zero).collect();
     let mut metrics = vec![0.0_f32; STATES];
     let mut next = vec![0.0_f32; STATES];
     // Whether the better predecessor of a state has a 1 as its oldest bit.
     let mut decisions = vec![false; 2 * bits * STATES];
-    for step in 0..2 * bits {
-        let [first, second] = [soft[2 * (step % bits)], soft[2 * (step % bits) + 1]];
-        let gains = [first + second, second - first, first - second, -first - second];
-        let decided = &mut decisions[step * STATES..][..STATES];
-        let (decided_zero, decided_one) = decided.split_at_mut(half);
-        let (next_zero, next_one) = next.split_at_mut(half);
-        for state in 0..half {
-            // The inputs 0 and 1, and oldest bits 0 and 1, differ in the signs of both sums.
-            let gain = gains[usize::from(sums[state])];
-            let [even, odd] = [metrics[2 * state], metrics[2 * state + 1]];
-            let (zero, zero_odd) = (even + gain, odd - gain);
-            let (one, one_odd) = (even - gain, odd + gain);
-            decided_zero[state] = zero_odd > zero;
-            decided_one[state] = one_odd > one;
-            next_zero[state] = zero.max(zero_odd);
-            next_one[state] = one.max(one_odd);
-        }
-        std::mem::swap(&mut metrics, &mut next);
-    }
+    vectorized(
+        #[inline(always)]
+        || {
+            for step in 0..2 * bits {
+                let pair = [soft[2 * (step % bits)], soft[2 * (step % bits) + 1]];
+                advance(&metrics, &mut next, pair, &signs, &mut decisions[step * STATES..][..STATES]);
+                std::mem::swap(&mut metrics, &mut next);
+            }
+        },
+    );
 
     let mut state = (0..STATES).fold(0, |best, state| if metrics[state] > metrics[best] { state } else { best });
     let mut message = vec![false; bits];
@@ -65,10 +58,30 @@ pub(super) fn decode(soft: &[f32]) -> Vec<bool> {
     message
 }
 
-/// The two sums for the input 0 in the state `2 · half_state`, as a number from 0 to 3: the first sum has the value 1.
-fn sums_after_zero(half_state: u32) -> u8 {
-    let [first, second] = SUMS.map(|sum| ((2 * half_state) & sum).count_ones() as u8 % 2);
-    first + 2 * second
+/// One input further: the larger metric of the two ways to each state, and which of them it is.
+#[inline(always)]
+fn advance(metrics: &[f32], next: &mut [f32], [first, second]: [f32; 2], signs: &[[f32; 2]], decided: &mut [bool]) {
+    let half = STATES / 2;
+    let (next_zero, next_one) = next.split_at_mut(half);
+    let (decided_zero, decided_one) = decided.split_at_mut(half);
+    let states = metrics.as_chunks::<2>().0.iter().zip(signs);
+    let next = next_zero.iter_mut().zip(next_one);
+    let decided = decided_zero.iter_mut().zip(decided_one);
+    for (((&[even, odd], signs), (zero, one)), (decided_zero, decided_one)) in states.zip(next).zip(decided) {
+        // The inputs 0 and 1, and oldest bits 0 and 1, differ in the signs of both sums.
+        let gain = signs[0] * first + signs[1] * second;
+        let (zero_even, zero_odd) = (even + gain, odd - gain);
+        let (one_even, one_odd) = (even - gain, odd + gain);
+        *decided_zero = zero_odd > zero_even;
+        *decided_one = one_odd > one_even;
+        *zero = zero_even.max(zero_odd);
+        *one = one_even.max(one_odd);
+    }
+}
+
+/// The two sums for the input 0 in the state `2 · half_state`: 1 for the sum 0, and -1 for the sum 1.
+fn signs_after_zero(half_state: u32) -> [f32; 2] {
+    SUMS.map(|sum| if ((2 * half_state) & sum).count_ones() % 2 == 1 { -1.0 } else { 1.0 })
 }
 
 #[cfg(test)]
