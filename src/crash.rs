@@ -90,7 +90,7 @@ impl CrashFile {
         let note = move |signal: &libc::siginfo_t| {
             // abort(3) raises SIGABRT with the code SI_TKILL, and ends the process after this handler. A SIGABRT of
             // another process has another code and reaches any thread, so the attempt of this thread is not to blame.
-            // Nothing would end the process after this handler, so the handler itself does.
+            // After such a signal, the process would continue, so the handler ends the process.
             if signal.si_code != libc::SI_TKILL {
                 BLAMED.set(None);
                 std::process::abort();

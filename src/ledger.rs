@@ -196,7 +196,7 @@ pub enum Outcome {
 /// Filters of a list of generations.
 #[derive(Clone, Debug, Default)]
 pub struct ListQuery {
-    /// Most records of the page, 1..=100.
+    /// The maximum number of records of the page, 1..=100.
     pub limit: usize,
     /// Only generations older than this one.
     pub after: Option<GenerationId>,

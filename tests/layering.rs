@@ -171,6 +171,33 @@ fn http_does_not_use_candle() {
     }
 }
 
+/// A server that a test starts inherits the variables of the test, and must not refuse them as misspelled settings.
+#[test]
+fn the_settings_know_the_variables_of_the_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let known = fs::read_to_string(root.join("src/config/environment.rs")).unwrap();
+    let mut folders = vec![root.join("tests")];
+    let mut read = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                for call in ["env::var(\"", "env::var_os(\""] {
+                    let names = text.split(call).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+                    read.extend(names.filter(|name| name.starts_with("LATENTD_")));
+                }
+            }
+        }
+    }
+    assert!(read.len() > 5, "fewer than 6 variables are found: {read:?}");
+    for name in read {
+        assert!(known.contains(&format!("\"{name}\"")), "src/config/environment.rs does not know {name}");
+    }
+}
+
 #[test]
 fn only_the_device_room_chooses_where_tensors_go() {
     // Only tests use the random tensors.

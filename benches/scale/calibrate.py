@@ -6,10 +6,9 @@
     python3 benches/scale/calibrate.py target/debug/latentd --bench bench.json
 
 With --paced, each worker has a device of its own, which takes a known time for each batch (examples/paced.rs), as
-workers with GPUs do; what a generation takes in addition is measured before the run. Without it, all workers compute on
-the processor, and share it.
-
-Nothing that the simulation is given comes from the run that it has to predict:
+workers with GPUs do. Nothing is measured before the run, because everything else that a generation takes is short
+compared with its batches. Without --paced, all workers compute on the processor, and share it. The simulation is then
+given measurements, none of which comes from the run that it has to predict:
 
 - the batch curve of one worker alone: from `latentd bench --json` (--bench, with engine.threads = 1), otherwise from the
   metrics of one server;

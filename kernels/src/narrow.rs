@@ -21,7 +21,7 @@ pub struct Narrow {
     format: Format,
     /// The factor by which the stored numbers are multiplied.
     scale: f32,
-    /// ⌈N/16⌉ panels of K numbers, 16 bytes for each byte of a column.
+    /// ⌈N/16⌉ panels of 16 columns of K numbers. Each entry has one byte of each of the 16 columns.
     bytes: Vec<[u8; WIDTH]>,
 }
 
@@ -76,8 +76,9 @@ impl Narrow {
         })
     }
 
-    /// out = a · some lines and panels of the matrix, or out += …, with the bits that a product with the float32 numbers
-    /// has. `depth` begins a block of the format.
+    /// Multiplies `a` by the lines `depth` and the panels `panels` of the matrix. Writes the product to `out`, or adds
+    /// it to `out` if `add` is true. The bits are those of a product with the float32 numbers. `depth` begins at the
+    /// start of a block of the format.
     pub(super) fn times(&self, a: Lines<'_>, depth: Range<usize>, panels: Range<usize>, out: Block<'_>, add: bool) {
         let mut scratch = arena::take(depth.len() * GROUP * WIDTH);
         let lines = out.lines();

@@ -119,7 +119,7 @@ impl WeightBounds {
         // share of the ControlNets, because it is loaded alone.
         let beside = (weights + memory / 16).checked_sub(largest_model).filter(|left| *left > 0);
         let least = beside.unwrap_or(u64::MAX).min(weights / 4);
-        // What is listed later finds a little room, too.
+        // ControlNets that are listed later get a little room, too.
         let most = control_nets.max(weights / 16);
         let left = weights.saturating_sub(wanted).max(least).min(most);
         let control_nets = if settings.control_nets == 0 { left } else { settings.control_nets };

@@ -68,7 +68,7 @@ impl FileShares {
         let Some(limit) = limit else { return Ok(wanted) };
         let least = base + LEAST;
         if limit < least {
-            let database = if is_postgres { ", with database.max_connections" } else { "" };
+            let database = if is_postgres { " (this includes database.max_connections)" } else { "" };
             bail!(
                 "the limit of open files is {limit}, but the server needs at least {least}{database}; \
                  raise the limit (ulimit -n)"

@@ -15,8 +15,8 @@ pub struct Held {
 pub struct Plan {
     /// Indices of the models to unload.
     pub unload: Vec<usize>,
-    /// Whether all these models can be unloaded now. If not, some are in use, and the runs that use them or their loads
-    /// must end first.
+    /// Whether all these models can be unloaded now. If not, some of them are in use or being loaded. Those runs and
+    /// loads must end first.
     pub now: bool,
 }
 

@@ -7,9 +7,10 @@ use config::{Value, ValueKind};
 use super::{ConfigError, DEFAULTS};
 
 /// Variables that are not settings: the name of the settings file, and options of the tests.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 13] = [
     "LATENTD_CONFIG",
     "LATENTD_PARITY_DIR",
+    "LATENTD_PARITY_ONLY",
     "LATENTD_PARITY_SHARD",
     "LATENTD_PREVIOUS_BINARY",
     "LATENTD_REQUIRE_CHROMIUM",
@@ -17,7 +18,9 @@ const OTHERS: [&str; 10] = [
     "LATENTD_REQUIRE_DEPLOY",
     "LATENTD_REQUIRE_POSTGRES",
     "LATENTD_REQUIRE_PROMTOOL",
+    "LATENTD_REQUIRE_SIMULATION",
     "LATENTD_REQUIRE_WALK",
+    "LATENTD_SWAPS_DIR",
 ];
 
 /// Variables of OpenTelemetry that are read as settings, unless the setting's own variable exists.

@@ -137,8 +137,9 @@ impl Decoding {
 /// those of a new batch fit the free memory of the device; if the first run's call would exceed one of these limits,
 /// the first paused batch gets the turn. The pictures that are being decoded have a limit of latent pixels for each
 /// `Lane`; if the first run's call begins to decode pictures for which its lane has no room, the turn goes to the first
-/// paused batch or run that is decoding pictures of that lane. The receiver is not charged for the turn, so it keeps
-/// its place. In later decisions, other runs that do not fit give the same receiver their turns too, so it ends soon.
+/// paused batch or run that is decoding pictures of that lane. The batch or run that receives the turn is not charged
+/// for it, so it keeps its place. In later decisions, other runs that do not fit give the same receiver their turns
+/// too, so it ends soon.
 ///
 /// The run that gives its turn away is charged for the slice. Otherwise it would stay first and give away all turns
 /// until that batch or run ends, and the runs behind it would wait.

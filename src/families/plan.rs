@@ -65,7 +65,8 @@ impl Plan {
         on(self.call, device.precision()).max(on(self.float32_call, Precision::F32))
     }
 
-    /// The part of the plan in the memory of the host. A device with memory of its own has the activations there.
+    /// The part of the plan in the memory of the host. If the device has memory of its own, the activations are in the
+    /// device's memory and do not count here.
     pub fn on_host(self, device: &Device) -> Plan {
         if device.has_own_memory() { Plan { call: 0, ..self } } else { self }
     }

@@ -7,8 +7,8 @@ use super::{Fields, WorkKind};
 
 impl Fields {
     /// SHA-256 of the request as the client wrote it. The order of the fields and the encoding (JSON, form or
-    /// multipart) make no difference; of a file, only the digest is hashed. The same fields are another request for
-    /// another kind of work. Call this before reading fields or setting defaults.
+    /// multipart) make no difference; of a file, only the digest is hashed. The same fields have a different
+    /// fingerprint for each kind of work. Call this before reading fields or setting defaults.
     pub fn fingerprint(&self, kind: WorkKind) -> [u8; 32] {
         let Fields { map, files, faults, mask_is_transparency, .. } = self;
         let mut hash = Sha256::new();
@@ -28,7 +28,7 @@ impl Fields {
         if *mask_is_transparency {
             hash.update(b"a");
         }
-        // Versions that only drew hashed no kind.
+        // Earlier versions could only draw, and did not hash the kind.
         if kind != WorkKind::Draw {
             text(&mut hash, b'k', kind.as_str());
         }

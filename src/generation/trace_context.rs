@@ -29,7 +29,7 @@ pub struct TraceContext {
 
 /// Longest `tracestate` that is passed on; the standard demands at least this length.
 const MAX_STATE_CHARS: usize = 512;
-/// Most entries of a `tracestate`. A header with more entries is ignored, as the standard says.
+/// The maximum number of entries of a `tracestate`. A header with more entries is ignored, as the standard says.
 const MAX_STATE_ENTRIES: usize = 32;
 /// Entries that are longer are dropped first if the `tracestate` is too long, as the standard says.
 const LONG_ENTRY_CHARS: usize = 128;

@@ -96,8 +96,8 @@ pub struct Present {
 }
 
 impl Present {
-    /// Waits for a client that has left. Whether any client returns within `http.return_s`. If the server stops,
-    /// returns `true` at once, so that the generation is kept and continues after the restart.
+    /// Waits for `http.return_s` after this client has left, and returns whether a client has returned. If the server
+    /// stops, returns `true` at once, so that the generation is kept and continues after the restart.
     pub async fn returns(self) -> bool {
         let (clients, grace, draining) = (self.clients.clone(), self.grace, self.draining.clone());
         drop(self);

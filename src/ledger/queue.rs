@@ -46,7 +46,7 @@ pub struct Claimant {
     pub lease: Duration,
     /// The models that the worker can run.
     pub models: Vec<String>,
-    /// Number of crashes, at least 1, from which a generation runs exclusively; see [`Reaping::alone_from`].
+    /// A generation that has crashed at least this often (1 or more) runs alone; see [`Reaping::alone_from`].
     pub alone_from: u32,
 }
 
@@ -104,9 +104,9 @@ pub struct Workload {
     ///
     /// Let n be the number of generations that run or are ahead in the queue, and s the number of slots of all workers
     /// together. Then k = n + 1 − s generations must end first (none if k ≤ 0). Running generations share the workers
-    /// equally, so the k with the least work left end first. Let r be the work that the last of these k generations has
-    /// left now. When that generation ends, each of the s − 1 generations that still run has also received the work r.
-    /// The estimate is the sum of the work that the k generations have left, plus (s − 1) · r.
+    /// equally, so the k with the least work left end first. Let r be the work that the one of these k generations that
+    /// ends last has left now. When that generation ends, each of the s − 1 generations that still run has also
+    /// received the work r. The estimate is the sum of the work that the k generations have left, plus (s − 1) · r.
     pub cost: f64,
     /// Units per second of all workers that have measured their speed; 0 if none has.
     pub speed: f64,

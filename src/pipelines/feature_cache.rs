@@ -19,9 +19,9 @@ impl KeptFeatures {
         KeptFeatures { interval: cache.map(|cache| cache.interval), ..KeptFeatures::default() }
     }
 
-    /// Decides what a call of `rows` rows computes, and returns the features that each row starts from. The last rows
-    /// of two calls belong together: if guidance begins or ends between the calls, the rows of the negative prompt,
-    /// which come first, are added or removed. A call with more rows than there are stored features is complete.
+    /// Decides what a call of `rows` rows computes, and returns the features that each row starts from. Rows of two
+    /// calls are matched from the end, because the rows of the negative prompt come first and are added or removed when
+    /// guidance begins or ends. A call with more rows than there are stored features is complete.
     pub fn next(&mut self, rows: usize) -> (Depth, Vec<Option<Features>>) {
         let Some(interval) = self.interval else { return (Depth::Full, vec![None; rows]) };
         match self.kept.len().checked_sub(rows) {

@@ -23,7 +23,7 @@ pub struct Exporter {
     fails: bool,
 }
 
-/// Most spans of one request, about 300 kB.
+/// The maximum number of spans of one request, which then has about 300 kB.
 const MAX_SPANS: usize = 512;
 /// How long the first span of a request waits for others.
 const INTERVAL: Duration = Duration::from_secs(1);

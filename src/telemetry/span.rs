@@ -54,7 +54,7 @@ pub struct OpenSpan {
     recorded: Option<Box<(Span, Moment, Tracer)>>,
 }
 
-/// Most links of a span, so that its size has a bound.
+/// The maximum number of links of a span, which bounds the size of the span.
 const MAX_LINKS: usize = 64;
 
 impl Moment {

@@ -20,8 +20,8 @@ struct Recorder {
     counted: IntCounterVec,
 }
 
-/// Most ended spans that wait for the exporter, about 4 MB. A generation with 50 steps has about 70 spans. Further
-/// spans are dropped and counted.
+/// The maximum number of ended spans that wait for the exporter; they take about 4 MB. A generation with 50 steps has
+/// about 70 spans. Further spans are dropped and counted.
 const MAX_WAITING: usize = 8192;
 
 impl Tracer {

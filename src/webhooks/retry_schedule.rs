@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::ledger::Next;
 
-/// The wait before each attempt, one for each attempt. The first attempt is made at once, without its wait.
+/// One wait for each attempt. The first wait is not used, because the first attempt is made at once.
 #[derive(Clone, Debug)]
 pub struct RetrySchedule {
     waits: Vec<Duration>,

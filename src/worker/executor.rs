@@ -1,4 +1,4 @@
-//! The interface between the worker and its executors, each of which computes a kind of work.
+//! The interface between the worker and its executors, each of which computes one or more kinds of work.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,8 +12,8 @@ use crate::{
     service::Live,
 };
 
-/// Computes one kind of work. The worker claims a generation, passes it to the first executor that takes the work, and
-/// writes the outcome; the worker knows nothing about the work itself.
+/// Computes one or more kinds of work. The worker claims a generation, passes it to the first executor that takes the
+/// work, and writes the outcome; the worker knows nothing about the work itself.
 #[async_trait]
 pub trait Executor: Send + Sync {
     /// Whether this executor computes work of this kind.

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use crate::{generation::GenerationId, ledger::Lease};
 
-/// The worker's leases. A worker that has not renewed a lease for some time stops the run before the lease expires and
-/// another worker can claim the generation (Gray and Cheriton 1989). Cheap to clone.
+/// The worker's leases. A worker that has not renewed a lease for some time stops the run. It does so before the lease
+/// expires, because then another worker can claim the generation (Gray and Cheriton 1989). Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Leases {
     held: Arc<Mutex<HashMap<GenerationId, Held>>>,

@@ -21,7 +21,7 @@ pub(super) struct Cell {
     /// The row and the column of its block in the tile.
     pub row: usize,
     pub column: usize,
-    /// The offset of the lattice of the bit 0, in steps, from 0 to 1.
+    /// The offset of the lattice that means the bit 0, as a fraction of a step (0 to 1).
     pub offset: f32,
 }
 

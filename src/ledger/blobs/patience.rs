@@ -28,7 +28,8 @@ pub(super) enum Kind {
     Bucket,
 }
 
-/// Repeats `attempt` until it succeeds, fails permanently, or the time is over, which interrupts a try on a bucket.
+/// Repeats `attempt` until it succeeds, fails permanently, or the time is over. When the time is over, a try on a
+/// bucket is interrupted.
 pub async fn persist<T, F>(
     settings: &config::Blobs,
     kind: Kind,
