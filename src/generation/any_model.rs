@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, SoundCard, Task, WorkKind,
-    field::Bounds, table,
+    Decoder, Draw, Fields, Levels, Limits, LogSnr, ModelCard, PromptSyntax, Rules, SchedulerChoice, SoundCard, Task,
+    WorkKind, field::Bounds, table,
 };
 
 /// A permissive card: it allows the values and fields that at least one model of this kind allows.
 pub(super) fn card(kind: WorkKind) -> ModelCard {
-    let sound = SoundCard { sample_rate: 1, channels: 1, default_seconds: 1.0, least_seconds: 0.0 };
+    let log_snr = Some(LogSnr { min: 0.0, max: 0.0 });
+    let sound = SoundCard { sample_rate: 1, channels: 1, default_seconds: 1.0, least_seconds: 0.0, log_snr };
     ModelCard {
         sound: (kind == WorkKind::Sound).then_some(sound),
         default_width: 1,
