@@ -81,10 +81,14 @@ impl Rules for AnyModel<'_> {
         _: Option<&Levels>,
     ) -> Result<u32, (String, String)> {
         match choice {
-            SchedulerChoice::Name(_) => match self.0.check_scheduler(card, choice, steps, None) {
-                Err((key, detail)) if key.is_empty() => Err((key, detail)),
-                Ok(_) | Err(_) => Ok(steps),
-            },
+            SchedulerChoice::Name(_) => {
+                // Not all schedulers take the levels of flow matching.
+                let card = ModelCard { sound: None, ..card.clone() };
+                match self.0.check_scheduler(&card, choice, steps, None) {
+                    Err((key, detail)) if key.is_empty() => Err((key, detail)),
+                    Ok(_) | Err(_) => Ok(steps),
+                }
+            }
             SchedulerChoice::Object(_) => Ok(steps),
         }
     }

@@ -159,13 +159,13 @@ fn a_long_prompt_of_gemma_is_cut_with_a_warning() {
 fn the_plan_of_a_stereo_sound_grows_with_it() {
     let fixture = SoundFixture::random(16);
     let plan = |more: Value| {
-        let job = resolved(&fixture.catalogue, fields(with(&guided(), &more))).unwrap();
-        fixture.catalogue.plan(&job).unwrap()
+        let request = with(&with(&guided(), &json!({"seconds": 4.0})), &more);
+        fixture.catalogue.plan(&resolved(&fixture.catalogue, fields(request)).unwrap()).unwrap()
     };
     let one = plan(json!({}));
     let (twice, longer, unguided) =
-        (plan(json!({"n": 2})), plan(json!({"seconds": 4.0})), plan(json!({"guidance_scale": 1.0})));
+        (plan(json!({"n": 2})), plan(json!({"seconds": 16.0})), plan(json!({"guidance_scale": 1.0})));
     assert!(one.cost > 0.0 && twice.cost > 1.8 * one.cost && unguided.cost < one.cost);
-    assert!(longer.cost > 10.0 * one.cost && longer.bytes() > 5 * one.bytes() && twice.held > one.held);
-    assert_eq!(plan(json!({"seconds": 0.1, "padding_seconds": 3.9})).call, longer.call);
+    assert!(longer.cost > 3.9 * one.cost && longer.bytes() > 3 * one.bytes() && twice.held > one.held);
+    assert_eq!(plan(json!({"padding_seconds": 12.0})).call, longer.call);
 }
