@@ -22,6 +22,7 @@ mod plain_unet;
 mod plan;
 mod score_sde_ve;
 mod score_sde_vp;
+mod stable_audio_3;
 pub mod stable_diffusion;
 mod stable_diffusion_3;
 mod stable_diffusion_xl;
@@ -45,6 +46,7 @@ use ldm_uncond::LdmUncond;
 use pixart::Pixart;
 use score_sde_ve::ScoreSdeVe;
 use score_sde_vp::ScoreSdeVp;
+use stable_audio_3::StableAudio3;
 use stable_diffusion::StableDiffusion;
 use stable_diffusion_3::StableDiffusion3;
 use stable_diffusion_xl::StableDiffusionXl;
@@ -95,7 +97,8 @@ families![
     ZImage,
     Flux2Klein,
     DreamLite,
-    AudioLdm
+    AudioLdm,
+    StableAudio3
 ];
 
 /// The error for a single-file checkpoint that is a pickle.

@@ -33,9 +33,12 @@ mod prepared;
 mod reference;
 mod refine;
 mod setup;
+mod sound_guided;
+mod sound_latents;
 mod text_guided;
 mod text_to_image;
 mod text_to_sound;
+mod text_to_waveform;
 mod unguided;
 
 pub use auxiliary::Auxiliary;
@@ -57,6 +60,7 @@ pub use plain_unet::{Classifier, Codes, Output, PlainUNet};
 pub use prepared::Prepared;
 pub use text_guided::text_guided;
 pub use text_to_sound::text_to_sound;
+pub use text_to_waveform::text_to_waveform;
 pub use unguided::unguided;
 
 use call::Call;

@@ -33,6 +33,8 @@ mod roots;
 mod safety;
 #[path = "components/sd3.rs"]
 mod sd3;
+#[path = "components/stable_audio_3.rs"]
+mod stable_audio_3;
 #[path = "components/t5.rs"]
 mod t5;
 #[path = "components/transformers.rs"]

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use latentd::{
     generation::{
-        Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, SoundCard, Task,
-        WorkKind, resolve, resolve_work,
+        Decoder, Draw, Fields, Levels, Limits, LogSnr, ModelCard, PromptSyntax, Rules, SchedulerChoice, SoundCard,
+        Task, WorkKind, resolve, resolve_work,
     },
     http::{Route, operator_routes, public_routes},
 };
@@ -218,6 +218,7 @@ impl Rules for Open {
                     channels: 1,
                     default_seconds: 5.12,
                     least_seconds: 0.01,
+                    log_snr: (model == "waves").then_some(LogSnr { min: -6.2, max: 2.0 }),
                 }),
                 ..ModelCard::default()
             })

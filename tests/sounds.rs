@@ -18,6 +18,10 @@ mod server;
 mod sounds;
 #[path = "support/transformers.rs"]
 mod transformers;
+#[path = "support/waveform_sounds.rs"]
+mod waveform_sounds;
+#[path = "sounds/waveforms.rs"]
+mod waveforms;
 
 use std::{
     any::Any,
@@ -36,11 +40,12 @@ use latentd::{
     device::Device,
     diffusion::Latents,
     engine::{self, Cancel, Log, Observer, Run, RunError, RunTrace},
+    families,
     generation::{Fields, Invalid, Job, Limits, Phase, WorkKind, resolve_work},
     kernels::Kernels,
     metrics::Metrics,
     models::pause::ToEnd,
-    pipelines::{Activation, Compute, Frame, Inputs, Model, PipelineError, call::Call, text_to_sound},
+    pipelines::{Activation, Compute, Frame, Inputs, Model, PipelineError, call::Call},
     service::CatalogueRules,
 };
 use serde_json::{Map, Value, json};
@@ -71,27 +76,27 @@ fn sounds_equal_diffusers_with_reference_kernels() {
 
 fn compare(kernels: Kernels) {
     let Some(root) = case::complete() else { return };
-    let fixture = SoundFixture::of(&root.join("pipelines"), case::MODEL, kernels, 16);
+    let fixture = SoundFixture::of(&root.join("pipelines"), case::MODELS[0], kernels, 16);
     let cases = SoundCase::all(&root);
     let started: Vec<_> = cases.iter().map(|case| fixture.start(case.body())).collect();
     for (case, (_, observed)) in cases.iter().zip(&started) {
         let waveforms = samples(&outcome(observed).unwrap());
         println!("{}: {:.1e} of the largest sample", case.name, case.compare(&waveforms));
     }
-    assert!(cases.len() >= 7, "only {} cases", cases.len());
+    assert!(cases.len() >= 13, "only {} cases", cases.len());
 }
 
-/// The latents after the last step, and the spectrograms, are diffusers', too.
+/// The latents after the last step are diffusers', too.
 #[test]
 fn latents_equal_diffusers() {
     let Some(root) = case::complete() else { return };
-    let catalogue = Catalogue::open(&root.join("pipelines"), case::MODEL).unwrap();
-    let model = catalogue.load(case::MODEL).unwrap();
+    let catalogue = Catalogue::open(&root.join("pipelines"), case::MODELS[0]).unwrap();
     for case in SoundCase::all(&root) {
         let job = resolved(&catalogue, case.body()).unwrap();
+        let model = catalogue.load(&job.model).unwrap();
         let prepared = catalogue.prepare(job, Inputs::default(), model.clone(), None).unwrap();
         let compute = Direct { model: model.clone(), activations: RefCell::default() };
-        text_to_sound(&compute, &prepared).to_end().unwrap();
+        families::draw(&compute, &prepared).to_end().unwrap();
         let expected = case.intermediate("scheduler.prev_sample.last");
         let expected: Vec<Vec<f32>> = expected.flatten_from(1).unwrap().to_vec2().unwrap();
         let calls = compute.activations.into_inner();
@@ -155,7 +160,7 @@ fn a_sound_does_not_depend_on_other_runs() {
         let before: Vec<_> = strangers[..2].iter().map(|more| fixture.start(fields(stranger(more)))).collect();
         let own = fixture.start(fields(request()));
         let after: Vec<_> = strangers[2..].iter().map(|more| fixture.start(fields(stranger(more)))).collect();
-        assert!(waveforms(outcome(&own.1).unwrap()) == expected);
+        assert!(sounds_of(outcome(&own.1).unwrap()) == expected);
         for (_, observed) in before.iter().chain(&after) {
             outcome(observed).unwrap();
         }
@@ -183,7 +188,7 @@ fn a_run_resumes_after_every_call() {
         let expected = loop {
             match observed.recv().unwrap() {
                 Observed::Portion(portion) => assert!(log.join(portion), "portions follow each other"),
-                Observed::Ended(frames) => break waveforms(frames.unwrap()),
+                Observed::Ended(frames) => break sounds_of(frames.unwrap()),
             }
         };
         assert_eq!(log.calls.len(), 4, "{scheduler}");
@@ -308,6 +313,7 @@ impl SoundFixture {
     fn random(max_rows: usize) -> SoundFixture {
         let models = tempfile::tempdir().unwrap();
         sounds::put_model(models.path());
+        waveform_sounds::put_model(models.path());
         let mut fixture = SoundFixture::of(models.path(), "emoji", Kernels::default(), max_rows);
         fixture._models = Some(models);
         fixture
@@ -331,7 +337,7 @@ impl SoundFixture {
     }
 
     fn make(&self, request: Value) -> Vec<Waveform> {
-        waveforms(outcome(&self.start(fields(request)).1).unwrap())
+        sounds_of(outcome(&self.start(fields(request)).1).unwrap())
     }
 }
 
@@ -377,7 +383,7 @@ fn outcome(observed: &mpsc::Receiver<Observed>) -> Result<Vec<Frame>, RunError> 
     }
 }
 
-fn waveforms(frames: Vec<Frame>) -> Vec<Waveform> {
+fn sounds_of(frames: Vec<Frame>) -> Vec<Waveform> {
     let waveform = |frame| match frame {
         Frame::Sound(waveform) => waveform,
         Frame::Picture(_) => panic!("a sound"),
@@ -386,7 +392,7 @@ fn waveforms(frames: Vec<Frame>) -> Vec<Waveform> {
 }
 
 fn samples(frames: &[Frame]) -> Vec<Vec<f32>> {
-    waveforms(frames.to_vec()).into_iter().map(|waveform| waveform.samples).collect()
+    sounds_of(frames.to_vec()).into_iter().map(|waveform| waveform.samples).collect()
 }
 
 fn resolved(catalogue: &Catalogue, fields: Map<String, Value>) -> Result<Job, Invalid> {

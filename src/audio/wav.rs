@@ -39,7 +39,30 @@ pub fn encode_wav(sound: &Waveform, format: SampleFormat) -> Result<Vec<u8>, Aud
         }
     }
     writer.finalize()?;
-    Ok(file.into_inner())
+    let file = file.into_inner();
+    match format {
+        SampleFormat::S16 => Ok(file),
+        SampleFormat::F32 => {
+            with_fact(file, sound.length()).ok_or(AudioError::Length { samples: samples.len(), channels })
+        }
+    }
+}
+
+/// Adds the chunk `fact` with the number of samples of each channel, which the format requires in files that are not
+/// plain PCM. The chunk comes before the samples. `None` if the numbers do not fit into 32 bits.
+fn with_fact(mut file: Vec<u8>, length: usize) -> Option<Vec<u8>> {
+    // After the file's own header of 12 bytes, each chunk has a name, its length and its content.
+    let word =
+        |file: &[u8], at: usize| -> Option<u32> { Some(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?)) };
+    let mut at = 12;
+    while file.get(at..at + 4).is_some_and(|name| name != b"data") {
+        at += 8 + word(&file, at + 4).unwrap_or(0) as usize;
+    }
+    let (count, whole) = (u32::try_from(length).ok()?, word(&file, 4)?.checked_add(12)?);
+    file[4..8].copy_from_slice(&whole.to_le_bytes());
+    let at = at.min(file.len());
+    file.splice(at..at, [*b"fact", 4u32.to_le_bytes(), count.to_le_bytes()].concat());
+    Some(file)
 }
 
 fn integer(sample: f32) -> i16 {
@@ -60,6 +83,10 @@ mod tests {
     fn floats_survive_exactly() {
         let samples = vec![0.0, 1.0, -1.0, 0.1, -3.5e-9, f32::MIN_POSITIVE];
         let file = encode_wav(&sound(samples.clone()), SampleFormat::F32).unwrap();
+        assert_eq!(u32::from_le_bytes(file[4..8].try_into().unwrap()) as usize, file.len() - 8, "the length is right");
+        let fact = file.windows(4).position(|name| name == b"fact").unwrap();
+        assert_eq!(file[fact + 4..fact + 12], [4, 0, 0, 0, 6, 0, 0, 0], "6 samples of a channel");
+        assert_eq!(&file[fact + 12..fact + 16], b"data");
         let mut reader = WavReader::new(&file[..]).unwrap();
         assert_eq!((reader.spec().sample_rate, reader.spec().channels, reader.duration()), (16_000, 1, 6));
         assert_eq!(reader.samples::<f32>().map(Result::unwrap).collect::<Vec<_>>(), samples);

@@ -1,4 +1,4 @@
-//! `latentd generate`: draws pictures without a server, with the rules, the engine and the pipelines of a server.
+//! `latentd generate`: draws pictures and makes sounds without a server, with the rules, the engine and the pipelines of a server.
 
 use std::{
     fs::File,
@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use latentd::{
     app,
     diffusion::{SamplerLabel, names},
-    generation::{Fields, Format, ImageField, ImageSource, InputImage, Job, Phase, resolve},
+    generation::{Fields, Format, ImageField, ImageSource, InputImage, Job, Phase, resolve_work},
     imaging::decode,
     metrics::Metrics,
     pipelines::{Frame, Inputs},
@@ -34,13 +34,13 @@ use super::{
 pub(super) struct Generate {
     #[command(flatten)]
     settings: Settings,
-    /// What the picture shows; at most limits.max_prompt_chars characters, by default 10000. Models that draw without a
+    /// What the picture shows, or what the sound is; at most limits.max_prompt_chars characters, by default 10000. Models that draw without a
     /// prompt take none.
     prompt: Option<String>,
-    /// File to write, in the format of its extension: .png, .jpg, .jpeg or .webp (lossless). Without an extension, the
-    /// format is that of --format. Of several images, image i goes to NAME-i.png, counted from 0. "-" is standard
-    /// output, for one image.
-    #[arg(short, long, value_name = "FILE", value_parser = picture_file)]
+    /// File to write, in the format of its extension: .png, .jpg, .jpeg or .webp (lossless) for a picture, .wav for a
+    /// sound of a model that makes sounds. Without an extension, the format is that of --format. Of several images,
+    /// image i goes to NAME-i.png, counted from 0. "-" is standard output, for one image.
+    #[arg(short, long, value_name = "FILE", value_parser = result_file)]
     output: PathBuf,
     /// Picture to start from: a PNG, JPEG or WebP file of at most 256 MiB. "-" is standard input.
     #[arg(long, value_name = "FILE")]
@@ -49,18 +49,18 @@ pub(super) struct Generate {
     /// input.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
-    /// Format of the picture if the name of the file has no extension, as with "-": png, jpeg or webp [default: png].
+    /// Format of the file if its name has no extension, as with "-": png, jpeg, webp or wav [default: png].
     #[arg(long, value_parser = format_named)]
     format: Option<Format>,
     /// Quality of a JPEG, 1 to 100 [default: 90].
     #[arg(long)]
     quality: Option<u32>,
-    /// Number of images, 1 to limits.max_images (by default 10).
+    /// Number of images or sounds, 1 to limits.max_images (by default 10).
     #[arg(short, default_value_t = 1)]
     n: u32,
     #[command(flatten)]
     flags: Flags,
-    /// Any field of a request, as in a form of POST /v1/images: --set steps=4, --set 'scheduler={"_class_name":
+    /// Any field of a request, as in a form of POST /v1/images or POST /v1/audio: --set steps=4, --set seconds=3, --set 'scheduler={"_class_name":
     /// "DDIMScheduler"}', --set output.metadata=none. Pictures of controls are files: --set 'controls=[{"model":
     /// "emoji-canny", "image": {"file": "photo.png"}, "preprocess": "canny"}]'. Can be given several times.
     #[arg(long = "set", value_name = "FIELD=VALUE", value_parser = set::parsed)]
@@ -96,7 +96,7 @@ impl Generate {
         }
         take_in(&mut fields, &mut inputs, &mut signing, ImageField::Image, self.image.as_deref())?;
         take_in(&mut fields, &mut inputs, &mut signing, ImageField::Mask, self.mask.as_deref())?;
-        let job = resolve(fields, &rules).map_err(|invalid| {
+        let job = resolve_work(self.format().work_kind(), fields, &rules).map_err(|invalid| {
             let details: Vec<String> = invalid.errors.iter().map(|error| without_http(&error.detail)).collect();
             anyhow!("{}", details.join("; "))
         })?;
@@ -131,7 +131,7 @@ impl Generate {
     fn outputs(&self, n: u32) -> Result<Vec<Output>> {
         match (Output::of(&self.output), n) {
             (output, 1) => Ok(vec![output]),
-            (Output::Stdout, n) => bail!("standard output takes one picture, not {n}; name a file, or leave out -n"),
+            (Output::Stdout, n) => bail!("standard output takes one file, not {n}; name a file, or leave out -n"),
             (output, _) if self.output.is_dir() => bail!("cannot write {output}: it is a folder; name a file in it"),
             (_, n) => Ok((0..n).map(|index| Output::of(&numbered(&self.output, index, self.format()))).collect()),
         }
@@ -185,7 +185,7 @@ fn write(
         let line = format!("{output} (seed {})", job.work.seed_of(index));
         match output {
             Output::File(_) => println!("{line}"),
-            // Standard output contains only the picture.
+            // Standard output contains only the file.
             Output::Stdout => eprintln!("{line}"),
         }
     }
@@ -195,6 +195,10 @@ fn write(
 /// Replaces hints about HTTP requests in an error message.
 fn without_http(detail: &str) -> String {
     let schedulers = || names().map(|scheduler| scheduler.name).collect::<Vec<_>>().join(", ");
+    if let Some((before, root)) = detail.split_once("; send the request to ") {
+        let names = if root == "/v1/audio" { ".wav" } else { ".png, .jpg, .jpeg or .webp" };
+        return format!("{before}; give the file of --output a name that ends in {names}");
+    }
     match detail.split_once("GET /v1/") {
         Some((before, rest)) if rest.starts_with("models") => format!("{before}`latentd models` lists the models"),
         Some((before, rest)) if rest.starts_with("schedulers") => format!("{before}the names are {}", schedulers()),
@@ -204,14 +208,14 @@ fn without_http(detail: &str) -> String {
 }
 
 /// Parses the file of `--output`. If the file has an extension, the extension must name a format.
-fn picture_file(text: &str) -> Result<PathBuf, String> {
+fn result_file(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.ends_with('/') {
         return Err("it must name a file, or be - for standard output".to_owned());
     }
     let path = PathBuf::from(text);
     match path.extension() {
         Some(extension) if format_of(&path).is_none() => {
-            Err(format!("the extension must be .png, .jpg, .jpeg or .webp, not .{}", extension.display()))
+            Err(format!("the extension must be .png, .jpg, .jpeg, .webp or .wav, not .{}", extension.display()))
         }
         _ => Ok(path),
     }
@@ -219,7 +223,7 @@ fn picture_file(text: &str) -> Result<PathBuf, String> {
 
 /// Parses the format of `--format`.
 fn format_named(text: &str) -> Result<Format, String> {
-    Format::of_extension(text).ok_or_else(|| "it must be png, jpeg or webp".to_owned())
+    Format::of_extension(text).ok_or_else(|| "it must be png, jpeg, webp or wav".to_owned())
 }
 
 /// The format that the file's extension names.

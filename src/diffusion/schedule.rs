@@ -13,7 +13,7 @@ use super::prediction::Prediction;
 use super::scheduler_config::{RunPoints, SchedulerConfig, ZeroSignal};
 use super::sigmas::SigmaTable;
 use super::step_source::StepSource;
-use crate::generation::{Draw, Levels};
+use crate::generation::{Draw, Levels, Sound};
 pub(super) use dpm_levels::{DpmLevels, Last, dpm_points};
 pub(super) use edm_levels::{edm_points, of_rho};
 pub(super) use euler_levels::euler_points;
@@ -62,6 +62,15 @@ impl Schedule {
         match &draw.levels {
             Some(levels) => Schedule::over(config, levels),
             None => Schedule::new(config, draw.steps as usize),
+        }
+    }
+
+    /// The schedule that a generation of sounds requests. Fails as [`Schedule::new`] and [`Schedule::over`].
+    pub fn of_sound(config: &SchedulerConfig, sound: &Sound) -> Result<Schedule, InvalidSteps> {
+        let steps = sound.steps as usize;
+        match sound.log_snr() {
+            Some(range) => Schedule::over(config, &Levels::Sigmas(range.sigmas(steps))),
+            None => Schedule::new(config, steps),
         }
     }
 

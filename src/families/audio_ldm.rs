@@ -66,6 +66,7 @@ impl Family for AudioLdm {
                 channels: 1,
                 default_seconds: sizes.default_seconds(),
                 least_seconds: sizes.least_seconds(),
+                log_snr: None,
             }),
             ..base
         };

@@ -2,7 +2,7 @@
 
 use crate::{
     device::{Device, Precision},
-    diffusion::{BaseSchedule, SchedulerConfig, Stages, steps_and_calls},
+    diffusion::{BaseSchedule, Schedule, SchedulerConfig, Stages},
     generation::{Draw, ModelCard, Sound, Source},
     models::demand::Demand,
 };
@@ -132,8 +132,8 @@ pub(super) fn calls(draw: &Draw, card: &ModelCard) -> usize {
 /// As [`calls`], of a request for sounds.
 pub(super) fn calls_of_sound(sound: &Sound, card: &ModelCard) -> usize {
     let config = SchedulerConfig::overlay(&card.scheduler_config, &sound.scheduler).ok();
-    let counted = config.and_then(|config| steps_and_calls(&config, sound.steps as usize).ok());
-    counted.map_or(sound.steps as usize, |(_, calls)| calls).max(1)
+    let schedule = config.and_then(|config| Schedule::of_sound(&config, sound).ok());
+    schedule.map_or(sound.steps as usize, |schedule| schedule.calls()).max(1)
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    Decoder, Draw, Fields, Levels, Limits, ModelCard, PromptSyntax, Rules, SchedulerChoice, SoundCard, Task, WorkKind,
-    field::Bounds, table,
+    Decoder, Draw, Fields, Levels, Limits, LogSnr, ModelCard, PromptSyntax, Rules, SchedulerChoice, SoundCard, Task,
+    WorkKind, field::Bounds, table,
 };
 
 /// A permissive card: it allows the values and fields that at least one model of this kind allows.
 pub(super) fn card(kind: WorkKind) -> ModelCard {
-    let sound = SoundCard { sample_rate: 1, channels: 1, default_seconds: 1.0, least_seconds: 0.0 };
+    let log_snr = Some(LogSnr { min: 0.0, max: 0.0 });
+    let sound = SoundCard { sample_rate: 1, channels: 1, default_seconds: 1.0, least_seconds: 0.0, log_snr };
     ModelCard {
         sound: (kind == WorkKind::Sound).then_some(sound),
         default_width: 1,
@@ -80,10 +81,14 @@ impl Rules for AnyModel<'_> {
         _: Option<&Levels>,
     ) -> Result<u32, (String, String)> {
         match choice {
-            SchedulerChoice::Name(_) => match self.0.check_scheduler(card, choice, steps, None) {
-                Err((key, detail)) if key.is_empty() => Err((key, detail)),
-                Ok(_) | Err(_) => Ok(steps),
-            },
+            SchedulerChoice::Name(_) => {
+                // Not all schedulers take the levels of flow matching.
+                let card = ModelCard { sound: None, ..card.clone() };
+                match self.0.check_scheduler(&card, choice, steps, None) {
+                    Err((key, detail)) if key.is_empty() => Err((key, detail)),
+                    Ok(_) | Err(_) => Ok(steps),
+                }
+            }
             SchedulerChoice::Object(_) => Ok(steps),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Decoder, Draw, FlowLevels, SchedulerChoice, Source, Task, WorkKind};
+use super::{Decoder, Draw, FlowLevels, LogSnr, SchedulerChoice, Source, Task, WorkKind};
 
 /// The capabilities and defaults of a model, read from its folder without loading weights.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -146,6 +146,10 @@ pub struct SoundCard {
     pub default_seconds: f64,
     /// The length of the shortest sound, in seconds.
     pub least_seconds: f64,
+    /// The default range of the noise levels of a model that was trained by flow matching. Requests for such a model
+    /// may also ask for longer latents. `None` for models whose scheduler alone chooses the noise levels.
+    #[serde(skip)]
+    pub log_snr: Option<LogSnr>,
 }
 
 impl ModelCard {

@@ -120,6 +120,11 @@ impl Format {
         }
     }
 
+    /// The kind of work that makes files of this format.
+    pub fn work_kind(self) -> WorkKind {
+        if Format::SOUNDS.contains(&self) { WorkKind::Sound } else { WorkKind::Draw }
+    }
+
     /// The extension of a file name, without the dot.
     pub fn extension(self) -> &'static str {
         match self {
@@ -130,12 +135,12 @@ impl Format {
         }
     }
 
-    /// The format of pictures in files with this extension (without the dot, in any letter case). For JPEG files,
-    /// `jpeg` is accepted besides `jpg`.
+    /// The format of files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is accepted
+    /// besides `jpg`.
     pub fn of_extension(extension: &str) -> Option<Format> {
         let extension = extension.to_ascii_lowercase();
         let is_of = |format: &Format| [format.extension(), format.name()].contains(&extension.as_str());
-        Format::PICTURES.into_iter().find(is_of)
+        Format::PICTURES.into_iter().chain(Format::SOUNDS).find(is_of)
     }
 
     /// The longest side of a file of this format, in pixels: `JPEG_MAX_DIMENSION` of libjpeg and `WEBP_MAX_DIMENSION`
@@ -221,6 +226,7 @@ mod tests {
             ("jpg", Some(Format::Jpeg)),
             ("JPEG", Some(Format::Jpeg)),
             ("WebP", Some(Format::Webp)),
+            ("wav", Some(Format::Wav)),
             ("gif", None),
             ("", None),
         ] {

@@ -150,6 +150,11 @@ fn media_ranges(headers: &HeaderMap) -> Result<Vec<MediaRange>, ApiError> {
                 return Err(bad("Accept", format!("holds {item:?}, whose q is not in 0..1")));
             }
         };
+        // Older names of WAV files, which have no registered name.
+        let subtype = match (kind, subtype) {
+            ("audio", "x-wav" | "wave" | "vnd.wave") => "wav",
+            _ => subtype,
+        };
         ranges.push(MediaRange { kind: kind.to_owned(), subtype: subtype.to_owned(), quality });
     }
     Ok(ranges)

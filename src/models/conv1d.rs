@@ -20,6 +20,17 @@ pub(super) struct Conv1d {
 impl Conv1d {
     /// `kernel` is odd. Between two neighboring taps are `dilation` − 1 numbers of the sequence.
     pub fn new(weights: &Weights, inputs: usize, outputs: usize, kernel: usize, dilation: usize) -> Self {
+        let bias = weights.tensor("bias", &[outputs]);
+        Self::with_bias(weights, inputs, &bias, kernel, dilation)
+    }
+
+    /// A convolution of single places, without a bias.
+    pub fn pointwise_without_bias(weights: &Weights, inputs: usize, outputs: usize) -> Self {
+        Self::with_bias(weights, inputs, &weights.zeros(&[outputs]), 1, 1)
+    }
+
+    fn with_bias(weights: &Weights, inputs: usize, bias: &Tensor, kernel: usize, dilation: usize) -> Self {
+        let outputs = bias.elem_count();
         let laid_out = |weight: Tensor| weight.permute((2, 1, 0))?.contiguous()?.reshape((kernel * inputs, outputs));
         let stored = weight(weights, [outputs, inputs, kernel]);
         // A tensor that is not contiguous is a placeholder that needs no memory.
@@ -29,7 +40,7 @@ impl Conv1d {
         };
         let padding = kernel / 2;
         let geometry = lines(kernel, padding, padding);
-        let conv = Conv2d::new(&weight, &weights.tensor("bias", &[outputs]), geometry, weights.kernels().exact());
+        let conv = Conv2d::new(&weight, bias, geometry, weights.kernels().exact());
         Self { conv: conv.expect("the weights have the requested shapes"), dilation }
     }
 

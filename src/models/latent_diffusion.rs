@@ -21,7 +21,8 @@ pub struct Spec {
     pub context_width: usize,
     /// P: width of the vector of a whole prompt, if the U-Net takes one.
     pub pooled_width: Option<usize>,
-    /// How many numbers about the sizes of a picture the U-Net takes: 0, 6, or 5 if the last number is a score.
+    /// How many numbers about sizes the network takes: 6 about a picture, or 5 if the last number is a score; 1, the
+    /// seconds of a sound; otherwise 0.
     pub time_id_count: usize,
     /// Whether the U-Net takes the guidance scale as an input, so that guidance needs no second row without the prompt.
     pub guidance_embedding: bool,
@@ -56,6 +57,8 @@ pub struct Spec {
     pub always_guided: bool,
     /// The sizes of sounds, if the model decodes latents to spectrograms of sounds.
     pub sound: Option<SoundSpec>,
+    /// The sizes of sounds, if the model decodes latents to samples of sounds.
+    pub waveform: Option<WaveformSpec>,
 }
 
 /// The sizes of sounds and of their mel spectrograms.
@@ -81,6 +84,34 @@ impl SoundSpec {
     }
 
     /// The number of samples of a sound of this length, with diffusers' rounding.
+    pub fn samples(&self, seconds: f64) -> usize {
+        (seconds * self.sample_rate as f64) as usize
+    }
+}
+
+/// The sizes of sounds whose latents are decoded to samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaveformSpec {
+    /// Samples per second and channel.
+    pub sample_rate: usize,
+    /// Samples of each channel for each place of the latents.
+    pub samples_per_latent: usize,
+    pub channels: usize,
+}
+
+impl WaveformSpec {
+    /// Seconds for each place of the latents.
+    pub fn seconds_per_latent(&self) -> f64 {
+        self.samples_per_latent as f64 / self.sample_rate as f64
+    }
+
+    /// The number of places of the latents for this length, at least 1, with diffusers' rounding.
+    pub fn latents(&self, seconds: f64) -> usize {
+        let places = (seconds * self.sample_rate as f64 / self.samples_per_latent as f64).ceil();
+        (places as usize).max(1)
+    }
+
+    /// The number of samples of each channel for this length, with diffusers' rounding.
     pub fn samples(&self, seconds: f64) -> usize {
         (seconds * self.sample_rate as f64) as usize
     }

@@ -442,7 +442,18 @@ pub(super) struct RmsNorm {
 
 impl RmsNorm {
     pub fn new(weights: &Weights, channels: usize, eps: f64) -> Self {
-        Self { weight: weights.tensor("weight", &[channels]), eps, kernels: weights.kernels() }
+        Self::named(weights, "weight", channels, eps)
+    }
+
+    /// The tensor of the scale has this name.
+    pub fn named(weights: &Weights, name: &str, channels: usize, eps: f64) -> Self {
+        Self { weight: weights.tensor(name, &[channels]), eps, kernels: weights.kernels() }
+    }
+
+    /// The scale is 1 + `weight`.
+    pub fn around_one(weights: &Weights, channels: usize, eps: f64) -> Self {
+        let norm = Self::new(weights, channels, eps);
+        Self { weight: (norm.weight + 1.0).expect("a vector and a number have a sum"), ..norm }
     }
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {

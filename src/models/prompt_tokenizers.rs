@@ -1,7 +1,7 @@
 //! The tokenizers of a model without its networks. They show how much of a prompt the model reads.
 
 use super::{
-    ClipTokenizer, QwenTokenizer, RobertaTokenizer, T5Tokenizer,
+    ClipTokenizer, GemmaTokenizer, QwenTokenizer, RobertaTokenizer, T5Tokenizer,
     qwen3_vl::{Chat, Qwen3VlTokenizer},
     tokenizer::Triggers,
     word_tags::WordTag,
@@ -18,6 +18,7 @@ pub enum PromptTokenizer {
     Clip(ClipTokenizer),
     T5(T5Tokenizer),
     Qwen(QwenTokenizer),
+    Gemma(GemmaTokenizer),
     /// The model reads at most `negative_length` tokens of a negative prompt, with start and end.
     Roberta {
         tokenizer: RobertaTokenizer,
@@ -70,7 +71,10 @@ impl PromptTokenizers {
         self.0.iter().any(|tokenizer| match tokenizer {
             PromptTokenizer::Clip(clip) => clip.knows(&tag.folded) || clip.knows(tag.spelled),
             PromptTokenizer::T5(t5) => t5.knows(tag.spelled),
-            PromptTokenizer::Qwen(_) | PromptTokenizer::Qwen3Vl { .. } | PromptTokenizer::Roberta { .. } => false,
+            PromptTokenizer::Qwen(_)
+            | PromptTokenizer::Qwen3Vl { .. }
+            | PromptTokenizer::Roberta { .. }
+            | PromptTokenizer::Gemma(_) => false,
         })
     }
 }
@@ -93,6 +97,10 @@ impl PromptTokenizer {
                 let (total, ends) = (tokenizer.words(text).len(), 2);
                 let most = if is_negative { *negative_length } else { usize::MAX };
                 (total.min(most.min(tokenizer.longest()).saturating_sub(ends)), total)
+            }
+            PromptTokenizer::Gemma(gemma) => {
+                let total = gemma.words(text).len();
+                (total.min(gemma.longest() - gemma.starts()), total)
             }
             PromptTokenizer::Qwen3Vl { tokenizer, length } => {
                 let chat = if sees { Chat::Edit } else { Chat::Generate };

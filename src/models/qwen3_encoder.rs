@@ -6,7 +6,7 @@ mod layer;
 
 use candle_core::{Device, Result, Tensor};
 
-pub use configuration::Qwen3Config;
+pub use configuration::{Qwen3Config, RopeParameters};
 pub(super) use layer::Layer;
 
 use super::{layers::Embedding, pause::pause};
@@ -70,7 +70,8 @@ impl Qwen3Encoder {
             candle_core::bail!("state {last} of {} layers", self.layers.len())
         };
         let mut x = self.embed_tokens.forward(ids)?.unsqueeze(0)?;
-        let (cos, sin) = rotary_angles(&self.config, ids.len(), |token, _| token, x.device())?;
+        let (cos, sin) =
+            rotary_angles((self.config.theta(), self.config.head_dim), ids.len(), |token, _| token, x.device())?;
         let mut states = vec![x.clone()];
         for layer in layers {
             pause().await;
@@ -81,16 +82,16 @@ impl Qwen3Encoder {
     }
 }
 
-/// Cosines and sines of the rotary angles of L tokens, (1, L, d/2) each. `position` gives the position of a token for
-/// each of the d/2 frequencies.
+/// Cosines and sines of the rotary angles of L tokens with the base θ and d channels per head, (1, L, d/2) each.
+/// `position` gives the position of a token for each of the d/2 frequencies.
 pub(super) fn rotary_angles(
-    config: &Qwen3Config,
+    (theta, d): (f64, usize),
     length: usize,
     position: impl Fn(usize, usize) -> usize,
     device: &Device,
 ) -> Result<(Tensor, Tensor)> {
-    let half = config.head_dim / 2;
-    let frequency = |i: usize| (1.0 / libm::pow(config.theta(), 2.0 * i as f64 / config.head_dim as f64)) as f32;
+    let half = d / 2;
+    let frequency = |i: usize| (1.0 / libm::pow(theta, 2.0 * i as f64 / d as f64)) as f32;
     let frequencies: Vec<f32> = (0..half).map(frequency).collect();
     let of_token = |token| frequencies.iter().enumerate().map(move |(i, frequency)| (token, i, frequency));
     let angles = (0..length).flat_map(of_token).map(|(token, i, frequency)| position(token, i) as f32 * frequency);

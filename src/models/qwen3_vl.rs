@@ -88,7 +88,7 @@ impl Qwen3Vl {
             Some(place) => place.position(token, self.config.axis(frequency)),
             None => token,
         };
-        let (cos, sin) = rotary_angles(text, ids.len(), position, device)?;
+        let (cos, sin) = rotary_angles((text.theta(), text.head_dim), ids.len(), position, device)?;
         for (i, layer) in self.layers.iter().enumerate() {
             pause().await;
             x = layer.forward(&x, (&cos, &sin), ids.len()).await?;

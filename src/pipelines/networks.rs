@@ -60,7 +60,7 @@ pub struct DenoiseRow {
     pub t: f32,
     /// The text embedding of the branch.
     pub context: TextEmbedding,
-    /// SDXL's micro-conditioning: [`Spec::time_id_count`] numbers about sizes.
+    /// [`Spec::time_id_count`] numbers about sizes: SDXL's micro-conditioning, or the seconds of a sound.
     pub time_ids: Arc<[f32]>,
     /// The class, for networks that take one.
     pub class: Option<u32>,
@@ -250,7 +250,7 @@ pub trait Networks: Send + Sync {
     fn decode_stages(&self, shape: [usize; 3]) -> Vec<f64>;
     /// Runs one stage, counted from 0, of decoding latents (C, h, w). The first stage takes latents (1, C, h, w), each
     /// later one takes the output of the stage before, and the last one returns pixels (1, H, W, 3), roughly in [-1,
-    /// 1], or the spectrogram of a sound (1, T, M, 1).
+    /// 1], or the spectrogram of a sound (1, T, M, 1), or the samples of a sound (1, N, channels, 1).
     async fn decode(
         &self,
         shape: [usize; 3],

@@ -57,7 +57,7 @@ impl Rules for CatalogueRules<'_> {
         if card.own_scheduler_class_only {
             let own = SchedulerConfig::overlay(&card.scheduler_config, &SchedulerChoice::Object(Default::default()));
             if let Some(own) = own.ok().map(|own| own.class_name()).filter(|own| *own != config.class_name()) {
-                return Err((String::new(), format!("cannot be used: this model draws with {own} only")));
+                return Err((String::new(), format!("cannot be used: the scheduler of this model is always {own}")));
             }
         }
         if config.learns_variance() && !card.predicts_variance {
@@ -65,8 +65,12 @@ impl Rules for CatalogueRules<'_> {
             return Err(("variance_type".to_owned(), detail.to_owned()));
         }
         let base = BaseSchedule { config: &config, is_distilled: card.guidance_embedding, flow: card.flow };
+        // The range of a request for sounds is not known here, but all ranges that a request may have are valid.
+        let of_sound = card.sound.and_then(|sound| sound.log_snr);
+        let of_sound = of_sound.map(|range| Levels::Sigmas(range.sigmas(steps as usize)));
         // The size of the request is not known here, but no size makes a difference for the validity of steps.
-        let whole = base.whole(steps as usize, levels, [card.default_width, card.default_height]);
+        let size = [card.default_width, card.default_height];
+        let whole = base.whole(steps as usize, levels.or(of_sound.as_ref()), size);
         let schedule = whole.map_err(|error| match (levels, &error) {
             (None, InvalidSteps::NoList { class, .. }) => {
                 let reason =

@@ -31,6 +31,22 @@ impl WeightSize {
         Self::sum(folder, component, stem, |_, shape, _| WeightSize::of(shape))
     }
 
+    /// As [`WeightSize::read`], without the tensors that the network leaves in the file.
+    ///
+    /// # Errors
+    /// Those of [`WeightSize::read`].
+    pub fn read_without(
+        folder: &ModelFolder,
+        component: &str,
+        stem: &str,
+        is_left: impl Fn(&str) -> bool,
+    ) -> Result<WeightSize, LoadError> {
+        Self::sum(folder, component, stem, |name, shape, _| match is_left(name) {
+            true => WeightSize::default(),
+            false => WeightSize::of(shape),
+        })
+    }
+
     /// As [`WeightSize::read`], for a network that keeps its matrices as they are stored
     /// ([`super::Weights::with_stored_matrices`]).
     ///

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod choices;
+mod flow;
 mod forward;
 mod goldens;
 mod lists;

@@ -220,8 +220,8 @@ fn an_output_that_cannot_be_written_is_refused_before_any_work() {
     std::fs::create_dir(path("b-1.png")).unwrap();
     // A run of 1000 large steps would take far too long, so these commands end quickly only if they compute no step.
     let cases = [
-        ("fox.gif", "1", 2, "the extension must be .png, .jpg, .jpeg or .webp, not .gif"),
-        ("fox.jpg.txt", "1", 2, "the extension must be .png, .jpg, .jpeg or .webp, not .txt"),
+        ("fox.gif", "1", 2, "the extension must be .png, .jpg, .jpeg, .webp or .wav, not .gif"),
+        ("fox.jpg.txt", "1", 2, "the extension must be .png, .jpg, .jpeg, .webp or .wav, not .txt"),
         ("none/fox.jpg", "1", 1, "none/fox.jpg"),
         ("none/fox.png", "1", 1, "none/fox.png"),
         ("a.png", "1", 1, "a.png"),
@@ -265,7 +265,7 @@ fn standard_output_contains_only_the_picture() {
         assert!(output.status.success() && output.stdout.starts_with(begin), "{format}");
     }
     for (arguments, said) in [
-        (&["-o", "-", "--format", "gif"][..], "png, jpeg or webp"),
+        (&["-o", "-", "--format", "gif"][..], "png, jpeg, webp or wav"),
         (&["-o", "a.png", "--format", "webp"], "--format is webp, and a.png is a name of a png file"),
         (&["-o", "-", "--format", "webp", "--quality", "5"], "only for the format jpeg"),
     ] {
@@ -276,7 +276,7 @@ fn standard_output_contains_only_the_picture() {
     let output = latentd(&small(&["-o", "-", "-n", "2"]), &[]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && output.stdout.is_empty(), "{text}");
-    assert!(text.contains("standard output takes one picture, not 2"), "{text}");
+    assert!(text.contains("standard output takes one file, not 2"), "{text}");
     assert!(!std::path::Path::new("-").exists());
 }
 

@@ -11,12 +11,14 @@ use std::{
 use candle_core::Tensor;
 use serde_json::{Map, Value, json};
 
-/// The model of the cases, which is also the folder of the cases.
-pub const MODEL: &str = "audioldm";
+/// The models of the cases, which are also the folders of the cases.
+pub const MODELS: [&str; 2] = ["audioldm", "stable-audio-3"];
 
 /// One case of the fixtures.
 pub struct SoundCase {
+    /// MODEL/CASE
     pub name: String,
+    model: &'static str,
     folder: PathBuf,
     json: Value,
 }
@@ -25,7 +27,7 @@ pub struct SoundCase {
 pub fn complete() -> Option<PathBuf> {
     let root = std::env::var_os("LATENTD_PARITY_DIR").map(PathBuf::from);
     if root.is_none() {
-        println!("no cases of {MODEL}: LATENTD_PARITY_DIR does not name the complete fixtures");
+        println!("no cases of {MODELS:?}: LATENTD_PARITY_DIR does not name the complete fixtures");
     }
     root
 }
@@ -33,11 +35,16 @@ pub fn complete() -> Option<PathBuf> {
 impl SoundCase {
     /// Every case, in the order of their names.
     pub fn all(root: &Path) -> Vec<SoundCase> {
-        let folders = fs::read_dir(root.join("cases").join(MODEL)).unwrap();
+        MODELS.into_iter().flat_map(|model| SoundCase::of(root, model)).collect()
+    }
+
+    fn of(root: &Path, model: &'static str) -> Vec<SoundCase> {
+        let folders = fs::read_dir(root.join("cases").join(model)).unwrap();
         let mut folders: Vec<PathBuf> = folders.map(|entry| entry.unwrap().path()).collect();
         folders.sort();
         let case = |folder: PathBuf| SoundCase {
-            name: folder.file_name().unwrap().to_str().unwrap().to_owned(),
+            name: format!("{model}/{}", folder.file_name().unwrap().to_str().unwrap()),
+            model,
             json: serde_json::from_slice(&fs::read(folder.join("request.json")).unwrap()).unwrap(),
             folder,
         };
@@ -46,13 +53,14 @@ impl SoundCase {
 
     /// The fields of the request.
     pub fn body(&self) -> Map<String, Value> {
-        let mut fields = Map::from_iter([("model".to_owned(), json!(MODEL))]);
+        let mut fields = Map::from_iter([("model".to_owned(), json!(self.model))]);
         for (name, value) in self.json["params"].as_object().unwrap() {
             let name = match name.as_str() {
-                "audio_length_in_s" => "seconds",
+                "audio_length_in_s" | "duration" => "seconds",
+                "silence_padding_duration" => "padding_seconds",
                 "num_inference_steps" => "steps",
                 "num_waveforms_per_prompt" => "n",
-                "eta" | "guidance_scale" | "negative_prompt" | "prompt" | "seed" => name,
+                "eta" | "guidance_scale" | "logsnr_max" | "logsnr_min" | "negative_prompt" | "prompt" | "seed" => name,
                 other => panic!("{}: {other} is not known", self.name),
             };
             fields.insert(name.to_owned(), value.clone());
@@ -65,9 +73,11 @@ impl SoundCase {
         fields
     }
 
-    /// The waveforms of diffusers.
+    /// The waveforms of diffusers. The samples of the channels alternate.
     pub fn goldens(&self) -> Vec<Vec<f32>> {
-        self.tensors("golden.safetensors")["audio"].to_vec2().unwrap()
+        let audio = self.tensors("golden.safetensors")["audio"].clone(); // (B, N) or (B, channels, N)
+        let audio = if audio.rank() == 3 { audio.transpose(1, 2).unwrap().flatten_from(1).unwrap() } else { audio };
+        audio.to_vec2().unwrap()
     }
 
     pub fn intermediate(&self, name: &str) -> Tensor {

@@ -10,7 +10,7 @@ use crate::{
     case::{self, SoundCase},
     conforms::{assert_conforms, events},
     server::{Launch, Server},
-    sounds, with,
+    sounds, waveform_sounds, with,
 };
 
 /// An answer, after it was compared with the contract.
@@ -71,6 +71,7 @@ fn launch(data: &Path) -> Launch {
     let models = data.join("models");
     if !models.exists() {
         sounds::put_model(&models);
+        waveform_sounds::put_model(&models);
     }
     Launch::on(data).set("LATENTD_MODELS__DIR", models.display())
 }
@@ -155,7 +156,7 @@ async fn accept_decides_the_form_of_the_answer() {
         let server = &server;
         async move { ask(server, Method::POST, "/v1/audio", |post| post.header("Accept", accept).json(&body)).await }
     };
-    for accept in ["audio/wav", "audio/*", "application/json;q=0.5, audio/wav"] {
+    for accept in ["audio/wav", "audio/*", "application/json;q=0.5, audio/wav", "audio/x-wav", "audio/Wave"] {
         let file = answer(accept, request()).await;
         assert_eq!((file.status, file.header("content-type")), (StatusCode::OK, "audio/wav"), "{accept}");
         assert_eq!(file.header("latentd-seed"), "5");
@@ -208,6 +209,28 @@ async fn the_formats_have_the_same_samples_and_equal_requests_equal_bytes() {
         assert!(file != plain && unsigned(&file) == plain, "the credentials are a chunk of their own");
         assert_eq!(wav(&file).1, wav(&plain).1);
     }
+}
+
+#[tokio::test]
+async fn a_stereo_file_has_two_channels_and_its_params_make_it_again() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let request = json!({"model": waveform_sounds::NAME, "prompt": "rain", "seed": 5, "steps": 3, "seconds": 0.1,
+        "logsnr_min": -4, "padding_seconds": 0.02, "output": {"provenance": false}});
+    let generation = made(&server, &request).await;
+    let (sound, params) = (&generation["artifacts"][0], &generation["params"]);
+    assert_eq!((&sound["channels"], &sound["seconds"]), (&json!(2), &json!(0.1)));
+    assert_eq!((&params["logsnr_min"], &params["logsnr_max"]), (&json!(-4.0), &json!(2.0)));
+    let file = get(&server, sound["url"].as_str().unwrap()).await.body;
+    let (spec, samples) = wav(&file);
+    assert_eq!((spec.sample_rate, spec.channels, samples.len()), (8000, 2, 1600));
+    assert_eq!(made(&server, params).await["artifacts"][0]["sha256"], sound["sha256"]);
+    let others = made(&server, &crate::request()).await;
+    assert!(others["params"].get("logsnr_min").is_none(), "{}", others["params"]);
+    let schema = get(&server, &format!("/v1/models/{}/schema", waveform_sounds::NAME)).await.json();
+    assert_eq!(schema["properties"]["padding_seconds"]["maximum"], 30.0);
+    let schema = get(&server, &format!("/v1/models/{}/schema", sounds::NAME)).await.json();
+    assert!(schema["properties"].get("padding_seconds").is_none());
 }
 
 #[tokio::test]
@@ -331,7 +354,9 @@ async fn a_killed_generation_continues_with_the_same_bytes() {
 async fn sounds_over_http_equal_diffusers() {
     let Some(root) = case::complete() else { return };
     let (data, models) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    std::os::unix::fs::symlink(root.join("pipelines").join(case::MODEL), models.path().join(case::MODEL)).unwrap();
+    for model in case::MODELS {
+        std::os::unix::fs::symlink(root.join("pipelines").join(model), models.path().join(model)).unwrap();
+    }
     let server =
         Server::start_ready(&Launch::on(data.path()).set("LATENTD_MODELS__DIR", models.path().display())).await;
     for case in SoundCase::all(&root) {
@@ -345,6 +370,34 @@ async fn sounds_over_http_equal_diffusers() {
     }
 }
 
+#[tokio::test]
+async fn the_command_line_writes_the_sound_of_the_server() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let models = data.path().join("models");
+    let generate = |name: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_latentd"));
+        command.args(["generate", "rain", "--seed", "5", "--steps", "2"]).args(more).current_dir(data.path());
+        command.args(["-o", name]).env_remove("LATENTD_CONFIG").env("LATENTD_MODELS__DIR", &models);
+        command.output().unwrap()
+    };
+    for name in [sounds::NAME, waveform_sounds::NAME] {
+        let settings = ["--model", name, "--set", "seconds=0.1", "--set", "output.provenance=false"];
+        let output = generate("rain.wav", &settings);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let request = json!({"model": name, "prompt": "rain", "seed": 5, "steps": 2, "seconds": 0.1,
+            "output": {"provenance": false}});
+        let made = made(&server, &request).await;
+        let theirs = get(&server, made["artifacts"][0]["url"].as_str().unwrap()).await.body;
+        assert!(fs::read(data.path().join("rain.wav")).unwrap() == theirs, "{name}");
+    }
+    for (file, model, expected) in [("rain.png", sounds::NAME, ".wav"), ("rain.wav", "emoji", ".png")] {
+        let output = generate(file, &["--model", model]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(expected) && !text.contains("/v1"), "{text}");
+    }
+}
+
 /// The commands of the documents run as they are, except for the address and the model.
 #[tokio::test]
 async fn the_commands_of_the_documents_make_sounds() {
@@ -352,12 +405,13 @@ async fn the_commands_of_the_documents_make_sounds() {
     let server = server(data.path()).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut ran = 0;
-    for page in ["docs/sound.md", "docs/families/audio-ldm.md"] {
+    for page in ["docs/sound.md", "docs/families/audio-ldm.md", "docs/families/stable-audio-3.md"] {
         let text = fs::read_to_string(root.join(page)).unwrap();
         for command in text.lines().filter(|line| line.starts_with("curl ")) {
             let address = server.url("");
             let here = command.replace("localhost:8080", address.trim_start_matches("http://"));
             let here = here.replace("model=audioldm", &format!("model={}", sounds::NAME));
+            let here = here.replace("model=stable-audio-3", &format!("model={}", waveform_sounds::NAME));
             let mut shell = Command::new("sh");
             shell.args(["-c", &here]).current_dir(data.path());
             let output = tokio::task::spawn_blocking(move || shell.output()).await.unwrap().unwrap();
@@ -367,5 +421,5 @@ async fn the_commands_of_the_documents_make_sounds() {
             ran += 1;
         }
     }
-    assert!(ran >= 2, "{ran} commands");
+    assert!(ran >= 3, "{ran} commands");
 }

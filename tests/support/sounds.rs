@@ -111,7 +111,7 @@ fn shapes(part: &str, config: &Map<String, Value>) -> Map<String, Value> {
     weights.requested().into_iter().map(|(name, shape)| (name, json!(shape))).collect()
 }
 
-fn put(path: &Path, content: impl AsRef<[u8]>) {
+pub fn put(path: &Path, content: impl AsRef<[u8]>) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, content).unwrap();
 }

@@ -110,7 +110,12 @@ fn weights(name: &str, shape: &[usize], count: usize) -> impl Iterator<Item = f3
     let (mean, deviation) = match shape {
         // The alpha of a LoRA with 4 or 8 columns.
         [] => (4.0, 0.0),
-        [_] if name.ends_with("weight") || name.ends_with("var") => (1.0, 0.1),
+        [_] if ["weight", "var", "gamma", ".alpha", "freqs", "inv_freq", "running_std"]
+            .iter()
+            .any(|end| name.ends_with(end)) =>
+        {
+            (1.0, 0.1)
+        }
         [_] => (0.0, 0.05),
         [_, columns @ ..] => (0.0, (columns.iter().product::<usize>() as f64).sqrt().recip()),
     };

@@ -15,15 +15,19 @@ fn read_sound(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Sound 
     let asked = steps(fields, on, None);
     let (scheduler, steps) = scheduler(fields, on.card, rules, asked, None);
     let seconds: f64 = fields.get_or_default(&table::SECONDS, on);
+    let is_flow = on.card.sound.is_some_and(|sound| sound.log_snr.is_some());
     Sound {
         prompt,
         negative_prompt: fields.get(&table::SOUND_NEGATIVE_PROMPT, on).unwrap_or_default(),
         seconds,
+        padding_seconds: is_flow.then(|| fields.get_or_default(&table::PADDING_SECONDS, on)),
         n: fields.get_or_default(&table::SOUND_N, on),
         steps,
         guidance_scale: fields.get_or_default(&table::SOUND_GUIDANCE_SCALE, on),
         scheduler,
         eta: fields.get_or_default(&table::SOUND_ETA, on),
+        logsnr_min: is_flow.then(|| fields.get_or_default(&table::LOGSNR_MIN, on)),
+        logsnr_max: is_flow.then(|| fields.get_or_default(&table::LOGSNR_MAX, on)),
         seed: fields.get(&table::SOUND_SEED, on).unwrap_or_else(|| rules.random_seed()),
         seed_mode: fields.get_or_default(&table::SOUND_SEED_MODE, on),
     }

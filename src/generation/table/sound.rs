@@ -5,7 +5,7 @@ use super::{
     PRIORITY, PROMPT, RUN_TIMEOUT_S, SCHEDULER, SEED, SEED_MODE, START_TIMEOUT_S, STEPS, WEBHOOK,
 };
 use crate::generation::{
-    Format, SampleFormat,
+    Format, LogSnr, ModelCard, SampleFormat,
     field::{Bounds, Field, Kind, Numbers},
 };
 
@@ -15,12 +15,15 @@ pub static SOUND_FIELDS: &[&Field] = &[
     &SOUND_NEGATIVE_PROMPT,
     &MODEL,
     &SECONDS,
+    &PADDING_SECONDS,
     &SOUND_N,
     &STEPS,
     &NUM_INFERENCE_STEPS,
     &SOUND_GUIDANCE_SCALE,
     &SCHEDULER,
     &SOUND_ETA,
+    &LOGSNR_MIN,
+    &LOGSNR_MAX,
     &SOUND_SEED,
     &SOUND_SEED_MODE,
     &SOUND_OUTPUT,
@@ -36,6 +39,13 @@ pub static SOUND_PROMPT: Field = Field { doc: "What the sound is. May be empty."
 pub static SOUND_NEGATIVE_PROMPT: Field = Field { doc: "What the sound is not.", ..NEGATIVE_PROMPT };
 pub static SECONDS: Field = Field::new("seconds", Kind::Seconds(seconds), "The length of the sound in seconds.")
     .default(|on| on.card.sound.map(|sound| sound.default_seconds.clamp(sound.least_seconds, seconds(on).max).into()));
+pub static PADDING_SECONDS: Field = Field::new(
+    "padding_seconds",
+    Kind::Seconds(padding),
+    "How much longer than the sound the model's latents are, in seconds. The model does not return this part.",
+)
+.default(|on| log_snr(on.card).map(|_| 0.0.into()))
+.only(|card| log_snr(card).is_some(), Some(NO_FLOW));
 pub static SOUND_N: Field = Field { doc: "The number of sounds.", ..N };
 pub static SOUND_GUIDANCE_SCALE: Field = Field {
     doc: "How closely the sound follows the prompt: uncond + s · (cond − uncond). 1 or less switches guidance off.",
@@ -43,6 +53,20 @@ pub static SOUND_GUIDANCE_SCALE: Field = Field {
 };
 pub static SOUND_ETA: Field =
     Field { doc: "η: for DDIM, the fraction of DDPM's noise that each step adds.", ..super::ETA };
+pub static LOGSNR_MIN: Field = Field::new(
+    "logsnr_min",
+    Kind::number(-LARGEST_LOGSNR, 0.0),
+    "The logarithm of signal to noise at the first step. The first noise level itself is always 1, without a signal.",
+)
+.default(|on| log_snr(on.card).map(|range| range.min.into()))
+.only(|card| log_snr(card).is_some(), Some(NO_FLOW));
+pub static LOGSNR_MAX: Field = Field::new(
+    "logsnr_max",
+    Kind::number(0.0, LARGEST_LOGSNR),
+    "The logarithm of signal to noise at which a step after the last one would begin.",
+)
+.default(|on| log_snr(on.card).map(|range| range.max.into()))
+.only(|card| log_snr(card).is_some(), Some(NO_FLOW));
 pub static SOUND_SEED: Field =
     Field { doc: "Sound i uses seed + i. The default is a random number below 2^32.", ..SEED };
 pub static SOUND_SEED_MODE: Field =
@@ -63,6 +87,20 @@ pub static SOUND_PROVENANCE: Field = Field {
           sound.",
     ..OUTPUT_PROVENANCE
 };
+
+/// The largest absolute value of a logarithm of signal to noise. At this value, a noise level still differs from 0.
+const LARGEST_LOGSNR: f64 = 20.0;
+
+/// Why a model refuses fields of flow matching.
+const NO_FLOW: &str = "it was not trained by flow matching";
+
+fn log_snr(card: &ModelCard) -> Option<LogSnr> {
+    card.sound.and_then(|sound| sound.log_snr)
+}
+
+fn padding(on: &Bounds<'_>) -> Numbers {
+    Numbers { min: 0.0, max: on.limits.max_seconds, min_is_open: false, max_is_open: false }
+}
 
 fn seconds(on: &Bounds<'_>) -> Numbers {
     let min = on.card.sound.map_or(0.0, |sound| sound.least_seconds);

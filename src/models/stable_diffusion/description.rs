@@ -102,6 +102,7 @@ impl Description {
             is_distilled: false,
             always_guided: false,
             sound: None,
+            waveform: None,
         };
         let mut notes = Vec::new();
         notes.extend(unused_shift("vae", vae_config.shift_factor.unwrap_or(0.0)));
