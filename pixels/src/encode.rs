@@ -4,7 +4,7 @@ mod exif;
 mod jpeg;
 pub(super) mod png;
 mod webp;
-mod xmp;
+pub(super) mod xmp;
 
 use super::RgbImage;
 
@@ -69,7 +69,7 @@ pub fn encode_webp(image: &RgbImage, metadata: &Metadata) -> Result<Vec<u8>, Enc
 
 impl RgbImage {
     /// Checks that the number of bytes matches the size.
-    fn check_length(&self) -> Result<(), EncodeError> {
+    pub(super) fn check_length(&self) -> Result<(), EncodeError> {
         let (width, height, expected) = (self.width, self.height, self.expected_bytes());
         match self.pixels.len() {
             bytes if bytes as u64 == expected => Ok(()),
