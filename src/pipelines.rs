@@ -43,7 +43,7 @@ pub(crate) use canvas::{byte, unit_byte};
 pub use class_guided::class_guided;
 pub use classifier_guided::classifier_guided;
 pub use decoding::{Activation, decode};
-pub use frame::Frame;
+pub use frame::{Clip, Frame};
 pub use inputs::{FittedInputs, Inputs};
 pub use latent_diffusion::LatentDiffusion;
 pub use latent_rgb::LatentRgb;

@@ -380,7 +380,7 @@ fn outcome(observed: &mpsc::Receiver<Observed>) -> Result<Vec<Frame>, RunError> 
 fn waveforms(frames: Vec<Frame>) -> Vec<Waveform> {
     let waveform = |frame| match frame {
         Frame::Sound(waveform) => waveform,
-        Frame::Picture(_) => panic!("a sound"),
+        Frame::Picture(_) | Frame::Clip(_) => panic!("a sound"),
     };
     frames.into_iter().map(waveform).collect()
 }

@@ -63,13 +63,14 @@ pub enum OnDisconnect {
 impl Job {
     /// The pictures that the request contained.
     pub fn inputs(&self) -> impl Iterator<Item = &InputImage> {
-        self.work.draw().into_iter().flat_map(Draw::inputs)
+        self.work.placed_inputs().map(|(_, input)| input)
     }
 
     /// The picture in this field of the request.
     pub fn input_mut(&mut self, place: ImageField) -> Option<&mut InputImage> {
         match &mut self.work {
             Work::Draw(draw) => draw.input_mut(place),
+            Work::Film(film) => film.image.as_mut().filter(|_| place == ImageField::Image),
             Work::Sound(_) => None,
         }
     }

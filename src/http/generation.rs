@@ -147,6 +147,7 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> 
             let sounds = artifacts.iter().filter_map(|artifact| sound_object(at, artifact, signer, base, expiry));
             (None, Some(sounds.collect()))
         }
+        WorkKind::Film => (None, Some(Vec::new())),
     };
     let queue = view.place.map(|QueuePosition { position, cost }| QueueStanding {
         position,
@@ -157,6 +158,7 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> 
         object: match at.kind {
             WorkKind::Draw => "image.generation",
             WorkKind::Sound => "audio.generation",
+            WorkKind::Film => "video.generation",
         },
         status: record.status.as_str(),
         created_at: rfc3339(record.created_at),

@@ -59,6 +59,11 @@ impl Inputs {
             }
         }
     }
+
+    /// The picture that a film begins with, in its own size: the networks of one model read it in different sizes.
+    pub fn fitted_to_film(self) -> FittedInputs {
+        FittedInputs { image: self.image, ..FittedInputs::default() }
+    }
 }
 
 fn is_reference(draw: &Draw) -> bool {
@@ -68,7 +73,7 @@ fn is_reference(draw: &Draw) -> bool {
 /// The pictures of a generation in the sizes in which the networks read them; see [`Inputs::fitted`].
 #[derive(Clone, Debug, Default)]
 pub struct FittedInputs {
-    /// In the size that is drawn.
+    /// In the size that is drawn, or for films in its own size.
     image: Option<RgbImage>,
     /// The picture for the text encoder.
     seen: Option<SeenPicture>,
@@ -79,7 +84,7 @@ pub struct FittedInputs {
 }
 
 impl FittedInputs {
-    /// The picture of a request without a mask, in the size that is drawn.
+    /// The picture of a request without a mask: in the size that is drawn, or for films in its own size.
     ///
     /// # Errors
     /// [`PipelineError::MissingInput`] if the picture was not stored.

@@ -81,6 +81,7 @@ pub fn encode(
             };
             (encode_wav(&sound, sample_format)?, facts)
         }
+        Frame::Clip(_) => return Err(FrameError::Format(encoding.format().name())),
     };
     Ok(Encoded { index, format: encoding.format(), facts, file: file.into(), unsigned_sha256: None, watermark })
 }
@@ -92,7 +93,7 @@ pub enum FrameError {
     Picture(#[from] EncodeError),
     #[error(transparent)]
     Sound(#[from] AudioError),
-    #[error("{0} is not a format of sounds")]
+    #[error("{0} is not a format of this kind of result")]
     Format(&'static str),
 }
 
@@ -109,7 +110,7 @@ pub(super) fn encode_preview(frame: Frame, side: u32) -> Result<(MediaType, Byte
             let file = imaging::encode_preview(&upscale(&picture, factor))?;
             Ok((imaging::FAST_FORMAT.into(), file.into()))
         }
-        // No family shows previews of sounds.
-        Frame::Sound(_) => Err(FrameError::Format(imaging::FAST_FORMAT.name())),
+        // No family shows previews of sounds or clips.
+        Frame::Sound(_) | Frame::Clip(_) => Err(FrameError::Format(imaging::FAST_FORMAT.name())),
     }
 }
