@@ -426,6 +426,9 @@ impl Config {
         if !(0.1..=3600.0).contains(&self.limits.max_seconds) {
             return bound("limits.max_seconds", "must be between 0.1 and 3600");
         }
+        if !(2..=1000).contains(&self.limits.max_frames) {
+            return bound("limits.max_frames", "must be between 2 and 1000");
+        }
         self.operator.check()?;
         self.provenance.check()?;
         self.webhooks.check()?;
@@ -482,6 +485,14 @@ mod tests {
         }
         load(&[("LATENTD_BLOBS__URL", "s3://pictures"), ("LATENTD_BLOBS__ENDPOINT", "https://localhost:9000")])
             .unwrap();
+    }
+    #[test]
+    fn the_longest_film_is_a_number_of_frames() {
+        for frames in ["0", "1", "1001"] {
+            let error = load(&[("LATENTD_LIMITS__MAX_FRAMES", frames)]).unwrap_err().to_string();
+            assert!(error.contains("limits.max_frames"), "{frames}: {error}");
+        }
+        load(&[("LATENTD_LIMITS__MAX_FRAMES", "1000")]).unwrap();
     }
     #[test]
     fn the_longest_sound_is_a_number_of_seconds() {

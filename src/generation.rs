@@ -107,7 +107,7 @@ pub use signing_secret::{InvalidSecret, SigningSecret};
 pub use skip_layer_guidance::SkipLayerGuidance;
 pub use sound::Sound;
 pub use source::{ImageInfluence, Mask, Source};
-pub use table::{FIELDS, SOUND_FIELDS};
+pub use table::{FIELDS, FILM_FIELDS, SOUND_FIELDS};
 pub use task::Task;
 pub use trace_context::{SpanId, TraceContext, TraceId};
 pub use warning::Warning;

@@ -12,8 +12,6 @@ mod zip;
 
 use crate::{EncodeError, RgbImage};
 
-pub use gif::GIF_FPS;
-
 /// What the file of a clip says about its request, as a JSON text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
@@ -65,14 +63,14 @@ pub enum ClipError {
 }
 
 /// The shortest side of a clip in an MP4 file, in pixels: rav1e encodes no smaller frames.
-pub const MP4_LEAST_SIDE: u32 = 16;
+const MP4_LEAST_SIDE: u32 = 16;
 
 /// Encodes at least two frames as an MP4 file with AV1 video (4:2:0, 8 bits, BT.709, limited range), in which `moov`
 /// comes before the frames. The file is lossy. The note is XMP in a `uuid` box at the end. Equal arguments give equal
 /// bytes.
 ///
 /// # Errors
-/// There are fewer than two frames, a side has fewer than [`MP4_LEAST_SIDE`] or more than 65535 pixels, the rate is 0,
+/// There are fewer than two frames, a side has fewer than 16 or more than 65535 pixels, the rate is 0,
 /// or the frames differ in size.
 pub fn encode_mp4(frames: &[RgbImage], fps: u32, note: Option<&Note>) -> Result<Vec<u8>, ClipError> {
     let [width, height] = check(frames, fps, 2)?;
@@ -96,7 +94,7 @@ pub fn encode_apng(frames: &[RgbImage], fps: u32, note: Option<&Note>) -> Result
 /// hundredths of a second, without a growing error. The note is a comment. Equal arguments give equal bytes.
 ///
 /// # Errors
-/// There is no frame, the rate is 0 or above [`GIF_FPS`], a side has more than 65535 pixels, or the frames differ in
+/// There is no frame, the rate is 0 or above 50, a side has more than 65535 pixels, or the frames differ in
 /// size.
 pub fn encode_gif(frames: &[RgbImage], fps: u32, note: Option<&Note>) -> Result<Vec<u8>, ClipError> {
     let [width, height] = check(frames, fps, 1)?;

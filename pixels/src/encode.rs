@@ -15,7 +15,7 @@ pub enum EncodeError {
     Length { width: u32, height: u32, expected: u64, bytes: usize },
     #[error("a JPEG has at most 65535 pixels per side, not {width} × {height}")]
     TooLarge { width: u32, height: u32 },
-    #[error("{0} is not a format of pictures")]
+    #[error("{0} is not a format of this kind of result")]
     Format(&'static str),
     #[error("the picture cannot be encoded: {0}")]
     Png(#[from] ::png::EncodingError),

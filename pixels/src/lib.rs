@@ -19,9 +19,7 @@ mod texts;
 pub mod watermark;
 
 pub use canny::canny;
-pub use clip::{
-    ClipError, GIF_FPS, MP4_LEAST_SIDE, Note, encode_animated_webp, encode_apng, encode_gif, encode_mp4, encode_zip,
-};
+pub use clip::{ClipError, Note, encode_animated_webp, encode_apng, encode_gif, encode_mp4, encode_zip};
 pub use encode::{EncodeError, Metadata, encode_jpeg, encode_png, encode_webp, png::encode_fast};
 pub use input::{DecodeError, MAX_PIXELS, alpha_channel, decode, decode_transparency, size};
 pub use mask::{composite, grey};

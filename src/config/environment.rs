@@ -7,14 +7,16 @@ use config::{Value, ValueKind};
 use super::{ConfigError, DEFAULTS};
 
 /// Variables that are not settings: the name of the settings file, and options of the tests.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 12] = [
     "LATENTD_CONFIG",
+    "LATENTD_FFMPEG",
     "LATENTD_PARITY_DIR",
     "LATENTD_PARITY_SHARD",
     "LATENTD_PREVIOUS_BINARY",
     "LATENTD_REQUIRE_CHROMIUM",
     "LATENTD_REQUIRE_CLIENTS",
     "LATENTD_REQUIRE_DEPLOY",
+    "LATENTD_REQUIRE_FFMPEG",
     "LATENTD_REQUIRE_POSTGRES",
     "LATENTD_REQUIRE_PROMTOOL",
     "LATENTD_REQUIRE_WALK",

@@ -70,7 +70,9 @@ impl Job {
     pub fn input_mut(&mut self, place: ImageField) -> Option<&mut InputImage> {
         match &mut self.work {
             Work::Draw(draw) => draw.input_mut(place),
-            Work::Film(film) => film.image.as_mut().filter(|_| place == ImageField::Image),
+            Work::Film(film) => {
+                film.image.as_mut().filter(|_| matches!(place, ImageField::Image | ImageField::Reference(0)))
+            }
             Work::Sound(_) => None,
         }
     }

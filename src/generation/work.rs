@@ -53,7 +53,7 @@ impl WorkKind {
         match self {
             WorkKind::Draw => table::FIELDS,
             WorkKind::Sound => table::SOUND_FIELDS,
-            WorkKind::Film => &[],
+            WorkKind::Film => table::FILM_FIELDS,
         }
     }
 
@@ -62,7 +62,7 @@ impl WorkKind {
         match self {
             WorkKind::Draw => &Format::PICTURES,
             WorkKind::Sound => &Format::SOUNDS,
-            WorkKind::Film => &[],
+            WorkKind::Film => &Format::FILMS,
         }
     }
 

@@ -8,8 +8,8 @@ use crate::{
     audio::{AudioError, encode_wav},
     diffusion::SamplerLabel,
     generation::{Artifact, Encoding, Facts, Format, Job, MediaType},
-    imaging::{self, EncodeError, encode_picture, upscale},
-    pipelines::Frame,
+    imaging::{self, ClipError, EncodeError, encode_clip, encode_picture, upscale},
+    pipelines::{Clip, Frame},
 };
 
 /// An encoded result that is not stored yet.
@@ -81,7 +81,11 @@ pub fn encode(
             };
             (encode_wav(&sound, sample_format)?, facts)
         }
-        Frame::Clip(_) => return Err(FrameError::Format(encoding.format().name())),
+        Frame::Clip(Clip { frames, fps }) => {
+            let (width, height) = frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
+            let facts = Facts::Clip { width, height, frames: frames.len() as u32, fps, seed };
+            (encode_clip(&frames, fps, job, index)?, facts)
+        }
     };
     Ok(Encoded { index, format: encoding.format(), facts, file: file.into(), unsigned_sha256: None, watermark })
 }
@@ -93,6 +97,8 @@ pub enum FrameError {
     Picture(#[from] EncodeError),
     #[error(transparent)]
     Sound(#[from] AudioError),
+    #[error(transparent)]
+    Clip(#[from] ClipError),
     #[error("{0} is not a format of this kind of result")]
     Format(&'static str),
 }
