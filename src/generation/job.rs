@@ -158,6 +158,30 @@ mod tests {
     }
 
     #[test]
+    fn a_film_is_stored_as_a_flat_object_too() {
+        let image = json!({"upload": "ab".repeat(32), "width": 64, "height": 128});
+        let stored = json!({
+            "model": "svd", "prompt": "", "negative_prompt": "", "image": image, "frames": 14, "fps": 7, "width": 64,
+            "height": 128, "n": 1, "steps": 8, "guidance_scale": 3.0, "min_guidance_scale": 1.0,
+            "motion_bucket_id": 127, "noise_aug_strength": 0.02, "decode_chunk_size": 8, "scheduler": "euler",
+            "seed": 7, "seed_mode": "batch", "previews": 0, "encoding": {"format": "gif"}, "metadata_level": "seed",
+            "on_disconnect": "keep", "priority": "normal", "start_timeout_s": 600, "run_timeout_s": null,
+            "metadata": {},
+        });
+        let mut job: Job = serde_json::from_str(&stored.to_string()).unwrap();
+        assert_eq!(serde_json::to_value(&job).unwrap(), stored);
+        let Work::Film(film) = &job.work else { panic!("{:?}", job.work) };
+        assert_eq!((film.frames, film.seed_of(1), job.inputs().count()), (14, 7, 1));
+        let params = job.params();
+        assert_eq!(params["output"], json!({"format": "gif", "metadata": "seed"}));
+        assert!(params.contains_key("motion_bucket_id") && !params.contains_key("previews"));
+        for place in [ImageField::Image, ImageField::Reference(0)] {
+            assert!(job.input_mut(place).is_some(), "the picture alone, and in a list");
+        }
+        assert!(job.input_mut(ImageField::Mask).is_none());
+    }
+
+    #[test]
     fn a_row_without_its_work_is_an_error() {
         let envelope = json!({
             "model": "tiny", "previews": 0, "metadata_level": "full", "on_disconnect": "keep", "start_timeout_s": 600,

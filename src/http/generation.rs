@@ -134,6 +134,9 @@ struct FilmObject {
     sha256: String,
     /// The digest of the file without its content credentials, which is the same for the same request.
     unsigned_sha256: String,
+    /// Whether the safety checker flagged a frame; `None` if the frames were not checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flagged: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -289,6 +292,7 @@ fn artifact_object(
             bytes,
             sha256,
             unsigned_sha256,
+            flagged: artifact.flagged,
         })),
     }
 }

@@ -1,5 +1,7 @@
 //! Frames: the results of a run before they are encoded as files.
 
+use std::slice;
+
 use crate::{audio::Waveform, imaging::RgbImage};
 
 /// A result of a run, or a preview of one.
@@ -25,11 +27,12 @@ impl Frame {
         Frame::Picture(RgbImage { width: width as u32, height: height as u32, pixels })
     }
 
-    /// The picture; `None` for a sound or a clip.
-    pub fn as_picture(&self) -> Option<&RgbImage> {
+    /// The picture, the pictures of a clip, or none for a sound.
+    pub fn pictures(&self) -> &[RgbImage] {
         match self {
-            Frame::Picture(picture) => Some(picture),
-            Frame::Sound(_) | Frame::Clip(_) => None,
+            Frame::Picture(picture) => slice::from_ref(picture),
+            Frame::Clip(clip) => &clip.frames,
+            Frame::Sound(_) => &[],
         }
     }
 
