@@ -33,6 +33,8 @@ mod roots;
 mod safety;
 #[path = "components/sd3.rs"]
 mod sd3;
+#[path = "components/stable_video.rs"]
+mod stable_video;
 #[path = "components/t5.rs"]
 mod t5;
 #[path = "components/transformers.rs"]

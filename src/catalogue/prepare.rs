@@ -77,7 +77,7 @@ impl Catalogue {
             }
             Work::Film(film) => {
                 check_film(film, &job.model, &card)?;
-                let (auxiliary, inputs) = (Auxiliary::default(), inputs.fitted_to_film());
+                let (auxiliary, inputs) = (Auxiliary::default(), inputs.fitted_to_film(film));
                 return Ok(Prepared { job, model, scheduler, auxiliary, inputs });
             }
         };
