@@ -1,14 +1,21 @@
-//! Tests of films in process: comparisons with diffusers, independence of other runs, and resuming.
+//! Tests of films, in process and over HTTP: comparisons with diffusers, independence of other runs, and resuming.
 //!
 //! The comparisons need the complete fixtures, which `LATENTD_PARITY_DIR` names. All other tests use a small model with
 //! random weights.
 
 #[path = "films/case.rs"]
 mod case;
+#[path = "contract/conforms.rs"]
+#[allow(dead_code, reason = "each test target uses its part")]
+mod conforms;
 #[path = "support/films.rs"]
 mod films;
+#[path = "films/http.rs"]
+mod http;
 #[path = "support/random.rs"]
 mod random;
+#[path = "support/server.rs"]
+mod server;
 #[path = "support/transformers.rs"]
 mod transformers;
 
@@ -313,6 +320,7 @@ const LIMITS: Limits = Limits {
     max_images: 8,
     max_steps: 1000,
     max_seconds: 30.0,
+    max_frames: 121,
     max_prompt_chars: 10_000,
 };
 

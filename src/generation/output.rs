@@ -296,7 +296,7 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::generation::{ModelCard, limits::LIMITS};
+    use crate::generation::{ModelCard, SchedulerChoice, SeedMode, limits::LIMITS};
 
     #[test]
     fn a_format_is_known_by_its_extension() {
@@ -326,6 +326,46 @@ mod tests {
             let read = Output::read(&mut fields, &Bounds { card: &card, limits: &LIMITS });
             assert_eq!(read, Output { encoding, metadata_level: MetadataLevel::Full, provenance: true });
             assert!(fields.finish().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_film_that_no_file_can_have_is_refused() {
+        let said = |encoding: Encoding, width, fps| {
+            let film = Film {
+                prompt: String::new(),
+                negative_prompt: String::new(),
+                image: None,
+                frames: 2,
+                fps,
+                width,
+                height: 64,
+                n: 1,
+                steps: 1,
+                guidance_scale: 1.0,
+                guidance_scale_2: None,
+                motion: None,
+                decode_chunk_size: None,
+                max_sequence_length: None,
+                scheduler: SchedulerChoice::Name("euler".to_owned()),
+                seed: 1,
+                seed_mode: SeedMode::PerImage,
+            };
+            let mut fields = Fields::new(Map::new());
+            encoding.check_film(&mut fields, &film);
+            fields.finish().into_iter().map(|error| error.detail).collect::<String>()
+        };
+        for (encoding, width, fps, part) in [
+            (Encoding::Mp4, 16, 60, ""),
+            (Encoding::Mp4, 8, 7, "mp4 for a side of 8 pixels: the format needs at least 16"),
+            (Encoding::Gif, 8, 50, ""),
+            (Encoding::Gif, 64, 51, "gif for 51 frames per second: the format allows at most 50"),
+            (Encoding::Webp, 16_384, 60, "webp for a side of 16384 pixels: the format allows at most 16383"),
+            (Encoding::Apng, 100_000, 60, ""),
+            (Encoding::Zip, 8, 60, ""),
+        ] {
+            let said = said(encoding, width, fps);
+            assert!(said.contains(part) && said.is_empty() == part.is_empty(), "{said}");
         }
     }
 

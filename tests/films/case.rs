@@ -6,12 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use candle_core::Tensor;
 use latentd::{
     generation::{Film, InputImage, ModelCard, Motion, SchedulerChoice, SeedMode},
     imaging::{RgbImage, decode},
 };
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// One case of the fixtures.
 pub struct FilmCase {
@@ -75,6 +76,28 @@ impl FilmCase {
         // All films of a case share a generator.
         film.seed_mode = SeedMode::Batch;
         (film, picture)
+    }
+
+    /// The request of the native API for the film of the case.
+    pub fn body(&self, model: &str) -> Value {
+        let mut fields = Map::from_iter([("model".to_owned(), json!(model)), ("seed_mode".to_owned(), json!("batch"))]);
+        for (name, value) in self.json["params"].as_object().unwrap() {
+            let name = match name.as_str() {
+                "num_frames" => "frames",
+                "num_inference_steps" => "steps",
+                "max_guidance_scale" => "guidance_scale",
+                name => name,
+            };
+            let value = match name {
+                "image" => {
+                    let file = fs::read(self.root.join(value["file"].as_str().unwrap())).unwrap();
+                    json!(STANDARD.encode(file))
+                }
+                _ => value.clone(),
+            };
+            fields.insert(name.to_owned(), value);
+        }
+        Value::Object(fields)
     }
 
     /// The frames of diffusers.
