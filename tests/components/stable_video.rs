@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use latentd::{
     models::{
-        AutoencoderKlTemporalDecoder, UNetSpatioTemporalModel,
-        autoencoder_kl_temporal_decoder::AutoencoderKlTemporalDecoderConfig,
-        unet_spatio_temporal::UNetSpatioTemporalConfig,
+        AutoencoderKlTemporalDecoder, ClipImageEncoder, UNetSpatioTemporalModel,
+        autoencoder_kl_temporal_decoder::AutoencoderKlTemporalDecoderConfig, clip_preparation::Preparation,
+        clip_vision::ClipVisionConfig, unet_spatio_temporal::UNetSpatioTemporalConfig,
     },
-    weights::Weights,
+    weights::{ModelFolder, Weights},
 };
 
 use crate::roots;
@@ -19,19 +19,29 @@ fn the_requested_tensors_are_those_of_the_published_model() {
         println!("the compact fixtures have no manifests of Stable Video Diffusion");
         return;
     }
-    for part in ["unet", "vae"] {
-        let (config, published) = roots::manifest(&format!("svd-xt--{part}"));
+    // The encoder of pictures is the one of the IP-Adapters.
+    for (part, name) in
+        [("unet", "svd-xt--unet"), ("vae", "svd-xt--vae"), ("image_encoder", "ip-adapter--image_encoder")]
+    {
+        let (config, published) = roots::manifest(name);
         let weights = Weights::outline(part);
         match part {
             "unet" => {
                 let config = UNetSpatioTemporalConfig::read(part, &config).unwrap();
                 drop(UNetSpatioTemporalModel::new(&config, &weights));
             }
-            _ => {
+            "vae" => {
                 let config = AutoencoderKlTemporalDecoderConfig::read(part, &config).unwrap();
                 drop(AutoencoderKlTemporalDecoder::new(&config, &weights));
             }
+            _ => {
+                let config = ClipVisionConfig::read(part, &config).unwrap();
+                let (empty, side) = (tempfile::tempdir().unwrap(), config.image_size);
+                let preparation = Preparation::read(&ModelFolder::open(empty.path()).unwrap(), false, side).unwrap();
+                drop(ClipImageEncoder::new(&config, preparation, &weights));
+            }
         }
-        assert_eq!(weights.requested(), published.into_iter().collect::<BTreeMap<_, _>>(), "{part}");
+        let published = published.into_iter().filter(|(name, _)| !name.ends_with("embeddings.position_ids"));
+        assert_eq!(weights.requested(), published.collect::<BTreeMap<_, _>>(), "{part}");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use candle_core::Tensor;
 use latentd::{
-    generation::{Film, InputImage, ModelCard, Motion, SchedulerChoice, SeedMode},
+    generation::{Film, InputImage, ModelCard, SchedulerChoice, SeedMode},
     imaging::{RgbImage, decode},
 };
 use serde_json::{Map, Value, json};
@@ -151,7 +151,7 @@ pub fn default_film(card: &ModelCard) -> Film {
         steps: card.default_steps,
         guidance_scale: card.default_guidance_scale,
         guidance_scale_2: None,
-        motion: of_films.motion.map(|motion| Motion { ..motion }),
+        motion: of_films.motion,
         decode_chunk_size: None,
         max_sequence_length: None,
         scheduler: SchedulerChoice::Object(Default::default()),
