@@ -239,9 +239,11 @@ fn models(settings: &Settings) -> Result<()> {
         let mark = if name == catalogue.default_name() { " (default)" } else { "" };
         match (catalogue.card(&name), catalogue.state(&name).1) {
             (Some(card), _) => {
-                let size = match card.sound {
-                    Some(sound) => format!("{} s of sound", sound.default_seconds),
-                    None => format!("{} × {} pixels", card.default_width, card.default_height),
+                let pixels = format!("{} × {} pixels", card.default_width, card.default_height);
+                let size = match (card.sound, card.film) {
+                    (Some(sound), _) => format!("{} s of sound", sound.default_seconds),
+                    (None, Some(film)) => format!("{} frames of {pixels}", film.default_frames),
+                    (None, None) => pixels,
                 };
                 println!(
                     "{name}{mark}: {} MB, {size}, {} steps, guidance {}. {}",

@@ -426,6 +426,9 @@ impl Config {
         if !(0.1..=3600.0).contains(&self.limits.max_seconds) {
             return bound("limits.max_seconds", "must be between 0.1 and 3600");
         }
+        if !(2..=1000).contains(&self.limits.max_frames) {
+            return bound("limits.max_frames", "must be between 2 and 1000");
+        }
         self.operator.check()?;
         self.provenance.check()?;
         self.webhooks.check()?;
@@ -484,11 +487,13 @@ mod tests {
             .unwrap();
     }
     #[test]
-    fn the_longest_sound_is_a_number_of_seconds() {
-        for seconds in ["nan", "inf", "-1", "0", "1e30"] {
-            let error = load(&[("LATENTD_LIMITS__MAX_SECONDS", seconds)]).unwrap_err().to_string();
-            assert!(error.contains("limits.max_seconds"), "{seconds}: {error}");
+    fn the_longest_sound_and_film_have_bounds() {
+        let (seconds, frames) = ("LATENTD_LIMITS__MAX_SECONDS", "LATENTD_LIMITS__MAX_FRAMES");
+        let wrong = ["nan", "inf", "-1", "0", "1e30"].map(|value| (seconds, value)).into_iter();
+        for (name, value) in wrong.chain(["0", "1", "1001"].map(|value| (frames, value))) {
+            let error = load(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains(&name.to_lowercase()[16..]), "{name} = {value}: {error}");
         }
-        load(&[("LATENTD_LIMITS__MAX_SECONDS", "3600")]).unwrap();
+        load(&[(seconds, "3600"), (frames, "1000")]).unwrap();
     }
 }

@@ -27,6 +27,7 @@ pub mod stable_diffusion;
 mod stable_diffusion_3;
 mod stable_diffusion_xl;
 mod stable_diffusion_xl_refiner;
+mod stable_video_diffusion;
 mod stages;
 mod z_image;
 
@@ -51,6 +52,7 @@ use stable_diffusion::StableDiffusion;
 use stable_diffusion_3::StableDiffusion3;
 use stable_diffusion_xl::StableDiffusionXl;
 use stable_diffusion_xl_refiner::StableDiffusionXlRefiner;
+use stable_video_diffusion::StableVideoDiffusion;
 use z_image::ZImage;
 
 use crate::{
@@ -98,7 +100,8 @@ families![
     Flux2Klein,
     DreamLite,
     AudioLdm,
-    StableAudio3
+    StableAudio3,
+    StableVideoDiffusion
 ];
 
 /// The error for a single-file checkpoint that is a pickle.

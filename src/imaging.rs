@@ -1,6 +1,7 @@
 //! Pictures as bytes. The crate `latentd-pixels` decodes and encodes them, and computes with their pixels; this module
 //! adds what depends on generations: the format of a file, and the metadata that say how the picture was made.
 
+mod clip;
 mod infotext;
 mod metadata;
 
@@ -11,10 +12,11 @@ use crate::{
     generation::{Encoding, Format, Job},
 };
 
+pub use clip::encode_clip;
 pub use latentd_pixels::{
-    DecodeError, EncodeError, Filter, GreyImage, MAX_PIXELS, Metadata, Pixels, RgbImage, alpha_channel, canny,
-    composite, decode, decode_transparency, encode_fast, encode_preview, grey, infotext_of, resize, resize_with, size,
-    upscale,
+    ClipError, DecodeError, EncodeError, Filter, GreyImage, MAX_PIXELS, Metadata, Pixels, RgbImage, alpha_channel,
+    canny, composite, decode, decode_transparency, encode_fast, encode_preview, grey, infotext_of, resize, resize_with,
+    size, upscale,
 };
 pub use metadata::{metadata_of, request_text};
 
@@ -34,13 +36,15 @@ pub fn encode_picture(image: &RgbImage, job: &Job, label: &SamplerLabel, index: 
 ///
 /// # Errors
 /// [`EncodeError::Length`] if the number of pixels does not match the size, [`EncodeError::TooLarge`] if a side is too
-/// long for JPEG, [`EncodeError::Format`] for a format of sounds, and otherwise the error of the format, such as for a
+/// long for JPEG, [`EncodeError::Format`] for a format of sounds or films, and otherwise the error of the format, such as for a
 /// side of 0.
 pub fn encode(image: &RgbImage, encoding: Encoding, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
     match encoding {
         Encoding::Png => encode_png(image, metadata),
         Encoding::Jpeg { quality } => encode_jpeg(image, quality, metadata),
         Encoding::Webp => encode_webp(image, metadata),
-        Encoding::Wav { .. } => Err(EncodeError::Format(encoding.format().name())),
+        Encoding::Wav { .. } | Encoding::Mp4 | Encoding::Zip | Encoding::Apng | Encoding::Gif => {
+            Err(EncodeError::Format(encoding.format().name()))
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! generations. The engine suspends the recipe at each `await`, computes rows of many runs together, and resumes the
 //! recipe.
 
+mod antialiased;
 mod auxiliary;
 pub mod call;
 pub mod calls;
@@ -18,6 +19,7 @@ mod feature_cache;
 mod frame;
 mod guided;
 mod image_to_image;
+mod image_to_video;
 mod inpaint;
 mod inputs;
 mod instruct_pix2pix;
@@ -35,18 +37,21 @@ mod refine;
 mod setup;
 mod sound_guided;
 mod sound_latents;
+mod stable_video;
 mod text_guided;
 mod text_to_image;
 mod text_to_sound;
 mod text_to_waveform;
 mod unguided;
 
+pub use antialiased::CLIP_SIDE;
 pub use auxiliary::Auxiliary;
 pub(crate) use canvas::{byte, unit_byte};
 pub use class_guided::class_guided;
 pub use classifier_guided::classifier_guided;
 pub use decoding::{Activation, decode};
-pub use frame::Frame;
+pub use frame::{Clip, Frame};
+pub use image_to_video::image_to_video;
 pub use inputs::{FittedInputs, Inputs};
 pub use latent_diffusion::LatentDiffusion;
 pub use latent_rgb::LatentRgb;
@@ -58,6 +63,7 @@ pub use networks::{
 pub use pixels::reference_size;
 pub use plain_unet::{Classifier, Codes, Output, PlainUNet};
 pub use prepared::Prepared;
+pub use stable_video::{StableVideo, StableVideoSizes};
 pub use text_guided::text_guided;
 pub use text_to_sound::text_to_sound;
 pub use text_to_waveform::text_to_waveform;

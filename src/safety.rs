@@ -132,7 +132,7 @@ impl Safety {
         self.0.common.is_some() || catalogue.safety_checker(model).is_some()
     }
 
-    /// Whether each of the frames is flagged; `None` if there is no checker for this model. Loads the checker at the
+    /// Whether each of the frames is flagged: for a clip, whether one of its pictures is. `None` if there is no checker for this model. Loads the checker at the
     /// first call, and blocks meanwhile and while it computes.
     ///
     /// # Errors
@@ -148,10 +148,15 @@ impl Safety {
         let Some((key, folder)) = common.or_else(|| catalogue.safety_checker(model)) else { return Ok(None) };
         let checker = self.0.checkers.get(key, &folder, &catalogue.first_device());
         let checker = checker.map_err(|error| folder.told(&error))?;
-        let scores = frames.iter().filter_map(Frame::as_picture).map(|picture| checker.scores(picture));
-        let flags: Vec<bool> = scores
-            .map(|scores| Ok(scores.map_err(|error| error.to_string())?.is_flagged()))
-            .collect::<Result<_, String>>()?;
+        let is_flagged = |frame: &Frame| -> Result<bool, String> {
+            for picture in frame.pictures() {
+                if checker.scores(picture).map_err(|error| error.to_string())?.is_flagged() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        let flags = frames.iter().map(is_flagged).collect::<Result<Vec<bool>, String>>()?;
         self.count(policy, "picture", flags.iter().filter(|flagged| **flagged).count());
         Ok(Some(flags))
     }

@@ -769,6 +769,7 @@ fn default_guidance_equals_that_of_diffusers() {
         max_images: 1,
         max_steps: 100,
         max_seconds: 30.0,
+        max_frames: 121,
         max_prompt_chars: 100,
     };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };
@@ -812,6 +813,7 @@ fn the_plan_counts_the_calls_that_the_strength_leaves() {
         max_images: 1,
         max_steps: 100,
         max_seconds: 30.0,
+        max_frames: 121,
         max_prompt_chars: 100,
     };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };

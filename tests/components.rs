@@ -35,6 +35,8 @@ mod safety;
 mod sd3;
 #[path = "components/stable_audio_3.rs"]
 mod stable_audio_3;
+#[path = "components/stable_video.rs"]
+mod stable_video;
 #[path = "components/t5.rs"]
 mod t5;
 #[path = "components/transformers.rs"]

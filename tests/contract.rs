@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use latentd::{
     generation::{
-        Decoder, Draw, Fields, Levels, Limits, LogSnr, ModelCard, PromptSyntax, Rules, SchedulerChoice, SoundCard,
-        Task, WorkKind, resolve, resolve_work,
+        Decoder, Draw, FieldError, Fields, FilmCard, Levels, Limits, LogSnr, ModelCard, Motion, PromptSyntax, Rules,
+        SchedulerChoice, SoundCard, Task, WorkKind, resolve, resolve_work,
     },
     http::{Route, operator_routes, public_routes},
 };
@@ -182,7 +182,8 @@ impl Rules for Open {
         let (edits, xl, classes) = (model == "editor", model == "xl", model == "classes");
         let is_joint = model == "joint";
         let sounds = matches!(model, "waves" | "audioldm");
-        (model == "emoji" || edits || xl || classes || is_joint || sounds).then(|| {
+        let (animates, films) = (model == "svd", model == "wan");
+        (model == "emoji" || edits || xl || classes || is_joint || sounds || animates || films).then(|| {
             Arc::new(ModelCard {
                 name: "emoji".into(),
                 description: String::new(),
@@ -193,7 +194,7 @@ impl Rules for Open {
                 default_steps: 20,
                 default_guidance_scale: 5.0,
                 max_clip_skip: 4,
-                takes_prompt: !classes,
+                takes_prompt: !classes && !animates,
                 weighted_prompts: !classes,
                 limits_guidance: !classes,
                 maps: if classes { Vec::new() } else { vec![64] },
@@ -202,9 +203,11 @@ impl Rules for Open {
                 default_scheduler: SchedulerChoice::Name("euler".into()),
                 scheduler_config: card.as_object().unwrap().clone(),
                 image_guidance_scale: edits.then_some(1.5),
-                tasks: match edits {
-                    true => vec![Task::InstructPix2Pix],
-                    false => vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
+                tasks: match model {
+                    "editor" => vec![Task::InstructPix2Pix],
+                    "svd" => vec![Task::ImageToVideo],
+                    "wan" => vec![Task::TextToVideo],
+                    _ => vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
                 },
                 decoders: vec![Decoder::Full, Decoder::Tiny],
                 prompts: Vec::new(),
@@ -219,6 +222,17 @@ impl Rules for Open {
                     default_seconds: 5.12,
                     least_seconds: 0.01,
                     log_snr: (model == "waves").then_some(LogSnr { min: -6.2, max: 2.0 }),
+                }),
+                film: (animates || films).then_some(FilmCard {
+                    default_frames: 14,
+                    frames_multiple: 1,
+                    default_fps: 7,
+                    motion: animates.then_some(Motion {
+                        min_guidance_scale: 1.0,
+                        motion_bucket_id: 127,
+                        noise_aug_strength: 0.02,
+                    }),
+                    decodes_in_chunks: animates,
                 }),
                 ..ModelCard::default()
             })
@@ -278,13 +292,12 @@ fn refused(request: Value) -> Vec<String> {
     }
 }
 
-/// The pointers of all errors of a request for sounds by the model `waves`, unless the request names another model.
-fn sound_refused(request: Value) -> Vec<String> {
-    let Value::Object(mut map) = request else { panic!("a request is an object") };
-    map.entry("model").or_insert("waves".into());
-    match resolve_work(WorkKind::Sound, Fields::new(map), &Open { limits: defaults() }) {
+/// The errors of a request for work of this kind; empty if the request is valid.
+fn errors_of(kind: WorkKind, request: Value) -> Vec<FieldError> {
+    let Value::Object(map) = request else { panic!("a request is an object") };
+    match resolve_work(kind, Fields::new(map), &Open { limits: defaults() }) {
         Ok(_) => Vec::new(),
-        Err(invalid) => invalid.errors.into_iter().map(|error| error.pointer).collect(),
+        Err(invalid) => invalid.errors,
     }
 }
 
@@ -372,36 +385,58 @@ fn the_resolver_enforces_the_bounds_of_the_contract() {
 }
 
 #[test]
-fn the_resolver_of_sounds_knows_the_fields_the_examples_and_the_bounds_of_the_contract() {
-    let schema = &contract()["components"]["schemas"]["GenerateAudio"];
+fn the_resolvers_of_sounds_and_films_know_the_fields_the_examples_and_the_bounds_of_the_contract() {
+    let picture = json!({"upload": "0".repeat(64), "width": 64, "height": 64});
+    // A zip archive allows all sizes.
+    let film = json!({"model": "svd", "image": picture, "output": {"format": "zip"}});
+    let sound = json!({"model": "waves", "prompt": ""});
+    for (kind, name, request, least) in
+        [(WorkKind::Sound, "GenerateAudio", sound, 12), (WorkKind::Film, "GenerateVideo", film, 24)]
+    {
+        compare_resolver(kind, name, &request, least);
+    }
+}
+
+/// Compares the resolver of requests of this kind, such as `request`, with the schema `name`.
+fn compare_resolver(kind: WorkKind, name: &str, request: &Value, least: usize) {
+    let schema = &contract()["components"]["schemas"][name];
     let mut bounds = 0;
     for (name, field) in schema["properties"].as_object().unwrap() {
-        let with = |value: Value| json!({"prompt": "", name: value});
-        let Value::Object(mut strange) = with(json!([[1]])) else { unreachable!() };
-        strange.entry("model").or_insert("waves".into());
-        let invalid = resolve_work(WorkKind::Sound, Fields::new(strange), &Open { limits: defaults() });
-        let errors = invalid.expect_err(name).errors;
+        let pointers = |value: &Value| {
+            let mut request = request.clone();
+            request[name] = value.clone();
+            errors_of(kind, request).into_iter().map(|error| error.pointer).collect::<Vec<_>>()
+        };
+        let mut strange = request.clone();
+        strange[name] = json!([[1]]);
+        let errors = errors_of(kind, strange);
         let mut own = errors.iter().filter(|error| error.pointer.starts_with(&pointer_of(name)));
         assert!(own.any(|error| error.code != "unknown_field"), "{name}: {errors:?}");
         let step = if field["type"][0] == "integer" { 1.0 } else { 0.5 };
         for (bound, outward) in [("minimum", -step), ("maximum", step)] {
             let Some(limit) = field.get(bound) else { continue };
-            assert_eq!(sound_refused(with(limit.clone())), [""; 0], "{name} at its {bound}");
+            assert_eq!(pointers(limit), [""; 0], "{name} at its {bound}");
             let beyond = match limit.as_u64() {
                 Some(limit) if limit > 1 << 53 => json!(limit + 1),
                 _ => number(limit.as_f64().unwrap() + outward),
             };
-            assert!(sound_refused(with(beyond.clone())).contains(&pointer_of(name)), "{name} = {beyond}");
+            assert!(pointers(&beyond).contains(&pointer_of(name)), "{name} = {beyond}");
             bounds += 1;
         }
         for word in field.get("enum").and_then(Value::as_array).into_iter().flatten() {
-            assert_eq!(sound_refused(with(word.clone())), [""; 0], "{name}");
+            assert_eq!(pointers(word), [""; 0], "{name}");
         }
     }
-    assert!(bounds >= 12, "only {bounds} bounds were found");
-    let body = &contract()["components"]["requestBodies"]["GenerateAudio"]["content"]["application/json"];
+    assert!(bounds >= least, "only {bounds} bounds were found");
+    let body = &contract()["components"]["requestBodies"][name]["content"]["application/json"];
     for (name, example) in body["examples"].as_object().unwrap() {
-        assert_eq!(sound_refused(example["value"].clone()), [""; 0], "{name}");
+        let mut example = example["value"].clone();
+        // The service reads the pictures before it resolves the other fields.
+        if example.get("image").is_some() {
+            example["image"] = request["image"].clone();
+        }
+        let errors = errors_of(kind, example);
+        assert!(errors.is_empty(), "{name}: {errors:?}");
     }
 }
 
@@ -414,6 +449,7 @@ fn defaults_of_the_contract_are_those_of_the_resolver() {
     for (kind, model, request, params_schema, least) in [
         (WorkKind::Draw, "emoji", "GenerateImage", "Params", 8),
         (WorkKind::Sound, "waves", "GenerateAudio", "AudioParams", 5),
+        (WorkKind::Film, "wan", "GenerateVideo", "VideoParams", 4),
     ] {
         let schema = contract()["components"]["schemas"][request]["properties"].as_object().unwrap();
         let Value::Object(request) = json!({"prompt": "", "model": model}) else { unreachable!() };

@@ -203,6 +203,7 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
         max_images: 8,
         max_steps: 1000,
         max_seconds: 30.0,
+        max_frames: 121,
         max_prompt_chars: 10_000,
     };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };

@@ -409,6 +409,7 @@ impl Catalogue {
             max_images: 8,
             max_steps: 100,
             max_seconds: 30.0,
+            max_frames: 121,
             max_prompt_chars: 10_000,
         };
         let card = ModelCard {

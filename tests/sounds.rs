@@ -56,6 +56,7 @@ const LIMITS: Limits = Limits {
     max_images: 8,
     max_steps: 1000,
     max_seconds: 30.0,
+    max_frames: 121,
     max_prompt_chars: 10_000,
 };
 
@@ -386,7 +387,7 @@ fn outcome(observed: &mpsc::Receiver<Observed>) -> Result<Vec<Frame>, RunError> 
 fn sounds_of(frames: Vec<Frame>) -> Vec<Waveform> {
     let waveform = |frame| match frame {
         Frame::Sound(waveform) => waveform,
-        Frame::Picture(_) => panic!("a sound"),
+        Frame::Picture(_) | Frame::Clip(_) => panic!("a sound"),
     };
     frames.into_iter().map(waveform).collect()
 }

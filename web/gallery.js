@@ -32,7 +32,7 @@ export class Gallery {
   /** Adds a card for a generation of pictures at its place by age, if there is none yet. Ids sort by age. */
   add(generation) {
     const known = this.cards.get(generation.id);
-    if (known || generation.metadata?.[UNLISTED] || generation.object === 'audio.generation') return known;
+    if (known || generation.metadata?.[UNLISTED] || ['audio.generation', 'video.generation'].includes(generation.object)) return known;
     const card = new Card(generation, this.page);
     this.cards.set(card.id, card);
     const follower = [...this.list.children].find((element) => element.dataset.id < card.id);

@@ -101,8 +101,8 @@ async function load() {
     const [all, schedulers, loras, embeddings, controlNets] = await Promise.all([
       api.models(), api.schedulers(), api.loras(), api.embeddings(), api.controlNets(),
     ]);
-    // The page makes no sounds.
-    const models = all.filter((model) => !model.capabilities?.sound);
+    // The page makes no sounds and no films.
+    const models = all.filter((model) => !model.capabilities?.sound && !model.capabilities?.film);
     const usable = models.filter((model) => model.capabilities);
     schemas = new Map(await Promise.all(usable.map(async ({ id }) => {
       // A model that was removed meanwhile has no schema.

@@ -4,7 +4,7 @@ mod exif;
 mod jpeg;
 pub(super) mod png;
 mod webp;
-mod xmp;
+pub(super) mod xmp;
 
 use super::RgbImage;
 
@@ -15,7 +15,7 @@ pub enum EncodeError {
     Length { width: u32, height: u32, expected: u64, bytes: usize },
     #[error("a JPEG has at most 65535 pixels per side, not {width} × {height}")]
     TooLarge { width: u32, height: u32 },
-    #[error("{0} is not a format of pictures")]
+    #[error("{0} is not a format of this kind of result")]
     Format(&'static str),
     #[error("the picture cannot be encoded: {0}")]
     Png(#[from] ::png::EncodingError),
@@ -69,7 +69,7 @@ pub fn encode_webp(image: &RgbImage, metadata: &Metadata) -> Result<Vec<u8>, Enc
 
 impl RgbImage {
     /// Checks that the number of bytes matches the size.
-    fn check_length(&self) -> Result<(), EncodeError> {
+    pub(super) fn check_length(&self) -> Result<(), EncodeError> {
         let (width, height, expected) = (self.width, self.height, self.expected_bytes());
         match self.pixels.len() {
             bytes if bytes as u64 == expected => Ok(()),

@@ -1,11 +1,12 @@
-//! Pictures as pixels and as bytes: decoding of input pictures, encoding of finished pictures and previews, resizing,
-//! masks, edges and the invisible [`watermark`].
+//! Pictures as pixels and as bytes: decoding of input pictures, encoding of finished pictures, clips and previews,
+//! resizing, masks, edges and the invisible [`watermark`].
 //!
 //! Loops over pixels are here and not in latentd's main crate, because this crate compiles with full optimization in
 //! every build profile. It knows nothing of generations: latentd's module `imaging` chooses the format and the metadata
 //! of a file.
 
 mod canny;
+mod clip;
 mod encode;
 mod exif;
 mod input;
@@ -19,6 +20,7 @@ mod texts;
 pub mod watermark;
 
 pub use canny::canny;
+pub use clip::{ClipError, Note, encode_animated_webp, encode_apng, encode_gif, encode_mp4, encode_zip};
 pub use encode::{EncodeError, Metadata, encode_jpeg, encode_png, encode_webp, png::encode_fast};
 pub use input::{DecodeError, MAX_PIXELS, alpha_channel, decode, decode_transparency, size};
 pub use mask::{composite, grey};

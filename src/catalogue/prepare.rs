@@ -6,7 +6,7 @@ use super::{Catalogue, CatalogueError, ControlLease, blocking};
 use crate::{
     device::Device,
     diffusion::{InvalidScheduler, SchedulerConfig},
-    generation::{Draw, Job, ModelCard, Sound, SoundCard, Work},
+    generation::{Draw, Film, Job, ModelCard, Sound, SoundCard, Work},
     pipelines::{Auxiliary, FittedInputs, Inputs, Model, Prepared},
 };
 
@@ -73,6 +73,11 @@ impl Catalogue {
             Work::Sound(sound) => {
                 check_sound(sound, &job.model, &card)?;
                 let (auxiliary, inputs) = (Auxiliary::default(), FittedInputs::default());
+                return Ok(Prepared { job, model, scheduler, auxiliary, inputs });
+            }
+            Work::Film(film) => {
+                check_film(film, &job.model, &card)?;
+                let (auxiliary, inputs) = (Auxiliary::default(), inputs.fitted_to_film(film));
                 return Ok(Prepared { job, model, scheduler, auxiliary, inputs });
             }
         };
@@ -149,6 +154,27 @@ fn unfit(model: &str, reason: String) -> PrepareError {
     PrepareError::Unfit(format!(
         "the model {model:?} {reason}; the request was accepted for an earlier version of the model"
     ))
+}
+
+/// Checks that the model, as it is listed now, can still make the films.
+fn check_film(film: &Film, model: &str, card: &ModelCard) -> Result<(), PrepareError> {
+    let Film { width, height, frames, .. } = *film;
+    let multiple = card.film.map_or(1, |of_films| of_films.frames_multiple.max(1));
+    let is_size = |side: u32| side.is_multiple_of(card.size_multiple) && side >= card.min_side_pixels;
+    let needs_picture = card.tasks.iter().all(|task| task.begins_with_picture());
+    let takes_picture = card.tasks.iter().any(|task| task.begins_with_picture());
+    let reason = if !(is_size(width) && is_size(height)) {
+        format!("makes no films of {width} × {height} pixels")
+    } else if frames == 0 || !(frames - 1).is_multiple_of(multiple) {
+        format!("makes no films of {frames} frames")
+    } else if film.image.is_none() && needs_picture {
+        "makes no films without a picture".to_owned()
+    } else if film.image.is_some() && !takes_picture {
+        "takes no picture".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(unfit(model, reason))
 }
 
 /// Checks that the model, as it is listed now, can still make the sounds.

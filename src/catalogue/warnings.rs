@@ -34,6 +34,7 @@ impl Catalogue {
         let draw = match &job.work {
             Work::Draw(draw) => draw,
             Work::Sound(sound) => return self.of_sound(sound, &job.model),
+            Work::Film(_) => return Vec::new(),
         };
         let mut warnings: Vec<Warning> = of_size(draw, &card).into_iter().collect();
         if !card.takes_prompt {
@@ -54,6 +55,7 @@ impl Catalogue {
         let draw = match &job.work {
             Work::Draw(draw) => draw,
             Work::Sound(_) => return true,
+            Work::Film(_) => return false,
         };
         let may_be_cut = |card: &ModelCard| texts(draw, card).iter().any(|text| may_be_cut(text.text, draw, card));
         self.card(&job.model).is_some_and(|card| may_be_cut(&card))

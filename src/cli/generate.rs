@@ -180,7 +180,7 @@ fn write(
     outputs: &[Output],
 ) -> Result<()> {
     for ((index, frame), output) in (0..).zip(frames).zip(outputs) {
-        let encoded = sign(encode(frame, job, label, index, marking)?, job, label, signing)?;
+        let encoded = sign(encode(frame, job, label, index, marking)?, job, signing)?;
         output.write(&encoded.file)?;
         let line = format!("{output} (seed {})", job.work.seed_of(index));
         match output {

@@ -7,8 +7,9 @@ use config::{Value, ValueKind};
 use super::{ConfigError, DEFAULTS};
 
 /// Variables that are not settings: the name of the settings file, and options of the tests.
-const OTHERS: [&str; 13] = [
+const OTHERS: [&str; 15] = [
     "LATENTD_CONFIG",
+    "LATENTD_FFMPEG",
     "LATENTD_PARITY_DIR",
     "LATENTD_PARITY_ONLY",
     "LATENTD_PARITY_SHARD",
@@ -16,6 +17,7 @@ const OTHERS: [&str; 13] = [
     "LATENTD_REQUIRE_CHROMIUM",
     "LATENTD_REQUIRE_CLIENTS",
     "LATENTD_REQUIRE_DEPLOY",
+    "LATENTD_REQUIRE_FFMPEG",
     "LATENTD_REQUIRE_POSTGRES",
     "LATENTD_REQUIRE_PROMTOOL",
     "LATENTD_REQUIRE_SIMULATION",

@@ -7,7 +7,7 @@ use super::{
     CardError, ControlDemand, Description, Family, ModelIndex, ModelSize, Outline, Plan, Recipe, SamplingDemand,
     card::{self, Defaults},
     extras::Extras,
-    plan::calls_of_sound,
+    plan::calls_of,
 };
 use crate::{
     device::Device,
@@ -104,7 +104,7 @@ impl Outline for Sizes {
         let sampling = SamplingDemand {
             state: self.unet.in_channels * h * w,
             branches,
-            calls: calls_of_sound(sound, card),
+            calls: calls_of(&sound.scheduler, sound.steps, card),
             call: self.demand(Part::Denoise { size: [h, w], tokens: 1, shallow: false, adapted: false }),
             before: Demand { work: branches as f64 * text.work, ..text },
             after: decode.then(self.vocoder.demand(frames)),

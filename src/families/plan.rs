@@ -2,8 +2,8 @@
 
 use crate::{
     device::{Device, Precision},
-    diffusion::{BaseSchedule, Schedule, SchedulerConfig, Stages},
-    generation::{Draw, ModelCard, Sound, Source},
+    diffusion::{BaseSchedule, Schedule, SchedulerConfig, Stages, steps_and_calls},
+    generation::{Draw, Film, ModelCard, SchedulerChoice, Sound, Source},
     models::demand::Demand,
 };
 
@@ -93,6 +93,14 @@ impl Plan {
         Plan::sampled(sound.n, sound.steps, sampling, 4 * numbers as u64)
     }
 
+    /// The plan of films with the network calls of `sampling`. Besides the states of the sampler, each film holds its
+    /// frames and their file, and the picture that it begins with: its bytes, and its values as float32 in two sizes.
+    pub fn of_film(film: &Film, sampling: SamplingDemand) -> Plan {
+        let pixels = 3 * u64::from(film.height) * u64::from(film.width);
+        let picture = film.image.as_ref().map_or(0, |image| 3 * u64::from(image.width) * u64::from(image.height));
+        Plan::sampled(film.n, film.steps, sampling, (2 * u64::from(film.frames) + 8) * pixels).with_held(picture)
+    }
+
     /// The plan of `n` results, which take `finished` bytes each besides the states of the sampler.
     fn sampled(n: u32, steps: u32, sampling: SamplingDemand, finished: u64) -> Plan {
         let SamplingDemand { state, branches, calls, call, before, after } = sampling;
@@ -134,6 +142,13 @@ pub(super) fn calls_of_sound(sound: &Sound, card: &ModelCard) -> usize {
     let config = SchedulerConfig::overlay(&card.scheduler_config, &sound.scheduler).ok();
     let schedule = config.and_then(|config| Schedule::of_sound(&config, sound).ok());
     schedule.map_or(sound.steps as usize, |schedule| schedule.calls()).max(1)
+}
+
+/// As [`calls`], of a request for films with this scheduler.
+pub(super) fn calls_of(scheduler: &SchedulerChoice, steps: u32, card: &ModelCard) -> usize {
+    let config = SchedulerConfig::overlay(&card.scheduler_config, scheduler).ok();
+    let counted = config.and_then(|config| steps_and_calls(&config, steps as usize).ok());
+    counted.map_or(steps as usize, |(_, calls)| calls).max(1)
 }
 
 #[cfg(test)]

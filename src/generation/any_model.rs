@@ -3,16 +3,24 @@
 use std::sync::Arc;
 
 use super::{
-    Decoder, Draw, Fields, Levels, Limits, LogSnr, ModelCard, PromptSyntax, Rules, SchedulerChoice, SoundCard, Task,
-    WorkKind, field::Bounds, table,
+    Decoder, Draw, Fields, FilmCard, Levels, Limits, LogSnr, ModelCard, Motion, PromptSyntax, Rules, SchedulerChoice,
+    SoundCard, Task, WorkKind, field::Bounds, table,
 };
 
 /// A permissive card: it allows the values and fields that at least one model of this kind allows.
 pub(super) fn card(kind: WorkKind) -> ModelCard {
     let log_snr = Some(LogSnr { min: 0.0, max: 0.0 });
     let sound = SoundCard { sample_rate: 1, channels: 1, default_seconds: 1.0, least_seconds: 0.0, log_snr };
+    let film = FilmCard {
+        default_frames: 1,
+        frames_multiple: 1,
+        default_fps: 1,
+        motion: Some(Motion { min_guidance_scale: 1.0, motion_bucket_id: 0, noise_aug_strength: 0.0 }),
+        decodes_in_chunks: true,
+    };
     ModelCard {
         sound: (kind == WorkKind::Sound).then_some(sound),
+        film: (kind == WorkKind::Film).then_some(film),
         default_width: 1,
         default_height: 1,
         min_side_pixels: 1,

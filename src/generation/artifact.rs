@@ -58,13 +58,24 @@ pub enum Facts {
         /// The seed of this sound, see [`Sound::seed_of`](super::Sound::seed_of).
         seed: u64,
     },
+    Clip {
+        /// Width and height in pixels.
+        width: u32,
+        height: u32,
+        /// Number of frames.
+        frames: u32,
+        /// Frames per second.
+        fps: u32,
+        /// The seed of this film, see [`Film::seed_of`](super::Film::seed_of).
+        seed: u64,
+    },
 }
 
 impl Facts {
     /// The seed of the artifact.
     pub fn seed(&self) -> u64 {
         match *self {
-            Facts::Picture { seed, .. } | Facts::Sound { seed, .. } => seed,
+            Facts::Picture { seed, .. } | Facts::Sound { seed, .. } | Facts::Clip { seed, .. } => seed,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Decoder, Draw, FlowLevels, LogSnr, SchedulerChoice, Source, Task, WorkKind};
+use super::{Decoder, Draw, FlowLevels, LogSnr, Motion, SchedulerChoice, Source, Task, WorkKind};
 
 /// The capabilities and defaults of a model, read from its folder without loading weights.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -131,9 +131,12 @@ pub struct ModelCard {
     pub decoders: Vec<Decoder>,
     /// Example prompts that work well, for the page and the documentation.
     pub prompts: Vec<String>,
-    /// The properties of the sounds that the model makes; `None` for a model that draws.
+    /// The properties of the sounds that the model makes; `None` for a model that makes none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sound: Option<SoundCard>,
+    /// The properties of the films that the model makes; `None` for a model that makes none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub film: Option<FilmCard>,
 }
 
 /// The properties of the sounds of a model.
@@ -152,10 +155,32 @@ pub struct SoundCard {
     pub log_snr: Option<LogSnr>,
 }
 
+/// The properties of the films of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct FilmCard {
+    /// The number of frames of a request without `frames`.
+    pub default_frames: u32,
+    /// The number of frames minus 1 must be a multiple of this.
+    pub frames_multiple: u32,
+    /// Frames per second of a request without `fps`.
+    pub default_fps: u32,
+    /// The defaults of the settings that not every model takes; `None` for models that do not take them.
+    #[serde(skip)]
+    pub motion: Option<Motion>,
+    /// Whether the result depends on how many frames are decoded at a time, the field `decode_chunk_size`. The default
+    /// is all frames.
+    #[serde(skip)]
+    pub decodes_in_chunks: bool,
+}
+
 impl ModelCard {
     /// The kind of work that the model does.
     pub fn work_kind(&self) -> WorkKind {
-        if self.sound.is_some() { WorkKind::Sound } else { WorkKind::Draw }
+        match (&self.sound, &self.film) {
+            (Some(_), _) => WorkKind::Sound,
+            (None, Some(_)) => WorkKind::Film,
+            (None, None) => WorkKind::Draw,
+        }
     }
 
     /// The default guidance scale of a request with or without a mask.

@@ -63,13 +63,16 @@ pub enum OnDisconnect {
 impl Job {
     /// The pictures that the request contained.
     pub fn inputs(&self) -> impl Iterator<Item = &InputImage> {
-        self.work.draw().into_iter().flat_map(Draw::inputs)
+        self.work.placed_inputs().map(|(_, input)| input)
     }
 
     /// The picture in this field of the request.
     pub fn input_mut(&mut self, place: ImageField) -> Option<&mut InputImage> {
         match &mut self.work {
             Work::Draw(draw) => draw.input_mut(place),
+            Work::Film(film) => {
+                film.image.as_mut().filter(|_| matches!(place, ImageField::Image | ImageField::Reference(0)))
+            }
             Work::Sound(_) => None,
         }
     }
@@ -152,6 +155,30 @@ mod tests {
         let params = job.params();
         assert_eq!(params["output"], json!({"format": "wav", "sample_format": "f32"}));
         assert!(params.contains_key("seconds") && !params.contains_key("width") && !params.contains_key("previews"));
+    }
+
+    #[test]
+    fn a_film_is_stored_as_a_flat_object_too() {
+        let image = json!({"upload": "ab".repeat(32), "width": 64, "height": 128});
+        let stored = json!({
+            "model": "svd", "prompt": "", "negative_prompt": "", "image": image, "frames": 14, "fps": 7, "width": 64,
+            "height": 128, "n": 1, "steps": 8, "guidance_scale": 3.0, "min_guidance_scale": 1.0,
+            "motion_bucket_id": 127, "noise_aug_strength": 0.02, "decode_chunk_size": 8, "scheduler": "euler",
+            "seed": 7, "seed_mode": "batch", "previews": 0, "encoding": {"format": "gif"}, "metadata_level": "seed",
+            "on_disconnect": "keep", "priority": "normal", "start_timeout_s": 600, "run_timeout_s": null,
+            "metadata": {},
+        });
+        let mut job: Job = serde_json::from_str(&stored.to_string()).unwrap();
+        assert_eq!(serde_json::to_value(&job).unwrap(), stored);
+        let Work::Film(film) = &job.work else { panic!("{:?}", job.work) };
+        assert_eq!((film.frames, film.seed_of(1), job.inputs().count()), (14, 7, 1));
+        let params = job.params();
+        assert_eq!(params["output"], json!({"format": "gif", "metadata": "seed"}));
+        assert!(params.contains_key("motion_bucket_id") && !params.contains_key("previews"));
+        for place in [ImageField::Image, ImageField::Reference(0)] {
+            assert!(job.input_mut(place).is_some(), "the picture alone, and in a list");
+        }
+        assert!(job.input_mut(ImageField::Mask).is_none());
     }
 
     #[test]

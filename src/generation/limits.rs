@@ -16,6 +16,8 @@ pub struct Limits {
     pub max_steps: u32,
     /// Longest sound, in seconds.
     pub max_seconds: f64,
+    /// Maximum number of frames of a film.
+    pub max_frames: u32,
     /// Longest prompt and negative prompt, in characters.
     pub max_prompt_chars: usize,
 }
@@ -28,5 +30,6 @@ pub(super) const LIMITS: Limits = Limits {
     max_images: 10,
     max_steps: 1000,
     max_seconds: 30.0,
+    max_frames: 121,
     max_prompt_chars: 10_000,
 };

@@ -65,7 +65,7 @@ mod tests {
         }
         assert!(MediaType::try_from(format!("image/{}", "x".repeat(200))).is_err());
         assert_eq!(serde_json::from_str::<MediaType>("\"image/png\"").unwrap(), Format::Png.into());
-        for format in Format::PICTURES.into_iter().chain(Format::SOUNDS) {
+        for format in Format::PICTURES.into_iter().chain(Format::SOUNDS).chain(Format::FILMS) {
             assert!(MediaType::try_from(format.media_type().to_owned()).is_ok());
         }
     }

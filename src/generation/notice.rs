@@ -19,7 +19,7 @@ pub fn notice(record: &Record, kind: EventKind, at: OffsetDateTime) -> Value {
                 artifacts.iter().map(|artifact| format!("{place}/content/{}", artifact.index)).collect();
             let name = match work {
                 WorkKind::Draw => "images",
-                WorkKind::Sound => "artifacts",
+                WorkKind::Sound | WorkKind::Film => "artifacts",
             };
             links.insert(name.to_owned(), json!(contents));
         }

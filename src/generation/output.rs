@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Fields, SampleFormat, WorkKind,
+    Fields, Film, SampleFormat, WorkKind,
     field::Bounds,
     table::{
-        self, OUTPUT_FORMAT, OUTPUT_METADATA, OUTPUT_PROVENANCE, OUTPUT_QUALITY, SAMPLE_FORMAT, SOUND_FORMAT,
-        SOUND_PROVENANCE,
+        self, FILM_FORMAT, FILM_PROVENANCE, OUTPUT_FORMAT, OUTPUT_METADATA, OUTPUT_PROVENANCE, OUTPUT_QUALITY,
+        SAMPLE_FORMAT, SOUND_FORMAT, SOUND_PROVENANCE,
     },
 };
 
@@ -54,6 +54,16 @@ impl Output {
         Output { encoding: Encoding::Wav { sample_format }, metadata_level: MetadataLevel::None, provenance }
     }
 
+    /// Reads the field `output` of a request for films.
+    pub(super) fn read_film(fields: &mut Fields, on: &Bounds<'_>) -> Output {
+        let read = fields.nested(&table::FILM_OUTPUT, |output| Output {
+            encoding: Encoding::of_film(output.get_or_default(&FILM_FORMAT, on)),
+            metadata_level: output.get_or_default(&OUTPUT_METADATA, on),
+            provenance: output.get_or_default(&FILM_PROVENANCE, on),
+        });
+        read.unwrap_or(Output { encoding: Encoding::Mp4, metadata_level: MetadataLevel::Full, provenance: true })
+    }
+
     /// The value of the request's field `output`.
     pub(super) fn field(&self) -> Value {
         let mut field = json!(self.encoding);
@@ -84,8 +94,14 @@ pub enum Format {
     #[default]
     Png,
     Jpeg,
+    /// A picture, or an animation.
     Webp,
     Wav,
+    Mp4,
+    /// Numbered PNG files.
+    Zip,
+    Apng,
+    Gif,
 }
 
 impl Format {
@@ -93,6 +109,9 @@ impl Format {
     pub const PICTURES: [Format; 3] = [Format::Png, Format::Jpeg, Format::Webp];
     /// All formats of sounds in the order of preference.
     pub const SOUNDS: [Format; 1] = [Format::Wav];
+
+    /// All formats of films in the order of preference.
+    pub const FILMS: [Format; 5] = [Format::Mp4, Format::Zip, Format::Apng, Format::Gif, Format::Webp];
 
     /// The format in the field `output.format` of a request for work of this kind. `None` if the field is absent or
     /// invalid.
@@ -108,6 +127,10 @@ impl Format {
             Format::Jpeg => "jpeg",
             Format::Webp => "webp",
             Format::Wav => "wav",
+            Format::Mp4 => "mp4",
+            Format::Zip => "zip",
+            Format::Apng => "apng",
+            Format::Gif => "gif",
         }
     }
 
@@ -117,12 +140,25 @@ impl Format {
             Format::Jpeg => "image/jpeg",
             Format::Webp => "image/webp",
             Format::Wav => "audio/wav",
+            Format::Mp4 => "video/mp4",
+            Format::Zip => "application/zip",
+            Format::Apng => "image/apng",
+            Format::Gif => "image/gif",
         }
     }
 
-    /// The kind of work that makes files of this format.
+    /// The kind of work that makes files of this format. A WebP file can be an animation too; here it is a picture.
     pub fn work_kind(self) -> WorkKind {
-        if Format::SOUNDS.contains(&self) { WorkKind::Sound } else { WorkKind::Draw }
+        match self {
+            Format::Png | Format::Jpeg | Format::Webp => WorkKind::Draw,
+            Format::Wav => WorkKind::Sound,
+            Format::Mp4 | Format::Zip | Format::Apng | Format::Gif => WorkKind::Film,
+        }
+    }
+
+    /// Whether files of this format can contain content credentials.
+    pub fn is_signable(self) -> bool {
+        self != Format::Zip
     }
 
     /// The extension of a file name, without the dot.
@@ -132,6 +168,10 @@ impl Format {
             Format::Jpeg => "jpg",
             Format::Webp => "webp",
             Format::Wav => "wav",
+            Format::Mp4 => "mp4",
+            Format::Zip => "zip",
+            Format::Apng => "apng",
+            Format::Gif => "gif",
         }
     }
 
@@ -147,7 +187,7 @@ impl Format {
     /// of libwebp. `None` if no request can reach the limit.
     pub fn max_side(self) -> Option<u32> {
         match self {
-            Format::Png | Format::Wav => None,
+            Format::Png | Format::Wav | Format::Mp4 | Format::Zip | Format::Apng | Format::Gif => None,
             Format::Jpeg => Some(65_500),
             Format::Webp => Some(16_383),
         }
@@ -168,11 +208,25 @@ pub enum Encoding {
     Webp,
     /// A sound.
     Wav { sample_format: SampleFormat },
+    /// A film as AV1.
+    Mp4,
+    /// A film as numbered PNG files.
+    Zip,
+    /// A film as an animated PNG.
+    Apng,
+    /// A film as an animated GIF.
+    Gif,
 }
 
 impl Encoding {
     /// The default quality of a JPEG: the lowest quality at which the encoder keeps the color at full resolution.
     pub const DEFAULT_QUALITY: u8 = 90;
+
+    /// The shortest side of an MP4 file, in pixels: the encoder of AV1 takes no smaller frames.
+    pub const MP4_LEAST_SIDE: u32 = 16;
+
+    /// The most frames per second of a GIF: browsers slow down faster ones.
+    pub const GIF_MAX_FPS: u32 = 50;
 
     fn read(output: &mut Fields, on: &Bounds<'_>) -> Encoding {
         let format: Format = output.get_or_default(&OUTPUT_FORMAT, on);
@@ -186,9 +240,22 @@ impl Encoding {
             None
         };
         match format {
-            Format::Png | Format::Wav => Encoding::Png,
+            // The bounds of the field exclude all other formats.
+            Format::Png | Format::Wav | Format::Mp4 | Format::Zip | Format::Apng | Format::Gif => Encoding::Png,
             Format::Jpeg => Encoding::Jpeg { quality: quality.unwrap_or(Encoding::DEFAULT_QUALITY) },
             Format::Webp => Encoding::Webp,
+        }
+    }
+
+    /// The encoding of a film in this format.
+    fn of_film(format: Format) -> Encoding {
+        match format {
+            Format::Zip => Encoding::Zip,
+            Format::Apng => Encoding::Apng,
+            Format::Gif => Encoding::Gif,
+            Format::Webp => Encoding::Webp,
+            // The bounds of the field exclude pictures and sounds.
+            Format::Mp4 | Format::Png | Format::Jpeg | Format::Wav => Encoding::Mp4,
         }
     }
 
@@ -198,7 +265,28 @@ impl Encoding {
             Encoding::Jpeg { .. } => Format::Jpeg,
             Encoding::Webp => Format::Webp,
             Encoding::Wav { .. } => Format::Wav,
+            Encoding::Mp4 => Format::Mp4,
+            Encoding::Zip => Format::Zip,
+            Encoding::Apng => Format::Apng,
+            Encoding::Gif => Format::Gif,
         }
+    }
+
+    /// Adds an error if the format does not allow the size or the rate of the film.
+    pub(super) fn check_film(self, fields: &mut Fields, film: &Film) {
+        let Film { width, height, fps, .. } = *film;
+        let detail = match self {
+            Encoding::Mp4 if width.min(height) < Encoding::MP4_LEAST_SIDE => {
+                let (side, least) = (width.min(height), Encoding::MP4_LEAST_SIDE);
+                format!("must not be mp4 for a side of {side} pixels: the format needs at least {least}")
+            }
+            Encoding::Gif if fps > Encoding::GIF_MAX_FPS => {
+                let most = Encoding::GIF_MAX_FPS;
+                format!("must not be gif for {fps} frames per second: the format allows at most {most}")
+            }
+            encoding => return encoding.check_size(fields, width, height),
+        };
+        fields.error_below("output", "format", "out_of_range", detail);
     }
 
     /// Adds an error if a side is longer than the format allows.
@@ -217,7 +305,7 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::generation::{ModelCard, limits::LIMITS};
+    use crate::generation::{ModelCard, SchedulerChoice, SeedMode, limits::LIMITS};
 
     #[test]
     fn a_format_is_known_by_its_extension() {
@@ -248,6 +336,46 @@ mod tests {
             let read = Output::read(&mut fields, &Bounds { card: &card, limits: &LIMITS });
             assert_eq!(read, Output { encoding, metadata_level: MetadataLevel::Full, provenance: true });
             assert!(fields.finish().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_film_that_no_file_can_have_is_refused() {
+        let said = |encoding: Encoding, width, fps| {
+            let film = Film {
+                prompt: String::new(),
+                negative_prompt: String::new(),
+                image: None,
+                frames: 2,
+                fps,
+                width,
+                height: 64,
+                n: 1,
+                steps: 1,
+                guidance_scale: 1.0,
+                guidance_scale_2: None,
+                motion: None,
+                decode_chunk_size: None,
+                max_sequence_length: None,
+                scheduler: SchedulerChoice::Name("euler".to_owned()),
+                seed: 1,
+                seed_mode: SeedMode::PerImage,
+            };
+            let mut fields = Fields::new(Map::new());
+            encoding.check_film(&mut fields, &film);
+            fields.finish().into_iter().map(|error| error.detail).collect::<String>()
+        };
+        for (encoding, width, fps, part) in [
+            (Encoding::Mp4, 16, 60, ""),
+            (Encoding::Mp4, 8, 7, "mp4 for a side of 8 pixels: the format needs at least 16"),
+            (Encoding::Gif, 8, 50, ""),
+            (Encoding::Gif, 64, 51, "gif for 51 frames per second: the format allows at most 50"),
+            (Encoding::Webp, 16_384, 60, "webp for a side of 16384 pixels: the format allows at most 16383"),
+            (Encoding::Apng, 100_000, 60, ""),
+            (Encoding::Zip, 8, 60, ""),
+        ] {
+            let said = said(encoding, width, fps);
+            assert!(said.contains(part) && said.is_empty() == part.is_empty(), "{said}");
         }
     }
 

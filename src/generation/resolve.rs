@@ -1,5 +1,6 @@
 //! Turns the fields of a request into a job, or into the list of all errors.
 
+mod film;
 mod sound;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -144,6 +145,7 @@ fn read(kind: WorkKind, fields: &mut Fields, model: String, on: &Bounds<'_>, rul
             envelope(fields, model, on, Work::Draw(draw), (previews, output))
         }
         WorkKind::Sound => sound::read(fields, model, on, rules),
+        WorkKind::Film => film::read(fields, model, on, rules),
     }
 }
 

@@ -1,13 +1,15 @@
-//! The tables of all fields of a request that draws pictures, and of a request that makes sounds.
+//! The tables of all fields of a request that draws pictures, makes sounds or makes films.
 //!
 //! A field that only some models take says so with [`Field::only`], which looks at the model's card.
 
 mod delivery;
+mod film;
 mod sound;
 
 use serde_json::{Value, json};
 
 pub use delivery::*;
+pub use film::*;
 pub use sound::*;
 
 use super::{

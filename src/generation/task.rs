@@ -21,13 +21,21 @@ pub enum Task {
     /// Draws from noise by a prompt that says how to change or to use a picture.
     Edit,
     TextToAudio,
+    /// Makes a film that begins with a picture.
+    ImageToVideo,
+    /// Makes a film from a prompt.
+    TextToVideo,
 }
 
 impl Task {
     pub fn begins_with_picture(self) -> bool {
         match self {
-            Task::TextToImage | Task::Unconditional | Task::ClassConditional | Task::TextToAudio => false,
-            Task::ImageToImage | Task::Inpaint | Task::InstructPix2Pix | Task::Edit => true,
+            Task::TextToImage
+            | Task::Unconditional
+            | Task::ClassConditional
+            | Task::TextToAudio
+            | Task::TextToVideo => false,
+            Task::ImageToImage | Task::Inpaint | Task::InstructPix2Pix | Task::Edit | Task::ImageToVideo => true,
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draw, Field, Format, SchedulerChoice, Sound, table};
+use super::{Draw, Field, Film, Format, ImageField, InputImage, SchedulerChoice, Sound, table};
 
-/// What a job computes. Code that handles only one kind of work matches the enum or calls [`Work::draw`] or
-/// [`Work::sound`]. All other code matches the enum exhaustively, so that the compiler lists every place that must
-/// handle a new kind of work.
+/// What a job computes. Code that handles only one kind of work matches the enum or calls [`Work::draw`],
+/// [`Work::sound`] or [`Work::film`]. All other code matches the enum exhaustively, so that the compiler lists every
+/// place that must handle a new kind of work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 #[expect(clippy::large_enum_variant, reason = "a job has one of them, and nearly all jobs draw")]
@@ -14,6 +14,8 @@ pub enum Work {
     Draw(Draw),
     /// A stored sound has `seconds` and no width, so no stored form fits both variants.
     Sound(Sound),
+    /// A stored film has `frames` and no `clip_skip`, so no stored form fits two variants.
+    Film(Film),
 }
 
 /// The kind of a job's work.
@@ -22,16 +24,18 @@ pub enum WorkKind {
     #[default]
     Draw,
     Sound,
+    Film,
 }
 
 impl WorkKind {
-    pub const ALL: [WorkKind; 2] = [WorkKind::Draw, WorkKind::Sound];
+    pub const ALL: [WorkKind; 3] = [WorkKind::Draw, WorkKind::Sound, WorkKind::Film];
 
     /// The name in SQL.
     pub fn as_str(self) -> &'static str {
         match self {
             WorkKind::Draw => "draw",
             WorkKind::Sound => "sound",
+            WorkKind::Film => "film",
         }
     }
 
@@ -40,6 +44,7 @@ impl WorkKind {
         match self {
             WorkKind::Draw => "/v1/images",
             WorkKind::Sound => "/v1/audio",
+            WorkKind::Film => "/v1/videos",
         }
     }
 
@@ -48,6 +53,7 @@ impl WorkKind {
         match self {
             WorkKind::Draw => table::FIELDS,
             WorkKind::Sound => table::SOUND_FIELDS,
+            WorkKind::Film => table::FILM_FIELDS,
         }
     }
 
@@ -56,6 +62,7 @@ impl WorkKind {
         match self {
             WorkKind::Draw => &Format::PICTURES,
             WorkKind::Sound => &Format::SOUNDS,
+            WorkKind::Film => &Format::FILMS,
         }
     }
 
@@ -64,6 +71,7 @@ impl WorkKind {
         match self {
             WorkKind::Draw => "draws pictures",
             WorkKind::Sound => "makes sounds",
+            WorkKind::Film => "makes films",
         }
     }
 }
@@ -73,6 +81,7 @@ impl Work {
         match self {
             Work::Draw(_) => WorkKind::Draw,
             Work::Sound(_) => WorkKind::Sound,
+            Work::Film(_) => WorkKind::Film,
         }
     }
 
@@ -80,7 +89,7 @@ impl Work {
     pub fn draw(&self) -> Option<&Draw> {
         match self {
             Work::Draw(draw) => Some(draw),
-            Work::Sound(_) => None,
+            Work::Sound(_) | Work::Film(_) => None,
         }
     }
 
@@ -88,14 +97,29 @@ impl Work {
     pub fn sound(&self) -> Option<&Sound> {
         match self {
             Work::Sound(sound) => Some(sound),
-            Work::Draw(_) => None,
+            Work::Draw(_) | Work::Film(_) => None,
         }
+    }
+
+    /// The films; `None` for other kinds of work.
+    pub fn film(&self) -> Option<&Film> {
+        match self {
+            Work::Film(film) => Some(film),
+            Work::Draw(_) | Work::Sound(_) => None,
+        }
+    }
+
+    /// The pictures that the request contained, with their fields.
+    pub fn placed_inputs(&self) -> impl Iterator<Item = (ImageField, &InputImage)> {
+        let of_film = self.film().and_then(|film| film.image.as_ref()).map(|image| (ImageField::Image, image));
+        self.draw().into_iter().flat_map(Draw::placed_inputs).chain(of_film)
     }
 
     pub fn prompt(&self) -> &str {
         match self {
             Work::Draw(draw) => &draw.prompt,
             Work::Sound(sound) => &sound.prompt,
+            Work::Film(film) => &film.prompt,
         }
     }
 
@@ -104,6 +128,7 @@ impl Work {
         match self {
             Work::Draw(draw) => draw.n,
             Work::Sound(sound) => sound.n,
+            Work::Film(film) => film.n,
         }
     }
 
@@ -112,6 +137,7 @@ impl Work {
         match self {
             Work::Draw(draw) => draw.steps,
             Work::Sound(sound) => sound.steps,
+            Work::Film(film) => film.steps,
         }
     }
 
@@ -119,6 +145,7 @@ impl Work {
         match self {
             Work::Draw(draw) => &draw.scheduler,
             Work::Sound(sound) => &sound.scheduler,
+            Work::Film(film) => &film.scheduler,
         }
     }
 
@@ -127,6 +154,7 @@ impl Work {
         match self {
             Work::Draw(draw) => draw.seed_of(index),
             Work::Sound(sound) => sound.seed_of(index),
+            Work::Film(film) => film.seed_of(index),
         }
     }
 }

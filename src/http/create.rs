@@ -1,4 +1,4 @@
-//! `POST /v1/images` and `PUT /v1/images/{id}`, and the same below `/v1/audio`: create a generation. The answer is its
+//! `POST /v1/images` and `PUT /v1/images/{id}`, and the same below `/v1/audio` and `/v1/videos`: create a generation. The answer is its
 //! object, a file or its events.
 
 use axum::{
@@ -29,7 +29,7 @@ use crate::{
     service::{CreateRequest, Repeatable, View, Waited},
 };
 
-/// `POST /v1/images` and `POST /v1/audio`.
+/// `POST /v1/images`, `POST /v1/audio` and `POST /v1/videos`.
 pub async fn create(
     State(state): State<AppState>,
     caller: Caller,
@@ -63,7 +63,7 @@ pub fn create_as(format: Format) -> MethodRouter<AppState> {
     post(create)
 }
 
-/// `PUT /v1/images/{id}` and `PUT /v1/audio/{id}`: the client chooses the id, which makes the request repeatable like
+/// `PUT /v1/images/{id}`, `PUT /v1/audio/{id}` and `PUT /v1/videos/{id}`: the client chooses the id, which makes the request repeatable like
 /// an idempotency key.
 pub async fn put(
     State(state): State<AppState>,

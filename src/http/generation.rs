@@ -44,9 +44,9 @@ pub struct Object {
     /// Only for pictures.
     #[serde(skip_serializing_if = "Option::is_none")]
     images: Option<Vec<ImageObject>>,
-    /// Only for sounds.
+    /// Only for sounds and films.
     #[serde(skip_serializing_if = "Option::is_none")]
-    artifacts: Option<Vec<SoundObject>>,
+    artifacts: Option<Vec<ArtifactObject>>,
     error: Option<Problem>,
     /// Only for generations with a safety policy.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,6 +89,14 @@ struct ImageObject {
     flagged: Option<bool>,
 }
 
+/// A sound or a film of a generation.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ArtifactObject {
+    Sound(SoundObject),
+    Film(FilmObject),
+}
+
 /// A sound of a generation.
 #[derive(Debug, Serialize)]
 struct SoundObject {
@@ -105,6 +113,30 @@ struct SoundObject {
     sha256: String,
     /// The digest of the file without its content credentials, which is the same for the same request.
     unsigned_sha256: String,
+}
+
+/// A film of a generation.
+#[derive(Debug, Serialize)]
+struct FilmObject {
+    index: u32,
+    url: String,
+    /// When a signed URL expires; `None` if the URL is not signed.
+    url_expires_at: Option<String>,
+    width: u32,
+    height: u32,
+    frames: u32,
+    /// Frames per second.
+    fps: u32,
+    seconds: f64,
+    seed: u64,
+    content_type: MediaType,
+    bytes: u64,
+    sha256: String,
+    /// The digest of the file without its content credentials, which is the same for the same request.
+    unsigned_sha256: String,
+    /// Whether the safety checker flagged a frame; `None` if the frames were not checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flagged: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -138,14 +170,14 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> 
         Status::Failed { problem } => (&[][..], Some(problem.clone())),
         Status::Queued | Status::Running | Status::Canceled | Status::Expired => (&[][..], None),
     };
-    let (images, sounds) = match at.kind {
+    let (images, others) = match at.kind {
         WorkKind::Draw => {
             let images = artifacts.iter().filter_map(|artifact| image_object(at, artifact, signer, base, expiry));
             (Some(images.collect()), None)
         }
-        WorkKind::Sound => {
-            let sounds = artifacts.iter().filter_map(|artifact| sound_object(at, artifact, signer, base, expiry));
-            (None, Some(sounds.collect()))
+        WorkKind::Sound | WorkKind::Film => {
+            let others = artifacts.iter().filter_map(|artifact| artifact_object(at, artifact, signer, base, expiry));
+            (None, Some(others.collect()))
         }
     };
     let queue = view.place.map(|QueuePosition { position, cost }| QueueStanding {
@@ -157,6 +189,7 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> 
         object: match at.kind {
             WorkKind::Draw => "image.generation",
             WorkKind::Sound => "audio.generation",
+            WorkKind::Film => "video.generation",
         },
         status: record.status.as_str(),
         created_at: rfc3339(record.created_at),
@@ -175,7 +208,7 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> 
         priority: record.job.priority,
         run_timeout_s: view.run_timeout_s,
         images,
-        artifacts: sounds,
+        artifacts: others,
         error,
         finish_reason: record.finish_reason(),
         links: Links {
@@ -218,27 +251,50 @@ fn image_object(
     })
 }
 
-fn sound_object(
+fn artifact_object(
     at: Location,
     artifact: &Artifact,
     signer: &Signer,
     base: &Base,
     expiry: Option<i64>,
-) -> Option<SoundObject> {
-    let Facts::Sound { sample_rate, channels, samples, seed } = artifact.facts else { return None };
-    Some(SoundObject {
-        index: artifact.index,
-        url: base.link(&signed(&at.artifact(artifact.index), signer, expiry)),
-        url_expires_at: time_of(expiry),
-        seconds: samples as f64 / f64::from(sample_rate.max(1)),
-        sample_rate,
-        channels,
-        seed,
-        content_type: artifact.media_type.clone(),
-        bytes: artifact.bytes,
-        sha256: artifact.sha256.clone(),
-        unsigned_sha256: artifact.unsigned_sha256.as_ref().unwrap_or(&artifact.sha256).clone(),
-    })
+) -> Option<ArtifactObject> {
+    let index = artifact.index;
+    let url = base.link(&signed(&at.artifact(index), signer, expiry));
+    let url_expires_at = time_of(expiry);
+    let (content_type, bytes, sha256) = (artifact.media_type.clone(), artifact.bytes, artifact.sha256.clone());
+    let unsigned_sha256 = artifact.unsigned_sha256.as_ref().unwrap_or(&artifact.sha256).clone();
+    match artifact.facts {
+        Facts::Picture { .. } => None,
+        Facts::Sound { sample_rate, channels, samples, seed } => Some(ArtifactObject::Sound(SoundObject {
+            index,
+            url,
+            url_expires_at,
+            seconds: samples as f64 / f64::from(sample_rate.max(1)),
+            sample_rate,
+            channels,
+            seed,
+            content_type,
+            bytes,
+            sha256,
+            unsigned_sha256,
+        })),
+        Facts::Clip { width, height, frames, fps, seed } => Some(ArtifactObject::Film(FilmObject {
+            index,
+            url,
+            url_expires_at,
+            width,
+            height,
+            frames,
+            fps,
+            seconds: f64::from(frames) / f64::from(fps.max(1)),
+            seed,
+            content_type,
+            bytes,
+            sha256,
+            unsigned_sha256,
+            flagged: artifact.flagged,
+        })),
+    }
 }
 
 /// The path, signed if there is an expiry.

@@ -1,4 +1,5 @@
-//! Reads, lists, cancels and erases generations: the paths below `/v1/images`, and the same paths below `/v1/audio`.
+//! Reads, lists, cancels and erases generations: the paths below `/v1/images`, and the same paths below `/v1/audio`
+//! and `/v1/videos`.
 
 use axum::{
     extract::{RawQuery, State},

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::generation::{DeliveryId, EndpointId, GenerationId, WorkKind};
 
-/// The generation of `/v1/images/{id}…` and `/v1/audio/{id}…`.
+/// The generation of `/v1/images/{id}…`, `/v1/audio/{id}…` and `/v1/videos/{id}…`.
 #[derive(Clone, Copy, Debug)]
 pub struct Id(pub Location);
 
@@ -21,7 +21,8 @@ pub struct Id(pub Location);
 #[derive(Clone, Copy, Debug)]
 pub struct Kind(pub WorkKind);
 
-/// The id that a client has chosen in `PUT /v1/images/{id}` or `PUT /v1/audio/{id}`. It must be a UUID of version 7,
+/// The id that a client has chosen in `PUT /v1/images/{id}`, `PUT /v1/audio/{id}` or
+/// `PUT /v1/videos/{id}`. It must be a UUID of version 7,
 /// like the server's own ids, so that ids sort by age and nobody guesses them.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientChosenId(pub GenerationId);

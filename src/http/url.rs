@@ -91,6 +91,7 @@ mod tests {
             ("/v1/audio", WorkKind::Sound),
             ("/v1/audio/img_x/content/0", WorkKind::Sound),
             ("/v1/audios", WorkKind::Draw),
+            ("/v1/videos/img_x", WorkKind::Film),
         ] {
             assert_eq!(kind_of(path), kind, "{path}");
         }

@@ -25,10 +25,10 @@ pub fn infotext(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> S
     lines.join("\n")
 }
 
-/// The seed of image `index`, in the range that a request allows. `seed + index` can exceed the limit of 2⁶³ − 1, so
+/// The seed of a result in the range that a request allows. `seed + index` can exceed the limit of 2⁶³ − 1, so
 /// the top bit is removed. Torch's generator still gives the same numbers, because it uses only the low 32 bits.
-pub(super) fn seed(draw: &Draw, index: u32) -> u64 {
-    draw.seed_of(index) & i64::MAX as u64
+pub(super) fn allowed(seed: u64) -> u64 {
+    seed & i64::MAX as u64
 }
 
 fn settings(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> String {
@@ -36,7 +36,7 @@ fn settings(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> Strin
     settings.extend(label.schedule_type.map(|word| ("Schedule type", word.to_owned())));
     settings.extend([
         ("CFG scale", draw.guidance_scale.to_string()),
-        ("Seed", seed(draw, index).to_string()),
+        ("Seed", allowed(draw.seed_of(index)).to_string()),
         ("Size", format!("{}x{}", draw.width, draw.height)),
         ("Model", model.to_owned()),
     ]);

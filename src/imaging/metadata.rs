@@ -4,27 +4,27 @@ use serde_json::{Map, Value};
 
 use super::{
     Metadata,
-    infotext::{infotext, seed},
+    infotext::{allowed, infotext},
 };
 use crate::{
     diffusion::SamplerLabel,
-    generation::{FIELDS, Job, MetadataLevel, SeedMode},
+    generation::{Job, MetadataLevel, SeedMode, Work},
 };
 
 /// The metadata of image `index`, by [`MetadataLevel`]; `label` has the names that other programs give to the sampler.
 pub fn metadata_of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
-    // Files of sounds have no metadata.
+    // Files of sounds have no metadata. Those of films contain no text of other image tools, see `encode_clip`.
     let Some(draw) = job.work.draw() else { return Metadata::None };
     match job.output.metadata_level {
         MetadataLevel::Full => {
             Metadata::Full { parameters: infotext(&job.model, draw, label, index), request: request_text(job, index) }
         }
-        MetadataLevel::Seed => Metadata::Seed(seed(draw, index).to_string()),
+        MetadataLevel::Seed => Metadata::Seed(allowed(job.work.seed_of(index)).to_string()),
         MetadataLevel::None => Metadata::None,
     }
 }
 
-/// The JSON of the request that draws exactly image `index` of a generation again. Images of [`SeedMode::Batch`] have the
+/// The JSON of the request that makes exactly result `index` of a generation again. Images of [`SeedMode::Batch`] have the
 /// same text.
 pub fn request_text(job: &Job, index: u32) -> String {
     let mut request = Value::Object(request(job, index));
@@ -34,16 +34,21 @@ pub fn request_text(job: &Job, index: u32) -> String {
     request.to_string()
 }
 
-/// The request that draws exactly this picture. It has only fields that shape the picture, so that equal pictures are
+/// The request that makes exactly this result. It has only fields that shape the picture, so that equal pictures are
 /// equal files, regardless of who requested them and in which form. Images of [`SeedMode::Batch`] cannot be drawn one
 /// by one, so their request is that of the whole generation.
 fn request(job: &Job, index: u32) -> Map<String, Value> {
     let mut params = job.params();
-    let Some(draw) = job.work.draw() else { return params };
-    FIELDS.iter().filter(|field| !field.shapes_picture).for_each(|field| drop(params.remove(field.name)));
-    if draw.seed_mode == SeedMode::PerImage {
+    let mode = match &job.work {
+        Work::Draw(draw) => draw.seed_mode,
+        Work::Sound(sound) => sound.seed_mode,
+        Work::Film(film) => film.seed_mode,
+    };
+    let beside = job.work.kind().fields().iter().filter(|field| !field.shapes_picture);
+    beside.for_each(|field| drop(params.remove(field.name)));
+    if mode == SeedMode::PerImage {
         params.insert("n".to_owned(), 1.into());
     }
-    params.insert("seed".to_owned(), seed(draw, index).into());
+    params.insert("seed".to_owned(), allowed(job.work.seed_of(index)).into());
     params
 }

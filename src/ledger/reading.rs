@@ -194,7 +194,7 @@ fn listing(query: &ListQuery, ascending: bool, limit: usize) -> (String, Vec<Val
     values.push(limit.into());
     let (dead, order) = (if query.dead { " AND dead" } else { "" }, if ascending { "" } else { " DESC" });
     let starred = query.starred.map_or("", |starred| if starred { " AND starred" } else { " AND NOT starred" });
-    // The kind is no parameter, so that the planners see that it fits the index of sounds.
+    // The kind is no parameter, so that the planners see that it fits the index of sounds or films.
     let kind = query.kind.map_or_else(String::new, |kind| format!(" AND kind = '{}'", kind.as_str()));
     text += &format!("{dead}{starred}{kind} ORDER BY id{order} LIMIT ${}", values.len());
     (text, values)

@@ -2,14 +2,16 @@
 
 mod configuration;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 pub use configuration::ClipVisionConfig;
 
 use super::{
     adapters::RowAdapters,
     clip_layer::{ClipLayer, ClipLayerSizes},
-    layers::{LayerNorm, patch_conv2d},
+    clip_preparation::Preparation,
+    layers::{LayerNorm, Linear, patch_conv2d},
+    pause::pause,
 };
 use crate::{
     kernels::{attention::Mask, conv2d::Conv2d},
@@ -62,7 +64,8 @@ impl ClipVisionModel {
 
     /// pixels (B, side, side, 3) → (B, D): the last state of the first token, after the last norm (transformers'
     /// `pooler_output`).
-    pub fn pooled(&self, pixels: &Tensor) -> Result<Tensor> {
+    pub async fn pooled(&self, pixels: &Tensor) -> Result<Tensor> {
+        pause().await;
         let patches = self.patch_embedding.forward(pixels)?; // (B, rows, columns, D)
         let (b, rows, columns, width) = patches.dims4()?;
         let patches = patches.reshape((b, rows * columns, width))?;
@@ -71,8 +74,36 @@ impl ClipVisionModel {
         let x = x.broadcast_add(&self.position_embedding.to_dtype(DType::F32)?)?;
         let mut x = self.pre_layrnorm.forward(&x)?;
         for layer in &self.layers {
+            pause().await;
             x = layer.forward(x, Mask::None, RowAdapters::NONE)?;
         }
         self.post_layernorm.forward(&x.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)
+    }
+}
+
+/// CLIP's encoder of pictures with the projection to the vectors that texts have, too (transformers'
+/// `CLIPVisionModelWithProjection`), and the preparation of its input.
+#[derive(Debug)]
+pub struct ClipImageEncoder {
+    vision_model: ClipVisionModel,
+    visual_projection: Linear,
+    preparation: Preparation,
+}
+
+impl ClipImageEncoder {
+    /// Builds the network. The caller then calls [`Weights::finish`].
+    pub fn new(config: &ClipVisionConfig, preparation: Preparation, weights: &Weights) -> Self {
+        let project = weights.pp("visual_projection");
+        Self {
+            vision_model: ClipVisionModel::new(config, weights),
+            visual_projection: Linear::without_bias(&project, config.hidden_size, config.projection_dim),
+            preparation,
+        }
+    }
+
+    /// Pixels of `count` pictures (3, side, side) in [0, 1] → vectors (count, P)
+    pub async fn forward(&self, planes: &[f32], count: usize, device: &Device) -> Result<Tensor> {
+        let pixels = self.preparation.normalized(planes, count)?.to_device(device)?;
+        self.visual_projection.forward(&self.vision_model.pooled(&pixels).await?)
     }
 }

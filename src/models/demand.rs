@@ -96,6 +96,28 @@ pub(super) fn transformer(places: usize, kind: TransformerKind, tokens: usize) -
     Demand { work, bytes: bytes((3 + 2 * kind.ff_mult) * places * kind.channels) }
 }
 
+/// The demand of a layer that computes this number of frames, each on its own.
+pub(super) fn of_frames(frames: usize, layer: Demand) -> Demand {
+    Demand { work: frames as f64 * layer.work, bytes: frames as u64 * layer.bytes }
+}
+
+/// The demand of a `TemporalResnetBlock` for one clip: two convolutions of three frames. Memory holds the input and at
+/// most three maps of each frame.
+pub(super) fn temporal_resnet(places: usize, frames: usize, channels: usize) -> Demand {
+    let work = (6 * channels * channels) as f64 * (places * frames) as f64;
+    Demand { work, bytes: bytes(4 * frames * places * channels) }
+}
+
+/// The demand of a `TransformerSpatioTemporalModel` for one clip, whose attention to the vector of the picture is one
+/// vector for all places. Memory peaks in a feed-forward layer, as in [`transformer`], with the maps that are mixed.
+pub(super) fn clip_transformer(places: usize, frames: usize, channels: usize, layers: usize) -> Demand {
+    let (n, f, c) = (places as f64, frames as f64, channels as f64);
+    let spatial = (4.0 + 12.0) * c * c * n * f + 2.0 * n * n * c * f;
+    let temporal = (4.0 + 24.0) * c * c * n * f + 2.0 * f * f * c * n;
+    let work = layers as f64 * (spatial + temporal) + 2.0 * c * c * n * f;
+    Demand { work, bytes: bytes(13 * frames * places * channels) }
+}
+
 /// The demand of the self-attention of a map, with its four projections and the norm before it.
 pub(super) fn attention(places: usize, channels: usize) -> Demand {
     let (n, c) = (places as f64, channels as f64);

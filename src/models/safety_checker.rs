@@ -2,18 +2,16 @@
 //! with vectors of unwanted concepts.
 
 mod configuration;
-mod preparation;
 
 use candle_core::Tensor;
 
-use super::{clip_vision::ClipVisionModel, layers::Linear};
+use super::{clip_preparation::Preparation, clip_vision::ClipVisionModel, layers::Linear, pause::ToEnd};
 use crate::{
     device::Device,
     imaging::Pixels,
     weights::{LoadError, ModelFolder, WeightSize, Weights, as_stored},
 };
 use configuration::SafetyCheckerConfig;
-use preparation::Preparation;
 
 /// The network with its concepts.
 #[derive(Debug)]
@@ -132,7 +130,7 @@ impl SafetyChecker {
     /// Compares a prepared picture (1, side, side, 3) with the concepts.
     fn scores_of(&self, pixels: &Tensor) -> candle_core::Result<SafetyScores> {
         let embedded = self.device.install(|| {
-            let pooled = self.vision_model.pooled(pixels)?;
+            let pooled = self.vision_model.pooled(pixels).to_end()?;
             self.visual_projection.forward(&pooled)?.flatten_all()?.to_vec1::<f32>()
         })?;
         if embedded.iter().any(|value| !value.is_finite()) {

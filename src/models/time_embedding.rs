@@ -37,6 +37,16 @@ impl TimestepEmbedding {
         }
     }
 
+    /// An embedding without a second condition, whose output has another width than its inner vector.
+    pub fn to(weights: &Weights, width: usize, inner: usize, outputs: usize) -> Self {
+        Self {
+            linear_1: Linear::new(&weights.pp("linear_1"), width, inner),
+            cond_proj: None,
+            linear_2: Linear::new(&weights.pp("linear_2"), inner, outputs),
+            kernels: weights.kernels(),
+        }
+    }
+
     /// x (B, in), second condition (B, cond) → (B, E)
     pub fn forward(&self, x: &Tensor, condition: Option<&Tensor>, adapters: &RowAdapters) -> Result<Tensor> {
         let x = match (&self.cond_proj, condition) {

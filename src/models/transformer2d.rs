@@ -122,11 +122,11 @@ impl BasicTransformerBlock {
 /// diffusers' `Attention` in the form of `BasicTransformerBlock`: only the last layer has biases. Several heads of
 /// queries may share a head of keys and values (Ainslie et al. 2023, arXiv:2305.13245).
 #[derive(Debug)]
-struct Attention {
+pub(super) struct Attention {
     to_q: Linear,
     to_k: Linear,
     to_v: Linear,
-    to_out: Linear,
+    pub to_out: Linear,
     /// The norms of queries and keys.
     norms: Option<[RmsNorm; 2]>,
     heads: usize,
@@ -135,7 +135,7 @@ struct Attention {
 }
 
 impl Attention {
-    fn new(weights: &Weights, source: usize, kind: TransformerKind) -> Self {
+    pub fn new(weights: &Weights, source: usize, kind: TransformerKind) -> Self {
         let TransformerKind { channels, heads, kv_heads, qk_norm, .. } = kind;
         let (d, norms) = (channels / heads, ["norm_q", "norm_k"]);
         Self {
@@ -154,8 +154,18 @@ impl Attention {
     async fn forward_with(
         &self,
         x: &Tensor,
-        Text { hidden: source, lengths }: Text<'_>,
+        source: Text<'_>,
         residual: &Tensor,
+        adapters: &RowAdapters,
+    ) -> Result<Tensor> {
+        self.to_out.adapted_with(&self.attended(x, source, adapters).await?, residual, adapters)
+    }
+
+    /// x (B, N, C), source (B, M, S) → the input of the last layer, (B, N, C)
+    pub async fn attended(
+        &self,
+        x: &Tensor,
+        Text { hidden: source, lengths }: Text<'_>,
         adapters: &RowAdapters,
     ) -> Result<Tensor> {
         let mut q = self.to_q.adapted(x, adapters)?;
@@ -165,20 +175,19 @@ impl Attention {
         }
         let [k, v] = [k, v].map(|of| repeated(&of, self.kv_heads, self.heads / self.kv_heads));
         let scores = Scores { keys: lengths, ..Scores::default() };
-        let attended = scored_attention(self.kernels, &q, &k?, &v?, self.heads, scores).await?;
-        self.to_out.adapted_with(&attended, residual, adapters)
+        scored_attention(self.kernels, &q, &k?, &v?, self.heads, scores).await
     }
 }
 
 /// diffusers' `FeedForward` with `activation_fn = "geglu"`; the inner width is `mult` times the outer one.
 #[derive(Debug)]
-struct FeedForward {
+pub(super) struct FeedForward {
     proj: GegluLayer,
     out: Linear,
 }
 
 impl FeedForward {
-    fn new(weights: &Weights, channels: usize, mult: usize) -> Self {
+    pub fn new(weights: &Weights, channels: usize, mult: usize) -> Self {
         Self {
             proj: GegluLayer::new(&weights.pp("net.0.proj"), channels, mult * channels),
             out: Linear::new(&weights.pp("net.2"), mult * channels, channels),
@@ -186,7 +195,7 @@ impl FeedForward {
     }
 
     /// x (B, N, C), residual (B, N, C) → the layers' output plus the residual, (B, N, C)
-    fn forward_with(&self, x: &Tensor, residual: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
+    pub fn forward_with(&self, x: &Tensor, residual: &Tensor, adapters: &RowAdapters) -> Result<Tensor> {
         self.out.adapted_with(&self.proj.adapted(x, adapters)?, residual, adapters)
     }
 }

@@ -2,20 +2,28 @@
 
 mod class_gradient;
 mod decode;
+mod decode_clip;
 mod decode_codes;
 mod decode_tiny;
 mod denoise;
+mod denoise_clip;
 mod encode;
+mod encode_picture;
+mod encode_still;
 mod encode_text;
 mod predict;
 mod vocode;
 
 pub use class_gradient::ClassGradient;
 pub use decode::{DECODING, Decode};
+pub use decode_clip::DecodeClip;
 pub use decode_codes::DecodeCodes;
 pub use decode_tiny::DecodeTiny;
 pub use denoise::DenoiseCall;
+pub use denoise_clip::{ClipRow, DenoiseClip};
 pub use encode::Encode;
+pub use encode_picture::EncodePicture;
+pub use encode_still::EncodeStill;
 pub use encode_text::EncodeText;
 pub use predict::{Predict, PredictRow};
 pub use vocode::Vocode;

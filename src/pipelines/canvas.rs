@@ -38,7 +38,7 @@ impl Canvas {
     pub fn add(&mut self, tile: &Tile, pixels: &Activation) -> Result<(), NetworkError> {
         let (h, w) = tile.size();
         let (height, width) = (h * self.scale, w * self.scale);
-        pixels.read([1, height, width, 3], |pixels| self.add_pixels(tile, pixels, height, width))
+        pixels.read(&[1, height, width, 3], |pixels| self.add_pixels(tile, pixels, height, width))
     }
 
     fn add_pixels(&mut self, tile: &Tile, pixels: &[f32], height: usize, width: usize) {

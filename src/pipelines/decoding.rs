@@ -19,6 +19,14 @@ impl Activation {
         Tensor::from_vec(latents, (1, c, h, w), &HOST).map(Activation).map_err(failed)
     }
 
+    /// As [`Activation::of_latents`], of a clip: latents (F, C, h, w).
+    ///
+    /// # Errors
+    /// `latents` does not have F·C·h·w numbers.
+    pub fn of_clip(latents: Vec<f32>, [f, c, h, w]: [usize; 4]) -> Result<Activation, NetworkError> {
+        Tensor::from_vec(latents, (1, f, c, h, w), &HOST).map(Activation).map_err(failed)
+    }
+
     /// Joins rows of equal shape to a batch.
     pub(crate) fn join(rows: &[Activation]) -> candle_core::Result<Tensor> {
         match rows {
@@ -36,7 +44,7 @@ impl Activation {
     }
 
     /// Passes the numbers to `read`. Fails if the activation does not have the given shape.
-    pub(crate) fn read<T>(&self, shape: [usize; 4], read: impl FnOnce(&[f32]) -> T) -> Result<T, NetworkError> {
+    pub(crate) fn read<T>(&self, shape: &[usize], read: impl FnOnce(&[f32]) -> T) -> Result<T, NetworkError> {
         if self.0.dims() != shape {
             return Err(failed(format!("{:?} where {shape:?} was expected", self.0.dims())));
         }
@@ -128,10 +136,10 @@ mod tests {
     #[test]
     fn an_activation_of_another_shape_is_an_error() {
         let zeros = Activation(Tensor::zeros((1, 2, 4, 3), candle_core::DType::F32, &HOST).unwrap());
-        assert_eq!(zeros.read([1, 2, 4, 3], <[f32]>::len).unwrap(), 24);
-        assert!(zeros.read([1, 4, 2, 3], <[f32]>::len).is_err());
+        assert_eq!(zeros.read(&[1, 2, 4, 3], <[f32]>::len).unwrap(), 24);
+        assert!(zeros.read(&[1, 4, 2, 3], <[f32]>::len).is_err());
         let turned = Activation(zeros.0.transpose(1, 2).unwrap());
-        assert_eq!(turned.read([1, 4, 2, 3], <[f32]>::len).unwrap(), 24);
+        assert_eq!(turned.read(&[1, 4, 2, 3], <[f32]>::len).unwrap(), 24);
         assert!(Activation::of_latents(vec![0.0; 5], [1, 2, 2]).is_err());
     }
 }

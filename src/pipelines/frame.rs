@@ -1,5 +1,7 @@
 //! Frames: the results of a run before they are encoded as files.
 
+use std::slice;
+
 use crate::{audio::Waveform, imaging::RgbImage};
 
 /// A result of a run, or a preview of one.
@@ -7,6 +9,15 @@ use crate::{audio::Waveform, imaging::RgbImage};
 pub enum Frame {
     Picture(RgbImage),
     Sound(Waveform),
+    Clip(Clip),
+}
+
+/// The pictures of a film, all of one size, in the order of time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clip {
+    pub frames: Vec<RgbImage>,
+    /// Frames per second.
+    pub fps: u32,
 }
 
 impl Frame {
@@ -16,19 +27,20 @@ impl Frame {
         Frame::Picture(RgbImage { width: width as u32, height: height as u32, pixels })
     }
 
-    /// The picture; `None` for a sound.
-    pub fn as_picture(&self) -> Option<&RgbImage> {
+    /// The picture, the pictures of a clip, or none for a sound.
+    pub fn pictures(&self) -> &[RgbImage] {
         match self {
-            Frame::Picture(picture) => Some(picture),
-            Frame::Sound(_) => None,
+            Frame::Picture(picture) => slice::from_ref(picture),
+            Frame::Clip(clip) => &clip.frames,
+            Frame::Sound(_) => &[],
         }
     }
 
-    /// Changes a picture; a sound stays as it is.
+    /// Changes a picture; a sound or a clip stays as it is.
     pub fn map_picture(self, change: impl FnOnce(RgbImage) -> RgbImage) -> Frame {
         match self {
             Frame::Picture(picture) => Frame::Picture(change(picture)),
-            sound @ Frame::Sound(_) => sound,
+            other @ (Frame::Sound(_) | Frame::Clip(_)) => other,
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use super::{
     PipelineError,
+    antialiased::{CLIP_SIDE, antialiased},
     masked_picture::MaskedPicture,
     pixels::{at, bounded},
 };
 use crate::{
-    generation::{Draw, ImageField, ImageInfluence},
+    generation::{Draw, Film, ImageField, ImageInfluence},
     imaging::RgbImage,
     models::{qwen3_vl::Picture, text_encoders::SeenPicture},
 };
@@ -59,6 +60,17 @@ impl Inputs {
             }
         }
     }
+
+    /// Brings the picture that a film begins with to the size of the film and, for models with [`Motion`] settings, to
+    /// that of CLIP's encoder of pictures.
+    ///
+    /// [`Motion`]: crate::generation::Motion
+    pub fn fitted_to_film(self, film: &Film) -> FittedInputs {
+        let size = [film.height as usize, film.width as usize];
+        let Some(image) = self.image else { return FittedInputs::default() };
+        let for_encoder = film.motion.is_some().then(|| antialiased(&image, CLIP_SIDE));
+        FittedInputs { image: Some(at(&image, size)), for_encoder, ..FittedInputs::default() }
+    }
 }
 
 fn is_reference(draw: &Draw) -> bool {
@@ -70,6 +82,8 @@ fn is_reference(draw: &Draw) -> bool {
 pub struct FittedInputs {
     /// In the size that is drawn.
     image: Option<RgbImage>,
+    /// Pixels (3, side, side) in [0, 1] for CLIP's encoder of pictures, if a film begins with a picture.
+    for_encoder: Option<Vec<f32>>,
     /// The picture for the text encoder.
     seen: Option<SeenPicture>,
     references: Vec<RgbImage>,
@@ -85,6 +99,14 @@ impl FittedInputs {
     /// [`PipelineError::MissingInput`] if the picture was not stored.
     pub(super) fn image(&self) -> Result<&RgbImage, PipelineError> {
         self.image.as_ref().ok_or(PipelineError::MissingInput("image"))
+    }
+
+    /// The pixels (3, side, side) in [0, 1] of the picture that a film begins with, for CLIP's encoder of pictures.
+    ///
+    /// # Errors
+    /// [`PipelineError::MissingInput`] if the picture was not stored.
+    pub(super) fn for_encoder(&self) -> Result<&[f32], PipelineError> {
+        self.for_encoder.as_deref().ok_or(PipelineError::MissingInput("image"))
     }
 
     /// The picture of a request as the text encoder sees it; `None` if the text encoder sees no pictures.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Auxiliary, FittedInputs, Model, PipelineError};
 use crate::{
     diffusion::SchedulerConfig,
-    generation::{Draw, Job, Sound},
+    generation::{Draw, Film, Job, Sound},
 };
 
 /// The input of a recipe. The catalogue makes it for the worker, the command line, tests and benches.
@@ -36,5 +36,13 @@ impl Prepared {
     /// The job has work of another kind.
     pub fn sound(&self) -> Result<&Sound, PipelineError> {
         self.job.work.sound().ok_or(PipelineError::OtherWork("make sounds"))
+    }
+
+    /// The films.
+    ///
+    /// # Errors
+    /// The job has work of another kind.
+    pub fn film(&self) -> Result<&Film, PipelineError> {
+        self.job.work.film().ok_or(PipelineError::OtherWork("make films"))
     }
 }

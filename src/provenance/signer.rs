@@ -38,12 +38,12 @@ impl Provenance {
         self.signer.is_some()
     }
 
-    /// A copy of the file (PNG, JPEG or WebP) with a credential that says what is in the statement. Call this function
+    /// A copy of the file (of a format that is [signable](Format::is_signable)) with a credential that says what is in the statement. Call this function
     /// on a blocking thread. Two calls with equal arguments give files of different bytes, because credentials contain
     /// random salts.
     ///
     /// # Errors
-    /// There are no keys, or the file is not a picture of a supported format.
+    /// There are no keys, or the file is not of the format of the job.
     pub fn sign(&self, file: &[u8], statement: &Statement<'_>) -> Result<Vec<u8>, SignError> {
         let definition = manifest::definition(statement);
         let kept = statement.inputs.iter().map(ingredient::of).collect();
@@ -86,7 +86,7 @@ impl Provenance {
             builder.add_ingredient(ingredient);
         }
         let (mut source, mut signed) = (Cursor::new(file), Cursor::new(Vec::with_capacity(file.len() + 8192)));
-        builder.sign(&**signer, format.media_type(), &mut source, &mut signed).map_err(failed)?;
+        builder.sign(&**signer, media_type(format), &mut source, &mut signed).map_err(failed)?;
         Ok(signed.into_inner())
     }
 
@@ -113,6 +113,14 @@ impl Provenance {
 impl fmt::Debug for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Provenance").field("signs", &self.signs()).finish_non_exhaustive()
+    }
+}
+
+/// The name of the format in the library, which knows animated PNG files as PNG files.
+fn media_type(format: Format) -> &'static str {
+    match format {
+        Format::Apng => Format::Png.media_type(),
+        format => format.media_type(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::iter;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::generation::{GenerationId, Job, MetadataLevel};
+use crate::generation::{GenerationId, Job, MetadataLevel, Work};
 
 /// What a credential says about a picture of this server.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,11 @@ pub struct Input {
 impl Statement<'_> {
     /// Whether the picture was made from another picture, and not from noise and a text alone.
     pub fn is_composite(&self) -> bool {
-        self.job.work.draw().is_some_and(|draw| draw.source.is_some())
+        match &self.job.work {
+            Work::Draw(draw) => draw.source.is_some(),
+            Work::Film(film) => film.image.is_some(),
+            Work::Sound(_) => false,
+        }
     }
 
     /// The assertion of latentd about the picture. `output.metadata` of the request decides how much it contains: the

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     catalogue::{Plan, TooLarge},
-    generation::{Draw, FieldError, GenerationId, Invalid, Job, Priority, Sound, Work, WorkKind, resolve_work},
+    generation::{Draw, FieldError, Film, GenerationId, Invalid, Job, Priority, Sound, Work, WorkKind, resolve_work},
     ledger::{Acceptance, Accepted, Fingerprint, Hint, Newcomer, Refusal, StoreError},
 };
 
@@ -93,6 +93,7 @@ impl Service {
                 WorkKind::Draw if fields.has("size") => "size",
                 WorkKind::Draw => "width",
                 WorkKind::Sound => "seconds",
+                WorkKind::Film => "frames",
             };
             let rules = CatalogueRules { catalogue, limits };
             let resolved = resolve_work(kind, fields, &rules).map_err(ServiceError::from);
@@ -239,6 +240,7 @@ impl Service {
             let work = match &job.work {
                 Work::Draw(draw) => Work::Draw(Draw { n, ..draw.clone() }),
                 Work::Sound(sound) => Work::Sound(Sound { n, ..sound.clone() }),
+                Work::Film(film) => Work::Film(Film { n, ..film.clone() }),
             };
             self.0.catalogue.plan(&Job { work, ..job.clone() }).unwrap_or_default()
         };
@@ -276,6 +278,10 @@ impl Service {
             }
             Work::Sound(Sound { seconds, .. }) => {
                 (format!("sound of {seconds} seconds"), format!("sounds of {seconds} seconds"), "must be")
+            }
+            Work::Film(Film { frames, width, height, .. }) => {
+                let of = format!("of {frames} frames of {width} × {height} pixels");
+                (format!("film {of}"), format!("films {of}"), "must be")
             }
         };
         let (field, detail) = match (1..n).rev().find(|n| fits(plan(*n))) {

@@ -26,7 +26,7 @@ use crate::{
     crash::Attempt,
     device::Fault,
     engine::{Engine, Reason, Refused, Run, RunError, RunTrace},
-    generation::{Artifact, Draw, Phase, Preview, Progress, SchedulerChoice, Sound, Work, cut},
+    generation::{Artifact, Draw, Film, Phase, Preview, Progress, SchedulerChoice, Sound, Work, cut},
     ledger::{Blobs, Outcome},
     metrics::Metrics,
     pipelines::{Frame, PipelineError},
@@ -81,7 +81,7 @@ impl std::fmt::Debug for Drawing {
 impl Executor for Drawing {
     fn takes(&self, work: &Work) -> bool {
         match work {
-            Work::Draw(_) | Work::Sound(_) => true,
+            Work::Draw(_) | Work::Sound(_) | Work::Film(_) => true,
         }
     }
 
@@ -195,6 +195,10 @@ fn ended_early(error: RunError, work: &Work) -> Outcome {
                 Work::Sound(Sound { seconds, .. }) => {
                     format!("the generation makes a sound of {seconds} seconds; a shorter one may fit")
                 }
+                Work::Film(Film { width, height, frames, .. }) => {
+                    let film = format!("a film of {frames} frames of {width} × {height} pixels");
+                    format!("the generation makes {film}; fewer frames or a smaller size may fit")
+                }
             };
             failed("out_of_memory", format!("{error}; {advice}"), false)
         }
@@ -224,6 +228,10 @@ fn settings_of(work: &Work) -> String {
         Work::Sound(sound) => {
             settings.extend(sound.is_guided().then(|| format!("guidance_scale {}", sound.guidance_scale)));
             "the sound was made"
+        }
+        Work::Film(film) => {
+            settings.extend(film.is_guided().then(|| format!("guidance_scale {}", film.guidance_scale)));
+            "the film was made"
         }
     };
     format!("{what} with {}; smaller scales or another scheduler may help", settings.join(", "))

@@ -17,6 +17,7 @@ fn a_saved_state_is_used_only_with_the_same_kernels_rows_and_precision() {
         max_images: 1,
         max_steps: 50,
         max_seconds: 30.0,
+        max_frames: 121,
         max_prompt_chars: 1000,
     };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };

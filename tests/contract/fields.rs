@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use latentd::generation::{Bounds, FIELDS, Field, Fields, Rules, SOUND_FIELDS, request_schema, resolve};
+use latentd::generation::{Bounds, FIELDS, FILM_FIELDS, Field, Fields, Rules, SOUND_FIELDS, request_schema, resolve};
 use serde_json::{Map, Value, json};
 
 use crate::{Open, conforms::contract, defaults, number};
@@ -110,6 +110,7 @@ fn plain(value: &Value) -> Value {
 fn the_contract_and_the_table_of_fields_know_the_same_fields_with_the_same_bounds() {
     compare("GenerateImage", FIELDS, &DRAWING);
     compare("GenerateAudio", SOUND_FIELDS, &["waves"]);
+    compare("GenerateVideo", FILM_FIELDS, &["svd", "wan"]);
 }
 
 /// Compares a schema of requests with the table of its fields, of which these models take all.
@@ -129,7 +130,7 @@ fn compare(schema: &str, fields: &[&Field], models: &[&str]) {
 
 #[test]
 fn params_show_the_fields_that_the_table_shows() {
-    for (schema, fields) in [("Params", FIELDS), ("AudioParams", SOUND_FIELDS)] {
+    for (schema, fields) in [("Params", FIELDS), ("AudioParams", SOUND_FIELDS), ("VideoParams", FILM_FIELDS)] {
         let params = contract()["components"]["schemas"][schema]["properties"].as_object().unwrap();
         let shown: BTreeSet<&str> = fields.iter().filter(|field| field.shown).map(|field| field.name).collect();
         assert_eq!(params.keys().map(String::as_str).collect::<BTreeSet<_>>(), shown);

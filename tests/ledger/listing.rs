@@ -1,6 +1,8 @@
 //! Tests of lists: pages, events and counts.
 
-use latentd::generation::{GenerationId, Job, SchedulerChoice, SeedMode, Sound, Work, WorkKind};
+use latentd::generation::{
+    Film, GenerationId, InputImage, Job, Motion, SchedulerChoice, SeedMode, Sound, Work, WorkKind,
+};
 use latentd::ledger::{Counts, ListQuery, Outcome, Store};
 
 use crate::place::{Place, accept, accept_of, accept_one, claim, generation, running};
@@ -82,10 +84,33 @@ pub async fn pages_have_one_kind_of_work(place: &dyn Place) {
     };
     let job = Job { work: Work::Sound(sound), ..generation() };
     let sounds = [accept_one(&*store, &job).await, accept_one(&*store, &job).await];
+    let film = Film {
+        prompt: String::new(),
+        negative_prompt: String::new(),
+        image: Some(InputImage { upload: "0".repeat(64), width: 64, height: 64 }),
+        frames: 14,
+        fps: 7,
+        width: 64,
+        height: 64,
+        n: 1,
+        steps: 2,
+        guidance_scale: 3.0,
+        guidance_scale_2: None,
+        motion: Some(Motion { min_guidance_scale: 1.0, motion_bucket_id: 127, noise_aug_strength: 0.02 }),
+        decode_chunk_size: Some(8),
+        max_sequence_length: None,
+        scheduler: SchedulerChoice::Name("euler".to_owned()),
+        seed: 3,
+        seed_mode: SeedMode::PerImage,
+    };
+    let of_film = Job { work: Work::Film(film), ..generation() };
+    let films = [accept_one(&*store, &of_film).await];
     let of = |kind| ListQuery { kind: Some(kind), ..limit(9) };
     assert_eq!(page(&*store, of(WorkKind::Draw)).await, (reversed(&drawn), false));
     assert_eq!(page(&*store, of(WorkKind::Sound)).await, (reversed(&sounds), false));
-    assert_eq!(page(&*store, limit(9)).await.0.len(), 4);
+    assert_eq!(page(&*store, of(WorkKind::Film)).await, (films.to_vec(), false));
+    assert_eq!(store.get(films[0]).await.unwrap().unwrap().job.work, of_film.work, "the work is stored");
+    assert_eq!(page(&*store, limit(9)).await.0.len(), 5);
     let second = ListQuery { after: Some(sounds[1]), ..of(WorkKind::Sound) };
     assert_eq!(page(&*store, second).await, (vec![sounds[0]], false));
     assert_eq!(store.get(sounds[0]).await.unwrap().unwrap().job.work, job.work, "the work is stored");

@@ -150,7 +150,7 @@ async fn sqlite_uses_an_index_for_every_list() {
     let mut connection = SqliteConnection::connect(&file).await.unwrap();
     let id = GenerationId::new();
     let word = || Some("word".to_owned());
-    for bits in 0..384 {
+    for bits in 0..512 {
         let query = ListQuery {
             limit: 20,
             after: (bits & 1 != 0).then_some(id),
@@ -160,7 +160,7 @@ async fn sqlite_uses_an_index_for_every_list() {
             tenant: word().filter(|_| bits & 16 != 0),
             dead: bits & 32 != 0,
             starred: (bits & 64 != 0).then_some(true),
-            kind: [None, Some(WorkKind::Draw), Some(WorkKind::Sound)][bits >> 7],
+            kind: [None, Some(WorkKind::Draw), Some(WorkKind::Sound), Some(WorkKind::Film)][bits >> 7],
         };
         statements.0.lock().unwrap().clear();
         latentd::ledger::Reads::list(&store, &query).await.unwrap();

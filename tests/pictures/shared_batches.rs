@@ -169,5 +169,6 @@ pub const LIMITS: Limits = Limits {
     max_images: 8,
     max_steps: 1000,
     max_seconds: 30.0,
+    max_frames: 121,
     max_prompt_chars: 10_000,
 };

@@ -29,6 +29,7 @@ fn scheduler_swaps_saved_by_diffusers_give_its_pictures() {
         max_images: 1,
         max_steps: 100,
         max_seconds: 30.0,
+        max_frames: 121,
         max_prompt_chars: 100,
     };
     let rules = CatalogueRules { catalogue: &catalogue, limits: &limits };

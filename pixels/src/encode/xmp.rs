@@ -6,7 +6,7 @@ use std::fmt::Write;
 const NAMESPACE: &str = "https://latentd.dev/ns/1.0/";
 
 /// A packet with one property of this program. The value of the property is a JSON text.
-pub(super) fn packet(property: &str, json: &str) -> String {
+pub(crate) fn packet(property: &str, json: &str) -> String {
     wrapped(&document(property, json))
 }
 

@@ -113,7 +113,7 @@ const OTHER_TEXTS: [&str; 5] = ["tenant", "user", "url", "description", "safety_
 /// The kind of the field `name`. If `within` is set, it names a field that is an object, and `name` is a key of this
 /// object.
 fn kind_of(within: Option<&str>, name: &str) -> Option<Kind> {
-    // A field of sounds has the kind of the field of pictures of the same name, if there is one.
+    // A field of sounds or films has the kind of the field of pictures of the same name, if there is one.
     let of = |fields: &'static [&'static Field]| {
         let known = match within {
             None => fields,
@@ -121,7 +121,7 @@ fn kind_of(within: Option<&str>, name: &str) -> Option<Kind> {
         };
         Field::find(known, name).map(|field| field.kind)
     };
-    of(table::FIELDS).or_else(|| of(table::SOUND_FIELDS))
+    of(table::FIELDS).or_else(|| of(table::SOUND_FIELDS)).or_else(|| of(table::FILM_FIELDS))
 }
 
 /// Converts a number of an HTML form to JSON. Texts such as `.5` and `007` are valid floating-point numbers in HTML,

@@ -261,6 +261,7 @@ mod tests {
         max_images: 8,
         max_steps: 30,
         max_seconds: 30.0,
+        max_frames: 121,
         max_prompt_chars: 100,
     };
 

@@ -31,7 +31,7 @@ impl Usage {
         let request = if is_first { request(job) } else { Details { image_tokens: 0, text_tokens: 0 } };
         let drawn = pictures.iter().map(|picture| match picture.facts {
             Facts::Picture { width, height, .. } => image_tokens(width, height),
-            Facts::Sound { .. } => 0,
+            Facts::Sound { .. } | Facts::Clip { .. } => 0,
         });
         let drawn = Details { image_tokens: drawn.sum(), text_tokens: 0 };
         let input_tokens = request.image_tokens + request.text_tokens;

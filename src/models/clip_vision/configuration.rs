@@ -7,6 +7,7 @@ use crate::{
     models::{
         clip_layer::HiddenAct,
         configuration::{LARGEST_EPS, WIDEST, between, divides, read, within},
+        demand::{Demand, bytes},
     },
     weights::LoadError,
 };
@@ -26,6 +27,8 @@ pub struct ClipVisionConfig {
     pub patch_size: usize,
     pub hidden_act: HiddenAct,
     pub layer_norm_eps: f64,
+    /// P: width of the projected vectors.
+    pub projection_dim: usize,
 }
 
 impl Default for ClipVisionConfig {
@@ -40,6 +43,7 @@ impl Default for ClipVisionConfig {
             patch_size: 32,
             hidden_act: HiddenAct::QuickGelu,
             layer_norm_eps: 1e-5,
+            projection_dim: 512,
         }
     }
 }
@@ -58,6 +62,7 @@ impl ClipVisionConfig {
         for (key, value, most) in [
             ("hidden_size", config.hidden_size, WIDEST),
             ("intermediate_size", config.intermediate_size, 4 * WIDEST),
+            ("projection_dim", config.projection_dim, WIDEST),
             ("num_hidden_layers", config.num_hidden_layers, 256),
             ("num_attention_heads", config.num_attention_heads, WIDEST),
             // The largest published value is 448.
@@ -79,6 +84,16 @@ impl ClipVisionConfig {
             });
         }
         Ok(config)
+    }
+
+    /// The demand of one picture.
+    pub fn demand(&self) -> Demand {
+        let (n, c, inner) = ((1 + self.patches()) as f64, self.hidden_size as f64, self.intermediate_size as f64);
+        let layer = (4.0 * c * c + 2.0 * c * inner) * n + 2.0 * n * n * c;
+        let patches = (self.num_channels * self.patch_size * self.patch_size) as f64 * c * n;
+        let work = self.num_hidden_layers as f64 * layer + patches + c * self.projection_dim as f64;
+        let widest = 5 * self.hidden_size.max(self.intermediate_size) * (1 + self.patches());
+        Demand { work, bytes: bytes(widest + self.num_channels * self.image_size * self.image_size) }
     }
 
     /// The number of patches of a picture.

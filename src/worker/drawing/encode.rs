@@ -8,8 +8,8 @@ use crate::{
     audio::{AudioError, encode_wav},
     diffusion::SamplerLabel,
     generation::{Artifact, Encoding, Facts, Format, Job, MediaType},
-    imaging::{self, EncodeError, encode_picture, upscale},
-    pipelines::Frame,
+    imaging::{self, ClipError, EncodeError, encode_clip, encode_picture, upscale},
+    pipelines::{Clip, Frame},
 };
 
 /// An encoded result that is not stored yet.
@@ -81,6 +81,11 @@ pub fn encode(
             };
             (encode_wav(&sound, sample_format)?, facts)
         }
+        Frame::Clip(Clip { frames, fps }) => {
+            let (width, height) = frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
+            let facts = Facts::Clip { width, height, frames: frames.len() as u32, fps, seed };
+            (encode_clip(&frames, fps, job, index)?, facts)
+        }
     };
     Ok(Encoded { index, format: encoding.format(), facts, file: file.into(), unsigned_sha256: None, watermark })
 }
@@ -92,7 +97,9 @@ pub enum FrameError {
     Picture(#[from] EncodeError),
     #[error(transparent)]
     Sound(#[from] AudioError),
-    #[error("{0} is not a format of sounds")]
+    #[error(transparent)]
+    Clip(#[from] ClipError),
+    #[error("{0} is not a format of this kind of result")]
     Format(&'static str),
 }
 
@@ -109,7 +116,7 @@ pub(super) fn encode_preview(frame: Frame, side: u32) -> Result<(MediaType, Byte
             let file = imaging::encode_preview(&upscale(&picture, factor))?;
             Ok((imaging::FAST_FORMAT.into(), file.into()))
         }
-        // No family shows previews of sounds.
-        Frame::Sound(_) => Err(FrameError::Format(imaging::FAST_FORMAT.name())),
+        // No family shows previews of sounds or clips.
+        Frame::Sound(_) | Frame::Clip(_) => Err(FrameError::Format(imaging::FAST_FORMAT.name())),
     }
 }

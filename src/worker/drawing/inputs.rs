@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Drawing;
 use crate::{
-    generation::{Draw, ImageField, InputImage, Work},
+    generation::{ImageField, InputImage, Work},
     imaging::decode,
     ledger::{
         Outcome,
@@ -19,7 +19,7 @@ impl Drawing {
     /// All pictures of the request. The error is the outcome of a generation whose pictures cannot be loaded.
     pub(super) async fn load_inputs(&self, claimed: &Claimed, work: &Work) -> Result<Inputs, Outcome> {
         let mut inputs = Inputs::default();
-        for (place, input) in work.draw().into_iter().flat_map(Draw::placed_inputs) {
+        for (place, input) in work.placed_inputs() {
             self.load_input(claimed, &mut inputs, place, input).await?;
         }
         Ok(inputs)
@@ -29,7 +29,7 @@ impl Drawing {
     /// uploaded files had. The error is the outcome of a generation whose credentials cannot be loaded.
     pub(super) async fn credited_inputs(&self, claimed: &Claimed, work: &Work) -> Result<Vec<Input>, Outcome> {
         let mut inputs = Vec::new();
-        for (place, input) in work.draw().into_iter().flat_map(Draw::placed_inputs) {
+        for (place, input) in work.placed_inputs() {
             let kept = self.blobs.get(&path_of_credentials(claimed.id(), &input.upload)).await;
             let credentials = kept.map_err(|error| claimed.retry(format!("credentials cannot be read: {error}")))?;
             inputs.push(Input { title: place.path().join("."), sha256: input.upload.clone(), credentials });

@@ -37,7 +37,7 @@ impl Drawing {
             }
             let finished = |(index, frame)| {
                 let encoded = encode(frame, &job, &label, index, &marking).map_err(|error| error.to_string())?;
-                sign(encoded, &job, &label, &signing).map_err(|error| error.to_string())
+                sign(encoded, &job, &signing).map_err(|error| error.to_string())
             };
             (0..).zip(frames).map(finished).collect::<Result<Vec<Encoded>, String>>()
         };

@@ -4,9 +4,8 @@ use std::time::Instant;
 
 use super::encode::{Encoded, digest};
 use crate::{
-    diffusion::SamplerLabel,
-    generation::{GenerationId, Job},
-    imaging::{Metadata, metadata_of},
+    generation::{GenerationId, Job, MetadataLevel},
+    imaging::request_text,
     metrics::Metrics,
     provenance::{Input, Provenance, SignError, Statement, WeightDigests},
 };
@@ -23,25 +22,29 @@ pub struct Signing {
     pub inputs: Vec<Input>,
 }
 
-/// Signs an encoded result. The file stays as it is if the server does not sign or the request wants no signature.
-/// `label` is the sampler's name in other programs. Call this function on a blocking thread.
+/// Signs an encoded result. The file stays as it is if the server does not sign, the request wants no signature, or the
+/// format has no place for one.
+/// Call this function on a blocking thread.
 ///
 /// # Errors
 /// The keys of the server cannot sign.
-pub fn sign(encoded: Encoded, job: &Job, label: &SamplerLabel, signing: &Signing) -> Result<Encoded, SignError> {
+pub fn sign(encoded: Encoded, job: &Job, signing: &Signing) -> Result<Encoded, SignError> {
     let Signing { provenance, metrics, weights, id, inputs } = signing;
-    if !provenance.signs() || !job.output.provenance {
+    if !provenance.signs() || !job.output.provenance || !encoded.format.is_signable() {
         return Ok(encoded);
     }
     let begin = Instant::now();
     let unsigned = digest(&encoded.file);
-    let metadata = metadata_of(job, label, encoded.index);
-    let request = match &metadata {
-        Metadata::Full { request, .. } => Some(request.as_str()),
-        Metadata::Seed(_) | Metadata::None => None,
+    let request = (job.output.metadata_level == MetadataLevel::Full).then(|| request_text(job, encoded.index));
+    let statement = Statement {
+        job,
+        weights,
+        id: *id,
+        index: encoded.index,
+        request: request.as_deref(),
+        unsigned_sha256: &unsigned,
+        inputs,
     };
-    let statement =
-        Statement { job, weights, id: *id, index: encoded.index, request, unsigned_sha256: &unsigned, inputs };
     let file = provenance.sign(&encoded.file, &statement)?;
     metrics.sign_seconds.observe(begin.elapsed().as_secs_f64());
     Ok(Encoded { file: file.into(), unsigned_sha256: Some(unsigned), ..encoded })

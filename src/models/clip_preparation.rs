@@ -1,4 +1,4 @@
-//! Prepares pictures for a safety checker (transformers' `CLIPImageProcessor`).
+//! Prepares pictures for CLIP's encoder of pictures (transformers' `CLIPImageProcessor`).
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::{
 
 /// How pictures become the input of the network: resized, cut to a square, and normalized.
 #[derive(Clone, Debug)]
-pub(super) struct Preparation {
+pub struct Preparation {
     /// Pixels of the shorter side after resizing.
     shortest: u32,
     /// Pixels per side of the square.
@@ -110,6 +110,18 @@ impl Preparation {
         }
         let [mean, std] = [keys.image_mean, keys.image_std].map(|values| values.map(|value| value as f32));
         Ok(Self { shortest: shortest as u32, side: side as u32, mean, std })
+    }
+
+    /// Pixels of `count` pictures (3, side, side) in [0, 1], which already have the size of the network's input, as the
+    /// input of the network, (count, side, side, 3).
+    ///
+    /// # Errors
+    /// The pixels do not have this shape.
+    pub fn normalized(&self, planes: &[f32], count: usize) -> candle_core::Result<Tensor> {
+        let side = self.side as usize;
+        let channels = |values: [f32; 3]| Tensor::from_slice(&values, (1, 1, 1, 3), &HOST);
+        let pixels = Tensor::from_slice(planes, (count, 3, side, side), &HOST)?.permute((0, 2, 3, 1))?.contiguous()?;
+        pixels.broadcast_sub(&channels(self.mean)?)?.broadcast_div(&channels(self.std)?)
     }
 
     /// The picture as the input of the network, (1, side, side, 3).

@@ -1,0 +1,69 @@
+//! Reads the fields of a request for films.
+
+use super::{Rules, envelope, prompt, scheduler, steps};
+use crate::generation::{Fields, Film, InputImage, Job, Motion, Output, Work, field::Bounds, size, table};
+
+/// Reads all fields. The errors are in `fields`.
+pub(super) fn read(fields: &mut Fields, model: String, on: &Bounds<'_>, rules: &dyn Rules) -> Job {
+    let film = read_film(fields, on, rules);
+    let output = Output::read_film(fields, on);
+    output.encoding.check_film(fields, &film);
+    envelope(fields, model, on, Work::Film(film), (0, output))
+}
+
+fn read_film(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Film {
+    let card = on.card;
+    let prompt = prompt(fields, on);
+    let image = image(fields, on);
+    let frames = frames(fields, on);
+    let (width, height) = size::read(fields, (card.default_width, card.default_height), on);
+    let asked = steps(fields, on, None);
+    let (scheduler, steps) = scheduler(fields, card, rules, asked, None);
+    let of_films = card.film;
+    let motion = of_films.and_then(|films| films.motion).map(|_| Motion {
+        min_guidance_scale: fields.get_or_default(&table::MIN_GUIDANCE_SCALE, on),
+        motion_bucket_id: fields.get_or_default(&table::MOTION_BUCKET_ID, on),
+        noise_aug_strength: fields.get_or_default(&table::NOISE_AUG_STRENGTH, on),
+    });
+    let chunk = fields.get(&table::DECODE_CHUNK_SIZE, on);
+    Film {
+        prompt,
+        negative_prompt: fields.get(&table::FILM_NEGATIVE_PROMPT, on).unwrap_or_default(),
+        image,
+        frames,
+        fps: fields.get_or_default(&table::FPS, on),
+        width,
+        height,
+        n: fields.get_or_default(&table::FILM_N, on),
+        steps,
+        guidance_scale: fields.get_or_default(&table::FILM_GUIDANCE_SCALE, on),
+        guidance_scale_2: None,
+        motion,
+        decode_chunk_size: of_films.filter(|films| films.decodes_in_chunks).map(|_| chunk.unwrap_or(frames)),
+        max_sequence_length: None,
+        scheduler,
+        seed: fields.get(&table::FILM_SEED, on).unwrap_or_else(|| rules.random_seed()),
+        seed_mode: fields.get_or_default(&table::FILM_SEED_MODE, on),
+    }
+}
+
+/// The picture that the film begins with.
+fn image(fields: &mut Fields, on: &Bounds<'_>) -> Option<InputImage> {
+    let field = &table::FILM_IMAGE;
+    if !fields.has(field.name) && (field.required)(on.card) {
+        fields.error(field.name, "required", "is required: the picture that the film begins with");
+        return Some(InputImage::stand_in());
+    }
+    InputImage::read_all(fields, 1).map(|(image, _)| image)
+}
+
+fn frames(fields: &mut Fields, on: &Bounds<'_>) -> u32 {
+    let field = &table::FRAMES;
+    let frames: u32 = fields.get_or_default(field, on);
+    let multiple = on.card.film.map_or(1, |films| films.frames_multiple.max(1));
+    if !(frames - 1).is_multiple_of(multiple) && !fields.is_faulty(field.name) {
+        let detail = format!("must be 1 more than a multiple of {multiple}, not {frames}");
+        fields.error(field.name, "out_of_range", detail);
+    }
+    frames
+}

@@ -1,0 +1,466 @@
+//! Tests of films over HTTP: answers, files, ids, errors, a kill, and comparisons with diffusers.
+
+use std::{
+    fs,
+    io::{Cursor, Read},
+    path::Path,
+    process::Command,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures::future::join_all;
+use latentd::imaging::{RgbImage, decode, encode_fast};
+use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
+use serde_json::{Value, json};
+use zip::ZipArchive;
+
+use crate::{
+    case::{self, FilmCase},
+    conforms::{assert_conforms, events},
+    films,
+    server::{Launch, Server},
+};
+
+/// An answer, after it was compared with the contract.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}")).to_str().unwrap()
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = String::from_utf8_lossy(&self.body);
+        write!(f, "{} {:?} {}", self.status, self.headers, text.chars().take(2000).collect::<String>())
+    }
+}
+
+/// Sends a request that `more` completes.
+async fn ask(server: &Server, method: Method, path: &str, more: impl Fn(RequestBuilder) -> RequestBuilder) -> Answer {
+    let response = more(server.client.request(method.clone(), server.url(path))).send().await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = response.bytes().await.unwrap().to_vec();
+    if status != StatusCode::PARTIAL_CONTENT {
+        assert_conforms(method.as_str(), path, status.as_u16(), &body);
+    }
+    Answer { status, headers, body }
+}
+
+async fn get(server: &Server, path: &str) -> Answer {
+    ask(server, Method::GET, path, |request| request).await
+}
+
+/// Posts a request and waits for the end of its generation.
+async fn made(server: &Server, body: &Value) -> Value {
+    let answer =
+        ask(server, Method::POST, "/v1/videos", |request| request.header("Prefer", "wait=100").json(body)).await;
+    let generation = answer.json();
+    assert_eq!((answer.status, &generation["status"]), (StatusCode::OK, &json!("succeeded")), "{generation:#}");
+    generation
+}
+
+/// The file of the first film of a generation.
+async fn file(server: &Server, generation: &Value) -> Vec<u8> {
+    get(server, generation["artifacts"][0]["url"].as_str().unwrap()).await.body
+}
+
+/// A server with the random model.
+async fn server(data: &Path) -> Server {
+    Server::start_ready(&launch(data)).await
+}
+
+/// The model is written once; a later start finds it.
+fn launch(data: &Path) -> Launch {
+    let models = data.join("models");
+    if !models.exists() {
+        films::put_model(&models);
+    }
+    Launch::on(data).set("LATENTD_MODELS__DIR", models.display())
+}
+
+/// A small picture as a PNG file.
+fn picture() -> Vec<u8> {
+    let pixels = (0..32 * 16).flat_map(|i: u32| [i / 2 % 256, i % 32 * 8, 90].map(|level| level as u8)).collect();
+    encode_fast(&RgbImage { width: 32, height: 16, pixels }).unwrap()
+}
+
+fn request() -> Value {
+    json!({
+        "model": films::NAME, "image": STANDARD.encode(picture()), "steps": 2, "seed": 5,
+        "output": {"format": "zip", "provenance": false},
+    })
+}
+
+/// A JSON object with the members of both; those of `more` win.
+fn with(request: &Value, more: &Value) -> Value {
+    let mut all = request.clone();
+    for (name, value) in more.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    all
+}
+
+fn output(format: &str) -> Value {
+    json!({"output": {"format": format, "provenance": false}})
+}
+
+/// A multipart body of these texts and the file `image`, after its media type.
+fn form_of(texts: &[(&str, &str)], image: &[u8]) -> (&'static str, Vec<u8>) {
+    let text = |(name, text): &(&str, &str)| {
+        format!("--part\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n").into_bytes()
+    };
+    let mut body: Vec<u8> = texts.iter().flat_map(text).collect();
+    body.extend(b"--part\r\ncontent-disposition: form-data; name=\"image\"; filename=\"a.png\"\r\n\r\n");
+    body.extend([image, b"\r\n--part--\r\n"].concat());
+    ("multipart/form-data; boundary=part", body)
+}
+
+/// The frames in a zip archive, and the text of its last file.
+fn unzipped(file: &[u8]) -> (Vec<RgbImage>, Option<Value>) {
+    let mut archive = ZipArchive::new(Cursor::new(file)).unwrap();
+    let (mut frames, mut note) = (Vec::new(), None);
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        match entry.name() {
+            "request.json" | "seed.json" => note = Some(serde_json::from_slice(&bytes).unwrap()),
+            name => {
+                assert_eq!(name, format!("{index:04}.png"));
+                frames.push(decode(&bytes, 0).unwrap());
+            }
+        }
+    }
+    (frames, note)
+}
+
+#[tokio::test]
+async fn a_film_is_made_listed_followed_read_in_parts_and_deleted() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let body = with(&request(), &output("mp4"));
+    let queued = ask(&server, Method::POST, "/v1/videos", |post| post.json(&body)).await;
+    assert_eq!(queued.status, StatusCode::ACCEPTED, "{queued:?}");
+    let generation = queued.json();
+    let id = generation["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/videos/{id}");
+    assert_eq!(queued.header("location"), path);
+    assert_eq!(generation["links"]["events"], format!("{path}/events"));
+
+    let followed = get(&server, &format!("{path}/events")).await;
+    let followed = events(std::str::from_utf8(&followed.body).unwrap());
+    let last = followed.last().unwrap();
+    assert_eq!(last["event"], "generation.succeeded");
+    assert!(followed.iter().any(|event| event["event"] == "generation.started"));
+    assert_eq!(last["data"]["generation"]["object"], "video.generation");
+
+    let ended = get(&server, &path).await.json();
+    let film = &ended["artifacts"][0];
+    assert_eq!(film["url"], format!("{path}/content/0"));
+    for (name, value) in [
+        ("width", json!(32)),
+        ("height", json!(16)),
+        ("frames", json!(3)),
+        ("fps", json!(7)),
+        ("seconds", json!(3.0 / 7.0)),
+        ("seed", json!(5)),
+        ("content_type", json!("video/mp4")),
+    ] {
+        assert_eq!(film[name], value, "{name}");
+    }
+    let params = &ended["params"];
+    assert_eq!((&params["frames"], &params["motion_bucket_id"]), (&json!(3), &json!(127)));
+    assert_eq!(params["output"], json!({"format": "mp4", "metadata": "full", "provenance": false}));
+
+    for end in ["0", "0.mp4"] {
+        let content = format!("{path}/content/{end}");
+        let file = get(&server, &content).await;
+        assert_eq!((file.header("content-type"), file.header("accept-ranges")), ("video/mp4", "bytes"));
+        assert_eq!(file.header("etag"), format!("\"{}\"", film["sha256"].as_str().unwrap()));
+        assert_eq!(film["bytes"], file.body.len());
+        let part = ask(&server, Method::GET, &content, |get| get.header("Range", "bytes=40-99")).await;
+        assert_eq!((part.status, &part.body[..]), (StatusCode::PARTIAL_CONTENT, &file.body[40..100]));
+        assert_eq!(part.header("content-range"), format!("bytes 40-99/{}", file.body.len()));
+    }
+    assert_eq!(get(&server, &format!("{path}/content/1")).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(get(&server, &format!("{path}/content/0.zip")).await.status, StatusCode::NOT_FOUND);
+
+    let starred = ask(&server, Method::PUT, &format!("{path}/star"), |put| put).await;
+    assert_eq!(starred.json()["starred"], true);
+    assert_eq!(get(&server, "/v1/videos?starred=true").await.json()["data"][0]["id"], id.as_str());
+    ask(&server, Method::DELETE, &format!("{path}/star"), |delete| delete).await;
+
+    let deleted = ask(&server, Method::DELETE, &path, |delete| delete).await;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+    for gone in [path.clone(), format!("{path}/content/0"), format!("{path}/events")] {
+        assert_eq!(get(&server, &gone).await.status, StatusCode::NOT_FOUND, "{gone}");
+    }
+    assert_eq!(get(&server, "/v1/videos").await.json()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn accept_decides_the_form_of_the_answer() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let free = with(&request(), &json!({"output": {"provenance": false}}));
+    let answer = |accept: &'static str, body: Value| {
+        let server = &server;
+        async move { ask(server, Method::POST, "/v1/videos", |post| post.header("Accept", accept).json(&body)).await }
+    };
+    for (accept, media_type) in [
+        ("video/mp4", "video/mp4"),
+        ("video/*", "video/mp4"),
+        ("application/zip", "application/zip"),
+        ("image/apng", "image/apng"),
+        ("image/gif", "image/gif"),
+        ("image/webp", "image/webp"),
+        ("application/json;q=0.5, image/gif", "image/gif"),
+    ] {
+        let file = answer(accept, free.clone()).await;
+        assert_eq!((file.status, file.header("content-type")), (StatusCode::OK, media_type), "{accept}");
+        assert_eq!(file.header("latentd-seed"), "5");
+        let (location, id) = (file.header("content-location"), file.header("latentd-generation-id"));
+        assert_eq!(location, format!("/v1/videos/{id}/content/0"));
+        assert_eq!(file.body, get(&server, location).await.body);
+    }
+    let stream = answer("text/event-stream", free.clone()).await;
+    let stream = events(std::str::from_utf8(&stream.body).unwrap());
+    assert_eq!(stream.last().unwrap()["event"], "generation.succeeded");
+    assert_eq!(answer("image/png", free.clone()).await.status, StatusCode::NOT_ACCEPTABLE);
+    assert_eq!(answer("video/mp4", request()).await.status, StatusCode::NOT_ACCEPTABLE, "the body names zip");
+    let two = answer("video/mp4", with(&free, &json!({"n": 2}))).await;
+    assert_eq!(two.status, StatusCode::NOT_ACCEPTABLE);
+    let form = ask(&server, Method::POST, "/v1/videos", |post| {
+        let texts = [("model", films::NAME), ("seed", "5"), ("steps", "2"), ("frames", "2"), ("output.format", "zip")];
+        let (kind, form) = form_of(&texts, &picture());
+        post.header("Accept", "application/zip").header("Content-Type", kind).body(form)
+    })
+    .await;
+    assert_eq!(form.status, StatusCode::OK, "{form:?}");
+    let (frames, note) = unzipped(&form.body);
+    assert_eq!((frames.len(), &note.unwrap()["frames"]), (2, &json!(2)));
+}
+
+#[tokio::test]
+async fn the_formats_have_the_same_frames_and_equal_requests_equal_bytes() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let film = async |more: Value| file(&server, &made(&server, &with(&request(), &more)).await).await;
+    let archive = film(json!({})).await;
+    assert!(archive == film(json!({})).await, "the same request makes the same bytes");
+    let (frames, note) = unzipped(&archive);
+    assert_eq!(frames.len(), 3);
+    assert!(frames.iter().all(|frame| (frame.width, frame.height) == (32, 16)) && frames[0] != frames[2]);
+    let again = with(&note.unwrap(), &json!({"output": {"format": "zip", "provenance": false}}));
+    assert!(archive == file(&server, &made(&server, &again).await).await, "the note makes the same film");
+    let image = again["image"]["upload"].as_str().unwrap();
+    assert_eq!(get(&server, &format!("/v1/uploads/{image}")).await.status, StatusCode::OK);
+
+    let apng = film(output("apng")).await;
+    let mut reader = png::Decoder::new(Cursor::new(&apng)).read_info().unwrap();
+    for frame in &frames {
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        assert!(pixels == frame.pixels);
+    }
+    for format in ["mp4", "apng", "gif", "webp", "zip"] {
+        let seeds = json!({"output": {"format": format, "provenance": false, "metadata": "seed"}});
+        let none = json!({"output": {"format": format, "provenance": false, "metadata": "none"}});
+        let (full, seed, none) = (film(output(format)).await, film(seeds).await, film(none).await);
+        assert!(full.len() > seed.len() && seed.len() > none.len(), "{format}");
+        let signed = made(&server, &with(&request(), &json!({"output": {"format": format}}))).await;
+        let (artifact, signed) = (&signed["artifacts"][0], file(&server, &signed).await);
+        if cfg!(feature = "provenance") && format != "zip" {
+            assert!(signed.len() > full.len(), "{format}: the credentials are in the file");
+            assert_ne!(artifact["sha256"], artifact["unsigned_sha256"], "{format}");
+        } else {
+            assert_eq!(artifact["sha256"], artifact["unsigned_sha256"], "{format}");
+            assert_eq!(unzipped(&signed).0, frames);
+        }
+    }
+}
+
+#[tokio::test]
+async fn pictures_and_films_do_not_mix() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let film = made(&server, &request()).await["id"].as_str().unwrap().to_owned();
+    let drawn = server.accept(&json!({"prompt": "a red fox", "steps": 1})).await;
+    server.ended(&drawn).await;
+    let ids = async |path: &str| {
+        let data = get(&server, path).await.json()["data"].as_array().unwrap().clone();
+        data.iter().map(|generation| generation["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids("/v1/videos").await, [film.as_str()]);
+    assert_eq!(ids("/v1/images").await, [drawn.as_str()]);
+    assert_eq!(ids("/v1/audio").await, [""; 0]);
+    for (own, other) in [
+        (format!("/v1/videos/{film}"), format!("/v1/images/{film}")),
+        (format!("/v1/images/{drawn}"), format!("/v1/videos/{drawn}")),
+    ] {
+        assert_eq!(get(&server, &own).await.status, StatusCode::OK);
+        for end in ["", "/events", "/content/0"] {
+            assert_eq!(get(&server, &format!("{other}{end}")).await.status, StatusCode::NOT_FOUND, "{other}{end}");
+        }
+        for (method, end) in [(Method::DELETE, ""), (Method::POST, "/cancel"), (Method::PUT, "/star")] {
+            let answer = ask(&server, method.clone(), &format!("{other}{end}"), |request| request).await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {other}{end}");
+        }
+    }
+    for (path, body, code) in [
+        ("/v1/videos", json!({"model": "emoji", "prompt": "a"}), "unsupported_for_model"),
+        ("/v1/videos", json!({"prompt": "a"}), "required"),
+        ("/v1/images", json!({"model": films::NAME, "prompt": "a"}), "unsupported_for_model"),
+    ] {
+        let refused = ask(&server, Method::POST, path, |post| post.json(&body)).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{path} {body}");
+        let errors = &refused.json()["errors"];
+        assert_eq!((&errors[0]["pointer"], &errors[0]["code"]), (&json!("/model"), &json!(code)), "{errors}");
+    }
+    let models = get(&server, "/v1/models").await.json();
+    let model = models["data"].as_array().unwrap().iter().find(|model| model["id"] == films::NAME).unwrap();
+    assert_eq!(model["capabilities"]["tasks"], json!(["image-to-video"]));
+    assert_eq!(model["capabilities"]["film"]["default_fps"], 7);
+    let schema = get(&server, &format!("/v1/models/{}/schema", films::NAME)).await.json();
+    assert_eq!(schema["properties"]["frames"]["maximum"], 121);
+}
+
+#[tokio::test]
+async fn a_request_beyond_its_bounds_is_refused_with_the_field_and_the_bound() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    for (more, pointer, code, said) in [
+        (json!({"image": null}), "/image", "required", "the picture that the film begins with"),
+        (json!({"image": "aGk="}), "/image", "image_undecodable", "image"),
+        (json!({"frames": 1}), "/frames", "out_of_range", "must be between 2 and 121, not 1"),
+        (json!({"frames": 122}), "/frames", "out_of_range", "must be between 2 and 121, not 122"),
+        (json!({"fps": 0}), "/fps", "out_of_range", "must be between 1 and 60, not 0"),
+        (json!({"motion_bucket_id": 256}), "/motion_bucket_id", "out_of_range", "must be between 0 and 255"),
+        (json!({"noise_aug_strength": -0.1}), "/noise_aug_strength", "out_of_range", "must be between 0 and 10"),
+        (json!({"prompt": "a boat"}), "/prompt", "unsupported_for_model", "it makes films without a prompt"),
+        (json!({"strength": 0.5}), "/strength", "unknown_field", "is not a field of this request"),
+        (json!({"output": {"format": "png"}}), "/output/format", "invalid_value", "mp4, zip, apng, gif, webp"),
+        (json!({"output": {"format": "gif"}, "fps": 51}), "/output/format", "out_of_range", "at most 50"),
+    ] {
+        let refused = ask(&server, Method::POST, "/v1/videos", |post| post.json(&with(&request(), &more))).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{more}: {refused:?}");
+        let errors = refused.json()["errors"].as_array().unwrap().clone();
+        let error = &errors[0];
+        assert_eq!((&error["pointer"], &error["code"], errors.len()), (&json!(pointer), &json!(code), 1), "{errors:?}");
+        assert!(error["detail"].as_str().unwrap().contains(said), "{error}");
+    }
+    assert_eq!(get(&server, "/v1/videos").await.json()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn a_repeated_request_makes_one_film() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let body = request();
+    let keyed = || ask(&server, Method::POST, "/v1/videos", |post| post.header("Idempotency-Key", "a-1").json(&body));
+    let answers = join_all((0..4).map(|_| keyed())).await;
+    let first = answers[0].json()["id"].clone();
+    assert!(answers.iter().all(|answer| answer.json()["id"] == first));
+    assert_eq!(answers.iter().filter(|answer| answer.headers.contains_key("idempotency-replayed")).count(), 3);
+    let chosen = "/v1/videos/img_01m0htfre0e7x9t4n2hz0w6r1s";
+    let put = async |body: Value| ask(&server, Method::PUT, chosen, |put| put.json(&body)).await;
+    assert_eq!(put(body.clone()).await.status, StatusCode::ACCEPTED);
+    assert!(put(body.clone()).await.status.is_success());
+    assert_eq!(put(with(&body, &json!({"seed": 6}))).await.status, StatusCode::CONFLICT);
+    assert_eq!(get(&server, "/v1/videos").await.json()["data"].as_array().unwrap().len(), 2);
+}
+
+/// A request of so many steps that it can be canceled, or interrupted, in the middle.
+fn long() -> Value {
+    with(&request(), &json!({"steps": 300, "n": 2, "frames": 6}))
+}
+
+#[tokio::test]
+async fn a_running_generation_is_canceled() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let queued = ask(&server, Method::POST, "/v1/videos", |post| post.json(&long())).await.json();
+    let path = format!("/v1/videos/{}", queued["id"].as_str().unwrap());
+    server.until("it runs", async |server: &Server| server.metric("latentd_steps_total", "").await > 0.0).await;
+    ask(&server, Method::POST, &format!("{path}/cancel"), |post| post).await;
+    let ended = ask(&server, Method::GET, &path, |get| get.header("Prefer", "wait=60")).await.json();
+    assert_eq!((&ended["status"], &ended["artifacts"]), (&json!("canceled"), &json!([])));
+}
+
+/// The bytes after a kill in the middle of denoising are those of an uninterrupted run, and steps are replayed.
+#[tokio::test]
+async fn a_killed_generation_continues_with_the_same_bytes() {
+    let (data, calm) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let often = launch(data.path()).set("LATENTD_ENGINE__CHECKPOINT_INTERVAL_MS", 1);
+    let killed = Server::start_ready(&often).await;
+    let queued = ask(&killed, Method::POST, "/v1/videos", |post| post.json(&long())).await.json();
+    let path = format!("/v1/videos/{}", queued["id"].as_str().unwrap());
+    killed
+        .until("a part is done", async |server: &Server| server.metric("latentd_steps_total", "").await > 100.0)
+        .await;
+    let again = killed.kill_and_restart().await;
+    let ended = ask(&again, Method::GET, &path, |get| get.header("Prefer", "wait=100")).await.json();
+    assert_eq!((&ended["status"], &ended["attempt"]), (&json!("succeeded"), &json!(2)), "{ended:#}");
+    let replayed = again.metric("latentd_replayed_steps_total", "").await;
+    println!("{replayed} rows were replayed after the kill");
+    assert!(replayed >= 4.0);
+    let uninterrupted = server(calm.path()).await;
+    let expected = made(&uninterrupted, &long()).await;
+    for n in 0..2 {
+        let file = get(&again, &format!("{path}/content/{n}")).await.body;
+        let expected = get(&uninterrupted, expected["artifacts"][n]["url"].as_str().unwrap()).await.body;
+        assert!(file == expected, "film {n}");
+    }
+}
+
+#[tokio::test]
+async fn films_over_http_equal_diffusers() {
+    let Some(root) = case::complete() else { return };
+    let (data, models) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::os::unix::fs::symlink(root.join("pipelines/svd"), models.path().join("svd")).unwrap();
+    let server =
+        Server::start_ready(&Launch::on(data.path()).set("LATENTD_MODELS__DIR", models.path().display())).await;
+    for case in FilmCase::all(&root, "svd") {
+        let exact = json!({"output": {"format": "zip"}});
+        let generation = made(&server, &with(&case.body("svd"), &exact)).await;
+        let (frames, _) = unzipped(&file(&server, &generation).await);
+        println!("{}: {} levels", case.name, case.compare(&frames));
+    }
+}
+
+/// The commands of the documents run as they are, except for the address, the model and the size.
+#[tokio::test]
+async fn the_commands_of_the_documents_make_films() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    fs::write(data.path().join("boat.png"), picture()).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut ran = 0;
+    for page in ["docs/video.md"] {
+        let text = fs::read_to_string(root.join(page)).unwrap();
+        for command in text.lines().filter(|line| line.starts_with("curl ")) {
+            let address = server.url("");
+            let here = command.replace("localhost:8080", address.trim_start_matches("http://"));
+            let here = here.replace("model=svd", &format!("model={}", films::NAME));
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &here]).current_dir(data.path());
+            let output = tokio::task::spawn_blocking(move || shell.output()).await.unwrap().unwrap();
+            assert!(output.status.success(), "{command}\n{}", String::from_utf8_lossy(&output.stderr));
+            let name = command.split_once("-o ").unwrap().1.split(' ').next().unwrap();
+            let file = fs::read(data.path().join(name)).unwrap();
+            assert_eq!(&file[4..8], b"ftyp", "{command}");
+            ran += 1;
+        }
+    }
+    assert!(ran >= 1, "{ran} commands");
+}
