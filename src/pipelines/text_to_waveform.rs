@@ -34,7 +34,7 @@ pub async fn text_to_waveform(compute: &impl Compute, prepared: &Prepared) -> Re
 fn waveform(row: &Activation, of_waveform: &WaveformSpec, length: usize, seconds: f64) -> Result<Frame, PipelineError> {
     let WaveformSpec { sample_rate, samples_per_latent, channels } = *of_waveform;
     let kept = of_waveform.samples(seconds).min(length * samples_per_latent);
-    let samples = row.read([1, length * samples_per_latent, channels, 1], |samples| {
+    let samples = row.read(&[1, length * samples_per_latent, channels, 1], |samples| {
         samples[..kept * channels].iter().map(|sample| sample.clamp(-1.0, 1.0)).collect()
     })?;
     Ok(Frame::Sound(Waveform { sample_rate: sample_rate as u32, channels: channels as u16, samples }))

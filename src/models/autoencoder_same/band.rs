@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use crate::{
     kernels::{
         Kernels,
-        attention::{QUERIES, Scores},
+        attention::{Scores, queries},
     },
     models::{attention::attention, pause::pause},
 };
@@ -15,7 +15,7 @@ const HIDDEN: f32 = -1e9;
 
 /// As [`attention`] of a sequence to itself, in which a token attends to the tokens at most `window` places away: q, k,
 /// v (B, N, H·d) → (B, N, H·d). Computes parts of the sequence with the keys around them, so that the scores take no
-/// memory that grows with the square of N. The parts depend only on N and `window`.
+/// memory that grows with the square of N. The parts depend only on N, `window` and the kind of processor.
 pub(super) async fn band_attention(
     kernels: Kernels,
     [q, k, v]: [&Tensor; 3],
@@ -26,7 +26,7 @@ pub(super) async fn band_attention(
     if window + 1 >= n {
         return attention(kernels, q, k, v, heads).await;
     }
-    let most = (2 * window).max(QUERIES).next_multiple_of(QUERIES);
+    let most = (2 * window).max(1).next_multiple_of(queries());
     let mut parts = Vec::with_capacity(n.div_ceil(most));
     for first in (0..n).step_by(most) {
         pause().await;
