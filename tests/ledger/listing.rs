@@ -80,6 +80,9 @@ pub async fn pages_have_one_kind_of_work(place: &dyn Place) {
         scheduler: SchedulerChoice::Name("ddim".to_owned()),
         eta: 0.0,
         seed: 3,
+        padding_seconds: None,
+        logsnr_min: None,
+        logsnr_max: None,
         seed_mode: SeedMode::PerImage,
     };
     let job = Job { work: Work::Sound(sound), ..generation() };
