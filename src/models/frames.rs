@@ -1,7 +1,7 @@
 //! Layers that connect the frames of clips. A batch of clips is a batch of frames: the frames of one clip follow each
 //! other, so B clips of F frames are B · F rows.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use crate::{
     kernels::{
@@ -47,7 +47,7 @@ impl FrameConv {
 
 /// The share of one of two results in a learned mixture: σ of the stored `mix_factor` (diffusers' `AlphaBlender`).
 pub(super) fn learned_share(weights: &Weights) -> f64 {
-    let stored = weights.tensor("mix_factor", &[1]).to_vec1::<f32>();
+    let stored = weights.tensor("mix_factor", &[1]).to_dtype(DType::F32).and_then(|factor| factor.to_vec1::<f32>());
     let factor = stored.ok().and_then(|values| values.first().copied()).unwrap_or(0.0);
     1.0 / (1.0 + libm::exp(-f64::from(factor)))
 }

@@ -1,13 +1,13 @@
 //! Resizes a picture for CLIP's encoder as Stable Video Diffusion does (diffusers' `_resize_with_antialiasing`): blurs
 //! it by a Gaussian, then interpolates it bicubically.
 
-use crate::imaging::RgbImage;
+use crate::imaging::Pixels;
 
 /// The side of the pictures that the encoder of Stable Video Diffusion sees.
 pub const CLIP_SIDE: usize = 224;
 
 /// The picture as pixels (3, side, side) in [0, 1], or slightly beyond. An empty picture becomes black.
-pub(super) fn antialiased(picture: &RgbImage, side: usize) -> Vec<f32> {
+pub(super) fn antialiased(picture: &Pixels<3>, side: usize) -> Vec<f32> {
     let (width, height) = (picture.width as usize, picture.height as usize);
     if width == 0 || height == 0 {
         return vec![0.0; 3 * side * side];
@@ -96,6 +96,7 @@ fn reflected(at: i64, length: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::imaging::RgbImage;
 
     #[test]
     fn weights_add_up_to_one_and_a_line_of_the_same_length_stays() {

@@ -20,6 +20,13 @@ pub struct Clip {
     pub fps: u32,
 }
 
+impl Clip {
+    /// Adds a picture of `width` × `height` pixels, as of [`Frame::picture`].
+    pub fn add(&mut self, width: usize, height: usize, pixels: Vec<u8>) {
+        self.frames.push(RgbImage { width: width as u32, height: height as u32, pixels });
+    }
+}
+
 impl Frame {
     /// A picture of `width` × `height` pixels. `pixels` holds 3 bytes (red, green, blue) for each pixel, line by line
     /// from the top.

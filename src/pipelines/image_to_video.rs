@@ -12,7 +12,6 @@ use super::{
 use crate::{
     diffusion::{Denoise, Error, Latents, Noise, Schedule, sample},
     generation::{Film, Motion, Phase, SeedMode},
-    imaging::RgbImage,
 };
 
 /// Makes the generation's `n` films (Blattmann et al. 2023, arXiv:2311.15127). For the same seed, color values (0 to
@@ -82,7 +81,7 @@ async fn decode(
 ) -> Result<Vec<Frame>, PipelineError> {
     let [n, ..] = latents.shape();
     let chunk = film.decode_chunk_size.map_or(f, |size| size as usize).clamp(1, f.max(1));
-    let mut films = vec![Vec::with_capacity(f); n];
+    let mut clips = vec![Clip { frames: Vec::with_capacity(f), fps: film.fps }; n];
     for first in (0..f).step_by(chunk) {
         let count = chunk.min(f - first);
         let shape = [count, c, h, w];
@@ -98,23 +97,31 @@ async fn decode(
                 let is_last = stage + 1 == shares.len();
                 rows = compute.call(Phase::Decoding, DecodeClip { shape, stage, is_last, share }, rows).await?;
             }
-            let size = [film.height, film.width];
-            for (film, pixels) in together.iter().zip(&rows) {
-                films[*film].extend(pictures(pixels, count, size)?);
+            let size = [film.height as usize, film.width as usize];
+            for (i, pixels) in together.iter().zip(&rows) {
+                add(&mut clips[*i], pixels, count, size)?;
             }
         }
     }
-    Ok(films.into_iter().map(|frames| Frame::Clip(Clip { frames, fps: film.fps })).collect())
+    Ok(clips.into_iter().map(Frame::Clip).collect())
 }
 
-/// Pixels (1, F, H, W, 3) in [-1, 1] as pictures.
-fn pictures(pixels: &Activation, frames: usize, [height, width]: [u32; 2]) -> Result<Vec<RgbImage>, PipelineError> {
-    let (h, w) = (height as usize, width as usize);
-    let made = pixels.read(&[1, frames, h, w, 3], |levels| {
-        let picture = |levels: &[f32]| RgbImage { width, height, pixels: levels.iter().map(|x| byte(*x)).collect() };
-        levels.chunks((3 * h * w).max(1)).map(picture).collect()
-    });
-    Ok(made?)
+/// Adds pixels (1, F, H, W, 3) in [-1, 1] to a clip.
+fn add(clip: &mut Clip, pixels: &Activation, frames: usize, [h, w]: [usize; 2]) -> Result<(), PipelineError> {
+    pixels.read(&[1, frames, h, w, 3], |levels| {
+        for levels in levels.chunks((3 * h * w).max(1)) {
+            clip.add(w, h, levels.iter().map(|level| byte(*level)).collect());
+        }
+    })?;
+    Ok(())
+}
+
+/// The picture that a film begins with, as the denoiser sees it. Cheap to clone.
+#[derive(Clone, Debug)]
+struct Still {
+    /// (C, h, w)
+    latents: Arc<[f32]>,
+    vector: Arc<[f32]>,
 }
 
 /// A [`Denoise`] that calls the denoiser without and with the picture, and combines the predictions for each frame with
@@ -123,8 +130,8 @@ struct Guided<'a, C> {
     compute: &'a C,
     /// (F, C, h, w)
     shape: [usize; 4],
-    /// [without the picture, with it], or only with it: for each film, the latents of the picture, and the vector.
-    branches: Vec<Vec<(Arc<[f32]>, Arc<[f32]>)>>,
+    /// [without the picture, with it], or only with it, for each film.
+    branches: Vec<Vec<Still>>,
     /// The guidance scale of each frame.
     scales: Vec<f64>,
     time_ids: [f32; 3],
@@ -143,14 +150,14 @@ impl<'a, C: Compute> Guided<'a, C> {
         if stills.is_empty() {
             return Err(no_answer("autoencoder"));
         }
-        let stills: Vec<Arc<[f32]>> = stills.into_iter().map(Arc::from).collect();
-        let zeros = |like: &[f32]| Arc::<[f32]>::from(vec![0.0; like.len()]);
-        let (none, no_vector) = (zeros(&stills[0]), zeros(vector));
         let vector: Arc<[f32]> = vector.into();
-        let films = 0..film.n as usize;
-        let with = films.clone().map(|i| (stills[i % stills.len()].clone(), vector.clone())).collect();
-        let without = || films.map(|_| (none.clone(), no_vector.clone())).collect();
-        let branches = film.is_guided().then(without).into_iter().chain([with]).collect();
+        let still = |latents: Vec<f32>| Still { latents: latents.into(), vector: vector.clone() };
+        let stills: Vec<Still> = stills.into_iter().map(still).collect();
+        let zeros = |like: &[f32]| vec![0.0; like.len()].into();
+        let none = Still { latents: zeros(&stills[0].latents), vector: zeros(&vector) };
+        let with: Vec<Still> = stills.iter().cycle().take(film.n as usize).cloned().collect();
+        let without = film.is_guided().then(|| vec![none; with.len()]);
+        let branches = without.into_iter().chain([with]).collect();
         // The network was trained on the number of frames per second minus 1.
         let time_ids =
             [film.fps.saturating_sub(1) as f32, motion.motion_bucket_id as f32, motion.noise_aug_strength as f32];
@@ -172,11 +179,11 @@ impl<'a, C: Compute> Guided<'a, C> {
 
 impl<C: Compute> Denoise for Guided<'_, C> {
     async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
-        let row = |(i, (picture, vector)): (usize, &(Arc<[f32]>, Arc<[f32]>))| ClipRow {
+        let row = |(i, still): (usize, &Still)| ClipRow {
             latents: x.row(i).to_vec(),
             t: t as f32,
-            picture: picture.clone(),
-            vector: vector.clone(),
+            picture: still.latents.clone(),
+            vector: still.vector.clone(),
             time_ids: self.time_ids,
         };
         let rows = self.branches.iter().flat_map(|films| films.iter().enumerate().map(row)).collect();
