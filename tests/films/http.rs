@@ -397,6 +397,24 @@ async fn a_running_generation_is_canceled() {
     assert_eq!((&ended["status"], &ended["artifacts"]), (&json!("canceled"), &json!([])));
 }
 
+/// Two clips of one shape share batches, and have the same bytes as alone.
+#[tokio::test]
+async fn two_clips_at_once_share_batches() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let of = |seed: u32| with(&request(), &json!({"steps": 100, "seed": seed}));
+    let (one, other) = (of(5), of(6));
+    let both = futures::join!(made(&server, &one), made(&server, &other));
+    let batches = server.metric("latentd_batch_runs_count", "").await;
+    let per_batch = server.metric("latentd_batch_runs_sum", "").await / batches;
+    println!("{per_batch:.2} clips in a batch");
+    assert!(per_batch > 1.5, "{per_batch}");
+    for (body, beside) in [(&one, &both.0), (&other, &both.1)] {
+        let alone = made(&server, body).await;
+        assert!(file(&server, &alone).await == file(&server, beside).await);
+    }
+}
+
 /// The bytes after a kill in the middle of denoising are those of an uninterrupted run, and steps are replayed.
 #[tokio::test]
 async fn a_killed_generation_continues_with_the_same_bytes() {
