@@ -95,11 +95,12 @@ fn settings(size: [u32; 2], fps: u32) -> EncoderConfig {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::clip::tests::{frames as smooth, psnr};
 
     /// The luma of each frame as decoders show it, and the planes that were encoded.
-    pub(in crate::clip) fn reconstructed(frames: &[RgbImage], fps: u32) -> Vec<(Vec<u8>, Planes)> {
+    fn reconstructed(frames: &[RgbImage], fps: u32) -> Vec<(Vec<u8>, Planes)> {
         let [width, height] = [frames[0].width, frames[0].height];
         let mut encoder = encoder([width, height], fps).unwrap();
         frames.iter().for_each(|image| send(&mut encoder, image).unwrap());
@@ -119,6 +120,16 @@ pub(super) mod tests {
                     return shown;
                 }
             }
+        }
+    }
+
+    #[test]
+    fn smooth_frames_keep_35_db() {
+        for size in [[64, 64], [33, 17], [320, 192]] {
+            let shown = reconstructed(&smooth(14, size), 7);
+            assert_eq!(shown.len(), 14);
+            let luma = psnr(shown.iter().map(|(luma, planes)| (&luma[..], &planes.luma[..])));
+            assert!(luma > 35.0, "{luma} dB at {size:?}");
         }
     }
 }
