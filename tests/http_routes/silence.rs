@@ -368,8 +368,9 @@ async fn every_route_that_needs_the_database_answers_503_without_it() {
             let request = Request::builder().method(&end.method).uri(concrete(end.path));
             let request = request.header("content-type", "application/json").header("prefer", "wait=10");
             let request = key.into_iter().fold(request, |request, key| request.header("authorization", key));
-            // The embedded model makes no sounds, so only a repeated request needs the database before it is refused.
-            let repeats = end.method == Method::POST && end.path == "/v1/audio";
+            // The embedded model only draws, so other requests need the database before they are refused only if they
+            // are repeated.
+            let repeats = end.method == Method::POST && ["/v1/audio", "/v1/videos"].contains(&end.path);
             let request = if repeats { request.header("idempotency-key", "a-1") } else { request };
             let body = match [Method::POST, Method::PUT].contains(&end.method) {
                 true if end.path.ends_with("verify") => json!({"image": picture()}).to_string(),

@@ -28,8 +28,7 @@ pub(super) enum Kind {
     Bucket,
 }
 
-/// Repeats `attempt` until it succeeds, fails permanently, or the time is over. When the time is over, a try on a
-/// bucket is interrupted.
+/// Repeats `attempt` until it succeeds or fails permanently. The end of the time interrupts a try on a bucket.
 pub async fn persist<T, F>(
     settings: &config::Blobs,
     kind: Kind,
