@@ -196,7 +196,11 @@ fn write(
 fn without_http(detail: &str) -> String {
     let schedulers = || names().map(|scheduler| scheduler.name).collect::<Vec<_>>().join(", ");
     if let Some((before, root)) = detail.split_once("; send the request to ") {
-        let names = if root == "/v1/audio" { ".wav" } else { ".png, .jpg, .jpeg or .webp" };
+        let names = match root {
+            "/v1/videos" => return format!("{before}, which only a server makes (POST /v1/videos)"),
+            "/v1/audio" => ".wav",
+            _ => ".png, .jpg, .jpeg or .webp",
+        };
         return format!("{before}; give the file of --output a name that ends in {names}");
     }
     match detail.split_once("GET /v1/") {

@@ -21,8 +21,9 @@ pub(super) fn card(kind: WorkKind) -> ModelCard {
     ModelCard {
         sound: (kind == WorkKind::Sound).then_some(sound),
         film: (kind == WorkKind::Film).then_some(film),
-        default_width: 1,
-        default_height: 1,
+        // A size that every file format allows.
+        default_width: 64,
+        default_height: 64,
         min_side_pixels: 1,
         size_multiple: 1,
         default_steps: 1,

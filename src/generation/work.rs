@@ -66,6 +66,15 @@ impl WorkKind {
         }
     }
 
+    /// What one result is.
+    pub fn noun(self) -> &'static str {
+        match self {
+            WorkKind::Draw => "picture",
+            WorkKind::Sound => "sound",
+            WorkKind::Film => "film",
+        }
+    }
+
     /// What a model of this kind does, as the end of the sentence "the model …".
     pub fn does(self) -> &'static str {
         match self {

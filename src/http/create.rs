@@ -160,7 +160,7 @@ async fn file(
     let record = waited?.view.record;
     let at = Location::of(&record);
     let artifacts = state.artifacts(&record)?;
-    let artifact = artifacts.into_iter().next().ok_or(ApiError::NotFound("generation or image"))?;
+    let artifact = artifacts.into_iter().next().ok_or(ApiError::NotFound("generation or file"))?;
     let seed = artifact.facts.seed();
     let bytes = state.service.file(&artifact).await?;
     let where_from = [(header::CONTENT_LOCATION, at.artifact(0))];

@@ -91,7 +91,7 @@ pub enum ApiError {
     MethodNotAllowed,
     #[error("not acceptable: this request can be answered with {0}")]
     NotAcceptable(String),
-    #[error("an answer of type {0} holds one picture, but n is greater than 1; ask for application/json")]
+    #[error("an answer of type {0} holds one file, but n is greater than 1; ask for application/json")]
     MultipleImages(&'static str),
     #[error("the body did not arrive in time")]
     RequestTimeout,
@@ -186,10 +186,10 @@ impl ApiError {
             ApiError::NotFound(_) | ApiError::NoSuchPath => (S::NOT_FOUND, "not_found", "Not found"),
             ApiError::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
             ApiError::NotAcceptable(_) => (S::NOT_ACCEPTABLE, "not_acceptable", "Not acceptable"),
-            ApiError::MultipleImages(_) => (S::NOT_ACCEPTABLE, "multiple_images", "More than one picture"),
+            ApiError::MultipleImages(_) => (S::NOT_ACCEPTABLE, "multiple_images", "More than one file"),
             ApiError::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "The request is too slow"),
             ApiError::NotFinished => (S::CONFLICT, "generation_not_finished", "The generation is not finished"),
-            ApiError::NotSucceeded => (S::CONFLICT, "generation_not_succeeded", "The generation has no pictures"),
+            ApiError::NotSucceeded => (S::CONFLICT, "generation_not_succeeded", "The generation has no files"),
             ApiError::StarsFull { .. } => (S::CONFLICT, "stars_full", "Too many stars"),
             ApiError::Canceled(_) => (S::CONFLICT, "generation_canceled", "The generation was canceled"),
             ApiError::IdConflict => (S::CONFLICT, "id_conflict", "The id is taken"),

@@ -22,13 +22,13 @@ pub fn disposition(record: &Record, artifact: &Artifact) -> [(HeaderName, Header
     [(header::CONTENT_DISPOSITION, value)]
 }
 
-/// The beginning of a picture's name: the words of the prompt (`picture` if it has none), or the id if the file must
-/// not contain the prompt.
+/// The beginning of a file's name: the words of the prompt (`picture`, `sound` or `film` if it has none), or the id if
+/// the file must not contain the prompt.
 fn stem(job: &Job, id: impl FnOnce() -> String) -> String {
     match job.output.metadata_level {
         MetadataLevel::Full => {
             let words = words(job.work.prompt());
-            if words.is_empty() { "picture".to_owned() } else { words }
+            if words.is_empty() { job.work.kind().noun().to_owned() } else { words }
         }
         MetadataLevel::Seed | MetadataLevel::None => id(),
     }

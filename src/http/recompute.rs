@@ -69,7 +69,7 @@ pub async fn recompute(
     presence.keep();
     let record = waited?.view.record;
     let artifact = state.artifacts(&record)?.into_iter().find(|artifact| u64::from(artifact.index) == index);
-    let artifact = artifact.ok_or(ApiError::NotFound("generation or image"))?;
+    let artifact = artifact.ok_or(ApiError::NotFound("generation or file"))?;
     let is_same = artifact.unsigned_sha256.as_ref().unwrap_or(&artifact.sha256) == digest;
     let (result, detail) = match is_same {
         true => (Outcome::Same, "the request draws the same bytes, apart from the content credentials"),

@@ -42,7 +42,7 @@ pub static FILM_FIELDS: &[&Field] = &[
 ];
 
 pub static FILM_PROMPT: Field =
-    Field { doc: "What the film shows. May be empty.", ..PROMPT }.only(takes_prompt, NO_PROMPT);
+    Field { doc: "What the film shows. May be empty.", ..PROMPT }.only(takes_prompt, NO_PROMPT).required(needs_prompt);
 pub static FILM_NEGATIVE_PROMPT: Field =
     Field { doc: "What the film does not show.", ..NEGATIVE_PROMPT }.only(takes_prompt, NO_PROMPT);
 pub static FILM_IMAGE: Field = Field {
@@ -112,6 +112,12 @@ const NO_PROMPT: Option<&str> = Some("it makes films without a prompt");
 const MAX_FPS: u32 = 60;
 /// The fewest frames of a film.
 const MIN_FRAMES: u32 = 2;
+
+/// Whether every request needs a prompt. Models with settings of the motion take none, see [`ModelCard::film`]; the card
+/// of any model has these settings and takes a prompt, but does not need it.
+fn needs_prompt(card: &ModelCard) -> bool {
+    takes_prompt(card) && card.film.is_none_or(|film| film.motion.is_none())
+}
 
 fn frames(on: &Bounds<'_>) -> Integers {
     upto(MIN_FRAMES.into(), most_frames(on))

@@ -27,7 +27,7 @@ impl From<ServiceError> for ApiError {
             ServiceError::NotDead => ApiError::NotDead,
             ServiceError::NoRandomness(cause) => ApiError::Internal { cause },
             ServiceError::Draining => ApiError::Draining(None),
-            ServiceError::NotFound => ApiError::NotFound("generation or image"),
+            ServiceError::NotFound => ApiError::NotFound("generation or file"),
             ServiceError::Blob(cause) => ApiError::ObjectStore { cause },
             ServiceError::Store(error) => error.into(),
         }

@@ -42,7 +42,7 @@ pub async fn last(
     artifacts: &[Artifact],
     extensions: &Extensions,
 ) -> Result<(Option<AnswerRoom>, Value), ApiError> {
-    let artifact = artifacts.first().ok_or(ApiError::NotFound("generation or image"))?;
+    let artifact = artifacts.first().ok_or(ApiError::NotFound("generation or file"))?;
     let room = AnswerRoom::of(extensions, artifact.bytes.div_ceil(3) * 4).await?;
     let file = state.service.file(artifact).await?;
     let image = offload(file.len(), move || BASE64_STANDARD.encode(&file)).await;
