@@ -127,7 +127,7 @@ impl Preparation {
     /// The picture as the input of the network, (1, side, side, 3).
     ///
     /// # Errors
-    /// The picture is empty, or one side is more than [`LONGEST`] times as long as the other.
+    /// The picture is empty, or one side is at least 64 times as long as the other.
     pub fn prepared(&self, picture: &Pixels<3>) -> candle_core::Result<Tensor> {
         let (short, long) = (picture.width.min(picture.height), picture.width.max(picture.height));
         if short == 0 || long / short >= LONGEST {
