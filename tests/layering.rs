@@ -312,6 +312,8 @@ fn a_sampler_is_named_by_its_own_file_and_by_the_table() {
     assert!(classes.len() >= 25, "only these classes are found: {classes:?}");
 }
 
+/// Fourteen files made and read pictures; the fifteenth gives the frames of a film to its encoders
+/// (`src/imaging/clip.rs`). The encoders in `pixels/src/clip` read frames and nothing else, so they do not count.
 #[test]
 fn at_most_fifteen_files_besides_the_encoders_of_clips_use_rgb_images() {
     let is_encoder = |source: &&Source| source.path.to_string_lossy().starts_with("pixels/clip");
