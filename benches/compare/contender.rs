@@ -19,13 +19,14 @@ use latentd::{
     device::{Device, GpuKind, HOST, Precision},
     kernels::{self, Kernels, Rows, arena::Allocator, matrix::Matrix},
     models::{
-        AutoencoderKl, FluxTransformer2DModel, T5EncoderModel, UNet2DConditionModel,
+        AutoencoderKl, FluxTransformer2DModel, T5EncoderModel, UNet2DConditionModel, UNetSpatioTemporalModel,
         adapters::RowAdapters,
         autoencoder_kl::{AutoencoderKlConfig, current_name},
         control_net::Residuals,
         flux_transformer2d::{FluxConditions, FluxTransformer2DConfig},
         pause::ToEnd,
         t5_encoder::T5Config,
+        unet_spatio_temporal::{ClipConditions, UNetSpatioTemporalConfig},
         unet2d_condition::{Added, Conditions, UNet2DConditionConfig},
     },
     weights::{ModelFolder, Weights},
@@ -119,6 +120,7 @@ enum Kind {
     Vae,
     Flux,
     T5,
+    Svd,
 }
 
 struct Contender {
@@ -132,6 +134,7 @@ enum Network {
     Vae(Box<AutoencoderKl>),
     Flux(Box<FluxTransformer2DModel>),
     T5(Box<T5EncoderModel>),
+    Svd(Box<UNetSpatioTemporalModel>),
 }
 
 /// The patches of the FLUX case, as in networks.py.
@@ -273,6 +276,12 @@ impl Network {
                 let weights = kept(Weights::open(&folder, "text_encoder", "model", device, as_it_is)?);
                 (Self::T5(Box::new(T5EncoderModel::new(&config, &weights)?)), weights)
             }
+            Kind::Svd => {
+                let (path, keys) = keys("unet")?;
+                let config = UNetSpatioTemporalConfig::read(&path, &keys)?;
+                let weights = Weights::open(&folder, "unet", stem, device, as_it_is)?;
+                (Self::Svd(Box::new(UNetSpatioTemporalModel::new(&config, &weights))), weights)
+            }
         };
         weights.finish()?;
         Ok(network)
@@ -300,6 +309,14 @@ impl Network {
             Self::T5(t5) => {
                 let rows: Vec<&[u32]> = inputs.ids.iter().map(Vec::as_slice).collect();
                 t5.forward(&rows, None).to_end()?
+            }
+            Self::Svd(unet) => {
+                let sample = inputs.sample()?;
+                let time_ids: Vec<f32> = inputs.of("motion")?.flatten_all()?.to_vec1()?;
+                let vectors = inputs.of("vector")?.squeeze(1)?;
+                let (t, frames) = (&inputs.t, sample.dim(0)?);
+                let conditions = ClipConditions { t, time_ids: &time_ids, vectors: &vectors, frames };
+                unet.forward(&sample, conditions).to_end()?
             }
         };
         Ok(made.to_dtype(DType::F32)?.to_device(&HOST)?)

@@ -39,6 +39,16 @@ T5_XXL = dict(
     relative_attention_max_distance=128, layer_norm_epsilon=1e-6, feed_forward_proj="gated-gelu",
 )
 
+# The U-Net of Stable Video Diffusion, for 8 frames of 320 × 192 pixels.
+SVD_UNET = dict(
+    sample_size=96, in_channels=8, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2,
+    cross_attention_dim=1024, num_attention_heads=(5, 10, 20, 20), addition_time_embed_dim=256,
+    projection_class_embeddings_input_dim=768, num_frames=25,
+    down_block_types=("CrossAttnDownBlockSpatioTemporal",) * 3 + ("DownBlockSpatioTemporal",),
+    up_block_types=("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 3,
+)
+SVD_CLIP = (8, 8, 24, 40)  # Frames, channels (noise and picture), height, width.
+
 
 @dataclass(frozen=True)
 class Case:
@@ -76,7 +86,7 @@ class Case:
 
     @property
     def large(self):
-        return self.group in ("unet-sd15", "vae") or self.kind in ("flux", "t5")
+        return self.group in ("unet-sd15", "vae") or self.kind in ("flux", "t5", "svd")
 
 
 def cases(batches):
@@ -105,6 +115,7 @@ def cases(batches):
         Case("flux-bf16", **flux, keeps_bf16=True),
         Case("t5", **t5),
         Case("t5-bf16", **t5, keeps_bf16=True),
+        Case("svd", "svd", made / "svd", SVD_UNET, SVD_CLIP[1], SVD_CLIP[2], 1, width=1024, bf16=True),
     ]
 
 
@@ -142,6 +153,10 @@ def inputs_of(case):
         text, pooled = normal(case.tokens, case.width), normal(FLUX["pooled_projection_dim"])
         t, guidance = torch.full((case.batch,), 501.0), torch.full((case.batch,), 3.5)
         return {"sample": sample, "t": t, "guidance": guidance, "text": text, "pooled": pooled}
+    if case.kind == "svd":
+        sample, vector = torch.randn(SVD_CLIP, generator=random), normal(1, case.width)
+        motion = torch.tensor([[6.0, 127.0, 0.02]])  # Frames per second minus 1, motion bucket, strength of the noise.
+        return {"sample": sample, "t": torch.full((1,), 1.0), "motion": motion, "vector": vector}
     tensors = {"sample": normal(case.channels, case.side, case.side)}
     if case.kind == "unet":
         text = normal(case.tokens, case.width)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel, UNetSpatioTemporalConditionModel
 from transformers import T5Config, T5EncoderModel
 
 # The patches of the FLUX case: 512 of a picture of 256×512 pixels.
@@ -75,7 +75,16 @@ class T5(Network):
         return self.network(input_ids=ids, return_dict=False)[0]
 
 
-KINDS = {"unet": Unet, "vae": Vae, "flux": Flux, "t5": T5}
+class Svd(Network):
+    """One clip: the rows of the sample are its frames."""
+
+    part, names, made_by = "unet", ("sample", "t", "motion", "vector"), UNetSpatioTemporalConditionModel
+
+    def forward(self, sample, t, motion, vector):
+        return self.network(sample[None], t, vector, motion, return_dict=False)[0][0]
+
+
+KINDS = {"unet": Unet, "vae": Vae, "flux": Flux, "t5": T5, "svd": Svd}
 
 
 def config_of(case):
