@@ -40,6 +40,14 @@ pub fn after(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     joined(x, y, 1)
 }
 
+/// x (B, N, M, C) → (B, M, N, C), contiguous.
+pub fn swapped(x: &Tensor) -> Result<Tensor> {
+    if !is_copied_here(x) || x.elem_count() == 0 {
+        return x.transpose(1, 2)?.contiguous();
+    }
+    x.apply_op1(Swap)
+}
+
 /// Joins two tensors whose other axes are the same.
 fn joined(x: &Tensor, y: &Tensor, axis: usize) -> Result<Tensor> {
     let others = |x: &Tensor| -> Vec<usize> {
@@ -92,6 +100,33 @@ impl CustomOp1 for Transpose {
             }
         });
         made(y, (batch, columns, rows))
+    }
+
+    fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        gradient.transpose(1, 2)?.contiguous().map(Some)
+    }
+}
+
+/// (B, N, M, C) → (B, M, N, C)
+struct Swap;
+
+impl CustomOp1 for Swap {
+    fn name(&self) -> &'static str {
+        "swap"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (batch, n, m, width) = layout.shape().dims4()?;
+        let x = floats(storage, layout)?;
+        let mut y = blank(x.len());
+        let lines = GRAIN.div_ceil(width);
+        y.par_chunks_mut(lines * width).enumerate().for_each(|(i, y)| {
+            for (line, y) in (i * lines..).zip(y.chunks_mut(width)) {
+                let (of, row, column) = (line / (n * m), line / n % m, line % n);
+                y.copy_from_slice(&x[((of * n + column) * m + row) * width..][..width]);
+            }
+        });
+        made(y, (batch, m, n, width))
     }
 
     fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -177,6 +212,7 @@ mod tests {
             let last = channels_last(&first).unwrap();
             prop_assert_eq!(last.dims(), [b, h, w, c]);
             prop_assert_eq!(flat(&last), flat(&x));
+            prop_assert_eq!(flat(&swapped(&x).unwrap()), flat(&x.transpose(1, 2).unwrap().contiguous().unwrap()));
             let both = beside(&x, &y).unwrap();
             prop_assert_eq!(both.dims(), [b, h, w, c + other]);
             prop_assert_eq!(flat(&both), flat(&Tensor::cat(&[&x, &y], 3).unwrap()));

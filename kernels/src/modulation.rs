@@ -1,7 +1,7 @@
-//! The two element-wise operations around each layer of a diffusion transformer (Peebles and Xie 2023,
-//! arXiv:2212.09748): a layer norm whose scale and shift depend on the time, and a sum with a gate.
+//! The element-wise operations around each layer of a diffusion transformer (Peebles and Xie 2023, arXiv:2212.09748): a
+//! layer norm whose scale and shift depend on the time, and a sum with a gate; and the mixture of two results.
 
-use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{
@@ -26,6 +26,14 @@ impl Kernels {
         match self {
             Kernels::Packed(_) => x.apply_op3_no_bwd(y, gate, &GatedSum),
             Kernels::Reference(_) => x + y.broadcast_mul(gate)?,
+        }
+    }
+
+    /// x and y of one shape → share · x + (1 − share) · y.
+    pub fn mixture(self, x: &Tensor, y: &Tensor, share: f64) -> Result<Tensor> {
+        match self {
+            Kernels::Packed(_) => x.apply_op2_no_bwd(y, &Mixture { share: share as f32 }),
+            Kernels::Reference(_) => (x * share)? + (y * (1.0 - share))?,
         }
     }
 }
@@ -137,6 +145,42 @@ impl CustomOp3 for GatedSum {
     }
 }
 
+struct Mixture {
+    share: f32,
+}
+
+impl CustomOp2 for Mixture {
+    fn name(&self) -> &'static str {
+        "mixture"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        y: &CpuStorage,
+        y_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        if x_layout.shape() != y_layout.shape() {
+            candle_core::bail!("mixture: {:?} and {:?}", x_layout.shape(), y_layout.shape());
+        }
+        let (x, y, share, rest) = (floats(x, x_layout)?, floats(y, y_layout)?, self.share, 1.0 - self.share);
+        let mut made_of = blank(x.len());
+        let parts = made_of.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).zip(y.par_chunks(GRAIN));
+        parts.for_each(|((out, x), y)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+                        *out = share * x + rest * y;
+                    }
+                },
+            )
+        });
+        made(made_of, x_layout.shape().clone())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -164,6 +208,9 @@ mod tests {
                 prop_assert_eq!(values(&kernels.modulated_norm(&x, &shift, &scale, 1e-5).unwrap()), values(&exact));
                 let exact = (&x + y.broadcast_mul(&scale).unwrap()).unwrap();
                 prop_assert_eq!(values(&kernels.gated_sum(&x, &y, &scale).unwrap()), values(&exact));
+                // 0.25 and 0.75 are exact in float32.
+                let exact = ((&x * 0.25).unwrap() + (&y * 0.75).unwrap()).unwrap();
+                prop_assert_eq!(values(&kernels.mixture(&x, &y, 0.25).unwrap()), values(&exact));
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::{
     kernels::{
         conv2d::{Conv2d, Geometry},
         finish::Epilogue,
+        maps::swapped,
     },
     weights::Weights,
 };
@@ -56,14 +57,14 @@ pub(super) fn learned_share(weights: &Weights) -> f64 {
 pub(super) fn places_first(x: &Tensor, frames: usize) -> Result<Tensor> {
     let (rows, places, c) = x.dims3()?;
     let x = x.reshape((clips(rows, frames)?, frames, places, c))?;
-    x.transpose(1, 2)?.contiguous()?.reshape((rows / frames * places, frames, c))
+    swapped(&x)?.reshape((rows / frames * places, frames, c))
 }
 
 /// x (B · P, F, C) → (B · F, P, C)
 pub(super) fn frames_first(x: &Tensor, places: usize) -> Result<Tensor> {
     let (rows, frames, c) = x.dims3()?;
     let x = x.reshape((clips(rows, places)?, places, frames, c))?;
-    x.transpose(1, 2)?.contiguous()?.reshape((rows / places * frames, places, c))
+    swapped(&x)?.reshape((rows / places * frames, places, c))
 }
 
 /// x (B, E) → (B · F, E): the vector of a clip for each of its frames.

@@ -81,14 +81,12 @@ impl TransformerSpatioTemporalModel {
         let numbers: Vec<f32> = (0..frames).map(|frame| frame as f32).collect();
         let numbers = self.time_proj.forward(&numbers, frames, x.device())?;
         let positions = self.time_pos_embed.forward(&numbers, None, RowAdapters::NONE)?; // (F, C)
-        let gate = Tensor::full((1.0 - self.share) as f32, (rows, 1, c), x.device())?;
         let mut hidden = self.proj_in.forward(&self.norm.forward(x)?)?.reshape((rows, h * w, c))?;
         for (spatial, temporal) in &self.blocks {
             hidden = spatial.forward(hidden, frames, vectors).await?;
             let turned = places_first(&hidden, frames)?.broadcast_add(&positions)?;
             let turned = temporal.forward(turned, clips(rows, frames)?, vectors).await?;
-            let mixed = (hidden * self.share)?;
-            hidden = self.kernels.gated_sum(&mixed, &frames_first(&turned, h * w)?, &gate)?;
+            hidden = self.kernels.mixture(&hidden, &frames_first(&turned, h * w)?, self.share)?;
         }
         self.proj_out.forward_with(&hidden.reshape((rows, h, w, c))?, x)
     }
