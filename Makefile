@@ -1,4 +1,5 @@
-# Commands for developers and CI. Only `make browser` installs something outside this folder: Chromium.
+# Commands for developers and CI. Only `make browser` and `make ffmpeg` install something outside this folder: Chromium and
+# ffmpeg.
 
 CARGO ?= cargo
 TOOLS := target/tools
@@ -31,7 +32,7 @@ run:
 	$(CARGO) run --locked -- serve
 
 # Runs every test and prints the output of passing tests, too (which pictures were compared, which features wait).
-test: browser walk promtool simulation
+test: browser ffmpeg walk promtool simulation
 	$(CARGO) test --locked -- --show-output
 
 # Runs the fast tests, during development: about a minute once they are built. Leaves out those of whole processes
@@ -69,6 +70,14 @@ browser:
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; then exit; fi; \
 	echo "there is no Chromium and it cannot be installed: the tests of the page are skipped"
+
+# Installs ffmpeg, with which tests decode films, if there is none: as root and with apt-get. Without ffmpeg these tests are
+# skipped and say so.
+ffmpeg:
+	@if command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null; then exit; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ffmpeg >/dev/null; then exit; fi; \
+	echo "there is no ffmpeg and it cannot be installed: the tests that decode films with it are skipped"
 
 # Installs the pinned packages of the walk through the page (tests/page_walk) into target/page_walk. Without npm, or if the
 # packages cannot be had, the walk is skipped and says so.

@@ -9,6 +9,8 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
+
 /// The SHA-256 of the executable, in hexadecimal digits, or the version if the executable cannot be read. Two builds of
 /// one version have different digests. The first call reads the file, which takes about a tenth of a second; a server
 /// calls this function when it starts.
@@ -31,7 +33,7 @@ fn of_file() -> io::Result<String> {
         let read = part.len();
         file.consume(read);
     }
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(digest.finalize()))
 }
 
 #[cfg(test)]
@@ -41,7 +43,7 @@ mod tests {
     #[test]
     fn the_digest_is_that_of_the_file() {
         let file = std::fs::read(env::current_exe().unwrap()).unwrap();
-        let expected: String = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected = hex(Sha256::digest(file));
         assert_eq!(digest(), expected);
     }
 }

@@ -14,7 +14,7 @@
 //! - A module imports only from modules of its own group and of the groups to the right: `app` > `http` > `service`,
 //!   `worker`, `webhooks` > `ledger`, `engine`, `safety` > `catalogue` > `families` > `pipelines` > `diffusion`,
 //!   `device`, `models`, `weights`, `kernels`, `imaging`, `audio`, `provenance`, `watermark` > `generation`, `config`,
-//!   `crash`, `executable`, `jitter`, `metrics`, `telemetry`, `transient`.
+//!   `crash`, `executable`, `hex`, `jitter`, `metrics`, `telemetry`, `transient`.
 //! - `diffusion`, `device`, `models`, `weights`, `kernels`, `imaging`, `audio`, `watermark`, `pipelines`,
 //!   `families` and `catalogue` do not use tokio, axum, sqlx, clocks or environment variables.
 //! - Only `device` names candle's devices. Tensors are created on the device of their network.
@@ -45,6 +45,7 @@ pub mod engine;
 pub mod executable;
 pub mod families;
 pub mod generation;
+pub mod hex;
 pub mod http;
 pub mod imaging;
 pub mod jitter;

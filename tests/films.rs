@@ -3,6 +3,8 @@
 //! The comparisons need the complete fixtures, which `LATENTD_PARITY_DIR` names. All other tests use a small model with
 //! random weights.
 
+#[path = "support/answer.rs"]
+mod answer;
 #[path = "films/case.rs"]
 mod case;
 #[path = "contract/conforms.rs"]
@@ -12,6 +14,8 @@ mod conforms;
 mod films;
 #[path = "films/http.rs"]
 mod http;
+#[path = "films/openai.rs"]
+mod openai;
 #[path = "support/random.rs"]
 mod random;
 #[path = "support/server.rs"]

@@ -8,7 +8,7 @@ use std::{
 
 /// The rooms from the lowest layer to the highest. A room may use rooms of its own row and of the rows before it.
 const LAYERS: [&[&str]; 9] = [
-    &["generation", "config", "crash", "executable", "jitter", "metrics", "telemetry", "transient"],
+    &["generation", "config", "crash", "executable", "hex", "jitter", "metrics", "telemetry", "transient"],
     &["diffusion", "device", "models", "weights", "kernels", "imaging", "audio", "provenance", "watermark"],
     &["pipelines"],
     &["families"],

@@ -2,12 +2,16 @@
 
 #[path = "support/browser.rs"]
 mod browser;
+#[path = "support/films.rs"]
+mod films;
 #[path = "support/path_proxy.rs"]
 mod path_proxy;
 #[path = "support/random.rs"]
 mod random;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/sounds.rs"]
+mod sounds;
 #[path = "support/transformers.rs"]
 mod transformers;
 
@@ -19,6 +23,8 @@ mod classes;
 mod documents;
 #[path = "page/fields.rs"]
 mod fields;
+#[path = "page/films_and_sounds.rs"]
+mod films_and_sounds;
 #[path = "page/formats.rs"]
 mod formats;
 #[path = "page/model_cards.rs"]

@@ -7,8 +7,12 @@ use std::{
     process::{Command, Stdio},
 };
 
+#[path = "support/films.rs"]
+mod films;
 #[path = "support/random.rs"]
 mod random;
+#[path = "support/sounds.rs"]
+mod sounds;
 #[path = "support/transformers.rs"]
 mod transformers;
 
@@ -25,6 +29,8 @@ fn every_feature_of_the_page_works_and_is_accessible() {
     let walk = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page_walk/walk.mjs");
     let models = tempfile::tempdir().unwrap();
     transformers::put_models(&["flux2-klein"], models.path());
+    films::put_model(models.path());
+    sounds::put_model(models.path());
     let mut walked = Command::new("node");
     walked.arg(walk).arg(env!("CARGO_BIN_EXE_latentd")).env("PAGE_WALK_MODELS", models.path());
     let walked = walked.output().unwrap();

@@ -3,6 +3,8 @@
 //! The comparisons need the complete fixtures, which `LATENTD_PARITY_DIR` names. All other tests use a small model with
 //! random weights.
 
+#[path = "support/answer.rs"]
+mod answer;
 #[path = "sounds/case.rs"]
 mod case;
 #[path = "contract/conforms.rs"]
@@ -33,6 +35,7 @@ use std::{
     time::Duration,
 };
 
+use answer::with;
 use case::SoundCase;
 use latentd::{
     audio::Waveform,
@@ -411,11 +414,4 @@ fn fields(request: Value) -> Map<String, Value> {
         Value::Object(fields) => fields,
         other => panic!("{other} is no request"),
     }
-}
-
-/// `request` with the fields of `more`, which override its own.
-fn with(request: &Value, more: &Value) -> Value {
-    let mut request = request.clone();
-    request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    request
 }

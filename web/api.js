@@ -3,6 +3,7 @@
 
 import { parse, print } from './json.js';
 import { key, keyHeaders } from './key.js';
+import { PICTURES } from './kinds.js';
 
 /** An error answer of the server (RFC 9457 problem document), or no answer at all (`status` 0). */
 export class Problem extends Error {
@@ -72,22 +73,23 @@ export const local = (url) => url.replace(/^[^?]*?\/(?=v1\/)/, '');
 /** The absolute URL of a path, for use outside the page. */
 export const absolute = (path) => new URL(path, document.baseURI).href;
 
-const one = (id) => `v1/images/${encodeURIComponent(id)}`;
+/** The path of a generation. Each kind has its own routes. */
+const one = (id, { root } = PICTURES) => `${root}/${encodeURIComponent(id)}`;
 
 /** Creates a generation. Resolves when the server has accepted the request. */
-export const create = (request) => call('POST', 'v1/images', { body: request });
+export const create = (request, { root } = PICTURES) => call('POST', root, { body: request });
 /** Resolves when a generation has ended, or after a minute. */
 export const wait = (id) => call('GET', one(id), { prefer: 'wait=60' });
-export const get = (id, signal) => call('GET', one(id), { signal });
-export const cancel = (id) => call('POST', `${one(id)}/cancel`);
-export const erase = (id) => call('DELETE', one(id));
+export const get = (id, kind) => call('GET', one(id, kind));
+export const cancel = (id, kind) => call('POST', `${one(id, kind)}/cancel`);
+export const erase = (id, kind) => call('DELETE', one(id, kind));
 /** Gives a generation a star, or takes the star away. */
-export const star = (id, starred) => call(starred ? 'PUT' : 'DELETE', `${one(id)}/star`);
+export const star = (id, starred, kind) => call(starred ? 'PUT' : 'DELETE', `${one(id, kind)}/star`);
 
-/** A page of generations, newest first. `after` is the last id of the previous page. */
-export function list({ limit, ...filters }) {
+/** A page of generations of a kind, newest first. `after` is the last id of the previous page. */
+export function list({ limit, ...filters }, { root } = PICTURES) {
   const set = Object.entries(filters).filter(([, value]) => value !== undefined);
-  return call('GET', `v1/images?${new URLSearchParams([['limit', limit], ...set])}`);
+  return call('GET', `${root}?${new URLSearchParams([['limit', limit], ...set])}`);
 }
 
 export const models = async () => (await call('GET', 'v1/models')).data;
@@ -102,20 +104,20 @@ export const controlNets = async () => (await call('GET', 'v1/controlnets')).dat
 export const queue = () => call('GET', 'v1/queue');
 
 /** The URL of the stream of a generation's events after number `after`. */
-export const eventsUrl = (id, after) => `${one(id)}/events${after > 0 ? `?after=${after}` : ''}`;
+export const eventsUrl = (id, after, kind) => `${one(id, kind)}/events${after > 0 ? `?after=${after}` : ''}`;
 /** The URL of the stream of the events of all own generations. */
 export const allEventsUrl = () => 'v1/events';
 
 /** The URL of a picture that was uploaded with a request. */
 export const uploadUrl = (sha256) => `v1/uploads/${sha256}`;
 
-/** The bytes of a picture. `image` is an image of a generation object. */
-export const bytes = (image) => send('GET', local(image.url), { accept: '*/*', read: (response) => response.blob() });
+/** The bytes of a file. `file` is an image or an artifact of a generation object. */
+export const bytes = (file) => send('GET', local(file.url), { accept: '*/*', read: (response) => response.blob() });
 
 /** Whether a browser cannot load the URL by itself: it needs the key, which only `fetch` sends. */
 export const needsKey = (url) => key() !== null && !/[?&]sig=/.test(url);
 
-/** Loads a picture of the server into an `<img>`. */
+/** Loads a file of the server into an `<img>`, `<video>` or `<audio>`. */
 export async function show(img, url) {
   if (!needsKey(url)) {
     img.src = local(url);
@@ -123,7 +125,9 @@ export async function show(img, url) {
   }
   try {
     const source = URL.createObjectURL(await bytes({ url }));
-    for (const end of ['load', 'error']) img.addEventListener(end, () => URL.revokeObjectURL(source), { once: true });
+    // A player reads its file again when it seeks.
+    const ends = img.tagName === 'IMG' ? ['load', 'error'] : [];
+    for (const end of ends) img.addEventListener(end, () => URL.revokeObjectURL(source), { once: true });
     img.src = source;
   } catch {
     img.dispatchEvent(new Event('error'));

@@ -1,4 +1,4 @@
-// A card of the gallery: one generation, from acceptance to its pictures.
+// A card of the gallery: one generation, from acceptance to its pictures, films or sounds.
 
 import * as api from './api.js';
 import { caption } from './classes.js';
@@ -7,7 +7,10 @@ import { command, fileName } from './curl.js';
 import { downloadIcon } from './download.js';
 import { element, iconButton } from './element.js';
 import { isTerminal, watch } from './events.js';
+import { Film } from './film.js';
+import { FILMS, PICTURES, SOUNDS, kindOf } from './kinds.js';
 import { request } from './settings.js';
+import { Sound } from './sound.js';
 import { expiryText, stateText } from './state.js';
 import { Tile } from './tile.js';
 
@@ -16,25 +19,31 @@ export class Card {
    * @param {object} generation the generation object of the API
    * @param {{use(generation: object): void, start(image: object): void, open(card: Card, index: number): void, removed(card: Card): void,
    *   announce(text: string, seen?: boolean): void, copy(text: string): void, finished(card: Card): void,
-   *   more(params: object): void, changed(): void, chosen(card: Card): void,
+   *   more(params: object, kind: object): void, changed(): void, chosen(card: Card): void,
    *   schemaOf(model: string): object | undefined}} page
    */
   constructor(generation, page) {
     this.page = page;
     this.id = generation.id;
+    this.kind = kindOf(generation);
     this.told = 0; // How many changes of the star are known.
     this.build(generation);
     this.update(generation);
-    if (!isTerminal(generation.status)) this.stop = watch(this.id, (name, data) => this.hear(name, data));
+    if (!isTerminal(generation.status)) this.stop = watch(this.id, (name, data) => this.hear(name, data), this.kind);
   }
 
   get active() {
     return !isTerminal(this.generation.status);
   }
 
+  /** The finished pictures, films or sounds. */
+  get files() {
+    return this.generation[this.kind.files] ?? [];
+  }
+
   /** The finished pictures. */
   get images() {
-    return this.generation.images ?? [];
+    return this.kind === PICTURES ? this.files : [];
   }
 
   /** Whether the user has chosen this card for an action on several. */
@@ -56,7 +65,7 @@ export class Card {
     this.canceling = true;
     this.say('Canceling …');
     try {
-      const generation = await api.cancel(this.id);
+      const generation = await api.cancel(this.id, this.kind);
       // The last event may have arrived before the answer.
       if (this.active) this.update(generation);
     } catch (problem) {
@@ -67,7 +76,7 @@ export class Card {
 
   /** Deletes the generation. Rejects with a Problem. */
   async erase() {
-    await api.erase(this.id).catch((problem) => {
+    await api.erase(this.id, this.kind).catch((problem) => {
       if (problem.status !== 404) throw problem;
     });
     this.remove();
@@ -79,10 +88,10 @@ export class Card {
     this.starring = true;
     const { told } = this;
     try {
-      const generation = await api.star(this.id, !this.generation.starred);
+      const generation = await api.star(this.id, !this.generation.starred, this.kind);
       // If events have told of the star since the request, they may be newer than this answer.
       if (told === this.told) this.starChanged(generation);
-      this.page.announce(generation.starred ? 'Starred. The server keeps the picture.' : 'The star is gone.');
+      this.page.announce(generation.starred ? `Starred. The server keeps the ${this.kind.noun}.` : 'The star is gone.');
     } catch (problem) {
       this.page.announce(problem.message, true);
     }
@@ -101,7 +110,7 @@ export class Card {
     const wasStarred = this.generation?.starred ?? false;
     this.generation = generation;
     this.element.dataset.status = generation.status;
-    for (const image of this.images) this.tiles[image.index]?.show(image);
+    for (const file of this.files) this.tiles[file.index]?.show(file);
     this.warn(generation.warnings ?? []);
     this.progress(generation.progress);
     this.age();
@@ -133,15 +142,17 @@ export class Card {
   build({ params }) {
     this.tiles = Array.from({ length: params.n ?? 1 }, (_, index) => {
       const open = () => (this.images.length > 0 ? this.page.open(this, index) : this.focus());
-      return new Tile(params, this.caption(params), open, () => this.renew());
+      const [words, lost] = [this.caption(params), () => this.renew()];
+      if (this.kind === FILMS) return new Film(params, words, lost);
+      return this.kind === SOUNDS ? new Sound(words, lost) : new Tile(params, words, open, lost);
     });
-    const prompt = this.caption(params) || '(no prompt)';
+    const prompt = this.caption(params) || (this.kind === FILMS && params.image ? 'From a picture' : '(no prompt)');
     this.status = element('p', { class: 'status' });
     this.expiry = element('p', { class: 'expiry', hidden: true });
     this.warnings = element('ul', { class: 'warnings', 'aria-label': 'Warnings', hidden: true });
     this.bar = element('progress', { max: 100, 'aria-label': 'Progress' });
     this.actions = element('div', { class: 'actions' });
-    this.star = iconButton('star', 'Star: keep this picture', () => this.toggleStar());
+    this.star = iconButton('star', `Star: keep this ${this.kind.noun}`, () => this.toggleStar());
     this.star.classList.add('star');
     this.choice = element('input', { type: 'checkbox', 'aria-label': `Select: ${prompt}`, onchange: () => this.page.chosen(this) });
     this.element = element(
@@ -152,7 +163,9 @@ export class Card {
       element('p', { class: 'words', title: prompt }, prompt),
       element('div', { class: 'foot' }, this.status, this.warnings, this.expiry, this.actions),
     );
-    this.element.querySelector('.tiles').dataset.count = Math.min(this.tiles.length, 9);
+    const tiles = this.element.querySelector('.tiles');
+    tiles.dataset.count = Math.min(this.tiles.length, 9);
+    tiles.dataset.kind = this.kind.id;
   }
 
   /** The prompt, or the names of the requested classes. */
@@ -181,9 +194,9 @@ export class Card {
     else if (name === 'state' || data?.generation) this.update(data.generation ?? data);
   }
 
-  /** Asks for new URLs of the pictures, because the old ones have expired. */
+  /** Asks for new URLs of the files, because the old ones have expired. */
   async renew() {
-    const generation = await api.get(this.id).catch(() => null);
+    const generation = await api.get(this.id, this.kind).catch(() => null);
     if (generation) this.update(generation);
   }
 
@@ -215,17 +228,19 @@ export class Card {
     }
     const held = this.actions.contains(document.activeElement);
     const use = iconButton('reuse', 'Use these settings', () => this.page.use(this.generation));
-    const more = iconButton('more', '4 more', () => this.page.more(params));
-    const curl = iconButton('curl', 'Copy as curl', () => this.page.copy(command(request(params, this.page.schemaOf(params.model)))));
-    const single = status === 'succeeded' && this.images.length === 1 ? this.images[0] : null;
-    const download = single ? [this.downloadLink(single)] : [];
-    const start = single ? [iconButton('picture', 'Use as source', () => this.page.start(single))] : [];
+    const more = iconButton('more', `${this.kind.more} more`, () => this.page.more(params, this.kind));
+    const curl = iconButton('curl', 'Copy as curl', () => this.page.copy(command(request(params, this.page.schemaOf(params.model)), this.kind)));
+    const single = status === 'succeeded' && this.files.length === 1 ? this.files[0] : null;
+    // Several pictures are downloaded from the large view.
+    const files = this.kind === PICTURES ? [single].filter(Boolean) : this.files;
+    const download = files.map((file) => this.downloadLink(file, files.length > 1 ? ` ${file.index + 1}` : ''));
+    const start = single && this.kind === PICTURES ? [iconButton('picture', 'Use as source', () => this.page.start(single))] : [];
     this.actions.replaceChildren(...download, use, ...start, more, curl, this.deleteButton());
     if (held) this.focus();
   }
 
-  downloadLink(image) {
-    return downloadIcon(image, fileName({ prompt: this.caption(this.generation.params), seed: image.seed }, image.content_type));
+  downloadLink(file, number) {
+    return downloadIcon(file, fileName({ prompt: this.caption(this.generation.params), seed: file.seed }, file.content_type), number);
   }
 
   deleteButton() {

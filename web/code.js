@@ -6,9 +6,9 @@ import { key } from './key.js';
 import { snippets } from './snippets.js';
 import { tabbed } from './tabbed.js';
 
-/** @param {object} request @param {(text: string) => void} copy */
-export function showCode(request, copy) {
-  const parts = snippets(request, key() !== null).map(({ name, code }) => ({
+/** @param {object} request @param {object} kind @param {(text: string) => void} copy */
+export function showCode(request, kind, copy) {
+  const parts = snippets(request, kind, key() !== null).map(({ name, code }) => ({
     name,
     panel: element(
       'div', { class: 'stack' }, element('pre', { class: 'code', tabindex: 0, 'aria-label': name }, element('code', {}, code)),

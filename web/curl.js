@@ -3,9 +3,7 @@
 import { absolute } from './api.js';
 import { print } from './json.js';
 import { key } from './key.js';
-
-/** File extensions by media type. */
-const EXTENSIONS = { 'image/png': 'png', 'image/jpeg': 'jpg', 'image/webp': 'webp' };
+import { EXTENSIONS, PICTURES, typeOf } from './kinds.js';
 
 /** Longer arguments are refused by systems (128 KiB on Linux), so the request goes through the standard input. */
 const MOST_ARGUMENT = 100_000;
@@ -14,28 +12,30 @@ const MOST_ARGUMENT = 100_000;
 export const KEY = 'LATENTD_KEY';
 
 /**
- * The command that requests a picture. For several pictures, the answer is a JSON document with links to them.
+ * The command that requests a file. For several files, the answer is a JSON document with links to them.
  * @param {object} request
+ * @param {object} kind
  * @param {boolean} keyed whether the command sends an API key: by default, if this tab does
  */
-export function command(request, keyed = key() !== null) {
+export function command(request, kind = PICTURES, keyed = key() !== null) {
   const several = (request.n ?? 1) > 1;
-  const type = `image/${request.output?.format ?? 'png'}`;
+  const type = typeOf(request, kind);
   const parts = [
     'curl -f', ...(keyed ? [`-H "Authorization: Bearer $${KEY}"`] : []),
     several ? "-H 'Prefer: wait=60'" : `-o ${fileName(request, type)}`,
+    ...(several || kind === PICTURES ? [] : [`-H 'Prefer: wait=3600' -H 'Accept: ${type}'`]),
   ];
   const body = print(request);
   const isLong = body.length > MOST_ARGUMENT;
   parts.push("-H 'Content-Type: application/json'", `-d ${isLong ? '@-' : quoted(body)}`);
-  parts.push(absolute(`v1/images${several ? '' : `.${EXTENSIONS[type]}`}`));
+  parts.push(absolute(`${kind.root}${several || kind !== PICTURES ? '' : `.${EXTENSIONS[type]}`}`));
   return parts.join(' ') + (isLong ? ` <<'END'\n${body}\nEND\n` : '');
 }
 
 /** A file name from the words of the prompt, the seed and the media type. */
 export function fileName({ prompt, seed }, type = 'image/png') {
   const words = (prompt ?? '').toLowerCase().replace(/[^a-z0-9]+/g, '-').replace(/^-+|-+$/g, '').slice(0, 40);
-  return `${[words.replace(/-+$/, '') || 'picture', seed].filter((part) => part !== undefined).join('-')}.${EXTENSIONS[type]}`;
+  return `${[words.replace(/-+$/, '') || (/^(video|audio)/.exec(type)?.[0] ?? 'picture'), seed].filter((part) => part !== undefined).join('-')}.${EXTENSIONS[type]}`;
 }
 
 /** Quotes a text for a POSIX shell. Inside single quotes, only the single quote must be escaped. */

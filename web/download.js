@@ -11,7 +11,7 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(href), 60_000);
 }
 
-/** Makes a link download a picture under a file name. */
+/** Makes a link download a file under a file name. */
 export function downloads(link, image, name) {
   link.href = api.local(image.url);
   link.download = name;
@@ -23,7 +23,8 @@ export function downloads(link, image, name) {
   return link;
 }
 
-/** An icon that downloads a picture. */
-export const downloadIcon = (image, name) => {
-  return downloads(element('a', { class: 'icon', 'aria-label': 'Download', title: 'Download' }, icon('download')), image, name);
+/** An icon that downloads a file. `number` distinguishes the icons of several files. */
+export const downloadIcon = (file, name, number = '') => {
+  const label = `Download${number}`;
+  return downloads(element('a', { class: 'icon', 'aria-label': label, title: label }, icon('download')), file, name);
 };

@@ -22,10 +22,10 @@ let feed = null;
 /**
  * Calls `listener(name, data)` for every event of a generation until its end. `name` is the event without its prefix, such
  * as `deleted`; `state` for a polled generation, or `gone` for one that polling no longer finds. Durable events may be
- * repeated. Returns a function that stops watching.
+ * repeated. `kind` is the kind of the generation. Returns a function that stops watching.
  */
-export function watch(id, listener) {
-  const watching = new Watch(id, listener);
+export function watch(id, listener, kind) {
+  const watching = new Watch(id, listener, kind);
   watches.add(watching);
   assign();
   return () => watching.end();
@@ -117,8 +117,9 @@ class Feed {
 }
 
 class Watch {
-  constructor(id, listener) {
+  constructor(id, listener, kind) {
     this.id = id;
+    this.kind = kind;
     this.listener = listener;
     /** Becomes false for good if the server or a proxy rejects the stream. */
     this.canStream = true;
@@ -143,7 +144,7 @@ class Watch {
   }
 
   openStream() {
-    this.stream = new Stream(api.eventsUrl(this.id, 0), {
+    this.stream = new Stream(api.eventsUrl(this.id, 0, this.kind), {
       event: (name, text) => name.startsWith(PREFIX) && this.tell(name.slice(PREFIX.length), parse(text)),
       closed: () => {
         this.canStream = false;
@@ -166,7 +167,7 @@ class Watch {
   async ask() {
     const turn = this.poll;
     try {
-      const generation = await api.get(this.id);
+      const generation = await api.get(this.id, this.kind);
       if (!watches.has(this)) return;
       this.listener('state', generation);
       if (TERMINAL.has(generation.status)) return this.end();

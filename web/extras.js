@@ -48,9 +48,9 @@ export class Extras {
     this.show();
   }
 
-  /** One short text per setting. */
-  summary() {
-    return Object.entries(this.fields).map(([name, value]) => `${title(name).toLowerCase()} ${words(name, value)}`.trim());
+  /** One short text per setting, without those that `isSaid`. */
+  summary(isSaid) {
+    return Object.entries(this.fields).filter(([name]) => !isSaid(name)).map(([name, value]) => `${title(name).toLowerCase()} ${words(name, value)}`.trim());
   }
 
   /** Updates the list. Items that stay the same stay in place, so that typing in a control does not load pictures again. */

@@ -1,4 +1,4 @@
-// The form: the request for the next picture.
+// The form: the request for the next pictures, films or sounds.
 
 import { AddOns } from './add_ons.js';
 import * as classes from './classes.js';
@@ -9,6 +9,7 @@ import { Incoming } from './incoming.js';
 import { Intake } from './intake.js';
 import { print } from './json.js';
 import * as kept from './kept.js';
+import { FILMS, PICTURES, SOUNDS } from './kinds.js';
 import { More } from './more.js';
 import { all } from './picture.js';
 import { schedulerName } from './scheduler.js';
@@ -36,6 +37,7 @@ export class Form {
     this.schemaOf = schemaOf;
     this.announce = announce;
     this.models = [];
+    this.kind = PICTURES;
     /** The seed of the last picture, which the user can keep afterwards. */
     this.lastSeed = null;
     this.at = (id) => document.getElementById(id);
@@ -46,13 +48,15 @@ export class Form {
   }
 
   /**
-   * Fills in what the server has. Called again when the server's catalogue may have changed.
-   * @param {object[]} models
+   * Fills in what the server has for a kind of work. Called again when the kind or the server's catalogue has changed.
+   * @param {object[]} models the models that make the kind
    * @param {object[]} schedulers
    * @param {{loras: object[], embeddings: object[], controlNets: object[]}} addOns
+   * @param {object} kind
    */
-  offer(models, schedulers, addOns = {}) {
-    const first = this.models.length === 0;
+  offer(models, schedulers, addOns = {}, kind = PICTURES) {
+    const first = this.models.length === 0 || kind !== this.kind;
+    this.take(kind);
     const chosen = this.field('model').value;
     this.models = models;
     this.schedulers = schedulers;
@@ -85,7 +89,7 @@ export class Form {
     else if (seed) request.seed = seed;
     const { output, ...extras } = this.extras.fields;
     const file = { format: this.field('output').value, ...output };
-    if (print(file) !== print({ format: 'png' })) request.output = file;
+    if (print(file) !== print({ format: this.format() })) request.output = file;
     return { ...request, ...extras };
   }
 
@@ -109,7 +113,7 @@ export class Form {
     const named = this.field('scheduler').selectedIndex > 0;
     if (!named) this.field('scheduler').value = '';
     if (!named && scheduler && schedulerName(scheduler) !== schedulerName()) extras.scheduler = scheduler;
-    const { output: { format = 'png', ...file } = {}, ...others } = rest;
+    const { output: { format = this.format(), ...file } = {}, ...others } = rest;
     this.field('output').value = format;
     if (Object.keys(file).length > 0) extras.output = file;
     Object.assign(extras, others);
@@ -143,7 +147,7 @@ export class Form {
     }
     this.sending = true;
     try {
-      await this.send({ ...request, previews: PREVIEWS });
+      await this.send({ ...request, ...(this.kind === PICTURES ? { previews: PREVIEWS } : {}) });
     } catch (problem) {
       this.showProblem(problem);
     }
@@ -164,13 +168,38 @@ export class Form {
 
   // Private methods.
 
+  /** Shows the words and the file formats of a kind of work. */
+  take(kind) {
+    this.errors.clear();
+    if (kind === this.kind) return;
+    this.kind = kind;
+    this.lastSeed = null;
+    this.extras.set({});
+    for (const name of TEXTS) this.field(name).value = '';
+    this.setSeed('', false);
+    this.form.setAttribute('aria-label', `New ${kind.noun}`);
+    this.field('prompt').placeholder = kind.asks;
+    this.field('negative_prompt').placeholder = kind.asksNot;
+    this.at('n-label').textContent = `Number of ${kind.nouns}`;
+    this.form.querySelector('[data-for=n]').ariaLabel = `Number of ${kind.nouns}`;
+    this.at('size-field').hidden = kind === SOUNDS;
+    this.field('output').closest('.field').hidden = kind.formats.length < 2;
+    this.field('output').replaceChildren(...kind.formats.map(([value, name]) => element('option', { value }, name)));
+  }
+
+  /** The server's file format. */
+  format() {
+    return this.kind.formats[0][0];
+  }
+
   /** Makes the parts of the form that show and change the extras. */
   makeParts() {
     const changed = () => this.changed();
     const known = () => this.schema()?.properties ?? {};
-    this.extras = new Extras(this.at('extras'), changed, known, (name) => this.source.has(name));
+    this.extras = new Extras(this.at('extras'), changed, known, (name) => this.source.has(name) || this.more.isSetting(name));
     this.incoming = new Incoming({
       takes: () => this.takes('image'),
+      isDrawing: () => this.kind === PICTURES,
       put: (picture) => this.put(picture),
       use: (request) => this.use({ params: request }),
       hasModel: (name) => this.models.some(({ id }) => id === name),
@@ -280,7 +309,7 @@ export class Form {
     this.at('reset').addEventListener('click', () => {
       this.extras.set({});
       this.field('negative_prompt').value = '';
-      this.field('output').value = 'png';
+      this.field('output').value = this.format();
       this.setSeed('');
       this.setDefaults();
       this.changed();
@@ -298,10 +327,10 @@ export class Form {
     this.extras.set({ ...extras, output: Object.keys(file).length > 0 ? file : undefined });
   }
 
-  setSeed(seed) {
+  setSeed(seed, changes = true) {
     this.field('seed').value = seed;
     this.forgive('seed');
-    this.changed();
+    if (changes) this.changed();
   }
 
   /** Updates everything after another size was chosen. */
@@ -326,7 +355,7 @@ export class Form {
   showModel() {
     const model = this.models.find(({ id }) => id === this.field('model').value);
     const can = this.capabilities();
-    const state = { loading: 'The model is being loaded.', cold: 'The first picture loads the model.' }[model?.state];
+    const state = { loading: 'The model is being loaded.', cold: `The first ${this.kind.noun} loads the model.` }[model?.state];
     const note = [can?.description, state].filter(Boolean).join(' ');
     this.say('model-note', note);
     this.offerSchedulers();
@@ -385,7 +414,7 @@ export class Form {
   changed() {
     this.show();
     const fields = [...TEXTS, ...NUMBERS, 'class_label', 'model', 'scheduler', 'seed', 'output'].map((name) => [name, this.field(name).value]);
-    kept.keep({ ...Object.fromEntries(fields), extras: this.extras.fields });
+    kept.keep({ ...Object.fromEntries(fields), extras: this.extras.fields }, this.kind);
   }
 
   show() {
@@ -398,13 +427,20 @@ export class Form {
     this.source.show();
     this.more.show();
     this.at('summary').textContent = [
-      `${value('width')} × ${value('height')}`, `${value('steps')} steps`, ...(value('seed') ? [`seed ${value('seed')}`] : []),
-      ...(Number(value('n')) > 1 ? [`${value('n')} pictures`] : []), ...this.extras.summary(),
+      ...(this.kind === SOUNDS ? [] : [`${value('width')} × ${value('height')}`]), ...this.length(), `${value('steps')} steps`, ...(value('seed') ? [`seed ${value('seed')}`] : []),
+      ...(Number(value('n')) > 1 ? [`${value('n')} ${this.kind.nouns}`] : []), ...this.extras.summary((name) => this.more.isSetting(name)),
     ].join(' · ');
   }
 
+  /** The length of the film or sound in words. */
+  length() {
+    const of = (name) => this.extras.fields[name] ?? this.rule(name).default;
+    if (this.kind === SOUNDS) return [`${of('seconds')} s`];
+    return this.kind === FILMS ? [`${of('frames')} frames, ${Math.round(100 * of('frames') / of('fps')) / 100} s`] : [];
+  }
+
   restore() {
-    const contents = kept.restore();
+    const contents = kept.restore(this.kind);
     const offered = this.models.find(({ id, state }) => id === contents.model && state !== 'failed');
     const standard = this.models.find((model) => model.default) ?? this.models.find(({ state }) => state !== 'failed');
     this.field('model').value = (offered ?? standard)?.id ?? '';

@@ -1,9 +1,10 @@
-// The gallery: one card per generation, newest first. Generations of other pages of this browser appear as well.
+// The gallery: one card per generation of the chosen kind, newest first. Generations of other pages of this browser appear as well.
 
 import * as api from './api.js';
 import { Card } from './card.js';
 import { mainField } from './element.js';
 import { follow, isFollowing, isTerminal } from './events.js';
+import { PICTURES } from './kinds.js';
 import * as tabs from './tabs.js';
 
 /** Generations per page of the list. */
@@ -16,6 +17,7 @@ export const UNLISTED = 'latentd-page';
 export class Gallery {
   /** @param {object} page the callbacks of `Card`, without `removed`; `changed()` also tells of new and removed cards */
   constructor(page) {
+    this.kind = PICTURES;
     this.page = { ...page, removed: (card) => this.erased(card) };
     /** @type {Map<string, Card>} */
     this.cards = new Map();
@@ -29,10 +31,10 @@ export class Gallery {
     setInterval(() => this.age(), AGE_MS);
   }
 
-  /** Adds a card for a generation of pictures at its place by age, if there is none yet. Ids sort by age. */
+  /** Adds a card for a generation of the chosen kind at its place by age, if there is none yet. Ids sort by age. */
   add(generation) {
     const known = this.cards.get(generation.id);
-    if (known || generation.metadata?.[UNLISTED] || ['audio.generation', 'video.generation'].includes(generation.object)) return known;
+    if (known || generation.metadata?.[UNLISTED] || generation.object !== this.kind.object) return known;
     const card = new Card(generation, this.page);
     this.cards.set(card.id, card);
     const follower = [...this.list.children].find((element) => element.dataset.id < card.id);
@@ -51,7 +53,11 @@ export class Gallery {
 
   /** Loads running and queued generations, and the newest others. */
   async load() {
-    this.remember(await this.newest());
+    const { kind } = this;
+    const page = await this.newest();
+    // Another tab may have been chosen meanwhile.
+    if (kind !== this.kind) return;
+    this.remember(page);
     this.loaded = true;
     this.empty.hidden = this.cards.size > 0;
     this.page.changed();
@@ -59,8 +65,10 @@ export class Gallery {
 
   /** Takes over what has changed on the server since the last time. */
   async refresh() {
+    const { kind } = this;
     try {
       const page = await this.newest();
+      if (kind !== this.kind) return;
       const present = new Set(page.data.map(({ id }) => id));
       const oldest = page.has_more ? page.data.at(-1)?.id : '';
       for (const card of this.cards.values()) {
@@ -69,6 +77,13 @@ export class Gallery {
     } catch {
       // The banner says that the server does not answer.
     }
+  }
+
+  /** Shows the generations of another kind. */
+  async show(kind) {
+    this.clear();
+    this.kind = kind;
+    await this.load();
   }
 
   /** Removes all cards, because another key may see others. Generations stay as they are. */
@@ -84,7 +99,7 @@ export class Gallery {
     const active = [...this.cards.values()].filter((card) => card.active);
     if (this.loaded && (!isFollowing() || own.queued + own.running > active.length)) await this.refresh();
     if (!active.some((card) => card.generation.status === 'queued')) return;
-    const page = await api.list({ limit: 100, status: 'queued' });
+    const page = await api.list({ limit: 100, status: 'queued' }, this.kind);
     for (const generation of page.data) {
       const card = this.cards.get(generation.id);
       // An event may have arrived before this answer.
@@ -107,7 +122,9 @@ export class Gallery {
 
   /** Loads the next older generations. */
   async loadOlder(limit) {
-    const page = await api.list({ limit, after: this.last });
+    const { kind } = this;
+    const page = await api.list({ limit, after: this.last }, kind);
+    if (kind !== this.kind) return;
     for (const generation of page.data) this.add(generation);
     this.remember(page);
   }
@@ -116,7 +133,7 @@ export class Gallery {
   async loadStarred() {
     let page;
     do {
-      page = await api.list({ limit: 100, starred: true, after: page?.last_id });
+      page = await api.list({ limit: 100, starred: true, after: page?.last_id }, this.kind);
       for (const generation of page.data) {
         const card = this.add(generation);
         if (card && !card.generation.starred) card.update(generation);
@@ -143,7 +160,7 @@ export class Gallery {
 
   /** Reads the first page of generations and all that wait or run, and adds their cards. */
   async newest() {
-    const lists = [api.list({ limit: 100, status: 'running' }), api.list({ limit: 100, status: 'queued' }), api.list({ limit: PAGE })];
+    const lists = [{ limit: 100, status: 'running' }, { limit: 100, status: 'queued' }, { limit: PAGE }].map((what) => api.list(what, this.kind));
     const told = new Map([...this.cards.values()].map((card) => [card, card.told]));
     const pages = await Promise.all(lists);
     for (const generation of pages.flatMap((page) => page.data)) {
@@ -168,7 +185,7 @@ export class Gallery {
   /** A message of another tab. */
   async hear(kind, id) {
     const card = this.cards.get(id);
-    if (kind === 'created' && !card) await api.get(id).then((generation) => this.add(generation), () => {});
+    if (kind === 'created' && !card) await api.get(id, this.kind).then((generation) => this.add(generation), () => {});
     else if (kind === 'deleted' && card) this.forget(card);
   }
 

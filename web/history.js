@@ -6,6 +6,7 @@ import { fileName } from './curl.js';
 import { save } from './download.js';
 import { duration } from './duration.js';
 import { element } from './element.js';
+import { PICTURES } from './kinds.js';
 import { zip } from './zip.js';
 
 /** The most generations that a search loads before it asks whether to go on. */
@@ -25,6 +26,16 @@ export class History {
     this.most = MOST_SEARCHED;
     this.place = document.getElementById('history');
     this.build();
+    this.name(PICTURES);
+  }
+
+  /** Takes the words of a kind. */
+  name({ id, nouns }) {
+    this.nouns = nouns;
+    this.search.placeholder = this.search.ariaLabel = `Search the ${nouns}`;
+    this.further.textContent = `Search older ${nouns}`;
+    this.bar.ariaLabel = `Selected ${nouns}`;
+    this.buttons.compare.hidden = id !== PICTURES.id;
   }
 
   /** Updates everything that depends on the cards. */
@@ -48,14 +59,14 @@ export class History {
   // Private methods.
 
   build() {
-    this.search = element('input', { id: 'search', type: 'search', placeholder: 'Search the pictures', 'aria-label': 'Search the pictures' });
+    this.search = element('input', { id: 'search', type: 'search' });
     this.filter = element(
       'select', { id: 'filter', 'aria-label': 'Show' },
       ...Object.entries(FILTERS).map(([value, { name }]) => element('option', { value }, name)),
     );
     this.toggle = element('button', { id: 'choose', class: 'plain', type: 'button', 'aria-pressed': 'false' }, 'Select');
     this.note = element('p', { class: 'note', role: 'status' });
-    this.further = element('button', { id: 'search-on', class: 'plain', type: 'button', hidden: true, onclick: () => this.findOlder() }, 'Search older pictures');
+    this.further = element('button', { id: 'search-on', class: 'plain', type: 'button', hidden: true, onclick: () => this.findOlder() });
     this.count = element('span', { class: 'count', role: 'status' });
     const button = (id, text, onclick) => element('button', { id, class: 'plain', type: 'button', ...(onclick ? { onclick } : {}) }, text);
     this.buttons = {
@@ -67,7 +78,7 @@ export class History {
         show: (asks) => { this.buttons.erase.textContent = asks ? 'Press again to delete' : 'Delete'; },
       }),
     };
-    this.bar = element('div', { class: 'chosen', role: 'group', 'aria-label': 'Selected pictures', hidden: true }, this.count, ...Object.values(this.buttons));
+    this.bar = element('div', { class: 'chosen', role: 'group', hidden: true }, this.count, ...Object.values(this.buttons));
     this.place.append(element('div', { class: 'history-bar' }, this.search, this.filter, this.toggle), this.bar, this.note, this.further);
     this.search.addEventListener('input', () => this.find());
     this.filter.addEventListener('change', () => this.find());
@@ -79,8 +90,8 @@ export class History {
     const { gallery } = this.page;
     const found = this.filtered ? `${gallery.shown.length} of ${gallery.cards.size} found. ` : '';
     this.further.hidden = !this.filtered || this.filter.value === 'starred' || this.searching || !gallery.hasOlder;
-    const rest = this.further.hidden ? this.kept() : 'Older pictures are not searched yet.';
-    const text = found + (this.searching ? 'Searching older pictures …' : rest);
+    const rest = this.further.hidden ? this.kept() : `Older ${this.nouns} are not searched yet.`;
+    const text = found + (this.searching ? `Searching older ${this.nouns} …` : rest);
     if (this.note.textContent !== text) this.note.textContent = text;
   }
 
@@ -95,7 +106,7 @@ export class History {
     if (ended.length === 0) return '';
     // A generation whose star was taken away is kept longer.
     const kept = Math.min(...ended.map((one) => new Date(one.expires_at) - new Date(one.finished_at)));
-    return `The server deletes pictures ${duration(kept / 1000)} after they are drawn. It keeps those with a star.`;
+    return `The server deletes ${this.nouns} ${duration(kept / 1000)} after they are ${this.nouns === PICTURES.nouns ? 'drawn' : 'made'}. It keeps those with a star.`;
   }
 
   /** Shows what matches, and loads older generations so that all are searched; those with a star need no search. */
@@ -139,10 +150,10 @@ export class History {
   /** Updates what depends on the chosen cards. */
   choose() {
     const { chosen } = this;
-    const pictures = chosen.flatMap((card) => card.images).length;
+    const files = chosen.flatMap((card) => card.files).length;
     this.count.textContent = `${chosen.length} selected`;
-    this.buttons.compare.disabled = pictures !== 2;
-    this.buttons.zip.disabled = pictures === 0;
+    this.buttons.compare.disabled = files !== 2;
+    this.buttons.zip.disabled = files === 0;
     this.buttons.erase.disabled = !chosen.some((card) => !card.active);
   }
 
@@ -158,16 +169,16 @@ export class History {
   }
 
   async download() {
-    const pictures = this.chosen.flatMap((card) => card.images.map((image) => ({ card, image })));
+    const chosen = this.chosen.flatMap((card) => card.files.map((made) => ({ card, made })));
     this.buttons.zip.disabled = true;
     try {
       const files = [];
-      for (const { card, image } of pictures) {
-        const bytes = new Uint8Array(await (await api.bytes(image)).arrayBuffer());
-        const name = fileName({ prompt: card.element.getAttribute('aria-label'), seed: image.seed }, image.content_type);
+      for (const { card, made } of chosen) {
+        const bytes = new Uint8Array(await (await api.bytes(made)).arrayBuffer());
+        const name = fileName({ prompt: card.element.getAttribute('aria-label'), seed: made.seed }, made.content_type);
         files.push({ name, bytes, date: new Date(card.generation.created_at) });
       }
-      save(zip(files), 'pictures.zip');
+      save(zip(files), `${this.nouns}.zip`);
     } catch (problem) {
       this.page.announce(problem.message, true);
     }

@@ -7,9 +7,9 @@ import { recipe } from './recipe.js';
 
 export class Incoming {
   /**
-   * @param {{takes(): boolean, put(picture: object): void, use(request: object): void, hasModel(name: string): boolean,
+   * @param {{takes(): boolean, isDrawing(): boolean, put(picture: object): void, use(request: object): void, hasModel(name: string): boolean,
    *   caption(request: object): string, announce(text: string, seen?: boolean): void}} form `takes` says whether the
-   *   chosen model starts from pictures
+   *   chosen model starts from pictures, `isDrawing` whether the settings of a picture fit the form
    */
   constructor(form) {
     this.form = form;
@@ -25,7 +25,7 @@ export class Incoming {
         return;
       }
       const [file] = files;
-      const made = await recipe(file, this.form.hasModel);
+      const made = this.form.isDrawing() ? await recipe(file, this.form.hasModel) : null;
       if (!made) return this.take(file);
       const { request, unused } = made;
       const use = () => {

@@ -55,7 +55,7 @@ export class Live {
     this.toggle.addEventListener('click', () => this.turn(this.body.hidden));
   }
 
-  /** Shows the switch if the chosen model can draw in few steps. */
+  /** Shows the switch if the chosen model can draw in few steps. Films and sounds have no live picture. */
   offer() {
     const chosen = this.page.form.request().model;
     this.few = fewSteps(this.models?.find(({ id }) => id === chosen), this.loras ?? []);

@@ -10,6 +10,8 @@ import { Form } from './form.js';
 import { Gallery } from './gallery.js';
 import { History } from './history.js';
 import { showKey } from './key.js';
+import { PICTURES, kindOfModel } from './kinds.js';
+import { KindTabs } from './kind_tabs.js';
 import { showNearest } from './known.js';
 import { Large } from './large.js';
 import { Live } from './live.js';
@@ -53,8 +55,8 @@ let schemas = new Map();
 const schemaOf = (model) => schemas.get(model);
 
 /** Sends a request and adds its card. Rejects with a Problem. */
-async function create(request) {
-  const generation = await api.create(request);
+async function create(request, kind = PICTURES) {
+  const generation = await api.create(request, kind);
   const card = gallery.created(generation);
   announce(`${caption(generation.params, schemaOf(generation.params.model))}: accepted`);
   card.element.scrollIntoView({ block: 'nearest', behavior: 'smooth' });
@@ -63,7 +65,7 @@ async function create(request) {
 }
 
 const form = new Form(at('form'), async (request) => {
-  form.lastSeed = (await create(request)).params.seed;
+  form.lastSeed = (await create(request, form.kind)).params.seed;
 }, schemaOf, announce);
 
 const use = (generation) => form.use(generation);
@@ -72,11 +74,11 @@ const suggest = (prompt) => {
   form.suggest(prompt);
   form.form.dispatchEvent(new Event('input', { bubbles: true }));
 };
-const more = (params) => {
-  const request = { ...variations(params, schemaOf(params.model)), previews: PREVIEWS };
-  create(request).catch((problem) => announce(problem.message, true));
+const more = (params, kind = PICTURES) => {
+  const previews = kind === PICTURES ? { previews: PREVIEWS } : {};
+  create({ ...variations(params, schemaOf(params.model), kind), ...previews }, kind).catch((problem) => announce(problem.message, true));
 };
-const code = (request) => showCode(request, copy);
+const code = (request, kind = PICTURES) => showCode(request, kind, copy);
 const comparing = (first, second) => compare(gallery.pictures(), first, second);
 const gallery = new Gallery({
   use, start, copy, announce, schemaOf, more,
@@ -89,6 +91,7 @@ const history = new History({ gallery, announce, compare: comparing });
 const large = new Large({ use, start, copy, schemaOf, more, code, compare: comparing, pictures: () => gallery.pictures() });
 const live = new Live({ form, announce, keep: create });
 const showsNearest = showNearest({ form, suggest });
+const tabs = new KindTabs((kind) => choose(kind).catch((problem) => announce(problem.message, true)));
 const keys = showKey(() => {
   // Another key may belong to another tenant.
   gallery.clear();
@@ -96,22 +99,50 @@ const keys = showKey(() => {
   load();
 });
 
+/** What the server has: its models, schedulers and add-ons. */
+let server = { models: [], schedulers: [], addOns: {} };
+
+/** Shows the models of a kind in the form. */
+function offer(kind) {
+  form.offer(server.models.filter((model) => kindOfModel(model) === kind), server.schedulers, server.addOns, kind);
+  live.load(server.models.filter((model) => kindOfModel(model) === PICTURES), server.addOns.loras);
+  showsNearest();
+}
+
+/** Shows the form and the generations of another kind. */
+async function choose(kind) {
+  name(kind);
+  offer(kind);
+  await gallery.show(kind);
+}
+
+/** Writes the words of a kind. */
+function name(kind) {
+  at('pictures').ariaLabel = kind.nouns[0].toUpperCase() + kind.nouns.slice(1);
+  at('empty').querySelector('strong').textContent = `No ${kind.nouns} yet.`;
+  at('more').textContent = `Show older ${kind.nouns}`;
+  document.querySelector('.skip').textContent = `Skip to the ${kind.nouns}`;
+  history.name(kind);
+}
+
 async function load() {
   try {
-    const [all, schedulers, loras, embeddings, controlNets] = await Promise.all([
+    const [models, schedulers, loras, embeddings, controlNets] = await Promise.all([
       api.models(), api.schedulers(), api.loras(), api.embeddings(), api.controlNets(),
     ]);
-    // The page makes no sounds and no films.
-    const models = all.filter((model) => !model.capabilities?.sound && !model.capabilities?.film);
     const usable = models.filter((model) => model.capabilities);
     schemas = new Map(await Promise.all(usable.map(async ({ id }) => {
       // A model that was removed meanwhile has no schema.
       return [id, await api.schema(id).catch((problem) => { if (problem.status !== 404) throw problem; })];
     })));
-    form.offer(models, schedulers, { loras, embeddings, controlNets });
-    live.load(models, loras);
-    showsNearest();
-    await gallery.load();
+    server = { models, schedulers, addOns: { loras, embeddings, controlNets } };
+    const kinds = new Set(models.filter((model) => model.capabilities).map(kindOfModel));
+    // Without a usable model, the page is that of pictures.
+    const kind = tabs.offer(kinds.size > 0 ? kinds : new Set([PICTURES]));
+    name(kind);
+    offer(kind);
+    if (gallery.kind === kind) await gallery.load();
+    else await gallery.show(kind);
   } catch (problem) {
     // If the server does not answer, the banner says so, and load() runs again when the server is back. If it wants a
     // key, a dialog asks for the key.
@@ -126,8 +157,8 @@ function returned() {
 
 api.reach.addEventListener('locked', () => keys.ask());
 const status = showStatus({ returned, seen: (queue) => gallery.refreshQueued(queue.own) });
-at('copy-request').addEventListener('click', () => copy(command(form.request())));
-at('code-open').addEventListener('click', () => code(form.request()));
+at('copy-request').addEventListener('click', () => copy(command(form.request(), form.kind)));
+at('code-open').addEventListener('click', () => code(form.request(), form.kind));
 at('models-open').addEventListener('click', () => showModels({ use: suggest, copy }));
 at('shortcut').textContent = /Mac|iPhone|iPad/.test(navigator.userAgent) ? '⌘ ↵' : 'Ctrl ↵';
 // Wide windows show the settings.

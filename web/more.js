@@ -1,13 +1,16 @@
-// The fields of the chosen model's schema that have no place of their own in the form, in two groups: the add-ons of the
-// model, and all others under "More".
+// The fields of the chosen model's schema that have no place of their own in the form, in three groups: those of films and
+// sounds among the settings, the add-ons of the model, and all others under "More".
 
 import { element } from './element.js';
 import { field } from './field.js';
 import { print } from './json.js';
 
 const ADD_ONS = ['loras', 'controls', 'refiner'];
+/** The length of films and sounds, and how much moves. */
+const OWN = ['seconds', 'frames', 'fps', 'motion_bucket_id'];
 /** The order of the fields under "More". Fields that are not listed follow. */
 const ORDER = [
+  'seconds', 'frames', 'fps', 'motion_bucket_id', 'noise_aug_strength', 'min_guidance_scale', 'decode_chunk_size', 'padding_seconds', 'logsnr_min', 'logsnr_max',
   'prompt_syntax', 'prompt_2', 'negative_prompt_2', 'prompt_3', 'negative_prompt_3', 'max_sequence_length', 'clip_skip', 'true_guidance_scale',
   'guidance_rescale', 'guidance_interval', 'cfg_normalization', 'cfg_truncation', 'skip_guidance_layers', 'skip_layer_guidance_scale', 'skip_layer_guidance_start',
   'skip_layer_guidance_stop',
@@ -31,6 +34,7 @@ export class More {
     this.page = page;
     this.changed = changed;
     this.addOns = document.getElementById('add-ons-fields');
+    this.own = document.getElementById('own-fields');
     this.rest = document.getElementById('more-fields');
   }
 
@@ -45,8 +49,14 @@ export class More {
     const placed = (names) => this.fields.filter(({ path }) => names(path)).map(({ control }) => control.element);
     this.fields.sort((one, other) => place(one.path) - place(other.path));
     this.addOns.replaceChildren(...placed((path) => ADD_ONS.includes(path)));
-    this.rest.replaceChildren(...placed((path) => !ADD_ONS.includes(path)));
+    this.own.replaceChildren(...placed((path) => OWN.includes(path)));
+    this.rest.replaceChildren(...placed((path) => !ADD_ONS.includes(path) && !OWN.includes(path)));
     this.show();
+  }
+
+  /** Whether a field is among the settings. */
+  isSetting(name) {
+    return OWN.includes(name) && (this.fields ?? []).some(({ path }) => path === name);
   }
 
   show() {

@@ -3,43 +3,46 @@
 import { absolute } from './api.js';
 import { KEY, command } from './curl.js';
 import { print } from './json.js';
+import { EXTENSIONS, PICTURES, typeOf } from './kinds.js';
 
 /** Fields that the method of OpenAI's client has itself. All others go into `extra_body`. */
 const OPENAI = new Set(['prompt', 'model', 'n']);
 
 /**
- * The codes that request a picture.
+ * The codes that request pictures, films or sounds.
  * @param {object} request
+ * @param {object} kind
  * @param {boolean} keyed whether the server needs a key. The codes read it from the environment
  * @returns {{name: string, code: string}[]}
  */
-export function snippets(request, keyed) {
+export function snippets(request, kind, keyed) {
   return [
-    { name: 'curl', code: command(request, keyed) },
-    { name: 'Python', code: python(request, keyed) },
-    { name: 'JavaScript', code: javascript(request, keyed) },
-    { name: 'OpenAI client', code: openai(request, keyed) },
+    { name: 'curl', code: command(request, kind, keyed) },
+    { name: 'Python', code: python(request, kind, keyed) },
+    { name: 'JavaScript', code: javascript(request, kind, keyed) },
+    ...(kind === PICTURES ? [{ name: 'OpenAI client', code: openai(request, keyed) }] : []),
   ];
 }
 
-function python(request, keyed) {
+function python(request, { root, files, noun, ...kind }, keyed) {
+  const one = noun === 'picture' ? 'image' : noun;
   return `import json${keyed ? ', os' : ''}
 from urllib.request import Request, urlopen
 
 server = ${print(absolute('.').replace(/\/$/, ''))}
 request = ${literal(request)}
 headers = {"Content-Type": "application/json", "Prefer": "wait"${keyed ? `, "Authorization": "Bearer " + os.environ["${KEY}"]` : ''}}
-answer = urlopen(Request(server + "/v1/images", json.dumps(request).encode(), headers))
+answer = urlopen(Request(server + "/${root}", json.dumps(request).encode(), headers))
 generation = json.load(answer)
 while generation["status"] in ("queued", "running"):
-    generation = json.load(urlopen(Request(f"{server}/v1/images/{generation['id']}", headers=headers)))
-for image in generation["images"]:
-    with open(f"picture-{image['index']}.${extension(request)}", "wb") as file:
-        file.write(urlopen(Request(f"{server}/v1/images/{generation['id']}/content/{image['index']}", headers=headers)).read())
+    generation = json.load(urlopen(Request(f"{server}/${root}/{generation['id']}", headers=headers)))
+for ${one} in generation["${files}"]:
+    with open(f"${noun}-{${one}['index']}.${EXTENSIONS[typeOf(request, kind)]}", "wb") as file:
+        file.write(urlopen(Request(f"{server}/${root}/{generation['id']}/content/{${one}['index']}", headers=headers)).read())
 `;
 }
 
-function javascript(request, keyed) {
+function javascript(request, { root, files, noun, ...kind }, keyed) {
   // A seed beyond the whole numbers of JavaScript stays exact in a text only.
   const body = typeof request.seed === 'bigint' ? JSON.stringify(print(request)) : `JSON.stringify(${print(request, 2)})`;
   return `import { writeFile } from "node:fs/promises";
@@ -47,12 +50,12 @@ function javascript(request, keyed) {
 const server = ${print(absolute('.').replace(/\/$/, ''))};
 const headers = { "Content-Type": "application/json", Prefer: "wait"${keyed ? `, Authorization: \`Bearer \${process.env.${KEY}}\`` : ''} };
 const body = ${body};
-let generation = await (await fetch(server + "/v1/images", { method: "POST", headers, body })).json();
+let generation = await (await fetch(server + "/${root}", { method: "POST", headers, body })).json();
 while (["queued", "running"].includes(generation.status))
-  generation = await (await fetch(\`\${server}/v1/images/\${generation.id}\`, { headers })).json();
-for (const { index } of generation.images) {
-  const picture = await fetch(\`\${server}/v1/images/\${generation.id}/content/\${index}\`, { headers });
-  await writeFile(\`picture-\${index}.${extension(request)}\`, Buffer.from(await picture.arrayBuffer()));
+  generation = await (await fetch(\`\${server}/${root}/\${generation.id}\`, { headers })).json();
+for (const { index } of generation.${files}) {
+  const ${noun} = await fetch(\`\${server}/${root}/\${generation.id}/content/\${index}\`, { headers });
+  await writeFile(\`${noun}-\${index}.${EXTENSIONS[typeOf(request, kind)]}\`, Buffer.from(await ${noun}.arrayBuffer()));
 }
 `;
 }

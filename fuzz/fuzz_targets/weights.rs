@@ -10,6 +10,7 @@
 
 #[path = "../../src"]
 mod rooms {
+    pub mod hex;
     pub mod weights;
 }
 
@@ -78,7 +79,7 @@ use std::{borrow::Cow, cell::RefCell, collections::BTreeMap};
 
 use device::Device;
 use libfuzzer_sys::fuzz_target;
-use rooms::weights;
+use rooms::{hex, weights};
 use weights::{
     Checkpoint, ModelFolder, Weights,
     lora::{Lora, Modules},

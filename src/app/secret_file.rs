@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use crate::config::Secret;
+use crate::{config::Secret, hex::hex};
 
 /// As [`read_or_make_with`], with a random secret.
 pub(super) fn read_or_make(path: &Path) -> io::Result<Secret> {
@@ -46,7 +46,7 @@ fn write(path: &Path, secret: &Secret) -> io::Result<()> {
 pub(super) fn random() -> io::Result<Secret> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+    Ok(Secret::new(hex(bytes)))
 }
 
 pub(super) fn read(path: &Path) -> io::Result<Secret> {

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, builder::ValueParser, error::Error};
-use latentd::generation::{FIELDS, Field, Kind, ModelCard};
+use latentd::generation::{Field, Kind, ModelCard, WorkKind};
 
 /// Fields that are not flags here, each with the reason.
 const OTHERS: [(&str, &str); 13] = [
@@ -30,6 +30,11 @@ impl Flags {
     pub fn pairs(&self) -> impl Iterator<Item = (String, String)> {
         self.0.iter().cloned()
     }
+
+    /// The text of a flag that was given.
+    pub fn value_of(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(flag, _)| flag == name).map(|(_, text)| text.as_str())
+    }
 }
 
 impl Args for Flags {
@@ -54,18 +59,25 @@ impl FromArgMatches for Flags {
     }
 }
 
-/// The fields that are flags, with the names of the flags.
+/// The fields that are flags, with the names of the flags. A field that several kinds of work have is one flag.
 fn flags() -> impl Iterator<Item = (&'static Field, &'static str)> {
-    static LONG: LazyLock<Vec<String>> =
-        LazyLock::new(|| FIELDS.iter().map(|field| field.name.replace('_', "-")).collect());
-    let all = FIELDS.iter().copied().zip(LONG.iter().map(String::as_str));
-    all.filter(|(field, _)| OTHERS.iter().all(|(name, _)| *name != field.name))
+    static FLAGS: LazyLock<Vec<(&Field, String)>> = LazyLock::new(|| {
+        let mut flags: Vec<(&Field, String)> = Vec::new();
+        for field in WorkKind::ALL.iter().flat_map(|kind| kind.fields()) {
+            let is_other = OTHERS.iter().any(|(name, _)| *name == field.name);
+            if !is_other && flags.iter().all(|(known, _)| known.name != field.name) {
+                flags.push((field, field.name.replace('_', "-")));
+            }
+        }
+        flags
+    });
+    FLAGS.iter().map(|(field, long)| (*field, long.as_str()))
 }
 
 fn flag(field: &'static Field, long: &'static str) -> Arg {
     let (value, parser) = match field.kind {
         Kind::Integer(_) => ("INTEGER", ValueParser::new(integer)),
-        Kind::Number(_) => ("NUMBER", ValueParser::new(finite)),
+        Kind::Number(_) | Kind::Seconds(_) => ("NUMBER", ValueParser::new(finite)),
         Kind::Flag => ("true|false", ValueParser::new(text)),
         Kind::Size => ("WIDTHxHEIGHT", ValueParser::new(text)),
         Kind::Text(_) | Kind::Word(_) | Kind::Scheduler => ("TEXT", ValueParser::new(text)),
@@ -75,7 +87,7 @@ fn flag(field: &'static Field, long: &'static str) -> Arg {
     let flag = Arg::new(field.name).long(long).help(field.doc).value_name(value).value_parser(parser);
     // Otherwise a negative number would be parsed as another flag, and the error would not say that the value is out of
     // range.
-    let flag = flag.allow_negative_numbers(matches!(field.kind, Kind::Integer(_) | Kind::Number(_)));
+    let flag = flag.allow_negative_numbers(matches!(field.kind, Kind::Integer(_) | Kind::Number(_) | Kind::Seconds(_)));
     // What the field needs with the chosen model is checked with the request.
     match (field.needs)(&ModelCard::default()) {
         Some(needed) => flag.requires(needed),

@@ -1,4 +1,5 @@
-//! `latentd generate`: draws pictures and makes sounds without a server, with the rules, the engine and the pipelines of a server.
+//! `latentd generate`: draws pictures and makes sounds and films without a server, with the rules, the engine and the
+//! pipelines of a server.
 
 use std::{
     fs::File,
@@ -12,7 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use latentd::{
     app,
     diffusion::{SamplerLabel, names},
-    generation::{Fields, Format, ImageField, ImageSource, InputImage, Job, Phase, resolve_work},
+    generation::{Fields, Format, ImageField, ImageSource, InputImage, Job, Phase, Rules, WorkKind, resolve_work},
+    hex::hex,
     imaging::decode,
     metrics::Metrics,
     pipelines::{Frame, Inputs},
@@ -34,34 +36,36 @@ use super::{
 pub(super) struct Generate {
     #[command(flatten)]
     settings: Settings,
-    /// What the picture shows, or what the sound is; at most limits.max_prompt_chars characters, by default 10000. Models that draw without a
-    /// prompt take none.
+    /// What the picture or the film shows, or what the sound is; at most limits.max_prompt_chars characters, by default
+    /// 10000. Models that need no prompt take none.
     prompt: Option<String>,
-    /// File to write, in the format of its extension: .png, .jpg, .jpeg or .webp (lossless) for a picture, .wav for a
-    /// sound of a model that makes sounds. Without an extension, the format is that of --format. Of several images,
-    /// image i goes to NAME-i.png, counted from 0. "-" is standard output, for one image.
+    /// File to write, in the format of its extension: .png, .jpg, .jpeg or .webp (lossless) for a picture; .wav for a
+    /// sound; .mp4, .gif, .webp, .png (APNG) or .zip (a PNG file for each frame) for a film. Without an extension, the
+    /// format is that of --format. Of several pictures, sounds or films, number i goes to NAME-i.png, counted from 0.
+    /// "-" is standard output, for one file.
     #[arg(short, long, value_name = "FILE", value_parser = result_file)]
     output: PathBuf,
-    /// Picture to start from: a PNG, JPEG or WebP file of at most 256 MiB. "-" is standard input.
+    /// Picture that the picture or the film starts from: a PNG, JPEG or WebP file of at most 256 MiB. "-" is standard input.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// Mask for the image: a PNG, JPEG or WebP file of at most 256 MiB. White is redrawn, black stays. "-" is standard
     /// input.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
-    /// Format of the file if its name has no extension, as with "-": png, jpeg, webp or wav [default: png].
+    /// Format of the file if its name has no extension, as with "-": png, jpeg, webp, wav, mp4, zip, apng or gif [default:
+    /// png for a picture, wav for a sound, mp4 for a film].
     #[arg(long, value_parser = format_named)]
     format: Option<Format>,
     /// Quality of a JPEG, 1 to 100 [default: 90].
     #[arg(long)]
     quality: Option<u32>,
-    /// Number of images or sounds, 1 to limits.max_images (by default 10).
+    /// Number of pictures, sounds or films, 1 to limits.max_images (by default 10).
     #[arg(short, default_value_t = 1)]
     n: u32,
     #[command(flatten)]
     flags: Flags,
-    /// Any field of a request, as in a form of POST /v1/images or POST /v1/audio: --set steps=4, --set seconds=3, --set 'scheduler={"_class_name":
-    /// "DDIMScheduler"}', --set output.metadata=none. Pictures of controls are files: --set 'controls=[{"model":
+    /// Any field of a request, as in a form of POST /v1/images, POST /v1/audio or POST /v1/videos: --set steps=4, --set
+    /// 'scheduler={"_class_name": "DDIMScheduler"}', --set output.metadata=none. Pictures of controls are files: --set 'controls=[{"model":
     /// "emoji-canny", "image": {"file": "photo.png"}, "preprocess": "canny"}]'. Can be given several times.
     #[arg(long = "set", value_name = "FIELD=VALUE", value_parser = set::parsed)]
     set: Vec<Set>,
@@ -83,7 +87,9 @@ impl Generate {
             id: None,
             inputs: Vec::new(),
         };
-        let mut fields = self.fields()?;
+        let makes = self.model().or(Some(rules.default_model())).and_then(|model| rules.card(model));
+        let format = self.format(makes.map_or(WorkKind::Draw, |card| card.work_kind()));
+        let mut fields = self.fields(format)?;
         let mut inputs = Inputs::default();
         for (place, source) in fields.pictures() {
             match source {
@@ -96,7 +102,7 @@ impl Generate {
         }
         take_in(&mut fields, &mut inputs, &mut signing, ImageField::Image, self.image.as_deref())?;
         take_in(&mut fields, &mut inputs, &mut signing, ImageField::Mask, self.mask.as_deref())?;
-        let job = resolve_work(self.format().work_kind(), fields, &rules).map_err(|invalid| {
+        let job = resolve_work(format.kind, fields, &rules).map_err(|invalid| {
             let details: Vec<String> = invalid.errors.iter().map(|error| without_http(&error.detail)).collect();
             anyhow!("{}", details.join("; "))
         })?;
@@ -105,7 +111,7 @@ impl Generate {
             eprintln!("warning: {}", without_http(&warning.detail));
         }
         // Check the files before computing anything.
-        let outputs = self.outputs(job.work.n())?;
+        let outputs = self.outputs(job.work.n(), format.format)?;
         outputs.iter().try_for_each(Output::check)?;
 
         let model = catalogue.load(&job.model)?;
@@ -127,18 +133,32 @@ impl Generate {
         write(&job, &label, (&Marking::of(&config.provenance), &signing), frames, &outputs)
     }
 
-    /// The output of each image.
-    fn outputs(&self, n: u32) -> Result<Vec<Output>> {
+    /// The output of each file.
+    fn outputs(&self, n: u32, format: Format) -> Result<Vec<Output>> {
         match (Output::of(&self.output), n) {
             (output, 1) => Ok(vec![output]),
             (Output::Stdout, n) => bail!("standard output takes one file, not {n}; name a file, or leave out -n"),
             (output, _) if self.output.is_dir() => bail!("cannot write {output}: it is a folder; name a file in it"),
-            (_, n) => Ok((0..n).map(|index| Output::of(&numbered(&self.output, index, self.format()))).collect()),
+            (_, n) => Ok((0..n).map(|index| Output::of(&numbered(&self.output, index, format))).collect()),
         }
     }
 
-    fn format(&self) -> Format {
-        format_of(&self.output).or(self.format).unwrap_or_default()
+    /// The model that the command names.
+    fn model(&self) -> Option<&str> {
+        let set = || self.set.iter().rev().find_map(|set| set.value_of("model"));
+        self.flags.value_of("model").or_else(set)
+    }
+
+    /// The format of the files, and the kind of work that makes it, if the model makes work of the kind `makes`. A PNG
+    /// file of a film is an APNG.
+    fn format(&self, makes: WorkKind) -> Target {
+        let format = match (self.format.or_else(|| format_of(&self.output)), makes) {
+            (None, makes) => makes.formats()[0],
+            (Some(Format::Png), WorkKind::Film) => Format::Apng,
+            (Some(format), _) => format,
+        };
+        let kind = if makes.formats().contains(&format) { makes } else { format.work_kind() };
+        Target { format, kind }
     }
 
     /// Checks that the output file's name and `--format` do not contradict each other.
@@ -147,7 +167,7 @@ impl Generate {
     /// The file's extension names another format than `--format`.
     fn check_format(&self) -> Result<()> {
         match (format_of(&self.output), self.format) {
-            (Some(of_file), Some(named)) if of_file != named => {
+            (Some(of_file), Some(named)) if of_file.extension() != named.extension() => {
                 bail!(
                     "--format is {}, and {} is a name of a {} file",
                     named.name(),
@@ -159,8 +179,7 @@ impl Generate {
         }
     }
 
-    fn fields(&self) -> Result<Fields> {
-        let format = self.format();
+    fn fields(&self, Target { format, .. }: Target) -> Result<Fields> {
         let own = [
             ("prompt", self.prompt.clone()),
             ("n", Some(self.n.to_string())),
@@ -170,6 +189,13 @@ impl Generate {
         let own = own.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?)));
         set::fields(own.chain(self.flags.pairs()), &self.set)
     }
+}
+
+/// The format of the files with the kind of work that makes it.
+#[derive(Clone, Copy)]
+struct Target {
+    format: Format,
+    kind: WorkKind,
 }
 
 fn write(
@@ -197,7 +223,7 @@ fn without_http(detail: &str) -> String {
     let schedulers = || names().map(|scheduler| scheduler.name).collect::<Vec<_>>().join(", ");
     if let Some((before, root)) = detail.split_once("; send the request to ") {
         let names = match root {
-            "/v1/videos" => return format!("{before}, which only a server makes (POST /v1/videos)"),
+            "/v1/videos" => ".mp4, .gif, .webp, .png or .zip",
             "/v1/audio" => ".wav",
             _ => ".png, .jpg, .jpeg or .webp",
         };
@@ -219,7 +245,8 @@ fn result_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension() {
         Some(extension) if format_of(&path).is_none() => {
-            Err(format!("the extension must be .png, .jpg, .jpeg, .webp or .wav, not .{}", extension.display()))
+            let names = ".png, .jpg, .jpeg, .webp, .wav, .mp4, .gif, .apng or .zip";
+            Err(format!("the extension must be {names}, not .{}", extension.display()))
         }
         _ => Ok(path),
     }
@@ -227,7 +254,7 @@ fn result_file(text: &str) -> Result<PathBuf, String> {
 
 /// Parses the format of `--format`.
 fn format_named(text: &str) -> Result<Format, String> {
-    Format::of_extension(text).ok_or_else(|| "it must be png, jpeg, webp or wav".to_owned())
+    Format::of_extension(text).ok_or_else(|| "it must be png, jpeg, webp, wav, mp4, zip, apng or gif".to_owned())
 }
 
 /// The format that the file's extension names.
@@ -255,7 +282,7 @@ fn take(fields: &mut Fields, inputs: &mut Inputs, signing: &mut Signing, place: 
     let ground = if place == ImageField::Mask { 0 } else { 255 };
     let picture = decode(file, ground)?;
     // Nothing is stored here, so the digest only identifies the file.
-    let upload: String = Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect();
+    let upload = hex(Sha256::digest(file));
     let (title, credentials) = (place.path().join("."), signing.provenance.keep(file));
     signing.inputs.push(Input { title, sha256: upload.clone(), credentials });
     fields.place(place, &InputImage { upload, width: picture.width, height: picture.height });
@@ -278,7 +305,7 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Adds the index of an image to a file name: `fox.png` becomes `fox-1.png`.
+/// Adds the index of a file to a file name: `fox.png` becomes `fox-1.png`.
 fn numbered(path: &Path, index: u32, format: Format) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let extension = path.extension().map_or_else(|| format.extension().into(), |extension| extension.to_string_lossy());

@@ -14,6 +14,13 @@ pub(super) struct Set {
     value: String,
 }
 
+impl Set {
+    /// The value, if this is the field of that name.
+    pub fn value_of(&self, name: &str) -> Option<&str> {
+        (self.name == name).then_some(self.value.as_str())
+    }
+}
+
 /// Fields that cannot be set with `--set`, each with the end of the error's sentence.
 const OTHERS: [(&str, &str); 13] = [
     ("prompt", "; write the prompt before the flags"),

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Decoder, Draw, FlowLevels, LogSnr, Motion, SchedulerChoice, Source, Task, WorkKind};
+use super::{
+    Decoder, Draw, Field, FlowLevels, Limits, LogSnr, Motion, SchedulerChoice, Source, Task, WorkKind, field::Bounds,
+    table,
+};
 
 /// The capabilities and defaults of a model, read from its folder without loading weights.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -181,6 +184,20 @@ impl ModelCard {
             (None, Some(_)) => WorkKind::Film,
             (None, None) => WorkKind::Draw,
         }
+    }
+
+    /// The card with the defaults of a server that has these limits.
+    pub fn within(&self, limits: &Limits) -> ModelCard {
+        let on = Bounds { card: self, limits };
+        let of = |field: &Field| (field.default)(&on).and_then(|value| value.as_f64());
+        let sound = self
+            .sound
+            .map(|sound| SoundCard { default_seconds: of(&table::SECONDS).unwrap_or(sound.default_seconds), ..sound });
+        let film = self.film.map(|film| FilmCard {
+            default_frames: of(&table::FRAMES).map_or(film.default_frames, |frames| frames as u32),
+            ..film
+        });
+        ModelCard { sound, film, ..self.clone() }
     }
 
     /// The default guidance scale of a request with or without a mask.

@@ -176,11 +176,11 @@ impl Format {
     }
 
     /// The format of files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is accepted
-    /// besides `jpg`.
+    /// besides `jpg`. The files of films that are also the names of pictures, `png` and `webp`, are those of pictures here.
     pub fn of_extension(extension: &str) -> Option<Format> {
         let extension = extension.to_ascii_lowercase();
         let is_of = |format: &Format| [format.extension(), format.name()].contains(&extension.as_str());
-        Format::PICTURES.into_iter().chain(Format::SOUNDS).find(is_of)
+        Format::PICTURES.into_iter().chain(Format::SOUNDS).chain(Format::FILMS).find(is_of)
     }
 
     /// The longest side of a file of this format, in pixels: `JPEG_MAX_DIMENSION` of libjpeg and `WEBP_MAX_DIMENSION`
@@ -315,7 +315,9 @@ mod tests {
             ("JPEG", Some(Format::Jpeg)),
             ("WebP", Some(Format::Webp)),
             ("wav", Some(Format::Wav)),
-            ("gif", None),
+            ("gif", Some(Format::Gif)),
+            ("apng", Some(Format::Apng)),
+            ("bmp", None),
             ("", None),
         ] {
             assert_eq!(Format::of_extension(extension), format, "{extension}");

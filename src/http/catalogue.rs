@@ -44,7 +44,7 @@ struct Capabilities {
 impl Model {
     fn of(state: &AppState, model: ModelView) -> Model {
         let capabilities = |card: &ModelCard| Capabilities {
-            card: card.clone(),
+            card: card.within(&state.limits),
             limits: Limits::clone(&state.limits),
             schedulers: state.service.schedulers_of(card),
         };

@@ -11,7 +11,7 @@ use axum::{
 };
 use tracing::Instrument;
 
-use super::{error::ProblemDocument, routes};
+use super::{error::ProblemDocument, face::Face, routes};
 use crate::{
     generation::TraceContext,
     metrics::Metrics,
@@ -27,7 +27,7 @@ pub async fn observe(State((metrics, tracer)): State<(Metrics, Tracer)>, mut req
     let context = traced.context().clone();
     request.extensions_mut().insert(context.clone());
     let instance: String = request.uri().path().chars().take(256).collect();
-    let face = routes::face_of(request.uri().path());
+    let face = routes::face_of_request(request.uri().path(), request.headers());
     metrics.http_open.inc();
     let mut line = Line {
         metrics,
@@ -42,6 +42,8 @@ pub async fn observe(State((metrics, tracer)): State<(Metrics, Tracer)>, mut req
     let span = tracing::error_span!("request", %request_id, trace_id = ?context.trace);
     let mut response = next.run(request).instrument(span).await;
 
+    // A handler that reads the form from the body overrides what the head of the request says.
+    let face = response.extensions_mut().remove::<&'static dyn Face>().unwrap_or(face);
     let problem = response.extensions_mut().remove::<ProblemDocument>();
     if let Some(problem) = problem.clone() {
         let problem = ProblemDocument { instance, request_id: request_id.clone(), ..problem };

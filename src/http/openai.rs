@@ -1,5 +1,5 @@
-//! OpenAI's protocol for pictures: `POST /v1/images/generations`, `/edits` and `/variations`. The generations of all
-//! protocols wait in the same queue.
+//! OpenAI's protocol for pictures: `POST /v1/images/generations`, `/edits` and `/variations`; and for films, below
+//! `/v1/videos`. The generations of all protocols wait in the same queue.
 
 mod answer;
 mod client;
@@ -7,6 +7,7 @@ mod face;
 mod request;
 mod stream;
 mod usage;
+pub mod videos;
 
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ pub async fn variations(State(state): State<AppState>, client: Client, fields: F
 }
 
 async fn draw(operation: Operation, state: AppState, client: Client, fields: Fields) -> Result<Response, ApiError> {
-    let (mut fields, tried) = tried(&client, fields).await;
+    let (mut fields, tried) = tried(&client, fields, WorkKind::Draw).await;
     let wanted = {
         let card = |model: &str| state.service.model(model).and_then(|model| model.card);
         let models = Models { default: state.service.default_model(), card: &card, limits: &state.limits };
@@ -78,19 +79,19 @@ async fn draw(operation: Operation, state: AppState, client: Client, fields: Fie
 }
 
 /// The digest by which repetitions of the request are recognized, if the client repeats its requests by itself.
-async fn tried(client: &Client, fields: Fields) -> (Fields, Option<Request>) {
+async fn tried(client: &Client, fields: Fields, kind: WorkKind) -> (Fields, Option<Request>) {
     if !client.repeats {
         return (fields, None);
     }
     let (tenant, path) = (client.caller.tenant.clone(), client.path.clone());
     offload(fields.body_bytes(), move || {
-        let request = Request::of(&tenant, &path, fields.fingerprint(WorkKind::Draw));
+        let request = Request::of(&tenant, &path, fields.fingerprint(kind));
         (fields, Some(request))
     })
     .await
 }
 
-/// The generation of an earlier try, unless it ended without pictures or was canceled.
+/// The generation of an earlier try, unless it ended without files or was canceled.
 async fn join(state: &AppState, client: &Client, request: Request) -> Result<Option<(View, Presence)>, ApiError> {
     let Some((id, present)) = state.tries.join(request) else { return Ok(None) };
     let Ok(view) = state.service.get(client.caller.access(), id).await else { return Ok(None) };

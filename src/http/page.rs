@@ -11,16 +11,16 @@ use super::{
     error::{ApiError, success},
     etag,
 };
-use crate::generation::GenerationId;
+use crate::generation::{GenerationId, WorkKind};
 
 #[derive(RustEmbed)]
 #[folder = "web/"]
 struct Web;
 
-/// Only the server's own scripts run, and the page connects only to the server. Pictures may also come from the page's
-/// memory.
+/// Only the server's own scripts run, and the page connects only to the server. Pictures, films and sounds may also come
+/// from the page's memory.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
-    connect-src 'self'; font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+    media-src 'self' blob:; connect-src 'self'; font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// `GET /`.
 pub async fn index(headers: HeaderMap) -> Result<Response, ApiError> {
@@ -52,7 +52,9 @@ pub async fn nothing() -> ApiError {
 /// Answers a method that a path does not support; the router adds `Allow`. A last segment that cannot be an id, as in
 /// `/v1/images/x`, means an unknown path.
 pub async fn wrong_method(path: Option<MatchedPath>, uri: Uri) -> ApiError {
-    let is_of_one = path.is_some_and(|path| path.as_str() == "/v1/images/{id}");
+    let is_of_one = path.is_some_and(|path| {
+        WorkKind::ALL.iter().any(|kind| path.as_str().strip_prefix(kind.root()).is_some_and(|rest| rest == "/{id}"))
+    });
     let last = uri.path().rsplit('/').next().unwrap_or_default();
     match is_of_one && last.parse::<GenerationId>().is_err() {
         true => ApiError::NoSuchPath,

@@ -154,7 +154,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ModelName {
     }
 }
 
-async fn segment<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Option<String> {
+/// The text of a segment of the path.
+pub(super) async fn segment<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Option<String> {
     let Path(mut segments) = Path::<HashMap<String, String>>::from_request_parts(parts, state).await.ok()?;
     segments.remove(name)
 }

@@ -1,7 +1,7 @@
 //! The table of routes. The router and the test of the contract read it.
 
 use axum::{
-    http::Method,
+    http::{HeaderMap, Method},
     routing::{MethodRouter, delete, get, post, put},
 };
 
@@ -39,6 +39,11 @@ pub(super) fn face_of(path: &str) -> &'static dyn Face {
     FACES.iter().find(|(root, _)| has(root)).map_or(&Native, |(_, face)| *face)
 }
 
+/// The face of a request. Below `/v1/videos`, OpenAI's clients have the same paths as native ones.
+pub(super) fn face_of_request(path: &str, headers: &HeaderMap) -> &'static dyn Face {
+    if openai::videos::speaks(path, headers) { &openai::OpenAi } else { face_of(path) }
+}
+
 /// The operations of the public listener, without those of the A1111 and the Ollama face.
 fn native_routes() -> Vec<Route> {
     vec![
@@ -69,11 +74,12 @@ fn native_routes() -> Vec<Route> {
         endpoint(Method::DELETE, "/v1/audio/{id}/star", delete(images::unstar)),
         endpoint(Method::GET, "/v1/audio/{id}/events", get(events::events)),
         endpoint(Method::GET, "/v1/audio/{id}/content/{n}", get(content::content)),
-        endpoint(Method::POST, "/v1/videos", post(create::create)),
-        endpoint(Method::GET, "/v1/videos", get(images::list)),
-        endpoint(Method::GET, "/v1/videos/{id}", get(images::get)),
+        endpoint(Method::POST, "/v1/videos", post(openai::videos::create)),
+        endpoint(Method::GET, "/v1/videos", get(openai::videos::list)),
+        endpoint(Method::GET, "/v1/videos/{id}", get(openai::videos::get)),
         endpoint(Method::PUT, "/v1/videos/{id}", put(create::put)),
-        endpoint(Method::DELETE, "/v1/videos/{id}", delete(images::delete)),
+        endpoint(Method::DELETE, "/v1/videos/{id}", delete(openai::videos::delete)),
+        endpoint(Method::GET, "/v1/videos/{id}/content", get(openai::videos::content)),
         endpoint(Method::POST, "/v1/videos/{id}/cancel", post(images::cancel)),
         endpoint(Method::PUT, "/v1/videos/{id}/star", put(images::star)),
         endpoint(Method::DELETE, "/v1/videos/{id}/star", delete(images::unstar)),

@@ -25,6 +25,9 @@ use crate::{
     watermark::Found,
 };
 
+/// The beginnings of the media types of bodies that are a file. The bytes tell which file it is.
+const FILES: [&str; 5] = ["image/", "audio/", "video/", "application/octet-stream", "application/zip"];
+
 /// A picture: the body itself, or the field `image` of a form or of JSON.
 pub struct File {
     bytes: Bytes,
@@ -43,7 +46,7 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let kind = kind.to_ascii_lowercase();
-        if kind.starts_with("image/") || kind.starts_with("application/octet-stream") {
+        if FILES.iter().any(|file| kind.starts_with(file)) {
             let (bytes, room) = read(request, &Bodies::from_ref(state)).await?;
             return Ok(File { bytes, _room: room, _hold: None });
         }

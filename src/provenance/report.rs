@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::generation::Format;
+use crate::{generation::Format, hex::hex};
 
 /// What the credentials of a file say, and whether they are intact.
 #[derive(Clone, Debug, Serialize)]
@@ -118,7 +118,7 @@ pub(super) fn report(format: Format, file: &[u8], verdict: Verdict) -> Report {
     Report {
         object: "verification",
         content_type: format.media_type(),
-        sha256: Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: hex(Sha256::digest(file)),
         verdict,
         explanation: explanation(verdict, false, false).to_owned(),
         by_this_server: false,

@@ -15,7 +15,7 @@ use super::{
     manifest::GENERATION,
     report::{explanation, format_of, report},
 };
-use crate::generation::cut;
+use crate::generation::{Format, cut};
 
 /// The most entries of each list in a report.
 const MOST: usize = 50;
@@ -44,10 +44,29 @@ pub(super) fn verify(context: &Arc<Context>, own: Option<&[u8]>, file: &[u8]) ->
             Some(manifest) => of_manifest(&reader, manifest, own, report(format, file, verdict(&reader))),
             None => unreadable("the manifest store has no active manifest"),
         },
+        Ok(Err(Error::JumbfNotFound | Error::ProvenanceMissing))
+            if format == Format::Webp && !has_whole_chunks(file) =>
+        {
+            unreadable("the chunks of the file do not fit its length")
+        }
         Ok(Err(Error::JumbfNotFound | Error::ProvenanceMissing)) => report(format, file, Verdict::None),
         Ok(Err(error)) => unreadable(&error.to_string()),
         Err(_) => unreadable("the reader of credentials failed"),
     })
+}
+
+/// Whether the chunks of a WebP file fill the length that its header names. If not, the reader of credentials sees only
+/// the chunks before the wrong length.
+fn has_whole_chunks(file: &[u8]) -> bool {
+    let length = |at: usize| Some(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?) as usize);
+    let Some(end) = length(4).map(|length| 8 + length).filter(|end| *end <= file.len()) else { return false };
+    let mut at = 12;
+    while at < end {
+        let Some(chunk) = length(at + 4) else { return false };
+        // A chunk of an odd length has one more byte.
+        at += 8 + chunk + chunk % 2;
+    }
+    at == end
 }
 
 fn verdict(reader: &Reader) -> Verdict {
@@ -142,4 +161,21 @@ fn problems(reader: &Reader) -> Vec<Problem> {
         explanation: status.explanation().map(|text| cut(text, MOST_CHARS)),
     };
     failures.iter().filter(|status| status.code() != UNTRUSTED).take(MOST).map(problem).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_whole_chunks;
+
+    #[test]
+    fn chunks_fill_the_length_of_a_file() {
+        let file = |length: u8, chunk: u8| {
+            [b"RIFF", &[length, 0, 0, 0][..], b"WEBP", b"VP8L", &[chunk, 0, 0, 0], &[0; 4]].concat()
+        };
+        assert!(has_whole_chunks(&file(16, 4)) && has_whole_chunks(&file(16, 3)));
+        for (length, chunk) in [(16, 2), (16, 5), (16, 255), (17, 4), (255, 4), (12, 4)] {
+            assert!(!has_whole_chunks(&file(length, chunk)), "{length} {chunk}");
+        }
+        assert!(!has_whole_chunks(b"RIFF"));
+    }
 }

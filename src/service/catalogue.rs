@@ -73,7 +73,7 @@ impl Service {
     pub fn schedulers_of(&self, card: &ModelCard) -> Vec<String> {
         let Parts { catalogue, limits, .. } = &self.0.parts;
         let rules = CatalogueRules { catalogue, limits };
-        let takes_all = card.flow.is_none() && !card.own_scheduler_class_only;
+        let takes_all = card.flow.is_none() && card.film.is_none() && !card.own_scheduler_class_only;
         // A scheduler that fits may still need another number of steps.
         let fits = |name: &String| {
             let choice = SchedulerChoice::Name(name.clone());

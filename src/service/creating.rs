@@ -291,7 +291,13 @@ impl Service {
             }
             None => {
                 let takes = format!("one {one} takes {} MiB", mib(plan(1).bytes()));
-                (size_field, format!("{subject} smaller: {takes}, and {bound}"))
+                let fits_film = |film: Film| {
+                    let job = Job { work: Work::Film(film), ..job.clone() };
+                    fits(self.0.catalogue.plan(&job).unwrap_or_default().on_host(&device))
+                };
+                let (field, subject) =
+                    job.work.film().map_or((size_field, subject), |film| memory_field(film, fits_film));
+                (field, format!("{subject} smaller: {takes}, and {bound}"))
             }
         };
         Err(refused(field, detail))
@@ -377,4 +383,17 @@ fn is_refusal(error: &StoreError) -> bool {
 /// The seconds of `Retry-After`, 1 to 600.
 fn bounded_s(wait: Duration) -> u64 {
     wait.as_secs_f64().ceil().clamp(1.0, 600.0) as u64
+}
+
+/// The field of a film that must be smaller, with the beginning of the sentence about it: the first one that alone makes
+/// the film fit.
+fn memory_field(film: &Film, fits: impl Fn(Film) -> bool) -> (&'static str, &'static str) {
+    let one = Film { n: 1, ..film.clone() };
+    let chunk = one.decode_chunk_size.map(|_| 1);
+    let short = |frames: u32| Film { frames, decode_chunk_size: chunk.or(one.decode_chunk_size), ..one.clone() };
+    match (one.decode_chunk_size, one.frames) {
+        (Some(2..), _) if fits(Film { decode_chunk_size: chunk, ..one.clone() }) => ("decode_chunk_size", "must be"),
+        (_, 3..) if fits(short(2)) => ("frames", "must be"),
+        _ => ("width", "and height must be"),
+    }
 }

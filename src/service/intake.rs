@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     generation::{FieldError, Fields, GenerationId, ImageField, ImageRole, ImageSource, InputImage, Invalid, Job},
+    hex::hex,
     imaging::{MAX_PIXELS, alpha_channel, decode, decode_transparency, encode_fast, size},
     ledger::{
         BlobError, Blobs, StoreError,
@@ -267,5 +268,5 @@ fn converted(
 
 /// SHA-256 in lower-case hexadecimal.
 fn digest(file: &[u8]) -> String {
-    Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(Sha256::digest(file))
 }

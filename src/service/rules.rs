@@ -77,6 +77,10 @@ impl Rules for CatalogueRules<'_> {
                     format!("this model chooses the noise levels, and {class} with this configuration takes none");
                 (String::new(), format!("cannot be used: {reason}"))
             }
+            // No number of steps helps.
+            (None, InvalidSteps::Degenerate | InvalidSteps::NoSize | InvalidSteps::ZeroSignal { .. }) => {
+                (String::new(), format!("cannot be used: {error}"))
+            }
             (None, _) => ("steps".to_owned(), format!("cannot be {steps}: {error}")),
             (Some(levels), _) => (levels.name().to_owned(), format!("cannot be used: {error}")),
         })?;

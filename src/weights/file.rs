@@ -13,6 +13,8 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
+
 /// The content of a file. Cheap to clone, except for owned bytes in memory.
 #[derive(Clone)]
 pub enum FileContent {
@@ -147,7 +149,7 @@ impl FileContent {
             digest.update(self.read(begin..self.len().min(begin + PART))?);
         }
         self.check_unchanged()?;
-        Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(digest.finalize()))
     }
 
     /// Checks that the file was not written to or shortened since it was opened. Otherwise, earlier reads may have

@@ -10,6 +10,8 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
+
 /// How many levels of subfolders are visited.
 const DEEPEST: usize = 6;
 /// How many files and folders are visited in total.
@@ -75,5 +77,5 @@ pub fn of_bytes(name: &str, bytes: &[u8]) -> String {
 /// A short digest of a fingerprint: 24 hexadecimal digits.
 pub fn digest(fingerprint: &str) -> String {
     let digest = Sha256::digest(fingerprint);
-    digest.iter().take(12).fold(String::new(), |word, byte| word + &format!("{byte:02x}"))
+    hex(&digest[..12])
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use crate::{scripts, server::Server};
+use crate::{films, scripts, server::Server};
 
 /// Runs the script of an SDK of OpenAI with a server, and with a key under which a second server accepts one request at
 /// a time and refuses others with 429.
@@ -32,6 +32,15 @@ async fn client(script: impl AsyncFnOnce(&[&str])) {
 #[tokio::test]
 async fn the_python_sdk() {
     sdk(async |arguments| scripts::python("clients", "openai_sdk.py", arguments).await).await;
+}
+
+#[tokio::test]
+async fn films_of_the_python_sdk() {
+    let data = tempfile::tempdir().unwrap();
+    let models = data.path().join("models");
+    films::put_model(&models);
+    let server = Server::start(data.path(), &[("LATENTD_MODELS__DIR", models.to_str().unwrap())]).await;
+    scripts::python("clients", "openai_videos.py", &[&server.public, films::NAME]).await;
 }
 
 #[tokio::test]

@@ -10,63 +10,21 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::future::join_all;
 use latentd::imaging::{RgbImage, decode, encode_fast};
-use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use zip::ZipArchive;
 
 use crate::{
+    answer::{self, ask, get, receiver, with},
     case::{self, FilmCase},
-    conforms::{assert_conforms, events},
+    conforms::events,
     films,
-    server::{Launch, Server},
+    server::{Launch, PATIENCE, Server},
 };
-
-/// An answer, after it was compared with the contract.
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}")).to_str().unwrap()
-    }
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = String::from_utf8_lossy(&self.body);
-        write!(f, "{} {:?} {}", self.status, self.headers, text.chars().take(2000).collect::<String>())
-    }
-}
-
-/// Sends a request that `more` completes.
-async fn ask(server: &Server, method: Method, path: &str, more: impl Fn(RequestBuilder) -> RequestBuilder) -> Answer {
-    let response = more(server.client.request(method.clone(), server.url(path))).send().await.unwrap();
-    let (status, headers) = (response.status(), response.headers().clone());
-    let body = response.bytes().await.unwrap().to_vec();
-    if status != StatusCode::PARTIAL_CONTENT {
-        assert_conforms(method.as_str(), path, status.as_u16(), &body);
-    }
-    Answer { status, headers, body }
-}
-
-async fn get(server: &Server, path: &str) -> Answer {
-    ask(server, Method::GET, path, |request| request).await
-}
 
 /// Posts a request and waits for the end of its generation.
 async fn made(server: &Server, body: &Value) -> Value {
-    let answer =
-        ask(server, Method::POST, "/v1/videos", |request| request.header("Prefer", "wait=100").json(body)).await;
-    let generation = answer.json();
-    assert_eq!((answer.status, &generation["status"]), (StatusCode::OK, &json!("succeeded")), "{generation:#}");
-    generation
+    answer::made(server, "/v1/videos", body).await
 }
 
 /// The file of the first film of a generation.
@@ -75,7 +33,7 @@ async fn file(server: &Server, generation: &Value) -> Vec<u8> {
 }
 
 /// A server with the random model.
-async fn server(data: &Path) -> Server {
+pub async fn server(data: &Path) -> Server {
     Server::start_ready(&launch(data)).await
 }
 
@@ -94,20 +52,16 @@ fn picture() -> Vec<u8> {
     encode_fast(&RgbImage { width: 32, height: 16, pixels }).unwrap()
 }
 
-fn request() -> Value {
-    json!({
-        "model": films::NAME, "image": STANDARD.encode(picture()), "steps": 2, "seed": 5,
-        "output": {"format": "zip", "provenance": false},
-    })
+/// The picture in base64, as a request may have it.
+pub fn picture_text() -> String {
+    STANDARD.encode(picture())
 }
 
-/// A JSON object with the members of both; those of `more` win.
-fn with(request: &Value, more: &Value) -> Value {
-    let mut all = request.clone();
-    for (name, value) in more.as_object().unwrap() {
-        all[name] = value.clone();
-    }
-    all
+fn request() -> Value {
+    json!({
+        "model": films::NAME, "image": picture_text(), "steps": 2, "seed": 5,
+        "output": {"format": "zip", "provenance": false},
+    })
 }
 
 fn output(format: &str) -> Value {
@@ -481,4 +435,143 @@ async fn the_commands_of_the_documents_make_films() {
         }
     }
     assert!(ran >= 1, "{ran} commands");
+}
+
+#[tokio::test]
+async fn a_webhook_tells_the_end_of_a_film_and_the_usage_counts_it() {
+    let data = tempfile::tempdir().unwrap();
+    let (launch, url, received) = receiver(launch(data.path())).await;
+    let server = Server::start_ready(&launch).await;
+    let body = with(&request(), &json!({"webhook": {"url": url, "events": ["completed"]}}));
+    let generation = made(&server, &body).await;
+    let message = tokio::time::timeout(PATIENCE, received).await.expect("the message comes").unwrap();
+    assert_eq!(message["type"], "generation.succeeded");
+    let told = &message["data"];
+    assert_eq!(told["id"], generation["id"], "{message:#}");
+    assert!(told["links"]["self"].as_str().unwrap().contains("/v1/videos"), "{message:#}");
+    let usage = get(&server, "/v1/usage").await.json()["data"][0]["tenant"].clone();
+    assert_eq!((&usage["generations"], &usage["images"]), (&json!(1), &json!(0)), "{usage}");
+    assert!(usage["cost"].as_f64().unwrap() > 0.0, "{usage}");
+}
+
+#[tokio::test]
+async fn the_command_line_writes_the_film_of_the_server() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let models = data.path().join("models");
+    fs::write(data.path().join("boat.png"), picture()).unwrap();
+    let generate = |file: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_latentd"));
+        command.args(["generate", "--seed", "5", "--steps", "2"]).args(more).current_dir(data.path());
+        command.args(["-o", file]).env_remove("LATENTD_CONFIG").env("LATENTD_MODELS__DIR", &models);
+        command.output().unwrap()
+    };
+    let own = ["--model", films::NAME, "--image", "boat.png", "--frames", "4", "--fps", "9"];
+    let own = [&own[..], &["--motion-bucket-id", "90", "--set", "output.provenance=false"]].concat();
+    // The name of an APNG ends in .png or .apng.
+    for (file, format) in [
+        ("a.mp4", "mp4"),
+        ("a.gif", "gif"),
+        ("a.webp", "webp"),
+        ("a.png", "apng"),
+        ("b.apng", "apng"),
+        ("a.zip", "zip"),
+        ("a", "mp4"),
+    ] {
+        let output = generate(file, &own);
+        assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+        let more =
+            json!({"frames": 4, "fps": 9, "motion_bucket_id": 90, "output": {"format": format, "provenance": false}});
+        let theirs = self::file(&server, &made(&server, &with(&request(), &more)).await).await;
+        assert!(fs::read(data.path().join(file)).unwrap() == theirs, "{file}");
+    }
+    let several = generate("c.mp4", &[&own[..], &["-n", "2"]].concat());
+    assert!(several.status.success() && data.path().join("c-1.mp4").is_file());
+    let also = |more: &[&'static str]| [&own[..], more].concat();
+    let emoji = vec!["a fox", "--model", "emoji"];
+    for (file, more, expected) in [
+        ("a.jpg", also(&[]), ".mp4, .gif, .webp, .png or .zip"),
+        ("a.wav", also(&[]), ".mp4, .gif, .webp, .png or .zip"),
+        ("a.mp4", vec!["a fox"], "`latentd models`"),
+        ("a.mp4", emoji, ".png, .jpg, .jpeg or .webp"),
+        ("a.mp4", vec!["--model", films::NAME], "image is required"),
+        ("a.png", also(&["--format", "gif"]), "--format is gif"),
+        ("a.mp4", vec!["--model", films::NAME, "--image", "boat.png", "--frames", "1"], "frames must be between"),
+    ] {
+        let output = generate(file, &more);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && text.contains(expected) && !text.contains("/v1"),
+            "{file} {more:?}: {text}"
+        );
+    }
+}
+
+/// A film that needs too much memory is refused with the field that makes it fit.
+#[tokio::test]
+async fn too_long_a_film_is_refused_with_the_field_that_helps() {
+    /// The field of the error of a server with this bound, and the memory that the film would take, in MiB.
+    async fn refused(bound: u64, body: &Value) -> (String, u64) {
+        let data = tempfile::tempdir().unwrap();
+        let server = Server::start_ready(&launch(data.path()).set("LATENTD_ENGINE__MAX_BYTES", bound << 20)).await;
+        let refused = ask(&server, Method::POST, "/v1/videos", |post| post.json(body)).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{refused:?}");
+        let error = refused.json()["errors"][0].clone();
+        let detail = error["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(&format!("engine.max_bytes is {bound} MiB")), "{detail}");
+        let takes = detail.split_once(" takes ").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+        (error["pointer"].as_str().unwrap().to_owned(), takes)
+    }
+    let film = |more: Value| with(&with(&request(), &json!({"size": "128x128"})), &more);
+    let (whole, chunked) = (film(json!({"frames": 24})), film(json!({"frames": 24, "decode_chunk_size": 1})));
+    let (field, least) = refused(1, &film(json!({"frames": 2, "decode_chunk_size": 1}))).await;
+    assert_eq!(field, "/width", "nothing else helps");
+    let (field, chunks) = refused(least, &chunked).await;
+    assert_eq!(field, "/frames", "fewer frames take {least} MiB");
+    let (field, all) = refused(chunks, &whole).await;
+    assert_eq!(field, "/decode_chunk_size", "single frames take {chunks} MiB");
+    assert!(least < chunks && chunks < all, "{least} {chunks} {all}");
+}
+
+/// A model offers only schedulers that it can use, and defaults within the limits of the server.
+#[tokio::test]
+async fn the_model_offers_what_it_can_do() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_ready(&launch(data.path()).set("LATENTD_LIMITS__MAX_FRAMES", 2)).await;
+    let model = get(&server, &format!("/v1/models/{}", films::NAME)).await.json();
+    assert_eq!(model["capabilities"]["film"]["default_frames"], 2);
+    let offered = model["capabilities"]["schedulers"].as_array().unwrap().clone();
+    assert!(offered.contains(&json!("euler")) && !offered.contains(&json!("flow_euler")), "{offered:?}");
+    let all = get(&server, "/v1/schedulers").await.json()["data"].as_array().unwrap().clone();
+    for scheduler in all.iter().map(|scheduler| &scheduler["name"]) {
+        let body = with(&request(), &json!({"scheduler": scheduler, "steps": 25, "frames": 2}));
+        let answer = ask(&server, Method::POST, "/v1/videos", |post| post.json(&body)).await;
+        let is_accepted = answer.status == StatusCode::ACCEPTED;
+        assert_eq!(is_accepted, offered.contains(scheduler), "{scheduler}: {answer:?}");
+        if is_accepted {
+            let path = answer.header("location").to_owned();
+            ask(&server, Method::POST, &format!("{path}/cancel"), |post| post).await;
+        } else {
+            assert_eq!(answer.json()["errors"][0]["pointer"], "/scheduler", "{answer:?}");
+        }
+    }
+    let drawing = json!({"prompt": "a fox", "override_settings": {"sd_model_checkpoint": films::NAME}});
+    let refused = ask(&server, Method::POST, "/sdapi/v1/txt2img", |post| post.json(&drawing)).await;
+    let text = refused.json().to_string();
+    assert!(refused.status == StatusCode::UNPROCESSABLE_ENTITY && text.contains("makes films"), "{text}");
+    assert!(!text.contains("prompt"), "{text}");
+}
+
+/// Files that `POST /v1/verify` does not read are refused in one way, whatever their media type says.
+#[tokio::test]
+async fn files_that_are_not_verified_are_refused_in_one_way() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let mp4 = file(&server, &made(&server, &with(&request(), &output("mp4"))).await).await;
+    for kind in ["video/mp4", "audio/wav", "image/gif", "application/zip", "application/octet-stream"] {
+        let refused =
+            ask(&server, Method::POST, "/v1/verify", |post| post.header("Content-Type", kind).body(mp4.clone())).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{kind}: {refused:?}");
+        assert_eq!(refused.json()["errors"][0]["code"], "image_undecodable", "{kind}");
+    }
 }

@@ -26,6 +26,10 @@ pub fn fixture(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/inputs").join(name)).unwrap()
 }
 
+pub fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
 /// Drops or pastes a file on an element, as the event `drop` or `paste`.
 pub fn bring(browser: &Browser, event: &str, selector: &str, kind: &str, bytes: &[u8]) {
     // The page's policy forbids `fetch` of data URLs.

@@ -3,6 +3,7 @@
 import { comparing, zoom } from "./scenes/comparing.mjs";
 import { deleted } from "./scenes/deleted.mjs";
 import { code, models, reference } from "./scenes/dialogs.mjs";
+import { filmsAndSounds, filmsAndSoundsInTheDark } from "./scenes/films_and_sounds.mjs";
 import { bulk, failures, history, longHistory, oldStars, stars, tabs } from "./scenes/history.mjs";
 import { changedKey, keyEntry, optionalKey, signedKey } from "./scenes/keys.mjs";
 import { incoming, refiner, sizes } from "./scenes/incoming.mjs";
@@ -17,5 +18,6 @@ import { keyboard, variations } from "./scenes/variations.mjs";
 
 export const scenes = {
   variations, keyboard, comparing, zoom, history, longHistory, stars, oldStars, starredSource, bulk, failures, tabs, deleted, live, known, code, models, reference, keyEntry,
-  optionalKey, changedKey, signedKey, restart, infotexts, mask, reuse, fields, incoming, sizes, refiner, references,
+  optionalKey, changedKey, signedKey, restart, infotexts, mask, reuse, fields, incoming, sizes, refiner, references, filmsAndSounds,
+  filmsAndSoundsInTheDark,
 };

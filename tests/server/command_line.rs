@@ -220,8 +220,13 @@ fn an_output_that_cannot_be_written_is_refused_before_any_work() {
     std::fs::create_dir(path("b-1.png")).unwrap();
     // A run of 1000 large steps would take far too long, so these commands end quickly only if they compute no step.
     let cases = [
-        ("fox.gif", "1", 2, "the extension must be .png, .jpg, .jpeg, .webp or .wav, not .gif"),
-        ("fox.jpg.txt", "1", 2, "the extension must be .png, .jpg, .jpeg, .webp or .wav, not .txt"),
+        (
+            "fox.bmp",
+            "1",
+            2,
+            "the extension must be .png, .jpg, .jpeg, .webp, .wav, .mp4, .gif, .apng or .zip, not .bmp",
+        ),
+        ("fox.jpg.txt", "1", 2, ".mp4, .gif, .apng or .zip, not .txt"),
         ("none/fox.jpg", "1", 1, "none/fox.jpg"),
         ("none/fox.png", "1", 1, "none/fox.png"),
         ("a.png", "1", 1, "a.png"),
@@ -265,7 +270,7 @@ fn standard_output_contains_only_the_picture() {
         assert!(output.status.success() && output.stdout.starts_with(begin), "{format}");
     }
     for (arguments, said) in [
-        (&["-o", "-", "--format", "gif"][..], "png, jpeg, webp or wav"),
+        (&["-o", "-", "--format", "bmp"][..], "webp, wav, mp4, zip, apng or gif"),
         (&["-o", "a.png", "--format", "webp"], "--format is webp, and a.png is a name of a png file"),
         (&["-o", "-", "--format", "webp", "--quality", "5"], "only for the format jpeg"),
     ] {

@@ -3,62 +3,20 @@
 use std::{fs, io::Cursor, path::Path, process::Command};
 
 use futures::future::join_all;
-use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
+    answer::{self, ask, get, receiver, with},
     case::{self, SoundCase},
-    conforms::{assert_conforms, events},
-    server::{Launch, Server},
-    sounds, waveform_sounds, with,
+    conforms::events,
+    server::{Launch, PATIENCE, Server},
+    sounds, waveform_sounds,
 };
-
-/// An answer, after it was compared with the contract.
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}")).to_str().unwrap()
-    }
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = String::from_utf8_lossy(&self.body);
-        write!(f, "{} {:?} {}", self.status, self.headers, text.chars().take(2000).collect::<String>())
-    }
-}
-
-/// Sends a request that `more` completes.
-async fn ask(server: &Server, method: Method, path: &str, more: impl Fn(RequestBuilder) -> RequestBuilder) -> Answer {
-    let response = more(server.client.request(method.clone(), server.url(path))).send().await.unwrap();
-    let (status, headers) = (response.status(), response.headers().clone());
-    let body = response.bytes().await.unwrap().to_vec();
-    if status != StatusCode::PARTIAL_CONTENT {
-        assert_conforms(method.as_str(), path, status.as_u16(), &body);
-    }
-    Answer { status, headers, body }
-}
-
-async fn get(server: &Server, path: &str) -> Answer {
-    ask(server, Method::GET, path, |request| request).await
-}
 
 /// Posts a request and waits for the end of its generation.
 async fn made(server: &Server, body: &Value) -> Value {
-    let answer =
-        ask(server, Method::POST, "/v1/audio", |request| request.header("Prefer", "wait=100").json(body)).await;
-    let generation = answer.json();
-    assert_eq!((answer.status, &generation["status"]), (StatusCode::OK, &json!("succeeded")), "{generation:#}");
-    generation
+    answer::made(server, "/v1/audio", body).await
 }
 
 /// A server with the random model.
@@ -422,4 +380,36 @@ async fn the_commands_of_the_documents_make_sounds() {
         }
     }
     assert!(ran >= 3, "{ran} commands");
+}
+
+#[tokio::test]
+async fn a_webhook_tells_the_end_of_a_sound_and_the_usage_counts_it() {
+    let data = tempfile::tempdir().unwrap();
+    let (launch, url, received) = receiver(launch(data.path())).await;
+    let server = Server::start_ready(&launch).await;
+    let body = with(&request(), &json!({"webhook": {"url": url, "events": ["completed"]}}));
+    let generation = made(&server, &body).await;
+    let message = tokio::time::timeout(PATIENCE, received).await.expect("the message comes").unwrap();
+    assert_eq!(message["type"], "generation.succeeded");
+    let told = &message["data"];
+    assert_eq!(told["id"], generation["id"], "{message:#}");
+    assert!(told["links"]["self"].as_str().unwrap().contains("/v1/audio"), "{message:#}");
+    let usage = get(&server, "/v1/usage").await.json()["data"][0]["tenant"].clone();
+    assert_eq!((&usage["generations"], &usage["images"]), (&json!(1), &json!(0)), "{usage}");
+    assert!(usage["cost"].as_f64().unwrap() > 0.0, "{usage}");
+}
+
+#[tokio::test]
+async fn eta_and_the_default_length_follow_the_model_and_the_limits() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_ready(&launch(data.path()).set("LATENTD_LIMITS__MAX_SECONDS", 0.1)).await;
+    for name in [sounds::NAME, waveform_sounds::NAME] {
+        let model = get(&server, &format!("/v1/models/{name}")).await.json();
+        let length = model["capabilities"]["sound"]["default_seconds"].as_f64().unwrap();
+        assert!(length <= 0.1, "{name}: {length} s");
+    }
+    let noisy = json!({"model": waveform_sounds::NAME, "prompt": "rain", "eta": 0.5});
+    let refused = ask(&server, Method::POST, "/v1/audio", |post| post.json(&noisy)).await;
+    let error = refused.json()["errors"][0].clone();
+    assert_eq!((&error["pointer"], &error["code"]), (&json!("/eta"), &json!("out_of_range")), "{error}");
 }

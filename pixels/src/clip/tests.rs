@@ -226,36 +226,57 @@ fn an_mp4_has_the_structure_that_players_need() {
     assert!(xmp.contains("<latentd:request>{"), "{xmp}");
 }
 
-/// Compares with what ffmpeg decodes, if ffmpeg is installed: size, number of frames, and colors.
+/// Compares with what ffmpeg reads, if ffmpeg and ffprobe are installed: size, rate, length, number of frames, and colors.
 #[test]
-fn ffmpeg_decodes_an_mp4() {
+fn ffmpeg_decodes_every_container() {
     let ffmpeg = std::env::var("LATENTD_FFMPEG").unwrap_or_else(|_| "ffmpeg".to_owned());
-    if Command::new(&ffmpeg).arg("-version").output().is_err() {
-        assert!(std::env::var_os("LATENTD_REQUIRE_FFMPEG").is_none(), "{ffmpeg} is not installed");
-        println!("skipped: {ffmpeg} is not installed, so the files are not decoded");
-        return;
+    let ffprobe = format!("{}ffprobe", ffmpeg.strip_suffix("ffmpeg").expect("LATENTD_FFMPEG ends with ffmpeg"));
+    for program in [&ffmpeg, &ffprobe] {
+        if Command::new(program).arg("-version").output().is_err() {
+            assert!(std::env::var_os("LATENTD_REQUIRE_FFMPEG").is_none(), "{program} is not installed");
+            println!("skipped: {program} is not installed, so the files are not decoded");
+            return;
+        }
     }
-    for size in [[64, 64], [33, 17], [320, 192]] {
+    let folder = std::env::temp_dir().join(format!("latentd-clips-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for (size, fps) in [([64, 64], 7), ([33, 17], 25), ([320, 192], 10)] {
         let frames = frames(14, size);
         for (name, encode) in ALL {
+            let file = encode(&frames, fps, Some(&note())).unwrap();
+            // ffmpeg reads a zip archive as its numbered files.
+            let pattern = if name == "zip" { "%04d.png".to_owned() } else { format!("clip.{name}") };
             if name == "zip" {
+                unzip(&file, &folder);
+            } else {
+                std::fs::write(folder.join(&pattern), &file).unwrap();
+            }
+            let rate = if name == "zip" { vec!["-framerate".to_owned(), fps.to_string()] } else { Vec::new() };
+            let path = folder.join(&pattern);
+            let decoded = decoded(&ffmpeg, &rate, &path);
+            if name == "webp" && decoded.is_empty() {
+                println!("webp at {size:?}: this ffmpeg does not decode animations, image-webp does");
+                let read = webp_frames(&file, size, fps);
+                assert!(read == frames.iter().map(|frame| frame.pixels.clone()).collect::<Vec<_>>());
                 continue;
             }
-            let file = encode(&frames, 7, Some(&note())).unwrap();
-            let path = std::env::temp_dir().join(format!("latentd-clip-{}.{name}", std::process::id()));
-            std::fs::write(&path, &file).unwrap();
-            let output = Command::new(&ffmpeg)
-                .args(["-v", "error", "-i"])
-                .arg(&path)
-                .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-fps_mode", "passthrough", "-"])
-                .stdin(Stdio::null())
-                .output()
-                .unwrap();
-            std::fs::remove_file(&path).unwrap();
-            let message = String::from_utf8_lossy(&output.stderr);
+            let told = probed(&ffprobe, &rate, &path);
+            let number = |key: &str| told.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+            let sides = [number("width"), number("height"), number("nb_read_frames")];
+            assert_eq!(sides, [&size[0].to_string(), &size[1].to_string(), "14"].map(Some), "{name}: {told:?}");
+            // The times of a GIF are whole hundredths of a second, and the last one of an APNG is not told.
+            let told_rate = ratio(number("avg_frame_rate").unwrap());
+            let slack = if name == "gif" { 0.03 } else { 0.001 };
+            assert!((told_rate / f64::from(fps) - 1.0).abs() <= slack, "{name} at {fps} fps: {told:?}");
+            if let Some(length) = number("duration").and_then(|text| text.parse::<f64>().ok()) {
+                let expected = 14.0 / f64::from(fps);
+                assert!((length - expected).abs() <= 0.011, "{name}: {length} s, not {expected} s");
+            } else {
+                assert_ne!(name, "mp4", "{told:?}");
+            }
             let bytes = (3 * size[0] * size[1]) as usize;
-            assert_eq!(output.stdout.len(), 14 * bytes, "{name}: {message}");
-            let psnr = psnr(frames.iter().map(|frame| &frame.pixels[..]).zip(output.stdout.chunks_exact(bytes)));
+            assert_eq!(decoded.len(), 14 * bytes, "{name}");
+            let psnr = psnr(frames.iter().map(|frame| &frame.pixels[..]).zip(decoded.chunks_exact(bytes)));
             println!("{name} at {size:?}: {} bytes, {psnr:.1} dB", file.len());
             let least = match name {
                 // A decoder interpolates the missing chroma at the edges of such a small picture.
@@ -267,4 +288,53 @@ fn ffmpeg_decodes_an_mp4() {
             assert!(psnr >= least, "{name} at {size:?}: {psnr} dB");
         }
     }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// The pixels of all frames that ffmpeg decodes, one after the other.
+fn decoded(ffmpeg: &str, rate: &[String], path: &std::path::Path) -> Vec<u8> {
+    let mut command = Command::new(ffmpeg);
+    command.args(["-v", "error"]).args(rate).arg("-i").arg(path).stdin(Stdio::null());
+    command.args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-fps_mode", "passthrough", "-"]).output().unwrap().stdout
+}
+
+/// What ffprobe says about the film, as pairs of a name and a value.
+fn probed(ffprobe: &str, rate: &[String], path: &std::path::Path) -> Vec<(String, String)> {
+    let entries = "stream=width,height,avg_frame_rate,nb_read_frames,duration";
+    let mut command = Command::new(ffprobe);
+    command.args(["-v", "error", "-count_frames", "-show_entries", entries, "-of", "default=nw=1"]);
+    let output = command.args(rate).arg(path).output().unwrap();
+    let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    String::from_utf8(output.stdout).unwrap().lines().filter_map(pair).collect()
+}
+
+/// `30/1` as a number.
+fn ratio(text: &str) -> f64 {
+    let (above, below) = text.split_once('/').unwrap();
+    above.parse::<f64>().unwrap() / below.parse::<f64>().unwrap()
+}
+
+/// Writes the files of a zip archive into a folder.
+fn unzip(file: &[u8], folder: &std::path::Path) {
+    let mut archive = zip::ZipArchive::new(Cursor::new(file)).unwrap();
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        std::fs::write(folder.join(entry.name()), bytes).unwrap();
+    }
+}
+
+/// The pixels of the frames of an animated WebP, whose size and length are checked.
+fn webp_frames(file: &[u8], size: [u32; 2], fps: u32) -> Vec<Vec<u8>> {
+    let mut decoder = WebPDecoder::new(Cursor::new(file)).unwrap();
+    assert_eq!(decoder.dimensions(), (size[0], size[1]));
+    let (mut length, mut all) = (0, Vec::new());
+    for _ in 0..decoder.num_frames() {
+        let mut pixels = vec![0; decoder.output_buffer_size().unwrap()];
+        length += decoder.read_frame(&mut pixels).unwrap();
+        all.push(pixels);
+    }
+    assert_eq!(length, (14.0 * 1000.0 / f64::from(fps)).round() as u32, "milliseconds");
+    all
 }

@@ -16,6 +16,10 @@ fn read_sound(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Sound 
     let (scheduler, steps) = scheduler(fields, on.card, rules, asked, None);
     let seconds: f64 = fields.get_or_default(&table::SECONDS, on);
     let is_flow = on.card.sound.is_some_and(|sound| sound.log_snr.is_some());
+    let eta: f64 = fields.get_or_default(&table::SOUND_ETA, on);
+    if is_flow && eta > 0.0 {
+        fields.error(table::SOUND_ETA.name, "out_of_range", "must be 0: the sampler of this model adds no noise");
+    }
     Sound {
         prompt,
         negative_prompt: fields.get(&table::SOUND_NEGATIVE_PROMPT, on).unwrap_or_default(),
@@ -25,7 +29,7 @@ fn read_sound(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Sound 
         steps,
         guidance_scale: fields.get_or_default(&table::SOUND_GUIDANCE_SCALE, on),
         scheduler,
-        eta: fields.get_or_default(&table::SOUND_ETA, on),
+        eta,
         logsnr_min: is_flow.then(|| fields.get_or_default(&table::LOGSNR_MIN, on)),
         logsnr_max: is_flow.then(|| fields.get_or_default(&table::LOGSNR_MAX, on)),
         seed: fields.get(&table::SOUND_SEED, on).unwrap_or_else(|| rules.random_seed()),

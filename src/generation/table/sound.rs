@@ -51,8 +51,10 @@ pub static SOUND_GUIDANCE_SCALE: Field = Field {
     doc: "How closely the sound follows the prompt: uncond + s · (cond − uncond). 1 or less switches guidance off.",
     ..GUIDANCE_SCALE
 };
-pub static SOUND_ETA: Field =
-    Field { doc: "η: for DDIM, the fraction of DDPM's noise that each step adds.", ..super::ETA };
+pub static SOUND_ETA: Field = Field {
+    doc: "η: for DDIM, the fraction of DDPM's noise that each step adds. Must be 0 for models of flow matching.",
+    ..super::ETA
+};
 pub static LOGSNR_MIN: Field = Field::new(
     "logsnr_min",
     Kind::number(-LARGEST_LOGSNR, 0.0),

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{JsonBody, request::TAG};
 use crate::{
     generation::Invalid,
+    hex::hex,
     http::{caller::Caller, error::ApiError},
     service::{ModelView, Service},
 };
@@ -19,7 +20,7 @@ pub(super) async fn tags(State(service): State<Service>, caller: Caller) -> Json
     let usable = service.models().into_iter().filter(|model| is_usable(model, &caller));
     let model = |model: ModelView| {
         let name = format!("{}{TAG}", model.name);
-        let digest: String = Sha256::digest(&model.name).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(Sha256::digest(&model.name));
         json!({
             "name": name,
             "model": name,

@@ -29,7 +29,7 @@ pub struct Models<'a> {
 }
 
 /// The code of a field or a value that this server does not support.
-const UNSUPPORTED: &str = "unsupported_parameter";
+pub(super) const UNSUPPORTED: &str = "unsupported_parameter";
 
 /// A field of OpenAI's requests whose value is one of a few words.
 struct Words {
@@ -173,7 +173,7 @@ fn pictures(operation: Operation, fields: &mut Fields) {
 }
 
 /// The picture of OpenAI's `{"image_url": …}`. Other values are unchanged, except `{"file_id": …}`, which is an error.
-fn unwrapped(value: Value) -> Result<Value, ()> {
+pub(super) fn unwrapped(value: Value) -> Result<Value, ()> {
     match value {
         Value::Object(mut map) if map.contains_key("image_url") => Ok(map.remove("image_url").unwrap_or_default()),
         Value::Object(map) if map.contains_key("file_id") => Err(()),

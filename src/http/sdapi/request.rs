@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{LABEL, control_net, control_net::Units, idle, notes::Notes, pointers, unused};
 use crate::{
     diffusion::{SCHEDULE_TYPES, UnknownLabel, labelled, sampler_labels},
-    generation::{Draw, Fields, Invalid, ModelCard},
+    generation::{Draw, Fields, Invalid, ModelCard, WorkKind},
     http::error::ApiError,
 };
 
@@ -118,7 +118,8 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn prompts(&mut self) {
         let (prompt, negative) = (self.body.remove("prompt"), self.body.remove("negative_prompt"));
-        if self.card.is_some_and(|card| !card.takes_prompt) {
+        // A model that makes films or sounds is an error of its own, whatever it takes.
+        if self.card.is_some_and(|card| !card.takes_prompt && card.work_kind() == WorkKind::Draw) {
             for (name, value) in [("prompt", prompt), ("negative_prompt", negative)] {
                 if let Some(value) = value.filter(|value| value != "") {
                     self.ignore(name, &value, "this model takes no text");

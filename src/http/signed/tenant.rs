@@ -3,6 +3,7 @@
 
 use super::{Claim, Reader, Signer, encoded, now};
 use crate::{
+    hex::hex,
     http::{caller::Caller, error::ApiError, url},
     service::Service,
 };
@@ -49,6 +50,5 @@ impl Signer {
 
 /// What is signed instead of the path. It differs from every path, because no path contains a question mark.
 fn subject(path: &str, key: &str, digest: &[u8; 32]) -> String {
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{path}?key={key}&digest={digest}")
+    format!("{path}?key={key}&digest={}", hex(digest))
 }

@@ -9,6 +9,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{Location, ModelFolder};
+use crate::hex::hex;
 
 /// The extensions of files with weights.
 const WEIGHTS: [&str; 2] = ["safetensors", "gguf"];
@@ -29,7 +30,7 @@ impl ModelFolder {
                 let mut lines = self.lines()?;
                 lines.sort_unstable();
                 let text: String = lines.iter().map(|(path, digest)| format!("{digest}  {path}\n")).collect();
-                Some(hexadecimal(&Sha256::digest(text)))
+                Some(hex(Sha256::digest(text)))
             }
         }
     }
@@ -41,7 +42,7 @@ impl ModelFolder {
             Location::Disk { root, .. } => walk(root, "", DEEPEST, &mut lines).ok()?,
             Location::Embedded { files, read, .. } => {
                 for path in files.iter().filter(|path| is_weights(path)) {
-                    lines.push((path.to_string(), hexadecimal(&Sha256::digest(read(path)?))));
+                    lines.push((path.to_string(), hex(Sha256::digest(read(path)?))));
                 }
             }
             Location::SingleFile(single) => lines.push((String::new(), of_file(Path::new(single.path())).ok()?)),
@@ -78,14 +79,10 @@ fn of_file(path: &Path) -> io::Result<String> {
     let (mut file, mut digest, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(hexadecimal(&digest.finalize())),
+            0 => return Ok(hex(digest.finalize())),
             read => digest.update(&buffer[..read]),
         }
     }
-}
-
-fn hexadecimal(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -104,6 +101,6 @@ mod tests {
         let list = "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed  a.gguf\n\
                     3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3  vae/b.safetensors\n";
         let digest = ModelFolder::open(folder.path()).unwrap().weights_sha256().unwrap();
-        assert_eq!(digest, hexadecimal(&Sha256::digest(list)));
+        assert_eq!(digest, hex(Sha256::digest(list)));
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     audio::{AudioError, encode_wav},
     diffusion::SamplerLabel,
     generation::{Artifact, Encoding, Facts, Format, Job, MediaType},
+    hex::hex,
     imaging::{self, ClipError, EncodeError, encode_clip, encode_picture, upscale},
     pipelines::{Clip, Frame},
 };
@@ -47,7 +48,7 @@ impl Encoded {
 
 /// SHA-256 in lower-case hexadecimal.
 pub(super) fn digest(file: &[u8]) -> String {
-    Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(Sha256::digest(file))
 }
 
 /// Marks frame `index` of a generation as `marking` says, and encodes it in the requested format. `label` is the

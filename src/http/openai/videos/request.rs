@@ -1,0 +1,182 @@
+//! Translates the fields of OpenAI's requests for films into those of a generation. All other fields stay, so a request
+//! may have every field of `POST /v1/videos` in addition to OpenAI's.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::{
+    generation::{Fields, FilmCard, Limits, ModelCard},
+    http::openai::request::{UNSUPPORTED, unwrapped},
+};
+
+/// The beginning of the names of OpenAI's own models, which stand for a model of this server.
+const OPENAI_MODELS: &str = "sora-";
+
+/// The fields that only OpenAI's form has.
+const OWN: [&str; 3] = ["seconds", "input_reference", IN_FORM];
+/// The key `image_url` of `input_reference`, as OpenAI's SDKs write it in a form.
+const IN_FORM: &str = "input_reference[image_url]";
+
+/// Whether the request has a field that only OpenAI's form has.
+pub fn is_openai(fields: &Fields) -> bool {
+    OWN.iter().any(|name| fields.has(name) || fields.has_file(name))
+}
+
+/// Replaces OpenAI's fields by those of a generation. `models` are the cards of all models that can be used. Errors are
+/// added to `fields`.
+pub fn read(fields: &mut Fields, models: &[Arc<ModelCard>], default: &str, limits: &Limits) {
+    picture(fields);
+    let card = model(fields, models, default);
+    seconds(fields, card.and_then(|card| card.film), limits);
+}
+
+/// Moves the picture that the film begins with to the field `image`.
+fn picture(fields: &mut Fields) {
+    if let Some(url) = fields.take(IN_FORM) {
+        fields.put_default("input_reference", url);
+    }
+    let has_image = fields.has("image") || fields.has_file("image");
+    let has_reference = fields.has("input_reference") || fields.has_file("input_reference");
+    if has_image && has_reference {
+        fields.take_part("input_reference");
+        fields.error("input_reference", "conflict", "excludes image");
+    } else if fields.has_file("input_reference") {
+        if let Some(file) = fields.take_part("input_reference") {
+            fields.put_file("image", file);
+        }
+    } else if let Some(value) = fields.take("input_reference") {
+        match unwrapped(value) {
+            Ok(picture) => fields.put_back("image", picture),
+            Err(()) => fields.error("input_reference", UNSUPPORTED, "cannot be a file_id: send the picture itself"),
+        }
+    }
+}
+
+/// The card of the request's model. A request without a model, or with one of OpenAI's own, means the default model if
+/// that makes films, otherwise the only model that does.
+fn model<'a>(fields: &mut Fields, models: &'a [Arc<ModelCard>], default: &str) -> Option<&'a ModelCard> {
+    let find = |name: &str| models.iter().find(|card| card.name == name).map(AsRef::as_ref);
+    let named = fields.take("model");
+    let text = named.as_ref().and_then(Value::as_str).unwrap_or_default();
+    let is_open = named.is_none() || (text.starts_with(OPENAI_MODELS) && find(text).is_none());
+    if !is_open {
+        let card = find(text);
+        fields.put_back("model", named.unwrap_or_default());
+        return card;
+    }
+    let mut films = models.iter().filter(|card| card.film.is_some()).map(AsRef::as_ref);
+    let chosen =
+        find(default).filter(|card| card.film.is_some()).or_else(|| films.next().filter(|_| films.next().is_none()));
+    match chosen {
+        Some(card) => fields.put_back("model", card.name.clone().into()),
+        None => {
+            let detail = "is required, because the default model makes no films; GET /v1/models lists the models";
+            fields.error("model", "required", detail);
+        }
+    }
+    chosen
+}
+
+/// Replaces `seconds` by the nearest number of frames that the model can make, at the rate of the request.
+fn seconds(fields: &mut Fields, film: Option<FilmCard>, limits: &Limits) {
+    let Some(value) = fields.take("seconds") else { return };
+    let text = value.as_str().and_then(|text| text.trim().parse().ok());
+    let Some(seconds) = value.as_f64().or(text).filter(|seconds: &f64| *seconds > 0.0 && seconds.is_finite()) else {
+        fields.error("seconds", "wrong_type", "must be a number above 0, such as \"4\"");
+        return;
+    };
+    if fields.has("frames") {
+        fields.error("seconds", "conflict", "excludes frames");
+        return;
+    }
+    let Some(film) = film else { return };
+    let rate = fields.take("fps");
+    let fps = rate.as_ref().and_then(Value::as_f64).unwrap_or(f64::from(film.default_fps));
+    if let Some(rate) = rate {
+        fields.put_back("fps", rate);
+    }
+    let multiple = f64::from(film.frames_multiple.max(1));
+    let frames = ((seconds * fps - 1.0) / multiple).round().max(1.0) * multiple + 1.0;
+    let most = f64::from(limits.max_frames);
+    match frames <= most {
+        true => fields.put_back("frames", (frames as u64).into()),
+        false => {
+            let detail = format!("must be at most {} here: {most} frames at {fps} frames per second", most / fps);
+            fields.error("seconds", "out_of_range", detail);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        max_side_pixels: 2048,
+        max_pixels: 1 << 22,
+        max_images: 8,
+        max_steps: 30,
+        max_seconds: 30.0,
+        max_frames: 121,
+        max_prompt_chars: 100,
+    };
+
+    fn card(name: &str, frames_multiple: Option<u32>) -> Arc<ModelCard> {
+        let film = frames_multiple.map(|frames_multiple| FilmCard {
+            default_frames: 14,
+            frames_multiple,
+            default_fps: 7,
+            motion: None,
+            decodes_in_chunks: true,
+        });
+        Arc::new(ModelCard { name: name.to_owned(), film, ..ModelCard::default() })
+    }
+
+    /// The fields after the translation, and the faults as `(pointer, code)`.
+    fn translated(models: &[Arc<ModelCard>], request: Value) -> (Value, Vec<(String, &'static str)>) {
+        let Value::Object(map) = request else { panic!("a request is an object") };
+        let mut fields = Fields::new(map);
+        read(&mut fields, models, "emoji", &LIMITS);
+        let all: Map<String, Value> = fields.take_all();
+        (Value::Object(all), fields.finish().into_iter().map(|error| (error.pointer, error.code)).collect())
+    }
+
+    #[test]
+    fn fields_of_openai_become_those_of_a_film() {
+        let models = [card("emoji", None), card("svd", Some(1))];
+        for (request, expected) in [
+            (json!({"prompt": "a", "seconds": "2"}), json!({"prompt": "a", "model": "svd", "frames": 14})),
+            (json!({"model": "sora-2", "seconds": 1}), json!({"model": "svd", "frames": 7})),
+            (json!({"model": "svd", "seconds": "2", "fps": 10}), json!({"model": "svd", "frames": 20, "fps": 10})),
+            (json!({"model": "svd", "seconds": 0.01}), json!({"model": "svd", "frames": 2})),
+            (json!({"model": "emoji", "seconds": 2}), json!({"model": "emoji"})),
+            (json!({"input_reference": {"image_url": "a"}}), json!({"model": "svd", "image": "a"})),
+            (json!({"input_reference[image_url]": "a"}), json!({"model": "svd", "image": "a"})),
+            (json!({"input_reference": "a", "size": "64x32"}), json!({"model": "svd", "image": "a", "size": "64x32"})),
+        ] {
+            assert_eq!(translated(&models, request.clone()), (expected, Vec::new()), "{request}");
+        }
+        let (wan, _) = translated(&[card("wan", Some(4))], json!({"seconds": 2}));
+        assert_eq!(wan["frames"], 13, "the nearest number of frames that is one more than a multiple of 4");
+    }
+
+    #[test]
+    fn what_films_cannot_have_is_an_error() {
+        let models = [card("svd", Some(1))];
+        for (request, pointer, code) in [
+            (json!({"seconds": "long"}), "/seconds", "wrong_type"),
+            (json!({"seconds": -1}), "/seconds", "wrong_type"),
+            (json!({"seconds": 100}), "/seconds", "out_of_range"),
+            (json!({"seconds": 1, "frames": 7}), "/seconds", "conflict"),
+            (json!({"input_reference": "a", "image": "b"}), "/input_reference", "conflict"),
+            (json!({"input_reference": {"file_id": "f"}}), "/input_reference", UNSUPPORTED),
+        ] {
+            assert_eq!(translated(&models, request.clone()).1, [(pointer.to_owned(), code)], "{request}");
+        }
+        let two = [card("svd", Some(1)), card("wan", Some(4))];
+        assert_eq!(translated(&two, json!({"prompt": "a"})).1, [("/model".to_owned(), "required")]);
+    }
+}
