@@ -41,6 +41,8 @@ mod stable_video;
 mod t5;
 #[path = "components/transformers.rs"]
 mod transformers;
+#[path = "components/wan.rs"]
+mod wan;
 
 use std::{
     collections::{BTreeMap, HashMap},
