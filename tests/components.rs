@@ -43,6 +43,8 @@ mod t5;
 mod transformers;
 #[path = "components/wan.rs"]
 mod wan;
+#[path = "components/wan_vae.rs"]
+mod wan_vae;
 
 use std::{
     collections::{BTreeMap, HashMap},
