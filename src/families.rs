@@ -29,6 +29,7 @@ mod stable_diffusion_xl;
 mod stable_diffusion_xl_refiner;
 mod stable_video_diffusion;
 mod stages;
+mod wan;
 mod z_image;
 
 pub use card::CardError;
@@ -53,6 +54,7 @@ use stable_diffusion_3::StableDiffusion3;
 use stable_diffusion_xl::StableDiffusionXl;
 use stable_diffusion_xl_refiner::StableDiffusionXlRefiner;
 use stable_video_diffusion::StableVideoDiffusion;
+use wan::Wan;
 use z_image::ZImage;
 
 use crate::{
@@ -101,7 +103,8 @@ families![
     DreamLite,
     AudioLdm,
     StableAudio3,
-    StableVideoDiffusion
+    StableVideoDiffusion,
+    Wan
 ];
 
 /// The error for a single-file checkpoint that is a pickle.

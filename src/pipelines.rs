@@ -41,8 +41,10 @@ mod stable_video;
 mod text_guided;
 mod text_to_image;
 mod text_to_sound;
+mod text_to_video;
 mod text_to_waveform;
 mod unguided;
+mod wan_video;
 
 pub use antialiased::CLIP_SIDE;
 pub use auxiliary::Auxiliary;
@@ -66,8 +68,10 @@ pub use prepared::Prepared;
 pub use stable_video::{StableVideo, StableVideoSizes};
 pub use text_guided::text_guided;
 pub use text_to_sound::text_to_sound;
+pub use text_to_video::text_to_video;
 pub use text_to_waveform::text_to_waveform;
 pub use unguided::unguided;
+pub use wan_video::{WanVideo, WanVideoSizes};
 
 use call::Call;
 

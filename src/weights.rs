@@ -6,6 +6,7 @@
 
 mod build_report;
 mod clip_vocabulary;
+mod conv3d;
 mod error;
 mod file;
 pub mod fingerprint;

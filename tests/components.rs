@@ -41,6 +41,10 @@ mod stable_video;
 mod t5;
 #[path = "components/transformers.rs"]
 mod transformers;
+#[path = "components/wan.rs"]
+mod wan;
+#[path = "components/wan_vae.rs"]
+mod wan_vae;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -22,6 +22,12 @@ mod random;
 mod server;
 #[path = "support/transformers.rs"]
 mod transformers;
+#[path = "films/wan.rs"]
+mod wan;
+#[path = "support/wan_films.rs"]
+mod wan_films;
+#[path = "films/wan_http.rs"]
+mod wan_http;
 
 use std::{
     any::Any,
@@ -83,7 +89,7 @@ fn compare(kernels: Kernels) {
         .iter()
         .map(|case| {
             let (film, picture) = case.film(&card);
-            fixture.start(job(SVD, film), Some(picture))
+            fixture.start(job(SVD, film), picture)
         })
         .collect();
     for (case, observed) in cases.iter().zip(&started) {
@@ -101,7 +107,7 @@ fn steps_equal_diffusers() {
     let (model, card) = (catalogue.load(SVD).unwrap(), catalogue.card(SVD).unwrap());
     for case in FilmCase::all(&root, SVD) {
         let (film, picture) = case.film(&card);
-        let prepared = prepared(&catalogue, job(SVD, film), Some(picture), model.clone());
+        let prepared = prepared(&catalogue, job(SVD, film), picture, model.clone());
         let compute = Direct { model: model.clone(), rows: RefCell::default(), decoded: RefCell::default() };
         image_to_video(&compute, &prepared).to_end().unwrap();
         let expected = case.intermediates();
@@ -361,8 +367,13 @@ impl FilmFixture {
     }
 
     fn random(max_rows: usize) -> FilmFixture {
+        FilmFixture::made(films::put_model, max_rows)
+    }
+
+    /// With the random model that `put` writes.
+    fn made(put: fn(&Path), max_rows: usize) -> FilmFixture {
         let models = tempfile::tempdir().unwrap();
-        films::put_model(models.path());
+        put(models.path());
         let mut fixture = FilmFixture::of(models.path(), "emoji", Kernels::default(), max_rows);
         fixture._models = Some(models);
         fixture

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Catalogue;
 use crate::{
-    generation::{Draw, Job, ModelCard, PromptSyntax, Sound, Warning, Work},
+    generation::{Draw, Job, ModelCard, PromptSyntax, Warning, Work},
     models::{
         prompt_tokenizers::{Cut, PromptText, PromptTokenizers},
         word_tags::WordTag,
@@ -33,8 +33,15 @@ impl Catalogue {
         let Some(card) = self.card(&job.model) else { return Vec::new() };
         let draw = match &job.work {
             Work::Draw(draw) => draw,
-            Work::Sound(sound) => return self.of_sound(sound, &job.model),
-            Work::Film(_) => return Vec::new(),
+            Work::Sound(sound) => {
+                let negative = sound.is_guided().then_some(&*sound.negative_prompt);
+                return self.of_prompts(&job.model, &sound.prompt, negative, None);
+            }
+            Work::Film(_) if !card.takes_prompt => return Vec::new(),
+            Work::Film(film) => {
+                let negative = film.is_guided().then_some(&*film.negative_prompt);
+                return self.of_prompts(&job.model, &film.prompt, negative, film.max_sequence_length);
+            }
         };
         let mut warnings: Vec<Warning> = of_size(draw, &card).into_iter().collect();
         if !card.takes_prompt {
@@ -55,23 +62,24 @@ impl Catalogue {
         let draw = match &job.work {
             Work::Draw(draw) => draw,
             Work::Sound(_) => return true,
-            Work::Film(_) => return false,
+            Work::Film(_) => return self.card(&job.model).is_some_and(|card| card.takes_prompt),
         };
         let may_be_cut = |card: &ModelCard| texts(draw, card).iter().any(|text| may_be_cut(text.text, draw, card));
         self.card(&job.model).is_some_and(|card| may_be_cut(&card))
     }
 
-    fn of_sound(&self, sound: &Sound, model: &str) -> Vec<Warning> {
+    /// The warnings for a request with plain prompts, of which the model reads `length` tokens, if the request gives a
+    /// number.
+    fn of_prompts(&self, model: &str, prompt: &str, negative: Option<&str>, length: Option<u32>) -> Vec<Warning> {
         let Some(tokenizers) = self.tokenizers(model) else { return Vec::new() };
-        let texts = [("/prompt", &sound.prompt, false), ("/negative_prompt", &sound.negative_prompt, true)];
-        let read = texts.into_iter().filter(|(.., is_negative)| !is_negative || sound.is_guided());
-        let cut = |(pointer, text, is_negative): (&'static str, &String, bool)| {
-            let syntax = PromptSyntax::Plain;
+        let negative = negative.map(|text| ("/negative_prompt", text, true));
+        let cut = |(pointer, text, is_negative): (&'static str, &str, bool)| {
+            let (syntax, sequence_length) = (PromptSyntax::Plain, length.map(|length| length as usize));
             let text =
-                PromptText { text, readers: &[0], syntax, words: &[], sequence_length: None, is_negative, sees: false };
+                PromptText { text, readers: &[0], syntax, words: &[], sequence_length, is_negative, sees: false };
             tokenizers.cut(&text).map(|cut| of_cut(pointer, cut, ""))
         };
-        read.filter_map(cut).collect()
+        [("/prompt", prompt, false)].into_iter().chain(negative).filter_map(cut).collect()
     }
 
     fn of_length(

@@ -67,6 +67,7 @@ impl Family for StableVideoDiffusion {
                 default_fps: 7,
                 motion: Some(Motion { min_guidance_scale: 1.0, motion_bucket_id: 127, noise_aug_strength: 0.02 }),
                 decodes_in_chunks: true,
+                has_second_guidance: false,
             }),
             ..base
         };

@@ -17,6 +17,7 @@ pub(super) fn card(kind: WorkKind) -> ModelCard {
         default_fps: 1,
         motion: Some(Motion { min_guidance_scale: 1.0, motion_bucket_id: 0, noise_aug_strength: 0.0 }),
         decodes_in_chunks: true,
+        has_second_guidance: true,
     };
     ModelCard {
         sound: (kind == WorkKind::Sound).then_some(sound),

@@ -174,6 +174,9 @@ pub struct FilmCard {
     /// is all frames.
     #[serde(skip)]
     pub decodes_in_chunks: bool,
+    /// Whether the model has two denoisers, each with a guidance scale of its own.
+    #[serde(skip)]
+    pub has_second_guidance: bool,
 }
 
 impl ModelCard {

@@ -10,12 +10,13 @@ use rayon::prelude::*;
 
 use block::Block;
 pub use configuration::PixArtTransformer2DConfig;
-use embeddings::{AdaLayerNormSingle, PixArtAlphaTextProjection};
+use embeddings::AdaLayerNormSingle;
 
 use super::{
     layers::{Linear, ModulatedNorm, channels_last, conv2d},
     patches::{Positions, unpatchified},
     pause::pause,
+    text_projection::PixArtAlphaTextProjection,
 };
 use crate::{kernels::conv2d::Conv2d, weights::Weights};
 
@@ -53,7 +54,11 @@ impl PixArtTransformer2DModel {
             proj: conv2d(&weights.pp("pos_embed.proj"), config.in_channels, width, patch, patch, 0),
             positions,
             adaln_single: AdaLayerNormSingle::new(&weights.pp("adaln_single"), config),
-            caption_projection: PixArtAlphaTextProjection::new(&weights.pp("caption_projection"), config),
+            caption_projection: PixArtAlphaTextProjection::new(
+                &weights.pp("caption_projection"),
+                config.caption_channels,
+                width,
+            ),
             transformer_blocks: (0..config.num_layers)
                 .into_par_iter()
                 .map(|i| Block::new(&blocks.pp(i), config))

@@ -1,5 +1,6 @@
 //! The text encoder of Stable Diffusion 3, FLUX.1 and PixArt (transformers' `T5EncoderModel`; Raffel et al. 2020,
-//! arXiv:1910.10683; version 1.1: Shazeer 2020, arXiv:2002.05202).
+//! arXiv:1910.10683; version 1.1: Shazeer 2020, arXiv:2002.05202), and that of Wan (`UMT5EncoderModel`; Chung et al.
+//! 2023, arXiv:2304.09151).
 
 mod block;
 mod configuration;
@@ -9,7 +10,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use block::Block;
-pub use configuration::{FeedForward, T5Config};
+pub use configuration::{FeedForward, T5Config, T5Kind};
 use positions::Positions;
 
 use super::layers::{Embedding, RmsNorm};
@@ -19,8 +20,8 @@ use crate::weights::Weights;
 #[derive(Debug)]
 pub struct T5EncoderModel {
     shared: Embedding,
-    /// The biases of all blocks. They are stored in block 0.
-    relative_attention_bias: Positions,
+    /// The biases of all blocks, which are stored in block 0; in UMT5, those of each block.
+    relative_attention_bias: Vec<Positions>,
     block: Vec<Block>,
     final_layer_norm: RmsNorm,
 }
@@ -41,9 +42,14 @@ impl T5EncoderModel {
             Embedding::new(&encoder, "embed_tokens.weight", ids, width)
         };
         let blocks = encoder.pp("block");
+        let biased = match config.model_type {
+            T5Kind::T5 => 1,
+            T5Kind::Umt5 => config.num_layers,
+        };
+        let biases = |i: usize| Positions::new(&blocks.pp(i).pp("layer.0.SelfAttention"), config);
         Ok(Self {
             shared,
-            relative_attention_bias: Positions::new(&blocks.pp("0.layer.0.SelfAttention"), config)?,
+            relative_attention_bias: (0..biased).map(biases).collect::<Result<_>>()?,
             block: (0..config.num_layers).into_par_iter().map(|i| Block::new(&blocks.pp(i), config)).collect(),
             final_layer_norm: RmsNorm::new(&encoder.pp("final_layer_norm"), config.d_model, config.layer_norm_epsilon),
         })
@@ -61,9 +67,14 @@ impl T5EncoderModel {
             candle_core::bail!("rows of different lengths");
         }
         let mut x = self.shared.forward(&ids)?.reshape((rows.len(), length, ()))?;
-        let bias = self.relative_attention_bias.of(length)?;
-        for block in &self.block {
-            x = block.forward(x, &bias, tokens).await?;
+        let mut bias = None;
+        for (i, block) in self.block.iter().enumerate() {
+            if let Some(positions) = self.relative_attention_bias.get(i) {
+                // The biases of the block before take no memory during the next ones.
+                drop(bias.take());
+                bias = Some(positions.of(length)?);
+            }
+            x = block.forward(x, bias.as_ref(), tokens).await?;
         }
         self.final_layer_norm.forward(&x)
     }

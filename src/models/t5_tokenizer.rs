@@ -2,6 +2,8 @@
 
 mod sentence_piece;
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 use tokenizers::{
     AddedToken, Tokenizer,
@@ -16,6 +18,7 @@ use tokenizers::{
 
 use super::{
     configuration::{Fixed, one_of},
+    prompt_cleaning::cleaned,
     tokenizer::{content, from_json},
 };
 use crate::weights::{LoadError, ModelFolder};
@@ -28,7 +31,15 @@ pub struct T5Tokenizer {
     end: u32,
     pad: u32,
     length: usize,
-    lowercase: bool,
+    preparation: Preparation,
+}
+
+/// What happens to a prompt before it is divided into pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Preparation {
+    Nothing,
+    Lowercase,
+    Cleaning,
 }
 
 /// The ids of a prompt.
@@ -73,12 +84,17 @@ impl T5Tokenizer {
         let special = [end, pad, named("unk_token", "<unk>")].map(|token| AddedToken::from(token, true));
         tokenizer.add_special_tokens(special).map_err(|e| bad(e.to_string()))?;
         let [end, pad] = ids;
-        Ok(Self { tokenizer, end, pad, length: length.max(1), lowercase: false })
+        Ok(Self { tokenizer, end, pad, length: length.max(1), preparation: Preparation::Nothing })
     }
 
     /// The same tokenizer, but with prompts that are first converted to lower case and trimmed.
     pub fn lowercased(self) -> Self {
-        Self { lowercase: true, ..self }
+        Self { preparation: Preparation::Lowercase, ..self }
+    }
+
+    /// The same tokenizer, but with prompts that are first cleaned as diffusers' `prompt_clean` does.
+    pub fn cleaning(self) -> Self {
+        Self { preparation: Preparation::Cleaning, ..self }
     }
 
     /// The ids of a prompt, exactly `length` of them, at least 1; a longer prompt is truncated. `length` is
@@ -94,12 +110,15 @@ impl T5Tokenizer {
 
     /// The ids of a prompt without end and padding, not truncated.
     pub fn words(&self, prompt: &str) -> Vec<u32> {
-        // Like `lower().strip()` in Python.
+        // Like `strip()` in Python.
         let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
-        let lower = self.lowercase.then(|| prompt.to_lowercase());
-        let prompt = lower.as_ref().map_or(prompt, |lower| lower.trim_matches(is_space));
+        let prompt = match self.preparation {
+            Preparation::Nothing => Cow::Borrowed(prompt),
+            Preparation::Lowercase => prompt.to_lowercase().trim_matches(is_space).to_owned().into(),
+            Preparation::Cleaning => cleaned(prompt).into(),
+        };
         // Every text can be encoded, because unknown characters become `<unk>`.
-        self.tokenizer.encode(prompt, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
+        self.tokenizer.encode(&*prompt, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
     }
 
     /// Whether this text is one token of the vocabulary.

@@ -45,7 +45,8 @@ pub async fn image_to_video(compute: &impl Compute, prepared: &Prepared) -> Resu
     decode(compute, networks, &latents, shape, film).await
 }
 
-fn noise_of(film: &Film) -> Noise {
+/// The noise of all films, as their seeds say.
+pub(super) fn noise_of(film: &Film) -> Noise {
     match film.seed_mode {
         SeedMode::Batch => Noise::batch(film.seed),
         SeedMode::PerImage => Noise::per_image(&(0..film.n).map(|i| film.seed_of(i)).collect::<Vec<_>>()),
@@ -205,6 +206,6 @@ impl<C: Compute> Denoise for Guided<'_, C> {
     }
 }
 
-fn no_answer(network: &str) -> PipelineError {
+pub(super) fn no_answer(network: &str) -> PipelineError {
     PipelineError::Sampler(format!("the {network} gave no answer"))
 }

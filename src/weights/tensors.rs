@@ -369,7 +369,7 @@ impl Weights {
         if report.mismatch.is_empty() { Ok(()) } else { Err(Box::new(report.mismatch).into()) }
     }
 
-    fn get(&self, name: &str, expected: &[usize], laid_out: &[usize], how: LayOut) -> Tensor {
+    pub(super) fn get(&self, name: &str, expected: &[usize], laid_out: &[usize], how: LayOut) -> Tensor {
         let tensor = self.on_host(self.name(name), expected, laid_out, how).and_then(|made| {
             let made = made.to_device(self.source.device.candle());
             made.map_err(|error| self.fail(error.into())).ok()

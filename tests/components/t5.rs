@@ -213,7 +213,7 @@ fn tensors_and_keys_that_do_not_fit_are_named() {
         assert!(error.contains("DenseReluDense.wo.weight") && error.contains("DenseReluDense.w.weight"), "{error}");
     }
     for (key, value) in [
-        ("model_type", json!("umt5")),
+        ("model_type", json!("mt5")),
         ("feed_forward_proj", json!("gated-silu")),
         ("num_layers", json!(0)),
         ("relative_attention_num_buckets", json!(3)),

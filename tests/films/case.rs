@@ -46,33 +46,40 @@ impl FilmCase {
         folders.into_iter().map(case).collect()
     }
 
-    /// The film of the case, with the defaults of the model for everything else, and its picture.
-    pub fn film(&self, card: &ModelCard) -> (Film, RgbImage) {
+    /// The film of the case, with the defaults of the model for everything else, and its picture, if it has one.
+    pub fn film(&self, card: &ModelCard) -> (Film, Option<RgbImage>) {
         let mut film = default_film(card);
         let mut picture = None;
         for (name, value) in self.json["params"].as_object().unwrap() {
             let whole = || value.as_u64().unwrap() as u32;
             let number = || value.as_f64().unwrap();
-            let motion = film.motion.as_mut().unwrap();
+            let text = || value.as_str().unwrap().to_owned();
+            let motion = || panic!("{}: a model with settings of the motion", self.name);
             match name.as_str() {
+                "prompt" => film.prompt = text(),
+                "negative_prompt" => film.negative_prompt = text(),
                 "decode_chunk_size" => film.decode_chunk_size = Some(whole()),
                 "fps" => film.fps = whole(),
                 "height" => film.height = whole(),
                 "width" => film.width = whole(),
                 "num_frames" => film.frames = whole(),
                 "num_inference_steps" => film.steps = whole(),
-                "min_guidance_scale" => motion.min_guidance_scale = number(),
-                "max_guidance_scale" => film.guidance_scale = number(),
-                "motion_bucket_id" => motion.motion_bucket_id = whole(),
-                "noise_aug_strength" => motion.noise_aug_strength = number(),
+                "min_guidance_scale" => film.motion.as_mut().unwrap_or_else(motion).min_guidance_scale = number(),
+                "max_guidance_scale" | "guidance_scale" => film.guidance_scale = number(),
+                "guidance_scale_2" => film.guidance_scale_2 = Some(number()),
+                "max_sequence_length" => film.max_sequence_length = Some(whole()),
+                "motion_bucket_id" => film.motion.as_mut().unwrap_or_else(motion).motion_bucket_id = whole(),
+                "noise_aug_strength" => film.motion.as_mut().unwrap_or_else(motion).noise_aug_strength = number(),
                 "seed" => film.seed = value.as_u64().unwrap(),
                 "image" => picture = Some(self.root.join(value["file"].as_str().unwrap())),
                 other => panic!("{}: {other} is not known", self.name),
             }
         }
-        assert!(self.json.get("scheduler").is_none(), "{}: the model's own scheduler", self.name);
-        let picture = decode(&fs::read(picture.unwrap()).unwrap(), 255).unwrap();
-        film.image = Some(stored(&picture));
+        if let Some(scheduler) = self.json.get("scheduler") {
+            film.scheduler = SchedulerChoice::Object(scheduler.as_object().unwrap().clone());
+        }
+        let picture = picture.map(|picture| decode(&fs::read(picture).unwrap(), 255).unwrap());
+        film.image = picture.as_ref().map(stored);
         // All films of a case share a generator.
         film.seed_mode = SeedMode::Batch;
         (film, picture)
@@ -97,7 +104,20 @@ impl FilmCase {
             };
             fields.insert(name.to_owned(), value);
         }
+        if let Some(scheduler) = self.json.get("scheduler") {
+            fields.insert("scheduler".to_owned(), scheduler.clone());
+        }
         Value::Object(fields)
+    }
+
+    /// The task of the case, such as `text-to-video`.
+    pub fn task(&self) -> &str {
+        self.json["task"].as_str().unwrap()
+    }
+
+    /// The keys of `model_index.json` that the case changes.
+    pub fn index(&self) -> Option<&Map<String, Value>> {
+        self.json.get("from_pretrained_args").map(|keys| keys.as_object().unwrap())
     }
 
     /// The frames of diffusers.
@@ -150,10 +170,10 @@ pub fn default_film(card: &ModelCard) -> Film {
         n: 1,
         steps: card.default_steps,
         guidance_scale: card.default_guidance_scale,
-        guidance_scale_2: None,
+        guidance_scale_2: of_films.has_second_guidance.then_some(card.default_guidance_scale),
         motion: of_films.motion,
         decode_chunk_size: None,
-        max_sequence_length: None,
+        max_sequence_length: card.sequence_lengths.map(|(usual, _)| usual),
         scheduler: SchedulerChoice::Object(Default::default()),
         seed: 5,
         seed_mode: SeedMode::PerImage,

@@ -20,34 +20,36 @@ use crate::{
     conforms::events,
     films,
     server::{Launch, PATIENCE, Server},
+    wan_films,
 };
 
 /// Posts a request and waits for the end of its generation.
-async fn made(server: &Server, body: &Value) -> Value {
+pub async fn made(server: &Server, body: &Value) -> Value {
     answer::made(server, "/v1/videos", body).await
 }
 
 /// The file of the first film of a generation.
-async fn file(server: &Server, generation: &Value) -> Vec<u8> {
+pub async fn file(server: &Server, generation: &Value) -> Vec<u8> {
     get(server, generation["artifacts"][0]["url"].as_str().unwrap()).await.body
 }
 
-/// A server with the random model.
+/// A server with the random models.
 pub async fn server(data: &Path) -> Server {
     Server::start_ready(&launch(data)).await
 }
 
-/// The model is written once; a later start finds it.
-fn launch(data: &Path) -> Launch {
+/// The models are written once; a later start finds them.
+pub fn launch(data: &Path) -> Launch {
     let models = data.join("models");
     if !models.exists() {
         films::put_model(&models);
+        wan_films::put_models(&models);
     }
     Launch::on(data).set("LATENTD_MODELS__DIR", models.display())
 }
 
 /// A small picture as a PNG file.
-fn picture() -> Vec<u8> {
+pub fn picture() -> Vec<u8> {
     let pixels = (0..32 * 16).flat_map(|i: u32| [i / 2 % 256, i % 32 * 8, 90].map(|level| level as u8)).collect();
     encode_fast(&RgbImage { width: 32, height: 16, pixels }).unwrap()
 }
@@ -64,7 +66,7 @@ fn request() -> Value {
     })
 }
 
-fn output(format: &str) -> Value {
+pub fn output(format: &str) -> Value {
     json!({"output": {"format": format, "provenance": false}})
 }
 
@@ -80,7 +82,7 @@ fn form_of(texts: &[(&str, &str)], image: &[u8]) -> (&'static str, Vec<u8>) {
 }
 
 /// The frames in a zip archive, and the text of its last file.
-fn unzipped(file: &[u8]) -> (Vec<RgbImage>, Option<Value>) {
+pub fn unzipped(file: &[u8]) -> (Vec<RgbImage>, Option<Value>) {
     let mut archive = ZipArchive::new(Cursor::new(file)).unwrap();
     let (mut frames, mut note) = (Vec::new(), None);
     for index in 0..archive.len() {
@@ -418,12 +420,13 @@ async fn the_commands_of_the_documents_make_films() {
     fs::write(data.path().join("boat.png"), picture()).unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut ran = 0;
-    for page in ["docs/video.md"] {
+    for page in ["docs/video.md", "docs/families/wan.md"] {
         let text = fs::read_to_string(root.join(page)).unwrap();
         for command in text.lines().filter(|line| line.starts_with("curl ")) {
             let address = server.url("");
             let here = command.replace("localhost:8080", address.trim_start_matches("http://"));
             let here = here.replace("model=svd", &format!("model={}", films::NAME));
+            let here = here.replace("model=wan", &format!("model={}", wan_films::TWO));
             let mut shell = Command::new("sh");
             shell.args(["-c", &here]).current_dir(data.path());
             let output = tokio::task::spawn_blocking(move || shell.output()).await.unwrap().unwrap();
@@ -434,7 +437,7 @@ async fn the_commands_of_the_documents_make_films() {
             ran += 1;
         }
     }
-    assert!(ran >= 1, "{ran} commands");
+    assert!(ran >= 2, "{ran} commands");
 }
 
 #[tokio::test]

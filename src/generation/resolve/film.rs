@@ -26,6 +26,7 @@ fn read_film(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Film {
         noise_aug_strength: fields.get_or_default(&table::NOISE_AUG_STRENGTH, on),
     });
     let chunk = fields.get(&table::DECODE_CHUNK_SIZE, on);
+    let guidance_scale = fields.get_or_default(&table::FILM_GUIDANCE_SCALE, on);
     Film {
         prompt,
         negative_prompt: fields.get(&table::FILM_NEGATIVE_PROMPT, on).unwrap_or_default(),
@@ -36,11 +37,13 @@ fn read_film(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Film {
         height,
         n: fields.get_or_default(&table::FILM_N, on),
         steps,
-        guidance_scale: fields.get_or_default(&table::FILM_GUIDANCE_SCALE, on),
-        guidance_scale_2: None,
+        guidance_scale,
+        guidance_scale_2: of_films
+            .filter(|films| films.has_second_guidance)
+            .map(|_| fields.get(&table::GUIDANCE_SCALE_2, on).unwrap_or(guidance_scale)),
         motion,
         decode_chunk_size: of_films.filter(|films| films.decodes_in_chunks).map(|_| chunk.unwrap_or(frames)),
-        max_sequence_length: None,
+        max_sequence_length: card.sequence_lengths.map(|_| fields.get_or_default(&table::FILM_MAX_SEQUENCE_LENGTH, on)),
         scheduler,
         seed: fields.get(&table::FILM_SEED, on).unwrap_or_else(|| rules.random_seed()),
         seed_mode: fields.get_or_default(&table::FILM_SEED_MODE, on),
@@ -62,7 +65,14 @@ fn frames(fields: &mut Fields, on: &Bounds<'_>) -> u32 {
     let frames: u32 = fields.get_or_default(field, on);
     let multiple = on.card.film.map_or(1, |films| films.frames_multiple.max(1));
     if !(frames - 1).is_multiple_of(multiple) && !fields.is_faulty(field.name) {
-        let detail = format!("must be 1 more than a multiple of {multiple}, not {frames}");
+        // diffusers rounds such a number with a warning.
+        let below = (frames - 1) / multiple * multiple + 1;
+        let bounds = field.integers(on);
+        let near = [below, below + multiple].map(u64::from).into_iter();
+        let near: Vec<String> =
+            near.filter(|near| (bounds.min..=bounds.max).contains(near)).map(|near| near.to_string()).collect();
+        let detail =
+            format!("must be 1 more than a multiple of {multiple}, such as {}, not {frames}", near.join(" or "));
         fields.error(field.name, "out_of_range", detail);
     }
     frames

@@ -1,9 +1,11 @@
 //! The table of all fields of a request that makes films.
 
+use serde_json::Value;
+
 use super::{
-    GUIDANCE_SCALE, HEIGHT, IMAGE, METADATA, MODEL, N, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS, ON_DISCONNECT, OUTPUT,
-    OUTPUT_METADATA, OUTPUT_PROVENANCE, PRIORITY, PROMPT, RUN_TIMEOUT_S, SCHEDULER, SEED, SEED_MODE, SIZE,
-    START_TIMEOUT_S, STEPS, WEBHOOK, WIDTH, takes_prompt, upto,
+    GUIDANCE_SCALE, HEIGHT, IMAGE, MAX_SEQUENCE_LENGTH, METADATA, MODEL, N, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS,
+    ON_DISCONNECT, OUTPUT, OUTPUT_METADATA, OUTPUT_PROVENANCE, PRIORITY, PROMPT, RUN_TIMEOUT_S, SCHEDULER, SEED,
+    SEED_MODE, SIZE, START_TIMEOUT_S, STEPS, WEBHOOK, WIDTH, takes_prompt, upto,
 };
 use crate::generation::{
     Format, ModelCard, Motion,
@@ -25,10 +27,12 @@ pub static FILM_FIELDS: &[&Field] = &[
     &STEPS,
     &NUM_INFERENCE_STEPS,
     &FILM_GUIDANCE_SCALE,
+    &GUIDANCE_SCALE_2,
     &MIN_GUIDANCE_SCALE,
     &MOTION_BUCKET_ID,
     &NOISE_AUG_STRENGTH,
     &DECODE_CHUNK_SIZE,
+    &FILM_MAX_SEQUENCE_LENGTH,
     &SCHEDULER,
     &FILM_SEED,
     &FILM_SEED_MODE,
@@ -51,8 +55,7 @@ pub static FILM_IMAGE: Field = Field {
     ..IMAGE
 }
 .only(|card| card.tasks.iter().any(|task| task.begins_with_picture()), Some("it makes films from a prompt alone"));
-pub static FRAMES: Field = Field::new("frames", Kind::Integer(frames), "The number of frames.")
-    .default(|on| on.card.film.map(|film| film.default_frames.min(most_frames(on)).into()));
+pub static FRAMES: Field = Field::new("frames", Kind::Integer(frames), "The number of frames.").default(default_frames);
 pub static FPS: Field = Field::new(
     "fps",
     Kind::Integer(|_| upto(1, MAX_FPS)),
@@ -67,6 +70,12 @@ pub static FILM_GUIDANCE_SCALE: Field = Field {
           guidance off. With min_guidance_scale, this is the scale of the last frame.",
     ..GUIDANCE_SCALE
 };
+pub static GUIDANCE_SCALE_2: Field = Field::new(
+    "guidance_scale_2",
+    GUIDANCE_SCALE.kind,
+    "The guidance scale of the second denoiser, which computes the last steps. The default is guidance_scale.",
+)
+.only(|card| card.film.is_some_and(|film| film.has_second_guidance), Some("it has one denoiser"));
 pub static MIN_GUIDANCE_SCALE: Field = of_motion(
     "min_guidance_scale",
     GUIDANCE_SCALE.kind,
@@ -89,6 +98,10 @@ pub static DECODE_CHUNK_SIZE: Field = Field::new(
      frames.",
 )
 .only(|card| card.film.is_some_and(|film| film.decodes_in_chunks), Some("its decoder needs no choice"));
+pub static FILM_MAX_SEQUENCE_LENGTH: Field = Field {
+    doc: "How many tokens of the prompt the text encoder UMT5 reads. Unused tokens have an effect, too.",
+    ..MAX_SEQUENCE_LENGTH
+};
 pub static FILM_SEED: Field = Field { doc: "Film i uses seed + i. The default is a random number below 2^32.", ..SEED };
 pub static FILM_SEED_MODE: Field =
     Field { doc: "per_image: each film has its own random generator; batch: all films share one.", ..SEED_MODE };
@@ -117,6 +130,13 @@ const MIN_FRAMES: u32 = 2;
 /// of any model has these settings and takes a prompt, but does not need it.
 fn needs_prompt(card: &ModelCard) -> bool {
     takes_prompt(card) && card.film.is_none_or(|film| film.motion.is_none())
+}
+
+/// The number of frames that the model makes by default, or the largest one that the operator's limit allows.
+fn default_frames(on: &Bounds<'_>) -> Option<Value> {
+    let film = on.card.film?;
+    let (most, multiple) = (film.default_frames.min(most_frames(on)), film.frames_multiple.max(1));
+    Some((most.saturating_sub(1) / multiple * multiple + 1).into())
 }
 
 fn frames(on: &Bounds<'_>) -> Integers {

@@ -1,4 +1,4 @@
-//! The embeddings of the time, of the size of a picture, and of its text.
+//! The embeddings of the time and of the size of a picture.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -62,28 +62,5 @@ impl AdaLayerNormSingle {
         }
         let modulation = self.linear.forward(&self.kernels.silu(&embedding)?)?;
         Ok((modulation.reshape((b, 6, ()))?, embedding))
-    }
-}
-
-/// diffusers' `PixArtAlphaTextProjection`: the states of the text encoder in the width of the transformer.
-#[derive(Debug)]
-pub(super) struct PixArtAlphaTextProjection {
-    linear_1: Linear,
-    linear_2: Linear,
-    kernels: Kernels,
-}
-
-impl PixArtAlphaTextProjection {
-    pub fn new(weights: &Weights, config: &PixArtTransformer2DConfig) -> Self {
-        Self {
-            linear_1: Linear::new(&weights.pp("linear_1"), config.caption_channels, config.width()),
-            linear_2: Linear::new(&weights.pp("linear_2"), config.width(), config.width()),
-            kernels: weights.kernels(),
-        }
-    }
-
-    /// (B, L, D_text) → (B, L, D)
-    pub fn forward(&self, states: &Tensor) -> Result<Tensor> {
-        self.linear_2.forward(&self.kernels.gelu_tanh(&self.linear_1.forward(states)?)?)
     }
 }

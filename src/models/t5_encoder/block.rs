@@ -30,7 +30,7 @@ impl Block {
     }
 
     /// x (B, L, D), bias (H, L, L) → (B, L, D); `tokens` is as for [`super::T5EncoderModel::forward`].
-    pub async fn forward(&self, x: Tensor, bias: &Tensor, tokens: Option<&[usize]>) -> Result<Tensor> {
+    pub async fn forward(&self, x: Tensor, bias: Option<&Tensor>, tokens: Option<&[usize]>) -> Result<Tensor> {
         pause().await;
         let x = self.self_attention.forward(&x, bias, tokens)?;
         pause().await;
@@ -63,11 +63,11 @@ impl SelfAttention {
         }
     }
 
-    fn forward(&self, x: &Tensor, bias: &Tensor, tokens: Option<&[usize]>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, bias: Option<&Tensor>, tokens: Option<&[usize]>) -> Result<Tensor> {
         let normed = self.layer_norm.forward(x)?;
         let (q, k, v) = (self.q.forward(&normed)?, self.k.forward(&normed)?, self.v.forward(&normed)?);
         // The scores are not divided by √d.
-        let scores = Scores { scale: Some(1.0), bias: Some(bias), keys: tokens, ..Scores::default() };
+        let scores = Scores { scale: Some(1.0), bias, keys: tokens, ..Scores::default() };
         sum(self.kernels, x, &self.kernels.scored_attention(&q, &k, &v, self.heads, scores)?, &self.o)
     }
 }

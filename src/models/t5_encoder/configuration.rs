@@ -1,4 +1,4 @@
-//! The configuration of a T5 text encoder.
+//! The configuration of a T5 or UMT5 text encoder.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -15,6 +15,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct T5Config {
+    pub model_type: T5Kind,
     pub vocab_size: usize,
     /// D: width of a token's state.
     pub d_model: usize,
@@ -33,6 +34,7 @@ pub struct T5Config {
 impl Default for T5Config {
     fn default() -> Self {
         Self {
+            model_type: T5Kind::T5,
             vocab_size: 32128,
             d_model: 512,
             d_kv: 64,
@@ -47,6 +49,16 @@ impl Default for T5Config {
     }
 }
 
+/// Which blocks have biases of the positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum T5Kind {
+    /// Block 0 alone. The others use the same biases.
+    T5,
+    /// Each block has its own (Chung et al. 2023, arXiv:2304.09151).
+    Umt5,
+}
+
 /// The kind of the feed-forward layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,7 +70,6 @@ pub enum FeedForward {
 }
 
 const FIXED: &[Fixed] = &[
-    ("model_type", &[r#""t5""#]),
     ("is_decoder", &["false"]),
     // transformers computes these two keys from feed_forward_proj.
     ("dense_act_fn", &[r#""relu""#, r#""gelu_new""#]),
@@ -81,7 +92,10 @@ const FIXED: &[Fixed] = &[
     ("use_cache", &[]),
     // Positions are relative, so their number has no bound.
     ("n_positions", &[]),
-    // Not used: the tokenizer's files name the tokens for end and padding.
+    // transformers does not read this key of UMT5.
+    ("scalable_attention", &[]),
+    // Not used: the tokenizer's files name its class and the tokens for end and padding.
+    ("tokenizer_class", &[]),
     ("bos_token_id", &[]),
     ("eos_token_id", &[]),
     ("pad_token_id", &[]),

@@ -1,0 +1,35 @@
+//! The norm of the channels of a place.
+
+use candle_core::{Result, Tensor};
+
+use crate::{kernels::Kernels, weights::Weights};
+
+/// diffusers' `WanRMS_norm`: x · √C / max(|x|, 1e-12), scaled by the stored `gamma`.
+#[derive(Debug)]
+pub(super) struct WanRmsNorm {
+    /// (C)
+    gamma: Tensor,
+    eps: f64,
+    kernels: Kernels,
+}
+
+impl WanRmsNorm {
+    /// The stored scale has the shape (C, 1, 1, 1) or, `of_pictures`, (C, 1, 1).
+    pub fn new(weights: &Weights, channels: usize, of_pictures: bool) -> Self {
+        let stored = if of_pictures { &[channels, 1, 1][..] } else { &[channels, 1, 1, 1] };
+        let gamma = weights.tensor("gamma", stored).reshape(channels);
+        let gamma = gamma.expect("the weight has the requested shape");
+        // As a part of the mean of the squares, 1e-24 / C bounds the length from below just as 1e-12 does.
+        Self { gamma, eps: 1e-24 / channels as f64, kernels: weights.kernels() }
+    }
+
+    /// (…, C) → (…, C)
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.kernels.rms_norm(x, &self.gamma, self.eps)
+    }
+
+    /// The norm, then SiLU.
+    pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
+        self.kernels.silu(&self.forward(x)?)
+    }
+}

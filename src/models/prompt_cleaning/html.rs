@@ -1,0 +1,128 @@
+//! Replaces the entities of HTML by the characters that they stand for (the HTML standard, section 13.2.5.72 and
+//! following).
+
+use std::{collections::HashMap, sync::LazyLock};
+
+/// The longest name that is compared with those of entities, as in Python.
+const LONGEST: usize = 32;
+
+/// Replaces all entities, also those without a semicolon, as Python's `html.unescape`.
+pub fn unescaped(text: &str) -> String {
+    replaced(text, |rest| {
+        if let Some(number) = rest.strip_prefix('#') {
+            let (c, digits) = of_number(number)?;
+            let end = digits + usize::from(number[digits..].starts_with(';'));
+            return Some((c, 1 + end));
+        }
+        let is_end = |c: char| "\t\n\u{c} <&#;".contains(c);
+        let length = rest.chars().take(LONGEST).take_while(|c| !is_end(*c)).map(char::len_utf8).sum::<usize>();
+        let whole = length + usize::from(length > 0 && rest[length..].starts_with(';'));
+        let ends = (2..=whole).rev().filter(|end| rest.is_char_boundary(*end));
+        ends.map(|end| (named(&rest[..end]), end)).find_map(|(named, end)| Some((named?.to_owned(), end)))
+    })
+}
+
+/// Replaces the entities that end in a semicolon, and those whose names are in capital letters although the names of
+/// entities are not, as ftfy.
+pub fn unescaped_with_semicolons(text: &str) -> String {
+    replaced(text, |rest| {
+        let hash = usize::from(rest.starts_with('#'));
+        let name = rest[hash..].find(|c: char| !c.is_ascii_alphanumeric())?;
+        if !(1..=24).contains(&name) || !rest[hash + name..].starts_with(';') {
+            return None;
+        }
+        let end = hash + name + 1;
+        if hash == 1 {
+            let (c, digits) = of_number(&rest[1..])?;
+            return (digits == name && c != ";").then_some((c, end));
+        }
+        let known = named(&rest[..end]).map(str::to_owned);
+        known.or_else(|| of_capitals(&rest[..end])).map(|c| (c, end))
+    })
+}
+
+/// The capital letter of an entity whose name is that of a small letter in capitals.
+fn of_capitals(name: &str) -> Option<String> {
+    let lower = name.to_ascii_lowercase();
+    let is_upper = lower != name && name == name.to_ascii_uppercase();
+    let c = named(&lower).filter(|_| is_upper)?;
+    let whole = format!("&{name}");
+    (unescaped(&whole) == whole).then(|| c.to_uppercase())
+}
+
+/// The text with replacements. `of` gets the text after each `&` and returns a replacement and the number of bytes after
+/// the `&` that it replaces.
+fn replaced(text: &str, of: impl Fn(&str) -> Option<(String, usize)>) -> String {
+    let (mut made, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once('&') {
+        made.push_str(before);
+        match of(after) {
+            Some((c, length)) => {
+                made.push_str(&c);
+                rest = &after[length..];
+            }
+            None => {
+                made.push('&');
+                rest = after;
+            }
+        }
+    }
+    made.push_str(rest);
+    made
+}
+
+/// The character of the number that the text after `&#` begins with, and the length of the number.
+fn of_number(text: &str) -> Option<(String, usize)> {
+    let (start, radix) = if text.starts_with(['x', 'X']) { (1, 16) } else { (0, 10) };
+    let digits = text[start..].chars().map_while(|c| c.to_digit(radix).filter(|_| c.is_ascii()));
+    let (length, number) = digits
+        .fold((0, 0u32), |(length, number), digit| (length + 1, number.saturating_mul(radix).saturating_add(digit)));
+    (length > 0).then(|| (of_code(number), start + length))
+}
+
+/// The character of a number. Numbers that are no characters of texts are replaced as the standard says.
+fn of_code(code: u32) -> String {
+    match code {
+        0 => "\u{fffd}".to_owned(),
+        0x80..=0x9f => windows_1252(code).to_string(),
+        0x01..=0x08 | 0x0b | 0x0e..=0x1f | 0x7f | 0xfdd0..=0xfdef => String::new(),
+        _ if code & 0xfffe == 0xfffe && code < 0x11_0000 => String::new(),
+        _ => char::from_u32(code).unwrap_or('\u{fffd}').to_string(),
+    }
+}
+
+/// The character that Windows has in place of a control character from 0x80 to 0x9f; for the unused numbers, the
+/// control character.
+pub fn windows_1252(code: u32) -> char {
+    const TABLE: [char; 32] = [
+        '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘',
+        '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
+    ];
+    TABLE[(code as usize - 0x80) % TABLE.len()]
+}
+
+/// The characters of an entity, by its name with the semicolon, if it has one.
+fn named(name: &str) -> Option<&'static str> {
+    ENTITIES.get(name).map(String::as_str)
+}
+
+/// The entities of the HTML standard, by their names.
+static ENTITIES: LazyLock<HashMap<&'static str, String>> = LazyLock::new(|| {
+    let line = |line: &'static str| {
+        let (name, codes) = line.split_once(' ')?;
+        let codes = codes.split(' ').map(|code| u32::from_str_radix(code, 16).ok().and_then(char::from_u32));
+        Some((name, codes.collect::<Option<String>>()?))
+    };
+    include_str!("entities.txt").lines().filter_map(line).collect()
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_table_is_an_entity() {
+        assert_eq!((ENTITIES.len(), include_str!("entities.txt").lines().count()), (2231, 2231));
+        assert_eq!((named("amp;"), named("amp"), named("NotEqualTilde;")), (Some("&"), Some("&"), Some("≂\u{338}")));
+    }
+}

@@ -1,0 +1,190 @@
+//! The networks of Wan. They compute the rows of calls in batches.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::{Frame, Loaded, NetworkError, TextEmbedding, calls::FilmRow};
+use crate::{
+    device::Device,
+    kernels::Kernels,
+    models::{
+        AutoencoderKlWan, T5EncoderModel, T5Tokenizer, WanTransformer3DModel,
+        autoencoder_kl::Stage,
+        autoencoder_kl_wan::{AutoencoderKlWanConfig, FilmState},
+        demand::Demand,
+        t5_encoder::T5Config,
+        wan_transformer3d::{PATCH, WanConditions, WanTransformer3DConfig},
+    },
+};
+
+/// The networks of Wan, in memory.
+#[derive(Debug)]
+pub struct WanVideo {
+    pub tokenizer: T5Tokenizer,
+    pub text_encoder: T5EncoderModel,
+    /// The denoisers, one or two; see [`WanVideoSizes::boundary_ratio`].
+    pub transformers: Vec<WanTransformer3DModel>,
+    pub vae: AutoencoderKlWan,
+    pub sizes: WanVideoSizes,
+    pub device: Device,
+}
+
+/// The sizes of the networks.
+#[derive(Clone, Debug)]
+pub struct WanVideoSizes {
+    pub text_encoder: T5Config,
+    /// The configurations of the denoisers, one or two with equal channels.
+    pub transformers: Vec<WanTransformer3DConfig>,
+    pub vae: AutoencoderKlWanConfig,
+    /// The denoiser for times from this part of the training timesteps upwards is the first one, below it the second
+    /// one. `None` for models with one denoiser.
+    pub boundary_ratio: Option<f64>,
+    /// Whether each latent frame has a time of its own.
+    pub expand_timesteps: bool,
+}
+
+impl WanVideoSizes {
+    /// The largest number of tokens of a prompt, which is the default, too.
+    pub const TOKENS: usize = 512;
+
+    /// C: channels of the latents.
+    pub fn latent_channels(&self) -> usize {
+        self.vae.z_dim
+    }
+
+    /// Pixels per latent pixel, along one side.
+    pub fn scale(&self) -> usize {
+        self.vae.scale()
+    }
+
+    /// Width and height of a film are multiples of this many pixels.
+    pub fn size_multiple(&self) -> usize {
+        self.scale() * PATCH
+    }
+
+    /// The demand of encoding one prompt of at most `tokens` tokens.
+    pub fn text_demand(&self, tokens: usize) -> Demand {
+        self.text_encoder.demand(tokens)
+    }
+
+    /// The demand of a prediction by denoiser `network` for one film of F latent frames of (h, w) pixels, with `tokens`
+    /// tokens of text.
+    pub fn denoise_demand(&self, network: usize, film: [usize; 3], tokens: usize) -> Demand {
+        let times = if self.expand_timesteps { film[0] } else { 1 };
+        self.transformers.get(network).map_or(Demand::default(), |sizes| sizes.demand(film, tokens, 0, times))
+    }
+
+    /// The stages of decoding the next latent frame (h, w) of a film.
+    pub fn decode_stages(&self, size: [usize; 2], is_first: bool) -> Vec<Stage> {
+        self.vae.decode_stages(1, size, is_first)
+    }
+}
+
+impl WanVideo {
+    /// The demand of encoding the longest of these prompts on the device.
+    pub fn text_demand(&self, rows: &[Vec<u32>]) -> Demand {
+        self.sizes.text_demand(self.padded(rows)).on(&self.device, self.device.precision())
+    }
+
+    /// [`WanVideoSizes::denoise_demand`] on the device.
+    pub fn denoise_demand(&self, network: usize, film: [usize; 3], tokens: usize) -> Demand {
+        self.sizes.denoise_demand(network, film, tokens).on(&self.device, self.device.precision())
+    }
+
+    /// The states of the tokens of prompts, which are ids without padding: (L, D) for each.
+    ///
+    /// # Errors
+    /// A row does not fit the network.
+    pub async fn encode_prompts(&self, rows: &[Vec<u32>]) -> std::result::Result<Vec<TextEmbedding>, NetworkError> {
+        let encode = async {
+            let (tokens, length): (Vec<usize>, _) = (rows.iter().map(Vec::len).collect(), self.padded(rows));
+            let padded = rows.iter().map(|ids| ids.iter().copied().chain(std::iter::repeat(0)).take(length).collect());
+            let padded: Vec<Vec<u32>> = padded.collect();
+            let ids: Vec<&[u32]> = padded.iter().map(Vec::as_slice).collect();
+            let states = self.text_encoder.forward(&ids, Some(&tokens)).await?;
+            let row = |(row, tokens): (usize, &usize)| {
+                // A copy, because a view in the cache of embeddings would keep the whole batch in memory.
+                Ok(TextEmbedding { hidden: states.get(row)?.narrow(0, 0, *tokens)?.force_contiguous()?, pooled: None })
+            };
+            tokens.iter().enumerate().map(row).collect::<Result<Vec<_>>>()
+        };
+        encode.await.map_err(NetworkError::of("text_encoder"))
+    }
+
+    /// The number of tokens to which the prompts of a batch are padded. The bits of reference kernels depend on the
+    /// shapes, so they get the same shape in every batch.
+    fn padded(&self, rows: &[Vec<u32>]) -> usize {
+        match self.device.kernels() {
+            Kernels::Packed(_) => rows.iter().map(Vec::len).max().unwrap_or(0),
+            Kernels::Reference(_) => WanVideoSizes::TOKENS,
+        }
+    }
+
+    /// The raw prediction (C, F, h, w) of denoiser `network` for each film (C_in, F, h, w). Texts are padded with zeros
+    /// to `tokens` tokens.
+    ///
+    /// # Errors
+    /// A row does not fit the network.
+    pub async fn denoise(
+        &self,
+        network: usize,
+        [c, f, h, w]: [usize; 4],
+        tokens: usize,
+        rows: &[FilmRow],
+    ) -> std::result::Result<Vec<Vec<f32>>, NetworkError> {
+        let Some(transformer) = self.transformers.get(network) else {
+            return Err(NetworkError::new("transformer", format!("denoiser {network} of {}", self.transformers.len())));
+        };
+        let device = self.device.candle();
+        let predict = async {
+            let samples: Vec<f32> = rows.iter().flat_map(|row| row.sample.iter().copied()).collect();
+            let samples = Tensor::from_vec(samples, (rows.len(), c, f, h, w), device)?;
+            let texts = rows.iter().map(|row| {
+                let hidden = row.text.hidden.to_device(device)?.to_dtype(DType::F32)?;
+                hidden.pad_with_zeros(0, 0, tokens.saturating_sub(hidden.dim(0)?))
+            });
+            let text = Tensor::stack(&texts.collect::<Result<Vec<Tensor>>>()?, 0)?.contiguous()?;
+            let times = if self.sizes.expand_timesteps { f } else { 1 };
+            let t: Vec<f32> = rows.iter().flat_map(|row| std::iter::repeat_n(row.t, times)).collect();
+            let precision = self.device.precision().dtype();
+            let (samples, text) = (samples.to_dtype(precision)?, text.to_dtype(precision)?);
+            let conditions = WanConditions { t: &t, text: &text, picture: None };
+            let predictions = transformer.forward(&samples, conditions).await?;
+            predictions.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()
+        };
+        predict.await.map_err(NetworkError::of("transformer"))
+    }
+
+    /// Runs one stage, counted from 0, of decoding the next latent frame (h, w) of each film. The first stage takes
+    /// films whose map is normalized latents (1, h, w, C), and after the last one, the map is pixels (F, H, W, 3) in
+    /// [-1, 1].
+    ///
+    /// # Errors
+    /// There is no such stage, or a row does not fit it.
+    pub async fn decode(
+        &self,
+        size: [usize; 2],
+        is_first: bool,
+        stage: usize,
+        rows: &[FilmState],
+    ) -> std::result::Result<Vec<FilmState>, NetworkError> {
+        let stages = self.sizes.decode_stages(size, is_first);
+        let Some(layers) = stages.get(stage).map(|stage| stage.layers.clone()) else {
+            return Err(NetworkError::new("vae", format!("stage {stage} of {}", stages.len())));
+        };
+        let decode = async {
+            let mut films = Vec::with_capacity(rows.len());
+            for film in rows {
+                let film = film.clone().on(self.device.candle())?;
+                films.push(self.vae.decode_layers(layers.clone(), film).await?);
+            }
+            Ok(films)
+        };
+        decode.await.map_err(NetworkError::of("vae"))
+    }
+}
+
+impl Loaded for WanVideo {
+    fn rgb_preview(&self, _estimate: &[f32], _shape: [usize; 3]) -> Option<Frame> {
+        None
+    }
+}
