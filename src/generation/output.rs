@@ -274,8 +274,9 @@ impl Encoding {
 
     /// Adds an error if the format does not allow the size or the rate of the film.
     pub(super) fn check_film(self, fields: &mut Fields, film: &Film) {
-        let Film { width, height, fps, .. } = *film;
+        let Film { frames, width, height, fps, .. } = *film;
         let detail = match self {
+            Encoding::Mp4 if frames < 2 => "must not be mp4 for a single frame, which has no duration".to_owned(),
             Encoding::Mp4 if width.min(height) < Encoding::MP4_LEAST_SIDE => {
                 let (side, least) = (width.min(height), Encoding::MP4_LEAST_SIDE);
                 format!("must not be mp4 for a side of {side} pixels: the format needs at least {least}")

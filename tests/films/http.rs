@@ -298,8 +298,9 @@ async fn a_request_beyond_its_bounds_is_refused_with_the_field_and_the_bound() {
     for (more, pointer, code, said) in [
         (json!({"image": null}), "/image", "required", "the picture that the film begins with"),
         (json!({"image": "aGk="}), "/image", "image_undecodable", "image"),
-        (json!({"frames": 1}), "/frames", "out_of_range", "must be between 2 and 121, not 1"),
-        (json!({"frames": 122}), "/frames", "out_of_range", "must be between 2 and 121, not 122"),
+        (json!({"frames": 0}), "/frames", "out_of_range", "must be between 1 and 121, not 0"),
+        (json!({"frames": 1, "output": {"format": "mp4"}}), "/output/format", "out_of_range", "a single frame"),
+        (json!({"frames": 122}), "/frames", "out_of_range", "must be between 1 and 121, not 122"),
         (json!({"fps": 0}), "/fps", "out_of_range", "must be between 1 and 60, not 0"),
         (json!({"motion_bucket_id": 256}), "/motion_bucket_id", "out_of_range", "must be between 0 and 255"),
         (json!({"noise_aug_strength": -0.1}), "/noise_aug_strength", "out_of_range", "must be between 0 and 10"),

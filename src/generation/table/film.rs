@@ -124,7 +124,7 @@ const NO_PROMPT: Option<&str> = Some("it makes films without a prompt");
 /// The highest rate of a request, in frames per second.
 const MAX_FPS: u32 = 60;
 /// The fewest frames of a film.
-const MIN_FRAMES: u32 = 2;
+const MIN_FRAMES: u32 = 1;
 
 /// Whether every request needs a prompt. Models with settings of the motion take none, see [`ModelCard::film`]; the card
 /// of any model has these settings and takes a prompt, but does not need it.
