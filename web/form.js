@@ -170,8 +170,8 @@ export class Form {
 
   /** Shows the words and the file formats of a kind of work. */
   take(kind) {
-    this.errors.clear();
     if (kind === this.kind) return;
+    this.errors.clear();
     this.kind = kind;
     this.lastSeed = null;
     this.extras.set({});
