@@ -214,7 +214,7 @@ impl Rules for Open {
                 time_id_count: if xl { 6 } else { 0 },
                 text_encoders: if is_joint { 3 } else { 1 },
                 skippable_layers: if is_joint { 256 } else { 0 },
-                sequence_lengths: is_joint.then_some((256, 512)),
+                sequence_lengths: (is_joint || animates || films).then_some((if is_joint { 256 } else { 512 }, 512)),
                 true_guidance: is_joint,
                 sound: sounds.then_some(SoundCard {
                     sample_rate: 16000,
@@ -233,6 +233,7 @@ impl Rules for Open {
                         noise_aug_strength: 0.02,
                     }),
                     decodes_in_chunks: animates,
+                    has_second_guidance: true,
                 }),
                 ..ModelCard::default()
             })

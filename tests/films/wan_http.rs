@@ -96,6 +96,15 @@ async fn a_request_beyond_its_bounds_is_refused_with_the_field_and_the_bound() {
     assert_eq!(get(&server, "/v1/videos").await.json()["data"], json!([]));
 }
 
+/// Without `frames`, a film has the largest number of frames that the model can make and the server allows.
+#[tokio::test]
+async fn the_default_number_of_frames_follows_from_the_limit() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_ready(&launch(data.path()).set("LATENTD_LIMITS__MAX_FRAMES", 12)).await;
+    let ended = made(&server, &with(&request(TWO), &json!({"frames": null}))).await;
+    assert_eq!(ended["params"]["frames"], 9, "{ended}");
+}
+
 /// The bytes after a kill in the middle of denoising are those of an uninterrupted run, and steps are replayed.
 #[tokio::test]
 async fn a_killed_generation_continues_with_the_same_bytes() {

@@ -67,7 +67,6 @@ fn put(folder: &Path, denoisers: &[&str], vae: &Value, index: Value, own: Value)
     write_shards(&folder.join("text_encoder"), &shapes("text_encoder", text_encoder.as_object().unwrap()));
     for part in denoisers {
         write(&folder.join(part).join("config.json"), transformer.to_string());
-        // The values of a tensor depend on its name, so the names of the second denoiser are changed for a moment.
         let shapes = shapes("transformer", transformer.as_object().unwrap());
         let file = folder.join(part).join("diffusion_pytorch_model.safetensors");
         write(&file, if *part == "transformer" { safetensors(&shapes) } else { others(&shapes) });
@@ -113,7 +112,7 @@ fn tokenizer() -> Value {
     })
 }
 
-/// A file of tensors with other values than [`safetensors`] writes.
+/// A file of tensors with other values than [`safetensors`] writes, whose values depend on the names.
 fn others(shapes: &Map<String, Value>) -> Vec<u8> {
     let renamed = shapes.iter().map(|(name, shape)| (format!("_{}", &name[1..]), shape.clone())).collect();
     let mut file = safetensors(&renamed);

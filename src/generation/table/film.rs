@@ -1,5 +1,7 @@
 //! The table of all fields of a request that makes films.
 
+use serde_json::Value;
+
 use super::{
     GUIDANCE_SCALE, HEIGHT, IMAGE, MAX_SEQUENCE_LENGTH, METADATA, MODEL, N, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS,
     ON_DISCONNECT, OUTPUT, OUTPUT_METADATA, OUTPUT_PROVENANCE, PRIORITY, PROMPT, RUN_TIMEOUT_S, SCHEDULER, SEED,
@@ -53,8 +55,7 @@ pub static FILM_IMAGE: Field = Field {
     ..IMAGE
 }
 .only(|card| card.tasks.iter().any(|task| task.begins_with_picture()), Some("it makes films from a prompt alone"));
-pub static FRAMES: Field = Field::new("frames", Kind::Integer(frames), "The number of frames.")
-    .default(|on| on.card.film.map(|film| film.default_frames.min(most_frames(on)).into()));
+pub static FRAMES: Field = Field::new("frames", Kind::Integer(frames), "The number of frames.").default(default_frames);
 pub static FPS: Field = Field::new(
     "fps",
     Kind::Integer(|_| upto(1, MAX_FPS)),
@@ -129,6 +130,13 @@ const MIN_FRAMES: u32 = 2;
 /// of any model has these settings and takes a prompt, but does not need it.
 fn needs_prompt(card: &ModelCard) -> bool {
     takes_prompt(card) && card.film.is_none_or(|film| film.motion.is_none())
+}
+
+/// The number of frames that the model makes by default, or the largest one that the operator's limit allows.
+fn default_frames(on: &Bounds<'_>) -> Option<Value> {
+    let film = on.card.film?;
+    let (most, multiple) = (film.default_frames.min(most_frames(on)), film.frames_multiple.max(1));
+    Some((most.saturating_sub(1) / multiple * multiple + 1).into())
 }
 
 fn frames(on: &Bounds<'_>) -> Integers {
