@@ -5,7 +5,7 @@ use std::{any::Any, sync::Arc};
 use super::{Frame, NetworkError};
 use crate::{
     device::Device,
-    imaging::RgbImage,
+    imaging::Pixels,
     models::{adapters::Adapter, text_encoders::LearnedToken},
     weights::LoadError,
 };
@@ -34,7 +34,7 @@ pub trait Loaded: Any + Send + Sync {
     ///
     /// # Errors
     /// The encoder cannot see the picture.
-    fn picture_for_encoder(&self, _picture: &RgbImage) -> Result<Option<Vec<f32>>, NetworkError> {
+    fn picture_for_encoder(&self, _picture: &Pixels<3>) -> Result<Option<Vec<f32>>, NetworkError> {
         Ok(None)
     }
 

@@ -5,7 +5,7 @@ use candle_core::{DType, Result, Tensor};
 use super::{Frame, Loaded, NetworkError, TextEmbedding, calls::FilmRow};
 use crate::{
     device::Device,
-    imaging::RgbImage,
+    imaging::Pixels,
     kernels::Kernels,
     models::{
         AutoencoderKlWan, ClipVisionModel, T5EncoderModel, T5Tokenizer, WanTransformer3DModel,
@@ -277,7 +277,7 @@ impl WanVideo {
 }
 
 impl Loaded for WanVideo {
-    fn picture_for_encoder(&self, picture: &RgbImage) -> std::result::Result<Option<Vec<f32>>, NetworkError> {
+    fn picture_for_encoder(&self, picture: &Pixels<3>) -> std::result::Result<Option<Vec<f32>>, NetworkError> {
         let Some((_, preparation)) = &self.image_encoder else { return Ok(None) };
         let pixels = preparation.prepared(picture).and_then(|pixels| pixels.flatten_all()?.to_vec1());
         pixels.map(Some).map_err(NetworkError::of("image_encoder"))
