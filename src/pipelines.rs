@@ -6,6 +6,7 @@
 
 mod antialiased;
 mod auxiliary;
+mod beginning;
 pub mod call;
 pub mod calls;
 mod canvas;
@@ -71,7 +72,7 @@ pub use text_to_sound::text_to_sound;
 pub use text_to_video::text_to_video;
 pub use text_to_waveform::text_to_waveform;
 pub use unguided::unguided;
-pub use wan_video::{WanVideo, WanVideoSizes};
+pub use wan_video::{PictureUse, WanVideo, WanVideoSizes};
 
 use call::Call;
 

@@ -28,6 +28,12 @@ mod wan;
 mod wan_films;
 #[path = "films/wan_http.rs"]
 mod wan_http;
+#[path = "films/wan_pictures.rs"]
+mod wan_picture_films;
+#[path = "films/wan_picture_http.rs"]
+mod wan_picture_http;
+#[path = "support/wan_pictures.rs"]
+mod wan_pictures;
 
 use std::{
     any::Any,

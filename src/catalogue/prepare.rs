@@ -20,6 +20,9 @@ pub enum PrepareError {
     /// The model or a ControlNet has changed since the request was accepted.
     #[error("{0}")]
     Unfit(String),
+    /// The encoder of pictures cannot see the picture that a film begins with.
+    #[error("{0}")]
+    Picture(String),
     #[error(transparent)]
     Scheduler(#[from] InvalidScheduler),
     #[error("the refiner cannot use this scheduler: {0}")]
@@ -77,7 +80,9 @@ impl Catalogue {
             }
             Work::Film(film) => {
                 check_film(film, &job.model, &card)?;
-                let (auxiliary, inputs) = (Auxiliary::default(), inputs.fitted_to_film(film));
+                let inputs = inputs.fitted_to_film(film, model.networks.as_ref());
+                let inputs = inputs.map_err(|error| PrepareError::Picture(error.detail))?;
+                let auxiliary = Auxiliary::default();
                 return Ok(Prepared { job, model, scheduler, auxiliary, inputs });
             }
         };

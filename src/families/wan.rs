@@ -1,4 +1,5 @@
-//! Wan 2.1 and 2.2: films from a prompt (Wan Team 2025, arXiv:2503.20314; diffusers' `WanPipeline`).
+//! Wan 2.1 and 2.2: films from a prompt, and films that begin with a picture (Wan Team 2025, arXiv:2503.20314; diffusers'
+//! `WanPipeline` and `WanImageToVideoPipeline`).
 
 mod sizes;
 
@@ -10,9 +11,10 @@ use super::{
 };
 use crate::{
     device::Device,
-    generation::{Decoder, FilmCard, Job, ModelCard, Task},
+    generation::{Decoder, FilmCard, Job, ModelCard},
     models::{
-        AutoencoderKlWan, T5EncoderModel, WanTransformer3DModel,
+        AutoencoderKlWan, ClipVisionModel, T5EncoderModel, WanTransformer3DModel,
+        clip_vision::ClipVisionConfig,
         demand::Demand,
         prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
     },
@@ -26,6 +28,7 @@ pub struct Wan;
 const WEIGHTS: &str = "diffusion_pytorch_model";
 const TEXT_ENCODER: (&str, &str) = ("text_encoder", "model");
 const VAE: (&str, &str) = ("vae", WEIGHTS);
+const IMAGE_ENCODER: (&str, &str) = ("image_encoder", "model");
 
 /// The parts of the denoisers.
 const TRANSFORMERS: [&str; 2] = ["transformer", "transformer_2"];
@@ -39,7 +42,7 @@ impl Family for Wan {
     }
 
     fn classes(&self) -> &'static [&'static str] {
-        &["WanPipeline"]
+        &["WanPipeline", "WanImageToVideoPipeline"]
     }
 
     fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError> {
@@ -59,9 +62,13 @@ impl Family for Wan {
             latents: (sizes.latent_channels(), sizes.scale()),
             context_width: sizes.text_encoder.d_model,
             context_length: WanVideoSizes::TOKENS,
-            sequence_lengths: Some((WanVideoSizes::TOKENS as u32, WanVideoSizes::TOKENS as u32)),
+            // Denoisers that see the tokens of a picture take this many tokens of text.
+            sequence_lengths: sizes
+                .image_encoder
+                .is_none()
+                .then_some((WanVideoSizes::TOKENS as u32, WanVideoSizes::TOKENS as u32)),
             text_encoders: 1,
-            tasks: vec![Task::TextToVideo],
+            tasks: sizes::tasks(&index, &sizes),
             takes_prompt: true,
             decoders: vec![Decoder::Full],
             film: Some(FilmCard {
@@ -76,9 +83,10 @@ impl Family for Wan {
         };
         notes.extend(check(folder, &sizes)?);
         sizes::tokenizer(folder, &sizes)?;
+        let float32: Vec<_> = [VAE].into_iter().chain(sizes.image_encoder.iter().map(|_| IMAGE_ENCODER)).collect();
         let adaptable: Vec<_> = [TEXT_ENCODER].into_iter().chain(denoisers(&sizes)).collect();
         let size =
-            ModelSize { adaptable: card::size_as_stored(folder, &adaptable)?, float32: card::size(folder, &[VAE])? };
+            ModelSize { adaptable: card::size_as_stored(folder, &adaptable)?, float32: card::size(folder, &float32)? };
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }
 
@@ -99,8 +107,25 @@ impl Family for Wan {
         let weights = open(VAE)?;
         let vae = AutoencoderKlWan::new(&sizes.vae, &weights);
         weights.finish()?;
+        let image_encoder = match &sizes.image_encoder {
+            Some(config) => {
+                let weights = open(IMAGE_ENCODER)?;
+                let network = image_encoder(config, &weights);
+                weights.finish()?;
+                Some((network, sizes::preparation(folder, config)?))
+            }
+            None => None,
+        };
         let tokenizer = sizes::tokenizer(folder, &sizes)?;
-        Ok(Box::new(WanVideo { tokenizer, text_encoder, transformers, vae, sizes, device: device.clone() }))
+        Ok(Box::new(WanVideo {
+            tokenizer,
+            text_encoder,
+            transformers,
+            vae,
+            image_encoder,
+            sizes,
+            device: device.clone(),
+        }))
     }
 
     fn tokenizers(&self, folder: &ModelFolder) -> Result<Option<PromptTokenizers>, LoadError> {
@@ -120,6 +145,12 @@ fn denoisers(sizes: &WanVideoSizes) -> impl Iterator<Item = (&'static str, &'sta
     TRANSFORMERS.into_iter().take(sizes.transformers.len()).map(|part| (part, WEIGHTS))
 }
 
+/// The encoder of pictures. Some files have a projection as well, which no denoiser uses.
+fn image_encoder(config: &ClipVisionConfig, weights: &Weights) -> ClipVisionModel {
+    weights.leave("visual_projection.");
+    ClipVisionModel::new(config, weights)
+}
+
 /// Checks that the files have exactly the tensors that the networks need, without reading weights. Returns notes about
 /// the files.
 fn check(folder: &ModelFolder, sizes: &WanVideoSizes) -> Result<Vec<String>, LoadError> {
@@ -134,6 +165,10 @@ fn check(folder: &ModelFolder, sizes: &WanVideoSizes) -> Result<Vec<String>, Loa
         open(part)?.check(|w| drop(WanTransformer3DModel::new(config, w)))?;
     }
     open(VAE)?.check(|w| drop(AutoencoderKlWan::new(&sizes.vae, w)))?;
+    if let Some(config) = &sizes.image_encoder {
+        sizes::preparation(folder, config)?;
+        open(IMAGE_ENCODER)?.check(|w| drop(image_encoder(config, w)))?;
+    }
     Ok(notes)
 }
 
@@ -145,6 +180,9 @@ impl Outline for WanVideoSizes {
         let branches = if film.is_guided() { 2 } else { 1 };
         let tokens = film.max_sequence_length.map_or(WanVideoSizes::TOKENS, |length| length as usize);
         let text = self.text_demand(tokens);
+        let pixels = [film.height as usize, film.width as usize];
+        let encoding = if film.image.is_some() { self.encode_demand(frames, pixels) } else { Demand::default() };
+        let pictures = encoding.then(self.picture_demand());
         let after = self.vae.decode_demand(frames, [h, w]);
         let sampling = SamplingDemand {
             state: self.latent_channels() * frames * h * w,
@@ -152,9 +190,9 @@ impl Outline for WanVideoSizes {
             calls: calls_of(&film.scheduler, film.steps, card),
             // The second denoiser of the published models has the sizes of the first one.
             call: self.denoise_demand(0, [frames, h, w], tokens),
-            before: Demand { work: branches as f64 * text.work, ..text },
+            before: Demand { work: branches as f64 * text.work, ..text }.then(pictures),
             after,
         };
-        Plan::of_film(film, sampling).with_float32_call(after.bytes)
+        Plan::of_film(film, sampling).with_float32_call(after.then(pictures).bytes)
     }
 }

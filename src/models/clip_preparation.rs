@@ -85,6 +85,14 @@ impl Preparation {
     /// The file is broken or has a value that is not supported.
     pub fn read(folder: &ModelFolder, is_root: bool, side: usize) -> Result<Self, LoadError> {
         let path = if is_root { "preprocessor_config.json" } else { "feature_extractor/preprocessor_config.json" };
+        Self::read_at(folder, path, side)
+    }
+
+    /// As [`Preparation::read`], of the file at `path`.
+    ///
+    /// # Errors
+    /// Those of [`Preparation::read`].
+    pub fn read_at(folder: &ModelFolder, path: &str, side: usize) -> Result<Self, LoadError> {
         let keys = match folder.has(path) {
             true => read::<Keys>(path, &folder.json(path)?, FIXED)?,
             false => Keys { size: Size::Side(side), crop_size: Size::Side(side), ..Keys::default() },
@@ -131,7 +139,7 @@ impl Preparation {
     pub fn prepared(&self, picture: &Pixels<3>) -> candle_core::Result<Tensor> {
         let (short, long) = (picture.width.min(picture.height), picture.width.max(picture.height));
         if short == 0 || long / short >= LONGEST {
-            candle_core::bail!("a picture of {} × {} pixels cannot be checked", picture.width, picture.height);
+            candle_core::bail!("a picture of {} × {} pixels is too narrow for CLIP", picture.width, picture.height);
         }
         let longest = (u64::from(self.shortest) * u64::from(long) / u64::from(short)) as u32;
         let (width, height) = match picture.width <= picture.height {

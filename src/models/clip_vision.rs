@@ -65,6 +65,18 @@ impl ClipVisionModel {
     /// pixels (B, side, side, 3) → (B, D): the last state of the first token, after the last norm (transformers'
     /// `pooler_output`).
     pub async fn pooled(&self, pixels: &Tensor) -> Result<Tensor> {
+        let x = self.states(pixels, self.layers.len()).await?;
+        self.post_layernorm.forward(&x.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)
+    }
+
+    /// pixels (B, side, side, 3) → (B, 1 + patches, D): the states of all tokens before the last layer, without the last
+    /// norm (transformers' `hidden_states[-2]`).
+    pub async fn penultimate(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.states(pixels, self.layers.len().saturating_sub(1)).await
+    }
+
+    /// The states of all tokens after this many layers.
+    async fn states(&self, pixels: &Tensor, layers: usize) -> Result<Tensor> {
         pause().await;
         let patches = self.patch_embedding.forward(pixels)?; // (B, rows, columns, D)
         let (b, rows, columns, width) = patches.dims4()?;
@@ -73,11 +85,11 @@ impl ClipVisionModel {
         let x = Tensor::cat(&[class, patches], 1)?; // (B, 1 + patches, D)
         let x = x.broadcast_add(&self.position_embedding.to_dtype(DType::F32)?)?;
         let mut x = self.pre_layrnorm.forward(&x)?;
-        for layer in &self.layers {
+        for layer in self.layers.iter().take(layers) {
             pause().await;
             x = layer.forward(x, Mask::None, RowAdapters::NONE)?;
         }
-        self.post_layernorm.forward(&x.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)
+        Ok(x)
     }
 }
 

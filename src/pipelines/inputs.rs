@@ -1,7 +1,7 @@
 //! The pictures that a generation starts from, as pixels.
 
 use super::{
-    PipelineError,
+    Loaded, NetworkError, PipelineError,
     antialiased::{CLIP_SIDE, antialiased},
     masked_picture::MaskedPicture,
     pixels::{at, bounded},
@@ -61,15 +61,19 @@ impl Inputs {
         }
     }
 
-    /// Brings the picture that a film begins with to the size of the film and, for models with [`Motion`] settings, to
-    /// that of CLIP's encoder of pictures.
+    /// Brings the picture that a film begins with to the size of the film and, for models with an encoder of pictures,
+    /// to that of the encoder.
     ///
-    /// [`Motion`]: crate::generation::Motion
-    pub fn fitted_to_film(self, film: &Film) -> FittedInputs {
+    /// # Errors
+    /// The encoder cannot see the picture.
+    pub fn fitted_to_film(self, film: &Film, networks: &dyn Loaded) -> Result<FittedInputs, NetworkError> {
         let size = [film.height as usize, film.width as usize];
-        let Some(image) = self.image else { return FittedInputs::default() };
-        let for_encoder = film.motion.is_some().then(|| antialiased(&image, CLIP_SIDE));
-        FittedInputs { image: Some(at(&image, size)), for_encoder, ..FittedInputs::default() }
+        let Some(image) = self.image else { return Ok(FittedInputs::default()) };
+        let for_encoder = match film.motion {
+            Some(_) => Some(antialiased(&image, CLIP_SIDE)),
+            None => networks.picture_for_encoder(&image)?,
+        };
+        Ok(FittedInputs { image: Some(at(&image, size)), for_encoder, ..FittedInputs::default() })
     }
 }
 
@@ -82,7 +86,8 @@ fn is_reference(draw: &Draw) -> bool {
 pub struct FittedInputs {
     /// In the size that is drawn.
     image: Option<RgbImage>,
-    /// Pixels (3, side, side) in [0, 1] for CLIP's encoder of pictures, if a film begins with a picture.
+    /// The input of CLIP's encoder of pictures, if a film begins with a picture and the model has such an encoder: pixels
+    /// (3, side, side) in [0, 1] for Stable Video Diffusion, (side, side, 3) as the network takes them for Wan.
     for_encoder: Option<Vec<f32>>,
     /// The picture for the text encoder.
     seen: Option<SeenPicture>,
@@ -101,7 +106,8 @@ impl FittedInputs {
         self.image.as_ref().ok_or(PipelineError::MissingInput("image"))
     }
 
-    /// The pixels (3, side, side) in [0, 1] of the picture that a film begins with, for CLIP's encoder of pictures.
+    /// The picture that a film begins with, for CLIP's encoder of pictures: pixels (3, side, side) in [0, 1] for Stable
+    /// Video Diffusion, (side, side, 3) as the network takes them for Wan.
     ///
     /// # Errors
     /// [`PipelineError::MissingInput`] if the picture was not stored.

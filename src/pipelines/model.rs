@@ -5,6 +5,7 @@ use std::{any::Any, sync::Arc};
 use super::{Frame, NetworkError};
 use crate::{
     device::Device,
+    imaging::Pixels,
     models::{adapters::Adapter, text_encoders::LearnedToken},
     weights::LoadError,
 };
@@ -27,6 +28,15 @@ pub trait Loaded: Any + Send + Sync {
     /// A rough preview, computed from the sampler's current estimate of x0 with the shape (C, h, w); `None` if the
     /// model has no previews. It runs on the engine's thread, so it must be cheap.
     fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Option<Frame>;
+
+    /// The picture that a film begins with as the input of the model's encoder of pictures; `None` if the model has no
+    /// such encoder.
+    ///
+    /// # Errors
+    /// The encoder cannot see the picture.
+    fn picture_for_encoder(&self, _picture: &Pixels<3>) -> Result<Option<Vec<f32>>, NetworkError> {
+        Ok(None)
+    }
 
     /// Whether the recipe can compute better previews with a network. The recipe then passes them to
     /// [`Compute::show`](super::Compute::show).

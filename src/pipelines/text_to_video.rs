@@ -1,9 +1,10 @@
-//! Recipe of text to video: rectified flow of the latents of films.
+//! Recipe of films from a prompt, with or without a picture that they begin with: rectified flow of their latents.
 
 use candle_core::Tensor;
 
 use super::{
     Activation, Clip, Compute, Frame, NetworkError, PipelineError, Prepared, TextEmbedding, WanVideo, WanVideoSizes,
+    beginning::Beginning,
     byte,
     calls::{DECODING, DecodeFilm, DenoiseFilm, EncodePrompt, FilmRow},
     image_to_video::{no_answer, noise_of},
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// Makes the generation's `n` films (Wan Team 2025, arXiv:2503.20314). For the same seed, color values (0 to 255) differ
-/// by at most 2 from those of diffusers' `WanPipeline`.
+/// by at most 2 from those of diffusers' `WanPipeline` and `WanImageToVideoPipeline`.
 ///
 /// # Errors
 /// A network failed, the sampler produced a number that is not finite, or the job is none for this model.
@@ -31,11 +32,15 @@ pub async fn text_to_video(compute: &impl Compute, prepared: &Prepared) -> Resul
 
     let steps = prepared.scheduler.num_train_timesteps() as f64;
     let boundary = sizes.boundary_ratio.map(|ratio| ratio * steps);
-    let guided = Guided { compute, film, shape, branches: encode_prompts(compute, networks, film).await?, boundary };
+    let branches = encode_prompts(compute, networks, film).await?;
+    let beginning = Beginning::encode(compute, prepared, networks, shape).await?;
+    let channels = sizes.transformers.first().map_or(0, |config| config.in_channels);
+    let guided = Guided { compute, film, shape, channels, branches, beginning, boundary };
     let mut noise = noise_of(film);
     let [z, f, ..] = shape;
     let x = noise.draw([film.n as usize, z * f, h, w]).scale(schedule.init_noise_sigma()); // (n, z · F, h, w)
     let latents = sample(&guided, &schedule, 0.0, x, &mut noise).await?;
+    let latents = guided.beginning.finish(latents, shape)?;
 
     decode(compute, sizes, &latents, shape, film).await
 }
@@ -67,8 +72,11 @@ struct Guided<'a, C> {
     film: &'a Film,
     /// (C, F, h, w)
     shape: [usize; 4],
+    /// The channels of the denoiser's input.
+    channels: usize,
     /// [negative prompt, prompt], or only the prompt.
     branches: Vec<TextEmbedding>,
+    beginning: Beginning,
     /// The time below which the second denoiser predicts; `None` for models with one denoiser.
     boundary: Option<f64>,
 }
@@ -78,12 +86,18 @@ impl<C: Compute> Denoise for Guided<'_, C> {
         let n = x.shape()[0];
         let is_second = self.boundary.is_some_and(|boundary| t < boundary);
         let call = DenoiseFilm {
-            shape: self.shape,
+            shape: [self.channels, self.shape[1], self.shape[2], self.shape[3]],
             channels: self.shape[0],
             tokens: tokens_of(self.film),
             network: usize::from(is_second),
         };
-        let row = |text: &TextEmbedding, i| FilmRow { sample: x.row(i).to_vec(), t: t as f32, text: text.clone() };
+        let row = |text: &TextEmbedding, i| FilmRow {
+            sample: self.beginning.sample(x.row(i), self.shape),
+            t: t as f32,
+            text: text.clone(),
+            picture: self.beginning.tokens.clone(),
+            is_known: self.beginning.is_known(),
+        };
         let rows = self.branches.iter().flat_map(|text| (0..n).map(move |i| row(text, i))).collect();
         let answers = self.compute.call(Phase::Denoising, call, rows).await;
         let answers = answers.map_err(|error| Error::Denoiser(Box::new(error)))?;

@@ -5,11 +5,14 @@ use candle_core::{DType, Result, Tensor};
 use super::{Frame, Loaded, NetworkError, TextEmbedding, calls::FilmRow};
 use crate::{
     device::Device,
+    imaging::Pixels,
     kernels::Kernels,
     models::{
-        AutoencoderKlWan, T5EncoderModel, T5Tokenizer, WanTransformer3DModel,
+        AutoencoderKlWan, ClipVisionModel, T5EncoderModel, T5Tokenizer, WanTransformer3DModel,
         autoencoder_kl::Stage,
         autoencoder_kl_wan::{AutoencoderKlWanConfig, FilmState},
+        clip_preparation::Preparation,
+        clip_vision::ClipVisionConfig,
         demand::Demand,
         t5_encoder::T5Config,
         wan_transformer3d::{PATCH, WanConditions, WanTransformer3DConfig},
@@ -24,6 +27,9 @@ pub struct WanVideo {
     /// The denoisers, one or two; see [`WanVideoSizes::boundary_ratio`].
     pub transformers: Vec<WanTransformer3DModel>,
     pub vae: AutoencoderKlWan,
+    /// The encoder of the picture that a film begins with, and how it sees the picture; only for denoisers that see the
+    /// picture's tokens.
+    pub image_encoder: Option<(ClipVisionModel, Preparation)>,
     pub sizes: WanVideoSizes,
     pub device: Device,
 }
@@ -40,6 +46,19 @@ pub struct WanVideoSizes {
     pub boundary_ratio: Option<f64>,
     /// Whether each latent frame has a time of its own.
     pub expand_timesteps: bool,
+    /// `None` for models that make films from a prompt alone.
+    pub picture: Option<PictureUse>,
+    /// Only for denoisers that see the picture's tokens.
+    pub image_encoder: Option<ClipVisionConfig>,
+}
+
+/// How a denoiser sees the picture that a film begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PictureUse {
+    /// Channels beside the latents: a mask, and the latents of a film that begins with the picture and goes on in grey.
+    Channels,
+    /// In place of the first latent frame, with time 0.
+    FirstFrame,
 }
 
 impl WanVideoSizes {
@@ -70,7 +89,31 @@ impl WanVideoSizes {
     /// tokens of text.
     pub fn denoise_demand(&self, network: usize, film: [usize; 3], tokens: usize) -> Demand {
         let times = if self.expand_timesteps { film[0] } else { 1 };
-        self.transformers.get(network).map_or(Demand::default(), |sizes| sizes.demand(film, tokens, 0, times))
+        self.transformers.get(network).map_or(Demand::default(), |sizes| sizes.demand(film, tokens, self.seen(), times))
+    }
+
+    /// The tokens of a picture.
+    fn seen(&self) -> usize {
+        self.image_encoder.as_ref().map_or(0, |config| 1 + config.patches())
+    }
+
+    /// The demand of encoding a picture to the states of its tokens.
+    pub fn picture_demand(&self) -> Demand {
+        self.image_encoder.as_ref().map_or(Demand::default(), ClipVisionConfig::demand)
+    }
+
+    /// The demand of encoding the picture of a film of `frames` latent frames of (H, W) pixels to latents.
+    pub fn encode_demand(&self, frames: usize, size: [usize; 2]) -> Demand {
+        match self.picture {
+            None => Demand::default(),
+            Some(PictureUse::FirstFrame) => self.vae.encode_demand(1, size),
+            Some(PictureUse::Channels) => self.vae.encode_demand(self.vae.frames(frames, true), size),
+        }
+    }
+
+    /// The stages of encoding the first frame of (H, W) pixels, or the next four frames.
+    pub fn encode_stages(&self, size: [usize; 2], is_first: bool) -> Vec<Stage> {
+        self.vae.encode_stages(if is_first { 1 } else { self.vae.frames(1, false) }, size, is_first)
     }
 
     /// The stages of decoding the next latent frame (h, w) of a film.
@@ -144,14 +187,64 @@ impl WanVideo {
             });
             let text = Tensor::stack(&texts.collect::<Result<Vec<Tensor>>>()?, 0)?.contiguous()?;
             let times = if self.sizes.expand_timesteps { f } else { 1 };
-            let t: Vec<f32> = rows.iter().flat_map(|row| std::iter::repeat_n(row.t, times)).collect();
+            let of_frame = |row: &FilmRow, frame| if frame == 0 && row.is_known { 0.0 } else { row.t };
+            let t: Vec<f32> = rows.iter().flat_map(|row| (0..times).map(move |i| of_frame(row, i))).collect();
+            let pictures = rows.iter().filter_map(|row| row.picture.as_ref().map(|tokens| tokens.to_device(device)));
+            let pictures = pictures.collect::<Result<Vec<Tensor>>>()?;
+            let picture = if pictures.is_empty() { None } else { Some(Tensor::stack(&pictures, 0)?) };
             let precision = self.device.precision().dtype();
             let (samples, text) = (samples.to_dtype(precision)?, text.to_dtype(precision)?);
-            let conditions = WanConditions { t: &t, text: &text, picture: None };
+            let picture = picture.map(|picture| picture.to_dtype(precision)).transpose()?;
+            let conditions = WanConditions { t: &t, text: &text, picture: picture.as_ref() };
             let predictions = transformer.forward(&samples, conditions).await?;
             predictions.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()
         };
         predict.await.map_err(NetworkError::of("transformer"))
+    }
+
+    /// The states (M, P) of the tokens of each picture with prepared pixels (side, side, 3).
+    ///
+    /// # Errors
+    /// The model has no such encoder, or a row does not fit it.
+    pub async fn encode_pictures(&self, rows: &[Vec<f32>]) -> std::result::Result<Vec<Tensor>, NetworkError> {
+        let (Some((encoder, _)), Some(config)) = (&self.image_encoder, &self.sizes.image_encoder) else {
+            return Err(NetworkError::missing("image_encoder"));
+        };
+        let encode = async {
+            let side = config.image_size;
+            let pixels = Tensor::from_vec(rows.concat(), (rows.len(), side, side, 3), self.device.candle())?;
+            let states = encoder.penultimate(&pixels).await?.to_dtype(DType::F32)?;
+            // Copies, because a view would keep the whole batch in memory.
+            (0..rows.len()).map(|i| states.get(i)?.force_contiguous()).collect::<Result<Vec<_>>>()
+        };
+        encode.await.map_err(NetworkError::of("image_encoder"))
+    }
+
+    /// Runs one stage, counted from 0, of encoding the next frames of each film. The first stage takes films whose map
+    /// is pixels (1 or 4, H, W, 3) in [-1, 1], and after the last one, the map is normalized latents (1, h, w, C).
+    ///
+    /// # Errors
+    /// There is no such stage, or a row does not fit it.
+    pub async fn encode(
+        &self,
+        size: [usize; 2],
+        is_first: bool,
+        stage: usize,
+        rows: &[FilmState],
+    ) -> std::result::Result<Vec<FilmState>, NetworkError> {
+        let stages = self.sizes.encode_stages(size, is_first);
+        let Some(layers) = stages.get(stage).map(|stage| stage.layers.clone()) else {
+            return Err(NetworkError::new("vae_encoder", format!("stage {stage} of {}", stages.len())));
+        };
+        let encode = async {
+            let mut films = Vec::with_capacity(rows.len());
+            for film in rows {
+                let film = film.clone().on(self.device.candle())?;
+                films.push(self.vae.encode_layers(layers.clone(), film).await?);
+            }
+            Ok(films)
+        };
+        encode.await.map_err(NetworkError::of("vae_encoder"))
     }
 
     /// Runs one stage, counted from 0, of decoding the next latent frame (h, w) of each film. The first stage takes
@@ -184,6 +277,12 @@ impl WanVideo {
 }
 
 impl Loaded for WanVideo {
+    fn picture_for_encoder(&self, picture: &Pixels<3>) -> std::result::Result<Option<Vec<f32>>, NetworkError> {
+        let Some((_, preparation)) = &self.image_encoder else { return Ok(None) };
+        let pixels = preparation.prepared(picture).and_then(|pixels| pixels.flatten_all()?.to_vec1());
+        pixels.map(Some).map_err(NetworkError::of("image_encoder"))
+    }
+
     fn rgb_preview(&self, _estimate: &[f32], _shape: [usize; 3]) -> Option<Frame> {
         None
     }

@@ -163,32 +163,32 @@ fn steps_equal_diffusers() {
     }
 }
 
-fn floats(x: &Tensor) -> Vec<f32> {
+pub fn floats(x: &Tensor) -> Vec<f32> {
     x.to_dtype(candle_core::DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// A call of the denoiser.
-struct Prediction {
-    call: DenoiseFilm,
-    rows: Vec<FilmRow>,
-    answers: Vec<Vec<f32>>,
+pub struct Prediction {
+    pub call: DenoiseFilm,
+    pub rows: Vec<FilmRow>,
+    pub answers: Vec<Vec<f32>>,
 }
 
 /// Runs each call at once, and keeps the calls of the denoiser and the latents that are decoded.
-struct Direct {
+pub struct Direct {
     model: Arc<Model>,
-    predictions: RefCell<Vec<Prediction>>,
+    pub predictions: RefCell<Vec<Prediction>>,
     /// (1, h, w, C) each
     decoded: RefCell<Vec<Tensor>>,
 }
 
 impl Direct {
-    fn new(model: Arc<Model>) -> Direct {
+    pub fn new(model: Arc<Model>) -> Direct {
         Direct { model, predictions: RefCell::default(), decoded: RefCell::default() }
     }
 
     /// The latents (C, F, h, w) of the only film.
-    fn latents(&self) -> Vec<f32> {
+    pub fn latents(&self) -> Vec<f32> {
         let frames = Tensor::cat(&self.decoded.borrow(), 0).unwrap();
         floats(&frames.permute((3, 0, 1, 2)).unwrap().contiguous().unwrap())
     }

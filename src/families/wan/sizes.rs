@@ -5,11 +5,12 @@ use serde_json::Value;
 use super::TRANSFORMERS;
 use crate::{
     families::ModelIndex,
+    generation::Task,
     models::{
-        T5Tokenizer, autoencoder_kl_wan::AutoencoderKlWanConfig, t5_encoder::T5Config,
-        wan_transformer3d::WanTransformer3DConfig,
+        T5Tokenizer, autoencoder_kl_wan::AutoencoderKlWanConfig, clip_preparation::Preparation,
+        clip_vision::ClipVisionConfig, t5_encoder::T5Config, wan_transformer3d::WanTransformer3DConfig,
     },
-    pipelines::WanVideoSizes,
+    pipelines::{PictureUse, WanVideoSizes},
     weights::{LoadError, ModelFolder},
 };
 
@@ -20,21 +21,33 @@ pub(super) fn read(folder: &ModelFolder) -> Result<WanVideoSizes, LoadError> {
     let parts = TRANSFORMERS.into_iter().filter(|part| *part == TRANSFORMERS[0] || index.part(part).is_some());
     let paths: Vec<String> = parts.map(|part| format!("{part}/config.json")).collect();
     let config = |path: &String| WanTransformer3DConfig::read(path, &folder.json(path)?);
-    let sizes = WanVideoSizes {
+    let expand_timesteps = expand_timesteps(&index)?;
+    let mut sizes = WanVideoSizes {
         text_encoder: T5Config::read(&text_encoder, &folder.json(&text_encoder)?)?,
         transformers: paths.iter().map(config).collect::<Result<_, _>>()?,
         vae: AutoencoderKlWanConfig::read(&vae, &folder.json(&vae)?)?,
         boundary_ratio: boundary_ratio(&index)?,
-        expand_timesteps: expand_timesteps(&index)?,
+        expand_timesteps,
+        picture: match (expand_timesteps, begins_with_picture(&index)) {
+            (true, _) => Some(PictureUse::FirstFrame),
+            (false, true) => Some(PictureUse::Channels),
+            (false, false) => None,
+        },
+        image_encoder: None,
     };
     if sizes.boundary_ratio.is_some() != (paths.len() == TRANSFORMERS.len()) {
         let reason = "must be a number if the folder has a transformer_2, and null otherwise".to_owned();
         return Err(of_index("boundary_ratio", reason));
     }
     let (latents, states) = (sizes.latent_channels(), sizes.text_encoder.d_model);
+    let (inputs, of_inputs) = match sizes.picture {
+        Some(PictureUse::Channels) => (2 * latents + MASK, "twice the z_dim of the vae and the 4 channels of a mask"),
+        _ => (latents, "the z_dim of the vae"),
+    };
+    let seen = sizes.transformers.first().and_then(|config| config.image_dim);
     for (path, config) in paths.iter().zip(&sizes.transformers) {
         for (key, value, wanted, what) in [
-            ("in_channels", config.in_channels, latents, "the z_dim of the vae"),
+            ("in_channels", config.in_channels, inputs, of_inputs),
             ("out_channels", config.out_channels, latents, "the z_dim of the vae"),
             ("text_dim", config.text_dim, states, "the d_model of the text_encoder"),
         ] {
@@ -43,12 +56,45 @@ pub(super) fn read(folder: &ModelFolder) -> Result<WanVideoSizes, LoadError> {
                 return Err(LoadError::BadKey { path: path.clone(), key: key.into(), reason });
             }
         }
-        if config.image_dim.is_some() {
-            let reason = "must be null in a model that sees no picture".to_owned();
-            return Err(LoadError::BadKey { path: path.clone(), key: "image_dim".into(), reason });
+        let reason = match config.image_dim {
+            Some(_) if !begins_with_picture(&index) => "must be null in a model that sees no picture".to_owned(),
+            other if other != seen => "must be that of the other transformer".to_owned(),
+            _ => continue,
+        };
+        return Err(LoadError::BadKey { path: path.clone(), key: "image_dim".into(), reason });
+    }
+    if let Some(width) = seen {
+        let path = "image_encoder/config.json";
+        let config = ClipVisionConfig::read(path, &folder.json(path)?)?;
+        if config.hidden_size != width {
+            let reason = format!("must be {width}, the image_dim of the transformer, not {}", config.hidden_size);
+            return Err(LoadError::BadKey { path: path.into(), key: "hidden_size".into(), reason });
         }
+        sizes.image_encoder = Some(config);
     }
     Ok(sizes)
+}
+
+/// The channels of the mask that says which frames are known.
+const MASK: usize = 4;
+
+/// Whether the model makes no films without a picture.
+fn begins_with_picture(index: &ModelIndex) -> bool {
+    index.class() == Some("WanImageToVideoPipeline")
+}
+
+/// The tasks of a folder.
+pub(super) fn tasks(index: &ModelIndex, sizes: &WanVideoSizes) -> Vec<Task> {
+    match (begins_with_picture(index), sizes.picture) {
+        (true, _) => vec![Task::ImageToVideo],
+        (false, Some(_)) => vec![Task::TextToVideo, Task::ImageToVideo],
+        (false, None) => vec![Task::TextToVideo],
+    }
+}
+
+/// How the encoder of pictures sees a picture.
+pub(super) fn preparation(folder: &ModelFolder, config: &ClipVisionConfig) -> Result<Preparation, LoadError> {
+    Preparation::read_at(folder, "image_processor/preprocessor_config.json", config.image_size)
 }
 
 fn boundary_ratio(index: &ModelIndex) -> Result<Option<f64>, LoadError> {

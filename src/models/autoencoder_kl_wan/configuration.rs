@@ -36,8 +36,8 @@ pub struct AutoencoderKlWanConfig {
     pub scale_factor_spatial: Option<usize>,
 }
 
-/// Training alone uses the dropout. `clip_output` is in files of older versions of diffusers, which did not use it,
-/// either.
+/// Training alone uses the dropout. `clip_output` is in the published file of Wan 2.2 5B, but the network of diffusers
+/// 0.42.1 has no such setting and always bounds the levels.
 const FIXED: &[Fixed] = &[("attn_scales", &["[]"]), ("dropout", &[]), ("clip_output", &[])];
 
 /// The frames of a film for each latent frame after the first.

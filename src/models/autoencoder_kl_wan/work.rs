@@ -140,3 +140,49 @@ fn past(kind: LayerKind, places: usize) -> usize {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_grows_with_the_length_of_a_film_and_memory_does_not() {
+        let config = AutoencoderKlWanConfig::default();
+        let size = [60, 104];
+        let [one, two, long] = [1, 2, 21].map(|frames| config.decode_demand(frames, size));
+        assert!(((long.work - one.work) / (two.work - one.work) - 20.0).abs() < 1e-9);
+        assert!(two.work > 4.0 * one.work && two.bytes == long.bytes && one.bytes < two.bytes);
+        let pixels = size.map(|side| 8 * side);
+        let [one, five, long] = [1, 5, 81].map(|frames| config.encode_demand(frames, pixels));
+        assert!(((long.work - one.work) / (five.work - one.work) - 20.0).abs() < 1e-9);
+        assert!(five.bytes == long.bytes && one.bytes < five.bytes);
+    }
+
+    #[test]
+    fn stages_are_all_layers_in_order() {
+        let small = AutoencoderKlWanConfig { base_dim: 8, ..AutoencoderKlWanConfig::default() };
+        for (config, is_first) in [(&small, true), (&small, false), (&AutoencoderKlWanConfig::default(), false)] {
+            let stages = [config.decode_stages(1, [6, 8], is_first), config.encode_stages(4, [48, 64], is_first)];
+            for (stages, plan) in stages.iter().zip([config.decoder(), config.encoder()]) {
+                let layers: Vec<usize> = stages.iter().flat_map(|stage| stage.layers.clone()).collect();
+                assert_eq!(layers, (0..plan.len()).collect::<Vec<_>>());
+                let fits = |stage: &crate::models::autoencoder_kl::Stage| {
+                    stage.layers.len() == 1 || stage.demand.work <= STAGE_WORK
+                };
+                assert!(stages.iter().all(fits));
+            }
+        }
+    }
+
+    #[test]
+    fn the_work_of_a_layer_is_that_of_its_convolutions() {
+        let config = AutoencoderKlWanConfig { base_dim: 2, z_dim: 3, ..AutoencoderKlWanConfig::default() };
+        let layers = config.decode_layers(1, [2, 3], true);
+        assert_eq!(layers[2].work, (27 * 3 * 8 * 6) as f64, "conv_in");
+        assert_eq!(layers[3].work, (2 * 27 * 8 * 8 * 6) as f64, "the first block of the middle");
+        // After the middle and three blocks comes the first upsampler, which doubles the frames of later pieces.
+        assert_eq!(layers[9].work, (9 * 8 * 4 * 24) as f64);
+        let later = config.decode_layers(1, [2, 3], false);
+        assert_eq!(later[9].work, (3 * 8 * 16 * 6 + 9 * 8 * 4 * 48) as f64);
+    }
+}

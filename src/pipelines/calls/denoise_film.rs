@@ -1,6 +1,7 @@
 //! The call for a prediction for films with a prompt.
 
 use async_trait::async_trait;
+use candle_core::Tensor;
 
 use crate::{
     models::demand::Demand,
@@ -32,6 +33,10 @@ pub struct FilmRow {
     pub t: f32,
     /// The states of the prompt's tokens, without padding.
     pub text: TextEmbedding,
+    /// The states (M, P) of the tokens of a picture, for networks that see them.
+    pub picture: Option<Tensor>,
+    /// Whether the first latent frame is known, so that its time is 0.
+    pub is_known: bool,
 }
 
 #[async_trait]
