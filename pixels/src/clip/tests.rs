@@ -316,7 +316,7 @@ fn ratio(text: &str) -> f64 {
 
 /// Writes the files of a zip archive into a folder.
 fn unzip(file: &[u8], folder: &std::path::Path) {
-    let mut archive = zip::ZipArchive::new(Cursor::new(file)).unwrap();
+    let mut archive = ::zip::ZipArchive::new(Cursor::new(file)).unwrap();
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).unwrap();
         let mut bytes = Vec::new();
