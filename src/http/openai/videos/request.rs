@@ -130,6 +130,7 @@ mod tests {
             frames_multiple,
             default_fps: 7,
             motion: None,
+            has_second_guidance: false,
             decodes_in_chunks: true,
         });
         Arc::new(ModelCard { name: name.to_owned(), film, ..ModelCard::default() })
