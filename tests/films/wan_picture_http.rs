@@ -5,7 +5,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    http::{ask, file, get, made, picture, unzipped, with},
+    answer::{ask, get, with},
+    http::{file, made, picture, unzipped},
     server::{Launch, Server},
     wan_films::TIMES,
     wan_pictures::{self, SEEING},
