@@ -12,7 +12,8 @@ pub(super) fn card(kind: WorkKind) -> ModelCard {
     let log_snr = Some(LogSnr { min: 0.0, max: 0.0 });
     let sound = SoundCard { sample_rate: 1, channels: 1, default_seconds: 1.0, least_seconds: 0.0, log_snr };
     let film = FilmCard {
-        default_frames: 1,
+        // A number that every file format allows.
+        default_frames: 2,
         frames_multiple: 1,
         default_fps: 1,
         motion: Some(Motion { min_guidance_scale: 1.0, motion_bucket_id: 0, noise_aug_strength: 0.0 }),

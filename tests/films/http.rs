@@ -20,7 +20,7 @@ use crate::{
     conforms::events,
     films,
     server::{Launch, PATIENCE, Server},
-    wan_films,
+    wan_films, wan_pictures,
 };
 
 /// Posts a request and waits for the end of its generation.
@@ -43,7 +43,7 @@ pub fn launch(data: &Path) -> Launch {
     let models = data.join("models");
     if !models.exists() {
         films::put_model(&models);
-        wan_films::put_models(&models);
+        wan_pictures::put_models(&models);
     }
     Launch::on(data).set("LATENTD_MODELS__DIR", models.display())
 }
@@ -382,7 +382,9 @@ async fn a_killed_generation_continues_with_the_same_bytes() {
     let queued = ask(&killed, Method::POST, "/v1/videos", |post| post.json(&long())).await.json();
     let path = format!("/v1/videos/{}", queued["id"].as_str().unwrap());
     killed
-        .until("a part is done", async |server: &Server| server.metric("latentd_steps_total", "").await > 100.0)
+        .until("a part is done", async |server: &Server| {
+            server.metric("latentd_steps_total", "").await > 100.0 && answer::is_log_stored(data.path())
+        })
         .await;
     let again = killed.kill_and_restart().await;
     let ended = ask(&again, Method::GET, &path, |get| get.header("Prefer", "wait=100")).await.json();
@@ -428,6 +430,7 @@ async fn the_commands_of_the_documents_make_films() {
             let address = server.url("");
             let here = command.replace("localhost:8080", address.trim_start_matches("http://"));
             let here = here.replace("model=svd", &format!("model={}", films::NAME));
+            let here = here.replace("model=wan-i2v", &format!("model={}", wan_pictures::SEEING));
             let here = here.replace("model=wan", &format!("model={}", wan_films::TWO));
             let mut shell = Command::new("sh");
             shell.args(["-c", &here]).current_dir(data.path());
@@ -439,7 +442,7 @@ async fn the_commands_of_the_documents_make_films() {
             ran += 1;
         }
     }
-    assert!(ran >= 2, "{ran} commands");
+    assert!(ran >= 3, "{ran} commands");
 }
 
 #[tokio::test]
@@ -501,7 +504,8 @@ async fn the_command_line_writes_the_film_of_the_server() {
         ("a.mp4", emoji, ".png, .jpg, .jpeg or .webp"),
         ("a.mp4", vec!["--model", films::NAME], "image is required"),
         ("a.png", also(&["--format", "gif"]), "--format is gif"),
-        ("a.mp4", vec!["--model", films::NAME, "--image", "boat.png", "--frames", "1"], "frames must be between"),
+        ("a.mp4", vec!["--model", films::NAME, "--image", "boat.png", "--frames", "0"], "frames must be between"),
+        ("a.mp4", vec!["--model", films::NAME, "--image", "boat.png", "--frames", "1"], "for a single frame"),
     ] {
         let output = generate(file, &more);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();

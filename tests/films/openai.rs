@@ -30,7 +30,10 @@ async fn refused(
 async fn the_fields_and_the_ids_tell_the_form() {
     let data = tempfile::tempdir().unwrap();
     let server = server(data.path()).await;
-    let body = json!({"prompt": "", "seconds": "0.5", "steps": 1, "input_reference": {"image_url": picture_text()}});
+    let body = json!({
+        "model": films::NAME, "prompt": "", "seconds": "0.5", "steps": 1,
+        "input_reference": {"image_url": picture_text()},
+    });
     let queued = ask(&server, Method::POST, "/v1/videos", |post| post.json(&body)).await;
     assert_eq!(queued.status, StatusCode::OK, "{queued:?}");
     let video = queued.json();
@@ -66,9 +69,10 @@ async fn the_fields_and_the_ids_tell_the_form() {
         assert_eq!((status, &error["type"]), (StatusCode::NOT_FOUND, &json!("not_found_error")), "{path}");
     }
     for (body, param) in [
-        (json!({"seconds": true}), "seconds"),
-        (json!({"seconds": "1", "frames": 2}), "seconds"),
-        (json!({"seconds": "1"}), "image"),
+        (json!({"seconds": "1"}), "model"),
+        (json!({"model": films::NAME, "seconds": true}), "seconds"),
+        (json!({"model": films::NAME, "seconds": "1", "frames": 2}), "seconds"),
+        (json!({"model": films::NAME, "seconds": "1"}), "image"),
     ] {
         let (status, error) = refused(&server, Method::POST, "/v1/videos", Some(body.clone())).await;
         assert_eq!((status, &error["param"]), (StatusCode::BAD_REQUEST, &json!(param)), "{body}");

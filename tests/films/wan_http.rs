@@ -4,10 +4,10 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
-    answer::{ask, get, with},
+    answer::{ask, get, is_log_stored, with},
     case::{self, FilmCase},
     http::{file, launch, made, output, picture, server, unzipped},
     server::{Launch, Server},
@@ -115,7 +115,9 @@ async fn a_killed_generation_continues_with_the_same_bytes() {
     let queued = ask(&killed, Method::POST, "/v1/videos", |post| post.json(&long)).await.json();
     let path = format!("/v1/videos/{}", queued["id"].as_str().unwrap());
     killed
-        .until("a part is done", async |server: &Server| server.metric("latentd_steps_total", "").await > 100.0)
+        .until("a part is done", async |server: &Server| {
+            server.metric("latentd_steps_total", "").await > 100.0 && is_log_stored(data.path())
+        })
         .await;
     let again = killed.kill_and_restart().await;
     let ended = ask(&again, Method::GET, &path, |get| get.header("Prefer", "wait=100")).await.json();
@@ -141,7 +143,11 @@ async fn films_over_http_equal_diffusers() {
         .flat_map(|pipeline| FilmCase::all(&root, pipeline).into_iter().map(move |case| (pipeline, case)))
         .collect();
     for (pipeline, case) in &cases {
-        put_folder(&root.join("pipelines").join(pipeline), case, &models.path().join(model(case)));
+        let (pipeline, folder) = (root.join("pipelines").join(pipeline), models.path().join(model(case)));
+        match case.index() {
+            Some(keys) => put_folder(&pipeline, keys, &folder),
+            None => symlink(pipeline, folder).unwrap(),
+        }
     }
     let server =
         Server::start_ready(&Launch::on(data.path()).set("LATENTD_MODELS__DIR", models.path().display())).await;
@@ -162,18 +168,19 @@ fn model(case: &FilmCase) -> String {
     case.name.replace('/', "-")
 }
 
-/// A folder of links to that of the pipeline, with the keys of `model_index.json` that the case changes.
-fn put_folder(pipeline: &Path, case: &FilmCase, folder: &Path) {
-    fs::create_dir(folder).unwrap();
-    for part in fs::read_dir(pipeline).unwrap() {
-        let part = part.unwrap();
-        if part.file_name() != "model_index.json" {
-            symlink(part.path(), folder.join(part.file_name())).unwrap();
+/// A copy of a folder, with other keys in `model_index.json`.
+fn put_folder(from: &Path, keys: &Map<String, Value>, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            put_folder(&entry.path(), keys, &to);
+        } else if entry.file_name() == "model_index.json" {
+            let mut index: Value = serde_json::from_slice(&fs::read(entry.path()).unwrap()).unwrap();
+            index.as_object_mut().unwrap().extend(keys.clone());
+            fs::write(to, index.to_string()).unwrap();
+        } else {
+            fs::copy(entry.path(), to).unwrap();
         }
     }
-    let mut index: Value = serde_json::from_slice(&fs::read(pipeline.join("model_index.json")).unwrap()).unwrap();
-    for (key, value) in case.index().into_iter().flatten() {
-        index[key] = value.clone();
-    }
-    fs::write(folder.join("model_index.json"), index.to_string()).unwrap();
 }

@@ -290,7 +290,9 @@ async fn a_killed_generation_continues_with_the_same_bytes() {
     let queued = ask(&killed, Method::POST, "/v1/audio", |post| post.json(&long())).await.json();
     let path = format!("/v1/audio/{}", queued["id"].as_str().unwrap());
     killed
-        .until("a part is done", async |server: &Server| server.metric("latentd_steps_total", "").await > 800.0)
+        .until("a part is done", async |server: &Server| {
+            server.metric("latentd_steps_total", "").await > 800.0 && answer::is_log_stored(data.path())
+        })
         .await;
     let again = killed.kill_and_restart().await;
     let ended = ask(&again, Method::GET, &path, |get| get.header("Prefer", "wait=100")).await.json();

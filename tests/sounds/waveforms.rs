@@ -127,7 +127,7 @@ fn fields_of_flow_matching_are_checked() {
         (json!({"logsnr_max": -0.5}), "/logsnr_max", "out_of_range"),
         (json!({"padding_seconds": -1}), "/padding_seconds", "out_of_range"),
         (json!({"scheduler": "ddim"}), "/scheduler", "invalid_value"),
-        (json!({"scheduler": {"use_dynamic_shifting": true}}), "/steps", "out_of_range"),
+        (json!({"scheduler": {"use_dynamic_shifting": true}}), "/scheduler", "invalid_value"),
         (json!({"model": sounds::NAME, "logsnr_min": -1}), "/logsnr_min", "unsupported_for_model"),
         (json!({"model": sounds::NAME, "padding_seconds": 1}), "/padding_seconds", "unsupported_for_model"),
         (json!({"model": "nothing", "logsnr_max": 1}), "/model", "unknown_model"),

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
+use std::{fs, path::Path};
+
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use tokio::{
@@ -65,6 +67,19 @@ pub async fn made(server: &Server, root: &str, body: &Value) -> Value {
     let generation = answer.json();
     assert_eq!((answer.status, &generation["status"]), (StatusCode::OK, &json!("succeeded")), "{generation:#}");
     generation
+}
+
+/// Whether the server with this folder has stored a part of the log of a run.
+pub fn is_log_stored(data: &Path) -> bool {
+    fn has_file(folder: &Path) -> bool {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).any(|path| if path.is_dir() { has_file(&path) } else { is_whole(&path) })
+    }
+    /// The name of an unfinished upload ends in `#` and a number.
+    fn is_whole(path: &Path) -> bool {
+        !path.to_string_lossy().contains('#')
+    }
+    has_file(&data.join("blobs/run"))
 }
 
 /// A JSON object with the members of both; those of `more` win.

@@ -17,7 +17,9 @@ fn read_sound(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Sound 
     let seconds: f64 = fields.get_or_default(&table::SECONDS, on);
     let is_flow = on.card.sound.is_some_and(|sound| sound.log_snr.is_some());
     let eta: f64 = fields.get_or_default(&table::SOUND_ETA, on);
-    if is_flow && eta > 0.0 {
+    // The card of any model has no range of levels.
+    let adds_no_noise = on.card.sound.and_then(|sound| sound.log_snr).is_some_and(|levels| levels.min < levels.max);
+    if adds_no_noise && eta > 0.0 {
         fields.error(table::SOUND_ETA.name, "out_of_range", "must be 0: the sampler of this model adds no noise");
     }
     Sound {
