@@ -62,6 +62,7 @@ pub fn assert_conforms(method: &str, path: &str, status: u16, body: &[u8]) {
             ["sdapi" | "controlnet" | "internal", ..] => "SdapiError",
             ["api", ..] => "OllamaError",
             ["v1", "images", "generations" | "edits" | "variations", ..] => "OpenAiErrorBody",
+            ["v1", "videos", _, "content"] => "OpenAiErrorBody",
             _ => "Problem",
         };
         let schema = json!({"$ref": format!("#/components/schemas/{schema}")});
@@ -76,11 +77,12 @@ pub fn assert_conforms(method: &str, path: &str, status: u16, body: &[u8]) {
         assert!(types.is_empty(), "{method} {path} answered {status} with an empty body");
         return;
     }
-    let kind = types.keys().find(|kind| looks_like(kind, body));
-    let kind = kind.unwrap_or_else(|| {
+    let kinds: Vec<&String> = types.keys().filter(|kind| looks_like(kind, body)).collect();
+    let kind = kinds.first().unwrap_or_else(|| {
         panic!("{method} {path} answered {status} with none of {types:?}: {}", String::from_utf8_lossy(body))
     });
-    let schema = &types[kind]["schema"];
+    // Errors of two protocols on one path are both JSON.
+    let schema = &json!({"anyOf": kinds.iter().map(|kind| &types[*kind]["schema"]).collect::<Vec<_>>()});
     match kind.as_str() {
         "application/json" | "application/problem+json" | "application/schema+json" => {
             assert_valid(schema, &json_of(body), method, path, status)
