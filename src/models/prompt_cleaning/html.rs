@@ -23,22 +23,32 @@ pub fn unescaped(text: &str) -> String {
 }
 
 /// Replaces the entities that end in a semicolon, and those whose names are in capital letters although the names of
-/// entities are not, as ftfy.
+/// entities are not, as ftfy. The `&` of an entity can begin the next entity, which is replaced, too: a pass for each
+/// entity of a long chain, such as `&amp;amp;amp;`, would take quadratic time.
 pub fn unescaped_with_semicolons(text: &str) -> String {
     replaced(text, |rest| {
-        let hash = usize::from(rest.starts_with('#'));
-        let name = rest[hash..].find(|c: char| !c.is_ascii_alphanumeric())?;
-        if !(1..=24).contains(&name) || !rest[hash + name..].starts_with(';') {
-            return None;
+        let (mut c, mut end) = with_semicolon(rest)?;
+        while let Some((next, length)) = with_semicolon(&rest[end..]).filter(|_| c == "&") {
+            (c, end) = (next, end + length);
         }
-        let end = hash + name + 1;
-        if hash == 1 {
-            let (c, digits) = of_number(&rest[1..])?;
-            return (digits == name && c != ";").then_some((c, end));
-        }
-        let known = named(&rest[..end]).map(str::to_owned);
-        known.or_else(|| of_capitals(&rest[..end])).map(|c| (c, end))
+        Some((c, end))
     })
+}
+
+/// What the entity stands for whose name and semicolon `rest` begins with, and their length.
+fn with_semicolon(rest: &str) -> Option<(String, usize)> {
+    let hash = usize::from(rest.starts_with('#'));
+    let name = rest[hash..].find(|c: char| !c.is_ascii_alphanumeric())?;
+    if !(1..=24).contains(&name) || !rest[hash + name..].starts_with(';') {
+        return None;
+    }
+    let end = hash + name + 1;
+    if hash == 1 {
+        let (c, digits) = of_number(&rest[1..])?;
+        return (digits == name && c != ";").then_some((c, end));
+    }
+    let known = named(&rest[..end]).map(str::to_owned);
+    known.or_else(|| of_capitals(&rest[..end])).map(|c| (c, end))
 }
 
 /// The capital letter of an entity whose name is that of a small letter in capitals.
@@ -123,7 +133,30 @@ fn entities() -> impl Iterator<Item = &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_pass_over_chains_ends_where_single_replacements_end(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "&", "amp;", "#38;", "#x26;", "AMP;", "lt;", "EACUTE;", "#59;", "#97;", "mp;", "x", " ",
+            ]), 0..16),
+        ) {
+            let to_end = |pass: &dyn Fn(&str) -> String| {
+                let mut text = parts.concat();
+                loop {
+                    let next = pass(&text);
+                    if next == text {
+                        return text;
+                    }
+                    text = next;
+                }
+            };
+            prop_assert_eq!(to_end(&unescaped_with_semicolons), to_end(&|text| replaced(text, with_semicolon)));
+        }
+    }
 
     #[test]
     fn every_entry_of_the_table_is_an_entity() {
