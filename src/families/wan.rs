@@ -33,8 +33,10 @@ const IMAGE_ENCODER: (&str, &str) = ("image_encoder", "model");
 /// The parts of the denoisers.
 const TRANSFORMERS: [&str; 2] = ["transformer", "transformer_2"];
 
-/// The frames per second of the published models: those with 16 pixels per latent pixel, and the others.
-const FPS: [u32; 2] = [24, 16];
+/// The frames per second of the published models with this many pixels per latent pixel.
+fn fps(scale: usize) -> u32 {
+    if scale == 16 { 24 } else { 16 }
+}
 
 impl Family for Wan {
     fn name(&self) -> &'static str {
@@ -55,7 +57,6 @@ impl Family for Wan {
         let defaults = Defaults { width: 832, height: 480, steps: 50, guidance_scale: 5.0 };
         let base = card::base(name, &extras, scheduler_config, defaults)?;
         let multiple = sizes.size_multiple() as u32;
-        let [fps_16, fps_8] = FPS;
         let card = ModelCard {
             size_multiple: multiple,
             min_side_pixels: extras.min_size.unwrap_or(64).next_multiple_of(multiple),
@@ -74,7 +75,7 @@ impl Family for Wan {
             film: Some(FilmCard {
                 default_frames: 81,
                 frames_multiple: 4,
-                default_fps: if sizes.scale() == 16 { fps_16 } else { fps_8 },
+                default_fps: fps(sizes.scale()),
                 motion: None,
                 decodes_in_chunks: false,
                 has_second_guidance: sizes.boundary_ratio.is_some(),

@@ -104,7 +104,7 @@ fn replaced(latents: &[f32], first: &[f32], [_, f, h, w]: [usize; 4]) -> Vec<f32
     all
 }
 
-/// Encodes the film that begins with the picture and goes on in grey: (C, frames, h, w).
+/// Encodes the film whose first frame is the picture and whose other frames are gray: (C, frames, h, w).
 async fn encode(
     compute: &impl Compute,
     prepared: &Prepared,

@@ -1,5 +1,7 @@
 //! The networks of Wan. They compute the rows of calls in batches.
 
+use std::ops::Range;
+
 use candle_core::{DType, Result, Tensor};
 
 use super::{Frame, Loaded, NetworkError, TextEmbedding, calls::FilmRow};
@@ -55,7 +57,8 @@ pub struct WanVideoSizes {
 /// How a denoiser sees the picture that a film begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PictureUse {
-    /// Channels beside the latents: a mask, and the latents of a film that begins with the picture and goes on in grey.
+    /// As further channels: a mask, and the latents of a film whose first frame is the picture and whose other frames are
+    /// gray.
     Channels,
     /// In place of the first latent frame, with time 0.
     FirstFrame,
@@ -232,10 +235,7 @@ impl WanVideo {
         stage: usize,
         rows: &[FilmState],
     ) -> std::result::Result<Vec<FilmState>, NetworkError> {
-        let stages = self.sizes.encode_stages(size, is_first);
-        let Some(layers) = stages.get(stage).map(|stage| stage.layers.clone()) else {
-            return Err(NetworkError::new("vae_encoder", format!("stage {stage} of {}", stages.len())));
-        };
+        let layers = layers_of("vae_encoder", &self.sizes.encode_stages(size, is_first), stage)?;
         let encode = async {
             let mut films = Vec::with_capacity(rows.len());
             for film in rows {
@@ -260,10 +260,7 @@ impl WanVideo {
         stage: usize,
         rows: &[FilmState],
     ) -> std::result::Result<Vec<FilmState>, NetworkError> {
-        let stages = self.sizes.decode_stages(size, is_first);
-        let Some(layers) = stages.get(stage).map(|stage| stage.layers.clone()) else {
-            return Err(NetworkError::new("vae", format!("stage {stage} of {}", stages.len())));
-        };
+        let layers = layers_of("vae", &self.sizes.decode_stages(size, is_first), stage)?;
         let decode = async {
             let mut films = Vec::with_capacity(rows.len());
             for film in rows {
@@ -274,6 +271,12 @@ impl WanVideo {
         };
         decode.await.map_err(NetworkError::of("vae"))
     }
+}
+
+/// The layers of a stage of a network.
+fn layers_of(network: &'static str, stages: &[Stage], stage: usize) -> std::result::Result<Range<usize>, NetworkError> {
+    let layers = stages.get(stage).map(|stage| stage.layers.clone());
+    layers.ok_or_else(|| NetworkError::new(network, format!("stage {stage} of {}", stages.len())))
 }
 
 impl Loaded for WanVideo {

@@ -81,6 +81,8 @@ async fn a_request_beyond_its_bounds_is_refused_with_the_field_and_the_bound() {
         (TWO, json!({"max_sequence_length": 513}), "/max_sequence_length", "out_of_range", "between 1 and 512"),
         (TWO, json!({"guidance_scale_2": 31}), "/guidance_scale_2", "out_of_range", "between 0 and 30"),
         (TWO, json!({"motion_bucket_id": 9}), "/motion_bucket_id", "unsupported_for_model", "follows from the prompt"),
+        (TWO, json!({"min_guidance_scale": 2}), "/min_guidance_scale", "unsupported_for_model", "one guidance scale"),
+        (TWO, json!({"noise_aug_strength": 1}), "/noise_aug_strength", "unsupported_for_model", "adds no noise"),
         (TWO, json!({"decode_chunk_size": 2}), "/decode_chunk_size", "unsupported_for_model", "needs no choice"),
         (TWO, json!({"image": STANDARD.encode(picture())}), "/image", "unsupported_for_model", "from a prompt alone"),
         (TIMES, json!({"guidance_scale_2": 3}), "/guidance_scale_2", "unsupported_for_model", "one denoiser"),

@@ -64,9 +64,9 @@ fn frames(fields: &mut Fields, on: &Bounds<'_>) -> u32 {
     let field = &table::FRAMES;
     let frames: u32 = fields.get_or_default(field, on);
     let multiple = on.card.film.map_or(1, |films| films.frames_multiple.max(1));
-    if !(frames - 1).is_multiple_of(multiple) && !fields.is_faulty(field.name) {
+    if !frames.saturating_sub(1).is_multiple_of(multiple) && !fields.is_faulty(field.name) {
         // diffusers rounds such a number with a warning.
-        let below = (frames - 1) / multiple * multiple + 1;
+        let below = frames.saturating_sub(1) / multiple * multiple + 1;
         let bounds = field.integers(on);
         let near = [below, below + multiple].map(u64::from).into_iter();
         let near: Vec<String> =

@@ -80,15 +80,22 @@ pub static MIN_GUIDANCE_SCALE: Field = of_motion(
     "min_guidance_scale",
     GUIDANCE_SCALE.kind,
     "The guidance scale of the first frame; the scale changes linearly to guidance_scale at the last frame.",
+    "all its frames have one guidance scale",
 )
 .default(|on| motion(on).map(|motion| motion.min_guidance_scale.into()));
-pub static MOTION_BUCKET_ID: Field = of_motion("motion_bucket_id", Kind::Integer(|_| upto(0, 255)), "How much moves.")
-    .default(|on| motion(on).map(|motion| motion.motion_bucket_id.into()));
+pub static MOTION_BUCKET_ID: Field = of_motion(
+    "motion_bucket_id",
+    Kind::Integer(|_| upto(0, 255)),
+    "How much moves.",
+    "its motion follows from the prompt",
+)
+.default(|on| motion(on).map(|motion| motion.motion_bucket_id.into()));
 pub static NOISE_AUG_STRENGTH: Field = of_motion(
     "noise_aug_strength",
     Kind::number(0.0, 10.0),
     "The standard deviation of the noise that is added to image, whose values are between −1 and 1. More noise makes \
      the film less like image, with more motion.",
+    "it adds no noise to image",
 )
 .default(|on| motion(on).map(|motion| motion.noise_aug_strength.into()));
 pub static DECODE_CHUNK_SIZE: Field = Field::new(
@@ -152,9 +159,9 @@ fn motion(on: &Bounds<'_>) -> Option<Motion> {
     on.card.film.and_then(|film| film.motion)
 }
 
-/// A field of models whose motion can be chosen.
-const fn of_motion(name: &'static str, kind: Kind, doc: &'static str) -> Field {
-    Field::new(name, kind, doc).only(has_motion, Some("its motion follows from the prompt"))
+/// A field of models whose motion can be chosen; `others` says why other models have no such field.
+const fn of_motion(name: &'static str, kind: Kind, doc: &'static str, others: &'static str) -> Field {
+    Field::new(name, kind, doc).only(has_motion, Some(others))
 }
 
 fn has_motion(card: &ModelCard) -> bool {

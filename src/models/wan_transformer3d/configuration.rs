@@ -130,8 +130,8 @@ impl WanTransformer3DConfig {
         let ends = ((self.in_channels + self.out_channels) * PATCH * PATCH) as f64 * d * n;
         // Memory peaks in the first attention: the state, its norm, queries, keys and values, rotated copies of queries
         // and keys, packed keys and values, and the result; or in the feed-forward layer: the state, its norm, the
-        // inner values and the result. Beside them are the tokens of the conditions, their keys and values, and the
-        // modulations.
+        // inner values and the result. In both, memory also holds the tokens of the conditions, their keys and values,
+        // and the modulations.
         let widths = (10 * self.width()).max(3 * self.width() + self.ffn_dim);
         let floats = patches * widths + (tokens + seen) * 5 * self.width() + times * 14 * self.width();
         Demand { work: self.num_layers as f64 * block + conditions + ends, bytes: bytes(floats) }

@@ -98,7 +98,8 @@ fn seconds(fields: &mut Fields, film: Option<FilmCard>, limits: &Limits) {
     }
     let multiple = f64::from(film.frames_multiple.max(1));
     let frames = ((seconds * fps - 1.0) / multiple).round().max(1.0) * multiple + 1.0;
-    let most = f64::from(limits.max_frames);
+    // The largest number that the model can make.
+    let most = (f64::from(limits.max_frames.saturating_sub(1)) / multiple).floor() * multiple + 1.0;
     match frames <= most {
         true => fields.put_back("frames", (frames as u64).into()),
         false => {
@@ -177,6 +178,12 @@ mod tests {
         ] {
             assert_eq!(translated(&models, request.clone()).1, [(pointer.to_owned(), code)], "{request}");
         }
+        // The bound is the longest film that the model can make: 9 frames at 7 frames per second.
+        let Value::Object(map) = json!({"seconds": 9}) else { unreachable!("the text is an object") };
+        let mut fields = Fields::new(map);
+        read(&mut fields, &[card("wan", Some(4))], "emoji", &Limits { max_frames: 12, ..LIMITS });
+        let errors = fields.finish();
+        assert!(errors[0].detail.contains("9 frames at 7 frames per second"), "{errors:?}");
         let two = [card("svd", Some(1)), card("wan", Some(4))];
         assert_eq!(translated(&two, json!({"prompt": "a"})).1, [("/model".to_owned(), "required")]);
     }
