@@ -27,6 +27,7 @@ pub mod dit_transformer2d;
 pub mod dream_lite_unet;
 pub mod duration_embedder;
 mod dynamic_tanh;
+mod embedding;
 pub mod flux2_transformer2d;
 pub mod flux_transformer2d;
 mod fourier_features;

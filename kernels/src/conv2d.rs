@@ -6,8 +6,9 @@ use super::{
     Kernels, Rows,
     block::Block,
     finish::{Epilogue, Finish},
-    gemm::{Lines, Panels, Product, WIDTH},
+    gemm::{Lines, Product, WIDTH},
     matrix::{Matrix, Packed},
+    narrow::Narrow,
     partition::{Costs, Partition},
     simd::vectorized,
     storage::{blank, floats, made},
@@ -86,14 +87,27 @@ impl Conv2d {
             }
             _ => (weight.clone(), None),
         };
-        let weight = Matrix::new(&matrix, Some(bias), kernels)?;
+        Ok(Self::of(Matrix::new(&matrix, Some(bias), kernels)?, plain, geometry, kernels))
+    }
+
+    /// Creates a layer from a weight that stays as it is stored ([`Narrow::pack_places`]), and a bias (out). It computes
+    /// what packed kernels compute with the weight in float32, bit by bit.
+    ///
+    /// # Errors
+    /// The bias does not have as many values as the weight has columns.
+    pub fn narrow(weight: Narrow, bias: &Tensor, geometry: Geometry, kernels: Kernels) -> Result<Self> {
+        Ok(Self::of(Matrix::narrow(weight, Some(bias))?, None, geometry, kernels))
+    }
+
+    fn of(weight: Matrix, plain: Option<Tensor>, geometry: Geometry, kernels: Kernels) -> Self {
+        let (patch, outputs) = weight.shape();
         let winograd = match kernels {
             Kernels::Packed(choice) if weight.packed().is_some() && geometry.suits_winograd() && patch % 9 == 0 => {
                 Some((Winograd::new(patch / 9, outputs), choice))
             }
             _ => None,
         };
-        Ok(Self { weight, plain, rows: kernels.rows(), geometry, winograd })
+        Self { weight, plain, rows: kernels.rows(), geometry, winograd }
     }
 
     /// x (B, h, w, in) → (B, H, W, out).
@@ -202,9 +216,7 @@ impl CustomOp1 for Op<'_> {
         let (batch, h, w, c) = layout.shape().dims4()?;
         let x = floats(storage, layout)?;
         let (height, width) = geometry.output(h, w)?;
-        let Some((Packed::Wide(panels, _), bias)) = weight.packed() else {
-            candle_core::bail!("the weight is not packed")
-        };
+        let Some((packed, bias)) = weight.packed() else { candle_core::bail!("the weight is not packed") };
         let (patch, n) = weight.shape();
         if patch != geometry.kernel.0 * geometry.kernel.1 * c || x.is_empty() || patch == 0 || n == 0 {
             candle_core::bail!("conv2d: {:?} by a matrix of {patch}×{n}", layout.shape());
@@ -214,8 +226,8 @@ impl CustomOp1 for Op<'_> {
         let mut out = blank(batch * height * width * n);
         let map = Map { x, batch, height: h, width: w };
         match self.conv.tiles(h, w) {
-            Some((tiles, winograd)) => winograd.convolve(tiles, panels, map, finish, &mut out),
-            None => geometry.convolve(panels, map, c, finish, &mut out)?,
+            Some((tiles, winograd)) => winograd.convolve(tiles, packed, map, finish, &mut out),
+            None => geometry.convolve(packed, map, c, finish, &mut out)?,
         }
         made(out, (batch, height, width, n))
     }
@@ -224,14 +236,18 @@ impl CustomOp1 for Op<'_> {
 impl Geometry {
     /// Direct convolution. For a few pixels and a few taps at a time, copies the patches side by side and multiplies
     /// them with the lines of the matrix for these taps. The patches of a whole map never exist at once.
-    fn convolve(&self, panels: &Panels, map: Map<'_>, c: usize, finish: Finish<'_>, out: &mut [f32]) -> Result<()> {
+    fn convolve(&self, weight: &Packed, map: Map<'_>, c: usize, finish: Finish<'_>, out: &mut [f32]) -> Result<()> {
         let Map { x, batch, height: h, width: w } = map;
         let (height, width) = self.output(h, w)?;
-        let (taps, n) = (self.kernel.0 * self.kernel.1, panels.n);
+        let (taps, (k, n)) = (self.kernel.0 * self.kernel.1, weight.shape());
         let whole = Block::new(out, n);
         let taps_at_a_time = (PATCH / c).clamp(1, taps);
-        Partition::product(batch * height * width, panels.k, n, Costs::WIDE).run(|patches, pixels, panels_of_block| {
-            let columns = panels_of_block.start * WIDTH..n.min(panels_of_block.end * WIDTH);
+        let costs = match weight {
+            Packed::Wide(..) => Costs::WIDE,
+            Packed::Narrow(_) => Costs::NARROW,
+        };
+        Partition::product(batch * height * width, k, n, costs).run(|patches, pixels, panels| {
+            let columns = panels.start * WIDTH..n.min(panels.end * WIDTH);
             // SAFETY: the blocks of a partition do not overlap.
             let mut out = unsafe { whole.part(pixels.clone(), columns.clone()) };
             for first in (0..taps).step_by(taps_at_a_time) {
@@ -249,8 +265,13 @@ impl Geometry {
                 }
                 let (depth, add) = (taps.start * c..taps.end * c, taps.start > 0);
                 let a = Lines::Apart(patches, depth.len());
-                let (b, panels, out) = (panels.whole(), panels_of_block.clone(), out.reborrow());
-                Product { a, b, depth, panels, out, add, ahead: None }.run();
+                let (panels, out) = (panels.clone(), out.reborrow());
+                match weight {
+                    Packed::Wide(wide, _) => {
+                        Product { a, b: wide.whole(), depth, panels, out, add, ahead: None }.run();
+                    }
+                    Packed::Narrow(narrow) => narrow.times(a, depth, panels, out, add),
+                }
             }
             vectorized(
                 #[inline(always)]

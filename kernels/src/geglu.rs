@@ -65,12 +65,19 @@ impl Geglu {
         Ok(Self { matrix: Matrix::new(&matrix, Some(&bias), kernels)?, alternating, gate })
     }
 
-    /// As [`Geglu::new`] without biases, from 2·N rows of K numbers that stay as they are stored. It computes what packed
-    /// kernels compute with the matrix in float32, bit by bit.
+    /// As [`Geglu::new`], from 2·N rows of K numbers that stay as they are stored, and an optional bias (2·N). It
+    /// computes what packed kernels compute with the matrix in float32, bit by bit.
     ///
     /// # Errors
-    /// The bytes are not those of 2·N rows.
-    pub fn narrow(format: Format, scale: f32, rows: &[u8], (k, n): (usize, usize), gate: Gate) -> Result<Self> {
+    /// The bytes are not those of 2·N rows, or the bias does not have 2·N values.
+    pub fn narrow(
+        format: Format,
+        scale: f32,
+        rows: &[u8],
+        (k, n): (usize, usize),
+        bias: Option<&Tensor>,
+        gate: Gate,
+    ) -> Result<Self> {
         let alternating = alternating(n);
         let row_of = |column: usize| {
             let (pair, within) = (column / (2 * alternating), column % (2 * alternating));
@@ -78,7 +85,12 @@ impl Geglu {
             if within < alternating { first } else { n + first }
         };
         let matrix = Narrow::pack(format, scale, rows, (k, 2 * n), row_of)?;
-        Ok(Self { matrix: Matrix::narrow(matrix, None)?, alternating, gate })
+        let reordered = |bias: &Tensor| -> Result<Tensor> {
+            let values = bias.broadcast_as(2 * n)?.to_vec1::<f32>()?;
+            Tensor::from_iter((0..2 * n).map(|column| values[row_of(column)]), bias.device())
+        };
+        let bias = bias.map(reordered).transpose()?;
+        Ok(Self { matrix: Matrix::narrow(matrix, bias.as_ref())?, alternating, gate })
     }
 
     /// x (…, K) → (…, N).
@@ -248,9 +260,9 @@ mod tests {
             let stored: Vec<u8> = (0..2 * n * 68).map(|i| (i * 37 % 251) as u8 & 0x2f).collect();
             let wide = Tensor::from_vec(Format::Q8_0.widened(&stored), (2 * n, k), &candle_core::Device::Cpu).unwrap();
             let (wide, x) = (wide.t().unwrap().contiguous().unwrap(), Random::new(3).normal(&[rows, k], 0.0));
-            let bias = Tensor::zeros(2 * n, candle_core::DType::F32, x.device()).unwrap();
+            let bias = Random::new(4).normal(&[2 * n], 0.0);
             let wide = Geglu::new(&wide, &bias, Gate::GeluTanh, Kernels::default()).unwrap();
-            let narrow = Geglu::narrow(Format::Q8_0, 1.0, &stored, (k, n), Gate::GeluTanh).unwrap();
+            let narrow = Geglu::narrow(Format::Q8_0, 1.0, &stored, (k, n), Some(&bias), Gate::GeluTanh).unwrap();
             let bits = |layer: &Geglu| -> Vec<u32> {
                 let y = layer.times(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
                 y.into_iter().map(f32::to_bits).collect()

@@ -59,6 +59,41 @@ impl Narrow {
         Ok(Self { k, n, format, scale, bytes })
     }
 
+    /// Packs the weight of a convolution, which is stored as (outputs, inputs, places), as a matrix of places · inputs
+    /// lines and `outputs` columns. `places` is the number of positions of the kernel.
+    ///
+    /// # Errors
+    /// The bytes are not those of the weight, or the numbers of a format with blocks would not stay together.
+    pub fn pack_places(
+        format: Format,
+        scale: f32,
+        stored: &[u8],
+        [outputs, inputs, places]: [usize; 3],
+    ) -> Result<Self> {
+        if places == 1 {
+            return Self::pack(format, scale, stored, (inputs, outputs), |row| row);
+        }
+        let ((1, unit), Some(k @ 1..)) = (format.block(), inputs.checked_mul(places)) else {
+            candle_core::bail!("{inputs} inputs at {places} places cannot stay in {format:?}");
+        };
+        if k.checked_mul(unit).and_then(|length| length.checked_mul(outputs)) != Some(stored.len()) {
+            candle_core::bail!("{} bytes for {outputs} rows of {k} numbers in {format:?}", stored.len());
+        }
+        let mut bytes = vec![[0; WIDTH]; outputs.div_ceil(WIDTH) * k * unit];
+        bytes.par_chunks_exact_mut(k * unit).enumerate().for_each(|(panel, packed)| {
+            let packed = packed.as_flattened_mut();
+            for (lane, column) in (panel * WIDTH..outputs.min((panel + 1) * WIDTH)).enumerate() {
+                let row = &stored[column * k * unit..][..k * unit];
+                for (input, row) in row.chunks_exact(places * unit).enumerate() {
+                    for (place, number) in row.chunks_exact(unit).enumerate() {
+                        packed[((place * inputs + input) * WIDTH + lane) * unit..][..unit].copy_from_slice(number);
+                    }
+                }
+            }
+        });
+        Ok(Self { k, n: outputs, format, scale, bytes })
+    }
+
     /// Bytes that [`Narrow::pack`] keeps for a matrix; `None` if a row does not consist of whole blocks.
     pub fn size(format: Format, (k, n): (usize, usize)) -> Option<usize> {
         format.bytes(k)?.checked_mul(n.checked_next_multiple_of(WIDTH)?)
@@ -129,7 +164,7 @@ impl Narrow {
     }
 
     /// Converts some lines of a panel. The first line begins a block.
-    fn widen(&self, panel: usize, ks: &Range<usize>, values: &mut [f32]) {
+    pub(super) fn widen(&self, panel: usize, ks: &Range<usize>, values: &mut [f32]) {
         self.format.widen_lanes::<WIDTH>(self.stored(panel, ks), values.as_chunks_mut().0);
         if self.scale != 1.0 {
             values.iter_mut().for_each(|value| *value *= self.scale);
@@ -220,6 +255,9 @@ mod tests {
         let pack = |k, n, bytes: usize| Narrow::pack(Format::Q8_0, 1.0, &vec![0; bytes], (k, n), |row| row);
         assert!(pack(32, 3, 3 * 34).is_ok());
         assert!(pack(33, 3, 3 * 34).is_err() && pack(32, 3, 3 * 34 - 1).is_err() && pack(0, 3, 0).is_err());
+        let places = |format, bytes: usize| Narrow::pack_places(format, 1.0, &vec![0; bytes], [3, 32, 9]);
+        assert!(places(Format::F16, 3 * 32 * 9 * 2).is_ok() && places(Format::F16, 3 * 32 * 9 * 2 + 1).is_err());
+        assert!(places(Format::Q8_0, 3 * 9 * 34).is_err(), "the numbers of a block are at several places");
         let bias = Tensor::zeros(4, candle_core::DType::F32, &Device::Cpu).unwrap();
         assert!(Matrix::narrow(pack(32, 3, 3 * 34).unwrap(), Some(&bias)).is_err());
     }

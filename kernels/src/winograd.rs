@@ -3,9 +3,10 @@
 //! A tile of m × m results needs (m + 2)² products instead of 9·m²: Y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]A. Over tiles and
 //! channels, each of the (m + 2)² products is a matrix product, (tiles, in) · (in, out).
 //!
-//! Transformed weights take (m + 2)² / 9 times the memory of the weights. Small layers keep transformed weights. Large
-//! layers transform the weights of some outputs at a time in every convolution. This takes time, most noticeably on
-//! small maps, but no memory for the transformed weights of the whole layer. Both ways give the same bits.
+//! Transformed weights take (m + 2)² / 9 times the memory of the weights in float32. Small layers keep transformed
+//! weights for small maps. Large layers, and all layers on large maps, transform the weights of some outputs at a time in
+//! every convolution. This takes time, most noticeably on small maps, but no memory for the transformed weights of the
+//! whole layer. Both ways give the same bits.
 
 mod choice;
 mod transform;
@@ -21,11 +22,12 @@ use rayon::prelude::*;
 use super::{
     block::Block,
     finish::Finish,
-    gemm::{HEIGHT, Lines, Panels, PanelsRef, Product, WIDTH},
+    gemm::{HEIGHT, Lines, PanelsRef, Product, WIDTH},
+    matrix::Packed,
     simd::vectorized,
     storage::at_least,
 };
-use choice::{KEPT, is_kept};
+use choice::{KEPT, is_kept, is_worth_keeping};
 pub use choice::{TileSize, Use, most_kept};
 use transform::{F2, F4, LANES, Lanes, Transform};
 use weights::{PANELS, from_place_to_place, transform_weights, transformed_floats};
@@ -63,10 +65,10 @@ impl Winograd {
     }
 
     /// Convolves `map` (B, h, w, in) with a matrix of weights (3·3·in, out) into `out` (B, h, w, out).
-    pub fn convolve(&self, tiles: TileSize, weights: &Panels, map: Map<'_>, finish: Finish<'_>, out: &mut [f32]) {
+    pub fn convolve(&self, tiles: TileSize, weights: &Packed, map: Map<'_>, finish: Finish<'_>, out: &mut [f32]) {
         match tiles {
-            TileSize::Two => convolve::<F2, 4, 2>(self, &self.two, weights, map, finish, out),
-            TileSize::Four => convolve::<F4, 6, 4>(self, &self.four, weights, map, finish, out),
+            TileSize::Two => convolve::<F2, 4, 2>(self, tiles, &self.two, weights, map, finish, out),
+            TileSize::Four => convolve::<F4, 6, 4>(self, tiles, &self.four, weights, map, finish, out),
         }
     }
 }
@@ -91,15 +93,17 @@ const MANY_INPUTS: usize = 3 << 20;
 
 fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
     winograd: &Winograd,
+    size: TileSize,
     kept: &OnceLock<Vec<f32>>,
-    weights: &Panels,
+    weights: &Packed,
     map: Map<'_>,
     finish: Finish<'_>,
     out: &mut [f32],
 ) {
     let Winograd { inputs, outputs, .. } = *winograd;
     let panels = outputs.div_ceil(WIDTH);
-    let kept = is_kept(N * N, inputs, outputs, winograd.most_kept).then(|| {
+    let keeps = is_kept(N * N, inputs, outputs, winograd.most_kept) && is_worth_keeping(size, map.height, map.width);
+    let kept = keeps.then(|| {
         kept.get_or_init(|| {
             let mut all = vec![0.0; panels.div_ceil(PANELS) * transformed_floats::<N>(inputs)];
             for (i, u) in all.chunks_exact_mut(transformed_floats::<N>(inputs)).enumerate() {
@@ -156,7 +160,7 @@ struct Scratch {
 struct TileBlock<'a, const N: usize, const M: usize> {
     winograd: &'a Winograd,
     kept: Option<&'a Vec<f32>>,
-    weights: &'a Panels,
+    weights: &'a Packed,
     map: Map<'a>,
     /// Number of tiles of one map, vertically and horizontally.
     down: usize,
@@ -354,6 +358,8 @@ mod tests {
         Kernels,
         conv2d::{Conv2d, Geometry},
         finish::Epilogue,
+        format::Format,
+        narrow::Narrow,
         random::Random,
     };
 
@@ -361,8 +367,45 @@ mod tests {
         x.flatten_all().unwrap().to_vec1().unwrap()
     }
 
+    fn bits(x: &Tensor) -> Vec<u32> {
+        values(x).into_iter().map(f32::to_bits).collect()
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn weights_as_they_are_stored_give_the_bits_of_weights_in_float32(
+            (h, w) in (3usize..18, 3usize..18), inputs in 1usize..40, outputs in 1usize..40, kernel in 1usize..4,
+            stride in 1usize..3, threads in 1usize..4, is_half: bool, seed: u64,
+            used in prop_oneof![Just(Use::Off), Just(Use::Always(TileSize::Two)), Just(Use::Always(TileSize::Four))],
+        ) {
+            let mut random = Random::new(seed);
+            let (x, bias) = (random.normal(&[2, h, w, inputs], 0.0), random.normal(&[outputs], 0.0));
+            let format = if is_half { Format::F16 } else { Format::Bf16 };
+            let places = kernel * kernel;
+            let stored: Vec<u8> = values(&random.normal(&[outputs * inputs * places], 0.0)).into_iter().flat_map(|value| {
+                // The upper two bits of an exponent stay clear, so that no number is infinite.
+                let [low, .., high] = value.to_bits().to_le_bytes();
+                [low, high & 0xbf]
+            }).collect();
+            let numbers = format.widened(&stored);
+            let of = |at: usize| {
+                let (place, input, output) = (at / outputs / inputs, at / outputs % inputs, at % outputs);
+                numbers[(output * inputs + input) * places + place]
+            };
+            let wide = Tensor::from_iter((0..numbers.len()).map(of), x.device()).unwrap();
+            let wide = wide.reshape((places * inputs, outputs)).unwrap();
+            let (geometry, kernels) = (Geometry::square(kernel, stride, kernel / 2), Kernels::Packed(used));
+            let wide = Conv2d::new(&wide, &bias, geometry, kernels).unwrap();
+            let narrow = Narrow::pack_places(format, 1.0, &stored, [outputs, inputs, places]).unwrap();
+            let narrow = Conv2d::narrow(narrow, &bias, geometry, kernels).unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let expected = bits(&wide.forward(&x).unwrap());
+            prop_assert_eq!(&expected, &bits(&pool.install(|| narrow.forward(&x)).unwrap()));
+            let anew = narrow.without_kept_weights();
+            prop_assert_eq!(&expected, &bits(&pool.install(|| anew.forward(&x)).unwrap()), "weights made anew");
+        }
 
         #[test]
         fn like_the_direct_convolution_and_alike_in_every_company(
@@ -381,7 +424,6 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let together = pool.install(|| winograd.forward_with(&x, epilogue)).unwrap();
             let anew = pool.install(|| winograd.clone().without_kept_weights().forward_with(&x, epilogue)).unwrap();
-            let bits = |x: &Tensor| values(x).iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(&together), bits(&anew), "weights kept or made anew");
             let exact = direct.forward_with(&x, epilogue).unwrap();
             for (made, exact) in values(&together).iter().zip(values(&exact)) {

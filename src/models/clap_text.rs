@@ -11,7 +11,8 @@ pub use configuration::ClapTextConfig;
 use layer::Layer;
 
 use super::{
-    layers::{Embedding, LayerNorm, Linear},
+    embedding::Embedding,
+    layers::{LayerNorm, Linear},
     pause::pause,
 };
 use crate::weights::Weights;

@@ -11,6 +11,7 @@ pub use configuration::ClipTextConfig;
 use super::{
     adapters::RowAdapters,
     clip_layer::{ClipLayer, ClipLayerSizes},
+    embedding::Embedding,
     layers::{LayerNorm, Linear},
     pause::pause,
 };
@@ -19,8 +20,7 @@ use crate::{kernels::attention::Mask, weights::Weights};
 /// Turns token ids into hidden states. Each token attends to itself and to the tokens before it; padding is not masked.
 #[derive(Debug)]
 pub struct ClipTextModel {
-    /// (vocabulary, D)
-    token_embedding: Tensor,
+    token_embedding: Embedding,
     /// (positions, D)
     position_embedding: Tensor,
     layers: Vec<ClipLayer>,
@@ -56,7 +56,7 @@ impl ClipTextModel {
             act: config.hidden_act,
         };
         Self {
-            token_embedding: embeddings.tensor("token_embedding.weight", &[config.vocab_size, width]),
+            token_embedding: Embedding::new(&embeddings, "token_embedding.weight", config.vocab_size, width),
             position_embedding: embeddings
                 .tensor("position_embedding.weight", &[config.max_position_embeddings, width]),
             layers: (0..config.num_hidden_layers).map(|i| ClipLayer::new(&layers.pp(i), sizes)).collect(),
@@ -120,7 +120,7 @@ impl ClipTextModel {
 
     /// The number of ids for which the network has a vector.
     pub fn vocabulary(&self) -> usize {
-        self.token_embedding.dim(0).unwrap_or(0)
+        self.token_embedding.shape().0
     }
 
     fn all_but(&self, skipped: usize) -> Result<&[ClipLayer]> {
@@ -133,11 +133,10 @@ impl ClipTextModel {
     /// Token embeddings plus position embeddings, (B, L, D), in float32.
     fn embed(&self, rows: &[TextRow<'_>]) -> Result<Tensor> {
         let length = rows.first().map_or(0, |row| row.ids.len());
-        let (vocabulary, width) = self.token_embedding.dims2()?;
+        let (vocabulary, width) = self.token_embedding.shape();
         let known = |id: &u32| if (*id as usize) < vocabulary { *id } else { 0 };
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.iter().map(known)).collect();
-        let ids = Tensor::from_vec(ids, rows.len() * length, self.token_embedding.device())?;
-        let mut embedded = self.token_embedding.index_select(&ids, 0)?.to_dtype(DType::F32)?;
+        let mut embedded = self.token_embedding.forward(&ids)?;
         if rows.iter().any(|row| row.ids.iter().any(|id| *id as usize >= vocabulary)) {
             let mut values = embedded.to_vec2::<f32>()?;
             let places = rows.iter().flat_map(|row| row.ids.iter().map(move |id| (row, *id as usize)));

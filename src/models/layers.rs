@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 pub(super) use crate::kernels::maps::{channels_first, channels_last};
 
 use super::adapters::{LowRank, RowAdapters, by_rows, narrowed};
 use crate::{
-    device::HOST,
     kernels::{
         Kernels,
         conv2d::{Conv2d, Geometry},
@@ -54,17 +53,13 @@ impl Linear {
 
     /// A 1 × 1 convolution, which on channels-last maps is a linear layer.
     pub fn pointwise(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        let (plain, bias) = (weights.conv2d("weight", outputs, inputs, (1, 1)), weights.tensor("bias", &[outputs]));
-        let matrix =
-            Matrix::new(&plain, Some(&bias), weights.kernels()).expect("the weights have the requested shapes");
-        Self { matrix, path: weights.path() }
+        let bias = weights.tensor("bias", &[outputs]);
+        Self { matrix: pointwise(weights, inputs, outputs, Some(&bias)), path: weights.path() }
     }
 
     /// As [`Linear::pointwise`], for a convolution that stores no bias.
     pub fn pointwise_without_bias(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        let plain = weights.conv2d("weight", outputs, inputs, (1, 1));
-        let matrix = Matrix::new(&plain, None, weights.kernels()).expect("the weights have the requested shapes");
-        Self { matrix, path: weights.path() }
+        Self { matrix: pointwise(weights, inputs, outputs, None), path: weights.path() }
     }
 
     /// (B, …, in) → (B, …, out)
@@ -120,8 +115,8 @@ impl Linear {
     }
 }
 
-/// The matrix `weight` (outputs, inputs) of a linear layer: as it is stored if [`Weights::with_stored_matrices`] allows
-/// it, otherwise in the precision of the weights.
+/// The matrix `weight` (outputs, inputs) of a linear layer: as it is stored if the weights allow it
+/// ([`Weights::with_stored_matrices`]), otherwise in the precision of the weights.
 fn matrix(weights: &Weights, inputs: usize, outputs: usize, bias: Option<&Tensor>) -> Matrix {
     let made = match weights.stored_matrix("weight", outputs, inputs) {
         Some(StoredMatrix { format, scale, bytes }) => {
@@ -129,6 +124,18 @@ fn matrix(weights: &Weights, inputs: usize, outputs: usize, bias: Option<&Tensor
             narrow.and_then(|narrow| Matrix::narrow(narrow, bias))
         }
         None => Matrix::new(&weights.matrix("weight", outputs, inputs), bias, weights.kernels()),
+    };
+    made.expect("the weights have the requested shapes")
+}
+
+/// The weight (outputs, inputs, 1, 1) of a 1 × 1 convolution, as the matrix of a linear layer.
+fn pointwise(weights: &Weights, inputs: usize, outputs: usize, bias: Option<&Tensor>) -> Matrix {
+    let made = match weights.stored_conv2d("weight", outputs, inputs, (1, 1)) {
+        Some(StoredMatrix { format, scale, bytes }) => {
+            let narrow = Narrow::pack_places(format, scale, &bytes, [outputs, inputs, 1]);
+            narrow.and_then(|narrow| Matrix::narrow(narrow, bias))
+        }
+        None => Matrix::new(&weights.conv2d("weight", outputs, inputs, (1, 1)), bias, weights.kernels()),
     };
     made.expect("the weights have the requested shapes")
 }
@@ -173,10 +180,7 @@ pub(super) struct GegluLayer {
 
 impl GegluLayer {
     pub fn new(weights: &Weights, inputs: usize, outputs: usize) -> Self {
-        let matrix = weights.matrix("weight", 2 * outputs, inputs);
-        let bias = weights.tensor("bias", &[2 * outputs]);
-        let geglu = Geglu::new(&matrix, &bias, Gate::GeluErf, weights.kernels());
-        let geglu = geglu.expect("the weights have the requested shapes");
+        let geglu = geglu(weights, inputs, outputs, Gate::GeluErf);
         Self { geglu, path: weights.path() }
     }
 
@@ -197,6 +201,18 @@ impl GegluLayer {
             self.geglu.times_with(&x, &changes.into_iter().try_fold(zeros, change)?)
         })
     }
+}
+
+/// A linear layer with a gate, with half as many outputs as the weight has.
+pub(super) fn geglu(weights: &Weights, inputs: usize, outputs: usize, gate: Gate) -> Geglu {
+    let bias = weights.tensor("bias", &[2 * outputs]);
+    let made = match weights.stored_matrix("weight", 2 * outputs, inputs) {
+        Some(StoredMatrix { format, scale, bytes }) => {
+            Geglu::narrow(format, scale, &bytes, (inputs, outputs), Some(&bias), gate)
+        }
+        None => Geglu::new(&weights.matrix("weight", 2 * outputs, inputs), &bias, gate, weights.kernels()),
+    };
+    made.expect("the weights have the requested shapes")
 }
 
 /// Two linear layers without biases, one of which gates the other: gate(x·W₀ᵀ) ⊙ (x·W₁ᵀ).
@@ -221,7 +237,7 @@ impl GatedLinear {
             && (values.format, values.scale.to_bits()) == (gates.format, gates.scale.to_bits())
         {
             let rows = [&values.bytes[..], &gates.bytes].concat();
-            let geglu = Geglu::narrow(values.format, values.scale, &rows, (inputs, outputs), gate);
+            let geglu = Geglu::narrow(values.format, values.scale, &rows, (inputs, outputs), None, gate);
             return Self::Joined(geglu.expect("the weights have the requested shapes"));
         }
         if stored.iter().any(Option::is_some) {
@@ -252,56 +268,6 @@ impl GatedLinear {
                     Gate::Silu => kernels.silu(&w0.times(x)?)?,
                 };
                 gates * w1.times(x)?
-            }
-        }
-    }
-}
-
-/// A vector for each id, such as those of a text encoder's tokens.
-#[derive(Debug)]
-pub(super) struct Embedding {
-    table: Table,
-    /// The number of ids, and the length of a vector.
-    shape: (usize, usize),
-}
-
-#[derive(Debug)]
-enum Table {
-    /// (ids, D)
-    Plain(Tensor),
-    /// The rows are widened when they are looked up.
-    Stored(StoredMatrix),
-}
-
-impl Embedding {
-    /// `name` is the tensor (ids, D).
-    pub fn new(weights: &Weights, name: &str, ids: usize, width: usize) -> Self {
-        let table = match weights.stored_matrix(name, ids, width) {
-            Some(stored) => Table::Stored(stored),
-            None => Table::Plain(weights.tensor(name, &[ids, width])),
-        };
-        Self { table, shape: (ids, width) }
-    }
-
-    /// The vectors (ids, D) in float32.
-    pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
-        let (known, width) = self.shape;
-        if let Some(id) = ids.iter().find(|id| **id as usize >= known) {
-            candle_core::bail!("id {id} is beyond the {known} of the embedding");
-        }
-        match &self.table {
-            Table::Plain(table) => {
-                let ids = Tensor::from_slice(ids, ids.len(), table.device())?;
-                table.index_select(&ids, 0)?.to_dtype(DType::F32)
-            }
-            Table::Stored(StoredMatrix { format, scale, bytes }) => {
-                let length = format.bytes(width).unwrap_or(0);
-                let mut values = vec![0.0; ids.len() * width];
-                for (id, values) in ids.iter().zip(values.chunks_exact_mut(width)) {
-                    format.widen(&bytes[*id as usize * length..][..length], values);
-                    values.iter_mut().for_each(|value| *value *= scale);
-                }
-                Tensor::from_vec(values, (ids.len(), width), &HOST)
             }
         }
     }
@@ -381,9 +347,23 @@ pub(super) fn halving_conv2d_without_bias(weights: &Weights, channels: usize) ->
     convolution(weights, channels, none, Geometry::square(3, 2, 1), weights.kernels().exact())
 }
 
-fn convolution(weights: &Weights, inputs: usize, bias: Tensor, geometry: Geometry, kernels: Kernels) -> Conv2d {
-    let weight = weights.conv2d("weight", bias.elem_count(), inputs, geometry.kernel);
-    Conv2d::new(&weight, &bias, geometry, kernels).expect("the weights have the requested shapes")
+/// A convolution with this bias, without adapters.
+pub(super) fn convolution(
+    weights: &Weights,
+    inputs: usize,
+    bias: Tensor,
+    geometry: Geometry,
+    kernels: Kernels,
+) -> Conv2d {
+    let (outputs, (kh, kw)) = (bias.elem_count(), geometry.kernel);
+    let made = match weights.stored_conv2d("weight", outputs, inputs, geometry.kernel) {
+        Some(StoredMatrix { format, scale, bytes }) => {
+            let narrow = Narrow::pack_places(format, scale, &bytes, [outputs, inputs, kh * kw]);
+            narrow.and_then(|narrow| Conv2d::narrow(narrow, &bias, geometry, kernels))
+        }
+        None => Conv2d::new(&weights.conv2d("weight", outputs, inputs, geometry.kernel), &bias, geometry, kernels),
+    };
+    made.expect("the weights have the requested shapes")
 }
 
 /// Group normalization of (B, …, C).

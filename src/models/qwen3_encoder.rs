@@ -9,7 +9,7 @@ use candle_core::{Device, Result, Tensor};
 pub use configuration::{Qwen3Config, RopeParameters};
 pub(super) use layer::Layer;
 
-use super::{layers::Embedding, pause::pause};
+use super::{embedding::Embedding, pause::pause};
 use crate::weights::Weights;
 
 /// Turns token ids into hidden states of inner layers. Layers above the last wanted one are not loaded.

@@ -17,7 +17,8 @@ pub use picture::{Picture, SIDE};
 pub use vision::Seen;
 
 use super::{
-    layers::{Embedding, RmsNorm},
+    embedding::Embedding,
+    layers::RmsNorm,
     pause::pause,
     qwen3_encoder::{Layer, rotary_angles},
 };

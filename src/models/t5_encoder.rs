@@ -13,7 +13,7 @@ use block::Block;
 pub use configuration::{FeedForward, T5Config, T5Kind};
 use positions::Positions;
 
-use super::layers::{Embedding, RmsNorm};
+use super::{embedding::Embedding, layers::RmsNorm};
 use crate::weights::Weights;
 
 /// Turns token ids into hidden states. Each token attends to all tokens, with a bias that depends on the distance.

@@ -10,11 +10,7 @@ use rayon::prelude::*;
 pub use configuration::T5GemmaConfig;
 use layer::Layer;
 
-use super::{
-    layers::{Embedding, RmsNorm},
-    pause::pause,
-    qwen3_encoder::rotary_angles,
-};
+use super::{embedding::Embedding, layers::RmsNorm, pause::pause, qwen3_encoder::rotary_angles};
 use crate::weights::Weights;
 
 /// Turns token ids into hidden states.

@@ -1,6 +1,13 @@
 //! The memory that weights take, computed before any weight is read.
 
-use super::{LoadError, ModelFolder, number_type::NumberType, original::Original, shards, weight_file};
+use super::{
+    LoadError, ModelFolder,
+    number_type::NumberType,
+    original::Original,
+    shards,
+    tensors::{LARGE, stays},
+    weight_file,
+};
 use crate::{
     device::Precision,
     kernels::{Kernels, narrow::Narrow, winograd::most_kept},
@@ -28,7 +35,7 @@ impl WeightSize {
     /// # Errors
     /// The files are missing, or their headers are broken.
     pub fn read(folder: &ModelFolder, component: &str, stem: &str) -> Result<WeightSize, LoadError> {
-        Self::sum(folder, component, stem, |_, shape, _| WeightSize::of(shape))
+        Self::sum(folder, component, stem, |name, shape, dtype| WeightSize::of(name, shape, dtype, LARGE))
     }
 
     /// As [`WeightSize::read`], without the tensors that the network leaves in the file.
@@ -41,19 +48,19 @@ impl WeightSize {
         stem: &str,
         is_left: impl Fn(&str) -> bool,
     ) -> Result<WeightSize, LoadError> {
-        Self::sum(folder, component, stem, |name, shape, _| match is_left(name) {
+        Self::sum(folder, component, stem, |name, shape, dtype| match is_left(name) {
             true => WeightSize::default(),
-            false => WeightSize::of(shape),
+            false => WeightSize::of(name, shape, dtype, LARGE),
         })
     }
 
-    /// As [`WeightSize::read`], for a network that keeps its matrices as they are stored
+    /// As [`WeightSize::read`], for a network that also keeps small matrices as they are stored
     /// ([`super::Weights::with_stored_matrices`]).
     ///
     /// # Errors
     /// Those of [`WeightSize::read`].
     pub fn read_as_stored(folder: &ModelFolder, component: &str, stem: &str) -> Result<WeightSize, LoadError> {
-        Self::sum(folder, component, stem, WeightSize::of_stored)
+        Self::sum(folder, component, stem, |name, shape, dtype| WeightSize::of(name, shape, dtype, 0))
     }
 
     /// As [`WeightSize::read_as_stored`], without the tensors that the network leaves in the file.
@@ -68,7 +75,7 @@ impl WeightSize {
     ) -> Result<WeightSize, LoadError> {
         Self::sum(folder, component, stem, |name, shape, dtype| match is_left(name) {
             true => WeightSize::default(),
-            false => WeightSize::of_stored(name, shape, dtype),
+            false => WeightSize::of(name, shape, dtype, 0),
         })
     }
 
@@ -94,30 +101,22 @@ impl WeightSize {
         Ok(size)
     }
 
-    /// The size of a tensor of this shape. The header's check has compared the shape with the length of the file, so
-    /// only a file of absurd size saturates here.
-    fn of(shape: &[usize]) -> WeightSize {
-        WeightSize {
-            floats: shape.iter().fold(1u64, |count, side| count.saturating_mul(*side as u64)),
-            kept: if let [outputs, inputs, 3, 3] = *shape { most_kept(inputs, outputs) as u64 } else { 0 },
-            ..WeightSize::default()
-        }
-    }
-
-    /// The size of a tensor in a network that keeps the weights of its linear layers as they are stored.
-    fn of_stored(name: &str, shape: &[usize], dtype: NumberType) -> WeightSize {
-        let of = WeightSize::of(shape);
+    /// The size of a tensor in a network that keeps weights of at least `from` numbers as they are stored. The header's
+    /// check has compared the shape with the length of the file, so only a file of absurd size saturates here.
+    fn of(name: &str, shape: &[usize], dtype: NumberType, from: usize) -> WeightSize {
+        let numbers = shape.iter().fold(1u64, |count, side| count.saturating_mul(*side as u64));
+        let kept = if let [outputs, inputs, 3, 3] = *shape { most_kept(inputs, outputs) as u64 } else { 0 };
         // T5's `wo`, whose products exceed float16.
         let is_wide = name.ends_with(".DenseReluDense.wo.weight")
             || (name.starts_with("enc.blk.") && name.ends_with(".ffn_down.weight"));
-        let of = WeightSize { wide: if is_wide { of.floats } else { 0 }, ..of };
-        // CLIP's embeddings, `token_embedding` and `position_embedding`, always become floats.
-        let is_kept = name.ends_with("weight") && !name.ends_with("_embedding.weight");
-        let (&[outputs, inputs], true, Some(format)) = (shape, is_kept, dtype.format()) else {
-            return of;
-        };
-        match Narrow::size(format, (inputs, outputs)).filter(|_| format.is_narrow()) {
-            Some(bytes) => WeightSize { floats: 0, stored: of.floats, stored_bytes: bytes as u64, ..of },
+        let wide = if is_wide && from == 0 { numbers } else { 0 };
+        let of = WeightSize { floats: numbers, wide, kept, ..WeightSize::default() };
+        // CLIP's positions always become floats.
+        let is_weight = name.ends_with("weight") && !name.ends_with("position_embedding.weight");
+        let Some(format) = dtype.format().filter(|format| is_weight && stays(*format, shape)) else { return of };
+        let (outputs, inputs) = (shape[0], shape[1..].iter().product());
+        match Narrow::size(format, (inputs, outputs)).filter(|_| numbers >= from as u64) {
+            Some(bytes) => WeightSize { floats: 0, stored: numbers, stored_bytes: bytes as u64, ..of },
             None => of,
         }
     }
@@ -157,7 +156,8 @@ mod tests {
     #[test]
     fn small_convolutions_also_keep_transformed_weights() {
         let of = |shapes: &[&[usize]]| {
-            shapes.iter().map(|shape| WeightSize::of(shape)).fold(WeightSize::default(), WeightSize::and)
+            let of = |shape: &&[usize]| WeightSize::of("weight", shape, NumberType::Plain(Dtype::F32), LARGE);
+            shapes.iter().map(of).fold(WeightSize::default(), WeightSize::and)
         };
         let bytes = |shapes: &[&[usize]]| of(shapes).bytes(Precision::F32, PACKED);
         assert_eq!(bytes(&[&[3, 5], &[7]]), 4 * 22);
@@ -174,19 +174,23 @@ mod tests {
     }
 
     #[test]
-    fn matrices_that_stay_as_they_are_stored_take_their_bytes() {
-        let of = WeightSize::of_stored;
-        let half = of("q.weight", &[32, 10], NumberType::Plain(Dtype::BF16));
-        assert_eq!(half.bytes(Precision::F32, PACKED), 2 * 320);
-        assert_eq!(half.bytes(Precision::F32, Kernels::REFERENCE), 4 * 320);
-        assert_eq!(half.bytes(Precision::F16, Kernels::REFERENCE), 2 * 320);
+    fn weights_that_stay_as_they_are_stored_take_their_bytes() {
+        let half = |shape: &[usize], from| WeightSize::of("q.weight", shape, NumberType::Plain(Dtype::BF16), from);
+        assert_eq!(half(&[32, 10], 0).bytes(Precision::F32, PACKED), 2 * 320);
+        assert_eq!(half(&[32, 10], 0).bytes(Precision::F32, Kernels::REFERENCE), 4 * 320);
+        assert_eq!(half(&[32, 10], 0).bytes(Precision::F16, Kernels::REFERENCE), 2 * 320);
+        // Small weights become float32, except in networks that keep all of them.
+        assert_eq!(half(&[32, 10], LARGE).bytes(Precision::F32, PACKED), 4 * 320);
+        assert_eq!(half(&[512, 512], LARGE).bytes(Precision::F32, PACKED), 2 * 512 * 512);
+        assert_eq!(half(&[1280, 1280, 3, 3], LARGE).bytes(Precision::F32, PACKED), 2 * 9 * 1280 * 1280);
+        assert_eq!(half(&[512, 512, 3], LARGE).bytes(Precision::F32, PACKED), 4 * 3 * 512 * 512);
         // Columns are filled up to a multiple of sixteen.
-        let quantized = of("q.weight", &[17, 512], NumberType::Quantized(Format::Q4K));
-        assert_eq!(quantized.bytes(Precision::F32, PACKED), 32 * 288);
-        let plain = of("q.weight", &[17, 512], NumberType::Plain(Dtype::F32));
-        let vector = of("norm.weight", &[512], NumberType::Plain(Dtype::BF16));
+        let quantized = |shape: &[usize]| WeightSize::of("q.weight", shape, NumberType::Quantized(Format::Q4K), 0);
+        assert_eq!(quantized(&[17, 512]).bytes(Precision::F32, PACKED), 32 * 288);
+        let of = |name, shape: &[usize], dtype| WeightSize::of(name, shape, NumberType::Plain(dtype), 0);
+        let (plain, vector) = (of("q.weight", &[17, 512], Dtype::F32), of("norm.weight", &[512], Dtype::BF16));
         assert_eq!(plain.and(vector).bytes(Precision::F32, PACKED), 4 * (17 * 512 + 512));
-        let embedding = of("embeddings.token_embedding.weight", &[32, 10], NumberType::Plain(Dtype::F16));
+        let embedding = of("embeddings.position_embedding.weight", &[32, 10], Dtype::F16);
         assert_eq!(embedding.bytes(Precision::F32, PACKED), 4 * 320);
     }
 }

@@ -20,14 +20,19 @@ use super::{
     lay_out::LayOut,
     ldm::Part,
     number_type::NumberType,
-    numbers::{self, check_numbers, check_range, turned_back, widened},
+    numbers::{check_numbers, check_range, turned_back, widened},
     original::{Original, TensorPart},
     shards, weight_file,
 };
 use crate::{
     device::{Device, HOST, Precision},
-    kernels::{Kernels, format::Format},
+    kernels::Kernels,
 };
+
+mod stored_matrix;
+
+pub use stored_matrix::StoredMatrix;
+pub(super) use stored_matrix::{LARGE, stays};
 
 /// The tensors of one component by diffusers name, as float32 on a device unless [`Weights::in_precision`] says
 /// otherwise, and the kernels of the layers that are built from them. Cheap to clone; [`Weights::pp`] enters a scope.
@@ -40,8 +45,8 @@ pub struct Weights {
     prefix: String,
     note: Option<String>,
     precision: Precision,
-    /// Whether narrow matrices may stay as they are stored.
-    keeps_stored: bool,
+    /// Matrices of at least this many numbers may stay as they are stored.
+    stored_from: usize,
 }
 
 struct Source {
@@ -102,20 +107,6 @@ impl Entry {
         let length = info.bytes.len() / of;
         let start = info.bytes.start + i * length;
         Some(Self { shape, bytes: start..start + length, ..whole })
-    }
-}
-
-/// A matrix (outputs, inputs) of a file: its rows one after the other, in whole blocks. Its numbers have been checked.
-pub struct StoredMatrix {
-    pub format: Format,
-    /// The matrix is the stored numbers times this.
-    pub scale: f32,
-    pub bytes: Vec<u8>,
-}
-
-impl fmt::Debug for StoredMatrix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StoredMatrix({:?}, {} bytes)", self.format, self.bytes.len())
     }
 }
 
@@ -219,7 +210,7 @@ impl Weights {
         let report = Mutex::default();
         let (device, reads, kept) = (device.clone(), true, None);
         let source = Arc::new(Source { component, device, zero, files, entries, report, reads, kept });
-        Ok(Self { source, prefix: String::new(), note: None, precision: Precision::F32, keeps_stored: false })
+        Ok(Self { source, prefix: String::new(), note: None, precision: Precision::F32, stored_from: LARGE })
     }
 
     /// The same weights, which keep each tensor that is requested in the memory of the host.
@@ -252,13 +243,6 @@ impl Weights {
     /// The same weights, in which tensors have this precision.
     pub fn in_precision(&self, precision: Precision) -> Self {
         Self { precision, ..self.clone() }
-    }
-
-    /// The same weights, in which [`Weights::stored_matrix`] returns matrices as they are stored. Transformers and
-    /// large text encoders use it: their weights take half of float32's memory or less, and their products have the
-    /// same bits, but take a little longer if a batch has few lines.
-    pub fn with_stored_matrices(&self) -> Self {
-        Self { keeps_stored: true, ..self.clone() }
     }
 
     /// The precision of the tensors.
@@ -396,28 +380,6 @@ impl Weights {
         // Converted on the host, so that a GPU needs no memory for float32.
         let made = Tensor::from_vec(values, laid_out, &HOST).and_then(|made| made.to_dtype(self.precision.dtype()));
         made.map_err(|error| self.fail(error.into())).ok()
-    }
-
-    /// A matrix (outputs, inputs) as it is stored, if these weights may keep it so ([`Weights::with_stored_matrices`]),
-    /// if the kernels can multiply by it, and if it takes less memory than in float32. Otherwise `None`: the caller
-    /// then requests [`Weights::matrix`], which also notes what is wrong with the tensor.
-    pub fn stored_matrix(&self, name: &str, outputs: usize, inputs: usize) -> Option<StoredMatrix> {
-        let is_packed = matches!(self.kernels(), Kernels::Packed(_)) && self.precision == Precision::F32;
-        if !self.keeps_stored || !is_packed || !self.source.reads {
-            return None;
-        }
-        let name = self.name(name);
-        let entry = self.source.entries.as_ref()?.get(&name)?;
-        let format = entry.dtype.format().filter(|format| format.is_narrow() && !entry.transposed)?;
-        if entry.shape != [outputs, inputs] || format.bytes(inputs).is_none() || entry.bytes.is_empty() {
-            return None;
-        }
-        self.report().requested.insert(name.clone(), entry.shape.clone());
-        let (bytes, scale) = self.read(entry)?;
-        if let Err(reason) = numbers::check_stored(&bytes, format, scale) {
-            self.fail_at(entry, name, reason);
-        }
-        Some(StoredMatrix { format, scale, bytes: bytes.into_owned() })
     }
 
     fn values(&self, name: String, expected: &[usize], how: LayOut) -> Option<Vec<f32>> {

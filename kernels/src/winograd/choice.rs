@@ -10,6 +10,24 @@ pub enum TileSize {
     Four,
 }
 
+impl TileSize {
+    /// The results on each side of a tile.
+    fn side(self) -> usize {
+        match self {
+            TileSize::Two => 2,
+            TileSize::Four => 4,
+        }
+    }
+
+    /// Cycles to transform the weights of an input channel and a panel of outputs.
+    fn anew(self) -> f64 {
+        match self {
+            TileSize::Two => 200.0,
+            TileSize::Four => 550.0,
+        }
+    }
+}
+
 /// Which of the suitable convolutions use Winograd's algorithm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Use {
@@ -48,8 +66,8 @@ fn cheapest(inputs: usize, outputs: usize, h: usize, w: usize) -> Option<TileSiz
     };
     let direct = 9.4 * tiles(1) + 9.0 * FROM_MEMORY;
     // The terms are the cycles for products, for transforms of inputs and results, and for weights.
-    let two = tiles(2) * (16.0 + 110.0 / n + 90.0 / c) + weights(16, 200.0);
-    let four = tiles(4) * (36.0 + 300.0 / n + 250.0 / c) + weights(36, 550.0);
+    let two = tiles(2) * (16.0 + 110.0 / n + 90.0 / c) + weights(16, TileSize::Two.anew());
+    let four = tiles(4) * (36.0 + 300.0 / n + 250.0 / c) + weights(36, TileSize::Four.anew());
     match () {
         () if direct <= two.min(four) => None,
         () if two <= four => Some(TileSize::Two),
@@ -68,6 +86,14 @@ pub(super) const KEPT: usize = 1 << 24;
 /// values in a transformed tile.
 pub(super) fn is_kept(places: usize, inputs: usize, outputs: usize, most: usize) -> bool {
     places * inputs * outputs.next_multiple_of(WIDTH) <= most
+}
+
+/// Whether kept weights save a noticeable part of the time of a convolution of two maps of h × w. Many tiles share the
+/// transform of the weights, so on large maps it costs little to transform them anew. The bits are the same.
+pub(super) fn is_worth_keeping(tiles: TileSize, h: usize, w: usize) -> bool {
+    let side = tiles.side();
+    let products = (2 * h.div_ceil(side) * w.div_ceil(side) * (side + 2).pow(2)) as f64;
+    tiles.anew() > 0.04 * products
 }
 
 /// The most floats of transformed weights that a layer keeps for tiles of one size. Few layers get maps of such

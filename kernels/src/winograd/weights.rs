@@ -3,10 +3,7 @@
 use std::ops::Range;
 
 use super::transform::{LANES, Transform};
-use crate::{
-    gemm::{Panels, WIDTH},
-    simd::vectorized,
-};
+use crate::{arena, gemm::WIDTH, matrix::Packed, simd::vectorized};
 
 /// The panels of outputs that a thread computes at a time.
 pub(super) const PANELS: usize = 2;
@@ -14,18 +11,31 @@ pub(super) const PANELS: usize = 2;
 /// Computes G·g·Gᵀ of up to [`PANELS`] panels for the input channels `inputs`. For each of the N² places of a
 /// transformed tile, `out` gets the panels of a matrix (inputs, outputs).
 pub(super) fn transform_weights<T: Transform<N, M>, const N: usize, const M: usize>(
-    weights: &Panels,
+    weights: &Packed,
     panels: Range<usize>,
     inputs: Range<usize>,
     out: &mut [f32],
 ) {
-    let (strip, next) = (inputs.len() * WIDTH, from_place_to_place(inputs.len()));
-    for (i, panel) in panels.enumerate() {
-        let g = weights.panel(panel);
+    let ((k, _), depth) = (weights.shape(), inputs.len());
+    let (all, next) = (k / 9, from_place_to_place(depth));
+    let transform = |g: &[f32], all: usize, inputs: Range<usize>, out: &mut [f32]| {
         vectorized(
             #[inline(always)]
-            || transform_panel::<T, N, M>(g, weights.k / 9, inputs.clone(), &mut out[i * strip..], next),
+            || transform_panel::<T, N, M>(g, all, inputs.clone(), out, next),
         );
+    };
+    for (i, panel) in panels.enumerate() {
+        let out = &mut out[i * depth * WIDTH..];
+        match weights {
+            Packed::Wide(wide, _) => transform(wide.panel(panel), all, inputs.clone(), out),
+            Packed::Narrow(narrow) => {
+                let mut g = arena::take(9 * depth * WIDTH);
+                for (tap, g) in g.chunks_exact_mut(depth * WIDTH).enumerate() {
+                    narrow.widen(panel, &(tap * all + inputs.start..tap * all + inputs.end), g);
+                }
+                transform(&g, depth, 0..depth, out);
+            }
+        }
     }
 }
 

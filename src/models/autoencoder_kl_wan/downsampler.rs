@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     kernels::conv2d::{Conv2d, Geometry},
+    models::layers::convolution,
     weights::Weights,
 };
 
@@ -21,11 +22,10 @@ pub(super) struct Downsampler {
 impl Downsampler {
     pub fn new(weights: &Weights, channels: usize, in_time: bool) -> Self {
         let conv = weights.pp("resample.1");
-        let (weight, bias) = (conv.conv2d("weight", channels, channels, (3, 3)), conv.tensor("bias", &[channels]));
-        let geometry = Geometry::square_padded_at_the_end(3, 2, 1);
-        let conv = Conv2d::new(&weight, &bias, geometry, weights.kernels().exact());
+        let (bias, geometry) = (conv.tensor("bias", &[channels]), Geometry::square_padded_at_the_end(3, 2, 1));
+        let conv = convolution(&conv, channels, bias, geometry, weights.kernels().exact());
         let time = || CausalConv::over_frames(&weights.pp("time_conv"), channels, channels, 0..channels);
-        Self { conv: conv.expect("the weights have the requested shapes"), time_conv: in_time.then(time) }
+        Self { conv, time_conv: in_time.then(time) }
     }
 
     /// (F, h, w, C) → (F or F/2, h/2, w/2, C). The first piece of a film keeps its frames.

@@ -13,7 +13,7 @@ use crate::{
     models::{
         differential_attention::{Projections, difference},
         dynamic_tanh::DynamicTanh,
-        layers::Linear,
+        layers::{Linear, geglu},
         partial_rotary::PartialRotary,
         pause::pause,
     },
@@ -91,8 +91,7 @@ impl GatedLayer {
         if is_sinusoidal {
             return Self::Sine(Linear::new(weights, width, 2 * inner));
         }
-        let (matrix, bias) = (weights.matrix("weight", 2 * inner, width), weights.tensor("bias", &[2 * inner]));
-        Self::Silu(Geglu::new(&matrix, &bias, Gate::Silu, weights.kernels()).expect("the weights have these shapes"))
+        Self::Silu(geglu(weights, width, inner, Gate::Silu))
     }
 
     /// (B, N, D) → (B, N, inner)

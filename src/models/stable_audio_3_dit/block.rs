@@ -10,7 +10,7 @@ use crate::{
     },
     models::{
         differential_attention::{Projections, differential_attention},
-        layers::{Linear, RmsNorm, modulations},
+        layers::{Linear, RmsNorm, geglu, modulations},
         partial_rotary::PartialRotary,
         pause::pause,
     },
@@ -130,10 +130,8 @@ struct FeedForward {
 
 impl FeedForward {
     fn new(weights: &Weights, width: usize, inner: usize) -> Self {
-        let proj_in = weights.pp("proj_in");
-        let (matrix, bias) = (proj_in.matrix("weight", 2 * inner, width), proj_in.tensor("bias", &[2 * inner]));
         Self {
-            proj_in: Geglu::new(&matrix, &bias, Gate::Silu, weights.kernels()).expect("the weights have these shapes"),
+            proj_in: geglu(&weights.pp("proj_in"), width, inner, Gate::Silu),
             proj_out: Linear::new(&weights.pp("proj_out"), inner, width),
         }
     }
