@@ -36,8 +36,8 @@ pub fn encode_picture(image: &RgbImage, job: &Job, label: &SamplerLabel, index: 
 ///
 /// # Errors
 /// [`EncodeError::Length`] if the number of pixels does not match the size, [`EncodeError::TooLarge`] if a side is too
-/// long for JPEG, [`EncodeError::Format`] for a format of sounds or films, and otherwise the error of the format, such as for a
-/// side of 0.
+/// long for JPEG, [`EncodeError::Format`] for a format of sounds or films, and otherwise the error of the format, such
+/// as for a side of 0.
 pub fn encode(image: &RgbImage, encoding: Encoding, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
     match encoding {
         Encoding::Png => encode_png(image, metadata),

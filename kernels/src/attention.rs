@@ -93,8 +93,8 @@ struct Attention<'a> {
     scores: Scores<'a>,
 }
 
-/// The queries that a thread processes at a time. Their scores of 256 keys fit into the L2 cache, and tiles of 12 lines,
-/// or pairs of tiles of the matrix unit, fill them.
+/// The queries that a thread processes at a time. Their scores of 256 keys fit into the L2 cache, and tiles of 12
+/// lines, or pairs of tiles of the matrix unit, fill them.
 pub fn queries() -> usize {
     if amx::is_on() { 64 } else { 48 }
 }

@@ -65,8 +65,8 @@ impl Geglu {
         Ok(Self { matrix: Matrix::new(&matrix, Some(&bias), kernels)?, alternating, gate })
     }
 
-    /// As [`Geglu::new`] without biases, from 2·N rows of K numbers that stay as they are stored. It computes what packed
-    /// kernels compute with the matrix in float32, bit by bit.
+    /// As [`Geglu::new`] without biases, from 2·N rows of K numbers that stay as they are stored. It computes what
+    /// packed kernels compute with the matrix in float32, bit by bit.
     ///
     /// # Errors
     /// The bytes are not those of 2·N rows.

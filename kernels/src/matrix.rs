@@ -56,8 +56,8 @@ impl Packed {
         }
     }
 
-    /// out = a · the matrix, for some panels. `a` has a line of K values for each line of `out`. Calls `finish` with each
-    /// part of the result that is complete, and with its panels, while the part is in the cache.
+    /// out = a · the matrix, for some panels. `a` has a line of K values for each line of `out`. Calls `finish` with
+    /// each part of the result that is complete, and with its panels, while the part is in the cache.
     pub fn times(
         &self,
         a: &[f32],

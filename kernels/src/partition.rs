@@ -13,8 +13,8 @@ const MIN_PARALLEL_WORK: usize = 1 << 19;
 /// How large a block may be, and what it costs in addition to its multiplications.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Costs {
-    /// The most lines of a block. At most 512 values of each line of the left matrix are multiplied at a time, and these
-    /// values should stay in the L2 cache.
+    /// The most lines of a block. At most 512 values of each line of the left matrix are multiplied at a time, and
+    /// these values should stay in the L2 cache.
     pub most_lines: usize,
     /// The cost of reading the right matrix: the number of further lines that could be multiplied in that time.
     pub lines: usize,

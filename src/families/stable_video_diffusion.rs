@@ -29,8 +29,8 @@ const WEIGHTS: &str = "diffusion_pytorch_model";
 /// The parts with weights, and the stems of their files.
 const PARTS: [(&str, &str); 3] = [("image_encoder", "model"), ("unet", WEIGHTS), ("vae", WEIGHTS)];
 
-/// The width and height of a film of the published models, in pixels. Their U-Net has the `sample_size` of a square with
-/// as many pixels.
+/// The width and height of a film of the published models, in pixels. Their U-Net has the `sample_size` of a square
+/// with as many pixels.
 const PUBLISHED: [u32; 2] = [1024, 576];
 const PUBLISHED_SAMPLE: usize = 96;
 

@@ -175,8 +175,9 @@ impl Format {
         }
     }
 
-    /// The format of files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is accepted
-    /// besides `jpg`. The files of films that are also the names of pictures, `png` and `webp`, are those of pictures here.
+    /// The format of files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is
+    /// accepted besides `jpg`. The files of films that are also the names of pictures, `png` and `webp`, are those of
+    /// pictures here.
     pub fn of_extension(extension: &str) -> Option<Format> {
         let extension = extension.to_ascii_lowercase();
         let is_of = |format: &Format| [format.extension(), format.name()].contains(&extension.as_str());

@@ -24,8 +24,8 @@ pub fn metadata_of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
     }
 }
 
-/// The JSON of the request that makes exactly result `index` of a generation again. Images of [`SeedMode::Batch`] have the
-/// same text.
+/// The JSON of the request that makes exactly result `index` of a generation again. Images of [`SeedMode::Batch`] have
+/// the same text.
 pub fn request_text(job: &Job, index: u32) -> String {
     let mut request = Value::Object(request(job, index));
     // The order of keys, such as those of a scheduler, depends on the client and on the features of serde_json that

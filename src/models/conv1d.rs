@@ -209,8 +209,8 @@ mod tests {
         made.dims() == expected.dims() && error.to_scalar::<f32>().unwrap() < 1e-4
     }
 
-    /// PyTorch's definition of a transposed convolution: number i of the input times tap k is added to number
-    /// i · stride + k of the output, whose first `padding` numbers are cut off. (B, T, in), (in, out, K) → (B, out, T').
+    /// PyTorch's definition of a transposed convolution: number i of the input times tap k is added to number i ·
+    /// stride + k of the output, whose first `padding` numbers are cut off. (B, T, in), (in, out, K) → (B, out, T').
     /// candle's own is wrong from the second row of a batch on.
     fn upsampled(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, length: usize) -> Tensor {
         let (x, weight) = (x.to_vec3::<f32>().unwrap(), weight.to_vec3::<f32>().unwrap());

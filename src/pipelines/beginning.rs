@@ -85,7 +85,8 @@ impl Beginning {
         }
     }
 
-    /// The latents (n, C · F, h, w) of finished films of the shape (C, F, h, w), with the first latent frame if it is known.
+    /// The latents (n, C · F, h, w) of finished films of the shape (C, F, h, w), with the first latent frame if it is
+    /// known.
     ///
     /// # Errors
     /// The latents have another shape.

@@ -86,8 +86,8 @@ fn is_reference(draw: &Draw) -> bool {
 pub struct FittedInputs {
     /// In the size that is drawn.
     image: Option<RgbImage>,
-    /// The input of CLIP's encoder of pictures, if a film begins with a picture and the model has such an encoder: pixels
-    /// (3, side, side) in [0, 1] for Stable Video Diffusion, (side, side, 3) as the network takes them for Wan.
+    /// The input of CLIP's encoder of pictures, if a film begins with a picture and the model has such an encoder:
+    /// pixels (3, side, side) in [0, 1] for Stable Video Diffusion, (side, side, 3) as the network takes them for Wan.
     for_encoder: Option<Vec<f32>>,
     /// The picture for the text encoder.
     seen: Option<SeenPicture>,

@@ -16,8 +16,8 @@ use crate::{
     models::autoencoder_kl_wan::FilmState,
 };
 
-/// Makes the generation's `n` films (Wan Team 2025, arXiv:2503.20314). For the same seed, color values (0 to 255) differ
-/// by at most 2 from those of diffusers' `WanPipeline` and `WanImageToVideoPipeline`.
+/// Makes the generation's `n` films (Wan Team 2025, arXiv:2503.20314). For the same seed, color values (0 to 255)
+/// differ by at most 2 from those of diffusers' `WanPipeline` and `WanImageToVideoPipeline`.
 ///
 /// # Errors
 /// A network failed, the sampler produced a number that is not finite, or the job is none for this model.

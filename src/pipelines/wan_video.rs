@@ -57,8 +57,8 @@ pub struct WanVideoSizes {
 /// How a denoiser sees the picture that a film begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PictureUse {
-    /// As further channels: a mask, and the latents of a film whose first frame is the picture and whose other frames are
-    /// gray.
+    /// As further channels: a mask, and the latents of a film whose first frame is the picture and whose other frames
+    /// are gray.
     Channels,
     /// In place of the first latent frame, with time 0.
     FirstFrame,

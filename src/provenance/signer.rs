@@ -38,9 +38,9 @@ impl Provenance {
         self.signer.is_some()
     }
 
-    /// A copy of the file (of a format that is [signable](Format::is_signable)) with a credential that says what is in the statement. Call this function
-    /// on a blocking thread. Two calls with equal arguments give files of different bytes, because credentials contain
-    /// random salts.
+    /// A copy of the file (of a format that is [signable](Format::is_signable)) with a credential that says what is in
+    /// the statement. Call this function on a blocking thread. Two calls with equal arguments give files of different
+    /// bytes, because credentials contain random salts.
     ///
     /// # Errors
     /// There are no keys, or the file is not of the format of the job.

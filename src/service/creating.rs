@@ -385,8 +385,8 @@ fn bounded_s(wait: Duration) -> u64 {
     wait.as_secs_f64().ceil().clamp(1.0, 600.0) as u64
 }
 
-/// The field of a film that must be smaller, with the beginning of the sentence about it: the first one that alone makes
-/// the film fit.
+/// The field of a film that must be smaller, with the beginning of the sentence about it: the first one that alone
+/// makes the film fit.
 fn memory_field(film: &Film, fits: impl Fn(Film) -> bool) -> (&'static str, &'static str) {
     let one = Film { n: 1, ..film.clone() };
     let chunk = one.decode_chunk_size.map(|_| 1);

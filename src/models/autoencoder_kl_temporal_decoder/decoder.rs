@@ -30,8 +30,8 @@ pub(super) struct TemporalDecoder {
     time_conv_out: FrameConv,
 }
 
-/// diffusers' `MidBlockTemporalDecoder`. It has a residual block for each of `layers_per_block`, and one attention. Only
-/// the first two blocks and the attention between them are computed: diffusers pairs each further block with an
+/// diffusers' `MidBlockTemporalDecoder`. It has a residual block for each of `layers_per_block`, and one attention.
+/// Only the first two blocks and the attention between them are computed: diffusers pairs each further block with an
 /// attention of its own, and there is just one. With a single block, the attention has no effect, either.
 #[derive(Debug)]
 struct MidBlock {

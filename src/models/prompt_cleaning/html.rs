@@ -60,8 +60,8 @@ fn of_capitals(name: &str) -> Option<String> {
     (unescaped(&whole) == whole).then(|| c.to_uppercase())
 }
 
-/// The text with replacements. `of` gets the text after each `&` and returns a replacement and the number of bytes after
-/// the `&` that it replaces.
+/// The text with replacements. `of` gets the text after each `&` and returns a replacement and the number of bytes
+/// after the `&` that it replaces.
 fn replaced(text: &str, of: impl Fn(&str) -> Option<(String, usize)>) -> String {
     let (mut made, mut rest) = (String::with_capacity(text.len()), text);
     while let Some((before, after)) = rest.split_once('&') {

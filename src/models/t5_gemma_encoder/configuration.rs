@@ -85,7 +85,8 @@ const WHOLE: &[Fixed] = &[
     ("classifier_dropout_rate", &[]),
     ("dropout_rate", &[]),
     ("initializer_range", &[]),
-    // Not used: the tokenizer's files name the special tokens, nothing is decoded, and the encoder has a size of its own.
+    // Not used: the tokenizer's files name the special tokens, nothing is decoded, and the encoder has a size of its
+    // own.
     ("bos_token_id", &[]),
     ("eos_token_id", &[]),
     ("pad_token_id", &[]),

@@ -22,8 +22,8 @@ impl Marking {
 }
 
 /// Marks frame `index` of a generation, and returns the payload. The payload names the owner and the request that draws
-/// this picture alone, so that equal requests give equal pictures. The frame stays as it is if it is a sound or a clip, the
-/// server does not mark pictures, or the request wants no mark. Call this function on a blocking thread.
+/// this picture alone, so that equal requests give equal pictures. The frame stays as it is if it is a sound or a clip,
+/// the server does not mark pictures, or the request wants no mark. Call this function on a blocking thread.
 pub fn mark(frame: &mut Frame, job: &Job, index: u32, marking: &Marking) -> Option<Payload> {
     let owner = marking.owner.as_ref().filter(|_| job.output.provenance)?;
     match frame {
