@@ -44,7 +44,8 @@ struct CappedScores {
 }
 
 impl Layer {
-    /// `window`: how far away the tokens are that a token attends to; `None`: it attends to all.
+    /// `window` is the largest distance at which a token attends to another token; `None` if a token attends to all
+    /// tokens.
     pub fn new(weights: &Weights, config: &T5GemmaConfig, window: Option<usize>) -> Self {
         let (width, inner, d) = (config.hidden_size, config.intermediate_size, config.head_dim);
         let (queries, keys) = (config.num_attention_heads * d, config.num_key_value_heads * d);

@@ -34,7 +34,8 @@ const FILES: [(&str, &str); 8] = [
 const OF_OTHER_PROGRAMS: [&str; 6] =
     ["description", "sd version", "activation text", "preferred weight", "negative text", "notes"];
 
-/// The name of the configuration with whose path an error begins, and the rest of the error.
+/// If an error begins with the path of a configuration, returns the name of this configuration, and the error without
+/// the path.
 pub(super) fn key_of(error: &str) -> Option<(&'static str, &str)> {
     FILES.into_iter().find_map(|(key, file)| Some((key, error.strip_prefix(file)?)))
 }
