@@ -138,8 +138,8 @@ struct Loss {
 
 impl ActiveRuns {
     /// Admits a run. The policy gives the turn to the run with the least service, and the work that a run is charged
-    /// for is added to its service. So that no run has to wait long, a new run starts with the least service of the
-    /// active runs: it neither gets many turns in a row nor waits for many.
+    /// for is added to its service. A new run starts with the least service of the active runs. So it neither gets many
+    /// turns in a row nor has to wait for many turns of other runs.
     fn enter(&mut self, mut run: Run) {
         let least = self.runs.iter().map(|run| run.service).reduce(f64::min).unwrap_or(0.0);
         let (known, replayed) = (std::mem::take(&mut run.replay), self.metrics.replayed_steps.clone());

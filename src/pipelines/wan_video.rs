@@ -43,8 +43,8 @@ pub struct WanVideoSizes {
     /// The configurations of the denoisers, one or two with equal channels.
     pub transformers: Vec<WanTransformer3DConfig>,
     pub vae: AutoencoderKlWanConfig,
-    /// The denoiser for times from this part of the training timesteps upwards is the first one, below it the second
-    /// one. `None` for models with one denoiser.
+    /// The first denoiser predicts at times of at least this fraction of the training timesteps, the second denoiser at
+    /// smaller times. `None` for models with one denoiser.
     pub boundary_ratio: Option<f64>,
     /// Whether each latent frame has a time of its own.
     pub expand_timesteps: bool,
