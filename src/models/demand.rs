@@ -108,8 +108,9 @@ pub(super) fn temporal_resnet(places: usize, frames: usize, channels: usize) -> 
     Demand { work, bytes: bytes(4 * frames * places * channels) }
 }
 
-/// The demand of a `TransformerSpatioTemporalModel` for one clip, whose attention to the vector of the picture is one
-/// vector for all places. Memory peaks in a feed-forward layer, as in [`transformer`], with the maps that are mixed.
+/// The demand of a `TransformerSpatioTemporalModel` for one clip. Its attention to the vector of the picture gives the
+/// same vector for all places. Memory peaks in a feed-forward layer, as in [`transformer`], with the maps that are
+/// mixed.
 pub(super) fn clip_transformer(places: usize, frames: usize, channels: usize, layers: usize) -> Demand {
     let (n, f, c) = (places as f64, frames as f64, channels as f64);
     let spatial = (4.0 + 12.0) * c * c * n * f + 2.0 * n * n * c * f;

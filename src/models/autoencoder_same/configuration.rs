@@ -28,9 +28,9 @@ pub struct AutoencoderSameConfig {
     pub use_differential_attention: bool,
     pub dim_heads: usize,
     pub ff_mult: usize,
-    /// How many segments away the tokens are that a token attends to.
+    /// The largest distance, in segments, at which a token attends to another token.
     pub sliding_window: usize,
-    /// One more than the number of last layers whose gates are sines. One entry for all levels, or one per level.
+    /// The number of last layers whose gates are sines, plus 1. One entry for all levels, or one per level.
     pub decoder_sinusoidal_blocks: Vec<usize>,
     pub sampling_rate: usize,
 }

@@ -39,7 +39,7 @@ struct CappedScores {
     scale: f64,
     /// The bound c of the scores s: c · tanh(s / c).
     cap: Option<f64>,
-    /// How far away the keys are that a token attends to; `None`: it attends to all.
+    /// The largest distance at which a token attends to another token; `None` if a token attends to all tokens.
     window: Option<usize>,
 }
 
