@@ -8,7 +8,7 @@
 //!
 //! Each element is summed over k in ascending order, in steps of 32, and within a step plane by plane. So the bits of
 //! an element depend neither on the number of lines or threads nor on the other lines, but they are not those of the
-//! other kernels. [`turn_on`] is therefore called only if `engine.matrix_unit` asks for it.
+//! other kernels. Therefore [`turn_on`] is called only if the setting `kernels.matrix_unit` asks for the matrix unit.
 
 mod planes;
 mod product;

@@ -23,11 +23,11 @@ pub(super) struct Costs {
 }
 
 impl Costs {
-    /// Of a matrix whose values lie in memory as they are multiplied.
+    /// The costs for a matrix whose values are in memory in the form in which they are multiplied.
     pub const WIDE: Costs = Costs { most_lines: 96, lines: 4, columns: 36 };
-    /// Of a matrix whose values are converted for each block.
+    /// The costs for a matrix whose values are converted for each block.
     pub const NARROW: Costs = Costs { most_lines: 384, lines: 32, columns: 36 };
-    /// Of a product on the matrix unit: both matrices are split into planes for each block.
+    /// The costs for a product on the matrix unit: both matrices are split into planes for each block.
     pub const PLANES: Costs = Costs { most_lines: 384, lines: 12, columns: 12 };
 }
 

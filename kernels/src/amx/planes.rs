@@ -39,7 +39,7 @@ struct Tiles {
 
 impl Tiles {
     fn new(count: usize) -> Self {
-        // One tile more, because the memory may begin anywhere.
+        // Memory for one more tile is taken, because the memory may begin at an address that is not aligned for tiles.
         Self { values: arena::take((count + 1) * size_of::<LeftTile>() / size_of::<f32>()), count }
     }
 

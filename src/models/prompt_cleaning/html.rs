@@ -22,9 +22,10 @@ pub fn unescaped(text: &str) -> String {
     })
 }
 
-/// Replaces the entities that end in a semicolon, and those whose names are in capital letters although the names of
-/// entities are not, as ftfy. The `&` of an entity can begin the next entity, which is replaced, too: a pass for each
-/// entity of a long chain, such as `&amp;amp;amp;`, would take quadratic time.
+/// Replaces the entities that end in a semicolon, as ftfy does. Also replaces a name in capital letters that is the
+/// name of a small letter's entity otherwise (see [`of_capitals`]). If an entity stands for `&`, this `&` can begin the
+/// next entity, which is replaced in the same pass: one pass for each entity of a long chain, such as `&amp;amp;amp;`,
+/// would take quadratic time.
 pub fn unescaped_with_semicolons(text: &str) -> String {
     replaced(text, |rest| {
         let (mut c, mut end) = with_semicolon(rest)?;

@@ -1,5 +1,6 @@
 //! Merges `NAME.json` next to `NAME.safetensors` into the configurations that are made for the checkpoint. The file is
-//! an object of objects; their keys replace those of the configurations, for instance
+//! a JSON object that contains an object for each configuration. The keys of these objects replace keys of the
+//! configurations, for instance
 //!
 //! ```json
 //! {"scheduler": {"prediction_type": "epsilon"}, "unet": {"sample_size": 64}}

@@ -11,7 +11,7 @@ use crate::{
 /// Whether and for whom a server marks its pictures.
 #[derive(Clone, Debug)]
 pub struct Marking {
-    /// Who the watermark names; `None` if the server does not mark pictures.
+    /// The owner whom the watermark names; `None` if the server does not mark pictures.
     owner: Option<String>,
 }
 
