@@ -9,7 +9,7 @@ use super::{activation::gelu_tanh_of, block::Block, storage::Operand};
 /// What a kernel does with a product in the same pass, after it has added the biases. The order is that of the fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
-    /// One vector for each row of the batch, such as a time embedding, which is added: (B, N).
+    /// One vector for each row of the batch, such as a time embedding, that is added to the product: (B, N).
     pub per_sample: Option<&'a Tensor>,
     pub activation: Option<Activation>,
     /// One vector for each row of the batch, by which the product is multiplied: (B, N) or (B, 1, N).

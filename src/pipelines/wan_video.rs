@@ -224,7 +224,7 @@ impl WanVideo {
     }
 
     /// Runs one stage, counted from 0, of encoding the next frames of each film. The first stage takes films whose map
-    /// is pixels (1 or 4, H, W, 3) in [-1, 1], and after the last one, the map is normalized latents (1, h, w, C).
+    /// is pixels (1 or 4, H, W, 3) in [-1, 1]. After the last stage, the map is normalized latents (1, h, w, C).
     ///
     /// # Errors
     /// There is no such stage, or a row does not fit it.
@@ -248,8 +248,8 @@ impl WanVideo {
     }
 
     /// Runs one stage, counted from 0, of decoding the next latent frame (h, w) of each film. The first stage takes
-    /// films whose map is normalized latents (1, h, w, C), and after the last one, the map is pixels (F, H, W, 3) in
-    /// [-1, 1].
+    /// films whose map is normalized latents (1, h, w, C). After the last stage, the map is pixels (F, H, W, 3) in [-1,
+    /// 1].
     ///
     /// # Errors
     /// There is no such stage, or a row does not fit it.

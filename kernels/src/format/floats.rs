@@ -55,7 +55,7 @@ fn small<const E: u32>(bits: u32) -> f32 {
     // What a float32's exponent has in addition to an exponent of E bits.
     let bias = 127 - ((1 << (E - 1)) - 1);
     // Numbers whose exponent is zero have no implicit leading one. They are computed as the difference of two ordinary
-    // numbers, because arithmetic on float32's own such numbers is slow.
+    // numbers, because arithmetic on such numbers of float32 is slow.
     let tiny = f32::from_bits(bits + ((bias + 1) << 23)) - f32::from_bits((bias + 1) << 23);
     let plain = f32::from_bits(bits + (bias << 23));
     if bits < 1 << 23 { tiny } else { plain }
