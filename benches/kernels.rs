@@ -76,8 +76,8 @@ impl Shapes {
 /// Rows of the batch.
 const ROWS: usize = 2;
 
-/// Products with a weight of FLUX.1 in float32 and in formats of files, for as many tokens as a picture of 512 × 512 and
-/// its prompt have, and for one line, such as the vector that modulates a block.
+/// Products with a weight of FLUX.1 in float32 and in formats of files, for as many tokens as a picture of 512 × 512
+/// and its prompt have, and for one line, such as the vector that modulates a block.
 fn stored_weights(criterion: &mut Criterion) {
     const FORMATS: [Format; 7] =
         [Format::Bf16, Format::F16, Format::F8E4m3, Format::Q8_0, Format::Q6K, Format::Q5_0, Format::Q4K];

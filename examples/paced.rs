@@ -1,5 +1,6 @@
-//! A server whose device takes the same time for every batch of the same size, for `benches/scale/calibrate.py --paced`.
-//! It computes on the CPU and then waits, as a server with a GPU does, so it hardly matters what else the machine does.
+//! A server whose device takes the same time for every batch of the same size, for
+//! `benches/scale/calibrate.py --paced`. The server computes on the CPU and then waits, as a server with a GPU does, so
+//! it hardly matters what else the machine does.
 //!
 //! `paced A B`: a batch of the denoiser takes A + B · rows seconds, a batch of another network B · rows. The settings
 //! come from environment variables, as those of `latentd serve`.

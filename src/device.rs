@@ -32,8 +32,8 @@ pub const HOST: candle_core::Device = candle_core::Device::Cpu;
 /// other threads runs further work on its own stack.
 const COMPUTE_STACK: usize = 8 << 20;
 
-/// Bytes for what a GPU's kernels copy besides activations: the patches of a convolution (`kernels/conv2d.rs`), the
-/// scores of a part of an attention (`models/attention.rs`), and workspaces of its libraries. Not measured yet.
+/// Bytes for what a GPU's kernels copy besides activations: the patches of a convolution (`kernels/src/conv2d.rs`), the
+/// scores of a part of an attention (`src/models/attention.rs`), and workspaces of its libraries. Not measured yet.
 const GPU_SCRATCH: u64 = 2 << 30;
 
 /// A device that computes networks. Cheap to clone.

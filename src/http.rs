@@ -102,7 +102,7 @@ pub struct AppState {
     pub http: Arc<Http>,
     /// Bounds the memory that the bodies of all requests take together.
     pub bodies: Bodies,
-    /// Signs URLs of pictures and events.
+    /// Signs URLs of files, previews and events.
     pub signer: Signer,
     /// The bounds of `[limits]`, which `GET /v1/models` shows to clients.
     pub limits: Arc<Limits>,

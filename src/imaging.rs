@@ -1,5 +1,5 @@
-//! Pictures as bytes. The crate `latentd-pixels` decodes and encodes them, and computes with their pixels; this module
-//! adds what depends on generations: the format of a file, and the metadata that say how the picture was made.
+//! Encodes pictures and films. The crate `latentd-pixels` decodes and encodes files, and computes with pixels. This
+//! module adds what depends on generations: the format of a file, and the metadata that say how the result was made.
 
 mod clip;
 mod infotext;
@@ -35,9 +35,9 @@ pub fn encode_picture(image: &RgbImage, job: &Job, label: &SamplerLabel, index: 
 /// Encodes an sRGB picture with 8 bits per channel. Equal arguments give equal bytes on every machine.
 ///
 /// # Errors
-/// [`EncodeError::Length`] if the number of pixels does not match the size, [`EncodeError::TooLarge`] if a side is too
-/// long for JPEG, [`EncodeError::Format`] for a format of sounds or films, and otherwise the error of the format, such as for a
-/// side of 0.
+/// [`EncodeError::Length`] if the number of pixels does not match the size; [`EncodeError::TooLarge`] if a side is too
+/// long for JPEG; [`EncodeError::Format`] if the format is one for sounds or films. Other errors, such as that of a
+/// side of 0, come from the encoder of the format.
 pub fn encode(image: &RgbImage, encoding: Encoding, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
     match encoding {
         Encoding::Png => encode_png(image, metadata),

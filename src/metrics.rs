@@ -1,8 +1,9 @@
 //! The Prometheus metrics: one struct with a field per metric, passed to its users instead of being global.
 //!
 //! No label names a tenant, a prompt or a generation: the number of series would grow with use, and the metrics are
-//! open to everybody who reaches the operator listener. What comes from the database (the queue, dead generations,
-//! pending webhooks) is the same in all processes, so queries use `max` for it, and `sum` for everything else.
+//! open to everybody who reaches the operator listener. The values from the database (the queue, dead generations,
+//! pending webhooks) are the same in all processes. So queries over several processes use `max` for these values, and
+//! `sum` for all others.
 
 mod definition;
 
@@ -21,7 +22,7 @@ definition::metrics! {
     /// Start of the process, in seconds since 1970.
     started: Gauge = "process_start_time_seconds";
 
-    /// Requests answered. Status 499 means that the client left before the answer.
+    /// Requests answered. Status 499 means that the client disconnected before the answer.
     http_requests: IntCounterVec = "latentd_http_requests_total" ["route", "method", "status"];
     /// Seconds from the arrival of a request to the head of its response.
     http_seconds: HistogramVec = "latentd_http_request_seconds" ["route"] in ANSWERS;
@@ -47,7 +48,7 @@ definition::metrics! {
     /// Attempts ended: succeeded, failed, canceled, released (back to the queue, uncounted), retry, device_lost, or
     /// fenced (the lease was lost, so the outcome was discarded).
     attempts: IntCounterVec = "latentd_generation_attempts_total" ["outcome"];
-    /// Pictures of generations that succeeded.
+    /// Pictures, sounds and films of generations that succeeded.
     images: IntCounterVec = "latentd_images_total" ["model"];
     /// Generations that are dead: given up after crashes, until an operator queues them again. From the database.
     dead: IntGauge = "latentd_dead_generations";
@@ -118,7 +119,7 @@ definition::metrics! {
     /// Seconds of each attempt to load a model.
     model_load_seconds: Histogram = "latentd_model_load_seconds" in WORK;
 
-    /// Seconds that the signature of a picture's file takes.
+    /// Seconds that signing a file takes.
     sign_seconds: Histogram = "latentd_sign_seconds" in ANSWERS;
     /// Pictures whose content credentials were verified, by result: none, unreadable, altered, intact or
     /// not_built (this build cannot read them).

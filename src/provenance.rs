@@ -1,8 +1,9 @@
-//! Content credentials (C2PA): signs the files of pictures, and verifies the credentials of any picture.
+//! Content credentials (C2PA): signs the files of pictures, sounds and films, and verifies the credentials of any
+//! picture.
 //!
-//! A credential is a manifest inside the file. The manifest says what made the picture and from which inputs; a
-//! signature covers the manifest and the rest of the file. Without the Cargo feature `provenance`, this code is not
-//! built, and files are not signed.
+//! A credential is a manifest inside the file. The manifest says what made the content of the file and from which
+//! inputs; a signature covers the manifest and the rest of the file. Without the Cargo feature `provenance`, this code
+//! is not built, and files are not signed.
 
 #[cfg(feature = "provenance")]
 mod chain;

@@ -132,8 +132,8 @@ impl Safety {
         self.0.common.is_some() || catalogue.safety_checker(model).is_some()
     }
 
-    /// Whether each of the frames is flagged: for a clip, whether one of its pictures is. `None` if there is no checker for this model. Loads the checker at the
-    /// first call, and blocks meanwhile and while it computes.
+    /// Whether each of the frames is flagged: for a clip, whether one of its pictures is. `None` if there is no checker
+    /// for this model. Loads the checker at the first call, and blocks meanwhile and while it computes.
     ///
     /// # Errors
     /// The checker cannot be loaded, or fails.

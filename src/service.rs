@@ -199,7 +199,7 @@ pub enum ServiceError {
     Draining,
     #[error("there is no such generation")]
     NotFound,
-    /// The bytes of a picture cannot be stored, or cannot be read although the generation has a record.
+    /// A file cannot be stored, or cannot be read although the generation has a record.
     #[error("a picture cannot be stored or read: {0}")]
     Blob(String),
     #[error(transparent)]

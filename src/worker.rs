@@ -133,7 +133,7 @@ impl Worker {
         let (max_attempts, max_crashes) = (self.max_attempts, self.max_crashes);
         let attempt = self.open_attempt(&record, &lease);
         let trace = attempt.context().clone();
-        // The span has the level of errors, so that errors have these ids whatever the filter is.
+        // The span has the level of errors, so that the filter of the log never removes these ids from errors.
         let span = tracing::error_span!("generation", id = %record.id, trace_id = ?trace.trace);
         let claimed = Claimed { record, lease, cancel, max_attempts, max_crashes, trace };
         let worker = self.clone();

@@ -80,8 +80,8 @@ enum Request {
         inputs: PathBuf,
         #[serde(default)]
         precision: Numbers,
-        /// The rows that the reference kernels multiply together. Without this value, the device computes with its usual
-        /// kernels.
+        /// The rows that the reference kernels multiply together. Without this value, the device computes with its
+        /// usual kernels.
         #[serde(default)]
         rows: Option<RowsOf>,
         /// Whether matrices stay in memory in the precision in which they are stored.
@@ -221,8 +221,8 @@ impl Contender {
     }
 }
 
-/// The number of rows whose bits alone differ from those in the batch, and the largest difference, divided by the largest
-/// number of the batch.
+/// The number of rows whose bits alone differ from those in the batch, and the largest difference, divided by the
+/// largest number of the batch.
 fn compare_rows(network: &Network, inputs: &Inputs) -> Result<Value> {
     let numbers = |x: &Tensor| -> Result<Vec<f32>> { Ok(x.flatten_all()?.to_vec1()?) };
     let (together, rows) = (network.run(inputs)?, inputs.of("sample")?.dim(0)?);

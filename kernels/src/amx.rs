@@ -6,9 +6,9 @@
 //! are less than a rounding error of a float32 product. Weights that are stored in bfloat16 have one plane, also after
 //! their conversion to float32, so three products are enough, and they are exact.
 //!
-//! Each element is summed over k in ascending order, in steps of 32, and within a step plane by plane. So the bits of an
-//! element depend neither on the number of lines or threads nor on the other lines, but they are not those of the
-//! other kernels. [`turn_on`] is therefore called only if `engine.matrix_unit` asks for it.
+//! Each element is summed over k in ascending order, in steps of 32, and within a step plane by plane. So the bits of
+//! an element depend neither on the number of lines or threads nor on the other lines, but they are not those of the
+//! other kernels. Therefore [`turn_on`] is called only if the setting `kernels.matrix_unit` asks for the matrix unit.
 
 mod planes;
 mod product;

@@ -93,8 +93,9 @@ struct Attention<'a> {
     scores: Scores<'a>,
 }
 
-/// The queries that a thread processes at a time. Their scores of 256 keys fit into the L2 cache, and tiles of 12 lines,
-/// or pairs of tiles of the matrix unit, fill them.
+/// The number of queries that a thread processes at a time. The scores of these queries for 256 keys fit into the L2
+/// cache. The number is a multiple of the 12 lines of a tile, or of the 32 lines of a pair of tiles of the matrix unit,
+/// so that all tiles are full.
 pub fn queries() -> usize {
     if amx::is_on() { 64 } else { 48 }
 }
@@ -152,8 +153,8 @@ impl CustomOp3 for Attention<'_> {
     }
 }
 
-/// Attention by candle's operations. Scores and their softmax are float32. Queries are scaled before the product,
-/// because float16 ends at 65504.
+/// Attention by candle's operations. Queries and keys are converted to float32 before their product, and the softmax is
+/// computed in float32, because scores can exceed 65504, the largest number of float16.
 fn composite(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scores: Scores<'_>) -> Result<Tensor> {
     let (batch, n, width) = q.dims3()?;
     let (d, m) = (width / heads, k.dim(1)?);

@@ -6,15 +6,15 @@ use candle_core::{D, Result, Tensor};
 
 use super::{activation::gelu_tanh_of, block::Block, storage::Operand};
 
-/// What a kernel does with a product in the same pass, after it has added the biases; in this order.
+/// What a kernel does with a product in the same pass, after it has added the biases. The order is that of the fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
-    /// (B, N), added: one vector for each row of the batch, such as a time embedding.
+    /// One vector for each row of the batch, such as a time embedding, that is added to the product: (B, N).
     pub per_sample: Option<&'a Tensor>,
     pub activation: Option<Activation>,
-    /// (B, N) or (B, 1, N), a factor: one vector for each row of the batch.
+    /// One vector for each row of the batch, by which the product is multiplied: (B, N) or (B, 1, N).
     pub gate: Option<&'a Tensor>,
-    /// A residual, which has the shape of the product, added.
+    /// A residual that is added. It has the shape of the product.
     pub residual: Option<&'a Tensor>,
 }
 

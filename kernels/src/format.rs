@@ -62,8 +62,8 @@ impl Format {
         !matches!(self, Format::F64 | Format::F32)
     }
 
-    /// The numbers of whole blocks, as float32: exact, except for float64, which is rounded. Blocks of quantized numbers
-    /// are computed as in ggml, in float32.
+    /// The numbers of whole blocks, as float32: exact, except for float64, which is rounded. Blocks of quantized
+    /// numbers are computed as in ggml, in float32.
     pub fn widened(self, bytes: &[u8]) -> Vec<f32> {
         let (numbers, length) = self.block();
         let mut values = vec![0.0; bytes.len() / length * numbers];
@@ -76,9 +76,9 @@ impl Format {
         self.widen_lanes::<1>(bytes.as_chunks().0, values.as_chunks_mut().0);
     }
 
-    /// Converts `L` sequences of blocks at the same time. Number i of the sequences becomes `values[i]`, so that a vector
-    /// unit converts number i of all sequences at once. The sequences alternate: float by float if the format is one of
-    /// floats, otherwise byte by byte.
+    /// Converts `L` sequences of blocks at the same time. Number i of the sequences becomes `values[i]`, so that a
+    /// vector unit converts number i of all sequences at once. The sequences alternate: float by float if the format is
+    /// one of floats, otherwise byte by byte.
     pub(super) fn widen_lanes<const L: usize>(self, bytes: &[[u8; L]], values: &mut [[f32; L]]) {
         // One loop for each format, so that the compiler can use vector instructions for each of them. The loops do not
         // call `for_each`, whose code the compiler would share between vector units and so write for the oldest.

@@ -235,9 +235,9 @@ impl Product<'_> {
         // SAFETY: `pieces` has asserted that `a` holds `depth.len()` values for each line of the result.
         let a = unsafe { values.as_ptr().add(offset) };
         let add = self.add;
-        // Weights mostly come from memory, and the processor does not predict where reading continues after these panels.
-        // The first tiles prefetch what is read next, each tile a part, because memory is slower than the products of
-        // one tile. Without other instructions, reading continues at the same lines of the next panels.
+        // Weights mostly come from memory, and the processor does not predict where reading continues after these
+        // panels. The first tiles prefetch what is read next, each tile a part, because memory is slower than the
+        // products of one tile. Without other instructions, reading continues at the same lines of the next panels.
         let ahead = std::array::from_fn(|p| match self.ahead {
             Some(ahead) => ahead[(panel - self.panels.start + p) % 2].as_ptr(),
             None => b.as_ptr().wrapping_add((P + p) * next + ks.start * WIDTH).cast(),
@@ -300,8 +300,8 @@ const PARTS: usize = 8;
 /// The micro-kernel. Computes `count` tiles of `H` lines times `P` panels of `V` vectors, summed over k in registers.
 ///
 /// The creator must ensure two things. `a` points to `count · H` lines of `ks.len()` values, which begin `a_stride`
-/// values apart, or to `count` tiles if they are `TILED`. `out` points to `count · H` lines with `V` vectors for each of
-/// the `P` panels, which begin `stride` values apart.
+/// values apart, or to `count` tiles if they are `TILED`. `out` points to `count · H` lines with `V` vectors for each
+/// of the `P` panels, which begin `stride` values apart.
 struct TileKernel<'a, const H: usize, const P: usize, const V: usize, const LINE: usize, const TILED: bool> {
     a: *const f32,
     a_stride: usize,

@@ -46,7 +46,8 @@ pub(super) fn largest(x: &[f32]) -> f32 {
     fold(lanes, larger)
 }
 
-/// Combines the lanes by halves. To add one lane after the other would take longer than to sum a short line.
+/// Combines the lanes into one number: the second half of the lanes with the first half, until one lane is left. For a
+/// short line, combining one lane after the other would take longer than the rest of the computation.
 #[inline(always)]
 fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
     for half in [8, 4, 2, 1] {

@@ -96,7 +96,8 @@ mod tests {
             let mut random = Random::new(seed);
             let x = random.normal(&[rows, width], mean);
             let (weight, bias) = (random.normal(&[width], 1.0), random.normal(&[width], 0.0));
-            let made = |kernels: Kernels| kernels.layer_norm(&x, &weight, &bias, 1e-5).unwrap().to_vec2::<f32>().unwrap();
+            let made = |kernels: Kernels| kernels.layer_norm(&x, &weight, &bias, 1e-5).unwrap();
+            let made = |kernels: Kernels| made(kernels).to_vec2::<f32>().unwrap();
             let made = [made(Kernels::default()), made(Kernels::REFERENCE)];
             let (weight, bias) = (weight.to_vec1::<f32>().unwrap(), bias.to_vec1::<f32>().unwrap());
             let x = x.to_vec2::<f32>().unwrap();

@@ -33,7 +33,7 @@ enum Held {
 /// The values of a matrix in the layout of the micro-kernel: as float32, or as they are stored.
 #[derive(Clone)]
 pub(super) enum Packed {
-    /// With the number of planes of each number, see [`amx`].
+    /// The panels in float32, and how many planes each number has (see [`amx`]).
     Wide(Arc<Panels>, usize),
     Narrow(Arc<Narrow>),
 }
@@ -56,8 +56,8 @@ impl Packed {
         }
     }
 
-    /// out = a · the matrix, for some panels. `a` has a line of K values for each line of `out`. Calls `finish` with each
-    /// part of the result that is complete, and with its panels, while the part is in the cache.
+    /// out = a · the matrix, for some panels. `a` has a line of K values for each line of `out`. Calls `finish` with
+    /// each part of the result that is complete, and with its panels, while the part is in the cache.
     pub fn times(
         &self,
         a: &[f32],
@@ -145,7 +145,7 @@ impl Packed {
 /// The number of panels that the matrix unit multiplies at a time.
 const SET: usize = 8;
 
-/// The number of panels from which on it pays to put the lines of the left matrix into tiles.
+/// The least number of panels for which copying the lines of the left matrix into tiles saves time.
 const TILED: usize = 16;
 /// The number of panels that are finished at a time.
 const FINISHED: usize = 8;

@@ -13,8 +13,8 @@ const MIN_PARALLEL_WORK: usize = 1 << 19;
 /// How large a block may be, and what it costs in addition to its multiplications.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Costs {
-    /// The most lines of a block. At most 512 values of each line of the left matrix are multiplied at a time, and these
-    /// values should stay in the L2 cache.
+    /// The most lines of a block. At most 512 values of each line of the left matrix are multiplied at a time, and
+    /// these values should stay in the L2 cache.
     pub most_lines: usize,
     /// The cost of reading the right matrix: the number of further lines that could be multiplied in that time.
     pub lines: usize,
@@ -23,11 +23,11 @@ pub(super) struct Costs {
 }
 
 impl Costs {
-    /// Of a matrix whose values lie in memory as they are multiplied.
+    /// The costs for a matrix whose values are in memory in the form in which they are multiplied.
     pub const WIDE: Costs = Costs { most_lines: 96, lines: 4, columns: 36 };
-    /// Of a matrix whose values are converted for each block.
+    /// The costs for a matrix whose values are converted for each block.
     pub const NARROW: Costs = Costs { most_lines: 384, lines: 32, columns: 36 };
-    /// Of a product on the matrix unit: both matrices are split into planes for each block.
+    /// The costs for a product on the matrix unit: both matrices are split into planes for each block.
     pub const PLANES: Costs = Costs { most_lines: 384, lines: 12, columns: 12 };
 }
 

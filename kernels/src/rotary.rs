@@ -19,8 +19,8 @@ pub enum Pairs {
 }
 
 impl Kernels {
-    /// Rotates the channels of each head: x (B, N, H·d), cos and sin of the angles (B, N, d/2) or (1, N, d/2) →
-    /// (B, N, H·d). The pair (a, b) becomes (a·cos − b·sin, b·cos + a·sin). The number of heads follows from the shapes.
+    /// Rotates the channels of each head: x (B, N, H·d), cos and sin of the angles (B, N, d/2) or (1, N, d/2) → (B, N,
+    /// H·d). The pair (a, b) becomes (a·cos − b·sin, b·cos + a·sin). The number of heads follows from the shapes.
     pub fn rotary(self, x: &Tensor, cos: &Tensor, sin: &Tensor, pairs: Pairs) -> Result<Tensor> {
         match self {
             Kernels::Packed(_) => x.apply_op3_no_bwd(cos, sin, &Rotary { pairs }),

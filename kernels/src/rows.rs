@@ -43,7 +43,7 @@ impl Rows {
     }
 }
 
-/// x, contiguous; as a copy if its numbers do not begin at an aligned address on a GPU.
+/// x as a contiguous tensor. On a GPU, this is a copy if the numbers of x do not begin at an aligned address.
 fn aligned(x: &Tensor) -> Result<Tensor> {
     let offset = x.layout().start_offset() * x.dtype().size_in_bytes();
     if x.device().is_cpu() || offset.is_multiple_of(ALIGNMENT) { x.contiguous() } else { x.force_contiguous() }

@@ -80,8 +80,8 @@ pub fn encode_mp4(frames: &[RgbImage], fps: u32, note: Option<&Note>) -> Result<
     mp4::encode(frames, fps, note)
 }
 
-/// Encodes frames as an animated PNG file, which is exact and repeats forever. The note is a text chunk. Equal arguments
-/// give equal bytes.
+/// Encodes frames as an animated PNG file, which is exact and repeats forever. The note is a text chunk. Equal
+/// arguments give equal bytes.
 ///
 /// # Errors
 /// There is no frame, the rate is 0 or above 65535, or the frames differ in size.
@@ -102,8 +102,8 @@ pub fn encode_gif(frames: &[RgbImage], fps: u32, note: Option<&Note>) -> Result<
     gif::encode(frames, [side(width)?, side(height)?], fps, note)
 }
 
-/// Encodes frames as an animated lossless WebP file, which repeats forever. Times are rounded to milliseconds, without a
-/// growing error. The note is XMP. Equal arguments give equal bytes.
+/// Encodes frames as an animated lossless WebP file, which repeats forever. Times are rounded to milliseconds, without
+/// a growing error. The note is XMP. Equal arguments give equal bytes.
 ///
 /// # Errors
 /// There is no frame, the rate is 0 or above 1000, a side has more than 16384 pixels, the frames differ in size, or the
@@ -113,8 +113,8 @@ pub fn encode_animated_webp(frames: &[RgbImage], fps: u32, note: Option<&Note>) 
     webp::encode(frames, size, fps, note)
 }
 
-/// Encodes frames as a zip archive, without further compression, of the PNG files `0000.png`, `0001.png` and so on, which
-/// are exact. The note is the file `request.json` or `seed.json` at the end. Equal arguments give equal bytes.
+/// Encodes frames as a zip archive, without further compression, of the PNG files `0000.png`, `0001.png` and so on,
+/// which are exact. The note is the file `request.json` or `seed.json` at the end. Equal arguments give equal bytes.
 ///
 /// # Errors
 /// There is no frame, the rate is 0, or the frames differ in size.

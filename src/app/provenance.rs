@@ -1,4 +1,5 @@
-//! The keys that sign pictures: from the settings, otherwise from a file in the data folder that the first start makes.
+//! The keys that sign the files of results: from the settings, otherwise from a file in the data folder that the first
+//! start makes.
 
 #[cfg(all(test, feature = "provenance"))]
 mod tests;

@@ -33,8 +33,8 @@ impl Watchdog {
                          process aborts, and its generations are queued again"
                     );
                     // Aborts instead of exiting, because destructors and the driver's own exit handlers would wait for
-                    // the device. The abort gives no generation up at once (`crash::blame`), because this thread
-                    // computes none; it counts as an ordinary crash.
+                    // the device. No generation is given up at once for this abort (`crash::blame`), because this
+                    // thread computes none; the abort counts as an ordinary crash.
                     std::process::abort();
                 }
             }

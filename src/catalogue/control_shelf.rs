@@ -393,8 +393,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is taken and given back, the networks in memory fit the bound, except a single request that does
-        /// not fit by itself; and every request is served once all leases are given back.
+        /// Whatever is taken and given back, the networks in memory fit the bound, unless they serve a single request
+        /// that does not fit by itself. Every request is served once all leases are given back.
         #[test]
         fn the_bound_holds(requests in prop::collection::vec((prop::collection::vec(0..6usize, 1..4), any::<bool>()), 1..60)) {
             const NAMES: [(&str, u64); 6] = [("a", 1), ("b", 2), ("c", 3), ("d", 5), ("e", 8), ("f", 13)];

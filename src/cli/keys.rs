@@ -55,8 +55,8 @@ pub(super) struct Create {
     /// A name for people, at most 100 characters.
     #[arg(long, value_name = "TEXT")]
     name: Option<String>,
-    /// What the key may do: generate (every method but GET), read (GET), admin (the operator's routes). Several are
-    /// separated by commas [default: generate,read].
+    /// What the key may do: generate (every method except GET and HEAD), read (GET and HEAD), admin (the operator's
+    /// routes). Several are separated by commas [default: generate,read].
     #[arg(long, value_name = "SCOPE", value_delimiter = ',')]
     scopes: Vec<ScopeArg>,
     /// A model that the key may use; can be repeated [default: every model].
@@ -101,7 +101,7 @@ pub(super) struct List {
 pub(super) struct Revoke {
     #[command(flatten)]
     store: Store,
-    /// Id of the key, which is ID in ltd_ID_SECRET, or the whole key.
+    /// The key, or its id. In a key ltd_ID_SECRET, the part ID is the id.
     #[arg(value_name = "KEY")]
     id: String,
 }
@@ -110,7 +110,7 @@ pub(super) struct Revoke {
 pub(super) struct Rotate {
     #[command(flatten)]
     store: Store,
-    /// Id of the key, which is ID in ltd_ID_SECRET, or the whole key.
+    /// The key, or its id. In a key ltd_ID_SECRET, the part ID is the id.
     #[arg(value_name = "KEY")]
     id: String,
     /// Seconds for which the old secret stays valid too, at most 2592000 (30 days).

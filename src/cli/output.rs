@@ -1,4 +1,4 @@
-//! The destination of a picture: a file or standard output.
+//! The destination of a result (a picture, a sound or a film): a file or standard output.
 
 use std::{
     fmt, fs,
@@ -50,7 +50,7 @@ impl Output {
         Ok(())
     }
 
-    /// Writes the picture's bytes to the output.
+    /// Writes the bytes of a result to the output.
     ///
     /// # Errors
     /// The file cannot be written, or nobody reads standard output.

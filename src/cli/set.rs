@@ -52,8 +52,9 @@ pub(super) fn parsed(text: &str) -> Result<Set, String> {
     }
 }
 
-/// All fields of a request: `flags`, which are the prompt and the values of the other flags, and `set`, those of
-/// `--set`. In `controls`, pictures are given as files, such as `{"file": "edges.png"}`, which this function reads.
+/// All fields of a request. `flags` contains the prompt and the values of all flags except `--set`; `set` contains the
+/// values of `--set`. In the field `controls`, a picture is given as the name of a file, such as
+/// `{"file": "edges.png"}`. This function reads these files.
 ///
 /// # Errors
 /// A file cannot be read.

@@ -1,4 +1,4 @@
-//! The section `[provenance]`: how pictures are marked as made by a model.
+//! The section `[provenance]`: how pictures, sounds and films are marked as made by a model.
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
@@ -7,7 +7,7 @@ use super::{ConfigError, Secret};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
-    /// Whether the files of pictures are signed.
+    /// Whether the files of pictures, sounds and films are signed.
     pub credentials: bool,
     /// A PEM file, or PEM text. If this and `private_key` are empty, the server makes its own certificate.
     pub certificate: String,
@@ -19,7 +19,8 @@ pub struct Provenance {
     pub opt_out: bool,
     /// Whether pictures have an invisible watermark.
     pub watermark: Watermark,
-    /// Whom the watermark names: its SHA-256 is the first half of the payload.
+    /// The owner whom the watermark names. The first half of the payload is the first 32 bits of the SHA-256 of this
+    /// text.
     pub watermark_owner: String,
 }
 

@@ -1,5 +1,5 @@
-//! Finds the scheduler for a sampler and a schedule type of AUTOMATIC1111's web interface: the inverse of
-//! [`SchedulerConfig::label`], computed from that function, so that both directions share one table.
+//! Finds the scheduler for a sampler and a schedule type of AUTOMATIC1111's web interface. This is the inverse of
+//! [`SchedulerConfig::label`], and is computed from that function, so that both directions share one table.
 
 use std::sync::LazyLock;
 

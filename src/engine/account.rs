@@ -1,9 +1,9 @@
 //! Computes how much work the runs of a batch are charged for, in multiplications.
 
-/// The account of one batch. The price of a slice is the seconds of this slice, divided by the pace at that moment. It
-/// would be wrong to divide the seconds of all slices by the current pace and to charge the growth of this quotient: if
-/// multiplications became slower while the batch was paused, the quotient would shrink, the next slices would be free,
-/// and the batch would keep its turn.
+/// The account of one batch. The price of a slice is the seconds of this slice, divided by the pace at that moment. The
+/// sum of earlier slices is not computed again with a newer pace: if multiplications became slower while the batch was
+/// paused, the new sum would be smaller than what was charged, the next slices would be free, and the batch would keep
+/// its turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Account {
     /// Multiplications of the whole batch.

@@ -131,15 +131,15 @@ struct ActiveRuns {
 struct Loss {
     /// The error by which the engine learned of the loss.
     error: NetworkError,
-    /// The arrival numbers of the runs for which the device was computing. A device computes nothing between two
-    /// slices unless a model is being loaded, so one of these runs has caused the loss if any run has.
+    /// The arrival numbers of the runs for which the device was computing. If a run has caused the loss, it is one of
+    /// these runs, because a device computes nothing between two slices, except while a model is being loaded.
     during: Vec<u64>,
 }
 
 impl ActiveRuns {
     /// Admits a run. The policy gives the turn to the run with the least service, and the work that a run is charged
-    /// for is added to its service. So that no run has to wait long, a new run starts with the least service of the
-    /// active runs: it neither gets many turns in a row nor waits for many.
+    /// for is added to its service. A new run starts with the least service of the active runs. So it neither gets many
+    /// turns in a row nor has to wait for many turns of other runs.
     fn enter(&mut self, mut run: Run) {
         let least = self.runs.iter().map(|run| run.service).reduce(f64::min).unwrap_or(0.0);
         let (known, replayed) = (std::mem::take(&mut run.replay), self.metrics.replayed_steps.clone());
@@ -232,8 +232,8 @@ impl ActiveRuns {
         let (open, waiting): (Vec<usize>, Vec<WaitingCall>) = self.runs.iter().enumerate().filter_map(waiting).unzip();
         let paused: Vec<PausedBatch> = self.paused.iter().map(|batch| self.paused_batch(batch)).collect();
         let of_runs = |run: usize| open[run];
-        // A batch is formed only from waiting calls. Then the memory of a device that has its own decides, too, how
-        // many rows it takes.
+        // New batches consist of rows of waiting calls, so without waiting calls the free memory is not needed. If the
+        // device has its own memory, its free memory also limits the number of rows of a new batch.
         let free = if waiting.is_empty() { None } else { self.device.bytes_for_batch() };
         match choose(&waiting, &paused, BatchLimits { free: free.unwrap_or(u64::MAX), ..self.limits }) {
             Next::Begin { picks, charged } => Next::Begin {

@@ -8,7 +8,7 @@ use crate::catalogue::Numerics;
 /// calling the networks, its sampler reaches the same state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Log {
-    /// How many logged calls of the run come before these.
+    /// How many logged calls of the run come before the calls of this log.
     pub first: usize,
     /// For each call, the output of each row: (C, h, w) numbers.
     pub calls: Vec<Vec<Vec<f32>>>,

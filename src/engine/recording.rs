@@ -9,8 +9,8 @@ use super::log::Log;
 /// A portion that reaches this size, in bytes, is due before its interval ends. Such a portion holds 32 guided steps of
 /// one picture of 1024 × 1024 pixels, and takes little memory compared to the activations.
 const PORTION_BYTES: usize = 16 << 20;
-/// Recording stops when more than this number of bytes waits to be handed to the run's
-/// [`Observer`](super::Observer), which stores portions.
+/// The maximum number of bytes that wait for the run's [`Observer`](super::Observer), which stores portions. If more
+/// bytes wait, recording stops.
 const WAITING_BYTES: usize = 64 << 20;
 /// Maximum bytes of one run's log, because the process that resumes the run holds the log in memory: 50 steps of eight
 /// guided pictures of 1024 × 1024 pixels take 200 MiB. Later outputs are not recorded, and a resumed run computes them

@@ -109,7 +109,7 @@ impl Outline for Sizes {
             before: Demand { work: branches as f64 * text.work, ..text },
             after: decode.then(self.vocoder.demand(frames)),
         };
-        // Between the networks are the spectrogram and the samples, and at the end the samples and the file.
+        // Memory holds the spectrogram and the samples between the networks, and at the end the samples and the file.
         let numbers = frames * self.vocoder.model_in_dim + 2 * self.vocoder.samples(frames);
         Plan::of_sound(sound, sampling, numbers)
     }

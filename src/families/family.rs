@@ -73,8 +73,8 @@ pub trait Family: Sync {
 
 /// How a family draws.
 pub trait Recipe {
-    /// Returns the frames of a generation, one for each of its `n` pictures. Awaits `compute` for every network call
-    /// and reports every step to `compute`.
+    /// Returns the frames of a generation, one for each of its `n` pictures, sounds or films. Awaits `compute` for
+    /// every network call and reports every step to `compute`.
     fn draw(
         &self,
         compute: &impl Compute,

@@ -94,7 +94,8 @@ impl Plan {
     }
 
     /// The plan of films with the network calls of `sampling`. Besides the states of the sampler, each film holds its
-    /// frames and their file, and the picture that it begins with: its bytes, and its values as float32 in two sizes.
+    /// frames and their file, and the picture that it begins with as float32 in two sizes. In addition, the generation
+    /// holds the bytes of this picture.
     pub fn of_film(film: &Film, sampling: SamplingDemand) -> Plan {
         let pixels = 3 * u64::from(film.height) * u64::from(film.width);
         let picture = film.image.as_ref().map_or(0, |image| 3 * u64::from(image.width) * u64::from(image.height));

@@ -29,9 +29,10 @@ const WEIGHTS: &str = "diffusion_pytorch_model";
 /// The parts with weights, and the stems of their files.
 const PARTS: [(&str, &str); 3] = [("image_encoder", "model"), ("unet", WEIGHTS), ("vae", WEIGHTS)];
 
-/// The width and height of a film of the published models, in pixels. Their U-Net has the `sample_size` of a square with
-/// as many pixels.
+/// The width and height of a film of the published models, in pixels.
 const PUBLISHED: [u32; 2] = [1024, 576];
+/// The `sample_size` of the U-Net of the published models. This is the side of a square of latents that has as many
+/// pixels as a film of the size [`PUBLISHED`].
 const PUBLISHED_SAMPLE: usize = 96;
 
 impl Family for StableVideoDiffusion {

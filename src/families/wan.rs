@@ -1,5 +1,5 @@
-//! Wan 2.1 and 2.2: films from a prompt, and films that begin with a picture (Wan Team 2025, arXiv:2503.20314; diffusers'
-//! `WanPipeline` and `WanImageToVideoPipeline`).
+//! Wan 2.1 and 2.2: films from a prompt, and films that begin with a picture (Wan Team 2025, arXiv:2503.20314;
+//! diffusers' `WanPipeline` and `WanImageToVideoPipeline`).
 
 mod sizes;
 

@@ -116,7 +116,8 @@ pub struct ModelCard {
     /// The default of `image_guidance_scale`; `None` for models without guidance towards a picture.
     #[serde(skip)]
     pub image_guidance_scale: Option<f64>,
-    /// Whether the model edits one picture, beside which it draws the result, and which its text encoder sees too.
+    /// Whether the model edits one picture by drawing the result side by side with this picture. The text encoder of
+    /// such a model sees the picture, too.
     #[serde(skip)]
     pub edits_beside: bool,
     /// Whether the model takes the fields of [`GuidanceLimits`](super::GuidanceLimits).
@@ -167,7 +168,7 @@ pub struct FilmCard {
     pub frames_multiple: u32,
     /// Frames per second of a request without `fps`.
     pub default_fps: u32,
-    /// The defaults of the settings that not every model takes; `None` for models that do not take them.
+    /// The defaults of the settings of the motion; `None` for models that do not take these settings.
     #[serde(skip)]
     pub motion: Option<Motion>,
     /// Whether the result depends on how many frames are decoded at a time, the field `decode_chunk_size`. The default

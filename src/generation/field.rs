@@ -76,7 +76,7 @@ pub enum Kind {
     Timesteps,
     /// A picture, in a form of [`ImageSource`](super::ImageSource).
     Picture,
-    /// A picture, or a list of at most this many pictures if it is more than one.
+    /// A picture. If this number is larger than 1, also a list of at most this many pictures.
     Pictures(fn(&Bounds<'_>) -> usize),
     /// A string `WIDTHxHEIGHT`, in pixels.
     Size,

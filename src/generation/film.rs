@@ -32,8 +32,8 @@ pub struct Film {
     /// `None` for models without these settings.
     #[serde(flatten)]
     pub motion: Option<Motion>,
-    /// How many frames the decoder sees at a time, 1 or more; more frames take more memory and fit each other better.
-    /// `None` for models whose decoder does not depend on such chunks.
+    /// How many frames the decoder sees at a time, 1 or more. Frames that are decoded together fit each other better,
+    /// but take more memory. `None` for models whose decoder does not depend on such chunks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode_chunk_size: Option<u32>,
     /// Number of tokens of the prompt; `None` for models without a choice.

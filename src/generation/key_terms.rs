@@ -8,9 +8,9 @@ use super::{Allowance, Exceeded, Priority, RateLimit, SafetyPolicy, Spent};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Creates, cancels and deletes generations and webhook endpoints: every method except `GET`.
+    /// Creates, cancels and deletes generations and webhook endpoints: every method except `GET` and `HEAD`.
     Generate,
-    /// Reads generations, models and usage: every `GET`.
+    /// Reads generations, models and usage: every `GET` and `HEAD`.
     Read,
     /// Uses the operator's routes, like the operator's token.
     Admin,

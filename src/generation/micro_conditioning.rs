@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fields, field::Bounds, table};
 
-/// The numbers that condition the U-Net (section 2.2 of Podell et al. 2023,
-/// arXiv:2307.01952). Sizes are [height, width] in pixels.
+/// The numbers that condition the U-Net (section 2.2 of Podell et al. 2023, arXiv:2307.01952). Sizes are [height,
+/// width] in pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MicroConditioning {
     /// The size of the picture before it is scaled or cropped.

@@ -70,7 +70,8 @@ impl Output {
         if self.encoding.format() != Format::Wav {
             field[OUTPUT_METADATA.name] = json!(self.metadata_level);
         }
-        // Absent if it has the default, so that the same request has the same text in its files as before the field.
+        // The default is left out, so that the files of a request contain the same text as those of versions without
+        // this field.
         if !self.provenance {
             field[OUTPUT_PROVENANCE.name] = false.into();
         }
@@ -175,8 +176,9 @@ impl Format {
         }
     }
 
-    /// The format of files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is accepted
-    /// besides `jpg`. The files of films that are also the names of pictures, `png` and `webp`, are those of pictures here.
+    /// The format of files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is
+    /// accepted besides `jpg`. The extensions `png` and `webp` mean pictures here, although files of films can have
+    /// these extensions, too.
     pub fn of_extension(extension: &str) -> Option<Format> {
         let extension = extension.to_ascii_lowercase();
         let is_of = |format: &Format| [format.extension(), format.name()].contains(&extension.as_str());

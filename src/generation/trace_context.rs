@@ -79,7 +79,7 @@ impl TraceId {
 impl SpanId {
     fn random() -> SpanId {
         let bytes = *Uuid::new_v4().as_bytes();
-        // Some bits of each half are constant, at other places than in the other half.
+        // Some bits of each half are constant, but they are different bits in the two halves.
         SpanId(std::array::from_fn(|at| bytes[at] ^ bytes[at + 8]))
     }
 }

@@ -14,9 +14,9 @@ use crate::{
 
 pub use crate::service::Caller;
 
-/// The sender of a request under `/v1`, found by the key in `Authorization`. A request without a key belongs to the
-/// tenant [`ANONYMOUS`](crate::service::ANONYMOUS), unless the settings require a key. For GET and HEAD, the key needs
-/// the scope `read`, and for every other method the scope `generate`.
+/// The sender of a request under `/v1`, `/sdapi` or `/api`, found by the key in `Authorization`. A request without a
+/// key belongs to the tenant [`ANONYMOUS`](crate::service::ANONYMOUS), unless the settings require a key. For GET and
+/// HEAD, the key needs the scope `read`, and for every other method the scope `generate`.
 impl<S> FromRequestParts<S> for Caller
 where
     Service: FromRef<S>,

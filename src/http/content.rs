@@ -20,7 +20,8 @@ use super::{
 };
 use crate::generation::{Artifact, MediaType, Record};
 
-/// `GET /v1/images/{id}/content/{n}`: the file of an artifact, or a range of the file.
+/// `GET /v1/images/{id}/content/{n}`, and the same below `/v1/audio` and `/v1/videos`: the file of an artifact, or a
+/// range of the file.
 pub async fn content(
     State(AppState { service, signer, .. }): State<AppState>,
     caller: Result<Caller, ApiError>,

@@ -1,5 +1,5 @@
-//! `POST /v1/images` and `PUT /v1/images/{id}`, and the same below `/v1/audio` and `/v1/videos`: create a generation. The answer is its
-//! object, a file or its events.
+//! `POST /v1/images` and `PUT /v1/images/{id}`, and the same below `/v1/audio` and `/v1/videos`: create a generation.
+//! The answer is its object, a file or its events.
 
 use axum::{
     extract::State,
@@ -63,8 +63,8 @@ pub fn create_as(format: Format) -> MethodRouter<AppState> {
     post(create)
 }
 
-/// `PUT /v1/images/{id}`, `PUT /v1/audio/{id}` and `PUT /v1/videos/{id}`: the client chooses the id, which makes the request repeatable like
-/// an idempotency key.
+/// `PUT /v1/images/{id}`, `PUT /v1/audio/{id}` and `PUT /v1/videos/{id}`: the client chooses the id, which makes the
+/// request repeatable like an idempotency key.
 pub async fn put(
     State(state): State<AppState>,
     caller: Caller,

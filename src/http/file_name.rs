@@ -34,7 +34,7 @@ fn stem(job: &Job, id: impl FnOnce() -> String) -> String {
     }
 }
 
-/// The letters and digits of a text, with hyphens for all that is between them.
+/// The letters and digits of a text. A hyphen replaces all other characters between two words.
 fn words(text: &str) -> String {
     let mut words = String::new();
     for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {

@@ -38,11 +38,11 @@ pub async fn observe(State((metrics, tracer)): State<(Metrics, Tracer)>, mut req
         began: Instant::now(),
         answer: None,
     };
-    // The span has the level of errors, so that errors have these ids whatever the filter is.
+    // The span has the level of errors, so that the filter of the log never removes these ids from errors.
     let span = tracing::error_span!("request", %request_id, trace_id = ?context.trace);
     let mut response = next.run(request).instrument(span).await;
 
-    // A handler that reads the form from the body overrides what the head of the request says.
+    // If the form of the answer depends on the body, the handler chooses it instead of the head of the request.
     let face = response.extensions_mut().remove::<&'static dyn Face>().unwrap_or(face);
     let problem = response.extensions_mut().remove::<ProblemDocument>();
     if let Some(problem) = problem.clone() {

@@ -3,8 +3,8 @@
 //! A browser sends any request that a page makes, also to the browser's own machine and its neighbors. The server
 //! recognizes requests of foreign pages by their headers:
 //!
-//! - `Host`: if a page points its own name at this server (DNS rebinding), the browser takes the server for the page's
-//!   origin, but the name is not the server's.
+//! - `Host`: a page can point its own name at this server (DNS rebinding). Then the browser treats the server as the
+//!   origin of the page, but `Host` contains the name of the page, which is not a name of the server.
 //! - `Sec-Fetch-Site` and `Origin`: browsers state where a request comes from, and no page can change these headers.
 //!
 //! Programs other than browsers, such as curl and SDKs, usually send neither `Sec-Fetch-Site` nor `Origin`; for them,

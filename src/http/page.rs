@@ -17,8 +17,8 @@ use crate::generation::{GenerationId, WorkKind};
 #[folder = "web/"]
 struct Web;
 
-/// Only the server's own scripts run, and the page connects only to the server. Pictures, films and sounds may also come
-/// from the page's memory.
+/// Only the server's own scripts run, and the page connects only to the server. Pictures, films and sounds may also
+/// come from the page's memory.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
     media-src 'self' blob:; connect-src 'self'; font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 

@@ -21,9 +21,8 @@ pub struct Id(pub Location);
 #[derive(Clone, Copy, Debug)]
 pub struct Kind(pub WorkKind);
 
-/// The id that a client has chosen in `PUT /v1/images/{id}`, `PUT /v1/audio/{id}` or
-/// `PUT /v1/videos/{id}`. It must be a UUID of version 7,
-/// like the server's own ids, so that ids sort by age and nobody guesses them.
+/// The id that a client has chosen in `PUT /v1/images/{id}`, `PUT /v1/audio/{id}` or `PUT /v1/videos/{id}`. The id must
+/// be a UUID of version 7, like the server's own ids, so that ids sort by age and nobody guesses them.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientChosenId(pub GenerationId);
 

@@ -42,9 +42,9 @@ impl std::fmt::Debug for Leaving {
 }
 
 impl Presence {
-    /// `is_repeatable`: whether an idempotency key or an id lets the client come back for the same generation.
-    /// `present`: given if the client repeats its request by itself. Then the generation is canceled only if the client
-    /// does not return in time; if `on_disconnect` is `cancel`, it is canceled at once.
+    /// `is_repeatable` says whether an idempotency key or an id lets the client come back for the same generation.
+    /// `present` is given if the client repeats its request by itself. Then the generation is canceled only if the
+    /// client does not return in time. But if `on_disconnect` is `cancel`, the generation is canceled at once.
     pub fn of(state: &AppState, view: &View, waits: Waits, is_repeatable: bool, present: Option<Present>) -> Presence {
         let job = &view.record.job;
         let leaving = cancels(job.on_disconnect, waits, is_repeatable).then(|| Leaving {

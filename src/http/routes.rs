@@ -33,7 +33,7 @@ const FACES: [(&str, &dyn Face); 7] = [
     ("/api", &ollama::Ollama),
 ];
 
-/// The face of a path, whether or not the path has a route: that of the root at or above the path.
+/// The face of a path, even if the path has no route: the face whose root is this path or contains it.
 pub(super) fn face_of(path: &str) -> &'static dyn Face {
     let has = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     FACES.iter().find(|(root, _)| has(root)).map_or(&Native, |(_, face)| *face)

@@ -86,7 +86,7 @@ fn is_own(record: &Record) -> bool {
     record.job.metadata.get(LABEL.0).is_some_and(|face| face == LABEL.1)
 }
 
-/// The protocol of `/sdapi/v1`, and of the paths beside it that its clients use.
+/// The protocol of `/sdapi/v1`, and of the other paths that clients of AUTOMATIC1111's web interface use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sdapi;
 

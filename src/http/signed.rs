@@ -1,5 +1,6 @@
-//! URLs that allow access to one picture, or to the events of one generation, until they expire: `?exp=SECONDS&sig=…`,
-//! an HMAC-SHA256 of path and expiry. The module `tenant` has URLs for all generations of a tenant.
+//! Signed URLs: until it expires, each allows access to one file, or to the preview or the events of one generation. A
+//! signed URL ends with `?exp=SECONDS&sig=…`, where `sig` is an HMAC-SHA256 of path and expiry. The module `tenant`
+//! makes URLs for all generations of a tenant.
 
 mod tenant;
 

@@ -1,5 +1,5 @@
-//! Requests that clients repeat by themselves, as OpenAI's SDKs do after a lost connection: a repetition gets the
-//! generation of the earlier try.
+//! Recognizes requests that clients repeat by themselves, as OpenAI's SDKs do after a lost connection. The repetition
+//! gets the generation of the earlier try.
 
 use std::{
     collections::HashMap,

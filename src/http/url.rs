@@ -40,7 +40,8 @@ impl Location {
     }
 }
 
-/// The kind of the generations that a path is about: that of the root at or above the path, otherwise pictures.
+/// The kind of the generations that a path is about: the kind whose root is this path or contains it. Every other path
+/// is about pictures.
 pub fn kind_of(path: &str) -> WorkKind {
     let is_below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     WorkKind::ALL.into_iter().find(|kind| is_below(kind.root())).unwrap_or_default()

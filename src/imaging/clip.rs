@@ -11,7 +11,7 @@ use crate::generation::{Encoding, Job, MetadataLevel};
 /// arguments give equal bytes on every machine.
 ///
 /// # Errors
-/// There are no frames, the format does not support their size or rate, or the format is none of films.
+/// There are no frames, the format does not support their size or rate, or the format is not one for films.
 pub fn encode_clip(frames: &[RgbImage], fps: u32, job: &Job, index: u32) -> Result<Vec<u8>, ClipError> {
     let note = match job.output.metadata_level {
         MetadataLevel::Full => Some(Note::Request(request_text(job, index))),

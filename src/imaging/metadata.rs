@@ -13,7 +13,7 @@ use crate::{
 
 /// The metadata of image `index`, by [`MetadataLevel`]; `label` has the names that other programs give to the sampler.
 pub fn metadata_of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
-    // Files of sounds have no metadata. Those of films contain no text of other image tools, see `encode_clip`.
+    // Files of sounds have no metadata, and `encode_clip` writes the metadata of films.
     let Some(draw) = job.work.draw() else { return Metadata::None };
     match job.output.metadata_level {
         MetadataLevel::Full => {
@@ -24,8 +24,8 @@ pub fn metadata_of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
     }
 }
 
-/// The JSON of the request that makes exactly result `index` of a generation again. Images of [`SeedMode::Batch`] have the
-/// same text.
+/// The JSON of a request that makes only result `index` of a generation again. With [`SeedMode::Batch`], the text is
+/// the same for all pictures of the generation.
 pub fn request_text(job: &Job, index: u32) -> String {
     let mut request = Value::Object(request(job, index));
     // The order of keys, such as those of a scheduler, depends on the client and on the features of serde_json that

@@ -98,8 +98,9 @@ pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
         })
     }
 
-    /// Queues a dead generation again at its old place, as if it had never run, even if the queue is full. The fence and
-    /// the event numbers continue; only here, events follow a final event. `None` if no dead generation has this id.
+    /// Queues a dead generation again at its old place, as if it had never run, even if the queue is full. The fence
+    /// and the event numbers continue; only here, events follow a final event. `None` if no dead generation has this
+    /// id.
     async fn revive(&self, id: GenerationId) -> Result<Option<Record>> {
         atomically!(self, |change| {
             let text = format!(

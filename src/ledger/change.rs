@@ -108,8 +108,9 @@ impl Change {
         let table = Value::json(&steps.iter().map(Step::row).collect::<Vec<_>>())?;
         let text = format!(
             "UPDATE generations
-             SET status = new_status, attempt = attempt - uncounted, crash_count = crash_count + crashes, dead = given_up,
-                 artifacts = made, problem = why, version = version + 1, lease_owner = NULL, lease_expires_at = NULL,
+             SET status = new_status, attempt = attempt - uncounted, crash_count = crash_count + crashes,
+                 dead = given_up, artifacts = made, problem = why, version = version + 1, lease_owner = NULL,
+                 lease_expires_at = NULL,
                  run_at = CASE WHEN delay_ms IS NULL THEN run_at ELSE now() + delay_ms * $2 END,
                  finished_at = CASE WHEN delay_ms IS NULL THEN now() END,
                  expires_at = CASE WHEN delay_ms IS NULL THEN now() + $3 END
@@ -148,11 +149,13 @@ impl Change {
     /// Appends an event to each of these generations. Their rows are locked, so the event numbers have no gaps. The
     /// database also numbers the events of each tenant. This numbering locks the tenants' rows, always in one order.
     pub async fn append(&mut self, told: &[(GenerationId, EventKind, Json)]) -> Result<()> {
-        let row = |(id, kind, data): &(GenerationId, EventKind, Json)| json!({"told_id": hex(*id), "told_kind": kind, "told_data": data});
+        let row = |(id, kind, data): &(GenerationId, EventKind, Json)| -> Json {
+            json!({"told_id": hex(*id), "told_kind": kind, "told_data": data})
+        };
         let table = Value::json(&told.iter().map(row).collect::<Vec<_>>())?;
         let text = "INSERT INTO generation_events (generation_id, seq, kind, data, at)
-             SELECT told_id, 1 + (SELECT coalesce(max(seq), 0) FROM generation_events WHERE generation_id = told_id), told_kind,
-                 told_data, now()
+             SELECT told_id, 1 + (SELECT coalesce(max(seq), 0) FROM generation_events WHERE generation_id = told_id),
+                 told_kind, told_data, now()
              FROM jsonb_to_recordset($1) AS told (told_id uuid, told_kind text, told_data jsonb)
              ORDER BY (SELECT tenant_id FROM generations WHERE id = told_id)";
         self.fetch(text, values![table]).await.map(drop)
@@ -163,7 +166,8 @@ impl Step<'_> {
     /// A row of the table that [`Change::set_state`] passes. Absent columns are NULL.
     fn row(&self) -> Json {
         let mut row = json!({
-            "step_id": hex(self.id), "new_status": self.to.names().0, "crashes": self.crashes, "uncounted": 0, "given_up": false
+            "step_id": hex(self.id), "new_status": self.to.names().0, "crashes": self.crashes, "uncounted": 0,
+            "given_up": false
         });
         match &self.to {
             Move::Succeeded(artifacts) => row["made"] = json!(artifacts),

@@ -210,7 +210,7 @@ pub trait Webhooks: AsRef<Ledger> + Send + Sync + 'static {
         Ok(self.as_ref().read_one(text, values![]).await?.get("pending")?)
     }
 
-    /// Erases deliveries that ended longer ago than finished generations are kept.
+    /// Erases ended deliveries. They are kept after their end for as long as finished generations.
     async fn purge_deliveries(&self) -> Result<()> {
         let text = "WITH overdue AS MATERIALIZED (
              SELECT id FROM webhook_deliveries WHERE expires_at <= now() FOR UPDATE SKIP LOCKED)

@@ -1,8 +1,9 @@
 //! Estimates of the seconds of queued work, from the speeds at which workers have computed each model.
 //!
-//! A generation takes the seconds work ÷ speed, where work is the number of multiplications of its plan (rows × steps
-//! × what a network computes for its size). The speed is that of the model's generations that have succeeded lately,
-//! on any worker; of a model without any, that of all models together; without any model, `queue.assumed_speed`.
+//! A generation takes the seconds work ÷ speed, where work is the number of multiplications of its plan (rows × steps ×
+//! what a network computes for its size). The speed is that of the model's generations that have succeeded lately, on
+//! any worker. If no generation of the model has succeeded, it is the speed of all models together. If no generation
+//! has succeeded at all, it is `queue.assumed_speed`.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,8 @@ use time::OffsetDateTime;
 
 use super::{Ledger, Result, dialect::values, row::Row};
 
-/// What counts of the earlier generations of a model when a further one has ended: the last 20 decide.
+/// The factor by which the weight of a model's earlier generations falls when a further generation has ended. So about
+/// the last 20 generations decide.
 const KEPT: f64 = 0.95;
 
 /// The expression that estimates the seconds of a new generation. Its parameters: model, work, speed to assume.
@@ -28,7 +30,7 @@ pub struct Measured {
     pub generations: u32,
     /// In units of [`Acceptance::cost`](super::Acceptance::cost).
     pub work: f64,
-    /// Seconds of the process: of a generation that ran beside three others, a quarter of the seconds.
+    /// Seconds of the process. Of a generation that ran together with three others, a quarter of its seconds counts.
     pub seconds: f64,
 }
 
@@ -64,7 +66,7 @@ pub trait Estimates: AsRef<Ledger> + Send + Sync + 'static {
 
     async fn census(&self) -> Result<Census> {
         let ledger = self.as_ref();
-        // Before the reads, which need connections themselves.
+        // The connections are counted before the reads, which need connections themselves.
         let connections = ledger.db.connections();
         let text = "SELECT model, sum(estimated_s) AS seconds, count(CASE WHEN status = 'queued' THEN 1 END) AS queued,
                  min(CASE WHEN status = 'queued' THEN created_at END) AS oldest, now() AS now

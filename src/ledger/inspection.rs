@@ -18,13 +18,14 @@ pub struct Inspection {
     pub needed: i64,
     /// Whether the database refuses writes of this user: a standby, a read-only default, or missing rights.
     pub is_read_only: bool,
-    /// The database's clock, of PostgreSQL only.
+    /// The clock of the database; only for PostgreSQL.
     pub clock: Option<SystemTime>,
-    /// The most connections that the database takes of all clients together, of PostgreSQL only.
+    /// The maximum number of connections of all clients together; only for PostgreSQL.
     pub max_connections: Option<i64>,
 }
 
-/// One row: whether writes are refused, the clock, the bound of connections, and whether there is a schema.
+/// The query whose one row says whether writes are refused, the time, the bound of connections, and whether there is a
+/// schema.
 const STATE: &str = "SELECT current_setting('transaction_read_only') = 'on' OR NOT coalesce(
     CASE WHEN to_regclass('generations') IS NULL THEN has_schema_privilege(current_schema(), 'CREATE')
          ELSE has_table_privilege('generations', 'INSERT') END, false),

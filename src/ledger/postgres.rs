@@ -27,9 +27,9 @@ pub(super) use {pool::options, schema::migrator};
 /// How many hints a listener may be behind. A slower listener loses the oldest hints.
 const HINTS: usize = 1024;
 
-/// PostgreSQL compiles a statement to machine code if the planner expects it to be expensive. That takes a tenth of a
-/// second, and every statement of the ledger reads few rows. A pooler may give each transaction another connection, so
-/// each transaction says so itself.
+/// PostgreSQL compiles a statement to machine code if the planner expects it to be expensive. Compiling takes a tenth
+/// of a second, and every statement of the ledger reads few rows, so compiling is switched off. A pooler may give each
+/// transaction another connection, so each transaction switches it off itself.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL jit = off";
 
 /// The planner knows the queue from old statistics, in which the queue is often empty. Without `enable_sort = off`, the

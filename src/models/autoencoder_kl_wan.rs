@@ -1,8 +1,8 @@
 //! The autoencoder of films of Wan 2.1 and 2.2 (diffusers' `AutoencoderKLWan`; Team Wan 2025, arXiv:2503.20314).
 //!
-//! It makes one latent frame of the first frame of a film, and one of every four later frames. A film passes through it
-//! in pieces: of each convolution over frames, only the last two frames that it has seen are kept for the next piece. So
-//! the memory does not grow with the length of the film.
+//! The first frame of a film becomes one latent frame, and every four later frames become one latent frame. The film
+//! passes through the network in pieces. Each convolution over frames keeps only the last two frames that it has seen
+//! for the next piece, so the memory does not grow with the length of the film.
 
 mod attention;
 mod causal_conv;
@@ -54,9 +54,9 @@ impl AutoencoderKlWan {
         Self { encoder, decoder }
     }
 
-    /// Runs some layers of the encoder on the next piece of a film. The first layer takes pixels (F, H, W, 3) in [-1, 1];
-    /// the last one returns the most likely latents (f, h, w, C), normalized per channel. The first piece of a film has
-    /// one frame, each later one a multiple of four, of which f is a quarter.
+    /// Runs some layers of the encoder on the next piece of a film. The first layer takes pixels (F, H, W, 3) in [-1,
+    /// 1]; the last one returns the most likely latents (f, h, w, C), normalized per channel. The first piece of a film
+    /// has one frame, and f is 1. Each later piece has a multiple of four frames, and f is a quarter of their number.
     ///
     /// # Errors
     /// There are no such layers, or the state does not fit them.
@@ -64,9 +64,9 @@ impl AutoencoderKlWan {
         run(&self.encoder, layers, state).await
     }
 
-    /// Runs some layers of the decoder on the next piece of a film. The first layer takes normalized latents
-    /// (f, h, w, C); the last one returns pixels (F, H, W, 3) in [-1, 1]. The first piece of a film has one latent frame,
-    /// which is one frame; each later latent frame is four frames.
+    /// Runs some layers of the decoder on the next piece of a film. The first layer takes normalized latents (f, h, w,
+    /// C); the last one returns pixels (F, H, W, 3) in [-1, 1]. The first piece of a film has one latent frame, which
+    /// becomes one frame. Each later latent frame becomes four frames.
     ///
     /// # Errors
     /// As for [`AutoencoderKlWan::encode_layers`].
@@ -94,8 +94,8 @@ async fn run(all: &[Layer], layers: Range<usize>, mut state: FilmState) -> Resul
 }
 
 impl AutoencoderKlWanConfig {
-    /// The stages of decoding the next piece of a film: `frames` latent frames of (h, w) pixels, of the first piece or a
-    /// later one. A stage has at most [`STAGE_WORK`] multiplications, or one layer.
+    /// The stages of decoding the next piece of a film: `frames` latent frames of (h, w) pixels, of the first piece or
+    /// a later one. A stage has at most [`STAGE_WORK`] multiplications, or one layer.
     pub fn decode_stages(&self, frames: usize, size: [usize; 2], is_first: bool) -> Vec<Stage> {
         stages(&self.decode_layers(frames, size, is_first), STAGE_WORK)
     }

@@ -63,7 +63,7 @@ impl AutoencoderSame {
 }
 
 /// diffusers' `SAMETransformerResamplingBlock`, which makes a sequence `stride` times as long: each token becomes a
-/// segment of itself and `stride` equal new tokens, and the new tokens stay.
+/// segment of the token itself and `stride` equal new tokens. After the layers, only the new tokens remain.
 #[derive(Debug)]
 struct ResamplingBlock {
     /// (1, 1, D)

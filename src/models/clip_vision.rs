@@ -69,8 +69,8 @@ impl ClipVisionModel {
         self.post_layernorm.forward(&x.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)
     }
 
-    /// pixels (B, side, side, 3) → (B, 1 + patches, D): the states of all tokens before the last layer, without the last
-    /// norm (transformers' `hidden_states[-2]`).
+    /// pixels (B, side, side, 3) → (B, 1 + patches, D): the states of all tokens before the last layer, without the
+    /// last norm (transformers' `hidden_states[-2]`).
     pub async fn penultimate(&self, pixels: &Tensor) -> Result<Tensor> {
         self.states(pixels, self.layers.len().saturating_sub(1)).await
     }

@@ -51,7 +51,7 @@ impl Conv1d {
 
     /// As [`Conv1d::forward`], plus `residual` (B, T, out).
     ///
-    /// With a dilation of d, every d-th number of the sequence belongs together. So the sequence is a map of d columns,
+    /// With a dilation of d, a kernel reads every d-th number of the sequence. So the sequence is a map of d columns,
     /// and the taps are below each other in a column.
     pub fn forward_with(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let (b, t, _) = x.dims3()?;
@@ -74,7 +74,7 @@ pub(super) struct ConvTranspose1d {
     /// Computes `stride` numbers of the output from the numbers around one place of the input.
     conv: Conv2d,
     stride: usize,
-    /// How many more numbers than `stride` for each number of the input the output has: 0 or 1.
+    /// The number of outputs in addition to the `stride` outputs for each input: 0 or 1.
     more: usize,
 }
 
@@ -118,11 +118,11 @@ impl ConvTranspose1d {
     }
 }
 
-/// The numbers that tell which tap of a transposed convolution is between an input and an output.
+/// The numbers that determine which tap of a transposed convolution connects an input with an output.
 struct Phases {
     stride: usize,
     padding: usize,
-    /// How many places before its own place the first input of an output is.
+    /// The distance of the first input of an output from the place of this output.
     before: usize,
     taps: usize,
 }
@@ -209,8 +209,8 @@ mod tests {
         made.dims() == expected.dims() && error.to_scalar::<f32>().unwrap() < 1e-4
     }
 
-    /// PyTorch's definition of a transposed convolution: number i of the input times tap k is added to number
-    /// i · stride + k of the output, whose first `padding` numbers are cut off. (B, T, in), (in, out, K) → (B, out, T').
+    /// PyTorch's definition of a transposed convolution: number i of the input times tap k is added to number i ·
+    /// stride + k of the output, whose first `padding` numbers are cut off. (B, T, in), (in, out, K) → (B, out, T').
     /// candle's own is wrong from the second row of a batch on.
     fn upsampled(x: &Tensor, weight: &Tensor, stride: usize, padding: usize, length: usize) -> Tensor {
         let (x, weight) = (x.to_vec3::<f32>().unwrap(), weight.to_vec3::<f32>().unwrap());

@@ -83,9 +83,9 @@ pub(super) fn separable_resnet(places: usize, inputs: usize, outputs: usize) -> 
 
 /// The demand of a `Transformer2DModel` for a map of `places` places and a text of `tokens` tokens. Memory peaks in the
 /// feed-forward layer, and is counted as eleven maps: the transformer's input, the block's state, the norm of this
-/// state, and four maps each (`ff_mult`) for the values and the gates of GEGLU. The packed kernel (`kernels/geglu.rs`)
-/// stores only the products of values and gates, four maps. The other four maps are counted for the output and for
-/// scratch memory.
+/// state, and four maps each (`ff_mult`) for the values and the gates of GEGLU. The packed kernel
+/// (`kernels/src/geglu.rs`) stores only the products of values and gates, four maps. The other four maps are counted
+/// for the output and for scratch memory.
 pub(super) fn transformer(places: usize, kind: TransformerKind, tokens: usize) -> Demand {
     let (n, c, m) = (places as f64, kind.channels as f64, tokens as f64);
     let keys_and_values = 2.0 * c * kind.kv_heads as f64 / kind.heads as f64;
@@ -108,8 +108,9 @@ pub(super) fn temporal_resnet(places: usize, frames: usize, channels: usize) -> 
     Demand { work, bytes: bytes(4 * frames * places * channels) }
 }
 
-/// The demand of a `TransformerSpatioTemporalModel` for one clip, whose attention to the vector of the picture is one
-/// vector for all places. Memory peaks in a feed-forward layer, as in [`transformer`], with the maps that are mixed.
+/// The demand of a `TransformerSpatioTemporalModel` for one clip. Its attention to the vector of the picture gives the
+/// same vector for all places. Memory peaks in a feed-forward layer, as in [`transformer`], with the maps that are
+/// mixed.
 pub(super) fn clip_transformer(places: usize, frames: usize, channels: usize, layers: usize) -> Demand {
     let (n, f, c) = (places as f64, frames as f64, channels as f64);
     let spatial = (4.0 + 12.0) * c * c * n * f + 2.0 * n * n * c * f;

@@ -21,8 +21,8 @@ pub struct Spec {
     pub context_width: usize,
     /// P: width of the vector of a whole prompt, if the U-Net takes one.
     pub pooled_width: Option<usize>,
-    /// How many numbers about sizes the network takes: 6 about a picture, or 5 if the last number is a score; 1, the
-    /// seconds of a sound; otherwise 0.
+    /// How many numbers about sizes the network takes: 6 about a picture, or 5 if the last of them is a score; 1 about
+    /// a sound, which is its length in seconds; otherwise 0.
     pub time_id_count: usize,
     /// Whether the U-Net takes the guidance scale as an input, so that guidance needs no second row without the prompt.
     pub guidance_embedding: bool,

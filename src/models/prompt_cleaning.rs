@@ -1,5 +1,5 @@
-//! Cleans prompts as diffusers' `prompt_clean` does: repairs of the library ftfy, characters in place of HTML entities,
-//! and single spaces.
+//! Cleans prompts as diffusers' `prompt_clean` does: makes the repairs of the library ftfy, replaces HTML entities by
+//! characters, and collapses white space to single spaces.
 
 mod html;
 mod repairs;
@@ -9,7 +9,7 @@ use repairs::repaired;
 
 /// A prompt after the repairs of ftfy, with HTML unescaped twice and white space collapsed to single spaces.
 ///
-/// Of ftfy's repairs, only the one of text that was decoded with the wrong encoding is missing.
+/// All of ftfy's repairs are made, except the repair of text that was decoded with the wrong encoding.
 pub(super) fn cleaned(prompt: &str) -> String {
     let text = unescaped(&unescaped(&repaired(prompt)));
     let words = text.split(is_space).filter(|word| !word.is_empty());

@@ -25,8 +25,8 @@ use super::{
 use crate::weights::Weights;
 use vision::VisionModel;
 
-/// Turns the ids of a chat, in which a picture may stand, into the hidden states after the last layer and, in models
-/// saved by transformers 5 or later, its norm.
+/// Turns the ids of a chat, which may contain a picture, into the hidden states after the last layer. In models saved
+/// by transformers 5 or later, these states are also normalized.
 #[derive(Debug)]
 pub struct Qwen3Vl {
     visual: VisionModel,

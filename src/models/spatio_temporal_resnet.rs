@@ -21,7 +21,7 @@ pub(super) struct SpatioTemporalKind {
     pub temporal_eps: f64,
     /// Width of the time embedding; `None` in an autoencoder.
     pub time_embed_dim: Option<usize>,
-    /// What the learned factor is the share of.
+    /// The result whose share is the learned factor.
     pub share_of: ShareOf,
 }
 

@@ -70,7 +70,7 @@ impl T5EncoderModel {
         let mut bias = None;
         for (i, block) in self.block.iter().enumerate() {
             if let Some(positions) = self.relative_attention_bias.get(i) {
-                // The biases of the block before take no memory during the next ones.
+                // The biases of the previous block are dropped, so that they take no memory during the next blocks.
                 drop(bias.take());
                 bias = Some(positions.of(length)?);
             }

@@ -82,7 +82,7 @@ impl SeenPicture {
         &self.picture
     }
 
-    /// A number that other pictures do not have.
+    /// The digest of the picture. Different pictures have different digests.
     pub fn digest(&self) -> [u32; 8] {
         self.digest
     }

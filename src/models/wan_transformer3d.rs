@@ -1,5 +1,5 @@
-//! The transformer of Wan 2.1 and 2.2 (diffusers' `WanTransformer3DModel`; Wan Team 2025, arXiv:2503.20314): all patches
-//! of a film attend to each other, to the text and, in some models, to a picture.
+//! The transformer of Wan 2.1 and 2.2 (diffusers' `WanTransformer3DModel`; Wan Team 2025, arXiv:2503.20314): all
+//! patches of a film attend to each other, to the text and, in some models, to a picture.
 
 mod attention;
 mod block;

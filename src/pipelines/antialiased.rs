@@ -34,8 +34,8 @@ fn of_line(line: &[u8], taps: &Taps, channel: usize) -> f64 {
     taps.iter().map(|(at, weight)| weight * f64::from(line[3 * at + channel])).sum()
 }
 
-/// For each of `to` pixels, the pixels of a line of `from` pixels that it is made of. Blur and interpolation are sums
-/// with weights, so the weights of both together are sums of products.
+/// For each of the `to` pixels of a new line: the pixels of the old line, which has `from` pixels, from which it is
+/// computed. Blur and interpolation are sums with weights, so the weights of both together are sums of products.
 fn taps(from: usize, to: usize) -> Vec<Taps> {
     let blur = gaussian(from, to);
     let reach = blur.len() / 2;

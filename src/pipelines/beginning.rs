@@ -33,7 +33,8 @@ enum Known {
     First(Arc<[f32]>),
 }
 
-/// The channels of the mask, which says which frames are known. A latent frame has as many frames.
+/// The number of channels of the mask, which says which frames are known. A latent frame stands for this number of
+/// frames.
 const MASK: usize = 4;
 
 impl Beginning {
@@ -85,7 +86,8 @@ impl Beginning {
         }
     }
 
-    /// The latents (n, C · F, h, w) of finished films of the shape (C, F, h, w), with the first latent frame if it is known.
+    /// The latents (n, C · F, h, w) of finished films of the shape (C, F, h, w), with the first latent frame if it is
+    /// known.
     ///
     /// # Errors
     /// The latents have another shape.

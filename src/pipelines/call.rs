@@ -29,7 +29,7 @@ pub trait Call: Send + Sync + 'static {
     /// The sizes that all rows of this call have.
     fn shape(&self) -> Shape;
 
-    /// The work and memory of one row: those of the row of `rows` that needs most.
+    /// The work and memory of the row in `rows` that needs most.
     fn demand(&self, model: &Model, rows: &[Self::Row]) -> Demand;
 
     /// Computes one answer per row, in order. Row i of the answers depends only on row i of the input, bit for bit. The

@@ -24,7 +24,7 @@ pub(super) async fn encode_prompts(setup: &Setup<'_, impl Compute>) -> Result<Co
     encode_prompts_beside(setup, None).await
 }
 
-/// Encodes the prompts of a generation, each with the picture, if the text encoder sees one.
+/// Encodes the prompts of a generation. A text encoder that sees pictures gets the picture with each prompt.
 pub(super) async fn encode_prompts_beside(
     setup: &Setup<'_, impl Compute>,
     picture: Option<&SeenPicture>,

@@ -4,7 +4,7 @@ use std::slice;
 
 use crate::{audio::Waveform, imaging::RgbImage};
 
-/// A result of a run, or a preview of one.
+/// A result of a run, or a preview of a result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
     Picture(RgbImage),

@@ -18,7 +18,7 @@ use crate::{
 /// 255) differ by at most 2 from those of diffusers' `StableVideoDiffusionPipeline`.
 ///
 /// # Errors
-/// A network failed, the sampler produced a number that is not finite, or the job is none for this model.
+/// A network failed, the sampler produced a number that is not finite, or the job is not one for this model.
 pub async fn image_to_video(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
     let film = prepared.film()?;
     let motion = film.motion.ok_or(PipelineError::OtherWork("make films of a picture"))?;

@@ -86,8 +86,8 @@ fn is_reference(draw: &Draw) -> bool {
 pub struct FittedInputs {
     /// In the size that is drawn.
     image: Option<RgbImage>,
-    /// The input of CLIP's encoder of pictures, if a film begins with a picture and the model has such an encoder: pixels
-    /// (3, side, side) in [0, 1] for Stable Video Diffusion, (side, side, 3) as the network takes them for Wan.
+    /// The input of CLIP's encoder of pictures, if a film begins with a picture and the model has such an encoder. For
+    /// Stable Video Diffusion, these are pixels (3, side, side) in [0, 1]; for Wan, normalized pixels (side, side, 3).
     for_encoder: Option<Vec<f32>>,
     /// The picture for the text encoder.
     seen: Option<SeenPicture>,
@@ -106,8 +106,8 @@ impl FittedInputs {
         self.image.as_ref().ok_or(PipelineError::MissingInput("image"))
     }
 
-    /// The picture that a film begins with, for CLIP's encoder of pictures: pixels (3, side, side) in [0, 1] for Stable
-    /// Video Diffusion, (side, side, 3) as the network takes them for Wan.
+    /// The picture that a film begins with, as the input of CLIP's encoder of pictures. For Stable Video Diffusion,
+    /// these are pixels (3, side, side) in [0, 1]; for Wan, normalized pixels (side, side, 3).
     ///
     /// # Errors
     /// [`PipelineError::MissingInput`] if the picture was not stored.

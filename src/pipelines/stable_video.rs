@@ -133,8 +133,8 @@ impl StableVideo {
         predict.await.map_err(NetworkError::of("unet"))
     }
 
-    /// The stages of decoding latents (F, C, h, w), each a call of [`StableVideo::decode`]. Returns, for each stage, its
-    /// share of the total work; the shares add up to 1.
+    /// The stages of decoding latents (F, C, h, w), each a call of [`StableVideo::decode`]. Returns, for each stage,
+    /// its share of the total work; the shares add up to 1.
     pub fn decode_stages(&self, shape: [usize; 4]) -> Vec<f64> {
         let stages = self.sizes.stages(shape);
         let all: f64 = stages.iter().map(|stage| stage.demand.work).sum();

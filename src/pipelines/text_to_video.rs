@@ -16,11 +16,11 @@ use crate::{
     models::autoencoder_kl_wan::FilmState,
 };
 
-/// Makes the generation's `n` films (Wan Team 2025, arXiv:2503.20314). For the same seed, color values (0 to 255) differ
-/// by at most 2 from those of diffusers' `WanPipeline` and `WanImageToVideoPipeline`.
+/// Makes the generation's `n` films (Wan Team 2025, arXiv:2503.20314). For the same seed, color values (0 to 255)
+/// differ by at most 2 from those of diffusers' `WanPipeline` and `WanImageToVideoPipeline`.
 ///
 /// # Errors
-/// A network failed, the sampler produced a number that is not finite, or the job is none for this model.
+/// A network failed, the sampler produced a number that is not finite, or the job is not one for this model.
 pub async fn text_to_video(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
     let film = prepared.film()?;
     let networks = prepared.model.networks::<WanVideo>()?;
@@ -61,7 +61,7 @@ async fn encode_prompts(
     compute.call(Phase::Encoding, EncodePrompt, rows).await
 }
 
-/// The number of tokens of the texts with their padding, which has an effect.
+/// The number of tokens of the texts with their padding. The padding affects the result.
 fn tokens_of(film: &Film) -> usize {
     film.max_sequence_length.map_or(WanVideoSizes::TOKENS, |length| length as usize)
 }

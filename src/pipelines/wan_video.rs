@@ -43,8 +43,8 @@ pub struct WanVideoSizes {
     /// The configurations of the denoisers, one or two with equal channels.
     pub transformers: Vec<WanTransformer3DConfig>,
     pub vae: AutoencoderKlWanConfig,
-    /// The denoiser for times from this part of the training timesteps upwards is the first one, below it the second
-    /// one. `None` for models with one denoiser.
+    /// The first denoiser predicts at times of at least this fraction of the training timesteps, the second denoiser at
+    /// smaller times. `None` for models with one denoiser.
     pub boundary_ratio: Option<f64>,
     /// Whether each latent frame has a time of its own.
     pub expand_timesteps: bool,
@@ -57,8 +57,8 @@ pub struct WanVideoSizes {
 /// How a denoiser sees the picture that a film begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PictureUse {
-    /// As further channels: a mask, and the latents of a film whose first frame is the picture and whose other frames are
-    /// gray.
+    /// As further channels: a mask, and the latents of a film whose first frame is the picture and whose other frames
+    /// are gray.
     Channels,
     /// In place of the first latent frame, with time 0.
     FirstFrame,
@@ -224,7 +224,7 @@ impl WanVideo {
     }
 
     /// Runs one stage, counted from 0, of encoding the next frames of each film. The first stage takes films whose map
-    /// is pixels (1 or 4, H, W, 3) in [-1, 1], and after the last one, the map is normalized latents (1, h, w, C).
+    /// is pixels (1 or 4, H, W, 3) in [-1, 1]. After the last stage, the map is normalized latents (1, h, w, C).
     ///
     /// # Errors
     /// There is no such stage, or a row does not fit it.
@@ -248,8 +248,8 @@ impl WanVideo {
     }
 
     /// Runs one stage, counted from 0, of decoding the next latent frame (h, w) of each film. The first stage takes
-    /// films whose map is normalized latents (1, h, w, C), and after the last one, the map is pixels (F, H, W, 3) in
-    /// [-1, 1].
+    /// films whose map is normalized latents (1, h, w, C). After the last stage, the map is pixels (F, H, W, 3) in [-1,
+    /// 1].
     ///
     /// # Errors
     /// There is no such stage, or a row does not fit it.

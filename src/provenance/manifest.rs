@@ -7,8 +7,9 @@ use super::Statement;
 /// The label of latentd's own assertion, in the notation of reversed domain names.
 pub(super) const GENERATION: &str = "dev.latentd.generation";
 
-/// IPTC's terms for pictures of models: drawn from nothing but a request, or from other pictures as well.
+/// IPTC's term for what a model made without other pictures.
 const BY_MODEL: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia";
+/// IPTC's term for what a model made from other pictures.
 const BY_MODEL_FROM_PICTURES: &str =
     "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia";
 

@@ -85,13 +85,13 @@ pub struct Action {
     pub when: Option<String>,
 }
 
-/// A picture that the picture was made from.
+/// A picture from which the content of the file was made.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ingredient {
     pub title: Option<String>,
     pub format: Option<String>,
     pub relationship: &'static str,
-    /// The verdict about the credentials of this picture when the picture was used.
+    /// The verdict that this picture's credentials got when the picture was used.
     pub verdict: Verdict,
 }
 

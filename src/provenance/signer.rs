@@ -38,9 +38,9 @@ impl Provenance {
         self.signer.is_some()
     }
 
-    /// A copy of the file (of a format that is [signable](Format::is_signable)) with a credential that says what is in the statement. Call this function
-    /// on a blocking thread. Two calls with equal arguments give files of different bytes, because credentials contain
-    /// random salts.
+    /// A copy of the file with a credential that contains the statement. The format of the file must be
+    /// [signable](Format::is_signable). Call this function on a blocking thread. Two calls with equal arguments give
+    /// files of different bytes, because credentials contain random salts.
     ///
     /// # Errors
     /// There are no keys, or the file is not of the format of the job.
@@ -135,7 +135,8 @@ fn context(anchors: &str) -> c2pa::Result<Context> {
     }))
 }
 
-/// The library's signer with a smaller reserve. The reserve of the library adds more than ten KiB to every file.
+/// Signs as the library's signer does, but reserves fewer bytes for the signature. The bytes that the library reserves
+/// make every file more than 10 KiB longer.
 struct Compact {
     signer: BoxedSigner,
     certificates: Vec<Vec<u8>>,

@@ -1,4 +1,4 @@
-//! What a credential says about a picture of this server.
+//! What a credential says about a result of this server: a picture, a sound or a film.
 
 use std::iter;
 
@@ -7,16 +7,17 @@ use serde_json::{Map, Value, json};
 
 use crate::generation::{GenerationId, Job, MetadataLevel, Work};
 
-/// What a credential says about a picture of this server.
+/// What a credential says about a result of this server.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement<'a> {
     pub job: &'a Job,
     pub weights: &'a WeightDigests,
-    /// The generation; `None` for a picture that was drawn without a server.
+    /// The generation; `None` for a result that was made without a server.
     pub id: Option<GenerationId>,
-    /// The index of the picture in its generation.
+    /// The index of the result in its generation.
     pub index: u32,
-    /// The request that draws the picture again, as JSON; only used if the request wants all metadata in its files.
+    /// The request that makes the result again, as JSON. It is used only if the request wants all metadata in its
+    /// files.
     pub request: Option<&'a str>,
     /// SHA-256 of the file without the credential, in lower-case hexadecimal.
     pub unsigned_sha256: &'a str,
@@ -44,7 +45,7 @@ pub struct Input {
 }
 
 impl Statement<'_> {
-    /// Whether the picture was made from another picture, and not from noise and a text alone.
+    /// Whether the result was made from a picture, and not from noise and a text alone.
     pub fn is_composite(&self) -> bool {
         match &self.job.work {
             Work::Draw(draw) => draw.source.is_some(),
@@ -53,7 +54,7 @@ impl Statement<'_> {
         }
     }
 
-    /// The assertion of latentd about the picture. `output.metadata` of the request decides how much it contains: the
+    /// The assertion of latentd about the result. `output.metadata` of the request decides how much it contains: the
     /// model, the generation and the digests always, the seed with `seed`, and LoRAs and the request with `full`.
     pub fn generation(&self) -> Value {
         let mut said = Map::new();

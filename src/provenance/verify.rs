@@ -17,11 +17,11 @@ use super::{
 };
 use crate::generation::{Format, cut};
 
-/// The most entries of each list in a report.
+/// The maximum number of entries of each list in a report.
 const MOST: usize = 50;
-/// The most characters of each text in a report that the file chose.
+/// The maximum number of characters of each text that a report copies from the file.
 const MOST_CHARS: usize = 500;
-/// The most bytes of the JSON of latentd's own assertion.
+/// The maximum number of bytes of the JSON of latentd's own assertion.
 const MOST_GENERATION_BYTES: usize = 256 << 10;
 
 /// The code for a signer that no trust anchor vouches for. This is no fault of the file, so it is not reported as a

@@ -385,8 +385,9 @@ fn bounded_s(wait: Duration) -> u64 {
     wait.as_secs_f64().ceil().clamp(1.0, 600.0) as u64
 }
 
-/// The field of a film that must be smaller, with the beginning of the sentence about it: the first one that alone makes
-/// the film fit.
+/// The field of a film that must be smaller, and the beginning of the sentence about this field. The function tries the
+/// smallest `decode_chunk_size`, and then two frames with the smallest `decode_chunk_size`. If the film fits in neither
+/// case, the function returns the width, without trying a smaller one.
 fn memory_field(film: &Film, fits: impl Fn(Film) -> bool) -> (&'static str, &'static str) {
     let one = Film { n: 1, ..film.clone() };
     let chunk = one.decode_chunk_size.map(|_| 1);

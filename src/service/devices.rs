@@ -137,11 +137,14 @@ impl Drop for Placed {
     }
 }
 
-/// Chooses the device for a generation among those that have not failed, in this order: an idle device that has the
-/// model; an idle device with free memory for the model, so that a frequent model is loaded on several devices; an idle
-/// device without free memory, if the queues of all devices that have the model are long; the least busy device that
-/// has the model, so that no model is unloaded for a copy of another one; another idle device, whose models are not in
-/// use; the least busy device with free memory, so that no model is unloaded; the least busy device.
+/// Chooses the device for a generation among those that have not failed, in this order:
+/// 1. an idle device that has the model,
+/// 2. an idle device with free memory for the model, so that a frequent model is loaded on several devices,
+/// 3. an idle device without free memory, if the queues of all devices that have the model are long,
+/// 4. the least busy device that has the model, so that no model is unloaded for a copy of another one,
+/// 5. another idle device, whose models are not in use,
+/// 6. the least busy device with free memory, so that no model is unloaded,
+/// 7. the least busy device.
 fn choose(loads: &[Load], of: impl Fn(usize) -> Candidate) -> Option<usize> {
     let usable: Vec<(usize, Candidate)> =
         (0..loads.len()).filter(|&device| !loads[device].failed).map(|device| (device, of(device))).collect();

@@ -1,4 +1,4 @@
-//! What clients do with their finished generations: they delete them, and give them stars.
+//! What clients do with their finished generations: delete them, and give them stars.
 
 use super::{Reach, Service, ServiceError, View, live::tenant_number};
 use crate::{

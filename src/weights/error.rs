@@ -87,7 +87,7 @@ pub struct TensorMismatch {
     pub unused: Vec<(String, Vec<usize>)>,
     /// Tensors of the wrong shape: name, expected shape, shape in the file.
     pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
-    /// Tensors whose numbers are not floats of 8 to 64 bits, or quantized: name and type.
+    /// Tensors whose numbers are neither floats of 8 to 64 bits nor quantized: name and type.
     pub not_float: Vec<(String, String)>,
 }
 

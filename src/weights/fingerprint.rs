@@ -25,15 +25,16 @@ pub fn of_file(path: &Path) -> String {
     format!("{path:?} {size:?} {changed:?}\n")
 }
 
-/// The fingerprints by [`of_file`] of all files below a folder, sorted by path. Links are followed.
+/// The results of [`of_file`] for the files below a folder, and the paths of its subfolders, sorted by path. Links are
+/// followed. At most `DEEPEST` levels of subfolders, and at most `MOST` files and folders, are visited.
 pub fn of_folder(root: &Path) -> String {
     of_files(root, of_file)
 }
 
-/// As [`of_file`], plus the time of the last change as the system saw it (ctime). The text also changes if another file
-/// of the same size and modification time takes the place of this file, as tar, `cp -p` and `rsync -t` may put it
-/// there. But each copy of a file has a different text, so these texts are meaningful on one machine only. (The inode
-/// number would add nothing, and some network file systems report a different number each time.)
+/// As [`of_file`], plus the time of the last change as the system saw it (ctime). The text also changes if tar, `cp -p`
+/// or `rsync -t` replaces the file by another file that has the same size and modification time. Two copies of a file
+/// have different texts, so these texts can only be compared on one machine. (The inode number would add nothing, and
+/// some network file systems report a different number each time.)
 pub fn stamp_of_file(path: &Path) -> String {
     let seen = fs::metadata(path).map(|seen| (seen.ctime(), seen.ctime_nsec())).ok();
     format!("{seen:?} {}", of_file(path))

@@ -22,13 +22,13 @@ use crate::kernels::format::Format;
 /// The first bytes of a file.
 const MAGIC: &[u8] = b"GGUF";
 
-/// The versions that are read. Version 1 had shorter lengths, and nothing that is published has it.
+/// The versions that are read. Version 1 had shorter lengths; no published file has this version.
 const VERSIONS: [u32; 2] = [2, 3];
 
 /// The largest numbers of tensors and of metadata entries: ten times those of the largest model known.
 const MOST: u64 = 100_000;
 
-/// The largest number of axes of a tensor that ggml has.
+/// The largest number of axes of a tensor in ggml.
 const MOST_AXES: u32 = 4;
 
 /// The alignment of tensors in bytes if the metadata has no alignment, and the largest alignment that is accepted.
@@ -48,7 +48,7 @@ pub(super) fn is_gguf(path: &str) -> bool {
 pub(super) fn read(path: &str, file: &FileContent) -> Result<Header, LoadError> {
     let mut reader = Reader::new(file);
     let header = parse(&mut reader, file.len());
-    // A disk that fails also ends the header early, so it is asked about first.
+    // A failure of the disk also ends the header early, so such a failure is reported first.
     if let Some(source) = reader.failed {
         return Err(LoadError::Read { path: path.into(), source });
     }
@@ -120,7 +120,8 @@ fn parse(reader: &mut Reader<'_>, length: usize) -> Result<Header, Fault> {
     Ok(Header { tensors, metadata: BTreeMap::new() })
 }
 
-/// Reads the shape, the type and the place of a tensor. The range of bytes is its length for now.
+/// Reads the shape, the type and the place of a tensor. For now, the range of bytes begins at 0 and has the right
+/// length; [`placed`] moves it to its place.
 fn tensor(reader: &mut Reader<'_>) -> Result<(Info, u64), String> {
     let axes = u32::from_le_bytes(reader.bytes("the number of axes")?);
     if axes > MOST_AXES {

@@ -1,5 +1,5 @@
-//! The scales of 8-bit floats, as ComfyUI and the programs for it write them: a layer's weight is the stored numbers
-//! times the one number of the tensor beside it.
+//! The scales of 8-bit floats, as ComfyUI and the programs for it write them: a layer's weight consists of the stored
+//! numbers, multiplied by the single number of another tensor.
 
 use std::collections::BTreeMap;
 

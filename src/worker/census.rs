@@ -9,8 +9,8 @@ use crate::{ledger::StoreError, metrics::Metrics};
 pub(super) const INTERVAL: Duration = Duration::from_secs(5);
 
 impl Sweeper {
-    /// Updates the metrics. `models` are those that have been seen: a model without work shows 0, so that queries for
-    /// it keep an answer.
+    /// Updates the metrics. `models` are the models that have had work: when one of them has no work, its metrics show
+    /// 0, so that queries for it keep an answer.
     pub(super) async fn count(&self, models: &mut BTreeSet<String>) -> Result<(), StoreError> {
         let Metrics { queued, queue_oldest, queue_work, dead, database_used, database_most, .. } = &self.metrics;
         let census = self.store.census().await?;

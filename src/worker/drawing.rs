@@ -1,5 +1,5 @@
-//! The executor that draws pictures and makes sounds: loads models, passes runs to the engine, encodes frames and
-//! stores the files.
+//! The executor that draws pictures and makes sounds and films: loads models, passes runs to the engine, encodes frames
+//! and stores the files.
 
 mod encode;
 mod inputs;
@@ -44,7 +44,7 @@ pub use mark::Marking;
 pub use models::Preload;
 pub use sign::{Signing, sign};
 
-/// Draws pictures and makes sounds with the models of the catalogue.
+/// Draws pictures and makes sounds and films with the models of the catalogue.
 pub struct Drawing {
     pub blobs: Blobs,
     /// Signs the files of results.

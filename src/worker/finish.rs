@@ -19,7 +19,8 @@ enum Written {
 }
 
 impl Written {
-    /// The label of an attempt whose worker reported `outcome`, in the metric of attempts.
+    /// The label of an attempt in the metric of attempts. `outcome` is the label of the outcome that the worker
+    /// reported.
     fn label(&self, outcome: &'static str) -> &'static str {
         match self {
             Written::Fenced => "fenced",

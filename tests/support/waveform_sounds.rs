@@ -1,5 +1,5 @@
-//! A folder of a small model whose latents are decoded to stereo samples, with random weights that are the same on every
-//! machine.
+//! A folder of a small model whose latents are decoded to stereo samples, with random weights that are the same on
+//! every machine.
 
 #![allow(dead_code, reason = "each test target uses its part")]
 

@@ -25,8 +25,8 @@ pub(super) const STEP: usize = 32;
 #[repr(C, align(64))]
 pub(super) struct LeftTile([[u16; STEP]; LINES]);
 
-/// A tile of a right matrix: 16 columns of 32 bfloat16 numbers. Line i holds the numbers 2·i and 2·i + 1 of each column,
-/// the first in the lower half of a value.
+/// A tile of a right matrix: 16 columns of 32 bfloat16 numbers. Line i holds the numbers 2·i and 2·i + 1 of each
+/// column, the first in the lower half of a value.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct RightTile([[u32; WIDTH]; STEP / 2]);
@@ -39,7 +39,7 @@ struct Tiles {
 
 impl Tiles {
     fn new(count: usize) -> Self {
-        // One tile more, because the memory may begin anywhere.
+        // Memory for one more tile is taken, because the memory may begin at an address that is not aligned for tiles.
         Self { values: arena::take((count + 1) * size_of::<LeftTile>() / size_of::<f32>()), count }
     }
 

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{block::Block, gemm::WIDTH};
 
-/// out = left · right or out += left · right. The columns of `out` are those of the first panels of `right`; the last of
-/// these panels may have fewer than 16 columns.
+/// out = left · right or out += left · right. The columns of `out` are those of the first panels of `right`; the last
+/// of these panels may have fewer than 16 columns.
 pub(crate) fn multiply(left: &Left, right: &Right, out: &mut Block<'_>, add: bool) {
     assert_eq!((left.steps, left.lines), (right.steps, out.lines()));
     let (groups, panels) = (out.lines().div_ceil(LINES), out.columns().div_ceil(WIDTH));

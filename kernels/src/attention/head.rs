@@ -17,7 +17,7 @@ pub(super) const KEYS: usize = 256;
 
 /// The packed keys and values of one head of one row of the batch.
 pub(super) struct Head {
-    /// The numbers of a key, and of a value.
+    /// How many numbers a key has. A value has as many.
     d: usize,
     /// M
     keys: usize,
@@ -31,8 +31,8 @@ enum Packed {
     Planes(Vec<[amx::Right; 2]>),
 }
 
-/// The least numbers of a key for which the matrix unit is used: it multiplies 32 at a time. The choice depends on
-/// nothing else, because the numbers of queries and keys of a row depend on the padding of its batch.
+/// The matrix unit is used if a key has at least this many numbers, because the unit multiplies 32 numbers at a time.
+/// The choice depends on nothing else, because the padding of a batch changes how many queries and keys its rows have.
 const LEAST: usize = 32;
 
 impl Head {

@@ -43,7 +43,7 @@ pub(super) fn half<const L: usize>(bytes: &[[u8; L]]) -> [f32; L] {
 fn half_of(bits: u32) -> f32 {
     let size = (bits & 0x7fff) << 13;
     let value = small::<5>(size).to_bits();
-    // The largest exponent stands for infinity and for what is no number.
+    // The largest exponent stands for infinity and for NaN.
     let bits_of = if size >= 0x1f << 23 { size | 0xff << 23 } else { value };
     f32::from_bits(bits_of | (bits & 0x8000) << 16)
 }
@@ -55,11 +55,11 @@ fn small<const E: u32>(bits: u32) -> f32 {
     // What a float32's exponent has in addition to an exponent of E bits.
     let bias = 127 - ((1 << (E - 1)) - 1);
     // Numbers whose exponent is zero have no implicit leading one. They are computed as the difference of two ordinary
-    // numbers, because arithmetic on float32's own such numbers is slow.
+    // numbers, because arithmetic on such numbers of float32 is slow.
     let tiny = f32::from_bits(bits + ((bias + 1) << 23)) - f32::from_bits((bias + 1) << 23);
     let plain = f32::from_bits(bits + (bias << 23));
     if bits < 1 << 23 { tiny } else { plain }
 }
 
-/// The bits of a float32 that is no number.
+/// The bits of a NaN in float32.
 const NAN: u32 = 0x7fc0_0000;

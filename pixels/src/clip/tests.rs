@@ -226,7 +226,8 @@ fn an_mp4_has_the_structure_that_players_need() {
     assert!(xmp.contains("<latentd:request>{"), "{xmp}");
 }
 
-/// Compares with what ffmpeg reads, if ffmpeg and ffprobe are installed: size, rate, length, number of frames, and colors.
+/// Compares with what ffmpeg reads, if ffmpeg and ffprobe are installed: size, rate, length, number of frames, and
+/// colors.
 #[test]
 fn ffmpeg_decodes_every_container() {
     let ffmpeg = std::env::var("LATENTD_FFMPEG").unwrap_or_else(|_| "ffmpeg".to_owned());

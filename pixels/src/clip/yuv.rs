@@ -11,7 +11,7 @@ pub(super) struct Planes {
     pub(super) chroma: [Vec<u8>; 2],
 }
 
-/// The bits after the point of the factors.
+/// The number of bits of the fractions of the factors.
 const BITS: u32 = 20;
 /// The shares of red, green and blue in the luma.
 const SHARES: [f64; 3] = [0.2126, 0.7152, 0.0722];

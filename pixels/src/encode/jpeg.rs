@@ -10,9 +10,9 @@ const MAX_SEGMENT: usize = 65_533;
 /// Bytes of an XMP document per segment, as the XMP specification advises.
 const XMP_PART: usize = 65_400;
 
-/// Encodes a finished picture of width × height RGB pixels as a baseline JPEG. Below a quality of 90, color has half the
-/// resolution. Optimized Huffman tables would save a tenth of the bytes, but with them the encoder writes one scan per
-/// component, which zune-jpeg 0.5.15, the decoder of `image`, decodes to a wrong picture.
+/// Encodes a finished picture of width × height RGB pixels as a baseline JPEG. Below a quality of 90, color has half
+/// the resolution. Optimized Huffman tables would save a tenth of the bytes, but with them the encoder writes one scan
+/// per component, which zune-jpeg 0.5.15, the decoder of `image`, decodes to a wrong picture.
 pub(super) fn encode(
     pixels: &[u8],
     [width, height]: [u32; 2],

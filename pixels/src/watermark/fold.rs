@@ -158,7 +158,7 @@ pub(super) struct Fold {
     energy: f32,
 }
 
-/// Where the tile begins, in pixels, and how clearly the markers say so.
+/// The place where the tile begins, in pixels, and how clearly the markers show this place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shift {
     pub row: usize,

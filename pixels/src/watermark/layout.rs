@@ -35,7 +35,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// The layout, which is the same everywhere: who knows the program can find watermarks.
+    /// The layout. It is the same on every server, so everybody who knows the program can find watermarks.
     pub fn new() -> Layout {
         let mut random = Random(0x6c61_7465_6e74_6431);
         let cell = |index: usize| Cell {

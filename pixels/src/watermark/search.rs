@@ -7,14 +7,15 @@ use super::{
     plane::Plane,
 };
 
-/// Candidates that are decoded at most. Each passes the check by chance with a probability of 2⁻³².
+/// The maximum number of candidates that are decoded. A candidate that is no watermark passes the check with a
+/// probability of 2⁻³².
 const ATTEMPTS: usize = 32;
-/// Candidates of one size that are decoded at most, so that every size has its turn.
+/// The maximum number of candidates that are decoded for one assumed size, so that attempts are left for other sizes.
 const ATTEMPTS_PER_SIZE: usize = 4;
 
-/// Contrasts in relation to the marked picture.
+/// The contrasts that the search assumes, in relation to the contrast of the marked picture.
 const GAINS: &[f32] = &[1.0, 0.95, 1.05, 0.9, 1.1, 1.075, 1.025];
-/// Amounts by which a picture is sharpened that was made smaller, and therefore softer.
+/// The amounts by which the search sharpens a picture that may have become softer when its size was halved.
 const SHARPENINGS: &[f32] = &[0.06, 0.12, 0.0, 0.2];
 
 /// Widths that pictures often have when they are marked, in pixels.
@@ -22,11 +23,12 @@ const WIDTHS: [usize; 24] = [
     128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960, 1024, 1088, 1152, 1216, 1280, 1344, 1408,
     1536, 1792, 2048,
 ];
-/// Larger pictures are not compared with these widths, because each comparison resizes the whole picture.
+/// The maximum number of pixels of a picture that is tried with [`WIDTHS`], because each try resizes the whole picture.
 const MAX_PIXELS: usize = 1 << 21;
 
-/// The watermark of a picture, if it has one: first at its present size, then as half and as double of the marked
-/// picture, each perhaps cropped, and then as a whole picture of any other size.
+/// The watermark of a picture, if the search finds one. The search assumes one size after the other for the picture at
+/// the time when it was marked: its present size, twice this size, half of this size, and then each of [`WIDTHS`].
+/// Except with [`WIDTHS`], parts of the picture may have been cropped away.
 pub(super) fn search(picture: &Plane) -> Option<Detected> {
     let mut search = Search { layout: Layout::new(), attempts: ATTEMPTS };
     let found = search.look(&picture.middle(640, 1), 1.0, GAINS);
@@ -40,7 +42,7 @@ struct Search {
 }
 
 impl Search {
-    /// Looks for a watermark in a picture of twice this size.
+    /// Looks for a watermark, assuming that the picture was marked at twice its present size.
     fn half(&mut self, picture: &Plane) -> Option<Detected> {
         let part = picture.middle(256, 1);
         let look = |amount: &f32| {
@@ -50,13 +52,14 @@ impl Search {
         SHARPENINGS.iter().find_map(look)
     }
 
-    /// Looks for a watermark in a picture of half this size.
+    /// Looks for a watermark, assuming that the picture was marked at half its present size.
     fn double(&mut self, picture: &Plane) -> Option<Detected> {
         let part = picture.middle(1280, 2);
         self.look(&part.resized(part.width / 2, part.height / 2)?, 2.0, GAINS)
     }
 
-    /// Looks for a watermark in whole pictures with a usual width and sides of multiples of 8.
+    /// Looks for a watermark, assuming that the picture was marked at one of [`WIDTHS`], with a height that is a
+    /// multiple of 8, and that no part was cropped away.
     fn resized(&mut self, picture: &Plane) -> Option<Detected> {
         if picture.values.len() > MAX_PIXELS {
             return None;

@@ -58,7 +58,7 @@ pub(super) fn decode(soft: &[f32]) -> Vec<bool> {
     message
 }
 
-/// One input further: the larger metric of the two ways to each state, and which of them it is.
+/// Goes one input further: writes the larger metric of the two ways to each state, and which way has it.
 #[inline(always)]
 fn advance(metrics: &[f32], next: &mut [f32], [first, second]: [f32; 2], signs: &[[f32; 2]], decided: &mut [bool]) {
     let half = STATES / 2;

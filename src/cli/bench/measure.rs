@@ -58,7 +58,7 @@ pub struct Bench<'a> {
     metrics: Metrics,
     /// The time after which nothing is repeated.
     within: Duration,
-    /// Makes each prompt another one, because the engine keeps the embeddings of prompts.
+    /// Counts the prompts, so that each prompt is different, because the engine keeps the embeddings of prompts.
     prompts: Cell<u32>,
 }
 

@@ -1,4 +1,5 @@
-//! The check of this machine's clock, by the clock of PostgreSQL and by the `Date` of the bucket's answers.
+//! The check of this machine's clock: compares it with the clock of PostgreSQL and with the `Date` of the bucket's
+//! answers.
 
 use std::{
     sync::Arc,

@@ -1,4 +1,4 @@
-//! The check of the listeners' addresses: whether they are free, or whose they are.
+//! The check of the listeners' addresses: whether they are free, or which program uses them.
 
 use std::{
     io::ErrorKind,

@@ -1,5 +1,5 @@
-//! Removes secrets from what the command prints. No check prints one on purpose; this guards against errors of other
-//! programs that repeat what was sent to them.
+//! Removes secrets from what the command prints. No check prints a secret on purpose, but errors of other programs may
+//! repeat what was sent to these programs.
 
 use latentd::{app, config::Config};
 

@@ -9,10 +9,11 @@ use crate::diffusion::sigmas::Respacing;
 use crate::diffusion::step_source::{StepSource, listed};
 use crate::generation::Levels;
 
-/// The points of the flow-matching classes. Their levels are listed, or evenly spaced between the largest and the
-/// smallest trained level; then all levels are shifted. If the shift does not depend on the picture size, evenly spaced
-/// levels are shifted twice, as in diffusers: first their two ends, then all levels. `inverted` replaces each level σ
-/// by 1 − σ, so the levels rise from the picture to noise.
+/// The points of the flow-matching classes. The levels are listed in the request, or are evenly spaced between the
+/// largest and the smallest trained level. Then all levels are shifted. If the shift does not depend on the size of the
+/// picture, evenly spaced levels are shifted twice, as in diffusers: the largest and the smallest level are shifted
+/// before the other levels are spaced evenly between them, and then all levels are shifted. `inverted` replaces each
+/// level σ by 1 − σ, so the levels rise from the picture to noise.
 pub(in crate::diffusion) fn flow_points(
     config: &SchedulerConfig,
     step_source: StepSource<'_>,

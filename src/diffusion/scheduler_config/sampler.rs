@@ -40,8 +40,8 @@ pub(in crate::diffusion) trait Sampler: Same + Debug + Send + Sync {
         Label::FirstName
     }
 
-    /// The last step may end at a timestep below 0. Whether that point has the noise level of timestep 0; if false, it
-    /// has no noise.
+    /// Whether a run whose last step ends at a timestep below 0 ends at the noise level of timestep 0. If not, it ends
+    /// without noise.
     fn ends_at_first_timestep(&self) -> bool {
         false
     }

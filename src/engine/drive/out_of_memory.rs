@@ -9,8 +9,9 @@ use super::{ActiveRuns, Pick, RunningBatch};
 use crate::{device::Fault, pipelines::NetworkError};
 
 impl ActiveRuns {
-    /// Returns the rows of a batch that was too large to the state *open*, and limits later batches of this kind to
-    /// fewer rows. A single row is tried once more; if it does not fit at its last try, its run fails.
+    /// Handles a batch that did not fit. Its rows are *open* again, and later batches with the same key get fewer rows.
+    /// If the batch had a single row, the row is tried once more. If the row does not fit at this last try either, its
+    /// run fails.
     pub(super) fn make_fit(&mut self, batch: RunningBatch, error: &NetworkError) {
         let (key, rows, bytes, is_last_try) = (batch.key.clone(), batch.rows(), batch.bytes, batch.is_last_try);
         let run = batch.shares.first().map(|share| share.run);

@@ -63,12 +63,12 @@ impl Sizes {
         Qwen3VlTokenizer::load(folder, &self.text_encoder)
     }
 
-    /// The tokenizer, as it shows how much of a prompt the model reads.
+    /// The tokenizer, in the form that tells how much of a prompt the model reads.
     pub fn prompt_tokenizers(&self, folder: &ModelFolder) -> Result<PromptTokenizers, LoadError> {
         Ok(PromptTokenizers(vec![PromptTokenizer::Qwen3Vl { tokenizer: self.tokenizer(folder)?, length: SEQUENCE }]))
     }
 
-    /// The most tokens of a text for the U-Net, with those of a picture or without.
+    /// The maximum number of tokens of a text for the U-Net, with or without the tokens of a picture.
     pub fn tokens(&self, with_picture: bool) -> usize {
         let picture = self.text_encoder.picture_tokens([SIDE as usize; 2]).unwrap_or(0);
         SEQUENCE + if with_picture { picture } else { 0 }

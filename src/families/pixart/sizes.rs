@@ -22,7 +22,8 @@ pub struct Sizes {
     pub text_encoder: T5Config,
     pub transformer: PixArtTransformer2DConfig,
     pub vae: AutoencoderKlConfig,
-    /// How many tokens of a prompt T5 reads if the request gives no other number: as many as in the training.
+    /// The number of tokens of a prompt that T5 reads if the request does not choose `max_sequence_length`. The model
+    /// was trained with this number.
     pub context_length: usize,
 }
 

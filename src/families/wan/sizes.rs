@@ -78,7 +78,7 @@ pub(super) fn read(folder: &ModelFolder) -> Result<WanVideoSizes, LoadError> {
 /// The channels of the mask that says which frames are known.
 const MASK: usize = 4;
 
-/// Whether the model makes no films without a picture.
+/// Whether every film of the model must begin with a picture.
 fn begins_with_picture(index: &ModelIndex) -> bool {
     index.class() == Some("WanImageToVideoPipeline")
 }

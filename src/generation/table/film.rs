@@ -133,8 +133,8 @@ const MAX_FPS: u32 = 60;
 /// The fewest frames of a film.
 const MIN_FRAMES: u32 = 1;
 
-/// Whether every request needs a prompt. Models with settings of the motion take none, see [`ModelCard::film`]; the card
-/// of any model has these settings and takes a prompt, but does not need it.
+/// Whether every request for the model needs a prompt. Models with settings of the motion ([`ModelCard::film`]) take no
+/// prompt. The permissive card of `any_model` has these settings and takes a prompt, but does not need one.
 fn needs_prompt(card: &ModelCard) -> bool {
     takes_prompt(card) && card.film.is_none_or(|film| film.motion.is_none())
 }

@@ -57,7 +57,7 @@ const BACKGROUND: Words = Words {
     refused: &["transparent"],
     why: "pictures have no transparency",
 };
-/// There is no moderation, so the server does what `low` asks for.
+/// Both values have the same effect, because the settings and the key determine the policy of the safety checker.
 const MODERATION: Words = Words { name: "moderation", taken: &["auto", "low"], refused: &[], why: "" };
 const STYLE: Words =
     Words { name: "style", taken: &["vivid"], refused: &["natural"], why: "describe the style in prompt" };

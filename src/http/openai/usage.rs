@@ -7,7 +7,7 @@ use crate::generation::{Artifact, Facts, Job};
 /// One image token stands for a square with sides of this many pixels.
 const TOKEN_SIDE: u32 = 16;
 
-/// The sizes of a request and its pictures. They are for orientation: nothing is billed by them.
+/// The sizes of a request and its pictures. They are only information: nothing is billed by them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Usage {
     input_tokens: u64,

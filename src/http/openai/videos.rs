@@ -41,8 +41,8 @@ use object::{PREFIX, Video, id_of};
 const SDK: &str = "x-stainless-lang";
 const ROOT: &str = "/v1/videos";
 
-/// Whether the answer to a request below `/v1/videos` has OpenAI's form: the path names a film by the id of that form,
-/// or has no place in the native protocol, or the client is an SDK of OpenAI.
+/// Whether the answer to a request below `/v1/videos` has OpenAI's form. This is so if the path contains an id of
+/// OpenAI's form, if the path exists only in OpenAI's protocol, or if the client is an SDK of OpenAI.
 pub fn speaks(path: &str, headers: &HeaderMap) -> bool {
     let Some(rest) = path.strip_prefix(ROOT) else { return false };
     match rest.strip_prefix('/') {
@@ -119,7 +119,7 @@ async fn accepted(state: &AppState, client: &Client, fields: Fields) -> Result<R
     Ok(marked((uncached, Json(Video::of(&view))).into_response(), replayed))
 }
 
-/// Gives an error OpenAI's form, whatever the path of the request says.
+/// Puts an error into OpenAI's form, even if the head of the request asks for the native form.
 fn in_form(answer: Result<Response, ApiError>) -> Response {
     answer.unwrap_or_else(|error| {
         let face: &'static dyn Face = &OpenAi;

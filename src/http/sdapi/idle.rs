@@ -1,4 +1,4 @@
-//! The fields of the web interface that have no effect here.
+//! Notes about the fields of the web interface that a request has and the server did not read.
 
 use serde_json::Value;
 

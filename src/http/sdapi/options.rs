@@ -30,7 +30,7 @@ impl ChosenModels {
 
 /// The model for a request of this caller: the model in `override_settings`, even if its name is unknown; otherwise the
 /// model that the tenant has chosen; otherwise the default model. If the caller may not use the chosen or the default
-/// model, or if it makes sounds, the first model that draws and that the caller may use.
+/// model, or if this model does not draw pictures, the first model that draws and that the caller may use.
 pub(super) fn model_of(state: &AppState, caller: &Caller, settings: Option<&Value>) -> String {
     let named = settings.and_then(|settings| settings.get("sd_model_checkpoint")).and_then(Value::as_str);
     match named.filter(|name| !name.is_empty()) {

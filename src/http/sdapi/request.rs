@@ -34,7 +34,9 @@ pub(super) struct Request {
 
 /// How many previews a generation makes for `GET /sdapi/v1/progress`.
 const PREVIEWS: u32 = 10;
-/// Fields that this file reads. [`idle`] lists the fields that have no effect.
+/// Fields that this file reads for every model. [`idle`] lists the other fields of the web interface: those that have
+/// no effect here, and those that this file reads only for some requests, such as `mask_blur` for a request with a
+/// mask.
 const READ: [&str; 20] = [
     "prompt",
     "negative_prompt",
@@ -76,7 +78,8 @@ impl Request {
 /// Reads a request. `card` is the card of its model, or `None` if the model is unknown.
 ///
 /// # Errors
-/// Values that this protocol cannot translate. The other values are checked later, as fields of the generation.
+/// The request has a value that cannot be translated into a field of a generation. All other values are checked later,
+/// as fields of the generation.
 pub(super) fn read(mut fields: Fields, kind: Kind, card: Option<&ModelCard>) -> Result<Request, ApiError> {
     let mut body = fields.take_all();
     body.retain(|_, value| !value.is_null());
@@ -118,7 +121,8 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn prompts(&mut self) {
         let (prompt, negative) = (self.body.remove("prompt"), self.body.remove("negative_prompt"));
-        // A model that makes films or sounds is an error of its own, whatever it takes.
+        // If the model makes films or sounds, the request fails later with an error about the model. Then no note about
+        // the prompt is needed.
         if self.card.is_some_and(|card| !card.takes_prompt && card.work_kind() == WorkKind::Draw) {
             for (name, value) in [("prompt", prompt), ("negative_prompt", negative)] {
                 if let Some(value) = value.filter(|value| value != "") {

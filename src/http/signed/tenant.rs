@@ -22,7 +22,7 @@ impl Signer {
     }
 
     /// The reader of what belongs to the tenant at `path`: the holder of a URL of [`Signer::sign_for`], who needs no
-    /// key, otherwise the caller.
+    /// key, or the caller if the URL has no signature.
     ///
     /// # Errors
     /// The query has a signature that is not valid for this path, or that has expired, or whose key has expired; or the

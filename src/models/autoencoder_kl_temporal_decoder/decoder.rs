@@ -30,9 +30,9 @@ pub(super) struct TemporalDecoder {
     time_conv_out: FrameConv,
 }
 
-/// diffusers' `MidBlockTemporalDecoder`. It has a residual block for each of `layers_per_block`, and one attention. Only
-/// the first two blocks and the attention between them are computed: diffusers pairs each further block with an
-/// attention of its own, and there is just one. With a single block, the attention has no effect, either.
+/// diffusers' `MidBlockTemporalDecoder`. It has `layers_per_block` residual blocks and one attention. diffusers
+/// computes the first block, and then pairs of an attention and a further block. There is only one attention, so the
+/// blocks after the second one have no effect. If there is only one block, the attention has no effect.
 #[derive(Debug)]
 struct MidBlock {
     first: SpatioTemporalResBlock,

@@ -31,7 +31,8 @@ impl CausalConv {
         Self::part(weights, inputs, outputs, 0..outputs, Geometry::square(3, 1, 1), kernels)
     }
 
-    /// A kernel of three frames and one place. Of the `outputs` that are stored, the convolution has those in `part`.
+    /// A kernel of three frames and one place. The file has `outputs` output channels; this convolution computes those
+    /// in `part`.
     pub fn over_frames(weights: &Weights, inputs: usize, outputs: usize, part: Range<usize>) -> Self {
         Self::part(weights, inputs, outputs, part, Geometry::square(1, 1, 0), weights.kernels().exact())
     }

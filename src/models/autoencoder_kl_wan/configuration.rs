@@ -21,7 +21,8 @@ pub struct AutoencoderKlWanConfig {
     /// The widths of the levels in multiples of the width next to the pixels, from the pixels to the latents.
     pub dim_mult: Vec<usize>,
     pub num_res_blocks: usize,
-    /// Whether the encoder halves the number of frames behind each level except the last. Exactly two levels do.
+    /// For each level except the last: whether the encoder halves the number of frames after the level. This is so for
+    /// exactly two levels.
     pub temperal_downsample: Vec<bool>,
     pub latents_mean: Vec<f64>,
     pub latents_std: Vec<f64>,

@@ -13,7 +13,7 @@ pub(super) fn fold(x: &Tensor, patch: usize) -> Result<Tensor> {
     x.reshape((frames, h, w, c * patch * patch))
 }
 
-/// The contrary of [`fold`]: x (F, h, w, C · patch²) → (F, h · patch, w · patch, C)
+/// The inverse of [`fold`]: x (F, h, w, C · patch²) → (F, h · patch, w · patch, C)
 pub(super) fn unfold(x: &Tensor, patch: usize) -> Result<Tensor> {
     if patch == 1 {
         return Ok(x.clone());

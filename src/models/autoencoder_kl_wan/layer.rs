@@ -39,7 +39,7 @@ pub(super) enum Layer {
 impl Layer {
     pub fn new(plan: &LayerPlan, config: &AutoencoderKlWanConfig, weights: &Weights) -> Self {
         let scope = if plan.path.is_empty() { weights.clone() } else { weights.pp(&plan.path) };
-        // At the ends of a network, rounding errors are to be small.
+        // At both ends of a network, rounding errors must be small.
         let exact = scope.kernels().exact();
         match plan.kind {
             LayerKind::Normalize => Self::Normalize(Normal::new(config)),

@@ -15,13 +15,13 @@ pub(super) struct LayerPlan {
 pub(super) enum LayerKind {
     /// The mean of moments, normalized.
     Normalize,
-    /// The contrary of normalization.
+    /// The inverse of normalization.
     Denormalize,
     /// The pixels of each square of `patch` × `patch` become channels of one pixel.
     Fold {
         patch: usize,
     },
-    /// The contrary of `Fold`; also bounds the levels.
+    /// The inverse of `Fold`; also bounds the levels.
     Unfold {
         patch: usize,
     },

@@ -14,12 +14,13 @@ pub(super) struct WanRmsNorm {
 }
 
 impl WanRmsNorm {
-    /// The stored scale has the shape (C, 1, 1, 1) or, `of_pictures`, (C, 1, 1).
+    /// The stored scale has the shape (C, 1, 1, 1) or, if `of_pictures` is true, (C, 1, 1).
     pub fn new(weights: &Weights, channels: usize, of_pictures: bool) -> Self {
         let stored = if of_pictures { &[channels, 1, 1][..] } else { &[channels, 1, 1, 1] };
         let gamma = weights.tensor("gamma", stored).reshape(channels);
         let gamma = gamma.expect("the weight has the requested shape");
-        // As a part of the mean of the squares, 1e-24 / C bounds the length from below just as 1e-12 does.
+        // diffusers bounds |x| by 1e-12 from below. Adding 1e-24 / C to the mean of the squares has about the same
+        // effect.
         Self { gamma, eps: 1e-24 / channels as f64, kernels: weights.kernels() }
     }
 

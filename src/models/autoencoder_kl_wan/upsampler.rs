@@ -12,7 +12,7 @@ use crate::{
 /// diffusers' `WanResample` of the modes `upsample2d` and `upsample3d`.
 #[derive(Debug)]
 pub(super) struct Upsampler {
-    /// Makes two frames of one: the convolution of the first of them, and that of the second.
+    /// The convolutions that make the first and the second of two frames from one frame.
     time_conv: Option<[CausalConv; 2]>,
     conv: Conv2d,
     kernels: Kernels,
@@ -29,8 +29,8 @@ impl Upsampler {
         }
     }
 
-    /// (F, h, w, in) → (F or 2F, 2h, 2w, out). The first piece of a film keeps its frames, and the second one does not
-    /// know them.
+    /// (F, h, w, in) → (F or 2F, 2h, 2w, out). The first piece of a film keeps its number of frames, and its frames
+    /// have no effect on the second piece.
     pub async fn forward(&self, x: &Tensor, [past, _]: &mut Pasts, is_first: bool) -> Result<Tensor> {
         let (frames, h, w, c) = x.dims4()?;
         let doubled = match &self.time_conv {

@@ -37,7 +37,8 @@ impl AutoencoderKlWanConfig {
     }
 }
 
-/// The demand of a film of `count` pieces, whose first one and later ones have these layers.
+/// The demand of a film of `count` pieces. `pieces` has the demands of the layers for the first piece and for a later
+/// piece.
 fn of_film(pieces: [Vec<Demand>; 2], count: usize) -> Demand {
     let [first, later] = pieces.map(|layers| layers.into_iter().fold(Demand::default(), Demand::then));
     let later = Demand { work: count.saturating_sub(1) as f64 * later.work, ..later };
@@ -65,7 +66,7 @@ fn demands(plan: &[LayerPlan], mut frames: usize, mut places: usize, is_first: b
 /// The demand of a layer, without what is kept of earlier frames. Changes the frames and places to those of its output.
 fn of_layer(kind: LayerKind, frames: &mut usize, places: &mut usize, is_first: bool) -> Demand {
     let conv = |taps: usize, inputs: usize, outputs: usize, at: usize| (taps * inputs * outputs) as f64 * at as f64;
-    // The input of a convolution over frames, that with the frames before it, and two sums.
+    // Memory holds the input of a convolution over frames, a copy of the input with the frames before it, and two sums.
     let causal = |taps: usize, frames: usize, places: usize, inputs: usize, outputs: usize| Demand {
         work: conv(taps, inputs, outputs, frames * places),
         bytes: bytes(places * ((2 * frames + 2) * inputs + 2 * frames * outputs)),

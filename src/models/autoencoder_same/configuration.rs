@@ -28,9 +28,9 @@ pub struct AutoencoderSameConfig {
     pub use_differential_attention: bool,
     pub dim_heads: usize,
     pub ff_mult: usize,
-    /// How many segments away the tokens are that a token attends to.
+    /// The largest distance, in segments, at which a token attends to another token.
     pub sliding_window: usize,
-    /// One more than the number of last layers whose gates are sines. One entry for all levels, or one per level.
+    /// The number of last layers whose gates are sines, plus 1. One entry for all levels, or one per level.
     pub decoder_sinusoidal_blocks: Vec<usize>,
     pub sampling_rate: usize,
 }
@@ -161,8 +161,8 @@ impl AutoencoderSameConfig {
             let layer = all as f64 * width as f64 * (linear + 2 * maps * 4 * window.min(all)) as f64;
             tokens *= stride;
             let work = depth as f64 * layer + (tokens * width * outputs) as f64;
-            // Memory holds the tokens, their norm, queries, keys and values with their copies and the maps; or the inner
-            // part of the feed-forward layers, with values and gates apart.
+            // Memory holds the tokens, their norm, queries, keys and values with their copies and the maps; or the
+            // inner part of the feed-forward layers, with values and gates apart.
             let floats = all * width * (3 + (3 * maps + 4).max(4 * self.ff_mult));
             demand = demand.then(Demand { work, bytes: bytes(floats.max(tokens * (width + 2 * outputs))) });
         }

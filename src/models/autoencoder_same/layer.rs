@@ -32,7 +32,7 @@ pub(super) struct Layer {
     ff_proj_in: GatedLayer,
     ff_proj_out: Linear,
     heads: usize,
-    /// How far away the tokens are that a token attends to.
+    /// The largest distance at which a token attends to another token.
     window: usize,
     kernels: Kernels,
 }

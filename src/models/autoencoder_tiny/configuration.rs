@@ -17,7 +17,7 @@ use crate::{
 #[serde(default)]
 pub struct AutoencoderTinyConfig {
     pub latent_channels: usize,
-    /// Channels of the encoder's input, as all keys of the encoder unchecked by [`AutoencoderTinyConfig::read`].
+    /// Channels of the encoder's input. [`AutoencoderTinyConfig::read`] checks no key of the encoder.
     pub in_channels: usize,
     pub out_channels: usize,
     pub encoder_block_out_channels: Vec<usize>,

@@ -132,7 +132,7 @@ const FIXED: &[Fixed] = &[
     ("upcast_attention", &["true", "false"]), // attention is computed in float32 either way
 ];
 
-/// Keys without which diffusers builds another network, although their defaults are no supported values.
+/// Keys that must be present, because diffusers builds another network without them.
 const REQUIRED: [&str; 2] = ["addition_embed_type", "encoder_hid_dim_type"];
 
 impl DreamLiteUNetConfig {

@@ -22,9 +22,10 @@ pub fn unescaped(text: &str) -> String {
     })
 }
 
-/// Replaces the entities that end in a semicolon, and those whose names are in capital letters although the names of
-/// entities are not, as ftfy. The `&` of an entity can begin the next entity, which is replaced, too: a pass for each
-/// entity of a long chain, such as `&amp;amp;amp;`, would take quadratic time.
+/// Replaces the entities that end in a semicolon, as ftfy does. Also replaces a name in capital letters that is the
+/// name of a small letter's entity otherwise (see [`of_capitals`]). If an entity stands for `&`, this `&` can begin the
+/// next entity, which is replaced in the same pass: one pass for each entity of a long chain, such as `&amp;amp;amp;`,
+/// would take quadratic time.
 pub fn unescaped_with_semicolons(text: &str) -> String {
     replaced(text, |rest| {
         let (mut c, mut end) = with_semicolon(rest)?;
@@ -35,7 +36,8 @@ pub fn unescaped_with_semicolons(text: &str) -> String {
     })
 }
 
-/// What the entity stands for whose name and semicolon `rest` begins with, and their length.
+/// If `rest` begins with the name of an entity and a semicolon: the characters of this entity, and the length of the
+/// name with the semicolon.
 fn with_semicolon(rest: &str) -> Option<(String, usize)> {
     let hash = usize::from(rest.starts_with('#'));
     let name = rest[hash..].find(|c: char| !c.is_ascii_alphanumeric())?;
@@ -51,7 +53,7 @@ fn with_semicolon(rest: &str) -> Option<(String, usize)> {
     known.or_else(|| of_capitals(&rest[..end])).map(|c| (c, end))
 }
 
-/// The capital letter of an entity whose name is that of a small letter in capitals.
+/// The capital letter for a name such as `EACUTE`, which is the name of a small letter's entity, written in capitals.
 fn of_capitals(name: &str) -> Option<String> {
     let lower = name.to_ascii_lowercase();
     let is_upper = lower != name && name == name.to_ascii_uppercase();
@@ -60,8 +62,8 @@ fn of_capitals(name: &str) -> Option<String> {
     (unescaped(&whole) == whole).then(|| c.to_uppercase())
 }
 
-/// The text with replacements. `of` gets the text after each `&` and returns a replacement and the number of bytes after
-/// the `&` that it replaces.
+/// The text with replacements. `of` gets the text after each `&` and returns a replacement and the number of bytes
+/// after the `&` that it replaces.
 fn replaced(text: &str, of: impl Fn(&str) -> Option<(String, usize)>) -> String {
     let (mut made, mut rest) = (String::with_capacity(text.len()), text);
     while let Some((before, after)) = rest.split_once('&') {
@@ -81,7 +83,7 @@ fn replaced(text: &str, of: impl Fn(&str) -> Option<(String, usize)>) -> String 
     made
 }
 
-/// The character of the number that the text after `&#` begins with, and the length of the number.
+/// If the text after `&#` begins with a number: the character with this number, and the length of the number.
 fn of_number(text: &str) -> Option<(String, usize)> {
     let (start, radix) = if text.starts_with(['x', 'X']) { (1, 16) } else { (0, 10) };
     let digits = text[start..].chars().map_while(|c| c.to_digit(radix).filter(|_| c.is_ascii()));
@@ -101,8 +103,8 @@ fn of_code(code: u32) -> String {
     }
 }
 
-/// The character that Windows has in place of a control character from 0x80 to 0x9f; for the unused numbers, the
-/// control character.
+/// The character that Windows uses for a number from 0x80 to 0x9f, where Unicode has a control character. For a number
+/// that Windows does not use, the control character.
 pub fn windows_1252(code: u32) -> char {
     const TABLE: [char; 32] = [
         '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘',

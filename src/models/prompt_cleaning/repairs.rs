@@ -29,8 +29,8 @@ fn repaired_once(line: &str, is_html: bool) -> String {
     without_escapes(&broken).chars().filter(|c| !is_control(*c)).nfc().collect()
 }
 
-/// Appends a character: Windows's characters in place of control characters, letters in place of ligatures and of forms
-/// of other widths, and straight quotes.
+/// Appends a character after its repair: control characters become Windows's characters, ligatures and forms of other
+/// widths become ordinary letters, and quotes become straight.
 fn push_plain(text: &mut String, c: char) {
     let straight = |c: char| match c {
         '\u{2bc}' | '\u{2018}'..='\u{201b}' => '\'',

@@ -18,7 +18,7 @@ pub enum Chat {
 impl Chat {
     const ALL: [Chat; 2] = [Chat::Generate, Chat::Edit];
 
-    /// The instruction with this prompt. A negative prompt is an instruction as it is.
+    /// The instruction that contains this prompt. A negative prompt becomes an instruction without changes.
     pub fn instruction(self, prompt: &str) -> String {
         match self {
             Chat::Generate => format!("[Generate]: {prompt}"),
@@ -61,7 +61,7 @@ impl Chat {
     }
 }
 
-/// The tokens that a picture is written with.
+/// The tokens that stand for a picture in a chat.
 const SPECIAL: [&str; 3] = ["<|vision_start|>", "<|image_pad|>", "<|vision_end|>"];
 
 /// Turns instructions into the ids of chats.

@@ -115,8 +115,9 @@ impl Qwen3VlConfig {
         Ok(Self { text, vision, image_token_id, mrope_section, is_normed })
     }
 
-    /// What the positions of a frequency of the rotary angles count: the three axes take turns, as long as each has
-    /// frequencies left; the remaining frequencies count times.
+    /// The axis along which positions are counted for a frequency of the rotary angles. The frequencies belong to
+    /// times, rows and columns in turn. Rows and columns have as many frequencies as `mrope_section` says, and all
+    /// other frequencies belong to times.
     pub(super) fn axis(&self, frequency: usize) -> Axis {
         let [_, rows, columns] = self.mrope_section;
         match (frequency % 3, frequency / 3) {

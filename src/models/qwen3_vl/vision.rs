@@ -13,9 +13,9 @@ use crate::{kernels::matrix::Matrix, models::pause::pause, weights::Weights};
 /// What the network sees in a picture of N tokens.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// In place of the embeddings of the picture's tokens, (1, N, D).
+    /// The features that replace the embeddings of the picture's tokens, (1, N, D).
     pub features: Tensor,
-    /// Added after each of the first layers of the language model, (1, N, D) each.
+    /// The features that are added after each of the first layers of the language model, (1, N, D) each.
     pub deep: Vec<Tensor>,
     /// Rows and columns of tokens.
     pub size: [usize; 2],

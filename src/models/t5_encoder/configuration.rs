@@ -147,9 +147,9 @@ impl T5Config {
             FeedForward::GatedGelu => 3,
         };
         let layer = (4 * d * inner + matrices * d * d_ff + 2 * tokens * inner) as f64 * tokens as f64;
-        // Besides the biases of the positions, memory has either the state, its norm, q, k, v, the packed k and v and
-        // the result, or the state, its norm, and the inner values of a feed-forward layer before and after ReLU, or
-        // its gates, its values and their product.
+        // Memory peaks in the attention: the state, its norm, q, k, v, the packed k and v, and the result; or in the
+        // feed-forward layer: the state, its norm, and either the inner values before and after ReLU or the gates, the
+        // values and their product. The biases of the positions are in memory all the time.
         let floats = tokens * (2 * d + 6 * inner).max(3 * d + matrices * d_ff) + self.num_heads * tokens * tokens;
         Demand { work: self.num_layers as f64 * layer, bytes: bytes(floats) }
     }

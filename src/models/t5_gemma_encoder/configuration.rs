@@ -26,9 +26,9 @@ pub struct T5GemmaConfig {
     pub head_dim: usize,
     /// Scores are divided by the square root of this number.
     pub query_pre_attn_scalar: f64,
-    /// The bound of scores, or null for none.
+    /// The bound of scores; null means that scores have no bound.
     pub attn_logit_softcapping: Option<f64>,
-    /// How far away the tokens are that a token attends to in layers with `sliding_attention`.
+    /// The largest distance at which a token attends to another token, in layers with `sliding_attention`.
     pub sliding_window: Option<usize>,
     /// One entry per layer. Absent: layers with and without a window alternate, beginning with a window.
     pub layer_types: Option<Vec<LayerType>>,
@@ -85,7 +85,8 @@ const WHOLE: &[Fixed] = &[
     ("classifier_dropout_rate", &[]),
     ("dropout_rate", &[]),
     ("initializer_range", &[]),
-    // Not used: the tokenizer's files name the special tokens, nothing is decoded, and the encoder has a size of its own.
+    // These keys have no effect: the files of the tokenizer name the special tokens, the model has no decoder, and
+    // `encoder` contains a `vocab_size` of its own.
     ("bos_token_id", &[]),
     ("eos_token_id", &[]),
     ("pad_token_id", &[]),
@@ -159,7 +160,8 @@ impl T5GemmaConfig {
         given.or(self.rope_theta).unwrap_or(10_000.0)
     }
 
-    /// How far away the tokens are that a token attends to in layer `i`; `None`: it attends to all.
+    /// The largest distance at which a token attends to another token in layer `i`; `None` if a token attends to all
+    /// tokens.
     pub(super) fn window(&self, i: usize) -> Option<usize> {
         let alternating = if i.is_multiple_of(2) { LayerType::SlidingAttention } else { LayerType::FullAttention };
         match self.layer_types.as_ref().map_or(alternating, |types| types[i]) {

@@ -39,12 +39,13 @@ struct CappedScores {
     scale: f64,
     /// The bound c of the scores s: c · tanh(s / c).
     cap: Option<f64>,
-    /// How far away the keys are that a token attends to; `None`: it attends to all.
+    /// The largest distance at which a token attends to another token; `None` if a token attends to all tokens.
     window: Option<usize>,
 }
 
 impl Layer {
-    /// `window`: how far away the tokens are that a token attends to; `None`: it attends to all.
+    /// `window` is the largest distance at which a token attends to another token; `None` if a token attends to all
+    /// tokens.
     pub fn new(weights: &Weights, config: &T5GemmaConfig, window: Option<usize>) -> Self {
         let (width, inner, d) = (config.hidden_size, config.intermediate_size, config.head_dim);
         let (queries, keys) = (config.num_attention_heads * d, config.num_key_value_heads * d);

@@ -43,7 +43,8 @@ impl Walk {
 }
 
 impl UNet2DConditionConfig {
-    /// The demand of one row of (h, w) latent pixels and `tokens` text tokens; `adapted` by LoRAs or not.
+    /// The demand of one row of (h, w) latent pixels and `tokens` text tokens. `adapted` says whether LoRAs change the
+    /// layers.
     pub fn demand(&self, [h, w]: [usize; 2], tokens: usize, adapted: bool) -> Demand {
         let mut walk = self.way_down([h, w], tokens, adapted);
         let (channels, last) = (&self.block_out_channels, self.block_out_channels.len() - 1);

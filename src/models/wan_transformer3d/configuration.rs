@@ -33,7 +33,8 @@ pub struct WanTransformer3DConfig {
     pub eps: f64,
     /// Width of the states of a picture's tokens; `None` for a network that sees no picture.
     pub image_dim: Option<usize>,
-    /// Width of a picture's tokens in the attention. They have it after the embedding, so it is that of the network.
+    /// Width of a picture's tokens in the attention. The embedding gives them the width of the network, so the two
+    /// widths must be equal.
     pub added_kv_proj_dim: Option<usize>,
 }
 
@@ -59,9 +60,9 @@ impl Default for WanTransformer3DConfig {
 const FIXED: &[Fixed] = &[
     ("patch_size", &["[1, 2, 2]"]),
     ("qk_norm", &[r#""rms_norm_across_heads""#]),
-    // Models that see two pictures have positions of their tokens.
+    // Only models that see two pictures have positions for the tokens of pictures.
     ("pos_embed_seq_len", &["null"]),
-    // A bound of the positions. Angles are computed for each film.
+    // An upper bound of the positions. It has no effect, because the angles are computed for each film.
     ("rope_max_seq_len", &[]),
 ];
 

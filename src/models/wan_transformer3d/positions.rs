@@ -38,7 +38,7 @@ impl Rotary {
     }
 }
 
-/// `of` the angles of an axis of `width` channels, for each position.
+/// The cosines or sines (`of`) of the angles of an axis of `width` channels, for each position.
 fn of_axis(positions: usize, width: usize, of: fn(f64) -> f64) -> Vec<Vec<f32>> {
     let angle = |position: usize, i: usize| position as f64 / libm::pow(THETA, 2.0 * i as f64 / width as f64);
     (0..positions).map(|position| (0..width / 2).map(|i| of(angle(position, i)) as f32).collect()).collect()

@@ -16,7 +16,7 @@ use crate::{
 pub struct EncodeFilm {
     /// The size (H, W) of the frames, in pixels.
     pub size: [usize; 2],
-    /// Whether the first frame of the film is encoded, and otherwise the next four.
+    /// Whether the call encodes the first frame of the film. Otherwise, it encodes the next four frames.
     pub begins: bool,
     /// The stage, counted from 0.
     pub stage: usize,
@@ -61,7 +61,7 @@ impl Call for EncodeFilm {
 
     fn stage(&self) -> Option<Stage> {
         let [height, width] = self.size;
-        // The pixels of latents are 64 or more pixels.
+        // A latent pixel stands for at least 64 pixels.
         Some(Stage { latent_pixels: height * width / 64, is_first: self.stage == 0 })
     }
 }

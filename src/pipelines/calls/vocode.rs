@@ -17,8 +17,8 @@ pub struct Vocode {
     pub size: [usize; 2],
 }
 
-/// The most frames of spectrograms that are in a batch, but always at least one spectrogram. Waveforms have some
-/// hundred samples per frame and several channels inside the network, and a vocoder is not faster with more of them.
+/// The maximum number of frames of all spectrograms in a batch; a single spectrogram may have more. Inside the network,
+/// each frame becomes some hundred samples with several channels, and larger batches would not be faster.
 const FRAMES: usize = 2048;
 
 #[async_trait]

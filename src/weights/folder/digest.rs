@@ -17,12 +17,13 @@ const WEIGHTS: [&str; 2] = ["safetensors", "gguf"];
 const DEEPEST: usize = 4;
 
 impl ModelFolder {
-    /// The SHA-256 of the model's weights in lower-case hexadecimal. Of a single file with a whole model, it is the
-    /// digest of the file. Of a folder, it is the digest of a text with one line for each `.safetensors` and `.gguf`
-    /// file, sorted by path: the digest of the file, two spaces, and the path in the folder, as `sha256sum` writes
-    /// them. Of a file that has only a transformer, it is the digest of such a text about that file and the weight
-    /// files of the model with its other parts. Reads all files, which takes seconds for large models; call this
-    /// function on a blocking thread. `None` if a file cannot be read.
+    /// The SHA-256 of the model's weights in lower-case hexadecimal. For a single file with a whole model, it is the
+    /// digest of the file. For a folder, it is the digest of a text with one line for each `.safetensors` and `.gguf`
+    /// file in the folder and in at most `DEEPEST` levels of subfolders, sorted by path. A line has the form that
+    /// `sha256sum` writes: the digest of the file, two spaces, and the path in the folder. For a file that has only a
+    /// transformer, it is the digest of such a text about this file and the weight files of the model folder that has
+    /// the other parts. Reads all weight files, which takes seconds for large models; call this function on a blocking
+    /// thread. `None` if a file cannot be read.
     pub fn weights_sha256(&self) -> Option<String> {
         match &self.0 {
             Location::SingleFile(single) => of_file(Path::new(single.path())).ok(),

@@ -17,7 +17,7 @@ use crate::weights::{
 /// The tensors of a file for each site of a model.
 pub(super) struct Entries<'a>(BTreeMap<&'a str, OfSite>);
 
-/// The tensors of a site. Of a tensor that several sites share, each has its part.
+/// The tensors of a site. If several sites share a tensor, each site has its part of the tensor.
 #[derive(Default)]
 struct OfSite {
     halves: BTreeMap<Half, Info>,

@@ -45,8 +45,7 @@ impl Original {
         others.filter(has).collect()
     }
 
-    /// The names of the tensors that are not in the transformer and in none of the other networks, or that they do not
-    /// use.
+    /// The names of the tensors that belong to no network, and of those that their network does not use.
     pub fn left(self, tensors: &BTreeMap<String, Info>) -> Vec<String> {
         let others = self.others(tensors);
         let takes = |other: &&Other, name: &str| {

@@ -1,5 +1,6 @@
 //! Merges `NAME.json` next to `NAME.safetensors` into the configurations that are made for the checkpoint. The file is
-//! an object of objects; their keys replace those of the configurations, for instance
+//! a JSON object that contains an object for each configuration. The keys of these objects replace keys of the
+//! configurations, for instance
 //!
 //! ```json
 //! {"scheduler": {"prediction_type": "epsilon"}, "unet": {"sample_size": 64}}
@@ -34,7 +35,8 @@ const FILES: [(&str, &str); 8] = [
 const OF_OTHER_PROGRAMS: [&str; 6] =
     ["description", "sd version", "activation text", "preferred weight", "negative text", "notes"];
 
-/// The name of the configuration with whose path an error begins, and the rest of the error.
+/// If an error begins with the path of a configuration, returns the name of this configuration, and the error without
+/// the path.
 pub(super) fn key_of(error: &str) -> Option<(&'static str, &str)> {
     FILES.into_iter().find_map(|(key, file)| Some((key, error.strip_prefix(file)?)))
 }

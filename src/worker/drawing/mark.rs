@@ -11,7 +11,7 @@ use crate::{
 /// Whether and for whom a server marks its pictures.
 #[derive(Clone, Debug)]
 pub struct Marking {
-    /// Who the watermark names; `None` if the server does not mark pictures.
+    /// The owner whom the watermark names; `None` if the server does not mark pictures.
     owner: Option<String>,
 }
 
@@ -21,9 +21,10 @@ impl Marking {
     }
 }
 
-/// Marks frame `index` of a generation, and returns the payload. The payload names the owner and the request that draws
-/// this picture alone, so that equal requests give equal pictures. The frame stays as it is if it is a sound or a clip, the
-/// server does not mark pictures, or the request wants no mark. Call this function on a blocking thread.
+/// Marks frame `index` of a generation, and returns the payload of the mark. The payload depends only on the owner and
+/// on the request for this one picture, so equal requests give equal pictures. Sounds and clips are not marked.
+/// Pictures are not marked if the server marks no pictures or if the request wants no mark. Then the result is `None`.
+/// Call this function on a blocking thread.
 pub fn mark(frame: &mut Frame, job: &Job, index: u32, marking: &Marking) -> Option<Payload> {
     let owner = marking.owner.as_ref().filter(|_| job.output.provenance)?;
     match frame {

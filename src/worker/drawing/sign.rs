@@ -16,15 +16,14 @@ pub struct Signing {
     pub provenance: Provenance,
     pub metrics: Metrics,
     pub weights: WeightDigests,
-    /// `None` for pictures that are drawn without a server.
+    /// `None` for results that are made without a server.
     pub id: Option<GenerationId>,
     /// The pictures of the request.
     pub inputs: Vec<Input>,
 }
 
 /// Signs an encoded result. The file stays as it is if the server does not sign, the request wants no signature, or the
-/// format has no place for one.
-/// Call this function on a blocking thread.
+/// format has no place for a signature. Call this function on a blocking thread.
 ///
 /// # Errors
 /// The keys of the server cannot sign.

@@ -53,8 +53,8 @@ fn picture(fields: &mut Fields) {
     }
 }
 
-/// The card of the request's model. A request without a model, or with one of OpenAI's own, means the default model if
-/// that makes films, otherwise the only model that does.
+/// The card of the request's model. If the request names no model, or one of OpenAI's models, it gets the default model
+/// if the default model makes films, and otherwise the only model that makes films.
 fn model<'a>(fields: &mut Fields, models: &'a [Arc<ModelCard>], default: &str) -> Option<&'a ModelCard> {
     let find = |name: &str| models.iter().find(|card| card.name == name).map(AsRef::as_ref);
     let named = fields.take("model");

@@ -123,7 +123,7 @@ impl VisionConfig {
         let merger = group * width * width + width * d;
         let mergers = 1 + self.deepstack_visual_indexes.len();
         let work = (values * width + self.depth * block + mergers * merger) as f64 * n as f64;
-        // The state, its norm, and the widest layer; the patches are as wide as a picture's bytes are many.
+        // Memory holds the state, its norm, and either the widest layer or the `values` of the patches.
         let widest = (8 * width).max(2 * inner + 2 * width).max(values + width);
         Demand { work, bytes: bytes(n * (2 * width + widest) + mergers * n / group * d) }
     }
