@@ -45,15 +45,16 @@ pub(super) struct Generate {
     /// NAME-i.png. "-" is standard output, for one file only.
     #[arg(short, long, value_name = "FILE", value_parser = result_file)]
     output: PathBuf,
-    /// Picture that the result starts from: a PNG, JPEG or WebP file of at most 256 MiB. "-" is standard input.
+    /// Picture that the picture or the film starts from: a PNG, JPEG or WebP file of at most 256 MiB. "-" is standard
+    /// input.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// Mask for the image: a PNG, JPEG or WebP file of at most 256 MiB. White is redrawn, black stays. "-" is standard
     /// input.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
-    /// Format of the file if its name has no extension or is "-": png, jpeg, webp, wav, mp4, zip, apng or gif [default:
-    /// png for a picture, wav for a sound, mp4 for a film].
+    /// Format of the file if its name has no extension, as with "-": png, jpeg, webp, wav, mp4, zip, apng or gif
+    /// [default: png for a picture, wav for a sound, mp4 for a film].
     #[arg(long, value_parser = format_named)]
     format: Option<Format>,
     /// Quality of a JPEG, 1 to 100 [default: 90].
@@ -64,9 +65,9 @@ pub(super) struct Generate {
     n: u32,
     #[command(flatten)]
     flags: Flags,
-    /// Set any field of a request, as in a form of POST /v1/images, POST /v1/audio or POST /v1/videos: --set steps=4,
-    /// --set 'scheduler={"_class_name": "DDIMScheduler"}', --set output.metadata=none. Pictures of controls are files:
-    /// --set 'controls=[{"model": "emoji-canny", "image": {"file": "photo.png"}, "preprocess": "canny"}]'. Can be given
+    /// Any field of a request, as in a form of POST /v1/images, POST /v1/audio or POST /v1/videos: --set steps=4, --set
+    /// 'scheduler={"_class_name": "DDIMScheduler"}', --set output.metadata=none. Pictures of controls are files: --set
+    /// 'controls=[{"model": "emoji-canny", "image": {"file": "photo.png"}, "preprocess": "canny"}]'. Can be given
     /// several times.
     #[arg(long = "set", value_name = "FIELD=VALUE", value_parser = set::parsed)]
     set: Vec<Set>,
