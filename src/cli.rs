@@ -56,8 +56,8 @@ enum Command {
     /// Measure how fast this machine loads models and draws: seconds of a step at growing batches, latency, and images
     /// per second.
     Bench(bench::BenchCommand),
-    /// Check the content credentials of a picture: what the credentials say, who signed them, and whether the file has
-    /// changed since. Fails unless the file has credentials and is unchanged.
+    /// Check the content credentials and the watermark of a picture: what they say, who signed the credentials, and
+    /// whether the file has changed since. Fails unless the file has credentials and is unchanged.
     Verify(verify::Verify),
     /// Update the schema of the database.
     Migrate(Settings),
