@@ -30,7 +30,7 @@ use latentd::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// An inference server for latent diffusion.
+/// An inference server for diffusion models.
 #[derive(Debug, Parser)]
 #[command(version, about, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -44,14 +44,14 @@ struct Cli {
 enum Command {
     /// Start the server. This is also the default without a subcommand.
     Serve(Serve),
-    /// Draw pictures without a server.
+    /// Draw pictures, or make sounds or films, without a server.
     Generate(generate::Generate),
     /// List the models with their defaults, and the reasons why other models cannot be used.
     Models(Settings),
     /// List the devices of this build and machine, their memory, and the models that fit into it.
     Devices(devices::Devices),
     /// Check everything that a server with these settings needs: settings, database, clock, bucket, models, devices,
-    /// memory, ports, open files and secrets. Says how to mend what it finds; fails if it finds an error.
+    /// memory, ports, open files and secrets. Says how to mend each fault; fails if there is an error.
     Doctor(doctor::Doctor),
     /// Measure how fast this machine loads models and draws: seconds of a step at growing batches, latency, and images
     /// per second.

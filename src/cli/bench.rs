@@ -26,11 +26,11 @@ pub(super) struct BenchCommand {
     /// Size of the pictures. Can be given several times; each size has its own measurement. Default: the model's size.
     #[arg(long, value_name = "WIDTHxHEIGHT")]
     size: Vec<String>,
-    /// Steps of a request. Default: the model's steps. The batch curve is measured with at most 6 of them.
+    /// Steps of a request. Default: the model's steps. The batch curve is measured with at most 6 steps.
     #[arg(long)]
     steps: Option<u32>,
-    /// Seconds after which a measurement is no longer repeated, and the batch curve no longer extended, for each model
-    /// and size. A measurement that has begun ends. 1 to 3600.
+    /// Seconds for each model and size, 1 to 3600. After this time, the command repeats no measurement and adds no
+    /// point to the batch curve. A measurement that has begun is completed.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     /// Any other field of the request, such as --set class_label=3 or --set scheduler=ddim. Can be given several times.

@@ -37,12 +37,12 @@ pub(super) struct Generate {
     #[command(flatten)]
     settings: Settings,
     /// What the picture or the film shows, or what the sound is; at most limits.max_prompt_chars characters, by default
-    /// 10000. Models that need no prompt take none.
+    /// 10000. Leave the prompt out for models that take no prompt.
     prompt: Option<String>,
-    /// File to write, in the format of its extension: .png, .jpg, .jpeg or .webp (lossless) for a picture; .wav for a
-    /// sound; .mp4, .gif, .webp, .png (APNG) or .zip (a PNG file for each frame) for a film. Without an extension, the
-    /// format is that of --format. Of several pictures, sounds or films, number i goes to NAME-i.png, counted from 0.
-    /// "-" is standard output, for one file.
+    /// File to write. The extension of its name decides the format: .png, .jpg, .jpeg or .webp (lossless) for a
+    /// picture; .wav for a sound; .mp4, .gif, .webp, .png or .apng (both are an APNG) or .zip (a PNG file for each
+    /// frame) for a film. If the name has no extension, --format decides. If -n is above 1, file i, counted from 0, is
+    /// NAME-i.png. "-" is standard output, for one file only.
     #[arg(short, long, value_name = "FILE", value_parser = result_file)]
     output: PathBuf,
     /// Picture that the picture or the film starts from: a PNG, JPEG or WebP file of at most 256 MiB. "-" is standard
@@ -225,7 +225,7 @@ fn without_http(detail: &str) -> String {
     let schedulers = || names().map(|scheduler| scheduler.name).collect::<Vec<_>>().join(", ");
     if let Some((before, root)) = detail.split_once("; send the request to ") {
         let names = match root {
-            "/v1/videos" => ".mp4, .gif, .webp, .png or .zip",
+            "/v1/videos" => ".mp4, .gif, .webp, .png, .apng or .zip",
             "/v1/audio" => ".wav",
             _ => ".png, .jpg, .jpeg or .webp",
         };

@@ -102,7 +102,7 @@ pub static PROMPT_SYNTAX: Field = Field::new(
 pub static CLASS_LABEL: Field = Field::new(
     "class_label",
     Kind::Classes,
-    "What the picture shows: a number or name of the model's classes, or a list with one for each image.",
+    "The class that the picture shows: a number or a name, or a list with one class for each image.",
 )
 .only(|card| !card.classes.is_empty(), Some("it draws no classes"))
 .required(|card| !card.classes.is_empty());
@@ -148,7 +148,7 @@ pub static TRUE_GUIDANCE_SCALE: Field = Field::new(
 pub static GUIDANCE_RESCALE: Field = Field::new(
     "guidance_rescale",
     SHARE,
-    "How far the guided prediction is rescaled to the standard deviation of the conditional one.",
+    "How far the guided prediction is rescaled to the standard deviation of the conditional prediction.",
 )
 .default(|_| Some(0.0.into()))
 .only(is_guided, NO_PROMPT);
@@ -159,7 +159,7 @@ pub static GUIDANCE_INTERVAL: Field =
 pub static CFG_NORMALIZATION: Field = Field::new(
     "cfg_normalization",
     Kind::Flag,
-    "Scale the guided prediction down to the norm of the conditional one, if its norm is larger.",
+    "Whether a guided prediction with a larger norm than the conditional prediction is scaled down to this norm.",
 )
 .default(|on| on.card.limits_guidance.then(|| false.into()))
 .only(|card| card.limits_guidance, Some("its guidance has no limits"));
@@ -173,7 +173,7 @@ pub static CFG_TRUNCATION: Field = Field::new(
 pub static SKIP_GUIDANCE_LAYERS: Field = skipping(
     "skip_guidance_layers",
     Kind::Integers { most: MOST_SKIPPED, each: |on| upto(0, on.card.skippable_layers.saturating_sub(1)) },
-    "Skip-layer guidance: the layers without which the network predicts what the picture moves away from.",
+    "Skip-layer guidance: the picture moves away from what the network would draw without these layers.",
 );
 pub static SKIP_LAYER_GUIDANCE_SCALE: Field =
     skipping("skip_layer_guidance_scale", Kind::number(0.0, 30.0), "The scale of skip-layer guidance.")
@@ -329,9 +329,12 @@ pub static FEATURE_CACHE: Field = Field::new(
 .excludes(&["controls"])
 .only(|card| !card.maps.is_empty(), Some("its denoiser keeps no features"));
 pub static CACHE_KIND: Field = Field::new("kind", Kind::Word(|_| vec!["deepcache"]), "The method.").required(|_| true);
-pub static CACHE_INTERVAL: Field =
-    Field::new("interval", Kind::Integer(|_| upto(2, 10)), "One call in this many computes the whole denoiser.")
-        .required(|_| true);
+pub static CACHE_INTERVAL: Field = Field::new(
+    "interval",
+    Kind::Integer(|_| upto(2, 10)),
+    "Of this number of calls, the first computes the whole denoiser.",
+)
+.required(|_| true);
 
 pub static PROMPT_2: Field = Field::new("prompt_2", PROMPT_TEXT, "The prompt of the second text encoder.")
     .only(takes_second_prompt, ONE_ENCODER);
@@ -355,12 +358,21 @@ pub static ORIGINAL_SIZE: Field =
 pub static CROP_TOP_LEFT: Field =
     conditioning("crop_top_left", Kind::Pair { min: 0 }, "[top, left] of the crop.").default(|_| Some(json!([0, 0])));
 pub static TARGET_SIZE: Field = conditioning("target_size", Kind::Pair { min: 1 }, "[height, width] of the crop.");
-pub static NEGATIVE_ORIGINAL_SIZE: Field =
-    conditioning("negative_original_size", Kind::Pair { min: 1 }, "original_size of the negative prompt.");
-pub static NEGATIVE_CROP_TOP_LEFT: Field =
-    conditioning("negative_crop_top_left", Kind::Pair { min: 0 }, "crop_top_left of the negative prompt.");
-pub static NEGATIVE_TARGET_SIZE: Field =
-    conditioning("negative_target_size", Kind::Pair { min: 1 }, "target_size of the negative prompt.");
+pub static NEGATIVE_ORIGINAL_SIZE: Field = conditioning(
+    "negative_original_size",
+    Kind::Pair { min: 1 },
+    "original_size for the prediction with the negative prompt.",
+);
+pub static NEGATIVE_CROP_TOP_LEFT: Field = conditioning(
+    "negative_crop_top_left",
+    Kind::Pair { min: 0 },
+    "crop_top_left for the prediction with the negative prompt.",
+);
+pub static NEGATIVE_TARGET_SIZE: Field = conditioning(
+    "negative_target_size",
+    Kind::Pair { min: 1 },
+    "target_size for the prediction with the negative prompt.",
+);
 pub static AESTHETIC_SCORE: Field = conditioning(
     "aesthetic_score",
     SCORE,
@@ -368,7 +380,7 @@ pub static AESTHETIC_SCORE: Field = conditioning(
 )
 .default(|_| Some(6.0.into()));
 pub static NEGATIVE_AESTHETIC_SCORE: Field =
-    conditioning("negative_aesthetic_score", SCORE, "aesthetic_score of the negative prompt.")
+    conditioning("negative_aesthetic_score", SCORE, "aesthetic_score for the prediction with the negative prompt.")
         .default(|_| Some(2.5.into()));
 pub static DENOISING_END: Field = conditioning(
     "denoising_end",

@@ -498,8 +498,8 @@ async fn the_command_line_writes_the_film_of_the_server() {
     let also = |more: &[&'static str]| [&own[..], more].concat();
     let emoji = vec!["a fox", "--model", "emoji"];
     for (file, more, expected) in [
-        ("a.jpg", also(&[]), ".mp4, .gif, .webp, .png or .zip"),
-        ("a.wav", also(&[]), ".mp4, .gif, .webp, .png or .zip"),
+        ("a.jpg", also(&[]), ".mp4, .gif, .webp, .png, .apng or .zip"),
+        ("a.wav", also(&[]), ".mp4, .gif, .webp, .png, .apng or .zip"),
         ("a.mp4", vec!["a fox"], "`latentd models`"),
         ("a.mp4", emoji, ".png, .jpg, .jpeg or .webp"),
         ("a.mp4", vec!["--model", films::NAME], "image is required"),

@@ -59,7 +59,7 @@ pub static FRAMES: Field = Field::new("frames", Kind::Integer(frames), "The numb
 pub static FPS: Field = Field::new(
     "fps",
     Kind::Integer(|_| upto(1, MAX_FPS)),
-    "Frames per second of the file. Stable Video Diffusion also adapts the motion to it.",
+    "Frames per second of the file. Stable Video Diffusion also adapts the motion to this number.",
 )
 .default(|on| on.card.film.map(|film| film.default_fps.into()));
 pub static FILM_WIDTH: Field = Field { doc: "Pixels.", ..WIDTH }.default(|on| Some(on.card.default_width.into()));
@@ -86,7 +86,7 @@ pub static MIN_GUIDANCE_SCALE: Field = of_motion(
 pub static MOTION_BUCKET_ID: Field = of_motion(
     "motion_bucket_id",
     Kind::Integer(|_| upto(0, 255)),
-    "How much moves.",
+    "The amount of motion: 0 is little, 255 is much.",
     "its motion follows from the prompt",
 )
 .default(|on| motion(on).map(|motion| motion.motion_bucket_id.into()));
@@ -101,12 +101,12 @@ pub static NOISE_AUG_STRENGTH: Field = of_motion(
 pub static DECODE_CHUNK_SIZE: Field = Field::new(
     "decode_chunk_size",
     Kind::Integer(|on| upto(1, most_frames(on))),
-    "How many frames are decoded at a time; more frames take more memory and fit each other better. The default is all \
-     frames.",
+    "How many frames the decoder turns into pixels at a time. More frames take more memory, and look more alike. The \
+     default is all frames.",
 )
 .only(|card| card.film.is_some_and(|film| film.decodes_in_chunks), Some("its decoder needs no choice"));
 pub static FILM_MAX_SEQUENCE_LENGTH: Field = Field {
-    doc: "How many tokens of the prompt the text encoder UMT5 reads. Unused tokens have an effect, too.",
+    doc: "How many tokens of the prompt UMT5 reads. A shorter prompt is filled up, and the filling changes the film.",
     ..MAX_SEQUENCE_LENGTH
 };
 pub static FILM_SEED: Field = Field { doc: "Film i uses seed + i. The default is a random number below 2^32.", ..SEED };

@@ -42,7 +42,7 @@ pub static SECONDS: Field = Field::new("seconds", Kind::Seconds(seconds), "The l
 pub static PADDING_SECONDS: Field = Field::new(
     "padding_seconds",
     Kind::Seconds(padding),
-    "How much longer than the sound the model's latents are, in seconds. The model does not return this part.",
+    "The model makes the sound longer by this number of seconds, and this part is then cut off.",
 )
 .default(|on| log_snr(on.card).map(|_| 0.0.into()))
 .only(|card| log_snr(card).is_some(), Some(NO_FLOW));
@@ -58,14 +58,14 @@ pub static SOUND_ETA: Field = Field {
 pub static LOGSNR_MIN: Field = Field::new(
     "logsnr_min",
     Kind::number(-LARGEST_LOGSNR, 0.0),
-    "The logarithm of signal to noise at the first step. The first noise level itself is always 1, without a signal.",
+    "The logarithm of the ratio of signal to noise at the first step, whose noise level is nevertheless always 1.",
 )
 .default(|on| log_snr(on.card).map(|range| range.min.into()))
 .only(|card| log_snr(card).is_some(), Some(NO_FLOW));
 pub static LOGSNR_MAX: Field = Field::new(
     "logsnr_max",
     Kind::number(0.0, LARGEST_LOGSNR),
-    "The logarithm of signal to noise at which a step after the last one would begin.",
+    "The upper end of the range of logarithms that begins at logsnr_min. The steps divide the range evenly.",
 )
 .default(|on| log_snr(on.card).map(|range| range.max.into()))
 .only(|card| log_snr(card).is_some(), Some(NO_FLOW));
