@@ -98,7 +98,8 @@ def main():
                 took = {at: draw(server, request)[0] for at, server in (order if pair % 2 == 0 else order[::-1])}
                 ratios.append(took[0] / took[1])
                 print(f"pair {pair + 1}: old {took[0]:.2f} s, new {took[1]:.2f} s, speed {ratios[-1]:.3f}", flush=True)
-        print(f"Speed of the new program: {statistics.median(ratios):.3f} times that of the old one (median)")
+        if ratios:
+            print(f"Speed of the new program: {statistics.median(ratios):.3f} times that of the old one (median)")
     if len(set(files)) > 1:
         sys.exit("the pictures differ")
 
