@@ -133,8 +133,8 @@ impl Conv2d {
     }
 
     #[cfg(test)]
-    pub(super) fn without_kept_weights(mut self) -> Self {
-        self.winograd = self.winograd.map(|(winograd, choice)| (winograd.without_kept_weights(), choice));
+    pub(super) fn with_weights_in_portions(mut self) -> Self {
+        self.winograd = self.winograd.map(|(winograd, choice)| (winograd.in_portions(), choice));
         self
     }
 

@@ -3,19 +3,15 @@
 //! A tile of m × m results needs (m + 2)² products instead of 9·m²: Y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]A. Over tiles and
 //! channels, each of the (m + 2)² products is a matrix product, (tiles, in) · (in, out).
 //!
-//! Transformed weights take (m + 2)² / 9 times the memory of the weights in float32. Small layers keep transformed
-//! weights for small maps. Large layers, and all layers on large maps, transform the weights of some outputs at a time in
-//! every convolution. This takes time, most noticeably on small maps, but no memory for the transformed weights of the
-//! whole layer. Both ways give the same bits.
+//! Transformed weights take (m + 2)² / 9 times the memory of the weights in float32. So every convolution transforms the
+//! weights of some outputs at a time, which stay in the cache. This was measured to be about as fast as to read
+//! transformed weights from memory, because the weights themselves are fewer bytes.
 
 mod choice;
 mod transform;
 mod weights;
 
-use std::{
-    ops::Range,
-    sync::{Arc, OnceLock},
-};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -27,48 +23,36 @@ use super::{
     simd::vectorized,
     storage::at_least,
 };
-use choice::{KEPT, is_kept, is_worth_keeping};
-pub use choice::{TileSize, Use, most_kept};
+pub use choice::{TileSize, Use};
 use transform::{F2, F4, LANES, Lanes, Transform};
 use weights::{PANELS, from_place_to_place, transform_weights, transformed_floats};
 
-/// The sizes of a convolution's weights, and the transformed weights of a small layer.
-#[derive(Clone, Debug)]
+/// The sizes of a convolution's weights.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Winograd {
     inputs: usize,
     outputs: usize,
-    /// The most floats of transformed weights that a layer keeps.
-    most_kept: usize,
-    /// The number of floats of transformed weights that are computed at a time if the layer does not keep them.
+    /// The number of floats of transformed weights that are computed at a time.
     at_a_time: usize,
-    /// The kept weights for tiles of 2 × 2 (`two`) and of 4 × 4 (`four`), computed when they are first needed.
-    two: Arc<OnceLock<Vec<f32>>>,
-    four: Arc<OnceLock<Vec<f32>>>,
 }
 
 impl Winograd {
-    /// The algorithm for a 3 × 3 convolution with `inputs` and `outputs` channels. No weights are transformed yet.
+    /// The algorithm for a 3 × 3 convolution with `inputs` and `outputs` channels.
     pub fn new(inputs: usize, outputs: usize) -> Self {
-        Self {
-            inputs,
-            outputs,
-            most_kept: KEPT,
-            at_a_time: TRANSFORMED_AT_A_TIME,
-            two: Arc::default(),
-            four: Arc::default(),
-        }
+        Self { inputs, outputs, at_a_time: TRANSFORMED_AT_A_TIME }
     }
 
+    /// The same algorithm, with weights that are transformed in small portions.
     #[cfg(test)]
-    pub fn without_kept_weights(self) -> Self {
-        Self { most_kept: 0, at_a_time: 1 << 14, ..self }
+    pub fn in_portions(self) -> Self {
+        Self { at_a_time: 1 << 14, ..self }
     }
 
     /// Convolves `map` (B, h, w, in) with a matrix of weights (3·3·in, out) into `out` (B, h, w, out).
     pub fn convolve(&self, tiles: TileSize, weights: &Packed, map: Map<'_>, finish: Finish<'_>, out: &mut [f32]) {
         match tiles {
-            TileSize::Two => convolve::<F2, 4, 2>(self, tiles, &self.two, weights, map, finish, out),
-            TileSize::Four => convolve::<F4, 6, 4>(self, tiles, &self.four, weights, map, finish, out),
+            TileSize::Two => convolve::<F2, 4, 2>(*self, weights, map, finish, out),
+            TileSize::Four => convolve::<F4, 6, 4>(*self, weights, map, finish, out),
         }
     }
 }
@@ -82,59 +66,38 @@ pub(super) struct Map<'a> {
     pub width: usize,
 }
 
-/// The number of floats of transformed weights that are computed at a time if the layer does not keep them. These
-/// floats fit into the L2 cache.
+/// The number of floats of transformed weights that are computed at a time. These floats fit into the L2 cache.
 const TRANSFORMED_AT_A_TIME: usize = 1 << 18;
 
-/// Floats of transformed inputs that a thread holds at a time. If the layer keeps weights, these are few tiles, which
-/// stay in or near the L2 cache. Otherwise they are many tiles, so that weights are transformed rarely.
-const FEW_INPUTS: usize = 1 << 17;
-const MANY_INPUTS: usize = 3 << 20;
+/// Floats of transformed inputs that a thread holds at a time: many tiles, so that weights are transformed rarely.
+const INPUTS: usize = 3 << 20;
 
 fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
-    winograd: &Winograd,
-    size: TileSize,
-    kept: &OnceLock<Vec<f32>>,
+    winograd: Winograd,
     weights: &Packed,
     map: Map<'_>,
     finish: Finish<'_>,
     out: &mut [f32],
 ) {
-    let Winograd { inputs, outputs, .. } = *winograd;
+    let Winograd { inputs, outputs, .. } = winograd;
     let panels = outputs.div_ceil(WIDTH);
-    let keeps = is_kept(N * N, inputs, outputs, winograd.most_kept) && is_worth_keeping(size, map.height, map.width);
-    let kept = keeps.then(|| {
-        kept.get_or_init(|| {
-            let mut all = vec![0.0; panels.div_ceil(PANELS) * transformed_floats::<N>(inputs)];
-            for (i, u) in all.chunks_exact_mut(transformed_floats::<N>(inputs)).enumerate() {
-                transform_weights::<T, N, M>(weights, i * PANELS..panels.min((i + 1) * PANELS), 0..inputs, u);
-            }
-            all
-        })
-    });
     let (down, across) = (map.height.div_ceil(M), map.width.div_ceil(M));
     let tiles = map.batch * down * across;
     let threads = rayon::current_num_threads();
-    let fitting = if kept.is_some() { FEW_INPUTS } else { MANY_INPUTS } / (N * N * inputs);
-    let most = match kept.is_some() {
-        true => fitting.next_multiple_of(HEIGHT).clamp(24, 48),
-        false => fitting.next_multiple_of(HEIGHT).clamp(48, 192),
-    };
-    // Divides the result into blocks: many tiles by tiles only, few tiles also by panels. If weights are not kept and
-    // there are several threads, always divides by panels too, so that fewer blocks transform the same weights.
+    let most = (INPUTS / (N * N * inputs)).next_multiple_of(HEIGHT).clamp(48, 192);
+    // Divides the result into blocks. If there are several threads, divides it by tiles and by panels, so that few blocks
+    // transform the same weights.
     let blocks = 2 * threads;
-    let block_tiles = tiles.div_ceil(blocks.max(tiles.div_ceil(most))).next_multiple_of(HEIGHT).min(most);
-    let (block_tiles, parts) = match threads == 1 || kept.is_some() && 2 * block_tiles >= most {
-        true => (block_tiles, 1),
-        false => (most.min(tiles), blocks.div_ceil(tiles.div_ceil(most)).min(panels.div_ceil(PANELS))),
+    let (block_tiles, parts) = match threads {
+        1 => (tiles.div_ceil(blocks.max(tiles.div_ceil(most))).next_multiple_of(HEIGHT).min(most), 1),
+        _ => (most.min(tiles), blocks.div_ceil(tiles.div_ceil(most)).min(panels.div_ceil(PANELS))),
     };
     let block_panels = panels.div_ceil(parts).next_multiple_of(PANELS);
     let whole = Block::new(out, outputs);
     let run = |scratch: &mut Scratch, i: usize| {
         let (tile, panel) = (i / parts * block_tiles, i % parts * block_panels);
         let (tiles, panels) = (tile..tiles.min(tile + block_tiles), panel..panels.min(panel + block_panels));
-        TileBlock::<N, M> { winograd, kept, weights, map, down, across, tiles, panels }
-            .run::<T>(scratch, finish, &whole);
+        TileBlock::<N, M> { winograd, weights, map, down, across, tiles, panels }.run::<T>(scratch, finish, &whole);
     };
     match tiles.div_ceil(block_tiles) * parts {
         1 => run(&mut Scratch::default(), 0),
@@ -147,7 +110,7 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
 struct Scratch {
     /// (in), the zeros that stand for the channels of a pixel beyond the edge of the map.
     zeros: Vec<f32>,
-    /// (N², PANELS, some inputs, 16), transformed weights that are not kept.
+    /// (N², PANELS, some inputs, 16), transformed weights.
     u: Vec<f32>,
     /// (N², tiles, in), transformed inputs. A gap follows the values of each of the N² places of a tile, so that
     /// different places do not share cache sets.
@@ -158,8 +121,7 @@ struct Scratch {
 
 /// Some tiles and some panels of the result, which one thread computes.
 struct TileBlock<'a, const N: usize, const M: usize> {
-    winograd: &'a Winograd,
-    kept: Option<&'a Vec<f32>>,
+    winograd: Winograd,
     weights: &'a Packed,
     map: Map<'a>,
     /// Number of tiles of one map, vertically and horizontally.
@@ -171,7 +133,7 @@ struct TileBlock<'a, const N: usize, const M: usize> {
 
 impl<const N: usize, const M: usize> TileBlock<'_, N, M> {
     fn run<T: Transform<N, M>>(self, scratch: &mut Scratch, finish: Finish<'_>, out: &Block<'_>) {
-        let Winograd { inputs: c, outputs, .. } = *self.winograd;
+        let Winograd { inputs: c, outputs, .. } = self.winograd;
         let tiles = self.tiles.len();
         let place = tiles * c + WIDTH;
         let Scratch { zeros, u, v, m } = scratch;
@@ -190,19 +152,12 @@ impl<const N: usize, const M: usize> TileBlock<'_, N, M> {
             let panels = panel..self.panels.end.min(panel + PANELS);
             let columns = panel * WIDTH..outputs.min(panels.end * WIDTH);
             let each = tiles * columns.len();
-            let at_a_time =
-                if self.kept.is_some() { c } else { (self.winograd.at_a_time / (N * N * PANELS * WIDTH)).clamp(1, c) };
+            let at_a_time = (self.winograd.at_a_time / (N * N * PANELS * WIDTH)).clamp(1, c);
             for first in (0..c).step_by(at_a_time) {
                 let channels = first..c.min(first + at_a_time);
                 let depth = channels.len();
-                let u = match self.kept {
-                    Some(kept) => &kept[panel / PANELS * transformed_floats::<N>(c)..][..transformed_floats::<N>(c)],
-                    None => {
-                        let u = at_least(u, transformed_floats::<N>(depth));
-                        transform_weights::<T, N, M>(self.weights, panels.clone(), channels, u);
-                        u
-                    }
-                };
+                let u = at_least(u, transformed_floats::<N>(depth));
+                transform_weights::<T, N, M>(self.weights, panels.clone(), channels, u);
                 for (at, m) in m.chunks_exact_mut(each).take(N * N).enumerate() {
                     let values = &u[at * from_place_to_place(depth)..][..panels.len() * depth * WIDTH];
                     let b = PanelsRef { k: depth, n: columns.len(), values };
@@ -403,8 +358,8 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let expected = bits(&wide.forward(&x).unwrap());
             prop_assert_eq!(&expected, &bits(&pool.install(|| narrow.forward(&x)).unwrap()));
-            let anew = narrow.without_kept_weights();
-            prop_assert_eq!(&expected, &bits(&pool.install(|| anew.forward(&x)).unwrap()), "weights made anew");
+            let in_portions = narrow.with_weights_in_portions();
+            prop_assert_eq!(&expected, &bits(&pool.install(|| in_portions.forward(&x)).unwrap()), "in portions");
         }
 
         #[test]
@@ -423,8 +378,9 @@ mod tests {
             let epilogue = Epilogue { per_sample: Some(&rows), residual: Some(&residual), ..Epilogue::default() };
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let together = pool.install(|| winograd.forward_with(&x, epilogue)).unwrap();
-            let anew = pool.install(|| winograd.clone().without_kept_weights().forward_with(&x, epilogue)).unwrap();
-            prop_assert_eq!(bits(&together), bits(&anew), "weights kept or made anew");
+            let in_portions = winograd.clone().with_weights_in_portions();
+            let in_portions = pool.install(|| in_portions.forward_with(&x, epilogue)).unwrap();
+            prop_assert_eq!(bits(&together), bits(&in_portions), "weights in portions");
             let exact = direct.forward_with(&x, epilogue).unwrap();
             for (made, exact) in values(&together).iter().zip(values(&exact)) {
                 prop_assert!((made - exact).abs() < 2e-3, "{} {}", made, exact);

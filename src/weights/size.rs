@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     device::Precision,
-    kernels::{Kernels, narrow::Narrow, winograd::most_kept},
+    kernels::{Kernels, narrow::Narrow},
 };
 
 /// The memory of a component's weights.
@@ -24,8 +24,6 @@ pub struct WeightSize {
     stored_bytes: u64,
     /// Numbers of matrices that stay float32 on a device that computes in float16.
     wide: u64,
-    /// The most transformed weights that 3 × 3 convolutions keep for Winograd's algorithm, with tiles of one size.
-    kept: u64,
 }
 
 impl WeightSize {
@@ -105,12 +103,11 @@ impl WeightSize {
     /// check has compared the shape with the length of the file, so only a file of absurd size saturates here.
     fn of(name: &str, shape: &[usize], dtype: NumberType, from: usize) -> WeightSize {
         let numbers = shape.iter().fold(1u64, |count, side| count.saturating_mul(*side as u64));
-        let kept = if let [outputs, inputs, 3, 3] = *shape { most_kept(inputs, outputs) as u64 } else { 0 };
         // T5's `wo`, whose products exceed float16.
         let is_wide = name.ends_with(".DenseReluDense.wo.weight")
             || (name.starts_with("enc.blk.") && name.ends_with(".ffn_down.weight"));
         let wide = if is_wide && from == 0 { numbers } else { 0 };
-        let of = WeightSize { floats: numbers, wide, kept, ..WeightSize::default() };
+        let of = WeightSize { floats: numbers, wide, ..WeightSize::default() };
         // CLIP's positions always become floats.
         let is_weight = name.ends_with("weight") && !name.ends_with("position_embedding.weight");
         let Some(format) = dtype.format().filter(|format| is_weight && stays(*format, shape)) else { return of };
@@ -127,18 +124,13 @@ impl WeightSize {
             stored: self.stored.saturating_add(other.stored),
             stored_bytes: self.stored_bytes.saturating_add(other.stored_bytes),
             wide: self.wide.saturating_add(other.wide),
-            kept: self.kept.saturating_add(other.kept),
         }
     }
 
-    /// Bytes in memory. Only packed kernels keep transformed weights and multiply by matrices as they are stored, and
-    /// they compute in float32.
+    /// Bytes in memory. Only packed kernels, which compute in float32, multiply by matrices as they are stored.
     pub fn bytes(self, precision: Precision, kernels: Kernels) -> u64 {
         let is_packed = matches!(kernels, Kernels::Packed(_)) && precision == Precision::F32;
-        let (numbers, bytes) = match is_packed {
-            true => (self.kept, self.stored_bytes),
-            false => (self.stored, 0),
-        };
+        let (numbers, bytes) = if is_packed { (0, self.stored_bytes) } else { (self.stored, 0) };
         let wide = if precision == Precision::F16 { self.wide.saturating_mul(2) } else { 0 };
         self.floats.saturating_add(numbers).saturating_mul(precision.bytes()).saturating_add(bytes).saturating_add(wide)
     }
@@ -154,23 +146,15 @@ mod tests {
     const PACKED: Kernels = Kernels::Packed(crate::kernels::winograd::Use::Auto);
 
     #[test]
-    fn small_convolutions_also_keep_transformed_weights() {
+    fn weights_in_float32_take_four_bytes_for_each_number() {
         let of = |shapes: &[&[usize]]| {
             let of = |shape: &&[usize]| WeightSize::of("weight", shape, NumberType::Plain(Dtype::F32), LARGE);
             shapes.iter().map(of).fold(WeightSize::default(), WeightSize::and)
         };
         let bytes = |shapes: &[&[usize]]| of(shapes).bytes(Precision::F32, PACKED);
         assert_eq!(bytes(&[&[3, 5], &[7]]), 4 * 22);
-        // 36 numbers in place of 9.
-        assert_eq!(bytes(&[&[32, 32, 3, 3]]), 4 * (9 + 36) * 1024);
-        // The transformed weights of large layers are not kept.
         assert_eq!(bytes(&[&[1280, 1280, 3, 3]]), 4 * 9 * 1280 * 1280);
-        assert_eq!(bytes(&[&[32, 32, 1, 1]]), 4 * 1024);
-        assert_eq!(
-            of(&[&[32, 32, 3, 3], &[7]]).bytes(Precision::Bf16, Kernels::REFERENCE),
-            2 * (9 * 1024 + 7),
-            "half of the numbers' bytes"
-        );
+        assert_eq!(of(&[&[32, 32, 3, 3], &[7]]).bytes(Precision::Bf16, Kernels::REFERENCE), 2 * (9 * 1024 + 7));
     }
 
     #[test]

@@ -10,24 +10,6 @@ pub enum TileSize {
     Four,
 }
 
-impl TileSize {
-    /// The results on each side of a tile.
-    fn side(self) -> usize {
-        match self {
-            TileSize::Two => 2,
-            TileSize::Four => 4,
-        }
-    }
-
-    /// Cycles to transform the weights of an input channel and a panel of outputs.
-    fn anew(self) -> f64 {
-        match self {
-            TileSize::Two => 200.0,
-            TileSize::Four => 550.0,
-        }
-    }
-}
-
 /// Which of the suitable convolutions use Winograd's algorithm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Use {
@@ -58,16 +40,17 @@ impl Use {
 fn cheapest(inputs: usize, outputs: usize, h: usize, w: usize) -> Option<TileSize> {
     let (c, n) = (inputs as f64, outputs as f64);
     let tiles = |m: usize| (2 * h.div_ceil(m) * w.div_ceil(m)) as f64;
-    // Weights come from memory, because a model is larger than the cache: either transformed weights that the layer
-    // keeps, or plain weights that the layer transforms in every convolution.
-    let weights = |places: usize, anew: f64| match is_kept(places, inputs, outputs, KEPT) {
+    // Weights come from memory, because a model is larger than the cache, and are then transformed. For small layers
+    // the estimate is higher, as if transformed weights came from memory; another estimate would choose other sizes of
+    // tiles for some of them, and so change the last bits of pictures.
+    let weights = |places: usize, transform: f64| match places * inputs * outputs.next_multiple_of(WIDTH) <= LARGE {
         true => places as f64 * FROM_MEMORY,
-        false => 9.0 * FROM_MEMORY + anew,
+        false => 9.0 * FROM_MEMORY + transform,
     };
     let direct = 9.4 * tiles(1) + 9.0 * FROM_MEMORY;
     // The terms are the cycles for products, for transforms of inputs and results, and for weights.
-    let two = tiles(2) * (16.0 + 110.0 / n + 90.0 / c) + weights(16, TileSize::Two.anew());
-    let four = tiles(4) * (36.0 + 300.0 / n + 250.0 / c) + weights(36, TileSize::Four.anew());
+    let two = tiles(2) * (16.0 + 110.0 / n + 90.0 / c) + weights(16, 200.0);
+    let four = tiles(4) * (36.0 + 300.0 / n + 250.0 / c) + weights(36, 550.0);
     match () {
         () if direct <= two.min(four) => None,
         () if two <= four => Some(TileSize::Two),
@@ -79,29 +62,5 @@ fn cheapest(inputs: usize, outputs: usize, h: usize, w: usize) -> Option<TileSiz
 /// core. The choice is not sensitive to the differences between machines.
 const FROM_MEMORY: f64 = 26.0;
 
-/// The most floats of transformed weights that a layer keeps: 64 MiB.
-pub(super) const KEPT: usize = 1 << 24;
-
-/// Whether a layer keeps its transformed weights, which must have at most `most` floats. `places` is the number of
-/// values in a transformed tile.
-pub(super) fn is_kept(places: usize, inputs: usize, outputs: usize, most: usize) -> bool {
-    places * inputs * outputs.next_multiple_of(WIDTH) <= most
-}
-
-/// Whether kept weights save a noticeable part of the time of a convolution of two maps of h × w. Many tiles share the
-/// transform of the weights, so on large maps it costs little to transform them anew. The bits are the same.
-pub(super) fn is_worth_keeping(tiles: TileSize, h: usize, w: usize) -> bool {
-    let side = tiles.side();
-    let products = (2 * h.div_ceil(side) * w.div_ceil(side) * (side + 2).pow(2)) as f64;
-    tiles.anew() > 0.04 * products
-}
-
-/// The most floats of transformed weights that a layer keeps for tiles of one size. Few layers get maps of such
-/// different sizes that they keep transformed weights for both sizes of tiles.
-pub fn most_kept(inputs: usize, outputs: usize) -> usize {
-    if inputs.min(outputs) < LANES {
-        return 0;
-    }
-    let places = [16, 36].into_iter().filter(|places| is_kept(*places, inputs, outputs, KEPT));
-    places.map(|places| places * inputs * outputs.next_multiple_of(WIDTH)).max().unwrap_or(0)
-}
+/// The fewest floats of the transformed weights of a large layer: 64 MiB.
+const LARGE: usize = 1 << 24;
