@@ -459,6 +459,8 @@ async fn a_webhook_tells_the_end_of_a_film_and_the_usage_counts_it() {
     assert!(told["links"]["self"].as_str().unwrap().contains("/v1/videos"), "{message:#}");
     let usage = get(&server, "/v1/usage").await.json()["data"][0]["tenant"].clone();
     assert_eq!((&usage["generations"], &usage["images"]), (&json!(1), &json!(0)), "{usage}");
+    assert_eq!((&usage["films"], &usage["film_seconds"]), (&json!(1), &json!(3.0 / 7.0)), "{usage}");
+    assert_eq!((&usage["sounds"], &usage["sound_seconds"]), (&json!(0), &json!(0.0)), "{usage}");
     assert!(usage["cost"].as_f64().unwrap() > 0.0, "{usage}");
 }
 
