@@ -37,7 +37,7 @@ use std::{
 pub use batch_key::BatchKey;
 pub use call_clock::CallClock;
 pub use log::{Log, UnusablePortion};
-pub use policy::{BatchLimits, Next, PausedBatch, Pick, WaitingCall, choose};
+pub use policy::{BatchLimits, Next, PausedBatch, Pick, Turn, WaitingCall, choose};
 pub use run_trace::RunTrace;
 
 use crate::{

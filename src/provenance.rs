@@ -1,9 +1,9 @@
-//! Content credentials (C2PA): signs the files of pictures, sounds and films, and verifies the credentials of any
-//! picture.
+//! Content credentials (C2PA): signs the files of pictures, films and sounds, and verifies the credentials of any such
+//! file.
 //!
-//! A credential is a manifest inside the file. The manifest says what made the content of the file and from which
-//! inputs; a signature covers the manifest and the rest of the file. Without the Cargo feature `provenance`, this code
-//! is not built, and files are not signed.
+//! A credential is a manifest inside the file. The manifest says what made the file and from which inputs; a
+//! signature covers the manifest and the rest of the file. Without the Cargo feature `provenance`, this code is not
+//! built, and files are not signed.
 
 #[cfg(feature = "provenance")]
 mod chain;
@@ -60,6 +60,7 @@ pub struct SignError(pub String);
 /// Why a file has no report.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    #[error("must be a PNG, JPEG or WebP picture")]
-    NotAPicture,
+    /// The first bytes are those of no format that can be verified.
+    #[error("must be a PNG, JPEG, WebP, GIF, WAV or MP4 file")]
+    Format,
 }

@@ -218,6 +218,24 @@ fn a_film_does_not_depend_on_other_runs() {
     assert!(crowded.metrics.batch_runs.get_sample_sum() > batches(&crowded), "clips of one shape share batches");
 }
 
+/// Each row of a film takes longer than a slice, so each batch pauses.
+#[test]
+fn two_films_share_batches_that_pause() {
+    let models = tempfile::tempdir().unwrap();
+    films::put_model(models.path());
+    let settings = (16, Duration::from_nanos(1));
+    let fixture = FilmFixture::sliced(models.path(), "emoji", Kernels::default(), settings);
+    let film = fixture.film();
+    let of = |seed| Film { seed, ..film.clone() };
+    let alone = [1, 2].map(|seed| fixture.make(of(seed)));
+    let batches = || fixture.metrics.batch_runs.get_sample_count();
+    let before = batches();
+    let observed = [1, 2].map(|seed| fixture.start_film(of(seed)));
+    assert!(observed.map(|observed| clips(outcome(&observed).unwrap())) == alone);
+    // The films have 2 guided rows in each of 3 steps. The second film may begin while the first row is computed.
+    assert!((6..=7).contains(&(batches() - before)), "{} batches", batches() - before);
+}
+
 #[test]
 fn film_i_is_the_only_film_of_seed_plus_i() {
     let fixture = FilmFixture::random(16);
@@ -351,10 +369,14 @@ const LIMITS: Limits = Limits {
 
 impl FilmFixture {
     fn of(models: &Path, default: &str, kernels: Kernels, max_rows: usize) -> FilmFixture {
+        FilmFixture::sliced(models, default, kernels, (max_rows, Duration::from_millis(100)))
+    }
+
+    fn sliced(models: &Path, default: &str, kernels: Kernels, (rows, slice): (usize, Duration)) -> FilmFixture {
         let (metrics, device) = (Metrics::new(), Device::cpu("cpu", None, 2).unwrap().with_kernels(kernels));
         let settings = engine::Settings {
-            max_rows: NonZeroUsize::new(max_rows).unwrap(),
-            slice: Duration::from_millis(100),
+            max_rows: NonZeroUsize::new(rows).unwrap(),
+            slice,
             max_bytes: 8 << 30,
             max_runs: NonZeroUsize::new(64).unwrap(),
             text_cache_entries: 8,

@@ -176,6 +176,7 @@ macro_rules! conformance {
             keys::a_revoked_key_stays_revoked,
             keys::a_rotated_key_keeps_its_old_digest_for_a_while,
             usage::accepted_generations_are_counted_for_their_tenant_and_key,
+            usage::films_and_sounds_are_counted_with_their_seconds,
             usage::a_rate_limit_holds_when_many_accept_at_once,
             usage::a_window_of_a_rate_limit_ends,
             usage::a_quota_holds_when_many_accept_at_once,

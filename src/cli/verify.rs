@@ -1,5 +1,5 @@
-//! `latentd verify`: checks the content credentials and the watermark of a picture, without a server and without a
-//! network.
+//! `latentd verify`: checks the content credentials of a file, and the watermark of a picture, without a server and
+//! without a network.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use super::{Settings, generate::read};
 pub(super) struct Verify {
     #[command(flatten)]
     settings: Settings,
-    /// Picture to check: a PNG, JPEG or WebP file of at most 256 MiB. "-" is standard input.
+    /// File to check: a PNG, JPEG, WebP, GIF, WAV or MP4 file of at most 256 MiB. "-" is standard input.
     file: PathBuf,
     /// Print the answer of POST /v1/verify as JSON.
     #[arg(long)]
@@ -26,17 +26,18 @@ pub(super) struct Verify {
 }
 
 impl Verify {
-    /// Checks the picture and prints what its credentials and its watermark say.
+    /// Checks the file and prints what its credentials and its watermark say.
     ///
     /// # Errors
-    /// The file cannot be read, is no picture, has no credentials, or was changed after it was signed.
+    /// The file cannot be read, has another format, has no credentials, or was changed after it was signed.
     pub(super) fn run(&self) -> Result<()> {
         let config = self.settings.load(Vec::new())?;
         let provenance = app::provenance_beside(&config, false)?;
         let shown = self.file.display();
         let file = read(&self.file).with_context(|| format!("cannot read {shown}"))?;
-        let watermark = watermark::find(&file, &config.provenance.watermark_owner);
         let report = provenance.verify(&file).with_context(|| format!("{shown} cannot be verified"))?;
+        let owner = &config.provenance.watermark_owner;
+        let watermark = report.is_picture().then(|| watermark::find(&file, owner)).flatten();
         match self.json {
             true => println!("{}", serde_json::to_string_pretty(&Shown { report: &report, watermark: &watermark })?),
             false => print(&report, watermark.as_ref()),
@@ -79,7 +80,10 @@ fn print(report: &Report, watermark: Option<&Found>) {
         let title = ingredient.title.as_deref().unwrap_or("untitled");
         println!("ingredient: {title} ({}), credentials: {}", ingredient.relationship, ingredient.verdict.as_str());
     }
-    print_watermark(watermark);
+    match report.is_picture() {
+        true => print_watermark(watermark),
+        false => println!("watermark: not looked for"),
+    }
     report.generation.iter().for_each(|generation| println!("generation: {generation}"));
     for problem in &report.problems {
         println!("problem: {} {}", problem.code, problem.explanation.as_deref().unwrap_or_default());

@@ -11,7 +11,7 @@ use super::{
     BatchLimits, CallClock, EngineThread, Reason, Run, RunError, Settings,
     batch::Items,
     pace::Pace,
-    policy::{Next, PausedBatch, Pick, WaitingCall, choose},
+    policy::{Next, PausedBatch, Pick, Turn, WaitingCall, choose},
     recording::Recording,
     row_limits::RowLimits,
     run::Active,
@@ -139,12 +139,18 @@ struct Loss {
 impl ActiveRuns {
     /// Admits a run. The policy gives the turn to the run with the least service, and the work that a run is charged
     /// for is added to its service. A new run starts with the least service of the active runs. So it neither gets many
-    /// turns in a row nor has to wait for many turns of other runs.
+    /// turns in a row nor has to wait for many turns of other runs. A film shares the account of the other films of its
+    /// model, so it starts with their service. Among these films, it starts with the least that one was charged.
     fn enter(&mut self, mut run: Run) {
-        let least = self.runs.iter().map(|run| run.service).reduce(f64::min).unwrap_or(0.0);
+        let least = |of: &dyn Fn(&Active) -> Option<f64>| self.runs.iter().filter_map(of).reduce(f64::min);
+        let films = run.prepared.job.work.film().map(|_| run.prepared.model.key.clone());
+        let shares = |run: &Active| films.is_some() && run.films == films;
+        let service = least(&|run| shares(run).then_some(run.service)).or_else(|| least(&|run| Some(run.service)));
+        let own = least(&|run| shares(run).then_some(run.own));
+        let (service, own) = (service.unwrap_or(0.0), own.unwrap_or(0.0));
         let (known, replayed) = (std::mem::take(&mut run.replay), self.metrics.replayed_steps.clone());
         let recording = Recording::new(known, self.checkpoint_interval, replayed);
-        self.runs.push(Active::new(run, recording, self.arrivals, least));
+        self.runs.push(Active::new(run, recording, self.arrivals, films, (service, own)));
         self.arrivals += 1;
     }
 
@@ -254,17 +260,27 @@ impl ActiveRuns {
             let begins = if holds == 0 { rows * picture } else { 0 };
             let seconds = self.pace.seconds(&key, demand.work);
             let most_rows = pending_call.most_rows().min(self.row_limits.most(&key));
-            let (bytes, service, arrival) = (demand.bytes, run.service, run.arrival);
-            WaitingCall { key, rows, most_rows, seconds, bytes, service, arrival, picture, holds, begins }
+            let (bytes, turn, is_film) = (demand.bytes, self.turn(run), run.films.is_some());
+            WaitingCall { key, rows, most_rows, seconds, bytes, turn, is_film, picture, holds, begins }
         })
+    }
+
+    /// The place of a run in the order of turns.
+    fn turn(&self, run: &Active) -> Turn {
+        let account = self.runs.iter().filter(|other| other.shares_account(run)).map(|other| other.arrival).min();
+        let account = account.unwrap_or(run.arrival);
+        Turn { service: run.service, account, own: run.own, arrival: run.arrival }
     }
 
     /// A paused batch, in the form that the policy needs.
     fn paused_batch(&self, batch: &RunningBatch) -> PausedBatch {
         let runs = || batch.shares.iter().filter_map(|share| self.runs.iter().find(|run| run.arrival == share.run));
+        let turn = runs().map(|run| self.turn(run)).min_by(Turn::order);
         PausedBatch {
-            service: runs().map(|run| run.service).fold(f64::INFINITY, f64::min),
-            arrival: runs().map(|run| run.arrival).min().unwrap_or(0),
+            key: batch.key.clone(),
+            // Without runs, the batch is the last one.
+            turn: turn.unwrap_or(Turn::alone(f64::INFINITY, 0)),
+            is_film: runs().all(|run| run.films.is_some()),
             bytes: batch.bytes,
             picture: runs().map(Active::picture).max().unwrap_or(0),
             holds: runs().map(Active::holds).sum(),
@@ -333,14 +349,21 @@ impl ActiveRuns {
     /// Charges `price` to `payer`, the run that gave its turn to this batch. Without a payer, charges the runs of the
     /// batch, in proportion to their rows.
     fn charge(&mut self, batch: &RunningBatch, price: f64, payer: Option<u64>) {
-        if let Some(payer) = payer.and_then(|payer| self.runs.iter_mut().find(|run| run.arrival == payer)) {
-            payer.service += price;
-            return;
+        if let Some(payer) = payer.filter(|payer| self.runs.iter().any(|run| run.arrival == *payer)) {
+            return self.charge_run(payer, price);
         }
         let per_row = price / batch.rows().max(1) as f64;
-        for share in &batch.shares {
-            if let Some(run) = self.runs.iter_mut().find(|run| run.arrival == share.run) {
-                run.service += share.rows as f64 * per_row;
+        batch.shares.iter().for_each(|share| self.charge_run(share.run, share.rows as f64 * per_row));
+    }
+
+    /// Charges the run with this arrival number, if it is active. The price is added to the service of all runs that
+    /// share its account.
+    fn charge_run(&mut self, arrival: u64, price: f64) {
+        let Some(index) = self.runs.iter().position(|run| run.arrival == arrival) else { return };
+        self.runs[index].own += price;
+        for other in 0..self.runs.len() {
+            if self.runs[other].shares_account(&self.runs[index]) {
+                self.runs[other].service += price;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The engine's policy: a pure function that chooses what to compute next.
 
-use std::num::NonZeroUsize;
+use std::{cmp::Ordering, num::NonZeroUsize};
 
 use super::BatchKey;
 use crate::pipelines::calls::DECODING;
@@ -11,7 +11,7 @@ pub struct BatchLimits {
     /// Maximum number of rows.
     pub max_rows: NonZeroUsize,
     /// Maximum expected seconds of a batch of several rows. A single row that is expected to take longer is a *long*
-    /// batch; it pauses after each slice of this length.
+    /// batch; it pauses after each slice of this length. Two films may share a long batch.
     pub slice_s: f64,
     /// Maximum bytes of activations. The limit holds for each batch, and for the sum of a new long batch and all paused
     /// batches. Exceptions: a single row that is not long may always exceed the limit, and a long one may exceed it if
@@ -35,12 +35,9 @@ pub struct WaitingCall {
     pub seconds: f64,
     /// Maximum bytes of activations per row.
     pub bytes: u64,
-    /// The work that the run was charged for, in multiplications, plus the service with which it started. A slice is
-    /// charged to the runs of its batch. If another run gave its turn to the batch, the slice is charged to that run
-    /// alone.
-    pub service: f64,
-    /// The run's number in the order of arrival.
-    pub arrival: u64,
+    pub turn: Turn,
+    /// Whether the run makes films.
+    pub is_film: bool,
     /// Latent pixels of each of the run's pictures; 0 if the call decodes none.
     pub picture: usize,
     /// Latent pixels of the run's pictures that are being decoded, whose activations the run holds.
@@ -49,13 +46,44 @@ pub struct WaitingCall {
     pub begins: usize,
 }
 
-/// A paused batch, in the form that the policy needs.
+/// The place of a run in the order in which runs have their turns: see [`Turn::order`].
 #[derive(Clone, Copy, Debug)]
-pub struct PausedBatch {
-    /// The least service of its runs.
+pub struct Turn {
+    /// The work that the run's account was charged for, in multiplications, plus the service with which it started. A
+    /// slice is charged to the accounts of the runs of its batch. If another run gave its turn to the batch, the slice
+    /// is charged to the account of that run alone.
     pub service: f64,
-    /// The smallest arrival number of its runs.
+    /// The number of the account: the arrival number of the first run that has it. All runs that make films with one
+    /// model share an account, so they have equal service. Each other run has its own.
+    pub account: u64,
+    /// The part of the account's charges that were for this run, plus a start value. It orders the runs of one account.
+    pub own: f64,
+    /// The run's number in the order of arrival.
     pub arrival: u64,
+}
+
+impl Turn {
+    /// The turn of a run that has its own account.
+    pub fn alone(service: f64, arrival: u64) -> Turn {
+        Turn { service, account: arrival, own: 0.0, arrival }
+    }
+
+    /// `Less` if `self` comes before `other`: the account with the least service is first, among equals the oldest;
+    /// within an account, the run that was charged least, among equals the oldest.
+    pub fn order(&self, other: &Turn) -> Ordering {
+        let accounts = self.service.total_cmp(&other.service).then(self.account.cmp(&other.account));
+        accounts.then(self.own.total_cmp(&other.own)).then(self.arrival.cmp(&other.arrival))
+    }
+}
+
+/// A paused batch, in the form that the policy needs.
+#[derive(Clone, Debug)]
+pub struct PausedBatch {
+    pub key: BatchKey,
+    /// The first turn of its runs.
+    pub turn: Turn,
+    /// Whether all of its runs make films.
+    pub is_film: bool,
     /// Maximum bytes of its activations.
     pub bytes: u64,
     /// Latent pixels of each picture that it decodes; 0 if it decodes none.
@@ -126,9 +154,18 @@ impl Decoding {
     }
 }
 
-/// Start-time fair queueing. The turn goes to the run with the least service, among equals to the oldest run, and the
-/// call of this first run determines the key of the batch. Other runs with the same key join in the same order; the
-/// last one may join with only some of its rows. No run waits for a batch to fill.
+/// Maximum number of films that share a long batch. On a device that does not pause, a picture then waits for at most
+/// one row longer than behind a single film.
+const FILMS: usize = 2;
+
+/// Start-time fair queueing. The turn goes to the first run in the order of [`Turn::order`], and the call of this run
+/// determines the key of the batch. Other runs with the same key join in the same order; the last one may join with
+/// only some of its rows. No run waits for a batch to fill.
+///
+/// Films of one model have turns like a single run: they share an account. So a second film makes the others wait no
+/// longer. Fewer than two rows of a film may fit a slice. Then the batch takes one row from each of at most [`FILMS`]
+/// films and is long. A film that arrives while another film is in the middle of such a call waits for the end of this
+/// call, so that both share the next one; meanwhile the paused batch has the turns of the account.
 ///
 /// A batch takes at most one slice of time. A long batch pauses after each slice and waits for its next turn like the
 /// waiting calls. So the run with the least service waits for at most one slice.
@@ -144,20 +181,16 @@ impl Decoding {
 /// The run that gives its turn away is charged for the slice. Otherwise it would stay first and give away all turns
 /// until that batch or run ends, and the runs behind it would wait.
 pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimits) -> Next {
-    let by_turn =
-        |(a, a_arrival): (f64, u64), (b, b_arrival): (f64, u64)| a.total_cmp(&b).then(a_arrival.cmp(&b_arrival));
     let mut order: Vec<usize> = (0..waiting.len()).collect();
-    let turn = |index: usize| (waiting[index].service, waiting[index].arrival);
-    order.sort_by(|&a, &b| by_turn(turn(a), turn(b)));
+    order.sort_by(|&a, &b| waiting[a].turn.order(&waiting[b].turn));
     let first_paused = |of: &dyn Fn(&PausedBatch) -> bool| {
         let batches = paused.iter().enumerate().filter(|(_, batch)| of(batch));
-        let first = batches.min_by(|(_, a), (_, b)| by_turn((a.service, a.arrival), (b.service, b.arrival)));
-        first.map(|(index, batch)| (index, (batch.service, batch.arrival)))
+        batches.min_by(|(_, a), (_, b)| a.turn.order(&b.turn)).map(|(index, batch)| (index, batch.turn))
     };
     let next_paused = first_paused(&|_| true);
     // The paused batch, if its turn is not after that of the waiting call `head`.
-    let before = |paused: Option<(usize, (f64, u64))>, head: usize| {
-        paused.filter(|(_, of_batch)| by_turn(*of_batch, turn(head)).is_le()).map(|(index, _)| index)
+    let before = |paused: Option<(usize, Turn)>, head: usize| {
+        paused.filter(|(_, turn)| turn.order(&waiting[head].turn).is_le()).map(|(index, _)| index)
     };
     let Some(&first) = order.first() else {
         return next_paused.map_or(Next::Nothing, |(batch, _)| Next::Continue { batch, charged: None });
@@ -185,6 +218,10 @@ pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimi
         }
     }
     let run = &waiting[head];
+    let shares_long = run.is_film && run.seconds * FILMS as f64 > limits.slice_s;
+    if shares_long && let Some((batch, _)) = first_paused(&|batch| batch.is_film && batch.key == run.key) {
+        return Next::Continue { batch, charged: (head != first).then_some(first) };
+    }
     let taken: u64 = paused.iter().map(|batch| batch.bytes).sum();
     let has_room = run.seconds <= limits.slice_s || taken.saturating_add(run.bytes) <= limits.max_bytes;
     let has_room = has_room && run.bytes <= limits.free;
@@ -193,23 +230,25 @@ pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimi
     }
 
     let key = &run.key;
-    let mut left = BatchSpace {
-        rows: limits.max_rows.get().min(run.most_rows),
-        seconds: limits.slice_s,
-        bytes: limits.max_bytes.min(limits.free),
-        is_overdrawn: false,
-    };
+    let rows = limits.max_rows.get().min(run.most_rows);
+    let (bytes, is_overdrawn) = (limits.max_bytes.min(limits.free), false);
+    let mut left = BatchSpace { rows, seconds: limits.slice_s, bytes, is_overdrawn };
+    if shares_long {
+        let bytes = limits.max_bytes.saturating_sub(taken).min(limits.free);
+        left = BatchSpace { rows: rows.min(FILMS), seconds: f64::INFINITY, bytes, is_overdrawn };
+    }
     let mut picks = Vec::new();
     // The run that leads the batch is not always the first run with this key: it may have got its turn from the first
     // run.
     let others = order.into_iter().filter(|&index| index != head && waiting[index].key == *key);
     for index in std::iter::once(head).chain(others) {
         let run = &waiting[index];
-        let rows = left.rows_of(run).max(usize::from(picks.is_empty()));
+        let most = if shares_long { 1 } else { usize::MAX };
+        let rows = left.rows_of(run).min(most).max(usize::from(picks.is_empty()));
         if rows == 0 {
             break;
         }
-        if index != head && !decoding.admits(run) {
+        if index != head && (!decoding.admits(run) || shares_long && !run.is_film) {
             continue;
         }
         decoding = decoding.add(run.picture, run.begins);

@@ -41,10 +41,14 @@ pub(super) struct Active {
     refiner: Option<Arc<Model>>,
     /// The run's number in the order of arrival.
     pub arrival: u64,
-    /// The run's account in fair queueing: the work that the run was charged for, in multiplications, plus the least
-    /// account of the active runs when the run was admitted. A slice is charged to the runs of its batch. If another
-    /// run gave its turn to the batch, the slice is charged to that run alone.
+    /// The key of the model if the run makes films. All active runs with the same key share an account.
+    pub films: Option<Arc<str>>,
+    /// The run's account in fair queueing: the work that the account was charged for, in multiplications, plus the
+    /// least service of the active runs when the account was opened. A slice is charged to the runs of its batch. If
+    /// another run gave its turn to the batch, the slice is charged to that run alone.
     pub service: f64,
+    /// The part of the account's charges that were for this run, plus a start value.
+    pub own: f64,
     /// Rows of denoiser calls that were computed for this run.
     pub steps: u64,
     /// Rows of the log that the observer has accepted.
@@ -55,7 +59,13 @@ pub(super) struct Active {
 
 impl Active {
     /// `recording` must contain the log from the run's `replay`, which is ignored here.
-    pub fn new(run: Run, recording: Recording, arrival: u64, service: f64) -> Active {
+    pub fn new(
+        run: Run,
+        recording: Recording,
+        arrival: u64,
+        films: Option<Arc<str>>,
+        (service, own): (f64, f64),
+    ) -> Active {
         let Run { prepared, replay: _, observer, cancel, attempt, trace } = run;
         let slot = Rc::new(RefCell::new(Slot::new(prepared.job.work.steps(), recording)));
         let compute = RunCompute {
@@ -76,12 +86,19 @@ impl Active {
             model,
             refiner,
             arrival,
+            films,
             service,
+            own,
             steps,
             kept,
             attempt,
             trace,
         }
+    }
+
+    /// Whether both runs are charged to one account.
+    pub fn shares_account(&self, other: &Active) -> bool {
+        self.arrival == other.arrival || self.films.is_some() && self.films == other.films
     }
 
     /// Polls the pipeline until it awaits a call (`None`) or ends, and reports to the observer.

@@ -1,20 +1,20 @@
-//! Draws the picture of a verified file again and compares the bytes.
+//! Makes a verified file again and compares the bytes.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{AppState, caller::Caller, error::ApiError, negotiate::Prefer, presence::Waits};
 use crate::{
-    generation::{Fields, GenerationId, WorkKind},
+    generation::{Fields, Format, GenerationId, WorkKind},
     provenance::{Report, Verdict},
     service::{CreateRequest, Repeatable},
 };
 
-/// The comparison of a file with the picture that its request draws now.
+/// The comparison of a file with the one that its request makes now.
 #[derive(Debug, Serialize)]
 pub struct Recomputed {
     result: Outcome,
-    /// The generation that drew the picture again.
+    /// The generation that made the file again.
     generation: Option<GenerationId>,
     detail: String,
 }
@@ -22,14 +22,14 @@ pub struct Recomputed {
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
-    /// The request draws the same bytes, apart from the credentials.
+    /// The request makes the same bytes, apart from the credentials.
     Same,
     Different,
-    /// The request cannot be drawn again.
+    /// The request cannot be repeated.
     Impossible,
 }
 
-/// Draws the picture again with the request in the credentials, as a new generation of the caller, and compares its
+/// Makes the file again with the request in the credentials, as a new generation of the caller, and compares its
 /// digest with the one in the credentials.
 ///
 /// # Errors
@@ -43,7 +43,7 @@ pub async fn recompute(
     let impossible =
         |detail: &str| Recomputed { result: Outcome::Impossible, generation: None, detail: detail.to_owned() };
     if report.verdict != Verdict::Intact || !report.by_this_server {
-        return Ok(impossible("only an intact picture of this server can be drawn again"));
+        return Ok(impossible("only an intact file of this server can be made again"));
     }
     let said = |name: &str| report.generation.as_ref().and_then(|generation| generation.get(name));
     let (Some(Value::Object(request)), Some(Value::String(digest))) = (said("request"), said("unsigned_sha256")) else {
@@ -54,7 +54,7 @@ pub async fn recompute(
     let index = if is_alone { 0 } else { said("index").and_then(Value::as_u64).unwrap_or_default() };
     let request = CreateRequest {
         caller,
-        kind: WorkKind::Draw,
+        kind: kind_of(report, request),
         fields: Fields::new(request.clone()),
         repeatable: Repeatable::No,
         format: None,
@@ -72,11 +72,20 @@ pub async fn recompute(
     let artifact = artifact.ok_or(ApiError::NotFound("generation or file"))?;
     let is_same = artifact.unsigned_sha256.as_ref().unwrap_or(&artifact.sha256) == digest;
     let (result, detail) = match is_same {
-        true => (Outcome::Same, "the request draws the same bytes, apart from the content credentials"),
+        true => (Outcome::Same, "the request makes the same bytes, apart from the content credentials"),
         false => (
             Outcome::Different,
-            "the request draws other bytes now; another build, kind of processor or model draws other bytes, too",
+            "the request makes other bytes now; another build, kind of processor or model makes other bytes, too",
         ),
     };
     Ok(Recomputed { result, generation: Some(record.id), detail: detail.to_owned() })
+}
+
+/// The kind of work of a request in the credentials of a file. Only requests for films have frames.
+fn kind_of(report: &Report, request: &Map<String, Value>) -> WorkKind {
+    match report.content_type {
+        sound if sound == Format::Wav.media_type() => WorkKind::Sound,
+        _ if request.contains_key("frames") => WorkKind::Film,
+        _ => WorkKind::Draw,
+    }
 }

@@ -45,18 +45,22 @@ struct Day {
     key: Option<Counts>,
 }
 
-/// Accepted generations.
+/// Accepted generations, what they make, and their work.
 #[derive(Debug, Serialize)]
 struct Counts {
     generations: u64,
     images: u64,
+    films: u64,
+    film_seconds: f64,
+    sounds: u64,
+    sound_seconds: f64,
     /// In 10⁹ multiplications.
     cost: f64,
 }
 
 impl From<Usage> for Counts {
-    fn from(Usage { generations, images, cost }: Usage) -> Counts {
-        Counts { generations, images, cost }
+    fn from(Usage { generations, images, films, film_seconds, sounds, sound_seconds, cost }: Usage) -> Counts {
+        Counts { generations, images, films, film_seconds, sounds, sound_seconds, cost }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `POST /v1/verify`: what the content credentials of a picture say, and whether they are intact.
+//! `POST /v1/verify`: what the content credentials of a file say, and whether they are intact.
 
 use axum::{
     Json,
@@ -28,10 +28,10 @@ use crate::{
 /// The beginnings of the media types of bodies that are a file. The bytes tell which file it is.
 const FILES: [&str; 5] = ["image/", "audio/", "video/", "application/octet-stream", "application/zip"];
 
-/// A picture: the body itself, or the field `image` of a form or of JSON.
+/// A picture, film or sound: the body itself, or the field `image` of a form or of JSON.
 pub struct File {
     bytes: Bytes,
-    /// The room of the body is kept while the picture is verified.
+    /// The room of the body is kept while the file is verified.
     _room: Option<BodyRoom>,
     _hold: Option<Box<dyn std::any::Any + Send + Sync>>,
 }
@@ -63,21 +63,22 @@ where
                 let detail = "image must be the whole file: the stored copy of an upload has no content credentials";
                 Err(invalid("/image", "invalid_value", detail))
             }
-            None => Err(invalid("/image", "required", "image is required: a PNG, JPEG or WebP file")),
+            None => Err(invalid("/image", "required", "image is required: a PNG, JPEG, WebP, GIF, WAV or MP4 file")),
         }
     }
 }
 
-/// The answer: the report, the watermark, and the comparison with a new picture if the client wants one.
+/// The answer: the report, the watermark, and the comparison with a new file if the client wants one.
 #[derive(Debug, Serialize)]
 struct Verification {
     #[serde(flatten)]
     report: Report,
+    /// Always `None` for files that are no pictures, in which the server does not look for a watermark.
     watermark: Option<Found>,
     recomputed: Option<Recomputed>,
 }
 
-/// `POST /v1/verify`. With `?recompute=true`, draws the picture again.
+/// `POST /v1/verify`. With `?recompute=true`, makes the file again.
 pub async fn verify(
     State(state): State<AppState>,
     caller: Caller,
@@ -92,7 +93,7 @@ pub async fn verify(
         return Err(ApiError::Invalid(Invalid { errors }));
     }
     let report = state.service.verify(file.bytes.clone()).await?;
-    let watermark = state.service.watermark(file.bytes.clone()).await;
+    let watermark = if report.is_picture() { state.service.watermark(file.bytes.clone()).await } else { None };
     drop(file);
     let recomputed = if again { Some(recompute(&state, caller, prefer, &report).await?) } else { None };
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(Verification { report, watermark, recomputed })).into_response())

@@ -133,6 +133,7 @@ value_from! {
     Int(number): i16 => number.into();
     Int(number): u32 => number.into();
     Int(number): u16 => number.into();
+    Int(number): u64 => i64::try_from(number).unwrap_or(i64::MAX);
     Int(number): usize => i64::try_from(number).unwrap_or(i64::MAX);
     Real(number): f64 => number;
     Flag(flag): bool => flag;

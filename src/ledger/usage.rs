@@ -12,17 +12,52 @@ use super::{
     dialect::values,
     row::{Row, from_row},
 };
-use crate::generation::{KeyTerms, Spent, Window, day_of};
+use crate::generation::{KeyTerms, Spent, Window, Work, day_of};
 
 /// The usage of older days is erased.
 pub const USAGE_KEPT: Duration = Duration::from_secs(400 * 86_400);
 
-/// Accepted generations, their pictures, and their work in 10⁹ multiplications.
+/// Accepted generations, what they make, and their work.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     pub generations: u64,
     pub images: u64,
+    pub films: u64,
+    /// The length of all films together.
+    pub film_seconds: f64,
+    pub sounds: u64,
+    /// The length of all sounds together.
+    pub sound_seconds: f64,
+    /// In 10⁹ multiplications.
     pub cost: f64,
+}
+
+/// The columns of [`Usage`] with their types in SQL.
+const COUNTS: [(&str, &str); 7] = [
+    ("generations", "bigint"),
+    ("images", "bigint"),
+    ("films", "bigint"),
+    ("film_seconds", "double precision"),
+    ("sounds", "bigint"),
+    ("sound_seconds", "double precision"),
+    ("cost", "double precision"),
+];
+
+impl Usage {
+    /// The usage of one generation.
+    fn of(work: &Work, cost: f64) -> Usage {
+        let generation = Usage { generations: 1, cost, ..Usage::default() };
+        match work {
+            Work::Draw(draw) => Usage { images: draw.n.into(), ..generation },
+            Work::Sound(sound) => {
+                Usage { sounds: sound.n.into(), sound_seconds: f64::from(sound.n) * sound.seconds, ..generation }
+            }
+            Work::Film(film) => {
+                let film_seconds = f64::from(film.n) * f64::from(film.frames) / f64::from(film.fps);
+                Usage { films: film.n.into(), film_seconds, ..generation }
+            }
+        }
+    }
 }
 
 /// The usage of one day (UTC).
@@ -52,23 +87,29 @@ pub trait Usages: AsRef<Ledger> + Send + Sync + 'static {
 
     /// The usage of a tenant and of one of its keys on the last `days` days that have any usage, newest first.
     async fn usage(&self, tenant: &str, key: &str, days: usize) -> Result<Vec<UsageOfDay>> {
-        let own = |column: &str| format!("sum(CASE WHEN key_id = $2 THEN {column} ELSE 0 END)");
+        let sums = COUNTS.map(|(column, kind)| {
+            format!(
+                "CAST(sum({column}) AS {kind}) AS {column},
+                 CAST(sum(CASE WHEN key_id = $2 THEN {column} ELSE 0 END) AS {kind}) AS own_{column}"
+            )
+        });
         let text = format!(
-            "SELECT day, CAST(sum(generations) AS bigint) AS generations, CAST(sum(images) AS bigint) AS images,
-                 sum(cost) AS cost, CAST({} AS bigint) AS own_generations, CAST({} AS bigint) AS own_images,
-                 CAST({} AS double precision) AS own_cost
-             FROM daily_usage WHERE tenant_id = $1 GROUP BY day ORDER BY day DESC LIMIT $3",
-            own("generations"),
-            own("images"),
-            own("cost")
+            "SELECT day, {} FROM daily_usage WHERE tenant_id = $1 GROUP BY day ORDER BY day DESC LIMIT $3",
+            sums.join(", ")
         );
         let of_day = |row: &Row| {
             Ok(from_row!(row => UsageOfDay {
                 day;
-                tenant: from_row!(row => Usage { generations, images, cost }),
+                tenant: from_row!(row => Usage {
+                    generations, images, films, film_seconds, sounds, sound_seconds, cost
+                }),
                 key: Usage {
                     generations: row.get("own_generations")?,
                     images: row.get("own_images")?,
+                    films: row.get("own_films")?,
+                    film_seconds: row.get("own_film_seconds")?,
+                    sounds: row.get("own_sounds")?,
+                    sound_seconds: row.get("own_sound_seconds")?,
                     cost: row.get("own_cost")?
                 }
             }))
@@ -98,13 +139,22 @@ impl Change {
                 self.fetch(text, values![*id, used]).await?;
             }
         }
-        let pictures = job.work.draw().map_or(0, |draw| draw.n);
-        let text = "INSERT INTO daily_usage (tenant_id, key_id, day, generations, images, cost, last_at)
-             VALUES ($1, $2, $3, 1, $4, $5, now())
+        let Usage { generations, images, films, film_seconds, sounds, sound_seconds, cost } =
+            Usage::of(&job.work, *cost);
+        let text = "INSERT INTO daily_usage (tenant_id, key_id, day, generations, images, films, film_seconds, sounds,
+                 sound_seconds, cost, last_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now())
              ON CONFLICT (tenant_id, key_id, day) DO UPDATE
-             SET generations = daily_usage.generations + 1, images = daily_usage.images + excluded.images,
+             SET generations = daily_usage.generations + excluded.generations,
+                 images = daily_usage.images + excluded.images,
+                 films = daily_usage.films + excluded.films,
+                 film_seconds = daily_usage.film_seconds + excluded.film_seconds,
+                 sounds = daily_usage.sounds + excluded.sounds,
+                 sound_seconds = daily_usage.sound_seconds + excluded.sound_seconds,
                  cost = daily_usage.cost + excluded.cost, last_at = excluded.last_at";
-        self.fetch(text, values![*tenant, api_key.unwrap_or_default(), &day, pictures, *cost]).await.map(drop)
+        let (tenant, key) = (*tenant, api_key.unwrap_or_default());
+        let values = values![tenant, key, &day, generations, images, films, film_seconds, sounds, sound_seconds, cost];
+        self.fetch(text, values).await.map(drop)
     }
 }
 

@@ -8,6 +8,7 @@ use c2pa::{Builder, Context, Ingredient};
 use serde_json::{Map, Value, json};
 
 use super::{Input, report::format_of};
+use crate::generation::Format;
 
 /// The most bytes of credentials of an uploaded picture that are kept. Larger credentials would make every picture that
 /// is made from it large.
@@ -19,7 +20,7 @@ const MOST_BYTES: usize = 1 << 20;
 pub(super) fn keep(context: &Arc<Context>, file: &[u8]) -> Option<Bytes> {
     // Credentials are boxes of JUMBF, so a file without this word has none.
     memchr::memmem::find(file, b"jumb")?;
-    let format = format_of(file)?;
+    let format = format_of(file).filter(|format| Format::PICTURES.contains(format))?;
     let mut builder = Builder::from_shared_context(context);
     let ingredient = builder.add_ingredient_from_stream("{}", format.media_type(), &mut Cursor::new(file)).ok()?;
     ingredient.active_manifest()?;

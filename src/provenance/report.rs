@@ -24,7 +24,7 @@ pub struct Report {
     /// The program that wrote the credentials.
     pub claim_generator: Option<String>,
     pub actions: Vec<Action>,
-    /// What latentd says about a picture that it drew; `None` in credentials of other programs.
+    /// What latentd says about a file that it made; `None` in credentials of other programs.
     pub generation: Option<Value>,
     pub ingredients: Vec<Ingredient>,
     /// What is wrong with the credentials.
@@ -75,7 +75,7 @@ pub struct SignedBy {
     pub time: Option<String>,
 }
 
-/// What was done to the picture.
+/// What was done to the file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Action {
     pub action: String,
@@ -85,13 +85,13 @@ pub struct Action {
     pub when: Option<String>,
 }
 
-/// A picture from which the content of the file was made.
+/// A file that the file was made from.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ingredient {
     pub title: Option<String>,
     pub format: Option<String>,
     pub relationship: &'static str,
-    /// The verdict that this picture's credentials got when the picture was used.
+    /// The verdict about the credentials of this ingredient when it was used.
     pub verdict: Verdict,
 }
 
@@ -103,14 +103,32 @@ pub struct Problem {
     pub explanation: Option<String>,
 }
 
-/// The format of a picture, by the first bytes of its file.
+impl Report {
+    /// Whether the file is a picture, in which latentd looks for a watermark. Animated PNG and WebP files are pictures
+    /// here.
+    pub fn is_picture(&self) -> bool {
+        Format::PICTURES.iter().any(|format| format.media_type() == self.content_type)
+    }
+}
+
+/// The format of a file, by its first bytes. An animated PNG is a PNG here.
 pub(super) fn format_of(file: &[u8]) -> Option<Format> {
     match file {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Format::Png),
         [0xff, 0xd8, 0xff, ..] => Some(Format::Jpeg),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Format::Webp),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => Some(Format::Wav),
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Format::Gif),
+        [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] if is_mp4(brand) => Some(Format::Mp4),
         _ => None,
     }
+}
+
+/// Whether the major brand of a file of ISO boxes, with which `brand` begins, is one of MP4. QuickTime and still
+/// pictures, such as AVIF and HEIC, have other brands.
+fn is_mp4(brand: &[u8]) -> bool {
+    const MP4: [&[u8]; 6] = [b"iso", b"mp4", b"av01", b"avc1", b"M4V", b"dash"];
+    brand.len() >= 4 && MP4.iter().any(|known| brand.starts_with(known))
 }
 
 /// A report without credentials.
@@ -135,7 +153,7 @@ pub(super) fn report(format: Format, file: &[u8], verdict: Verdict) -> Report {
 /// The verdict in a sentence.
 pub(super) fn explanation(verdict: Verdict, by_this_server: bool, trusted: bool) -> &'static str {
     match verdict {
-        Verdict::None => "The file has no content credentials. This says nothing about how the picture was made.",
+        Verdict::None => "The file has no content credentials. This says nothing about how it was made.",
         Verdict::NotBuilt => {
             "This build of latentd cannot read content credentials, because the Cargo feature provenance is off. It \
              looks for the watermark only."
@@ -151,6 +169,35 @@ pub(super) fn explanation(verdict: Verdict, by_this_server: bool, trusted: bool)
         Verdict::Intact if trusted => "The file was signed by a trusted signer and has not changed since.",
         Verdict::Intact => {
             "The file has not changed since it was signed, but no trust anchor of this server vouches for the signer."
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_tell_the_format() {
+        let boxes = |brand: &[u8]| [b"\0\0\0\x18ftyp", brand, b"\0\0\x02\0"].concat();
+        for (file, format) in [
+            (b"\x89PNG\r\n\x1a\n".to_vec(), Format::Png),
+            (b"\xff\xd8\xff\xe0".to_vec(), Format::Jpeg),
+            (b"RIFF\x04\0\0\0WEBP".to_vec(), Format::Webp),
+            (b"RIFF\x04\0\0\0WAVE".to_vec(), Format::Wav),
+            (b"GIF89a".to_vec(), Format::Gif),
+            (b"GIF87a".to_vec(), Format::Gif),
+            (boxes(b"isom"), Format::Mp4),
+            (boxes(b"mp42"), Format::Mp4),
+        ] {
+            assert_eq!(format_of(&file), Some(format), "{file:?}");
+            assert_eq!(report(format, &file, Verdict::None).is_picture(), Format::PICTURES.contains(&format));
+        }
+        for file in [b"".to_vec(), b"RIFF\x04\0\0\0AVI ".to_vec(), b"GIF90a".to_vec(), b"PK\x03\x04".to_vec()] {
+            assert_eq!(format_of(&file), None, "{file:?}");
+        }
+        for brand in [&b"avif"[..], b"heic", b"qt  ", b"mif1", b"mp4"] {
+            assert_eq!(format_of(&[b"\0\0\0\x18ftyp", brand].concat()), None, "{brand:?}");
         }
     }
 }

@@ -100,11 +100,11 @@ impl Provenance {
         catch_unwind(AssertUnwindSafe(|| ingredient::keep(&self.context, file))).ok().flatten()
     }
 
-    /// Reads the credentials of a picture (PNG, JPEG or WebP) and checks them. Uses no network. Call this function on a
-    /// blocking thread.
+    /// Reads the credentials of a file (PNG, JPEG, WebP, GIF, WAV or MP4) and checks them. Uses no network. Call this
+    /// function on a blocking thread.
     ///
     /// # Errors
-    /// [`VerifyError::NotAPicture`].
+    /// [`VerifyError::Format`].
     pub fn verify(&self, file: &[u8]) -> Result<Report, VerifyError> {
         verify::verify(&self.context, self.signer.as_ref().map(|signer| signer.certificate()), file)
     }

@@ -30,7 +30,7 @@ const UNTRUSTED: &str = "signingCredential.untrusted";
 
 /// Reads and checks the credentials of a file. `own` is the certificate of this server.
 pub(super) fn verify(context: &Arc<Context>, own: Option<&[u8]>, file: &[u8]) -> Result<Report, VerifyError> {
-    let format = format_of(file).ok_or(VerifyError::NotAPicture)?;
+    let format = format_of(file).ok_or(VerifyError::Format)?;
     // The library reads untrusted files. If the library panics, the request must still get an answer.
     let read = catch_unwind(AssertUnwindSafe(|| {
         Reader::from_shared_context(context).with_stream(format.media_type(), Cursor::new(file))
@@ -45,7 +45,7 @@ pub(super) fn verify(context: &Arc<Context>, own: Option<&[u8]>, file: &[u8]) ->
             None => unreadable("the manifest store has no active manifest"),
         },
         Ok(Err(Error::JumbfNotFound | Error::ProvenanceMissing))
-            if format == Format::Webp && !has_whole_chunks(file) =>
+            if matches!(format, Format::Webp | Format::Wav) && !has_whole_chunks(file) =>
         {
             unreadable("the chunks of the file do not fit its length")
         }
@@ -55,7 +55,7 @@ pub(super) fn verify(context: &Arc<Context>, own: Option<&[u8]>, file: &[u8]) ->
     })
 }
 
-/// Whether the chunks of a WebP file fill the length that its header names. If not, the reader of credentials sees only
+/// Whether the chunks of a WebP or WAV file fill the length that its header names. If not, the reader of credentials sees only
 /// the chunks before the wrong length.
 fn has_whole_chunks(file: &[u8]) -> bool {
     let length = |at: usize| Some(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?) as usize);

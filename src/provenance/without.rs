@@ -33,9 +33,9 @@ impl Provenance {
     /// A report that says that this build cannot read credentials.
     ///
     /// # Errors
-    /// [`VerifyError::NotAPicture`].
+    /// [`VerifyError::Format`].
     pub fn verify(&self, file: &[u8]) -> Result<Report, VerifyError> {
-        let format = format_of(file).ok_or(VerifyError::NotAPicture)?;
+        let format = format_of(file).ok_or(VerifyError::Format)?;
         Ok(report(format, file, Verdict::NotBuilt))
     }
 }

@@ -1,4 +1,4 @@
-//! What content credentials say about pictures, and the rule about requests without them.
+//! What content credentials say about files, and the rule about requests without them.
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ impl Service {
     /// Reads and checks the content credentials of a file.
     ///
     /// # Errors
-    /// The file is no picture, or this build cannot read credentials.
+    /// The file has no format that can be verified.
     pub async fn verify(&self, file: Bytes) -> Result<Report, VerifyError> {
         let provenance = self.0.provenance.clone();
         // Small files are verified apart, too: checking signatures takes milliseconds whatever the size.

@@ -459,6 +459,8 @@ async fn a_webhook_tells_the_end_of_a_film_and_the_usage_counts_it() {
     assert!(told["links"]["self"].as_str().unwrap().contains("/v1/videos"), "{message:#}");
     let usage = get(&server, "/v1/usage").await.json()["data"][0]["tenant"].clone();
     assert_eq!((&usage["generations"], &usage["images"]), (&json!(1), &json!(0)), "{usage}");
+    assert_eq!((&usage["films"], &usage["film_seconds"]), (&json!(1), &json!(3.0 / 7.0)), "{usage}");
+    assert_eq!((&usage["sounds"], &usage["sound_seconds"]), (&json!(0), &json!(0.0)), "{usage}");
     assert!(usage["cost"].as_f64().unwrap() > 0.0, "{usage}");
 }
 
@@ -571,15 +573,61 @@ async fn the_model_offers_what_it_can_do() {
     assert!(!text.contains("prompt"), "{text}");
 }
 
+/// The report of `POST /v1/verify`, whatever the media type of the body says.
+#[cfg(feature = "provenance")]
+async fn verified(server: &Server, file: &[u8]) -> Value {
+    let post = |post: reqwest::RequestBuilder| post.header("Content-Type", "video/mp4").body(file.to_vec());
+    let answer = ask(server, Method::POST, "/v1/verify", post).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    answer.json()
+}
+
+/// The file with one bit of its compressed frames changed.
+#[cfg(feature = "provenance")]
+fn changed(file: &[u8]) -> Vec<u8> {
+    let mut changed = file.to_vec();
+    // The other files end with the frames.
+    let find = |word: &[u8]| file.windows(word.len()).rposition(|window| window == word);
+    let at = find(b"mdat").or_else(|| find(b"VP8L")).map_or(file.len() - 24, |at| at + 24);
+    changed[at] ^= 1;
+    changed
+}
+
+#[cfg(feature = "provenance")]
+#[tokio::test]
+async fn signed_films_are_verified() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    for (format, kind) in [("mp4", "video/mp4"), ("gif", "image/gif"), ("apng", "image/png"), ("webp", "image/webp")] {
+        let generation = made(&server, &with(&request(), &json!({"output": {"format": format}}))).await;
+        let signed = file(&server, &generation).await;
+        let report = verified(&server, &signed).await;
+        assert_eq!((&report["verdict"], &report["by_this_server"]), (&json!("intact"), &json!(true)), "{report}");
+        assert_eq!((&report["content_type"], &report["problems"]), (&json!(kind), &json!([])), "{report}");
+        assert_eq!(report["watermark"], Value::Null, "{report}");
+        let said = &report["generation"];
+        assert_eq!((&said["id"], &said["request"]["frames"]), (&generation["id"], &json!(3)), "{report}");
+        assert_eq!(said["unsigned_sha256"], generation["artifacts"][0]["unsigned_sha256"], "{report}");
+        let report = verified(&server, &changed(&signed)).await;
+        assert_eq!((&report["verdict"], &report["by_this_server"]), (&json!("altered"), &json!(false)), "{format}");
+        let plain = file(&server, &made(&server, &with(&request(), &output(format))).await).await;
+        assert_eq!(verified(&server, &plain).await["verdict"], "none", "{format}");
+        // Half of a file has no credentials, or damaged ones, and is no error of the server.
+        let half = verified(&server, &signed[..signed.len() / 2]).await;
+        assert_ne!(half["verdict"], "intact", "{format}");
+    }
+}
+
 /// Files that `POST /v1/verify` does not read are refused in one way, whatever their media type says.
 #[tokio::test]
 async fn files_that_are_not_verified_are_refused_in_one_way() {
     let data = tempfile::tempdir().unwrap();
     let server = server(data.path()).await;
-    let mp4 = file(&server, &made(&server, &with(&request(), &output("mp4"))).await).await;
+    let archive = file(&server, &made(&server, &with(&request(), &output("zip"))).await).await;
     for kind in ["video/mp4", "audio/wav", "image/gif", "application/zip", "application/octet-stream"] {
         let refused =
-            ask(&server, Method::POST, "/v1/verify", |post| post.header("Content-Type", kind).body(mp4.clone())).await;
+            ask(&server, Method::POST, "/v1/verify", |post| post.header("Content-Type", kind).body(archive.clone()))
+                .await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{kind}: {refused:?}");
         assert_eq!(refused.json()["errors"][0]["code"], "image_undecodable", "{kind}");
     }

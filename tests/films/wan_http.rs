@@ -44,6 +44,19 @@ async fn a_film_is_made_from_a_prompt() {
     let mp4 = with(&request(TWO), &output("mp4"));
     assert_eq!(&file(&server, &made(&server, &mp4).await).await[4..8], b"ftyp");
 
+    #[cfg(feature = "provenance")]
+    {
+        let signed = made(&server, &with(&request(TWO), &json!({"output": {"format": "mp4"}}))).await;
+        let signed = file(&server, &signed).await;
+        let verified = ask(&server, Method::POST, "/v1/verify?recompute=true", |post| {
+            post.header("Content-Type", "video/mp4").body(signed.clone())
+        });
+        let verified = verified.await.json();
+        assert_eq!((&verified["verdict"], &verified["recomputed"]["result"]), (&json!("intact"), &json!("same")));
+        let again = verified["recomputed"]["generation"].as_str().unwrap();
+        assert_eq!(get(&server, &format!("/v1/videos/{again}")).await.status, StatusCode::OK);
+    }
+
     let long = with(&request(TWO), &json!({"prompt": "a fox ".repeat(9)}));
     let warnings = made(&server, &long).await["warnings"].clone();
     assert_eq!(

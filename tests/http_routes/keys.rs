@@ -292,6 +292,9 @@ async fn usage_is_that_of_the_own_tenant() {
     let day = &own["data"][0];
     assert_eq!((&day["tenant"]["images"], &day["key"]["images"]), (&json!(3), &json!(3)));
     assert_eq!((&day["tenant"]["generations"], &own["limits"]), (&json!(1), &json!([])));
+    for nothing in ["films", "film_seconds", "sounds", "sound_seconds"] {
+        assert_eq!(day["key"][nothing].as_f64(), Some(0.0), "{nothing}");
+    }
     let anonymous = api.get("/v1/usage").await.json();
     let day = &anonymous["data"][0];
     assert_eq!((&anonymous["tenant"], &anonymous["key"], &day["key"]), (&json!("default"), &json!(null), &json!(null)));

@@ -1,11 +1,9 @@
 //! Tests of lists: pages, events and counts.
 
-use latentd::generation::{
-    Film, GenerationId, InputImage, Job, Motion, SchedulerChoice, SeedMode, Sound, Work, WorkKind,
-};
+use latentd::generation::{GenerationId, Job, Work, WorkKind};
 use latentd::ledger::{Counts, ListQuery, Outcome, Store};
 
-use crate::place::{Place, accept, accept_of, accept_one, claim, generation, running};
+use crate::place::{Place, accept, accept_of, accept_one, claim, film, generation, running, sound};
 
 async fn page(store: &dyn Store, query: ListQuery) -> (Vec<GenerationId>, bool) {
     let page = store.list(&query).await.unwrap();
@@ -70,43 +68,9 @@ pub async fn pages_are_filtered(place: &dyn Place) {
 pub async fn pages_have_one_kind_of_work(place: &dyn Place) {
     let store = place.open().await;
     let drawn = accept(&*store, 2).await;
-    let sound = Sound {
-        prompt: "rain".to_owned(),
-        negative_prompt: String::new(),
-        seconds: 1.0,
-        n: 1,
-        steps: 2,
-        guidance_scale: 2.5,
-        scheduler: SchedulerChoice::Name("ddim".to_owned()),
-        eta: 0.0,
-        seed: 3,
-        padding_seconds: None,
-        logsnr_min: None,
-        logsnr_max: None,
-        seed_mode: SeedMode::PerImage,
-    };
-    let job = Job { work: Work::Sound(sound), ..generation() };
+    let job = Job { work: Work::Sound(sound()), ..generation() };
     let sounds = [accept_one(&*store, &job).await, accept_one(&*store, &job).await];
-    let film = Film {
-        prompt: String::new(),
-        negative_prompt: String::new(),
-        image: Some(InputImage { upload: "0".repeat(64), width: 64, height: 64 }),
-        frames: 14,
-        fps: 7,
-        width: 64,
-        height: 64,
-        n: 1,
-        steps: 2,
-        guidance_scale: 3.0,
-        guidance_scale_2: None,
-        motion: Some(Motion { min_guidance_scale: 1.0, motion_bucket_id: 127, noise_aug_strength: 0.02 }),
-        decode_chunk_size: Some(8),
-        max_sequence_length: None,
-        scheduler: SchedulerChoice::Name("euler".to_owned()),
-        seed: 3,
-        seed_mode: SeedMode::PerImage,
-    };
-    let of_film = Job { work: Work::Film(film), ..generation() };
+    let of_film = Job { work: Work::Film(film()), ..generation() };
     let films = [accept_one(&*store, &of_film).await];
     let of = |kind| ListQuery { kind: Some(kind), ..limit(9) };
     assert_eq!(page(&*store, of(WorkKind::Draw)).await, (reversed(&drawn), false));

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use latentd::config::{Config, Database, Sources};
 use latentd::generation::{
-    Artifact, Decoder, Draw, EventKind, Facts, Format, GenerationId, GuidanceInterval, Job, Levels, MetadataLevel,
-    OnDisconnect, Output, Priority, Problem, Record, SchedulerChoice, SeedMode, Work,
+    Artifact, Decoder, Draw, EventKind, Facts, Film, Format, GenerationId, GuidanceInterval, InputImage, Job, Levels,
+    MetadataLevel, Motion, OnDisconnect, Output, Priority, Problem, Record, SchedulerChoice, SeedMode, Sound, Work,
 };
 use latentd::ledger::{
     Acceptance, Accepted, Claimant, Crew, KeyRecord, Lease, Ledger, Newcomer, Reaped, Reaping, Store, StoreError,
@@ -151,6 +151,48 @@ pub fn draw() -> Draw {
         source: None,
         seed: i64::MAX as u64,
         seed_mode: SeedMode::Batch,
+    }
+}
+
+/// A sound of one second.
+pub fn sound() -> Sound {
+    Sound {
+        prompt: "rain".to_owned(),
+        negative_prompt: String::new(),
+        seconds: 1.0,
+        n: 1,
+        steps: 2,
+        guidance_scale: 2.5,
+        scheduler: SchedulerChoice::Name("ddim".to_owned()),
+        eta: 0.0,
+        seed: 3,
+        padding_seconds: None,
+        logsnr_min: None,
+        logsnr_max: None,
+        seed_mode: SeedMode::PerImage,
+    }
+}
+
+/// A film of two seconds.
+pub fn film() -> Film {
+    Film {
+        prompt: String::new(),
+        negative_prompt: String::new(),
+        image: Some(InputImage { upload: "0".repeat(64), width: 64, height: 64 }),
+        frames: 14,
+        fps: 7,
+        width: 64,
+        height: 64,
+        n: 1,
+        steps: 2,
+        guidance_scale: 3.0,
+        guidance_scale_2: None,
+        motion: Some(Motion { min_guidance_scale: 1.0, motion_bucket_id: 127, noise_aug_strength: 0.02 }),
+        decode_chunk_size: Some(8),
+        max_sequence_length: None,
+        scheduler: SchedulerChoice::Name("euler".to_owned()),
+        seed: 3,
+        seed_mode: SeedMode::PerImage,
     }
 }
 

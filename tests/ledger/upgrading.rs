@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, path::Path, time::Duration};
 
-use latentd::generation::{Artifact, EventKind, Facts, Format, GenerationId, KeyTerms, Status};
-use latentd::ledger::{Acceptance, Counts, Crew, KeyRecord, ListQuery, Outcome, Refusal, StoreError};
+use latentd::generation::{Artifact, EventKind, Facts, Format, GenerationId, Job, KeyTerms, Status, Work};
+use latentd::ledger::{Acceptance, Counts, Crew, KeyRecord, ListQuery, Outcome, Refusal, StoreError, Usage};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::{
@@ -14,8 +14,8 @@ use sqlx::{
 };
 
 use crate::place::{
-    HOUR, LAST, PgPlace, Place, SqlitePlace, accept, artifact, claim, claim_one, crew, generation, get, history, ids,
-    problem, reap_all, reap_late, request,
+    HOUR, LAST, PgPlace, Place, SqlitePlace, accept, artifact, claim, claim_one, crew, film, generation, get, history,
+    ids, problem, reap_all, reap_late, request,
 };
 
 /// A picture as stored by versions that had no other artifacts. Every picture was a PNG file.
@@ -319,6 +319,54 @@ async fn processes_of_two_versions_share_keys() {
         let found = sqlx::query(OLD_FIND).bind(id).fetch_all(&mut old).await.unwrap();
         assert_eq!(found.len() == 1, is_found, "{id}");
     }
+}
+
+/// The statement by which versions with at most eleven migrations count a generation.
+const OLD_COUNT: &str = "INSERT INTO daily_usage (tenant_id, key_id, day, generations, images, cost, last_at)
+     VALUES ('default', '', $1, 1, 2, 1.5, now())
+     ON CONFLICT (tenant_id, key_id, day) DO UPDATE
+     SET generations = daily_usage.generations + 1, images = daily_usage.images + excluded.images,
+         cost = daily_usage.cost + excluded.cost, last_at = excluded.last_at";
+
+/// What two generations of an earlier version have used, on one day.
+const OLD_USAGE: Usage =
+    Usage { generations: 2, images: 4, films: 0, film_seconds: 0.0, sounds: 0, sound_seconds: 0.0, cost: 3.0 };
+
+/// While processes are replaced one by one, both versions count, and only the new one knows films and sounds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_of_two_versions_count_together() {
+    let Some(place) = PgPlace::new().await else { return };
+    let mut old = PgConnection::connect(place.url()).await.unwrap();
+    earlier("postgres", 11).await.run(&mut old).await.unwrap();
+    let count = async |old: &mut PgConnection, day: &str| {
+        for _ in 0..2 {
+            sqlx::query(OLD_COUNT).bind(day).execute(&mut *old).await.unwrap();
+        }
+    };
+    count(&mut old, "2026-01-01").await;
+    let store = place.open().await;
+    let job = Job { work: Work::Film(film()), ..generation() };
+    store.accept(&Acceptance { cost: 1.0, ..request(&job) }).await.unwrap();
+    let today = store.usage("default", "", 1).await.unwrap()[0].day.clone();
+    count(&mut old, &today).await;
+    let days = store.usage("default", "", 2).await.unwrap();
+    let both = Usage { generations: 3, films: 1, film_seconds: 2.0, cost: 4.0, ..OLD_USAGE };
+    assert_eq!(days.iter().map(|day| day.key).collect::<Vec<_>>(), [both, OLD_USAGE]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_usage_of_an_earlier_version_is_kept() {
+    let place = SqlitePlace::new();
+    let mut connection = database(place.path(), 11).await;
+    let now = time::OffsetDateTime::now_utc().unix_timestamp() * 1000;
+    let count = OLD_COUNT.replace("now()", &now.to_string());
+    for _ in 0..2 {
+        let count = sqlx::query(sqlx::AssertSqlSafe(count.clone())).bind("2026-01-01");
+        count.execute(&mut connection).await.unwrap();
+    }
+    connection.close().await.unwrap();
+    let days = place.open().await.usage("default", "", 9).await.unwrap();
+    assert_eq!(days.iter().map(|day| day.tenant).collect::<Vec<_>>(), [OLD_USAGE]);
 }
 
 /// The statements of the version with seven migrations: it ends a generation, and finds those that it deletes.

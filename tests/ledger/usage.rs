@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use latentd::generation::{Exceeded, GenerationId, KeyTerms, RateLimit};
+use latentd::generation::{Exceeded, Film, GenerationId, Job, KeyTerms, RateLimit, Sound, Work};
 use latentd::ledger::{Acceptance, Accepted, KeyRecord, Outcome, Refusal, Store, StoreError, Usage};
 
-use crate::place::{Place, accept_of, claim_one, generation, known_record, new_record, request};
+use crate::place::{Place, accept_of, claim_one, film, generation, known_record, new_record, request, sound};
 
 /// Creates a key of the tenant `alpha` with these terms.
 async fn create(store: &dyn Store, id: &str, terms: KeyTerms) {
@@ -48,6 +48,10 @@ async fn total(store: &dyn Store, tenant: &str, key: &str) -> [Usage; 2] {
     let add = |a: Usage, b: Usage| Usage {
         generations: a.generations + b.generations,
         images: a.images + b.images,
+        films: a.films + b.films,
+        film_seconds: a.film_seconds + b.film_seconds,
+        sounds: a.sounds + b.sounds,
+        sound_seconds: a.sound_seconds + b.sound_seconds,
         cost: a.cost + b.cost,
     };
     let days = store.usage(tenant, key, 9).await.unwrap();
@@ -58,7 +62,7 @@ async fn total(store: &dyn Store, tenant: &str, key: &str) -> [Usage; 2] {
 
 fn usage(generations: u64, cost: f64) -> Usage {
     // Each generation of these tests has two pictures.
-    Usage { generations, images: 2 * generations, cost }
+    Usage { generations, images: 2 * generations, cost, ..Usage::default() }
 }
 
 pub async fn accepted_generations_are_counted_for_their_tenant_and_key(place: &dyn Place) {
@@ -81,6 +85,20 @@ pub async fn accepted_generations_are_counted_for_their_tenant_and_key(place: &d
     store.delete(record.id, None).await.unwrap();
     store.purge().await.unwrap();
     assert_eq!(total(&*store, "alpha", "one").await, [usage(4, 19.75), usage(2, 1.75)]);
+}
+
+pub async fn films_and_sounds_are_counted_with_their_seconds(place: &dyn Place) {
+    let store = place.open().await;
+    create(&*store, "one", KeyTerms::default()).await;
+    let films = Job { work: Work::Film(Film { n: 3, frames: 7, ..film() }), ..generation() };
+    let sounds = Job { work: Work::Sound(Sound { n: 2, seconds: 1.25, ..sound() }), ..generation() };
+    for (job, key) in [(&films, Some("one")), (&films, None), (&sounds, Some("one"))] {
+        new_record(store.accept(&Acceptance { tenant: "alpha", api_key: key, cost: 1.0, ..request(job) }).await);
+    }
+    let sounds = Usage { sounds: 2, sound_seconds: 2.5, ..Usage::default() };
+    let tenant = Usage { generations: 3, films: 6, film_seconds: 6.0, cost: 3.0, ..sounds };
+    let key = Usage { generations: 2, films: 3, film_seconds: 3.0, cost: 2.0, ..sounds };
+    assert_eq!(total(&*store, "alpha", "one").await, [tenant, key]);
 }
 
 pub async fn a_rate_limit_holds_when_many_accept_at_once(place: &dyn Place) {

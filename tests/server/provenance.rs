@@ -322,6 +322,10 @@ async fn the_command_line_verifies_and_signs() {
     assert!(verify("b.png").0 == Some(1) && verify("b.png").1.contains("assertion.dataHash.mismatch"));
     assert!(verify("c.png").0 == Some(1) && verify("c.png").1.starts_with("none"));
     assert_eq!(verify("d.png").0, Some(1));
+    let gif = b"GIF89a\x01\0\x01\0\x80\0\0\xff\xff\xff\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
+    std::fs::write(path("e.gif"), gif).unwrap();
+    let (code, said) = verify("e.gif");
+    assert!(code == Some(1) && said.starts_with("none") && said.contains("watermark: not looked for"), "{said}");
     let (_, json) = latentd(&["verify", "--json", &path("a.png")], &settings);
     let answer = with(serde_json::from_str(&json).unwrap(), &json!({"recomputed": null}));
     assert_eq!(answer, verified(&server, &file).await);

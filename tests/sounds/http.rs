@@ -169,6 +169,38 @@ async fn the_formats_have_the_same_samples_and_equal_requests_equal_bytes() {
     }
 }
 
+#[cfg(feature = "provenance")]
+#[tokio::test]
+async fn a_signed_sound_is_verified() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let signed = made(&server, &with(&request(), &json!({"output": {}}))).await;
+    let plain = made(&server, &request()).await;
+    let file = async |of: &Value| get(&server, of["artifacts"][0]["url"].as_str().unwrap()).await.body;
+    let verified = async |query: &str, file: Vec<u8>| {
+        let post = |post: reqwest::RequestBuilder| post.header("Content-Type", "audio/wav").body(file.clone());
+        let answer = ask(&server, Method::POST, &format!("/v1/verify{query}"), post).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        answer.json()
+    };
+    let (signed_file, plain_file) = (file(&signed).await, file(&plain).await);
+    let report = verified("?recompute=true", signed_file.clone()).await;
+    assert_eq!((&report["verdict"], &report["by_this_server"]), (&json!("intact"), &json!(true)), "{report}");
+    assert_eq!((&report["content_type"], &report["watermark"]), (&json!("audio/wav"), &Value::Null), "{report}");
+    let said = &report["generation"];
+    assert_eq!((&said["id"], &said["request"]), (&signed["id"], &Value::Null), "{report}");
+    assert_eq!(said["unsigned_sha256"], plain["artifacts"][0]["sha256"], "{report}");
+    assert_eq!(report["recomputed"]["result"], "impossible", "{report}");
+    let mut changed = signed_file.clone();
+    let samples = changed.windows(4).position(|window| window == b"data").unwrap() + 40;
+    changed[samples] ^= 1;
+    assert_eq!(verified("", changed).await["verdict"], "altered");
+    assert_eq!(verified("", plain_file.clone()).await["verdict"], "none");
+    let mut longer = plain_file;
+    longer[5] += 1;
+    assert_eq!(verified("", longer).await["verdict"], "unreadable", "the file is shorter than its header says");
+}
+
 #[tokio::test]
 async fn a_stereo_file_has_two_channels_and_its_params_make_it_again() {
     let data = tempfile::tempdir().unwrap();
@@ -398,6 +430,8 @@ async fn a_webhook_tells_the_end_of_a_sound_and_the_usage_counts_it() {
     assert!(told["links"]["self"].as_str().unwrap().contains("/v1/audio"), "{message:#}");
     let usage = get(&server, "/v1/usage").await.json()["data"][0]["tenant"].clone();
     assert_eq!((&usage["generations"], &usage["images"]), (&json!(1), &json!(0)), "{usage}");
+    assert_eq!((&usage["sounds"], &usage["films"]), (&json!(1), &json!(0)), "{usage}");
+    assert_eq!(usage["sound_seconds"], generation["params"]["seconds"], "{usage}");
     assert!(usage["cost"].as_f64().unwrap() > 0.0, "{usage}");
 }
 

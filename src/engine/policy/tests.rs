@@ -33,7 +33,14 @@ fn limits(max_rows: usize) -> BatchLimits {
 fn run((key, latent_pixels): &Kind, rows: usize, service: f64) -> WaitingCall {
     let most_rows = DECODING.checked_div(*latent_pixels).map_or(usize::MAX, |rows| rows.max(1));
     let (picture, begins, seconds) = (*latent_pixels, rows * latent_pixels, 0.001);
-    WaitingCall { key: key.clone(), rows, most_rows, seconds, bytes: 1, service, arrival: 0, picture, holds: 0, begins }
+    let (key, turn, is_film) = (key.clone(), Turn::alone(service, 0), false);
+    WaitingCall { key, rows, most_rows, seconds, bytes: 1, turn, is_film, picture, holds: 0, begins }
+}
+
+/// A paused batch of pictures of `picture` latent pixels, of which `holds` are in memory.
+fn paused_batch((key, picture): &Kind, (service, arrival): (f64, u64), bytes: u64, holds: usize) -> PausedBatch {
+    let (key, turn) = (key.clone(), Turn::alone(service, arrival));
+    PausedBatch { key, turn, is_film: false, bytes, picture: *picture, holds }
 }
 
 /// Like [`run`], for a run that already holds `holds` latent pixels.
@@ -61,7 +68,7 @@ fn begin_for(picks: &[(usize, usize)], charged: impl Into<Option<usize>>) -> Nex
 fn a_batch_fits_what_is_free_now_and_its_own_limit() {
     let (key, limits) = (denoiser(8), limits(16));
     let waiting = |bytes| [WaitingCall { bytes, ..run(&key, 8, 0.0) }];
-    let paused = [PausedBatch { service: 1.0, arrival: 9, bytes: 700, picture: 0, holds: 0 }];
+    let paused = [paused_batch(&key, (1.0, 9), 700, 0)];
     let with = |free, bytes| choose(&waiting(bytes), &paused, BatchLimits { free, ..limits });
     assert_eq!(with(u64::MAX, 200), begin(&[(0, 5)]), "1000 bytes are the limit of a batch");
     assert_eq!(with(700, 200), begin(&[(0, 3)]), "700 bytes are free while the batch is paused");
@@ -74,7 +81,8 @@ fn a_batch_fits_what_is_free_now_and_its_own_limit() {
 #[test]
 fn the_least_served_run_leads_and_equals_join_it() {
     let (small, large) = (denoiser(8), denoiser(16));
-    let run = |key, rows, service, arrival| WaitingCall { arrival, ..run(key, rows, service) };
+    let run =
+        |key, rows, service, arrival| WaitingCall { turn: Turn::alone(service, arrival), ..run(key, rows, service) };
     let waiting = [run(&small, 2, 9.0, 0), run(&large, 2, 5.0, 1), run(&small, 2, 3.0, 2), run(&small, 1, 3.0, 3)];
     // The last run with the key joins with the one row that fits.
     assert_eq!(choose(&waiting, &[], limits(4)), begin(&[(2, 2), (3, 1), (0, 1)]));
@@ -99,7 +107,7 @@ fn a_batch_takes_as_many_rows_as_fit_a_slice_and_the_memory() {
 #[test]
 fn a_paused_batch_has_its_turn_like_a_waiting_call() {
     let key = denoiser(8);
-    let paused = |service, arrival| PausedBatch { service, arrival, bytes: 1, picture: 0, holds: 0 };
+    let paused = |service, arrival| paused_batch(&key, (service, arrival), 1, 0);
     assert_eq!(choose(&[], &[paused(3.0, 0), paused(1.0, 1)], limits(9)), go_on(1, None));
     assert_eq!(choose(&[run(&key, 1, 2.0)], &[paused(3.0, 0), paused(1.0, 1)], limits(9)), go_on(1, None));
     assert_eq!(choose(&[run(&key, 1, 2.0)], &[paused(3.0, 0), paused(2.5, 1)], limits(9)), begin(&[(0, 1)]));
@@ -109,13 +117,47 @@ fn a_paused_batch_has_its_turn_like_a_waiting_call() {
 #[test]
 fn a_long_call_that_finds_no_memory_gives_its_turn_away_and_a_short_one_needs_none() {
     let key = denoiser(64);
-    let paused = [PausedBatch { service: 9.0, arrival: 0, bytes: 700, picture: 0, holds: 0 }];
+    let paused = [paused_batch(&key, (9.0, 0), 700, 0)];
     let long = WaitingCall { seconds: 5.0, bytes: 400, ..run(&key, 2, 1.0) };
     assert_eq!(choose(std::slice::from_ref(&long), &paused, limits(9)), go_on(0, 0));
     let narrower = WaitingCall { bytes: 300, ..long.clone() };
     assert_eq!(choose(&[narrower], &paused, limits(9)), begin(&[(0, 1)]));
     let short = WaitingCall { seconds: 0.5, ..long };
     assert_eq!(choose(&[short], &paused, limits(9)), begin(&[(0, 2)]));
+}
+
+/// A film with two rows of `seconds` each.
+fn film(key: &Kind, seconds: f64, own: f64) -> WaitingCall {
+    let turn = Turn { service: 3.0, account: 7, own, arrival: 7 };
+    WaitingCall { seconds, bytes: 300, turn, is_film: true, ..run(key, 2, 0.0) }
+}
+
+#[test]
+fn two_films_share_a_long_batch_with_one_row_each() {
+    let (key, other) = (denoiser(64), denoiser(32));
+    let films = |seconds| [2.0, 1.0, 1.5].map(|own| film(&key, seconds, own));
+    assert_eq!(choose(&films(5.0), &[], limits(9)), begin(&[(1, 1), (2, 1)]), "the least charged films are first");
+    assert_eq!(choose(&films(0.6), &[], limits(9)), begin(&[(1, 1), (2, 1)]), "two rows exceed the slice");
+    assert_eq!(choose(&films(0.3), &[], limits(9)), begin(&[(1, 2), (2, 1)]), "short rows fill the slice");
+    assert_eq!(choose(&films(5.0), &[], limits(1)), begin(&[(1, 1)]));
+    let picture = WaitingCall { seconds: 5.0, ..run(&key, 1, 9.0) };
+    assert_eq!(choose(&[film(&key, 5.0, 0.0), picture], &[], limits(9)), begin(&[(0, 1)]), "a picture does not join");
+    let paused = [paused_batch(&other, (9.0, 0), 500, 0)];
+    assert_eq!(choose(&films(5.0), &paused, limits(9)), begin(&[(1, 1)]), "500 bytes are left");
+}
+
+#[test]
+fn a_film_waits_for_the_call_of_another_film_so_that_both_share_the_next_one() {
+    let (key, other) = (denoiser(64), denoiser(32));
+    let paused = |key, is_film| {
+        let turn = Turn { service: 3.0, account: 7, own: 9.0, arrival: 8 };
+        [PausedBatch { turn, is_film, ..paused_batch(key, (0.0, 0), 1, 0) }]
+    };
+    let waiting = [film(&key, 5.0, 0.0)];
+    assert_eq!(choose(&waiting, &paused(&key, true), limits(9)), go_on(0, None));
+    assert_eq!(choose(&waiting, &paused(&other, true), limits(9)), begin(&[(0, 1)]));
+    assert_eq!(choose(&waiting, &paused(&key, false), limits(9)), begin(&[(0, 1)]));
+    assert_eq!(choose(&[film(&key, 0.3, 0.0)], &paused(&key, true), limits(9)), begin(&[(0, 2)]));
 }
 
 #[test]
@@ -132,7 +174,7 @@ fn a_decode_that_finds_no_room_gives_its_turn_to_the_one_in_progress() {
     assert_eq!(choose(&waiting, &[], limits(16)), begin_for(&[(2, 1)], 0));
     assert_eq!(choose(&waiting[1..], &[], limits(16)), begin(&[(0, 1)]), "others go before as ever");
     assert_eq!(choose(&waiting[..2], &[], limits(16)), begin(&[(0, 1)]), "there is room again");
-    let paused = [PausedBatch { service: 8.0, arrival: 0, bytes: 1, picture: 64 * 64, holds: 64 * 64 }];
+    let paused = [paused_batch(&in_progress, (8.0, 0), 1, 64 * 64)];
     assert_eq!(choose(&waiting[..2], &paused, limits(16)), go_on(0, 0), "it is in the middle of a stage");
 }
 
@@ -154,7 +196,7 @@ fn a_small_picture_is_decoded_beside_those_of_middle_size_and_small_ones_share_t
     let run = |kind, rows, service, holds| holding(kind, rows, service, holds);
     let waiting = [run(&small, 4, 1.0, 0), run(&in_progress, 1, 9.0, 64 * 64)];
     assert_eq!(choose(&waiting, &[], limits(16)), begin(&[(0, 4)]));
-    let batch = |side: usize, holds| PausedBatch { service: 8.0, arrival: 0, bytes: 1, picture: side * side, holds };
+    let batch = |side: usize, holds| paused_batch(&decoder(side, 1), (8.0, 0), 1, holds);
     assert_eq!(choose(&waiting[..1], &[batch(64, 64 * 64)], limits(16)), begin(&[(0, 4)]), "it is in mid-stage");
     assert_eq!(choose(&waiting[..1], &[batch(32, 3 * 32 * 32)], limits(16)), begin(&[(0, 4)]), "just enough room");
     assert_eq!(choose(&waiting[..1], &[batch(32, 4 * 32 * 32)], limits(16)), go_on(0, 0));
@@ -183,7 +225,9 @@ proptest! {
     ) {
         let keys = [denoiser(8), denoiser(16), denoiser(24)];
         let waiting: Vec<WaitingCall> = runs.iter().enumerate()
-            .map(|(i, &(key, rows, service))| WaitingCall { arrival: i as u64, ..run(&keys[key], rows, service) })
+            .map(|(i, &(key, rows, service))| {
+                WaitingCall { turn: Turn::alone(service, i as u64), ..run(&keys[key], rows, service) }
+            })
             .collect();
         let picks = match choose(&waiting, &[], limits(max)) {
             Next::Begin { picks, .. } => picks,
@@ -194,8 +238,8 @@ proptest! {
             }
         };
         let first = picks[0];
-        let least = waiting.iter().map(|w| w.service).fold(f64::INFINITY, f64::min);
-        prop_assert_eq!(waiting[first.waiting].service, least);
+        let least = waiting.iter().map(|w| w.turn.service).fold(f64::INFINITY, f64::min);
+        prop_assert_eq!(waiting[first.waiting].turn.service, least);
         let total: usize = picks.iter().map(|p| p.rows).sum();
         prop_assert!(total <= max);
         let open: usize = waiting.iter().filter(|w| w.key == waiting[first.waiting].key).map(|w| w.rows).sum();

@@ -37,7 +37,7 @@ impl From<ServiceError> for ApiError {
 impl From<VerifyError> for ApiError {
     fn from(error: VerifyError) -> ApiError {
         match error {
-            VerifyError::NotAPicture => invalid("", "image_undecodable", format!("the file {error}")),
+            VerifyError::Format => invalid("", "image_undecodable", format!("the file {error}")),
         }
     }
 }
