@@ -20,7 +20,7 @@ use latentd::{
     pipelines::{
         Compute, Frame, Inputs, Model, PipelineError,
         call::Call,
-        calls::{DecodeFilm, DenoiseFilm, FilmRow},
+        calls::{DenoiseFilm, FilmRow, FilmStage, FilmWay},
     },
 };
 use serde_json::{Value, json};
@@ -201,7 +201,7 @@ impl Compute for Direct {
 
     async fn call<C: Call>(&self, _: Phase, call: C, rows: Vec<C::Row>) -> Result<Vec<C::Answer>, PipelineError> {
         let answers = call.run(&self.model, &rows).await?;
-        if let Some(DecodeFilm { stage: 0, .. }) = (&call as &dyn Any).downcast_ref() {
+        if let Some(FilmStage { way: FilmWay::Decode(_), stage: 0, .. }) = (&call as &dyn Any).downcast_ref() {
             let films = (&rows as &dyn Any).downcast_ref::<Vec<FilmState>>().unwrap();
             self.decoded.borrow_mut().extend(films.iter().map(|film| film.map().unwrap().clone()));
         }
