@@ -39,10 +39,10 @@ pub(super) struct Generate {
     /// What the picture or the film shows, or what the sound is; at most limits.max_prompt_chars characters, by default
     /// 10000. Models that need no prompt take none.
     prompt: Option<String>,
-    /// File to write, in the format of its extension: .png, .jpg, .jpeg or .webp (lossless) for a picture; .wav for a
-    /// sound; .mp4, .gif, .webp, .png (APNG) or .zip (a PNG file for each frame) for a film. Without an extension, the
-    /// format is that of --format. Of several pictures, sounds or films, number i goes to NAME-i.png, counted from 0.
-    /// "-" is standard output, for one file.
+    /// File to write, in the format of its extension: .png, .jpg, .jpeg or .webp (lossless) for a picture; .wav,
+    /// .flac, .opus or .ogg (Opus) for a sound; .mp4, .gif, .webp, .png (APNG) or .zip (a PNG file for each frame) for a
+    /// film. Without an extension, the format is that of --format. Of several pictures, sounds or films, number i goes
+    /// to NAME-i.png, counted from 0. "-" is standard output, for one file.
     #[arg(short, long, value_name = "FILE", value_parser = result_file)]
     output: PathBuf,
     /// Picture that the picture or the film starts from: a PNG, JPEG or WebP file of at most 256 MiB. "-" is standard input.
@@ -52,8 +52,8 @@ pub(super) struct Generate {
     /// input.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
-    /// Format of the file if its name has no extension, as with "-": png, jpeg, webp, wav, mp4, zip, apng or gif [default:
-    /// png for a picture, wav for a sound, mp4 for a film].
+    /// Format of the file if its name has no extension, as with "-": png, jpeg, webp, wav, flac, opus, mp4, zip, apng or
+    /// gif [default: png for a picture, wav for a sound, mp4 for a film].
     #[arg(long, value_parser = format_named)]
     format: Option<Format>,
     /// Quality of a JPEG, 1 to 100 [default: 90].
@@ -224,7 +224,7 @@ fn without_http(detail: &str) -> String {
     if let Some((before, root)) = detail.split_once("; send the request to ") {
         let names = match root {
             "/v1/videos" => ".mp4, .gif, .webp, .png or .zip",
-            "/v1/audio" => ".wav",
+            "/v1/audio" => ".wav, .flac or .opus",
             _ => ".png, .jpg, .jpeg or .webp",
         };
         return format!("{before}; give the file of --output a name that ends in {names}");
@@ -245,7 +245,7 @@ fn result_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension() {
         Some(extension) if format_of(&path).is_none() => {
-            let names = ".png, .jpg, .jpeg, .webp, .wav, .mp4, .gif, .apng or .zip";
+            let names = ".png, .jpg, .jpeg, .webp, .wav, .flac, .opus, .ogg, .mp4, .gif, .apng or .zip";
             Err(format!("the extension must be {names}, not .{}", extension.display()))
         }
         _ => Ok(path),
@@ -254,7 +254,8 @@ fn result_file(text: &str) -> Result<PathBuf, String> {
 
 /// Parses the format of `--format`.
 fn format_named(text: &str) -> Result<Format, String> {
-    Format::of_extension(text).ok_or_else(|| "it must be png, jpeg, webp, wav, mp4, zip, apng or gif".to_owned())
+    Format::of_extension(text)
+        .ok_or_else(|| "it must be png, jpeg, webp, wav, flac, opus, mp4, zip, apng or gif".to_owned())
 }
 
 /// The format that the file's extension names.

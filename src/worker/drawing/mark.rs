@@ -8,7 +8,7 @@ use crate::{
     watermark::{Payload, embed},
 };
 
-/// Whether and for whom a server marks its pictures.
+/// Whether and for whom a server marks its pictures and films.
 #[derive(Clone, Debug)]
 pub struct Marking {
     /// Who the watermark names; `None` if the server does not mark pictures.
@@ -21,17 +21,16 @@ impl Marking {
     }
 }
 
-/// Marks frame `index` of a generation, and returns the payload. The payload names the owner and the request that draws
-/// this picture alone, so that equal requests give equal pictures. The frame stays as it is if it is a sound or a clip, the
-/// server does not mark pictures, or the request wants no mark. Call this function on a blocking thread.
+/// Marks frame `index` of a generation, all pictures of a clip, and returns the payload. The payload names the owner and
+/// the request that makes this result alone, so that equal requests give equal results. The frame stays as it is if it is a
+/// sound, the server does not mark pictures, or the request wants no mark. Call this function on a blocking thread.
 pub fn mark(frame: &mut Frame, job: &Job, index: u32, marking: &Marking) -> Option<Payload> {
     let owner = marking.owner.as_ref().filter(|_| job.output.provenance)?;
-    match frame {
-        Frame::Picture(picture) => {
-            let payload = Payload::of(owner, &request_text(job, index));
-            embed(picture, payload);
-            Some(payload)
-        }
-        Frame::Sound(_) | Frame::Clip(_) => None,
+    let pictures = frame.pictures_mut();
+    if pictures.is_empty() {
+        return None;
     }
+    let payload = Payload::of(owner, &request_text(job, index));
+    pictures.iter_mut().for_each(|picture| embed(picture, payload));
+    Some(payload)
 }
