@@ -114,14 +114,7 @@ fn steps_equal_diffusers() {
         let compute = Direct { model: model.clone(), rows: RefCell::default(), decoded: RefCell::default() };
         image_to_video(&compute, &prepared).to_end().unwrap();
         let expected = case.intermediates();
-        let close = |name: &str, made: Vec<f32>, bound: f32| {
-            let expected: Vec<f32> = expected[name].flatten_all().unwrap().to_vec1().unwrap();
-            assert_eq!(made.len(), expected.len(), "{}: {name}", case.name);
-            let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-            let error = made.iter().zip(&expected).fold(0.0f32, |error, (made, value)| error.max((made - value).abs()));
-            println!("{}: {name} differs by {error:.1e}, of at most {largest:.1e}", case.name);
-            assert!(error <= bound * largest.max(1.0), "{}: {name} differs by {error:e}", case.name);
-        };
+        let close = |name: &str, made: Vec<f32>, bound: f32| case.assert_close(name, &made, &expected[name], bound);
         let (rows, answers) = compute.rows.borrow_mut().remove(0);
         let frame = |row: &ClipRow| row.latents.len() / 4;
         let sample = |row: &ClipRow| -> Vec<f32> {
