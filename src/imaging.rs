@@ -14,11 +14,11 @@ use crate::{
 
 pub use clip::encode_clip;
 pub use latentd_pixels::{
-    ClipError, DecodeError, EncodeError, Filter, GreyImage, MAX_PIXELS, Metadata, Pixels, RgbImage, alpha_channel,
-    canny, composite, decode, decode_transparency, encode_fast, encode_preview, grey, infotext_of, resize, resize_with,
-    size, upscale,
+    ClipError, DecodeError, EncodeError, Filter, GreyImage, MAX_PIXELS, Metadata, Note, Pixels, RgbImage,
+    alpha_channel, canny, composite, decode, decode_transparency, encode_fast, encode_preview, grey, infotext_of,
+    resize, resize_with, size, upscale,
 };
-pub use metadata::{metadata_of, request_text};
+pub use metadata::{metadata_of, note_of, request_text};
 
 /// The format of [`encode_fast`].
 pub const FAST_FORMAT: Format = Format::Png;
@@ -43,8 +43,6 @@ pub fn encode(image: &RgbImage, encoding: Encoding, metadata: &Metadata) -> Resu
         Encoding::Png => encode_png(image, metadata),
         Encoding::Jpeg { quality } => encode_jpeg(image, quality, metadata),
         Encoding::Webp => encode_webp(image, metadata),
-        Encoding::Wav { .. } | Encoding::Mp4 | Encoding::Zip | Encoding::Apng | Encoding::Gif => {
-            Err(EncodeError::Format(encoding.format().name()))
-        }
+        _ => Err(EncodeError::Format(encoding.format().name())),
     }
 }

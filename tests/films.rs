@@ -10,6 +10,8 @@ mod case;
 #[path = "contract/conforms.rs"]
 #[allow(dead_code, reason = "each test target uses its part")]
 mod conforms;
+#[path = "support/engine_fixture.rs"]
+mod engine_fixture;
 #[path = "support/films.rs"]
 mod films;
 #[path = "films/http.rs"]
@@ -38,27 +40,22 @@ mod wan_pictures;
 use std::{
     any::Any,
     cell::RefCell,
-    num::NonZeroUsize,
-    path::Path,
     sync::{Arc, mpsc},
-    thread::JoinHandle,
-    time::Duration,
 };
 
 use candle_core::Tensor;
 use case::{FilmCase, default_film, stored};
+use engine_fixture::{EngineFixture as FilmFixture, LIMITS, Observed, outcome};
 use latentd::{
     catalogue::Catalogue,
-    device::Device,
     diffusion::Latents,
-    engine::{self, Cancel, Log, Observer, Run, RunError, RunTrace},
+    engine::Log,
     generation::{
-        Encoding, Fields, Film, ImageField, Job, Limits, MetadataLevel, Motion, OnDisconnect, Output, Phase, Priority,
+        Encoding, Fields, Film, ImageField, Job, MetadataLevel, Motion, OnDisconnect, Output, Phase, Priority,
         SafetyPolicy, SeedMode, Work, resolve,
     },
     imaging::RgbImage,
     kernels::Kernels,
-    metrics::Metrics,
     models::pause::ToEnd,
     pipelines::{
         Activation, Clip, Compute, Frame, Inputs, Model, PipelineError, Prepared, call::Call, calls::ClipRow,
@@ -117,14 +114,7 @@ fn steps_equal_diffusers() {
         let compute = Direct { model: model.clone(), rows: RefCell::default(), decoded: RefCell::default() };
         image_to_video(&compute, &prepared).to_end().unwrap();
         let expected = case.intermediates();
-        let close = |name: &str, made: Vec<f32>, bound: f32| {
-            let expected: Vec<f32> = expected[name].flatten_all().unwrap().to_vec1().unwrap();
-            assert_eq!(made.len(), expected.len(), "{}: {name}", case.name);
-            let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-            let error = made.iter().zip(&expected).fold(0.0f32, |error, (made, value)| error.max((made - value).abs()));
-            println!("{}: {name} differs by {error:.1e}, of at most {largest:.1e}", case.name);
-            assert!(error <= bound * largest.max(1.0), "{}: {name} differs by {error:e}", case.name);
-        };
+        let close = |name: &str, made: Vec<f32>, bound: f32| case.assert_close(name, &made, &expected[name], bound);
         let (rows, answers) = compute.rows.borrow_mut().remove(0);
         let frame = |row: &ClipRow| row.latents.len() / 4;
         let sample = |row: &ClipRow| -> Vec<f32> {
@@ -345,66 +335,9 @@ fn a_film_that_the_model_cannot_make_is_refused() {
 
 // ---- the engine ----
 
-/// An engine with its thread and a catalogue.
-struct FilmFixture {
-    engine: Option<engine::Engine>,
-    thread: Option<JoinHandle<()>>,
-    catalogue: Catalogue,
-    metrics: Metrics,
-    /// The log that the next run replays.
-    replay: RefCell<Log>,
-    /// The folder of the random model.
-    _models: Option<tempfile::TempDir>,
-}
-
-const LIMITS: Limits = Limits {
-    max_side_pixels: 2048,
-    max_pixels: 1 << 22,
-    max_images: 8,
-    max_steps: 1000,
-    max_seconds: 30.0,
-    max_frames: 121,
-    max_prompt_chars: 10_000,
-};
-
 impl FilmFixture {
-    fn of(models: &Path, default: &str, kernels: Kernels, max_rows: usize) -> FilmFixture {
-        FilmFixture::sliced(models, default, kernels, (max_rows, Duration::from_millis(100)))
-    }
-
-    fn sliced(models: &Path, default: &str, kernels: Kernels, (rows, slice): (usize, Duration)) -> FilmFixture {
-        let (metrics, device) = (Metrics::new(), Device::cpu("cpu", None, 2).unwrap().with_kernels(kernels));
-        let settings = engine::Settings {
-            max_rows: NonZeroUsize::new(rows).unwrap(),
-            slice,
-            max_bytes: 8 << 30,
-            max_runs: NonZeroUsize::new(64).unwrap(),
-            text_cache_entries: 8,
-            // Every network output becomes a portion of the log.
-            checkpoint_interval: Some(Duration::ZERO),
-        };
-        let (engine, thread) = engine::engine(device.clone(), settings, metrics.clone());
-        FilmFixture {
-            engine: Some(engine),
-            thread: Some(std::thread::spawn(move || thread.run())),
-            catalogue: Catalogue::open(models, default).unwrap().on(vec![device]),
-            metrics,
-            replay: RefCell::default(),
-            _models: None,
-        }
-    }
-
     fn random(max_rows: usize) -> FilmFixture {
         FilmFixture::made(films::put_model, max_rows)
-    }
-
-    /// With the random model that `put` writes.
-    fn made(put: fn(&Path), max_rows: usize) -> FilmFixture {
-        let models = tempfile::tempdir().unwrap();
-        put(models.path());
-        let mut fixture = FilmFixture::of(models.path(), "emoji", Kernels::default(), max_rows);
-        fixture._models = Some(models);
-        fixture
     }
 
     /// The default film of the random model, with a picture.
@@ -416,17 +349,7 @@ impl FilmFixture {
 
     fn start(&self, job: Job, picture: Option<RgbImage>) -> mpsc::Receiver<Observed> {
         let model = self.catalogue.load(&job.model).unwrap();
-        let (sender, receiver) = mpsc::channel();
-        let run = Run {
-            prepared: prepared(&self.catalogue, job, picture, model),
-            replay: std::mem::take(&mut *self.replay.borrow_mut()),
-            observer: Box::new(Recorder(sender)),
-            cancel: Cancel::default(),
-            attempt: None,
-            trace: RunTrace::default(),
-        };
-        self.engine.as_ref().unwrap().submit(run).map_err(|_| "refused").unwrap();
-        receiver
+        self.run(prepared(&self.catalogue, job, picture, model)).1
     }
 
     fn start_film(&self, film: Film) -> mpsc::Receiver<Observed> {
@@ -442,15 +365,6 @@ impl FilmFixture {
 
     fn make(&self, film: Film) -> Vec<Clip> {
         clips(outcome(&self.start_film(film)).unwrap())
-    }
-}
-
-impl Drop for FilmFixture {
-    fn drop(&mut self) {
-        self.engine = None;
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
     }
 }
 
@@ -482,39 +396,6 @@ fn prepared(catalogue: &Catalogue, job: Job, picture: Option<RgbImage>, model: A
     let mut inputs = Inputs::default();
     picture.into_iter().for_each(|picture| inputs.put(ImageField::Image, picture));
     catalogue.prepare(job, inputs, model, None).unwrap()
-}
-
-/// A call of an observer.
-enum Observed {
-    Portion(Log),
-    Ended(Result<Vec<Frame>, RunError>),
-}
-
-struct Recorder(mpsc::Sender<Observed>);
-
-impl Observer for Recorder {
-    fn progress(&mut self, _: Phase, _: u32, _: u32) {}
-
-    fn preview(&mut self, _: u32, _: u32, _: Frame) {
-        panic!("films have no previews");
-    }
-
-    fn checkpoint(&mut self, portion: Log) -> Option<Log> {
-        let _ = self.0.send(Observed::Portion(portion));
-        None
-    }
-
-    fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
-        let _ = self.0.send(Observed::Ended(outcome));
-    }
-}
-
-fn outcome(observed: &mpsc::Receiver<Observed>) -> Result<Vec<Frame>, RunError> {
-    loop {
-        if let Observed::Ended(outcome) = observed.recv().unwrap() {
-            return outcome;
-        }
-    }
 }
 
 fn clips(frames: Vec<Frame>) -> Vec<Clip> {

@@ -14,6 +14,8 @@ mod server;
 mod sounds;
 #[path = "support/transformers.rs"]
 mod transformers;
+#[path = "support/waveform_sounds.rs"]
+mod waveform_sounds;
 
 #[path = "page/cards.rs"]
 mod cards;

@@ -10,6 +10,8 @@ mod case;
 #[path = "contract/conforms.rs"]
 #[allow(dead_code, reason = "each test target uses its part")]
 mod conforms;
+#[path = "support/engine_fixture.rs"]
+mod engine_fixture;
 #[path = "sounds/http.rs"]
 mod http;
 #[path = "support/random.rs"]
@@ -28,40 +30,26 @@ mod waveforms;
 use std::{
     any::Any,
     cell::RefCell,
-    num::NonZeroUsize,
     path::Path,
     sync::{Arc, mpsc},
-    thread::JoinHandle,
-    time::Duration,
 };
 
 use answer::with;
 use case::SoundCase;
+use engine_fixture::{EngineFixture as SoundFixture, LIMITS, Observed, outcome};
 use latentd::{
     audio::Waveform,
     catalogue::Catalogue,
-    device::Device,
     diffusion::Latents,
-    engine::{self, Cancel, Log, Observer, Run, RunError, RunTrace},
+    engine::{Cancel, Log},
     families,
-    generation::{Fields, Invalid, Job, Limits, Phase, WorkKind, resolve_work},
+    generation::{Fields, Invalid, Job, Phase, WorkKind, resolve_work},
     kernels::Kernels,
-    metrics::Metrics,
     models::pause::ToEnd,
     pipelines::{Activation, Compute, Frame, Inputs, Model, PipelineError, call::Call},
     service::CatalogueRules,
 };
 use serde_json::{Map, Value, json};
-
-const LIMITS: Limits = Limits {
-    max_side_pixels: 2048,
-    max_pixels: 1 << 22,
-    max_images: 8,
-    max_steps: 1000,
-    max_seconds: 30.0,
-    max_frames: 121,
-    max_prompt_chars: 10_000,
-};
 
 /// The largest difference of final latents. It comes from the README of the fixtures.
 const LATENTS: f32 = 2e-4;
@@ -238,7 +226,11 @@ fn fields_are_checked() {
         (json!({"width": 64}), "/width", "unknown_field"),
         (json!({"previews": 1}), "/previews", "unknown_field"),
         (json!({"output": {"format": "png"}}), "/output/format", "invalid_value"),
+        (json!({"output": {"format": "ogg"}}), "/output/format", "invalid_value"),
         (json!({"output": {"sample_format": "s24"}}), "/output/sample_format", "invalid_value"),
+        (json!({"output": {"format": "flac", "sample_format": "s16"}}), "/output/sample_format", "conflict"),
+        (json!({"output": {"format": "opus", "sample_format": "f32"}}), "/output/sample_format", "conflict"),
+        (json!({"output": {"metadata": "all"}}), "/output/metadata", "invalid_value"),
         (json!({"output": {"quality": 3}}), "/output/quality", "unknown_field"),
         (json!({"prompt": null}), "/prompt", "required"),
         (json!({"model": "emoji"}), "/model", "unsupported_for_model"),
@@ -285,111 +277,23 @@ fn the_plan_grows_with_the_sound() {
 
 // ---- the engine ----
 
-/// An engine with its thread and a catalogue.
-struct SoundFixture {
-    engine: Option<engine::Engine>,
-    thread: Option<JoinHandle<()>>,
-    catalogue: Catalogue,
-    metrics: Metrics,
-    /// The log that the next run replays.
-    replay: RefCell<Log>,
-    /// The folder of the random model.
-    _models: Option<tempfile::TempDir>,
-}
-
 impl SoundFixture {
-    fn of(models: &Path, default: &str, kernels: Kernels, max_rows: usize) -> SoundFixture {
-        let (metrics, device) = (Metrics::new(), Device::cpu("cpu", None, 2).unwrap().with_kernels(kernels));
-        let settings = engine::Settings {
-            max_rows: NonZeroUsize::new(max_rows).unwrap(),
-            slice: Duration::from_millis(100),
-            max_bytes: 8 << 30,
-            max_runs: NonZeroUsize::new(64).unwrap(),
-            text_cache_entries: 8,
-            // Every network output becomes a portion of the log.
-            checkpoint_interval: Some(Duration::ZERO),
-        };
-        let (engine, thread) = engine::engine(device.clone(), settings, metrics.clone());
-        SoundFixture {
-            engine: Some(engine),
-            thread: Some(std::thread::spawn(move || thread.run())),
-            catalogue: Catalogue::open(models, default).unwrap().on(vec![device]),
-            metrics,
-            replay: RefCell::default(),
-            _models: None,
-        }
-    }
-
     fn random(max_rows: usize) -> SoundFixture {
-        let models = tempfile::tempdir().unwrap();
-        sounds::put_model(models.path());
-        waveform_sounds::put_model(models.path());
-        let mut fixture = SoundFixture::of(models.path(), "emoji", Kernels::default(), max_rows);
-        fixture._models = Some(models);
-        fixture
+        let put = |models: &Path| {
+            sounds::put_model(models);
+            waveform_sounds::put_model(models);
+        };
+        SoundFixture::made(put, max_rows)
     }
 
     fn start(&self, fields: Map<String, Value>) -> (Cancel, mpsc::Receiver<Observed>) {
         let job = resolved(&self.catalogue, fields).unwrap();
         let model = self.catalogue.load(&job.model).unwrap();
-        let (sender, receiver) = mpsc::channel();
-        let run = Run {
-            prepared: self.catalogue.prepare(job, Inputs::default(), model, None).unwrap(),
-            replay: std::mem::take(&mut *self.replay.borrow_mut()),
-            observer: Box::new(Recorder(sender)),
-            cancel: Cancel::default(),
-            attempt: None,
-            trace: RunTrace::default(),
-        };
-        let cancel = run.cancel.clone();
-        self.engine.as_ref().unwrap().submit(run).map_err(|_| "refused").unwrap();
-        (cancel, receiver)
+        self.run(self.catalogue.prepare(job, Inputs::default(), model, None).unwrap())
     }
 
     fn make(&self, request: Value) -> Vec<Waveform> {
         sounds_of(outcome(&self.start(fields(request)).1).unwrap())
-    }
-}
-
-impl Drop for SoundFixture {
-    fn drop(&mut self) {
-        self.engine = None;
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
-/// A call of an observer.
-enum Observed {
-    Portion(Log),
-    Ended(Result<Vec<Frame>, RunError>),
-}
-
-struct Recorder(mpsc::Sender<Observed>);
-
-impl Observer for Recorder {
-    fn progress(&mut self, _: Phase, _: u32, _: u32) {}
-
-    fn preview(&mut self, _: u32, _: u32, _: Frame) {
-        panic!("sounds have no previews");
-    }
-
-    fn checkpoint(&mut self, portion: Log) -> Option<Log> {
-        let _ = self.0.send(Observed::Portion(portion));
-        None
-    }
-
-    fn ended(self: Box<Self>, outcome: Result<Vec<Frame>, RunError>) {
-        let _ = self.0.send(Observed::Ended(outcome));
-    }
-}
-
-fn outcome(observed: &mpsc::Receiver<Observed>) -> Result<Vec<Frame>, RunError> {
-    loop {
-        if let Observed::Ended(outcome) = observed.recv().unwrap() {
-            return outcome;
-        }
     }
 }
 

@@ -12,13 +12,13 @@ export class Extras {
    * @param {HTMLElement} place the element that shows the settings
    * @param {(name: string) => void} removed called when the user removes a setting
    * @param {() => object} known the fields in the model's schema
-   * @param {(name: string) => boolean} isVisible whether another part of the form always shows a field
+   * @param {(name: string) => boolean} isElsewhere whether another part of the form shows a setting, or the request leaves it out
    */
-  constructor(place, removed, known, isVisible) {
+  constructor(place, removed, known, isElsewhere) {
     this.place = place;
     this.removed = removed;
     this.known = known;
-    this.isVisible = isVisible;
+    this.isElsewhere = isElsewhere;
     this.fields = {};
     /** The shown items, by their settings. */
     this.items = new Map();
@@ -55,7 +55,7 @@ export class Extras {
 
   /** Updates the list. Items that stay the same stay in place, so that typing in a control does not load pictures again. */
   show() {
-    const shown = Object.entries(this.fields).filter(([name]) => !this.isVisible(name));
+    const shown = Object.entries(this.fields).filter(([name]) => !this.isElsewhere(name));
     this.place.hidden = shown.length === 0;
     this.items = new Map(shown.map(([name, value]) => {
       const state = print([name, value]);

@@ -13,7 +13,14 @@ export class Film {
     this.element.style.aspectRatio = `${params.width} / ${params.height}`;
   }
 
-  preview() {}
+  /** Shows the picture of a `generation.preview` event until the film is there. */
+  preview({ content_type: type, b64 }) {
+    if (this.shown) return;
+    const src = `data:${type ?? 'image/png'};base64,${b64}`;
+    const image = this.element.querySelector('img.preview');
+    if (image) image.src = src;
+    else this.element.replaceChildren(element('img', { class: 'preview', alt: '', src }));
+  }
 
   /** Shows a finished film of the generation object. */
   show(artifact) {

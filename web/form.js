@@ -87,8 +87,10 @@ export class Form {
     const seed = this.field('seed').value.trim();
     if (/^\d+$/.test(seed)) request.seed = Number.isSafeInteger(Number(seed)) ? Number(seed) : BigInt(seed);
     else if (seed) request.seed = seed;
-    const { output, ...extras } = this.extras.fields;
-    const file = { format: this.field('output').value, ...output };
+    const { output, ...extras } = Object.fromEntries(Object.entries(this.extras.fields).filter(([name]) => this.sends(name)));
+    const known = this.rule('output').properties;
+    const keys = Object.entries(output ?? {}).filter(([key]) => !known || key in known);
+    const file = { format: this.field('output').value, ...Object.fromEntries(keys) };
     if (print(file) !== print({ format: this.format() })) request.output = file;
     return { ...request, ...extras };
   }
@@ -147,7 +149,7 @@ export class Form {
     }
     this.sending = true;
     try {
-      await this.send({ ...request, ...(this.kind === PICTURES ? { previews: PREVIEWS } : {}) });
+      await this.send({ ...request, ...(this.kind === SOUNDS ? {} : { previews: PREVIEWS }) });
     } catch (problem) {
       this.showProblem(problem);
     }
@@ -196,7 +198,8 @@ export class Form {
   makeParts() {
     const changed = () => this.changed();
     const known = () => this.schema()?.properties ?? {};
-    this.extras = new Extras(this.at('extras'), changed, known, (name) => this.source.has(name) || this.more.isSetting(name));
+    const hidden = (name) => this.source.has(name) || this.more.isSetting(name) || !this.sends(name);
+    this.extras = new Extras(this.at('extras'), changed, known, hidden);
     this.incoming = new Incoming({
       takes: () => this.takes('image'),
       isDrawing: () => this.kind === PICTURES,
@@ -269,6 +272,11 @@ export class Form {
     return schema ? name in schema.properties : !name.startsWith('class_');
   }
 
+  /** Whether the request has an extra: the selected model takes it, or the extras name another model. */
+  sends(name) {
+    return this.takes(name) || 'model' in this.extras.fields;
+  }
+
   /** The schema of a field of the selected model. */
   rule(name) {
     return this.schema()?.properties[name] ?? {};
@@ -321,9 +329,9 @@ export class Form {
     });
   }
 
-  /** Removes the quality, which belongs to the previous file format, and keeps the other output settings. */
+  /** Removes what belongs to the previous file format, and keeps the other output settings. */
   forgetQuality() {
-    const { output: { quality, ...file } = {}, ...extras } = this.extras.fields;
+    const { output: { quality, sample_format: samples, ...file } = {}, ...extras } = this.extras.fields;
     this.extras.set({ ...extras, output: Object.keys(file).length > 0 ? file : undefined });
   }
 
@@ -428,7 +436,7 @@ export class Form {
     this.more.show();
     this.at('summary').textContent = [
       ...(this.kind === SOUNDS ? [] : [`${value('width')} × ${value('height')}`]), ...this.length(), `${value('steps')} steps`, ...(value('seed') ? [`seed ${value('seed')}`] : []),
-      ...(Number(value('n')) > 1 ? [`${value('n')} ${this.kind.nouns}`] : []), ...this.extras.summary((name) => this.more.isSetting(name)),
+      ...(Number(value('n')) > 1 ? [`${value('n')} ${this.kind.nouns}`] : []), ...this.extras.summary((name) => this.more.isSetting(name) || !this.sends(name)),
     ].join(' · ');
   }
 

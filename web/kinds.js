@@ -6,7 +6,7 @@ const FILM_FORMATS = [
   ['mp4', 'MP4 (AV1, lossy)'], ['webp', 'WebP (lossless)'], ['apng', 'APNG (lossless)'], ['gif', 'GIF (at most 256 colors in a frame)'],
   ['zip', 'ZIP with a PNG file for each frame'],
 ];
-const SOUND_FORMATS = [['wav', 'WAV']];
+const SOUND_FORMATS = [['wav', 'WAV'], ['flac', 'FLAC (lossless)'], ['opus', 'Opus (smaller, lossy)']];
 
 export const PICTURES = {
   id: 'image', tab: 'Pictures', root: 'v1/images', object: 'image.generation', files: 'images', formats: PICTURE_FORMATS,
@@ -31,10 +31,10 @@ export const kindOfModel = ({ capabilities: can }) => (can?.film ? FILMS : can?.
 /** File extensions by media type. */
 export const EXTENSIONS = {
   'image/png': 'png', 'image/jpeg': 'jpg', 'image/webp': 'webp', 'image/apng': 'png', 'image/gif': 'gif', 'video/mp4': 'mp4', 'application/zip': 'zip',
-  'audio/wav': 'wav',
+  'audio/wav': 'wav', 'audio/flac': 'flac', 'audio/ogg': 'opus',
 };
 /** Media types by the names of file formats. */
-const TYPES = { mp4: 'video/mp4', zip: 'application/zip', wav: 'audio/wav' };
+const TYPES = { mp4: 'video/mp4', zip: 'application/zip', wav: 'audio/wav', flac: 'audio/flac', opus: 'audio/ogg' };
 
 /** The media type of the file that a request of a kind asks for. */
 export function typeOf(request, kind) {

@@ -10,7 +10,7 @@ import { Form } from './form.js';
 import { Gallery } from './gallery.js';
 import { History } from './history.js';
 import { showKey } from './key.js';
-import { PICTURES, kindOfModel } from './kinds.js';
+import { PICTURES, SOUNDS, kindOfModel } from './kinds.js';
 import { KindTabs } from './kind_tabs.js';
 import { showNearest } from './known.js';
 import { Large } from './large.js';
@@ -20,7 +20,7 @@ import { showStatus } from './status.js';
 import { variations } from './variations.js';
 
 const TOAST_MS = 3500;
-/** The number of previews while a picture is drawn. */
+/** The number of previews while a picture or a film is made. */
 const PREVIEWS = 10;
 
 const at = (id) => document.getElementById(id);
@@ -75,7 +75,7 @@ const suggest = (prompt) => {
   form.form.dispatchEvent(new Event('input', { bubbles: true }));
 };
 const more = (params, kind = PICTURES) => {
-  const previews = kind === PICTURES ? { previews: PREVIEWS } : {};
+  const previews = kind === SOUNDS ? {} : { previews: PREVIEWS };
   create({ ...variations(params, schemaOf(params.model), kind), ...previews }, kind).catch((problem) => announce(problem.message, true));
 };
 const code = (request, kind = PICTURES) => showCode(request, kind, copy);

@@ -12,24 +12,24 @@ mod zip;
 
 use crate::{EncodeError, RgbImage};
 
-/// What the file of a clip says about its request, as a JSON text.
+/// What the file of a clip or of a sound says about its request, as a JSON text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The request that makes exactly this clip again.
+    /// The request that makes exactly this clip or this sound again.
     Request(String),
     /// Only the seed.
     Seed(String),
 }
 
 impl Note {
-    fn json(&self) -> &str {
+    pub fn json(&self) -> &str {
         match self {
             Note::Request(json) | Note::Seed(json) => json,
         }
     }
 
-    /// The name of this note in XMP.
-    fn property(&self) -> &'static str {
+    /// The name of this note in XMP and in other lists of named texts.
+    pub fn property(&self) -> &'static str {
         match self {
             Note::Request(_) => "request",
             Note::Seed(_) => "seed",

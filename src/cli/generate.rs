@@ -40,9 +40,9 @@ pub(super) struct Generate {
     /// 10000. Leave the prompt out for models that take no prompt.
     prompt: Option<String>,
     /// File to write. The extension of its name decides the format: .png, .jpg, .jpeg or .webp (lossless) for a
-    /// picture; .wav for a sound; .mp4, .gif, .webp, .png or .apng (both are an APNG) or .zip (a PNG file for each
-    /// frame) for a film. If the name has no extension, --format decides. If -n is above 1, file i, counted from 0, is
-    /// NAME-i.png. "-" is standard output, for one file only.
+    /// picture; .wav, .flac, .opus or .ogg (Opus) for a sound; .mp4, .gif, .webp, .png or .apng (both are an APNG) or
+    /// .zip (a PNG file for each frame) for a film. If the name has no extension, --format decides. If -n is above 1,
+    /// file i, counted from 0, is NAME-i.png. "-" is standard output, for one file only.
     #[arg(short, long, value_name = "FILE", value_parser = result_file)]
     output: PathBuf,
     /// Picture that the picture or the film starts from: a PNG, JPEG or WebP file of at most 256 MiB. "-" is standard
@@ -53,8 +53,8 @@ pub(super) struct Generate {
     /// input.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
-    /// Format of the file if its name has no extension, as with "-": png, jpeg, webp, wav, mp4, zip, apng or gif
-    /// [default: png for a picture, wav for a sound, mp4 for a film].
+    /// Format of the file if its name has no extension, as with "-": png, jpeg, webp, wav, flac, opus, mp4, zip, apng or
+    /// gif [default: png for a picture, wav for a sound, mp4 for a film].
     #[arg(long, value_parser = format_named)]
     format: Option<Format>,
     /// Quality of a JPEG, 1 to 100 [default: 90].
@@ -226,7 +226,7 @@ fn without_http(detail: &str) -> String {
     if let Some((before, root)) = detail.split_once("; send the request to ") {
         let names = match root {
             "/v1/videos" => ".mp4, .gif, .webp, .png, .apng or .zip",
-            "/v1/audio" => ".wav",
+            "/v1/audio" => ".wav, .flac or .opus",
             _ => ".png, .jpg, .jpeg or .webp",
         };
         return format!("{before}; give the file of --output a name that ends in {names}");
@@ -247,7 +247,7 @@ fn result_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension() {
         Some(extension) if format_of(&path).is_none() => {
-            let names = ".png, .jpg, .jpeg, .webp, .wav, .mp4, .gif, .apng or .zip";
+            let names = ".png, .jpg, .jpeg, .webp, .wav, .flac, .opus, .ogg, .mp4, .gif, .apng or .zip";
             Err(format!("the extension must be {names}, not .{}", extension.display()))
         }
         _ => Ok(path),
@@ -256,7 +256,8 @@ fn result_file(text: &str) -> Result<PathBuf, String> {
 
 /// Parses the format of `--format`.
 fn format_named(text: &str) -> Result<Format, String> {
-    Format::of_extension(text).ok_or_else(|| "it must be png, jpeg, webp, wav, mp4, zip, apng or gif".to_owned())
+    Format::of_extension(text)
+        .ok_or_else(|| "it must be png, jpeg, webp, wav, flac, opus, mp4, zip, apng or gif".to_owned())
 }
 
 /// The format that the file's extension names.

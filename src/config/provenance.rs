@@ -17,14 +17,14 @@ pub struct Provenance {
     pub trust_anchors: String,
     /// Whether a request may ask for unsigned files without a watermark.
     pub opt_out: bool,
-    /// Whether pictures have an invisible watermark.
+    /// Whether pictures and the frames of films have an invisible watermark.
     pub watermark: Watermark,
     /// The owner whom the watermark names. The first half of the payload is the first 32 bits of the SHA-256 of this
     /// text.
     pub watermark_owner: String,
 }
 
-/// Whether pictures have an invisible watermark.
+/// Whether pictures and the frames of films have an invisible watermark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Watermark {
     /// Nobody has chosen: no watermark, and a server that other machines can reach says so when it starts.

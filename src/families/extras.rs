@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::CardError;
 use crate::{
-    pipelines::{LatentRgb, Networks, decoding::decode_alone},
+    diffusion::Latents,
+    pipelines::{Frame, LatentRgb, NetworkError, Networks, decoding::decode_alone},
     weights::{LoadError, ModelFolder},
 };
 
@@ -66,14 +67,22 @@ impl Extras {
 /// # Errors
 /// The decoder failed.
 pub(super) fn latent_rgb(folder: &ModelFolder, networks: &impl Networks) -> Result<LatentRgb, LoadError> {
-    let channels = networks.spec().latent_channels;
+    fitted_rgb(folder, networks.spec().latent_channels, |latents| decode_alone(networks, latents))
+}
+
+/// [`latent_rgb`] for latents of `channels` channels and their decoder.
+///
+/// # Errors
+/// The decoder failed.
+pub(super) fn fitted_rgb(
+    folder: &ModelFolder,
+    channels: usize,
+    decode: impl Fn(&Latents) -> Result<Vec<Frame>, NetworkError>,
+) -> Result<LatentRgb, LoadError> {
     // Errors are ignored here, because a broken `latentd.json` was already rejected when the card was read.
     let given = Extras::read(folder).ok().and_then(|extras| extras.preview);
     match given.filter(|map| map.weight.len() == channels) {
         Some(map) => Ok(map),
-        None => {
-            let fitted = LatentRgb::fit(channels, |latents| decode_alone(networks, latents));
-            fitted.map_err(|error| LoadError::Preview(error.to_string()))
-        }
+        None => LatentRgb::fit(channels, decode).map_err(|error| LoadError::Preview(error.to_string())),
     }
 }

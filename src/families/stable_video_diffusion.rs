@@ -4,7 +4,7 @@
 use super::{
     CardError, ControlDemand, Description, Family, ModelIndex, ModelSize, Outline, Plan, Recipe, SamplingDemand,
     card::{self, Defaults},
-    extras::Extras,
+    extras::{Extras, fitted_rgb},
     plan::calls_of,
 };
 use crate::{
@@ -16,7 +16,8 @@ use crate::{
         clip_vision::ClipVisionConfig, demand::Demand, unet_spatio_temporal::UNetSpatioTemporalConfig,
     },
     pipelines::{
-        CLIP_SIDE, Compute, Frame, Loaded, PipelineError, Prepared, StableVideo, StableVideoSizes, image_to_video,
+        CLIP_SIDE, Compute, FilmOrder, FilmPreview, Frame, Loaded, PipelineError, Prepared, StableVideo,
+        StableVideoSizes, image_to_video,
     },
     weights::{LoadError, ModelFolder, Weights, as_stored},
 };
@@ -89,7 +90,11 @@ impl Family for StableVideoDiffusion {
         let weights = Weights::open(folder, "vae", WEIGHTS, device, current_name)?;
         let vae = AutoencoderKlTemporalDecoder::new(&sizes.vae, &weights);
         weights.finish()?;
-        Ok(Box::new(StableVideo { image_encoder, unet, vae, sizes, device: device.clone() }))
+        let channels = sizes.latent_channels();
+        let mut networks = StableVideo { image_encoder, unet, vae, sizes, preview: None, device: device.clone() };
+        let map = fitted_rgb(folder, channels, |latents| networks.decode_alone(latents))?;
+        networks.preview = Some(FilmPreview { map, order: FilmOrder::FramesOutside });
+        Ok(Box::new(networks))
     }
 }
 

@@ -6,7 +6,7 @@ mod sizes;
 use super::{
     CardError, ControlDemand, Description, Family, ModelIndex, ModelSize, Outline, Plan, Recipe, SamplingDemand,
     card::{self, Defaults},
-    extras::Extras,
+    extras::{Extras, fitted_rgb},
     plan::calls_of,
 };
 use crate::{
@@ -18,7 +18,9 @@ use crate::{
         demand::Demand,
         prompt_tokenizers::{PromptTokenizer, PromptTokenizers},
     },
-    pipelines::{Compute, Frame, Loaded, PipelineError, Prepared, WanVideo, WanVideoSizes, text_to_video},
+    pipelines::{
+        Compute, FilmOrder, FilmPreview, Frame, Loaded, PipelineError, Prepared, WanVideo, WanVideoSizes, text_to_video,
+    },
     weights::{LoadError, ModelFolder, Weights, as_stored},
 };
 
@@ -118,15 +120,12 @@ impl Family for Wan {
             None => None,
         };
         let tokenizer = sizes::tokenizer(folder, &sizes)?;
-        Ok(Box::new(WanVideo {
-            tokenizer,
-            text_encoder,
-            transformers,
-            vae,
-            image_encoder,
-            sizes,
-            device: device.clone(),
-        }))
+        let (channels, device, preview) = (sizes.latent_channels(), device.clone(), None);
+        let mut networks =
+            WanVideo { tokenizer, text_encoder, transformers, vae, image_encoder, sizes, preview, device };
+        let map = fitted_rgb(folder, channels, |latents| networks.decode_alone(latents))?;
+        networks.preview = Some(FilmPreview { map, order: FilmOrder::ChannelsOutside });
+        Ok(Box::new(networks))
     }
 
     fn tokenizers(&self, folder: &ModelFolder) -> Result<Option<PromptTokenizers>, LoadError> {

@@ -10,7 +10,8 @@ use super::{
 /// A permissive card: it allows the values and fields that at least one model of this kind allows.
 pub(super) fn card(kind: WorkKind) -> ModelCard {
     let log_snr = Some(LogSnr { min: 0.0, max: 0.0 });
-    let sound = SoundCard { sample_rate: 1, channels: 1, default_seconds: 1.0, least_seconds: 0.0, log_snr };
+    // A rate that every file format allows.
+    let sound = SoundCard { sample_rate: 48_000, channels: 1, default_seconds: 1.0, least_seconds: 0.0, log_snr };
     let film = FilmCard {
         // A number that every file format allows.
         default_frames: 2,

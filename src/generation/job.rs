@@ -153,7 +153,7 @@ mod tests {
         let Work::Sound(sound) = &job.work else { panic!("{:?}", job.work) };
         assert_eq!((sound.seconds, sound.seed_of(1), job.inputs().count()), (0.2031, 7, 0));
         let params = job.params();
-        assert_eq!(params["output"], json!({"format": "wav", "sample_format": "f32"}));
+        assert_eq!(params["output"], json!({"format": "wav", "sample_format": "f32", "metadata": "none"}));
         assert!(params.contains_key("seconds") && !params.contains_key("width") && !params.contains_key("previews"));
     }
 
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!((film.frames, film.seed_of(1), job.inputs().count()), (14, 7, 1));
         let params = job.params();
         assert_eq!(params["output"], json!({"format": "gif", "metadata": "seed"}));
-        assert!(params.contains_key("motion_bucket_id") && !params.contains_key("previews"));
+        assert!(params.contains_key("motion_bucket_id") && params["previews"] == 0);
         for place in [ImageField::Image, ImageField::Reference(0)] {
             assert!(job.input_mut(place).is_some(), "the picture alone, and in a list");
         }

@@ -1,14 +1,16 @@
 //! The output settings of a request: file format, quality and metadata of the files.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Fields, Film, SampleFormat, WorkKind,
+    Fields, Film, Format, SampleFormat, SoundCard,
     field::Bounds,
     table::{
         self, FILM_FORMAT, FILM_PROVENANCE, OUTPUT_FORMAT, OUTPUT_METADATA, OUTPUT_PROVENANCE, OUTPUT_QUALITY,
-        SAMPLE_FORMAT, SOUND_FORMAT, SOUND_PROVENANCE,
+        SAMPLE_FORMAT, SOUND_FORMAT, SOUND_METADATA, SOUND_PROVENANCE,
     },
 };
 
@@ -43,15 +45,15 @@ impl Output {
         read.unwrap_or(Output { encoding: Encoding::Png, metadata_level: MetadataLevel::Full, provenance: true })
     }
 
-    /// Reads the field `output` of a request for sounds, whose files contain no metadata.
+    /// Reads the field `output` of a request for sounds.
     pub(super) fn read_sound(fields: &mut Fields, on: &Bounds<'_>) -> Output {
-        let read = fields.nested(&table::SOUND_OUTPUT, |output| {
-            let _: Format = output.get_or_default(&SOUND_FORMAT, on);
-            let sample_format = output.get_or_default(&SAMPLE_FORMAT, on);
-            (sample_format, output.get_or_default(&SOUND_PROVENANCE, on))
+        let read = fields.nested(&table::SOUND_OUTPUT, |output| Output {
+            encoding: Encoding::read_sound(output, on),
+            metadata_level: output.get_or_default(&SOUND_METADATA, on),
+            provenance: output.get_or_default(&SOUND_PROVENANCE, on),
         });
-        let (sample_format, provenance) = read.unwrap_or((SampleFormat::default(), true));
-        Output { encoding: Encoding::Wav { sample_format }, metadata_level: MetadataLevel::None, provenance }
+        let encoding = Encoding::Wav { sample_format: SampleFormat::default() };
+        read.unwrap_or(Output { encoding, metadata_level: MetadataLevel::Full, provenance: true })
     }
 
     /// Reads the field `output` of a request for films.
@@ -67,9 +69,7 @@ impl Output {
     /// The value of the request's field `output`.
     pub(super) fn field(&self) -> Value {
         let mut field = json!(self.encoding);
-        if self.encoding.format() != Format::Wav {
-            field[OUTPUT_METADATA.name] = json!(self.metadata_level);
-        }
+        field[OUTPUT_METADATA.name] = json!(self.metadata_level);
         // The default is left out, so that the files of a request contain the same text as those of versions without
         // this field.
         if !self.provenance {
@@ -79,121 +79,13 @@ impl Output {
     }
 }
 
-/// How much of the request the file of a picture contains.
+/// How much of the request a file contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MetadataLevel {
     Full,
     Seed,
     None,
-}
-
-/// The format of a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    #[default]
-    Png,
-    Jpeg,
-    /// A picture, or an animation.
-    Webp,
-    Wav,
-    Mp4,
-    /// Numbered PNG files.
-    Zip,
-    Apng,
-    Gif,
-}
-
-impl Format {
-    /// All formats of pictures in the order of preference.
-    pub const PICTURES: [Format; 3] = [Format::Png, Format::Jpeg, Format::Webp];
-    /// All formats of sounds in the order of preference.
-    pub const SOUNDS: [Format; 1] = [Format::Wav];
-
-    /// All formats of films in the order of preference.
-    pub const FILMS: [Format; 5] = [Format::Mp4, Format::Zip, Format::Apng, Format::Gif, Format::Webp];
-
-    /// The format in the field `output.format` of a request for work of this kind. `None` if the field is absent or
-    /// invalid.
-    pub fn named_in(fields: &Fields, kind: WorkKind) -> Option<Format> {
-        let named = Format::deserialize(fields.peek("output")?.get("format")?).ok();
-        named.filter(|format| kind.formats().contains(format))
-    }
-
-    /// The name in requests.
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::Png => "png",
-            Format::Jpeg => "jpeg",
-            Format::Webp => "webp",
-            Format::Wav => "wav",
-            Format::Mp4 => "mp4",
-            Format::Zip => "zip",
-            Format::Apng => "apng",
-            Format::Gif => "gif",
-        }
-    }
-
-    pub fn media_type(self) -> &'static str {
-        match self {
-            Format::Png => "image/png",
-            Format::Jpeg => "image/jpeg",
-            Format::Webp => "image/webp",
-            Format::Wav => "audio/wav",
-            Format::Mp4 => "video/mp4",
-            Format::Zip => "application/zip",
-            Format::Apng => "image/apng",
-            Format::Gif => "image/gif",
-        }
-    }
-
-    /// The kind of work that makes files of this format. A WebP file can be an animation too; here it is a picture.
-    pub fn work_kind(self) -> WorkKind {
-        match self {
-            Format::Png | Format::Jpeg | Format::Webp => WorkKind::Draw,
-            Format::Wav => WorkKind::Sound,
-            Format::Mp4 | Format::Zip | Format::Apng | Format::Gif => WorkKind::Film,
-        }
-    }
-
-    /// Whether files of this format can contain content credentials.
-    pub fn is_signable(self) -> bool {
-        self != Format::Zip
-    }
-
-    /// The extension of a file name, without the dot.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Format::Png => "png",
-            Format::Jpeg => "jpg",
-            Format::Webp => "webp",
-            Format::Wav => "wav",
-            Format::Mp4 => "mp4",
-            Format::Zip => "zip",
-            Format::Apng => "apng",
-            Format::Gif => "gif",
-        }
-    }
-
-    /// The format of files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is
-    /// accepted besides `jpg`. The extensions `png` and `webp` mean pictures here, although files of films can have
-    /// these extensions, too.
-    pub fn of_extension(extension: &str) -> Option<Format> {
-        let extension = extension.to_ascii_lowercase();
-        let is_of = |format: &Format| [format.extension(), format.name()].contains(&extension.as_str());
-        Format::PICTURES.into_iter().chain(Format::SOUNDS).chain(Format::FILMS).find(is_of)
-    }
-
-    /// The longest side of a file of this format, in pixels: `JPEG_MAX_DIMENSION` of libjpeg and `WEBP_MAX_DIMENSION`
-    /// of libwebp. `None` if no request can reach the limit.
-    pub fn max_side(self) -> Option<u32> {
-        match self {
-            Format::Png | Format::Wav | Format::Mp4 | Format::Zip | Format::Apng | Format::Gif => None,
-            Format::Jpeg => Some(65_500),
-            Format::Webp => Some(16_383),
-        }
-    }
 }
 
 /// A file format with its quality.
@@ -208,8 +100,12 @@ pub enum Encoding {
     },
     /// Lossless.
     Webp,
-    /// A sound.
+    /// A sound without compression.
     Wav { sample_format: SampleFormat },
+    /// A sound with integers of 16 bits, compressed without loss.
+    Flac,
+    /// A sound, compressed with loss.
+    Opus,
     /// A film as AV1.
     Mp4,
     /// A film as numbered PNG files.
@@ -230,6 +126,15 @@ impl Encoding {
     /// The most frames per second of a GIF: browsers slow down faster ones.
     pub const GIF_MAX_FPS: u32 = 50;
 
+    /// The largest rate of a FLAC file, in samples per second and channel: the encoder writes no larger one.
+    pub const FLAC_MAX_RATE: u32 = 96_000;
+
+    /// The rates that can be resampled to one of Opus, in samples per second and channel.
+    pub const OPUS_RATES: RangeInclusive<u32> = 1_000..=192_000;
+
+    /// The most channels of an Opus file without a table of channels.
+    pub const OPUS_MAX_CHANNELS: u32 = 2;
+
     fn read(output: &mut Fields, on: &Bounds<'_>) -> Encoding {
         let format: Format = output.get_or_default(&OUTPUT_FORMAT, on);
         let quality = if format == Format::Jpeg || output.is_faulty("format") {
@@ -242,11 +147,26 @@ impl Encoding {
             None
         };
         match format {
-            // The bounds of the field exclude all other formats.
-            Format::Png | Format::Wav | Format::Mp4 | Format::Zip | Format::Apng | Format::Gif => Encoding::Png,
             Format::Jpeg => Encoding::Jpeg { quality: quality.unwrap_or(Encoding::DEFAULT_QUALITY) },
             Format::Webp => Encoding::Webp,
+            // The bounds of the field exclude all formats but PNG.
+            _ => Encoding::Png,
         }
+    }
+
+    fn read_sound(output: &mut Fields, on: &Bounds<'_>) -> Encoding {
+        let format: Format = output.get_or_default(&SOUND_FORMAT, on);
+        let encoding = match format {
+            Format::Flac => Encoding::Flac,
+            Format::Opus => Encoding::Opus,
+            // The bounds of the field exclude all formats but WAV.
+            _ => return Encoding::Wav { sample_format: output.get_or_default(&SAMPLE_FORMAT, on) },
+        };
+        if output.take(SAMPLE_FORMAT.name).is_some() {
+            let detail = format!("is only for the format wav: {} has samples of its own", format.name());
+            output.error(SAMPLE_FORMAT.name, "conflict", detail);
+        }
+        encoding
     }
 
     /// The encoding of a film in this format.
@@ -257,7 +177,7 @@ impl Encoding {
             Format::Gif => Encoding::Gif,
             Format::Webp => Encoding::Webp,
             // The bounds of the field exclude pictures and sounds.
-            Format::Mp4 | Format::Png | Format::Jpeg | Format::Wav => Encoding::Mp4,
+            _ => Encoding::Mp4,
         }
     }
 
@@ -267,10 +187,37 @@ impl Encoding {
             Encoding::Jpeg { .. } => Format::Jpeg,
             Encoding::Webp => Format::Webp,
             Encoding::Wav { .. } => Format::Wav,
+            Encoding::Flac => Format::Flac,
+            Encoding::Opus => Format::Opus,
             Encoding::Mp4 => Format::Mp4,
             Encoding::Zip => Format::Zip,
             Encoding::Apng => Format::Apng,
             Encoding::Gif => Format::Gif,
+        }
+    }
+
+    /// Adds an error if the format does not allow the rate or the channels of the model's sounds.
+    pub(super) fn check_sound(self, fields: &mut Fields, sound: &SoundCard) {
+        let SoundCard { sample_rate, channels, .. } = *sound;
+        let (rates, most) = match self {
+            Encoding::Flac => (1..=Encoding::FLAC_MAX_RATE, 8),
+            Encoding::Opus => (Encoding::OPUS_RATES, Encoding::OPUS_MAX_CHANNELS),
+            _ => return,
+        };
+        let name = self.format().name();
+        if !rates.contains(&sample_rate) {
+            let (least, most) = (rates.start(), rates.end());
+            let detail = format!(
+                "must not be {name} for this model, whose sounds have {sample_rate} samples per second: the format takes \
+                 {least} to {most}"
+            );
+            fields.error_below("output", "format", "unsupported_for_model", detail);
+        }
+        if channels > most {
+            let detail = format!(
+                "must not be {name} for this model, whose sounds have {channels} channels: the format takes at most {most}"
+            );
+            fields.error_below("output", "format", "unsupported_for_model", detail);
         }
     }
 
@@ -311,23 +258,6 @@ mod tests {
     use crate::generation::{ModelCard, SchedulerChoice, SeedMode, limits::LIMITS};
 
     #[test]
-    fn a_format_is_known_by_its_extension() {
-        for (extension, format) in [
-            ("png", Some(Format::Png)),
-            ("jpg", Some(Format::Jpeg)),
-            ("JPEG", Some(Format::Jpeg)),
-            ("WebP", Some(Format::Webp)),
-            ("wav", Some(Format::Wav)),
-            ("gif", Some(Format::Gif)),
-            ("apng", Some(Format::Apng)),
-            ("bmp", None),
-            ("", None),
-        ] {
-            assert_eq!(Format::of_extension(extension), format, "{extension}");
-        }
-    }
-
-    #[test]
     fn a_stored_encoding_is_the_request_for_it() {
         for (encoding, stored) in [
             (Encoding::Png, json!({"format": "png"})),
@@ -341,6 +271,34 @@ mod tests {
             let read = Output::read(&mut fields, &Bounds { card: &card, limits: &LIMITS });
             assert_eq!(read, Output { encoding, metadata_level: MetadataLevel::Full, provenance: true });
             assert!(fields.finish().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_sound_that_no_file_can_have_is_refused() {
+        let said = |encoding: Encoding, sample_rate, channels| {
+            let sound = SoundCard { sample_rate, channels, default_seconds: 1.0, least_seconds: 0.1, log_snr: None };
+            let mut fields = Fields::new(Map::new());
+            encoding.check_sound(&mut fields, &sound);
+            fields.finish().into_iter().map(|error| error.detail).collect::<String>()
+        };
+        let wav = Encoding::Wav { sample_format: SampleFormat::S16 };
+        for (encoding, rate, channels, part) in [
+            (wav, 1 << 20, 9, ""),
+            (Encoding::Flac, 96_000, 8, ""),
+            (
+                Encoding::Flac,
+                96_001,
+                1,
+                "flac for this model, whose sounds have 96001 samples per second: the format takes 1 to 96000",
+            ),
+            (Encoding::Flac, 1, 9, "flac for this model, whose sounds have 9 channels: the format takes at most 8"),
+            (Encoding::Opus, 44_100, 2, ""),
+            (Encoding::Opus, 999, 1, "the format takes 1000 to 192000"),
+            (Encoding::Opus, 48_000, 3, "the format takes at most 2"),
+        ] {
+            let said = said(encoding, rate, channels);
+            assert!(said.contains(part) && said.is_empty() == part.is_empty(), "{said}");
         }
     }
 

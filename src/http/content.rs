@@ -15,7 +15,7 @@ use super::{
     etag,
     file_name::disposition,
     listener::AnswerRoom,
-    path::{Content, Id},
+    path::{Content, Id, file_of},
     range,
 };
 use crate::generation::{Artifact, MediaType, Record};
@@ -34,7 +34,7 @@ pub async fn content(
     let reader = signer.reader(&at.artifact(index), query.as_deref(), caller)?;
     let (record, artifact) = service.artifact(reader.access().of_kind(at.kind), at.id, index).await?;
     if extension.is_some() && extension.as_deref() != artifact.extension() {
-        return Err(ApiError::NotFound("image"));
+        return Err(ApiError::NotFound(file_of(at.kind)));
     }
     let tag = tag(&artifact);
     if etag::matches(&headers, &tag) {
@@ -76,7 +76,7 @@ pub fn content_type(media_type: &MediaType) -> [(HeaderName, String); 1] {
     [(header::CONTENT_TYPE, media_type.to_string())]
 }
 
-/// `GET /v1/images/{id}/preview`: the newest preview, or 204 if there is none.
+/// `GET /v1/images/{id}/preview`, also of films: the newest preview, or 204 if there is none.
 pub async fn preview(
     State(AppState { service, signer, .. }): State<AppState>,
     caller: Result<Caller, ApiError>,

@@ -134,6 +134,8 @@ struct FilmObject {
     sha256: String,
     /// The digest of the file without its content credentials, which is the same for the same request.
     unsigned_sha256: String,
+    /// The payload of the watermark in every frame.
+    watermark: Option<String>,
     /// Whether the safety checker flagged a frame; `None` if the frames were not checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     flagged: Option<bool>,
@@ -146,7 +148,7 @@ struct Links {
     events: String,
     /// When the signed URL of the events expires; `None` if the URL is not signed.
     events_expires_at: Option<String>,
-    /// Only for pictures.
+    /// Not for sounds.
     #[serde(flatten)]
     preview: Option<PreviewLink>,
     cancel: String,
@@ -215,7 +217,7 @@ pub fn object(view: &View, pace: Option<Pace>, signer: &Signer, base: &Base) -> 
             itself: base.link(&at.path()),
             events: base.link(&signed(&at.events(), signer, expiry)),
             events_expires_at: time_of(expiry),
-            preview: (at.kind == WorkKind::Draw).then(|| PreviewLink {
+            preview: (at.kind != WorkKind::Sound).then(|| PreviewLink {
                 preview: base.link(&signed(&at.preview(), signer, expiry)),
                 preview_expires_at: time_of(expiry),
             }),
@@ -292,6 +294,7 @@ fn artifact_object(
             bytes,
             sha256,
             unsigned_sha256,
+            watermark: artifact.watermark.clone(),
             flagged: artifact.flagged,
         })),
     }

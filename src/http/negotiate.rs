@@ -150,9 +150,11 @@ fn media_ranges(headers: &HeaderMap) -> Result<Vec<MediaRange>, ApiError> {
                 return Err(bad("Accept", format!("holds {item:?}, whose q is not in 0..1")));
             }
         };
-        // Older names of WAV files, which have no registered name.
+        // Older names of WAV and FLAC files, and the name of Opus without a file.
         let subtype = match (kind, subtype) {
             ("audio", "x-wav" | "wave" | "vnd.wave") => "wav",
+            ("audio", "x-flac") => "flac",
+            ("audio", "opus") => "ogg",
             _ => subtype,
         };
         ranges.push(MediaRange { kind: kind.to_owned(), subtype: subtype.to_owned(), quality });

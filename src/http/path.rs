@@ -58,6 +58,14 @@ pub struct Digest(pub String);
 #[derive(Clone, Debug)]
 pub struct ModelName(pub String);
 
+/// What errors call a file of this kind of work.
+pub fn file_of(kind: WorkKind) -> &'static str {
+    match kind {
+        WorkKind::Draw => "image",
+        WorkKind::Sound | WorkKind::Film => kind.noun(),
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = ApiError;
 
@@ -112,7 +120,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Content {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let n = segment(parts, state, "n").await;
-        n.and_then(|n| content(&n)).ok_or(ApiError::NotFound("image"))
+        n.and_then(|n| content(&n)).ok_or(ApiError::NotFound(file_of(kind_of(parts.uri.path()))))
     }
 }
 

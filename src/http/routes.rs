@@ -84,6 +84,7 @@ fn native_routes() -> Vec<Route> {
         endpoint(Method::PUT, "/v1/videos/{id}/star", put(images::star)),
         endpoint(Method::DELETE, "/v1/videos/{id}/star", delete(images::unstar)),
         endpoint(Method::GET, "/v1/videos/{id}/events", get(events::events)),
+        endpoint(Method::GET, "/v1/videos/{id}/preview", get(content::preview)),
         endpoint(Method::GET, "/v1/videos/{id}/content/{n}", get(content::content)),
         endpoint(Method::GET, "/v1/events", get(tenant_events::events)),
         endpoint(Method::GET, "/v1/uploads/{sha256}", get(uploads::get)),

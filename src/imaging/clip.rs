@@ -1,11 +1,11 @@
 //! Encodes clips, with the metadata that say how they were made.
 
 use latentd_pixels::{
-    ClipError, EncodeError, Note, RgbImage, encode_animated_webp, encode_apng, encode_gif, encode_mp4, encode_zip,
+    ClipError, EncodeError, RgbImage, encode_animated_webp, encode_apng, encode_gif, encode_mp4, encode_zip,
 };
 
-use super::{infotext::allowed, request_text};
-use crate::generation::{Encoding, Job, MetadataLevel};
+use super::note_of;
+use crate::generation::{Encoding, Job};
 
 /// Encodes the frames of clip `index` of a generation with the format and the metadata that its request chooses. Equal
 /// arguments give equal bytes on every machine.
@@ -13,20 +13,13 @@ use crate::generation::{Encoding, Job, MetadataLevel};
 /// # Errors
 /// There are no frames, the format does not support their size or rate, or the format is not one for films.
 pub fn encode_clip(frames: &[RgbImage], fps: u32, job: &Job, index: u32) -> Result<Vec<u8>, ClipError> {
-    let note = match job.output.metadata_level {
-        MetadataLevel::Full => Some(Note::Request(request_text(job, index))),
-        MetadataLevel::Seed => Some(Note::Seed(allowed(job.work.seed_of(index)).to_string())),
-        MetadataLevel::None => None,
-    };
     let encode = match job.output.encoding {
         Encoding::Mp4 => encode_mp4,
         Encoding::Zip => encode_zip,
         Encoding::Apng => encode_apng,
         Encoding::Gif => encode_gif,
         Encoding::Webp => encode_animated_webp,
-        encoding @ (Encoding::Png | Encoding::Jpeg { .. } | Encoding::Wav { .. }) => {
-            return Err(EncodeError::Format(encoding.format().name()).into());
-        }
+        encoding => return Err(EncodeError::Format(encoding.format().name()).into()),
     };
-    encode(frames, fps, note.as_ref())
+    encode(frames, fps, note_of(job, index).as_ref())
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Metadata,
+    Metadata, Note,
     infotext::{allowed, infotext},
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 
 /// The metadata of image `index`, by [`MetadataLevel`]; `label` has the names that other programs give to the sampler.
 pub fn metadata_of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
-    // Files of sounds have no metadata, and `encode_clip` writes the metadata of films.
+    // Files of sounds and films contain no text of other image tools, see `note_of`.
     let Some(draw) = job.work.draw() else { return Metadata::None };
     match job.output.metadata_level {
         MetadataLevel::Full => {
@@ -21,6 +21,15 @@ pub fn metadata_of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
         }
         MetadataLevel::Seed => Metadata::Seed(allowed(job.work.seed_of(index)).to_string()),
         MetadataLevel::None => Metadata::None,
+    }
+}
+
+/// What the file of film or sound `index` says about its request, by [`MetadataLevel`].
+pub fn note_of(job: &Job, index: u32) -> Option<Note> {
+    match job.output.metadata_level {
+        MetadataLevel::Full => Some(Note::Request(request_text(job, index))),
+        MetadataLevel::Seed => Some(Note::Seed(allowed(job.work.seed_of(index)).to_string())),
+        MetadataLevel::None => None,
     }
 }
 

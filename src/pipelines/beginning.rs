@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::{
     Activation, Compute, NetworkError, PictureUse, PipelineError, Prepared, WanVideo,
-    calls::{EncodeFilm, EncodeTokens},
+    calls::{EncodeTokens, FilmStage, FilmWay},
     image_to_video::no_answer,
     pixels::at,
 };
@@ -126,7 +126,7 @@ async fn encode(
         let stages = networks.sizes.encode_stages(size, i == 0);
         for (stage, of_stage) in stages.iter().enumerate() {
             let (is_last, demand) = (stage + 1 == stages.len(), of_stage.demand);
-            let call = EncodeFilm { size, begins: i == 0, stage, is_last, demand };
+            let call = FilmStage { way: FilmWay::Encode(size), begins: i == 0, stage, is_last, demand };
             rows = compute.call(Phase::Encoding, call, rows).await?;
         }
         let [state] = &rows[..] else { return Err(no_answer("vae")) };

@@ -43,6 +43,15 @@ impl Frame {
         }
     }
 
+    /// [`Frame::pictures`], to change them.
+    pub fn pictures_mut(&mut self) -> &mut [RgbImage] {
+        match self {
+            Frame::Picture(picture) => slice::from_mut(picture),
+            Frame::Clip(clip) => &mut clip.frames,
+            Frame::Sound(_) => &mut [],
+        }
+    }
+
     /// Changes a picture; a sound or a clip stays as it is.
     pub fn map_picture(self, change: impl FnOnce(RgbImage) -> RgbImage) -> Frame {
         match self {

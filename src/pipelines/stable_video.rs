@@ -2,15 +2,17 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Activation, Frame, Loaded, NetworkError, calls::ClipRow};
+use super::{Activation, FilmPreview, Frame, Loaded, NetworkError, byte, calls::ClipRow};
 use crate::{
     device::Device,
+    diffusion::Latents,
     models::{
         AutoencoderKlTemporalDecoder, ClipImageEncoder, UNetSpatioTemporalModel,
         autoencoder_kl::Stage,
         autoencoder_kl_temporal_decoder::AutoencoderKlTemporalDecoderConfig,
         clip_vision::ClipVisionConfig,
         demand::Demand,
+        pause::ToEnd,
         unet_spatio_temporal::{ClipConditions, UNetSpatioTemporalConfig},
     },
 };
@@ -22,6 +24,8 @@ pub struct StableVideo {
     pub unet: UNetSpatioTemporalModel,
     pub vae: AutoencoderKlTemporalDecoder,
     pub sizes: StableVideoSizes,
+    /// `None` only while the map is fitted.
+    pub preview: Option<FilmPreview>,
     pub device: Device,
 }
 
@@ -169,11 +173,32 @@ impl StableVideo {
         };
         decode.await.map_err(NetworkError::of("vae"))
     }
+
+    /// Decodes the latents (1, C, h, w) of a film of one frame without an engine, for a caller that has the networks to
+    /// itself.
+    ///
+    /// # Errors
+    /// The decoder failed.
+    pub fn decode_alone(&self, latents: &Latents) -> std::result::Result<Vec<Frame>, NetworkError> {
+        let shape = latents.shape();
+        let mut rows = vec![Activation::of_clip(latents.data().to_vec(), shape)?];
+        for stage in 0..self.decode_stages(shape).len() {
+            rows = self.decode(shape, stage, &rows).to_end()?;
+        }
+        rows.iter().map(picture_of).collect::<Result<_>>().map_err(NetworkError::of("vae"))
+    }
+}
+
+/// The picture of pixels (1, 1, H, W, 3) in [-1, 1].
+fn picture_of(pixels: &Activation) -> Result<Frame> {
+    let (_, _, height, width, _) = pixels.0.dims5()?;
+    let levels: Vec<f32> = pixels.0.flatten_all()?.to_vec1()?;
+    Ok(Frame::picture(width, height, levels.into_iter().map(byte).collect()))
 }
 
 impl Loaded for StableVideo {
-    fn rgb_preview(&self, _estimate: &[f32], _shape: [usize; 3]) -> Option<Frame> {
-        None
+    fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Option<Frame> {
+        self.preview.as_ref()?.frame(estimate, shape)
     }
 }
 

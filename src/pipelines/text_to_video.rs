@@ -6,7 +6,7 @@ use super::{
     Activation, Clip, Compute, Frame, NetworkError, PipelineError, Prepared, TextEmbedding, WanVideo, WanVideoSizes,
     beginning::Beginning,
     byte,
-    calls::{DECODING, DecodeFilm, DenoiseFilm, EncodePrompt, FilmRow},
+    calls::{DECODING, DenoiseFilm, EncodePrompt, FilmRow, FilmStage, FilmWay},
     image_to_video::{no_answer, noise_of},
 };
 use crate::{
@@ -141,7 +141,7 @@ async fn decode(
             let stages = sizes.decode_stages([h, w], begins);
             for (stage, of_stage) in stages.iter().enumerate() {
                 let (is_last, demand) = (stage + 1 == stages.len(), of_stage.demand);
-                let call = DecodeFilm { size: [h, w], begins, stage, is_last, demand };
+                let call = FilmStage { way: FilmWay::Decode([h, w]), begins, stage, is_last, demand };
                 rows = compute.call(Phase::Decoding, call, rows).await?;
             }
             if rows.len() != films.len() {

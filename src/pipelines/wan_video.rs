@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Frame, Loaded, NetworkError, TextEmbedding, calls::FilmRow};
+use super::{FilmPreview, Frame, Loaded, NetworkError, TextEmbedding, byte, calls::FilmRow};
 use crate::{
-    device::Device,
+    device::{Device, HOST},
+    diffusion::Latents,
     imaging::Pixels,
     kernels::Kernels,
     models::{
@@ -16,6 +17,7 @@ use crate::{
         clip_preparation::Preparation,
         clip_vision::ClipVisionConfig,
         demand::Demand,
+        pause::ToEnd,
         t5_encoder::T5Config,
         wan_transformer3d::{PATCH, WanConditions, WanTransformer3DConfig},
     },
@@ -33,6 +35,8 @@ pub struct WanVideo {
     /// picture's tokens.
     pub image_encoder: Option<(ClipVisionModel, Preparation)>,
     pub sizes: WanVideoSizes,
+    /// `None` only while the map is fitted.
+    pub preview: Option<FilmPreview>,
     pub device: Device,
 }
 
@@ -271,6 +275,30 @@ impl WanVideo {
         };
         decode.await.map_err(NetworkError::of("vae"))
     }
+
+    /// Decodes the normalized latents (1, C, h, w) of a film of one frame without an engine, for a caller that has the
+    /// networks to itself.
+    ///
+    /// # Errors
+    /// The decoder failed.
+    pub fn decode_alone(&self, latents: &Latents) -> std::result::Result<Vec<Frame>, NetworkError> {
+        let [_, c, h, w] = latents.shape();
+        let frame = Tensor::from_slice(latents.data(), (1, c, h, w), &HOST);
+        let frame =
+            frame.and_then(|frame| frame.permute((0, 2, 3, 1))?.contiguous()).map_err(NetworkError::of("vae"))?;
+        let mut rows = vec![FilmState::default().next(frame)];
+        for stage in 0..self.sizes.decode_stages([h, w], true).len() {
+            rows = self.decode([h, w], true, stage, &rows).to_end()?;
+        }
+        rows.iter().map(picture_of).collect::<Result<_>>().map_err(NetworkError::of("vae"))
+    }
+}
+
+/// The picture of a film whose map is pixels (1, H, W, 3) in [-1, 1].
+fn picture_of(film: &FilmState) -> Result<Frame> {
+    let (_, height, width, _) = film.map()?.dims4()?;
+    let levels: Vec<f32> = film.map()?.flatten_all()?.to_vec1()?;
+    Ok(Frame::picture(width, height, levels.into_iter().map(byte).collect()))
 }
 
 /// The layers of a stage of a network.
@@ -286,7 +314,7 @@ impl Loaded for WanVideo {
         pixels.map(Some).map_err(NetworkError::of("image_encoder"))
     }
 
-    fn rgb_preview(&self, _estimate: &[f32], _shape: [usize; 3]) -> Option<Frame> {
-        None
+    fn rgb_preview(&self, estimate: &[f32], shape: [usize; 3]) -> Option<Frame> {
+        self.preview.as_ref()?.frame(estimate, shape)
     }
 }

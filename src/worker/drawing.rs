@@ -170,7 +170,11 @@ impl Drawing {
 /// Encodes a preview on a blocking thread and shows it to the watchers.
 async fn publish(claimed: &Claimed, work: &Work, tell: &RunReporter, preview: PreviewFrame) {
     let PreviewFrame { index, step, preview_index, frame } = preview;
-    let side = work.draw().map_or(0, |draw| draw.width.max(draw.height));
+    let side = match work {
+        Work::Draw(draw) => draw.width.max(draw.height),
+        Work::Film(film) => film.width.max(film.height),
+        Work::Sound(_) => 0,
+    };
     match tokio::task::spawn_blocking(move || encode_preview(frame, side)).await {
         Ok(Ok((media_type, bytes))) => tell.preview(Preview { index, step, preview_index, media_type, bytes }),
         Ok(Err(error)) => tracing::warn!(id = %claimed.id(), %error, "a preview cannot be encoded"),

@@ -126,6 +126,8 @@ fn looks_like(kind: &str, body: &[u8]) -> bool {
         "video/mp4" => body.get(4..8) == Some(&b"ftyp"[..]),
         "application/zip" => body.starts_with(b"PK\x03\x04"),
         "audio/wav" => body.starts_with(b"RIFF") && body[8..].starts_with(b"WAVE"),
+        "audio/flac" => body.starts_with(b"fLaC") || body.starts_with(b"ID3"),
+        "audio/ogg" => body.starts_with(b"OggS"),
         "application/x-ndjson" => lines(body).is_some(),
         "application/json" | "application/problem+json" | "application/schema+json" if lines(body).is_some() => false,
         "application/json" | "application/problem+json" | "application/schema+json" => {

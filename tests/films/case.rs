@@ -22,6 +22,11 @@ pub struct FilmCase {
     json: Value,
 }
 
+/// The numbers of a tensor.
+pub fn floats(x: &Tensor) -> Vec<f32> {
+    x.to_dtype(candle_core::DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
 /// The complete fixtures; `None` if `LATENTD_PARITY_DIR` does not name them. The compact part has no films.
 pub fn complete() -> Option<PathBuf> {
     let root = std::env::var_os("LATENTD_PARITY_DIR").map(PathBuf::from);
@@ -129,6 +134,17 @@ impl FilmCase {
     pub fn intermediates(&self) -> HashMap<String, Tensor> {
         let file = self.folder.join("intermediates.safetensors");
         candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap()
+    }
+
+    /// Checks that numbers differ from those of diffusers by at most `bound`, in relation to the largest number if that
+    /// is above 1.
+    pub fn assert_close(&self, name: &str, made: &[f32], expected: &Tensor, bound: f32) {
+        let expected = floats(expected);
+        assert_eq!(made.len(), expected.len(), "{}: {name}", self.name);
+        let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let error = made.iter().zip(&expected).fold(0.0f32, |error, (made, value)| error.max((made - value).abs()));
+        println!("{}: {name} differs by {error:.1e}, of at most {largest:.1e}", self.name);
+        assert!(error <= bound * largest.max(1.0), "{}: {name} differs by {error:e}", self.name);
     }
 
     /// Checks that the levels differ by at most 2 from those of diffusers, and by less than 0.1 on average. Returns the

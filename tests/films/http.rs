@@ -9,7 +9,10 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::future::join_all;
-use latentd::imaging::{RgbImage, decode, encode_fast};
+use latentd::{
+    imaging::{RgbImage, decode, encode_fast},
+    watermark::detect,
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use zip::ZipArchive;
@@ -98,6 +101,75 @@ pub fn unzipped(file: &[u8]) -> (Vec<RgbImage>, Option<Value>) {
         }
     }
     (frames, note)
+}
+
+/// While a film runs, pictures of its middle frame come as events, and the newest one at its address.
+#[tokio::test]
+async fn a_running_film_has_previews() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let wan = json!({"model": wan_films::TWO, "prompt": "a boat", "frames": 5, "seed": 5});
+    for (model, body) in [("SVD", request()), ("Wan", wan)] {
+        let body = with(&body, &json!({"steps": 100, "previews": 10, "n": 2, "output": null}));
+        let queued = ask(&server, Method::POST, "/v1/videos", |post| post.json(&body)).await.json();
+        assert_eq!(queued["params"]["previews"], 10, "{model}: {queued}");
+        let links = &queued["links"];
+        let (events_at, preview_at) = (links["events"].as_str().unwrap(), links["preview"].as_str().unwrap());
+        let newest = server.until("a preview is there", async |server: &Server| {
+            let newest = get(server, preview_at).await;
+            newest.status == StatusCode::OK && newest.header("content-type") == "image/png"
+        });
+        let (followed, ()) = tokio::join!(get(&server, events_at), newest);
+        let followed = events(std::str::from_utf8(&followed.body).unwrap());
+        assert_eq!(followed.last().unwrap()["event"], "generation.succeeded", "{model}");
+        let previews: Vec<&Value> = followed.iter().filter(|event| event["event"] == "generation.preview").collect();
+        assert!(previews.iter().any(|preview| preview["data"]["index"] == 1), "{model}: each film has previews");
+        let film = &followed.last().unwrap()["data"]["generation"]["artifacts"][0];
+        for preview in previews {
+            let picture = decode(&STANDARD.decode(preview["data"]["b64"].as_str().unwrap()).unwrap(), 0).unwrap();
+            assert_eq!((&film["width"], &film["height"]), (&json!(picture.width), &json!(picture.height)), "{model}");
+        }
+    }
+}
+
+/// The watermark is in every frame of exact files, and `POST /v1/verify` finds it there.
+#[tokio::test]
+async fn a_watermark_is_in_every_frame() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_ready(&launch(data.path()).set("LATENTD_PROVENANCE__WATERMARK", "on")).await;
+    let body = |output: Value| with(&request(), &json!({"width": 128, "height": 128, "output": output}));
+    let verified = async |file: Vec<u8>| {
+        let png = |post: reqwest::RequestBuilder| post.header("Content-Type", "image/png").body(file.clone());
+        let post = ask(&server, Method::POST, "/v1/verify", png);
+        post.await.json()["watermark"].clone()
+    };
+    let zipped = made(&server, &body(json!({"format": "zip"}))).await;
+    let payload = &zipped["artifacts"][0]["watermark"];
+    assert_eq!(payload.as_str().map(str::len), Some(16), "{zipped}");
+    let (frames, _) = unzipped(&file(&server, &zipped).await);
+    assert_eq!(frames.len(), 3);
+    for frame in &frames {
+        assert_eq!(detect(frame).unwrap().payload.to_string(), *payload);
+    }
+    let found = verified(encode_fast(&frames[2]).unwrap()).await;
+    assert_eq!((&found["payload"], &found["by_this_server"]), (payload, &json!(true)), "{found}");
+
+    let animated = made(&server, &body(json!({"format": "apng"}))).await;
+    let animation = file(&server, &animated).await;
+    let mut reader = png::Decoder::new(Cursor::new(&animation)).read_info().unwrap();
+    for index in 0..3 {
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        let frame = RgbImage { width: 128, height: 128, pixels };
+        let found = detect(&frame).unwrap_or_else(|| panic!("frame {index} has no watermark"));
+        assert_eq!(found.payload.to_string(), animated["artifacts"][0]["watermark"]);
+    }
+    assert_eq!(verified(animation).await["payload"], animated["artifacts"][0]["watermark"]);
+
+    let bare = made(&server, &body(json!({"format": "zip", "provenance": false}))).await;
+    assert_eq!(bare["artifacts"][0]["watermark"], Value::Null);
+    let (unmarked, _) = unzipped(&file(&server, &bare).await);
+    assert!(unmarked.iter().zip(&frames).all(|(plain, marked)| plain != marked && detect(plain).is_none()));
 }
 
 #[tokio::test]

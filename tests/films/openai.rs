@@ -72,11 +72,22 @@ async fn the_fields_and_the_ids_tell_the_form() {
         (json!({"seconds": "1"}), "model"),
         (json!({"model": films::NAME, "seconds": true}), "seconds"),
         (json!({"model": films::NAME, "seconds": "1", "frames": 2}), "seconds"),
-        (json!({"model": films::NAME, "seconds": "1"}), "image"),
+        (json!({"model": films::NAME, "seconds": "1"}), "input_reference"),
+        (json!({"model": films::NAME, "input_reference": "no picture"}), "input_reference"),
+        (json!({"model": films::NAME, "input_reference": [{"image_url": "a"}]}), "input_reference"),
+        (json!({"model": films::NAME, "input_reference": {"image_url": picture_text(), "a": 1}}), "input_reference.a"),
+        (json!({"model": films::NAME, "image": "no picture", "seconds": "1"}), "image"),
     ] {
         let (status, error) = refused(&server, Method::POST, "/v1/videos", Some(body.clone())).await;
         assert_eq!((status, &error["param"]), (StatusCode::BAD_REQUEST, &json!(param)), "{body}");
     }
+    // Without a field of OpenAI's that has a value, the request and its answer are native.
+    let native_body = json!({"model": films::NAME, "image": picture_text(), "seconds": null, "input_reference": null});
+    let queued = ask(&server, Method::POST, "/v1/videos", |post| post.json(&native_body)).await;
+    assert_eq!((queued.status, &queued.json()["object"]), (StatusCode::ACCEPTED, &json!("video.generation")));
+    let lacking = server.client.get(server.url(&format!("/v1/videos/{native}/content/0.png"))).send().await.unwrap();
+    let lacking: Value = lacking.json().await.unwrap();
+    assert_eq!(lacking["detail"], "there is no film here", "{lacking}");
     let deleted = ask(&server, Method::DELETE, &format!("/v1/videos/{id}"), |delete| delete).await;
     assert_eq!(deleted.json(), json!({"id": id, "object": "video.deleted", "deleted": true}));
     assert_eq!(get(&server, &format!("/v1/videos/{native}")).await.status, StatusCode::NOT_FOUND);

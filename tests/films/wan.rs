@@ -20,14 +20,14 @@ use latentd::{
     pipelines::{
         Compute, Frame, Inputs, Model, PipelineError,
         call::Call,
-        calls::{DecodeFilm, DenoiseFilm, FilmRow},
+        calls::{DenoiseFilm, FilmRow, FilmStage, FilmWay},
     },
 };
 use serde_json::{Value, json};
 
 use crate::{
     FilmFixture, LATENTS, Observed,
-    case::{self, FilmCase, default_film, stored},
+    case::{self, FilmCase, default_film, floats, stored},
     clips, job, outcome, picture, prepared,
     wan_films::{self, TIMES, TWO},
 };
@@ -133,13 +133,7 @@ fn steps_equal_diffusers() {
             let expected = case.intermediates();
             let close = |name: &str, made: &[f32], bound: f32| {
                 let Some(expected) = expected.get(name) else { return };
-                let expected: Vec<f32> = floats(expected);
-                assert_eq!(made.len(), expected.len(), "{}: {name}", case.name);
-                let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-                let error =
-                    made.iter().zip(&expected).fold(0.0f32, |error, (made, value)| error.max((made - value).abs()));
-                println!("{}: {name} differs by {error:.1e}, of at most {largest:.1e}", case.name);
-                assert!(error <= bound * largest.max(1.0), "{}: {name} differs by {error:e}", case.name);
+                case.assert_close(name, made, expected, bound);
             };
             let first = compute.predictions.borrow_mut().remove(0);
             let (cond, of_cond) = (first.rows.last().unwrap(), first.answers.last().unwrap());
@@ -161,10 +155,6 @@ fn steps_equal_diffusers() {
             close("scheduler.prev_sample.last", &compute.latents(), LATENTS);
         }
     }
-}
-
-pub fn floats(x: &Tensor) -> Vec<f32> {
-    x.to_dtype(candle_core::DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// A call of the denoiser.
@@ -201,7 +191,7 @@ impl Compute for Direct {
 
     async fn call<C: Call>(&self, _: Phase, call: C, rows: Vec<C::Row>) -> Result<Vec<C::Answer>, PipelineError> {
         let answers = call.run(&self.model, &rows).await?;
-        if let Some(DecodeFilm { stage: 0, .. }) = (&call as &dyn Any).downcast_ref() {
+        if let Some(FilmStage { way: FilmWay::Decode(_), stage: 0, .. }) = (&call as &dyn Any).downcast_ref() {
             let films = (&rows as &dyn Any).downcast_ref::<Vec<FilmState>>().unwrap();
             self.decoded.borrow_mut().extend(films.iter().map(|film| film.map().unwrap().clone()));
         }

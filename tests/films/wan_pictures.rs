@@ -14,9 +14,9 @@ use latentd::{
 
 use crate::{
     FilmFixture, LATENTS,
-    case::{self, FilmCase, default_film, stored},
+    case::{self, FilmCase, default_film, floats, stored},
     clips, job, outcome, picture, prepared,
-    wan::{Direct, floats},
+    wan::Direct,
     wan_films::{TIMES, TWO},
     wan_pictures::{self, SEEING},
 };
@@ -71,13 +71,7 @@ fn steps_equal_diffusers() {
             let expected = case.intermediates();
             let close = |name: &str, made: &[f32], bound: f32| {
                 let Some(expected) = expected.get(name) else { return println!("{}: no {name}", case.name) };
-                let expected = floats(expected);
-                assert_eq!(made.len(), expected.len(), "{}: {name}", case.name);
-                let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-                let error =
-                    made.iter().zip(&expected).fold(0.0f32, |error, (made, value)| error.max((made - value).abs()));
-                println!("{}: {name} differs by {error:.1e}, of at most {largest:.1e}", case.name);
-                assert!(error <= bound * largest.max(1.0), "{}: {name} differs by {error:e}", case.name);
+                case.assert_close(name, made, expected, bound);
             };
             let first = compute.predictions.borrow_mut().remove(0);
             let (cond, of_cond) = (first.rows.last().unwrap(), first.answers.last().unwrap());

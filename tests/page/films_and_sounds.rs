@@ -10,6 +10,7 @@ use crate::{
     server::Server,
     sounds,
     source::{bring, fixture, open},
+    waveform_sounds,
 };
 
 /// Chromium plays without a click of a user.
@@ -69,7 +70,14 @@ async fn a_sound_is_made_drawn_and_played() {
     browser.fill("#steps", "2");
     browser.fill("#seed", "5");
     let visible = |id: &str| browser.value(&format!("document.getElementById('{id}').checkVisibility()"));
-    assert_eq!((visible("width"), visible("output"), visible("seconds")), (json!(false), json!(false), json!(true)));
+    assert_eq!((visible("width"), visible("output"), visible("seconds")), (json!(false), json!(true), json!(true)));
+    browser.fill("#output", "flac");
+    assert_eq!(submitted(&browser, &server, "/v1/audio").await["artifacts"][0]["content_type"], "audio/flac");
+    assert_eq!(played(&browser, "audio"), Value::Null);
+    browser.fill("#output", "opus");
+    assert_eq!(submitted(&browser, &server, "/v1/audio").await["artifacts"][0]["content_type"], "audio/ogg");
+    assert_eq!(played(&browser, "audio"), Value::Null);
+    browser.fill("#output", "wav");
     let generation = submitted(&browser, &server, "/v1/audio").await;
     let (params, sound) = (&generation["params"], &generation["artifacts"][0]);
     assert_eq!((&params["prompt"], &params["seconds"]), (&json!("rain on a tin roof"), &json!(0.2)));
@@ -100,6 +108,39 @@ async fn a_sound_is_made_drawn_and_played() {
     assert_eq!(browser.value("document.getElementById('seconds').value"), "0.2");
     let again = submitted(&browser, &server, "/v1/audio").await;
     assert_eq!(again["artifacts"][0]["unsigned_sha256"], sound["unsigned_sha256"]);
+    assert_eq!(faults(&browser), [""; 0]);
+}
+
+/// A field that only the model before has is neither shown nor sent, and comes back with that model.
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_that_a_model_lacks_are_not_sent() {
+    let Some(browser) = Browser::start() else { return };
+    let data = tempfile::tempdir().unwrap();
+    waveform_sounds::put_model(&data.path().join("models"));
+    let server = start(data.path()).await;
+    open(&browser, &server);
+    choose(&browser, "audio", waveform_sounds::NAME);
+    let switch = |model: &str| {
+        browser.value(&format!(
+            "{{ const model = document.getElementById('model'); model.value = '{model}'; \
+             model.dispatchEvent(new Event('change', {{ bubbles: true }})); 0 }}"
+        ));
+    };
+    browser.fill("#prompt", "rain");
+    browser.fill("#seconds", "0.1");
+    browser.fill("#padding_seconds", "0.1");
+    let listed = || browser.value("[...document.querySelectorAll('#extras li')].map(item => item.dataset.extra)");
+    assert_eq!(listed(), json!(["padding_seconds"]));
+    switch(sounds::NAME);
+    assert_eq!(listed(), json!([]));
+    browser.fill("#steps", "1");
+    let params = submitted(&browser, &server, "/v1/audio").await["params"].clone();
+    assert_eq!((&params["model"], &params["padding_seconds"]), (&json!(sounds::NAME), &Value::Null));
+    switch(waveform_sounds::NAME);
+    assert_eq!(listed(), json!(["padding_seconds"]));
+    browser.fill("#steps", "1");
+    let params = submitted(&browser, &server, "/v1/audio").await["params"].clone();
+    assert_eq!(params["padding_seconds"], 0.1);
     assert_eq!(faults(&browser), [""; 0]);
 }
 

@@ -224,7 +224,7 @@ fn an_output_that_cannot_be_written_is_refused_before_any_work() {
             "fox.bmp",
             "1",
             2,
-            "the extension must be .png, .jpg, .jpeg, .webp, .wav, .mp4, .gif, .apng or .zip, not .bmp",
+            "the extension must be .png, .jpg, .jpeg, .webp, .wav, .flac, .opus, .ogg, .mp4, .gif, .apng or .zip, not .bmp",
         ),
         ("fox.jpg.txt", "1", 2, ".mp4, .gif, .apng or .zip, not .txt"),
         ("none/fox.jpg", "1", 1, "none/fox.jpg"),
@@ -270,7 +270,7 @@ fn standard_output_contains_only_the_picture() {
         assert!(output.status.success() && output.stdout.starts_with(begin), "{format}");
     }
     for (arguments, said) in [
-        (&["-o", "-", "--format", "bmp"][..], "webp, wav, mp4, zip, apng or gif"),
+        (&["-o", "-", "--format", "bmp"][..], "webp, wav, flac, opus, mp4, zip, apng or gif"),
         (&["-o", "a.png", "--format", "webp"], "--format is webp, and a.png is a name of a png file"),
         (&["-o", "-", "--format", "webp", "--quality", "5"], "only for the format jpeg"),
     ] {

@@ -76,7 +76,10 @@ async fn a_sound_is_made_listed_followed_read_in_parts_and_deleted() {
         (&json!(0.1), &json!(8000), &json!(1), &json!("audio/wav"))
     );
     assert_eq!(ended["params"]["seconds"], 0.1);
-    assert_eq!(ended["params"]["output"], json!({"format": "wav", "sample_format": "s16", "provenance": false}));
+    assert_eq!(
+        ended["params"]["output"],
+        json!({"format": "wav", "sample_format": "s16", "metadata": "full", "provenance": false})
+    );
 
     for end in ["0", "0.wav"] {
         let file = get(&server, &format!("{path}/content/{end}")).await;
@@ -114,9 +117,19 @@ async fn accept_decides_the_form_of_the_answer() {
         let server = &server;
         async move { ask(server, Method::POST, "/v1/audio", |post| post.header("Accept", accept).json(&body)).await }
     };
-    for accept in ["audio/wav", "audio/*", "application/json;q=0.5, audio/wav", "audio/x-wav", "audio/Wave"] {
+    for (accept, media_type) in [
+        ("audio/wav", "audio/wav"),
+        ("audio/*", "audio/wav"),
+        ("application/json;q=0.5, audio/wav", "audio/wav"),
+        ("audio/x-wav", "audio/wav"),
+        ("audio/Wave", "audio/wav"),
+        ("audio/flac", "audio/flac"),
+        ("audio/x-flac, audio/wav;q=0.5", "audio/flac"),
+        ("audio/ogg", "audio/ogg"),
+        ("audio/opus", "audio/ogg"),
+    ] {
         let file = answer(accept, request()).await;
-        assert_eq!((file.status, file.header("content-type")), (StatusCode::OK, "audio/wav"), "{accept}");
+        assert_eq!((file.status, file.header("content-type")), (StatusCode::OK, media_type), "{accept}");
         assert_eq!(file.header("latentd-seed"), "5");
         let (location, id) = (file.header("content-location"), file.header("latentd-generation-id"));
         assert_eq!(location, format!("/v1/audio/{id}/content/0"));
@@ -151,13 +164,14 @@ async fn the_formats_have_the_same_samples_and_equal_requests_equal_bytes() {
         get(&server, generation["artifacts"][0]["url"].as_str().unwrap()).await.body
     };
     let as_floats = json!({"output": {"sample_format": "f32", "provenance": false}});
+    let silent = |provenance: bool| json!({"output": {"metadata": "none", "provenance": provenance}});
     let (rounded, exact) = (file(json!({})).await, file(as_floats).await);
     assert!(rounded == file(json!({})).await, "the same request makes the same bytes");
     let ((_, rounded), (_, exact)) = (wav(&rounded), wav(&exact));
     assert_eq!(rounded.len(), exact.len());
     assert!(rounded.iter().zip(&exact).all(|(level, sample)| *level == (sample * 32767.0).round()));
-    let signed = made(&server, &with(&request(), &json!({"output": {}}))).await;
-    let plain = made(&server, &request()).await;
+    let signed = made(&server, &with(&request(), &silent(true))).await;
+    let plain = made(&server, &with(&request(), &silent(false))).await;
     assert_eq!(signed["artifacts"][0]["unsigned_sha256"], plain["artifacts"][0]["sha256"]);
     #[cfg(feature = "provenance")]
     {
@@ -199,6 +213,58 @@ async fn a_signed_sound_is_verified() {
     let mut longer = plain_file;
     longer[5] += 1;
     assert_eq!(verified("", longer).await["verdict"], "unreadable", "the file is shorter than its header says");
+}
+
+/// Whether the file contains the text.
+fn says(file: &[u8], text: &str) -> bool {
+    file.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// FLAC has the samples of WAV, Opus has as many as the artifact says, and only Opus is never signed.
+#[tokio::test]
+async fn flac_and_opus_files_have_the_sound_and_its_request() {
+    let data = tempfile::tempdir().unwrap();
+    let server = server(data.path()).await;
+    let base = json!({"prompt": "rain", "seed": 5, "steps": 2, "seconds": 0.1, "scheduler": null, "eta": null});
+    for (model, rate, channels) in [(sounds::NAME, 8_000_u64, 1), (waveform_sounds::NAME, 8_000, 2)] {
+        let artifact = async |output: Value| {
+            let generation = made(&server, &with(&base, &json!({"model": model, "output": output}))).await;
+            let artifact = generation["artifacts"][0].clone();
+            let file = get(&server, artifact["url"].as_str().unwrap()).await;
+            assert_eq!(artifact["content_type"], file.header("content-type"));
+            (artifact, file)
+        };
+        let (_, plain) = artifact(json!({"format": "wav"})).await;
+        let samples = wav(&plain.body).1.len() as u64 / channels;
+        assert!(says(&plain.body, r#""prompt":"rain""#), "a WAV file says its request");
+
+        let (flac, file) = artifact(json!({"format": "flac"})).await;
+        assert_eq!(flac["sample_rate"], rate, "{flac}");
+        let bare = crate::server::unsigned(&file.body);
+        #[cfg(feature = "provenance")]
+        assert!(file.body.starts_with(b"ID3") && bare.len() < file.body.len(), "FLAC is signed");
+        assert!(bare.starts_with(b"fLaC") && says(&bare, "REQUEST={") && says(&bare, r#""prompt":"rain""#));
+        // STREAMINFO: 20 bits of the rate, 3 of the channels, 5 of the bits per sample, 36 of the number of samples.
+        let numbers = u64::from_be_bytes(bare[18..26].try_into().unwrap());
+        let told = (numbers >> 44, (numbers >> 41) % 8 + 1, (numbers >> 36) % 32 + 1, numbers % (1 << 36));
+        assert_eq!(told, (rate, channels, 16, samples));
+
+        let (opus, file) = artifact(json!({"format": "opus", "metadata": "seed"})).await;
+        let expected = (samples * 48_000).div_ceil(rate);
+        assert_eq!((&opus["sample_rate"], &opus["channels"]), (&json!(48_000), &json!(channels)), "{opus}");
+        assert_eq!(opus["sha256"], opus["unsigned_sha256"]);
+        assert_eq!(opus["seconds"], expected as f64 / 48_000.0);
+        assert!(says(&file.body, "SEED=5") && !says(&file.body, "rain"), "the file says only the seed");
+        let mut reader = opus_pure::OggOpusReader::new(&file.body[..]).unwrap();
+        let head = reader.head().clone();
+        let mut last = 0;
+        while let Some(packet) = reader.read_packet().unwrap() {
+            last = packet.page_granule;
+        }
+        assert_eq!(last - i64::from(head.pre_skip), expected as i64);
+        let part = ask(&server, Method::GET, opus["url"].as_str().unwrap(), |get| get.header("Range", "bytes=9-20"));
+        assert_eq!(part.await.body, file.body[9..=20]);
+    }
 }
 
 #[tokio::test]
@@ -373,15 +439,21 @@ async fn the_command_line_writes_the_sound_of_the_server() {
         command.args(["-o", name]).env_remove("LATENTD_CONFIG").env("LATENTD_MODELS__DIR", &models);
         command.output().unwrap()
     };
-    for name in [sounds::NAME, waveform_sounds::NAME] {
+    for (name, file, format) in [
+        (sounds::NAME, "rain.wav", "wav"),
+        (waveform_sounds::NAME, "rain.wav", "wav"),
+        (sounds::NAME, "rain.flac", "flac"),
+        (waveform_sounds::NAME, "rain.opus", "opus"),
+        (sounds::NAME, "rain.ogg", "opus"),
+    ] {
         let settings = ["--model", name, "--set", "seconds=0.1", "--set", "output.provenance=false"];
-        let output = generate("rain.wav", &settings);
+        let output = generate(file, &settings);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let request = json!({"model": name, "prompt": "rain", "seed": 5, "steps": 2, "seconds": 0.1,
-            "output": {"provenance": false}});
+            "output": {"format": format, "provenance": false}});
         let made = made(&server, &request).await;
         let theirs = get(&server, made["artifacts"][0]["url"].as_str().unwrap()).await.body;
-        assert!(fs::read(data.path().join("rain.wav")).unwrap() == theirs, "{name}");
+        assert!(fs::read(data.path().join(file)).unwrap() == theirs, "{file} of {name}");
     }
     for (file, model, expected) in [("rain.png", sounds::NAME, ".wav"), ("rain.wav", "emoji", ".png")] {
         let output = generate(file, &["--model", model]);

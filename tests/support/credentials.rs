@@ -1,12 +1,17 @@
 //! Takes the content credentials out of a file, so that tests can compare what depends on the request alone.
 
-/// The file without its content credentials: a PNG without its chunk `caBX`, a JPEG without its segments of JUMBF, or a
-/// WebP or WAV file without its chunk `C2PA`. A file without credentials stays as it is.
+/// The file without its content credentials: a PNG without its chunk `caBX`, a JPEG without its segments of JUMBF, a
+/// WebP or WAV file without its chunk `C2PA`, or a FLAC file without its ID3 tag. A file without credentials stays as it is.
 pub fn unsigned(file: &[u8]) -> Vec<u8> {
     match file {
         [0x89, b'P', b'N', b'G', ..] => png(file),
         [0xff, 0xd8, ..] => jpeg(file),
         [b'R', b'I', b'F', b'F', ..] => riff(file),
+        [b'I', b'D', b'3', ..] => {
+            // The length has 7 bits in each of 4 bytes, and does not count the 10 bytes before the tag's content.
+            let length = file[6..10].iter().fold(0, |length, byte| length << 7 | usize::from(*byte));
+            file[10 + length..].to_vec()
+        }
         _ => file.to_vec(),
     }
 }

@@ -8,7 +8,8 @@ pub(super) fn read(fields: &mut Fields, model: String, on: &Bounds<'_>, rules: &
     let film = read_film(fields, on, rules);
     let output = Output::read_film(fields, on);
     output.encoding.check_film(fields, &film);
-    envelope(fields, model, on, Work::Film(film), (0, output))
+    let previews = fields.get_or_default(&table::FILM_PREVIEWS, on);
+    envelope(fields, model, on, Work::Film(film), (previews, output))
 }
 
 fn read_film(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Film {

@@ -7,6 +7,9 @@ use crate::generation::{Fields, Job, Output, Sound, Work, field::Bounds, table};
 pub(super) fn read(fields: &mut Fields, model: String, on: &Bounds<'_>, rules: &dyn Rules) -> Job {
     let sound = read_sound(fields, on, rules);
     let output = Output::read_sound(fields, on);
+    if let Some(card) = &on.card.sound {
+        output.encoding.check_sound(fields, card);
+    }
     envelope(fields, model, on, Work::Sound(sound), (0, output))
 }
 

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::{
     GUIDANCE_SCALE, HEIGHT, IMAGE, MAX_SEQUENCE_LENGTH, METADATA, MODEL, N, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS,
-    ON_DISCONNECT, OUTPUT, OUTPUT_METADATA, OUTPUT_PROVENANCE, PRIORITY, PROMPT, RUN_TIMEOUT_S, SCHEDULER, SEED,
-    SEED_MODE, SIZE, START_TIMEOUT_S, STEPS, WEBHOOK, WIDTH, takes_prompt, upto,
+    ON_DISCONNECT, OUTPUT, OUTPUT_METADATA, OUTPUT_PROVENANCE, PREVIEWS, PRIORITY, PROMPT, RUN_TIMEOUT_S, SCHEDULER,
+    SEED, SEED_MODE, SIZE, START_TIMEOUT_S, STEPS, WEBHOOK, WIDTH, takes_prompt, upto,
 };
 use crate::generation::{
     Format, ModelCard, Motion,
@@ -36,6 +36,7 @@ pub static FILM_FIELDS: &[&Field] = &[
     &SCHEDULER,
     &FILM_SEED,
     &FILM_SEED_MODE,
+    &FILM_PREVIEWS,
     &FILM_OUTPUT,
     &ON_DISCONNECT,
     &PRIORITY,
@@ -108,10 +109,15 @@ pub static DECODE_CHUNK_SIZE: Field = Field::new(
 pub static FILM_MAX_SEQUENCE_LENGTH: Field = Field {
     doc: "How many tokens of the prompt UMT5 reads. A shorter prompt is filled up, and the filling changes the film.",
     ..MAX_SEQUENCE_LENGTH
-};
+}
+.only(|card| card.sequence_lengths.is_some(), Some("it takes no prompt, or always reads the same number of tokens"));
 pub static FILM_SEED: Field = Field { doc: "Film i uses seed + i. The default is a random number below 2^32.", ..SEED };
 pub static FILM_SEED_MODE: Field =
     Field { doc: "per_image: each film has its own random generator; batch: all films share one.", ..SEED_MODE };
+pub static FILM_PREVIEWS: Field = Field {
+    doc: "The number of previews of each film, evenly spaced over the steps. A preview is the frame in the middle.",
+    ..PREVIEWS
+};
 pub static FILM_OUTPUT: Field =
     Field { kind: Kind::Object(&[&FILM_FORMAT, &OUTPUT_METADATA, &FILM_PROVENANCE]), ..OUTPUT };
 pub static FILM_FORMAT: Field = Field::new(

@@ -1,8 +1,8 @@
 //! The table of all fields of a request that makes sounds.
 
 use super::{
-    GUIDANCE_SCALE, METADATA, MODEL, N, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS, ON_DISCONNECT, OUTPUT, OUTPUT_PROVENANCE,
-    PRIORITY, PROMPT, RUN_TIMEOUT_S, SCHEDULER, SEED, SEED_MODE, START_TIMEOUT_S, STEPS, WEBHOOK,
+    GUIDANCE_SCALE, METADATA, MODEL, N, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS, ON_DISCONNECT, OUTPUT, OUTPUT_METADATA,
+    OUTPUT_PROVENANCE, PRIORITY, PROMPT, RUN_TIMEOUT_S, SCHEDULER, SEED, SEED_MODE, START_TIMEOUT_S, STEPS, WEBHOOK,
 };
 use crate::generation::{
     Format, LogSnr, ModelCard, SampleFormat,
@@ -74,18 +74,21 @@ pub static SOUND_SEED: Field =
 pub static SOUND_SEED_MODE: Field =
     Field { doc: "per_image: each sound has its own random generator; batch: all sounds share one.", ..SEED_MODE };
 pub static SOUND_OUTPUT: Field =
-    Field { kind: Kind::Object(&[&SOUND_FORMAT, &SAMPLE_FORMAT, &SOUND_PROVENANCE]), ..OUTPUT };
+    Field { kind: Kind::Object(&[&SOUND_FORMAT, &SAMPLE_FORMAT, &SOUND_METADATA, &SOUND_PROVENANCE]), ..OUTPUT };
 pub static SOUND_FORMAT: Field =
     Field::new("format", Kind::Word(|_| Format::SOUNDS.map(Format::name).to_vec()), "The file format.")
         .default(|_| Some("wav".into()));
 pub static SAMPLE_FORMAT: Field = Field::new(
     "sample_format",
     Kind::Word(|_| SampleFormat::ALL.map(SampleFormat::name).to_vec()),
-    "s16: samples are integers of 16 bits; f32: floats of 32 bits, exactly as the model makes them.",
+    "Only for the format wav. s16: samples are integers of 16 bits; f32: floats of 32 bits, exactly as the model makes \
+     them.",
 )
 .default(|_| Some("s16".into()));
+pub static SOUND_METADATA: Field =
+    Field { doc: "full: the file contains the request; seed: only the seed; none: nothing.", ..OUTPUT_METADATA };
 pub static SOUND_PROVENANCE: Field = Field {
-    doc: "Whether the file is signed with content credentials, if the server signs files. They say that a model made the \
+    doc: "Whether the file is signed with content credentials, if the server signs files and the format has them. They say that a model made the \
           sound.",
     ..OUTPUT_PROVENANCE
 };

@@ -190,7 +190,7 @@ fn output(fields: &mut Fields) {
     match Format::named_in(fields, WorkKind::Draw).unwrap_or_default() {
         // The lowest quality of a JPEG is 1.
         Format::Jpeg => put_output(fields, "output_compression", "quality", compression.max(1).into()),
-        Format::Png | Format::Webp | Format::Wav if compression == 100 => {}
+        Format::Png | Format::Webp if compression == 100 => {}
         format => {
             let detail = format!("must be 100 or absent, because {} files are lossless", format.name());
             fields.error("output_compression", UNSUPPORTED, detail);

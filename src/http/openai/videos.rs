@@ -84,13 +84,15 @@ pub async fn create(
     (accept, prefer): (Accept, Prefer),
     key: IdempotencyKey,
     headers: HeaderMap,
-    fields: Fields,
+    mut fields: Fields,
 ) -> Result<Response, ApiError> {
     if !speaks(&client.path, &headers) && !request::is_openai(&fields) {
+        request::drop_absent(&mut fields);
         let Client { caller, base, .. } = client;
         return create::create(State(state), caller, Kind(WorkKind::Film), (accept, prefer), key, base, fields).await;
     }
-    Ok(in_form(accepted(&state, &client, fields).await))
+    let names = request::names_of(&fields);
+    Ok(in_form(accepted(&state, &client, fields).await.map_err(names)))
 }
 
 async fn accepted(state: &AppState, client: &Client, fields: Fields) -> Result<Response, ApiError> {

@@ -5,11 +5,11 @@ use sha2::{Digest, Sha256};
 
 use super::mark::{Marking, mark};
 use crate::{
-    audio::{AudioError, encode_wav},
+    audio::{AudioError, SoundFile, encode_sound},
     diffusion::SamplerLabel,
-    generation::{Artifact, Encoding, Facts, Format, Job, MediaType},
+    generation::{Artifact, Facts, Format, Job, MediaType},
     hex::hex,
-    imaging::{self, ClipError, EncodeError, encode_clip, encode_picture, upscale},
+    imaging::{self, ClipError, EncodeError, encode_clip, encode_picture, note_of, upscale},
     pipelines::{Clip, Frame},
 };
 
@@ -71,16 +71,9 @@ pub fn encode(
             (encode_picture(&picture, job, label, index)?, facts)
         }
         Frame::Sound(sound) => {
-            let Encoding::Wav { sample_format } = encoding else {
-                return Err(FrameError::Format(encoding.format().name()));
-            };
-            let facts = Facts::Sound {
-                sample_rate: sound.sample_rate,
-                channels: sound.channels.into(),
-                samples: sound.length() as u64,
-                seed,
-            };
-            (encode_wav(&sound, sample_format)?, facts)
+            let encoded = encode_sound(&sound, encoding, note_of(job, index).as_ref())?;
+            let SoundFile { file, sample_rate, samples } = encoded;
+            (file, Facts::Sound { sample_rate, channels: sound.channels.into(), samples, seed })
         }
         Frame::Clip(Clip { frames, fps }) => {
             let (width, height) = frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
@@ -117,7 +110,7 @@ pub(super) fn encode_preview(frame: Frame, side: u32) -> Result<(MediaType, Byte
             let file = imaging::encode_preview(&upscale(&picture, factor))?;
             Ok((imaging::FAST_FORMAT.into(), file.into()))
         }
-        // No family shows previews of sounds or clips.
+        // No family shows previews of sounds, and those of films are pictures.
         Frame::Sound(_) | Frame::Clip(_) => Err(FrameError::Format(imaging::FAST_FORMAT.name())),
     }
 }

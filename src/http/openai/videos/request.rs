@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::{
-    generation::{Fields, FilmCard, Limits, ModelCard},
-    http::openai::request::{UNSUPPORTED, unwrapped},
+    generation::{Fields, FilmCard, Invalid, Limits, ModelCard},
+    http::{error::ApiError, openai::request::UNSUPPORTED},
 };
 
 /// The beginning of the names of OpenAI's own models, which stand for a model of this server.
@@ -15,12 +15,40 @@ const OPENAI_MODELS: &str = "sora-";
 
 /// The fields that only OpenAI's form has.
 const OWN: [&str; 3] = ["seconds", "input_reference", IN_FORM];
+/// The keys of `input_reference` in OpenAI's protocol.
+const KEYS: [&str; 2] = ["image_url", "file_id"];
 /// The key `image_url` of `input_reference`, as OpenAI's SDKs write it in a form.
 const IN_FORM: &str = "input_reference[image_url]";
 
 /// Whether the request has a field that only OpenAI's form has.
 pub fn is_openai(fields: &Fields) -> bool {
     OWN.iter().any(|name| fields.has(name) || fields.has_file(name))
+}
+
+/// Removes OpenAI's fields that are null, and therefore count as absent, from a request in the native form.
+pub fn drop_absent(fields: &mut Fields) {
+    for name in OWN.iter().filter(|name| !fields.has(name)).collect::<Vec<_>>() {
+        fields.take(name);
+    }
+}
+
+/// How errors about the request name its fields: unless the request itself has the field `image`, errors of the picture
+/// belong to `input_reference`.
+pub fn names_of(fields: &Fields) -> fn(ApiError) -> ApiError {
+    if fields.has("image") || fields.has_file("image") { |error| error } else { of_reference }
+}
+
+fn of_reference(error: ApiError) -> ApiError {
+    let ApiError::Invalid(Invalid { mut errors }) = error else { return error };
+    for error in &mut errors {
+        let below = error.pointer.strip_prefix("/image").filter(|below| below.is_empty() || below.starts_with('/'));
+        let Some(below) = below else { continue };
+        error.pointer = format!("/input_reference{below}");
+        if let Some(rest) = error.detail.strip_prefix("image") {
+            error.detail = format!("input_reference{rest}");
+        }
+    }
+    ApiError::Invalid(Invalid { errors })
 }
 
 /// Replaces OpenAI's fields by those of a generation. `models` are the cards of all models that can be used. Errors are
@@ -46,10 +74,30 @@ fn picture(fields: &mut Fields) {
             fields.put_file("image", file);
         }
     } else if let Some(value) = fields.take("input_reference") {
-        match unwrapped(value) {
-            Ok(picture) => fields.put_back("image", picture),
-            Err(()) => fields.error("input_reference", UNSUPPORTED, "cannot be a file_id: send the picture itself"),
-        }
+        reference(fields, value);
+    }
+}
+
+/// Reads the picture in `input_reference`: `{"image_url": …}`, or one of the native forms of a picture.
+fn reference(fields: &mut Fields, value: Value) {
+    const NAME: &str = "input_reference";
+    let mut map = match value {
+        Value::Array(_) => return fields.error(NAME, "wrong_type", "must be one picture, not a list"),
+        Value::Object(map) if KEYS.iter().any(|key| map.contains_key(*key)) => map,
+        picture => return fields.put_back("image", picture),
+    };
+    map.retain(|_, value| !value.is_null());
+    let picture = map.remove(KEYS[0]);
+    if map.remove(KEYS[1]).is_some() {
+        fields.error(NAME, UNSUPPORTED, "cannot be a file_id: send the picture itself");
+    } else if picture.is_none() {
+        fields.error_below(NAME, KEYS[0], "required", "is required");
+    }
+    for key in map.keys() {
+        fields.error_below(NAME, key, "unknown_field", "is not a key of input_reference, only image_url is");
+    }
+    if let Some(picture) = picture.filter(|_| !fields.is_faulty(NAME)) {
+        fields.put_back("image", picture);
     }
 }
 
@@ -157,6 +205,8 @@ mod tests {
             (json!({"model": "emoji", "seconds": 2}), json!({"model": "emoji"})),
             (json!({"input_reference": {"image_url": "a"}}), json!({"model": "svd", "image": "a"})),
             (json!({"input_reference[image_url]": "a"}), json!({"model": "svd", "image": "a"})),
+            (json!({"input_reference": {"image_url": "a", "file_id": null}}), json!({"model": "svd", "image": "a"})),
+            (json!({"input_reference": null, "seconds": null}), json!({"model": "svd"})),
             (json!({"input_reference": "a", "size": "64x32"}), json!({"model": "svd", "image": "a", "size": "64x32"})),
         ] {
             assert_eq!(translated(&models, request.clone()), (expected, Vec::new()), "{request}");
@@ -175,6 +225,9 @@ mod tests {
             (json!({"seconds": 1, "frames": 7}), "/seconds", "conflict"),
             (json!({"input_reference": "a", "image": "b"}), "/input_reference", "conflict"),
             (json!({"input_reference": {"file_id": "f"}}), "/input_reference", UNSUPPORTED),
+            (json!({"input_reference": ["a"]}), "/input_reference", "wrong_type"),
+            (json!({"input_reference": {"image_url": null}}), "/input_reference/image_url", "required"),
+            (json!({"input_reference": {"image_url": "a", "size": 1}}), "/input_reference/size", "unknown_field"),
         ] {
             assert_eq!(translated(&models, request.clone()).1, [(pointer.to_owned(), code)], "{request}");
         }
