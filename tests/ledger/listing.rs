@@ -90,6 +90,8 @@ pub async fn pages_have_one_kind_of_work(place: &dyn Place) {
     let film = Film {
         prompt: String::new(),
         negative_prompt: String::new(),
+        loras: Vec::new(),
+        motion_adapter: None,
         image: Some(InputImage { upload: "0".repeat(64), width: 64, height: 64 }),
         frames: 14,
         fps: 7,
