@@ -53,7 +53,7 @@ enum Network {
 /// The configuration of a network.
 #[derive(Debug)]
 enum Config {
-    ControlNet(ControlNetConfig),
+    ControlNet(Box<ControlNetConfig>),
     Motion(MotionAdapterConfig),
 }
 
@@ -393,7 +393,7 @@ impl Entry {
                 false => {
                     let config = ControlNetConfig::of(&folder, &part)?;
                     ControlNet::check(&folder, &part)?;
-                    Config::ControlNet(config)
+                    Config::ControlNet(Box::new(config))
                 }
             };
             let size = WeightSize::read(&folder, &part, "diffusion_pytorch_model")?;

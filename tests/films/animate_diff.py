@@ -106,7 +106,7 @@ def film(motion, scheduler, params):
     (sample, timestep), prediction = calls[0]
     return {
         "frames": np.stack([np.asarray(frame) for frame in frames]),
-        "sample": sample.numpy(), "prediction": prediction.numpy(),
+        "sample": np.ascontiguousarray(sample.numpy()), "prediction": np.ascontiguousarray(prediction.numpy()),
         "timestep": np.array([float(timestep)], np.float32),
     }
 

@@ -114,6 +114,7 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
+    use crate::generation::FilmCard;
 
     const LIMITS: Limits = Limits {
         max_side_pixels: 2048,
