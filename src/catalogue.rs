@@ -16,6 +16,7 @@ mod hub;
 mod listing;
 mod lru;
 mod model_lease;
+mod motion_adapters;
 mod numerics;
 mod plan;
 mod prepare;
@@ -41,7 +42,7 @@ use crate::{
     pipelines::Model,
 };
 pub use adapters::Adapters;
-pub use control_nets::{ControlLease, ControlNets};
+pub use control_nets::{ControlKind, ControlLease, ControlNets};
 pub use embedded::folder as embedded_folder;
 use entry::{Entry, on_device};
 pub use fits::CompatibleModels;
@@ -206,9 +207,10 @@ impl Catalogue {
         self.listed().gone.iter().cloned().collect()
     }
 
-    /// The card of a model; `None` if the model is unknown or cannot be used.
+    /// The card of a model, with what it can do with motion adapters; `None` if the model is unknown or cannot be used.
     pub fn card(&self, name: &str) -> Option<Arc<ModelCard>> {
-        self.entry(name)?.usable().ok().map(|usable| usable.card.clone())
+        let card = self.entry(name)?.usable().ok().map(|usable| usable.card.clone())?;
+        Some(self.control_nets().moving(card))
     }
 
     /// Why a model of the catalogue cannot be used; `None` if it can be used or is unknown.
@@ -224,7 +226,12 @@ impl Catalogue {
 
     /// Notes for operators on how the model's files were read.
     pub fn notes(&self, name: &str) -> Vec<String> {
-        self.entry(name).and_then(|entry| Some(entry.usable().ok()?.notes.clone())).unwrap_or_default()
+        let Some(entry) = self.entry(name) else { return Vec::new() };
+        let Ok(usable) = entry.usable() else { return Vec::new() };
+        let named = usable.card.default_motion_adapter.as_ref();
+        let unfit = named.and_then(|adapter| self.control_nets().check_motion(&usable.card, adapter).err());
+        let note = unfit.map(|(_, reason)| format!("latentd.json: motion_adapter {reason}"));
+        usable.notes.iter().cloned().chain(note).collect()
     }
 
     /// A note for operators about `models.dir` itself, such as that this folder is one model.

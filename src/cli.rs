@@ -242,7 +242,10 @@ fn models(settings: &Settings) -> Result<()> {
                 let pixels = format!("{} × {} pixels", card.default_width, card.default_height);
                 let size = match (card.sound, card.film) {
                     (Some(sound), _) => format!("{} s of sound", sound.default_seconds),
-                    (None, Some(film)) => format!("{} frames of {pixels}", film.default_frames),
+                    (None, Some(film)) if card.motion_adapters.is_empty() => {
+                        format!("{} frames of {pixels}", film.default_frames)
+                    }
+                    (None, Some(film)) => format!("{pixels}, or {} frames", film.default_frames),
                     (None, None) => pixels,
                 };
                 println!(

@@ -68,7 +68,7 @@ mod work;
 pub use allowance::{Allowance, Exceeded, RateLimit, Spent, Window, day_of};
 pub use approximations::{Decoder, FeatureCache, FeatureCacheKind, GuidanceInterval};
 pub use artifact::{Artifact, Facts};
-pub use card::{FilmCard, ModelCard, SoundCard};
+pub use card::{FilmCard, ModelCard, MotionAdapterCard, SoundCard};
 pub use control::{ControlUse, Preprocess};
 pub use delivery::{Delivery, DeliveryState};
 pub use draw::{Draw, SeedMode};

@@ -4,6 +4,7 @@
 //! generations. The engine suspends the recipe at each `await`, computes rows of many runs together, and resumes the
 //! recipe.
 
+mod animate_diff;
 mod antialiased;
 mod auxiliary;
 mod beginning;
@@ -48,6 +49,7 @@ mod text_to_waveform;
 mod unguided;
 mod wan_video;
 
+pub use animate_diff::animate_diff;
 pub use antialiased::CLIP_SIDE;
 pub use auxiliary::Auxiliary;
 pub(crate) use canvas::{byte, unit_byte};

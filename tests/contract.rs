@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use latentd::{
     generation::{
-        Decoder, Draw, FieldError, Fields, FilmCard, Levels, Limits, LogSnr, ModelCard, Motion, PromptSyntax, Rules,
-        SchedulerChoice, SoundCard, Task, WorkKind, resolve, resolve_work,
+        Decoder, Draw, FieldError, Fields, FilmCard, Levels, Limits, LogSnr, ModelCard, Motion, MotionAdapterCard,
+        PromptSyntax, Rules, SchedulerChoice, SoundCard, Task, WorkKind, resolve, resolve_work,
     },
     http::{Route, operator_routes, public_routes},
 };
@@ -188,8 +188,8 @@ impl Rules for Open {
         let (edits, xl, classes) = (model == "editor", model == "xl", model == "classes");
         let is_joint = model == "joint";
         let sounds = matches!(model, "waves" | "audioldm");
-        let (animates, films) = (model == "svd", model == "wan");
-        (model == "emoji" || edits || xl || classes || is_joint || sounds || animates || films).then(|| {
+        let (animates, films, moves) = (model == "svd", model == "wan", model == "sd15");
+        (model == "emoji" || edits || xl || classes || is_joint || sounds || animates || films || moves).then(|| {
             Arc::new(ModelCard {
                 name: "emoji".into(),
                 description: String::new(),
@@ -229,7 +229,7 @@ impl Rules for Open {
                     least_seconds: 0.01,
                     log_snr: (model == "waves").then_some(LogSnr { min: -6.2, max: 2.0 }),
                 }),
-                film: (animates || films).then_some(FilmCard {
+                film: (animates || films || moves).then_some(FilmCard {
                     default_frames: 14,
                     frames_multiple: 1,
                     default_fps: 7,
@@ -241,6 +241,12 @@ impl Rules for Open {
                     decodes_in_chunks: animates,
                     has_second_guidance: true,
                 }),
+                default_motion_adapter: moves.then(|| "mm-v15".to_owned()),
+                motion_adapters: if moves {
+                    vec![MotionAdapterCard { name: "mm-v15".to_owned(), max_frames: 121 }]
+                } else {
+                    Vec::new()
+                },
                 ..ModelCard::default()
             })
         })
@@ -264,6 +270,13 @@ impl Rules for Open {
         match name {
             "canny" => Ok(()),
             other => Err(("unknown_controlnet", format!("{other:?} is not in the catalogue"))),
+        }
+    }
+
+    fn check_motion_adapter(&self, _: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
+        match name {
+            "mm-v15" => Ok(()),
+            other => Err(("unknown_motion_adapter", format!("{other:?} is not in the catalogue"))),
         }
     }
 

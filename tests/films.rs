@@ -3,6 +3,10 @@
 //! The comparisons need the complete fixtures, which `LATENTD_PARITY_DIR` names. All other tests use a small model with
 //! random weights.
 
+#[path = "films/animate_diff.rs"]
+mod animate_diff;
+#[path = "films/animate_diff_http.rs"]
+mod animate_diff_http;
 #[path = "support/answer.rs"]
 mod answer;
 #[path = "films/case.rs"]
@@ -16,6 +20,8 @@ mod engine_fixture;
 mod films;
 #[path = "films/http.rs"]
 mod http;
+#[path = "support/motion_adapters.rs"]
+mod motion_adapters;
 #[path = "films/openai.rs"]
 mod openai;
 #[path = "support/random.rs"]

@@ -467,6 +467,10 @@ impl Rules for Catalogue {
         Err(("unknown_controlnet", format!("{name:?} is not in the catalogue")))
     }
 
+    fn check_motion_adapter(&self, _: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
+        Err(("unknown_motion_adapter", format!("{name:?} is not in the catalogue")))
+    }
+
     fn check_lora(&self, _: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
         let known = ["pixel art", "b"].contains(&name);
         if known { Ok(()) } else { Err(("unknown_lora", format!("{name:?} is not in the catalogue"))) }

@@ -1,5 +1,5 @@
-// The LoRAs, textual inversions, ControlNets and refiners that fit a model, and their names in the schema of its
-// requests.
+// The LoRAs, textual inversions, ControlNets, motion adapters and refiners that fit a model, and their names in the
+// schema of its requests.
 
 /** Fields that only models have which can compute the last steps of another model. */
 const MARK_OF_REFINERS = 'aesthetic_score';
@@ -25,10 +25,11 @@ export class AddOns {
   schema(model) {
     const schema = this.schemaOf(model);
     if (!schema) return schema;
-    const { loras, controls, refiner, ...properties } = structuredClone(schema.properties);
+    const { loras, controls, refiner, motion_adapter: motion, ...properties } = structuredClone(schema.properties);
     const names = (all) => fitting(all, model).map(({ name }) => name);
     if (loras) offerNames(properties, { loras }, loras.items.properties.name, names(this.loras));
     if (controls) offerNames(properties, { controls }, controls.items.properties.model, names(this.controlNets));
+    if (motion) offerNames(properties, { motion_adapter: motion }, motion, this.motionAdapters(model));
     if (refiner) offerNames(properties, { refiner }, refiner.properties.model, this.refiners());
     return { ...schema, properties };
   }
@@ -43,6 +44,11 @@ export class AddOns {
     // One ControlNet can follow several pictures. One that is named for edges gets edges.
     const name = free ?? names[0];
     return name && { model: name, ...(/canny/i.test(name) ? { preprocess: 'canny' } : {}) };
+  }
+
+  motionAdapters(model) {
+    const adapters = this.models.find(({ id }) => id === model)?.capabilities?.motion_adapters ?? [];
+    return adapters.map(({ name }) => name);
   }
 
   refiners() {

@@ -93,8 +93,8 @@ export function list({ limit, ...filters }, { root } = PICTURES) {
 }
 
 export const models = async () => (await call('GET', 'v1/models')).data;
-/** The JSON Schema of a model's requests. */
-export const schema = (model) => call('GET', `v1/models/${encodeURIComponent(model)}/schema`);
+/** The JSON Schema of a model's requests for work of a kind. */
+export const schema = (model, kind) => call('GET', `v1/models/${encodeURIComponent(model)}/schema?kind=${kind.id}`);
 /** The text of a model's card, written by the authors of the model. */
 export const modelCard = (model) => send('GET', `v1/models/${encodeURIComponent(model)}/card`, { accept: 'text/markdown', read: (response) => response.text() });
 export const schedulers = async () => (await call('GET', 'v1/schedulers')).data;

@@ -25,8 +25,15 @@ export const KINDS = [PICTURES, FILMS, SOUNDS];
 /** The kind of a generation. */
 export const kindOf = (generation) => KINDS.find(({ object }) => object === generation.object) ?? PICTURES;
 
-/** The kind that a model of `GET /v1/models` makes. A model that cannot be used is listed with those of pictures. */
-export const kindOfModel = ({ capabilities: can }) => (can?.film ? FILMS : can?.sound ? SOUNDS : PICTURES);
+/**
+ * The kinds that a model of `GET /v1/models` makes; one of pictures may also make films, with a motion adapter. A model
+ * that cannot be used is listed with those of pictures.
+ */
+export function kindsOfModel({ capabilities: can }) {
+  if (can?.sound) return [SOUNDS];
+  if (!can?.film) return [PICTURES];
+  return can.motion_adapters ? [PICTURES, FILMS] : [FILMS];
+}
 
 /** File extensions by media type. */
 export const EXTENSIONS = {

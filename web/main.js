@@ -10,7 +10,7 @@ import { Form } from './form.js';
 import { Gallery } from './gallery.js';
 import { History } from './history.js';
 import { showKey } from './key.js';
-import { PICTURES, SOUNDS, kindOfModel } from './kinds.js';
+import { PICTURES, SOUNDS, kindsOfModel } from './kinds.js';
 import { KindTabs } from './kind_tabs.js';
 import { showNearest } from './known.js';
 import { Large } from './large.js';
@@ -52,7 +52,9 @@ async function copy(text) {
 
 /** The JSON Schema of the requests of each model, by the model's name. */
 let schemas = new Map();
-const schemaOf = (model) => schemas.get(model);
+/** The kind of work that the page shows. */
+let shown = PICTURES;
+const schemaOf = (model) => schemas.get(shown)?.get(model);
 
 /** Sends a request and adds its card. Rejects with a Problem. */
 async function create(request, kind = PICTURES) {
@@ -104,8 +106,9 @@ let server = { models: [], schedulers: [], addOns: {} };
 
 /** Shows the models of a kind in the form. */
 function offer(kind) {
-  form.offer(server.models.filter((model) => kindOfModel(model) === kind), server.schedulers, server.addOns, kind);
-  live.load(server.models.filter((model) => kindOfModel(model) === PICTURES), server.addOns.loras);
+  const makers = (of) => server.models.filter((model) => kindsOfModel(model).includes(of));
+  form.offer(makers(kind), server.schedulers, server.addOns, kind);
+  live.load(makers(PICTURES), server.addOns.loras);
   showsNearest();
 }
 
@@ -116,8 +119,9 @@ async function choose(kind) {
   await gallery.show(kind);
 }
 
-/** Writes the words of a kind. */
+/** Shows the words and schemas of a kind. */
 function name(kind) {
+  shown = kind;
   at('pictures').ariaLabel = kind.nouns[0].toUpperCase() + kind.nouns.slice(1);
   at('empty').querySelector('strong').textContent = `No ${kind.nouns} yet.`;
   at('more').textContent = `Show older ${kind.nouns}`;
@@ -131,12 +135,17 @@ async function load() {
       api.models(), api.schedulers(), api.loras(), api.embeddings(), api.controlNets(),
     ]);
     const usable = models.filter((model) => model.capabilities);
-    schemas = new Map(await Promise.all(usable.map(async ({ id }) => {
-      // A model that was removed meanwhile has no schema.
-      return [id, await api.schema(id).catch((problem) => { if (problem.status !== 404) throw problem; })];
+    const kinds = new Set(usable.flatMap(kindsOfModel));
+    schemas = new Map(await Promise.all([...kinds].map(async (kind) => {
+      const makers = usable.filter((model) => kindsOfModel(model).includes(kind));
+      return [kind, new Map(await Promise.all(makers.map(async ({ id }) => {
+        // A model that was removed meanwhile has no schema.
+        return [id, await api.schema(id, kind).catch((problem) => { if (problem.status !== 404) throw problem; })];
+      })))];
     })));
-    server = { models, schedulers, addOns: { loras, embeddings, controlNets } };
-    const kinds = new Set(models.filter((model) => model.capabilities).map(kindOfModel));
+    // Motion adapters are in the schemas of the models that make films with them.
+    const steering = controlNets.filter(({ kind }) => kind !== 'motion_adapter');
+    server = { models, schedulers, addOns: { loras, embeddings, controlNets: steering } };
     // Without a usable model, the page is that of pictures.
     const kind = tabs.offer(kinds.size > 0 ? kinds : new Set([PICTURES]));
     name(kind);

@@ -5,7 +5,7 @@ import { element } from './element.js';
 import { field } from './field.js';
 import { print } from './json.js';
 
-const ADD_ONS = ['loras', 'controls', 'refiner'];
+const ADD_ONS = ['motion_adapter', 'loras', 'controls', 'refiner'];
 /** The length of films and sounds, and how much moves. */
 const OWN = ['seconds', 'frames', 'fps', 'motion_bucket_id'];
 /** The order of the fields under "More". Fields that are not listed follow. */

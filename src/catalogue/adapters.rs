@@ -16,7 +16,7 @@ use words::WordIndex;
 
 use super::{NameKeys, embedded, entry::on_device, lru::Lru};
 use crate::{
-    generation::{Draw, LoraUse},
+    generation::{LoraUse, Work},
     models::{
         adapters::{Adapter, AdapterSet},
         text_encoders::{LearnedToken, LearnedTokens},
@@ -195,7 +195,7 @@ impl Adapters {
     ///
     /// # Errors
     /// A name is unknown, or its file is damaged or does not fit the model. A later call tries again.
-    pub fn changes(&self, draw: &Draw, model: &Model) -> Result<AdapterSet, String> {
+    pub fn changes(&self, loras: &[LoraUse], model: &Model) -> Result<AdapterSet, String> {
         let load = |LoraUse { name, scale }: &LoraUse| {
             let file =
                 self.loras.files.get(name).ok_or_else(|| format!("the LoRA {name:?} is not in the catalogue"))?;
@@ -213,7 +213,7 @@ impl Adapters {
             let adapter = adapter.map_err(|error| format!("the LoRA {name:?} cannot be used: {error}"))?;
             Ok((adapter, *scale as f32))
         };
-        draw.loras.iter().map(load).collect::<Result<_, String>>().map(AdapterSet::new)
+        loras.iter().map(load).collect::<Result<_, String>>().map(AdapterSet::new)
     }
 
     /// Loads, for `model`, the textual inversions whose words are in the generation's prompts. `<NAME>` in any letter
@@ -222,7 +222,7 @@ impl Adapters {
     ///
     /// # Errors
     /// A file is damaged or does not fit the model. A later call tries again.
-    pub fn learned(&self, draw: &Draw, model: &Model) -> Result<LearnedTokens, String> {
+    pub fn learned(&self, work: &Work, model: &Model) -> Result<LearnedTokens, String> {
         let load = |(name, file): (&str, &File)| {
             let read = || {
                 self.bounded(file)?;
@@ -235,14 +235,14 @@ impl Adapters {
             let token = self.read_embeddings.get(&model.key, &of_content(name, file), read);
             token.map_err(|error| format!("the textual inversion {name:?} cannot be used: {error}"))
         };
-        let words = self.words_of(&model.name, draw).into_iter();
+        let words = self.words_of(&model.name, work).into_iter();
         words.map(load).collect::<Result<_, String>>().map(LearnedTokens::new)
     }
 
     /// The fingerprints of all files that the generation may use with this model.
-    pub(super) fn fingerprints(&self, model: &str, draw: &Draw) -> impl Iterator<Item = String> {
-        let loras = draw.loras.iter().filter_map(|used| self.loras.files.get(&used.name));
-        let words = self.words_of(model, draw).into_values();
+    pub(super) fn fingerprints(&self, model: &str, work: &Work) -> impl Iterator<Item = String> {
+        let loras = work.loras().iter().filter_map(|used| self.loras.files.get(&used.name));
+        let words = self.words_of(model, work).into_values();
         loras.chain(words).map(File::fingerprint)
     }
 

@@ -1,4 +1,4 @@
-//! The ControlNets: the embedded ones, and those of `controlnets.dir`.
+//! The ControlNets and the motion adapters: the embedded ones, and those of `controlnets.dir`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,23 +23,46 @@ use crate::{
     models::{
         control_net::{ControlNet, ControlNetConfig},
         demand::Demand,
+        motion_adapter::{MotionAdapter, MotionAdapterConfig},
     },
     weights::{ModelFolder, WeightSize},
 };
 
-/// The ControlNets by name. Configurations and file headers are read when ControlNets are listed, weights at first use.
+/// The ControlNets and the motion adapters by name. Configurations and file headers are read when ControlNets are
+/// listed, weights at first use.
 #[derive(Clone, Debug, Default)]
 pub struct ControlNets {
     dir: PathBuf,
     entries: BTreeMap<String, Arc<Entry>>,
     /// The networks in memory.
-    shelf: ControlShelf<ControlNet>,
+    shelf: ControlShelf<Network>,
 }
 
-/// Room in the memory of a device for the ControlNets of one generation. They stay in memory until the lease is
+/// Room in the memory of a device for the networks of one generation. They stay in memory until the lease is
 /// dropped.
 #[derive(Debug)]
-pub struct ControlLease(Lease<ControlNet>);
+pub struct ControlLease(Lease<Network>);
+
+/// A network in memory.
+#[derive(Clone, Debug)]
+enum Network {
+    ControlNet(Arc<ControlNet>),
+    Motion(Arc<MotionAdapter>),
+}
+
+/// The configuration of a network.
+#[derive(Debug)]
+enum Config {
+    ControlNet(Box<ControlNetConfig>),
+    Motion(MotionAdapterConfig),
+}
+
+/// The kind of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlKind {
+    ControlNet,
+    MotionAdapter,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -57,7 +80,7 @@ struct Usable {
     folder: ModelFolder,
     /// The subfolder of `folder` that contains the network.
     part: String,
-    config: ControlNetConfig,
+    config: Config,
     /// The memory that the weights take.
     size: WeightSize,
 }
@@ -71,7 +94,7 @@ pub struct ControlNetsError {
 }
 
 impl ControlNets {
-    /// Lists the embedded ControlNets, the folders in `dir` that have a `config.json`, and ControlNets in a single file
+    /// Lists the embedded networks, the folders in `dir` that have a `config.json`, and ControlNets in a single file
     /// `NAME.safetensors`. With an empty path, only the embedded ones are listed. A ControlNet in `dir` with the name
     /// of an embedded one replaces it. A network that cannot be used is listed with the reason.
     ///
@@ -230,7 +253,11 @@ impl ControlNets {
                 format!("{name:?} is not in the catalogue; GET /v1/controlnets lists the ControlNets"),
             ));
         };
-        let config = &entry.usable().map_err(|reason| ("unsupported_for_model", format!("{name:?}: {reason}")))?.config;
+        let usable = entry.usable().map_err(|reason| ("unsupported_for_model", format!("{name:?}: {reason}")))?;
+        let Config::ControlNet(config) = &usable.config else {
+            let reason = "is a motion adapter, which the field motion_adapter of a request for films takes";
+            return Err(("unsupported_for_model", format!("{name:?} {reason}")));
+        };
         let fits = config.unet.maps() == card.maps
             && config.unet.text_width() == card.context_width
             && config.unet.added().is_some() == (card.time_id_count > 0)
@@ -242,11 +269,29 @@ impl ControlNets {
         Err(("unsupported_for_model", format!("{name:?} was not made for models like {:?}", card.name)))
     }
 
-    /// The work and memory of one row of (h, w) latent pixels with `tokens` tokens of text; `None` if the network
-    /// cannot be used.
-    pub(super) fn demand(&self, name: &str, size: [usize; 2], tokens: usize) -> Option<Demand> {
-        let usable = self.entries.get(name)?.usable().ok()?;
-        Some(usable.config.demand(size, tokens))
+    /// The work and memory of one row of (h, w) latent pixels with `length` tokens of text, or `length` frames for a
+    /// motion adapter; `None` if the network cannot be used.
+    pub(super) fn demand(&self, name: &str, size: [usize; 2], length: usize) -> Option<Demand> {
+        match &self.entries.get(name)?.usable().ok()?.config {
+            Config::ControlNet(config) => Some(config.demand(size, length)),
+            Config::Motion(config) => Some(config.demand(length, size)),
+        }
+    }
+
+    /// The kind of a network that can be used.
+    pub fn kind(&self, name: &str) -> Option<ControlKind> {
+        match self.entries.get(name)?.usable().ok()?.config {
+            Config::ControlNet(_) => Some(ControlKind::ControlNet),
+            Config::Motion(_) => Some(ControlKind::MotionAdapter),
+        }
+    }
+
+    /// The motion adapters that can be used, by name.
+    pub(super) fn motion_adapters(&self) -> impl Iterator<Item = (&str, &MotionAdapterConfig)> {
+        self.entries.iter().filter_map(|(name, entry)| match &entry.usable().ok()?.config {
+            Config::ControlNet(_) => None,
+            Config::Motion(config) => Some((name.as_str(), config)),
+        })
     }
 
     /// [`ControlNets::load_in`] with a lease of its own, for which the thread waits.
@@ -265,12 +310,44 @@ impl ControlNets {
     /// The name is unknown, the files have changed since the lease was taken, or they are missing, damaged or of
     /// another architecture. A later call tries again, unless the files are at fault.
     pub fn load_in(&self, lease: &ControlLease, name: &str, device: &Device) -> Result<Arc<ControlNet>, String> {
-        let entry = self.entries.get(name).ok_or_else(|| format!("the ControlNet {name:?} is not in the catalogue"))?;
-        let failed = |reason: &str| format!("the ControlNet {name:?} cannot be loaded: {reason}");
-        let Usable { folder, part, .. } = entry.usable().map_err(failed)?;
+        match self.load_network(lease, (name, "ControlNet"), device)? {
+            Network::ControlNet(net) => Ok(net),
+            Network::Motion(_) => Err(format!("{name:?} is a motion adapter and no ControlNet")),
+        }
+    }
+
+    /// As [`ControlNets::load_in`], of a motion adapter.
+    ///
+    /// # Errors
+    /// Those of [`ControlNets::load_in`].
+    pub fn load_motion_in(
+        &self,
+        lease: &ControlLease,
+        name: &str,
+        device: &Device,
+    ) -> Result<Arc<MotionAdapter>, String> {
+        match self.load_network(lease, (name, "motion adapter"), device)? {
+            Network::Motion(adapter) => Ok(adapter),
+            Network::ControlNet(_) => Err(format!("{name:?} is a ControlNet and no motion adapter")),
+        }
+    }
+
+    fn load_network(
+        &self,
+        lease: &ControlLease,
+        (name, noun): (&str, &str),
+        device: &Device,
+    ) -> Result<Network, String> {
+        let entry = self.entries.get(name).ok_or_else(|| format!("the {noun} {name:?} is not in the catalogue"))?;
+        let failed = |reason: &str| format!("the {noun} {name:?} cannot be loaded: {reason}");
+        let Usable { folder, part, config, .. } = entry.usable().map_err(failed)?;
         let net = lease.0.get(&on_device(&entry.shelf_key(name), device.memory()), || {
             entry.check_unchanged().map_err(failed)?;
-            ControlNet::load(folder, part, device).map_err(|error| {
+            let loaded = match config {
+                Config::ControlNet(_) => ControlNet::load(folder, part, device).map(Arc::new).map(Network::ControlNet),
+                Config::Motion(_) => MotionAdapter::load(folder, part, device).map(Arc::new).map(Network::Motion),
+            };
+            loaded.map_err(|error| {
                 let reason = error.to_string();
                 if error.is_lasting() {
                     entry.unloadable.get_or_init(|| reason.clone());
@@ -278,7 +355,8 @@ impl ControlNets {
                 failed(&reason)
             })
         });
-        net.unwrap_or_else(|| Err(failed("its files have changed while the generation waited for memory")))
+        let net = net.unwrap_or_else(|| Err(failed("its files have changed while the generation waited for memory")));
+        net.map(|net| Network::clone(&net))
     }
 }
 
@@ -307,8 +385,17 @@ impl Entry {
     fn new(key: String, source: Option<Source>, folder: Result<(ModelFolder, String), Fault>) -> Entry {
         let look = || -> Result<Usable, Fault> {
             let (folder, part) = folder?;
-            let config = ControlNetConfig::of(&folder, &part)?;
-            ControlNet::check(&folder, &part)?;
+            let config = match MotionAdapterConfig::is_named_by(&folder, &part) {
+                true => {
+                    MotionAdapter::check(&folder, &part)?;
+                    Config::Motion(MotionAdapterConfig::of(&folder, &part)?)
+                }
+                false => {
+                    let config = ControlNetConfig::of(&folder, &part)?;
+                    ControlNet::check(&folder, &part)?;
+                    Config::ControlNet(Box::new(config))
+                }
+            };
             let size = WeightSize::read(&folder, &part, "diffusion_pytorch_model")?;
             Ok(Usable { folder, part, config, size })
         };

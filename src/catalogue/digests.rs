@@ -14,6 +14,6 @@ impl Catalogue {
         let model = self.entry(&job.model).and_then(|entry| entry.weights_sha256().map(str::to_owned));
         let adapters = self.adapters();
         let lora = |used: &LoraUse| adapters.lora(&used.name)?.sha256(&used.name).map(str::to_owned);
-        WeightDigests { model, loras: job.work.draw().into_iter().flat_map(|draw| &draw.loras).map(lora).collect() }
+        WeightDigests { model, loras: job.work.loras().iter().map(lora).collect() }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Catalogue, Entry, fault::Fault};
+use super::{Catalogue, ControlKind, Entry, fault::Fault};
 use crate::generation::{ModelCard, cut};
 
 /// Maximum number of cached answers. The cache is emptied when it is full.
@@ -71,7 +71,11 @@ impl Catalogue {
         }
         self.users(&format!("controlnet {name} {key}"), |entry| {
             let card = &entry.usable().map_err(str::to_owned)?.card;
-            control_nets.check(card, name).map_err(|(_, reason)| reason.into())
+            let checked = match control_nets.kind(name) {
+                Some(ControlKind::MotionAdapter) => control_nets.check_motion(card, name),
+                _ => control_nets.check(card, name),
+            };
+            checked.map_err(|(_, reason)| reason.into())
         })
     }
 
@@ -144,9 +148,10 @@ fn kind(card: &ModelCard) -> String {
         max_clip_skip,
         guidance_embedding,
         transformer_blocks,
+        motion_groups,
         ..
     } = card;
     format!(
-        "{maps:?} {context_width} {text_widths:?} {time_id_count} {latents:?} {tasks:?} {max_clip_skip} {guidance_embedding} {transformer_blocks}"
+        "{maps:?} {context_width} {text_widths:?} {time_id_count} {latents:?} {tasks:?} {max_clip_skip} {guidance_embedding} {transformer_blocks} {motion_groups:?}"
     )
 }

@@ -3,12 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::Catalogue;
-use crate::{
-    device::Device,
-    executable,
-    generation::{Job, Work},
-    kernels,
-};
+use crate::{device::Device, executable, generation::Job, kernels};
 
 /// If two digests are equal, the same generation gets network outputs with the same bits. (With
 /// [`Rows::Together`](kernels::Rows::Together), the last bits also depend on the other generations in its batches.) The
@@ -28,11 +23,10 @@ impl Numerics {
             device.precision().name().to_owned(),
             catalogue.fingerprint(&job.model),
         ];
-        if let Work::Draw(draw) = &job.work {
-            parts.extend(draw.refiner.as_ref().map(|refiner| catalogue.fingerprint(&refiner.model)));
-            parts.extend(draw.controls.iter().map(|control| catalogue.control_nets().fingerprint(&control.model)));
-            parts.extend(catalogue.adapters().fingerprints(&job.model, draw));
-        }
+        let refiner = job.work.draw().and_then(|draw| draw.refiner.as_ref());
+        parts.extend(refiner.map(|refiner| catalogue.fingerprint(&refiner.model)));
+        parts.extend(job.work.control_nets().map(|name| catalogue.control_nets().fingerprint(name)));
+        parts.extend(catalogue.adapters().fingerprints(&job.model, &job.work));
         let mut digest = Sha256::new();
         for part in parts {
             digest.update((part.len() as u64).to_le_bytes());

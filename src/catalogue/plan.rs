@@ -54,9 +54,7 @@ impl Catalogue {
         let entry = self.entry(&job.model);
         let usable = entry.as_ref().and_then(|entry| entry.usable().ok());
         let model = usable.map(|usable| usable.bytes_on(device).saturating_add(usable.copied_bytes(device)));
-        let controls = job.work.draw().into_iter().flat_map(|draw| &draw.controls);
-        let nets = controls.map(|control| control.model.as_str());
-        let (model, control_nets) = (model.unwrap_or(0), self.control_nets().bytes_of(nets, device));
+        let (model, control_nets) = (model.unwrap_or(0), self.control_nets().bytes_of(job.work.control_nets(), device));
         TooLarge { model, control_nets, call: plan.call_on(device), memory }
     }
 }

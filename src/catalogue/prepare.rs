@@ -6,7 +6,7 @@ use super::{Catalogue, CatalogueError, ControlLease, blocking};
 use crate::{
     device::Device,
     diffusion::{InvalidScheduler, SchedulerConfig},
-    generation::{Draw, Film, Job, ModelCard, Sound, SoundCard, Work},
+    generation::{Draw, Film, Job, ModelCard, Sound, SoundCard, Task, Work},
     pipelines::{Auxiliary, FittedInputs, Inputs, Model, Prepared},
 };
 
@@ -48,8 +48,7 @@ impl Catalogue {
 
     /// Waits for room for the ControlNets of a generation in the memory of the device.
     pub async fn lease_control_nets(&self, job: &Job, device: &Device) -> ControlLease {
-        let controls = job.work.draw().into_iter().flat_map(|draw| &draw.controls);
-        self.control_nets().lease(controls.map(|control| control.model.as_str()), device).await
+        self.control_nets().lease(job.work.control_nets(), device).await
     }
 
     /// Prepares a generation whose models are loaded: checks the request against the current files, builds the
@@ -67,7 +66,7 @@ impl Catalogue {
         refiner: Option<Arc<Model>>,
     ) -> Result<Prepared, PrepareError> {
         let card = self.card(&job.model).ok_or_else(|| CatalogueError::Unknown(job.model.clone()))?;
-        if card.work_kind() != job.work.kind() {
+        if !card.does(job.work.kind()) {
             return Err(unfit(&job.model, card.work_kind().does().to_owned()));
         }
         let scheduler = self.scheduler(&job.work, &job.model)??;
@@ -82,7 +81,10 @@ impl Catalogue {
                 check_film(film, &job.model, &card)?;
                 let inputs = inputs.fitted_to_film(film, model.networks.as_ref());
                 let inputs = inputs.map_err(|error| PrepareError::Picture(error.detail))?;
-                let auxiliary = Auxiliary::default();
+                let auxiliary = match &film.motion_adapter {
+                    Some(name) => self.motion(lease, &job.work, (&card, name), &model)?,
+                    None => Auxiliary::default(),
+                };
                 return Ok(Prepared { job, model, scheduler, auxiliary, inputs });
             }
         };
@@ -120,6 +122,29 @@ impl Catalogue {
         Err(unfit(model, reason))
     }
 
+    /// What films with the motion adapter `name` need besides the model.
+    fn motion(
+        &self,
+        lease: &ControlLease,
+        work: &Work,
+        (card, name): (&ModelCard, &str),
+        model: &Model,
+    ) -> Result<Auxiliary, PrepareError> {
+        self.control_nets().check_motion(card, name).map_err(|(_, reason)| {
+            PrepareError::Unfit(format!(
+                "the motion adapter {reason}; the motion adapter could be used when the request was accepted"
+            ))
+        })?;
+        let motion = self.control_nets().load_motion_in(lease, name, &model.device).map_err(PrepareError::Auxiliary)?;
+        let adapters = self.adapters();
+        Ok(Auxiliary {
+            adapters: adapters.changes(work.loras(), model).map_err(PrepareError::Auxiliary)?,
+            learned: adapters.learned(work, model).map_err(PrepareError::Auxiliary)?,
+            motion: Some(motion),
+            ..Auxiliary::default()
+        })
+    }
+
     fn auxiliary(
         &self,
         lease: &ControlLease,
@@ -139,10 +164,11 @@ impl Catalogue {
         };
         let adapters = self.adapters();
         Ok(Auxiliary {
-            adapters: adapters.changes(draw, model).map_err(PrepareError::Auxiliary)?,
-            learned: adapters.learned(draw, model).map_err(PrepareError::Auxiliary)?,
+            adapters: adapters.changes(&draw.loras, model).map_err(PrepareError::Auxiliary)?,
+            learned: adapters.learned(work, model).map_err(PrepareError::Auxiliary)?,
             control_nets: control_nets.collect::<Result<_, _>>().map_err(PrepareError::Auxiliary)?,
             refiner,
+            motion: None,
         })
     }
 
@@ -167,11 +193,17 @@ fn check_film(film: &Film, model: &str, card: &ModelCard) -> Result<(), PrepareE
     let multiple = card.film.map_or(1, |of_films| of_films.frames_multiple.max(1));
     let is_size = |side: u32| side.is_multiple_of(card.size_multiple) && side >= card.min_side_pixels;
     let needs_picture = card.tasks.iter().all(|task| task.begins_with_picture());
-    let takes_picture = card.tasks.iter().any(|task| task.begins_with_picture());
+    let takes_picture = card.tasks.contains(&Task::ImageToVideo);
+    let adapter = film.motion_adapter.as_ref();
+    let max_frames = adapter.and_then(|name| card.motion_adapters.iter().find(|adapter| adapter.name == *name));
     let reason = if !(is_size(width) && is_size(height)) {
         format!("makes no films of {width} × {height} pixels")
     } else if frames == 0 || !(frames - 1).is_multiple_of(multiple) {
         format!("makes no films of {frames} frames")
+    } else if max_frames.is_some_and(|adapter| frames > adapter.max_frames) {
+        format!("makes no films of {frames} frames with this motion adapter")
+    } else if adapter.is_none() && !card.motion_adapters.is_empty() {
+        "makes no films without a motion adapter".to_owned()
     } else if film.image.is_none() && needs_picture {
         "makes no films without a picture".to_owned()
     } else if film.image.is_some() && !takes_picture {

@@ -41,6 +41,23 @@ pub(super) fn base(
     scheduler_config: Map<String, Value>,
     defaults: Defaults,
 ) -> Result<ModelCard, CardError> {
+    if extras.motion_adapter.is_some() {
+        let reason = "motion adapters cannot extend this model".to_owned();
+        return Err(CardError::Extras { key: "motion_adapter".to_owned(), reason });
+    }
+    movable_base(name, extras, scheduler_config, defaults)
+}
+
+/// As [`base`], for a model that motion adapters may extend.
+///
+/// # Errors
+/// The scheduler is not supported.
+pub(super) fn movable_base(
+    name: &str,
+    extras: &Extras,
+    scheduler_config: Map<String, Value>,
+    defaults: Defaults,
+) -> Result<ModelCard, CardError> {
     let config =
         SchedulerConfig::from_model(&scheduler_config).map_err(|error| CardError::Scheduler(error.to_string()))?;
     let default_scheduler = match config.name() {

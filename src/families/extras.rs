@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The keys of `latentd.json`, all optional: description, defaults and least size of requests (in pixels), example
-/// prompts, and preview colors.
+/// prompts, the default motion adapter, and preview colors.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Extras {
@@ -22,6 +22,8 @@ pub(super) struct Extras {
     pub steps: Option<u32>,
     pub guidance_scale: Option<f64>,
     pub prompts: Vec<String>,
+    /// The motion adapter of requests for films that name none.
+    pub motion_adapter: Option<String>,
     pub preview: Option<LatentRgb>,
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Decoder, Draw, Fields, FilmCard, Levels, Limits, LogSnr, ModelCard, Motion, PromptSyntax, Rules, SchedulerChoice,
-    SoundCard, Task, WorkKind, field::Bounds, table,
+    Decoder, Draw, Fields, FilmCard, Levels, Limits, LogSnr, ModelCard, Motion, MotionAdapterCard, PromptSyntax, Rules,
+    SchedulerChoice, SoundCard, Task, WorkKind, field::Bounds, table,
 };
 
 /// A permissive card: it allows the values and fields that at least one model of this kind allows.
@@ -21,9 +21,14 @@ pub(super) fn card(kind: WorkKind) -> ModelCard {
         decodes_in_chunks: true,
         has_second_guidance: true,
     };
+    // Any name may be that of a motion adapter.
+    let motion_adapter = MotionAdapterCard { name: String::new(), max_frames: u32::MAX };
+    let of_films = kind == WorkKind::Film;
     ModelCard {
+        motion_adapters: of_films.then_some(motion_adapter).into_iter().collect(),
+        default_motion_adapter: of_films.then(String::new),
         sound: (kind == WorkKind::Sound).then_some(sound),
-        film: (kind == WorkKind::Film).then_some(film),
+        film: of_films.then_some(film),
         // A size that every file format allows.
         default_width: 64,
         default_height: 64,
@@ -43,7 +48,7 @@ pub(super) fn card(kind: WorkKind) -> ModelCard {
         sequence_lengths: Some((1, MAX_SEQUENCE)),
         skippable_layers: MAX_LAYERS,
         limits_guidance: true,
-        tasks: vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint],
+        tasks: vec![Task::TextToImage, Task::ImageToImage, Task::Inpaint, Task::ImageToVideo],
         decoders: vec![Decoder::Full, Decoder::Tiny],
         ..ModelCard::default()
     }
@@ -113,6 +118,10 @@ impl Rules for AnyModel<'_> {
         unknown(self.0.check_lora(card, name))
     }
 
+    fn check_motion_adapter(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
+        unknown(self.0.check_motion_adapter(card, name))
+    }
+
     fn check_words(&self, _: &ModelCard, _: PromptSyntax, _: &str) -> Vec<(&'static str, String)> {
         Vec::new()
     }
@@ -129,7 +138,7 @@ impl Rules for AnyModel<'_> {
 /// Keeps an error about an unknown name, and drops an error about compatibility with the model.
 fn unknown(checked: Result<(), (&'static str, String)>) -> Result<(), (&'static str, String)> {
     checked.or_else(|(code, detail)| match code {
-        "unknown_lora" | "unknown_controlnet" => Err((code, detail)),
+        "unknown_lora" | "unknown_controlnet" | "unknown_motion_adapter" => Err((code, detail)),
         _ => Ok(()),
     })
 }

@@ -141,6 +141,23 @@ pub struct ModelCard {
     /// The properties of the films that the model makes; `None` for a model that makes none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub film: Option<FilmCard>,
+    /// The number of groups of the norms of a U-Net that motion adapters may extend; `None` for other models.
+    #[serde(skip)]
+    pub motion_groups: Option<usize>,
+    /// The motion adapters with which this model of pictures makes films.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub motion_adapters: Vec<MotionAdapterCard>,
+    /// The motion adapter of a request without `motion_adapter`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_motion_adapter: Option<String>,
+}
+
+/// A motion adapter that fits a model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MotionAdapterCard {
+    pub name: String,
+    /// The most frames of a film.
+    pub max_frames: u32,
 }
 
 /// The properties of the sounds of a model.
@@ -181,13 +198,24 @@ pub struct FilmCard {
 }
 
 impl ModelCard {
-    /// The kind of work that the model does.
+    /// The kind of work that the model does. A model of pictures that also makes films, with a motion adapter, draws.
     pub fn work_kind(&self) -> WorkKind {
         match (&self.sound, &self.film) {
             (Some(_), _) => WorkKind::Sound,
-            (None, Some(_)) => WorkKind::Film,
-            (None, None) => WorkKind::Draw,
+            (None, Some(_)) if self.motion_adapters.is_empty() => WorkKind::Film,
+            (None, _) => WorkKind::Draw,
         }
+    }
+
+    /// Whether the model does work of this kind.
+    pub fn does(&self, kind: WorkKind) -> bool {
+        kind == self.work_kind() || (kind == WorkKind::Film && self.film.is_some())
+    }
+
+    /// The most frames of a film with any motion adapter on a server with these limits, 1 or more.
+    pub fn most_frames(&self, limits: &Limits) -> u32 {
+        let of_adapters = self.motion_adapters.iter().map(|adapter| adapter.max_frames).max();
+        limits.max_frames.min(of_adapters.unwrap_or(u32::MAX)).max(1)
     }
 
     /// The card with the defaults of a server that has these limits.

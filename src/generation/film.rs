@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{InputImage, SchedulerChoice, SeedMode};
+use super::{InputImage, LoraUse, SchedulerChoice, SeedMode};
 
 /// The films that the job's model makes, and all parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -10,6 +10,12 @@ pub struct Film {
     /// Empty for models that take no prompt.
     pub prompt: String,
     pub negative_prompt: String,
+    /// The LoRAs that change the weights of a model of pictures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<LoraUse>,
+    /// The motion adapter with which a model of pictures makes the films; `None` for models that need none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub motion_adapter: Option<String>,
     /// The picture that each film begins with; `None` for models that make films from a prompt alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<InputImage>,

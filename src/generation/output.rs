@@ -308,6 +308,8 @@ mod tests {
             let film = Film {
                 prompt: String::new(),
                 negative_prompt: String::new(),
+                loras: Vec::new(),
+                motion_adapter: None,
                 image: None,
                 frames: 2,
                 fps,

@@ -51,6 +51,9 @@ pub trait Rules {
     fn check_control(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
     /// Checks whether a LoRA of this name can be used with the model. The error is a code and a description.
     fn check_lora(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
+    /// Checks whether the model can make films with the motion adapter of this name. The error is a code and a
+    /// description.
+    fn check_motion_adapter(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)>;
     /// Checks whether the model can use the textual inversions in a prompt. Each error is a code and a description.
     fn check_words(&self, card: &ModelCard, syntax: PromptSyntax, text: &str) -> Vec<(&'static str, String)>;
     /// Checks that the model and the refiner each have a step to compute, and that their schedulers can compute these
@@ -97,16 +100,18 @@ pub fn resolve_work(kind: WorkKind, mut fields: Fields, rules: &dyn Rules) -> Re
 /// Whether the model does this kind of work. If not, adds an error.
 fn is_of_kind(fields: &mut Fields, kind: WorkKind, is_named: bool, card: &ModelCard) -> bool {
     let other = card.work_kind();
-    if other == kind {
+    if card.does(kind) {
         return true;
     }
+    let may_move = kind == WorkKind::Film && card.motion_groups.is_some();
+    let hint = if may_move { ", and makes films only with a motion adapter that fits it" } else { "" };
     if is_named {
         let (root, name) = (other.root(), &card.name);
-        let detail = format!("cannot be {name:?} here: this model {}; send the request to {root}", other.does());
+        let detail = format!("cannot be {name:?} here: this model {}{hint}; send the request to {root}", other.does());
         fields.error("model", "unsupported_for_model", detail);
     } else {
         let detail =
-            format!("is required, because the default model {}; GET /v1/models lists the models", other.does());
+            format!("is required, because the default model {}{hint}; GET /v1/models lists the models", other.does());
         fields.error("model", "required", detail);
     }
     false

@@ -3,19 +3,19 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    ModelCard,
+    ModelCard, WorkKind,
     field::{Bounds, Field, Integers, Kind, Numbers},
     levels::{MAX_SIGMA, MAX_TIMESTEP},
     table,
 };
 
-/// The schema of a request for the model of this card. A request that does not match the schema is refused, with three
-/// exceptions: null counts as a missing field; a model that does not take `guidance_scale` accepts its default; and a
-/// model without prompts accepts the default values of all fields that it does not take. A matching request can still
-/// be refused for reasons that a schema cannot express: names in the catalogue, limits of a scheduler, the number of
-/// pixels.
-pub fn request_schema(on: &Bounds<'_>, is_default_model: bool) -> Value {
-    let mut schema = object(on.card.work_kind().fields(), on);
+/// The schema of a request for work of this kind by the model of this card. A request that does not match the schema is
+/// refused, with three exceptions: null counts as a missing field; a model that does not take `guidance_scale` accepts
+/// its default; and a model without prompts accepts the default values of all fields that it does not take. A matching
+/// request can still be refused for reasons that a schema cannot express: names in the catalogue, limits of a
+/// scheduler, the number of pixels.
+pub fn request_schema(kind: WorkKind, on: &Bounds<'_>, is_default_model: bool) -> Value {
+    let mut schema = object(kind.fields(), on);
     schema.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
     schema.insert("title".to_owned(), format!("A request for the model {}", on.card.name).into());
     let (name, description) = (&on.card.name, table::MODEL.doc);

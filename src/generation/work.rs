@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draw, Field, Film, Format, ImageField, InputImage, SchedulerChoice, Sound, table};
+use super::{Draw, Field, Film, Format, ImageField, InputImage, LoraUse, PromptSyntax, SchedulerChoice, Sound, table};
 
 /// What a job computes. Code that handles only one kind of work matches the enum or calls [`Work::draw`],
 /// [`Work::sound`] or [`Work::film`]. All other code matches the enum exhaustively, so that the compiler lists every
@@ -122,6 +122,32 @@ impl Work {
     pub fn placed_inputs(&self) -> impl Iterator<Item = (ImageField, &InputImage)> {
         let of_film = self.film().and_then(|film| film.image.as_ref()).map(|image| (ImageField::Image, image));
         self.draw().into_iter().flat_map(Draw::placed_inputs).chain(of_film)
+    }
+
+    /// The LoRAs that change the weights of the model.
+    pub fn loras(&self) -> &[LoraUse] {
+        match self {
+            Work::Draw(draw) => &draw.loras,
+            Work::Sound(_) => &[],
+            Work::Film(film) => &film.loras,
+        }
+    }
+
+    /// The texts that may have words of textual inversions, and their syntax; none for work that knows no such words.
+    pub fn texts_with_words(&self) -> (PromptSyntax, Vec<&str>) {
+        match self {
+            Work::Draw(draw) => (draw.prompt_syntax, draw.texts().collect()),
+            Work::Film(film) if film.motion_adapter.is_some() => {
+                (PromptSyntax::Plain, vec![&film.prompt, &film.negative_prompt])
+            }
+            Work::Sound(_) | Work::Film(_) => (PromptSyntax::Plain, Vec::new()),
+        }
+    }
+
+    /// The names of the networks that act on the denoiser: ControlNets, or the motion adapter of films.
+    pub fn control_nets(&self) -> impl Iterator<Item = &str> {
+        let controls = self.draw().into_iter().flat_map(|draw| &draw.controls).map(|control| control.model.as_str());
+        controls.chain(self.film().and_then(|film| film.motion_adapter.as_deref()))
     }
 
     pub fn prompt(&self) -> &str {

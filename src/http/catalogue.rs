@@ -1,15 +1,15 @@
 //! What the server offers: models, LoRAs, textual inversions, ControlNets, schedulers; and how busy it is.
 
 use axum::{
-    extract::State,
+    extract::{RawQuery, State},
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Json, Response},
 };
 use serde::Serialize;
 
-use super::{AppState, caller::Caller, error::ApiError, list::Collection, path::ModelName};
+use super::{AppState, caller::Caller, error::ApiError, list::Collection, path::ModelName, urlencoded};
 use crate::{
-    generation::{Limits, ModelCard, Priority},
+    generation::{Limits, ModelCard, Priority, WorkKind},
     service::{AddOn, Load, ModelView, Service},
 };
 
@@ -70,11 +70,13 @@ pub async fn models(State(state): State<AppState>, caller: Caller) -> impl IntoR
 }
 
 /// `GET /v1/models/{id}`: a model. If no model is called `NAME/schema`, that id gives the JSON Schema of requests to
-/// the model `NAME`, and likewise `NAME/card` the model card. A model that the caller may not use counts as unknown.
+/// the model `NAME` (for the kind of work that the query names), and likewise `NAME/card` the model card. A model that
+/// the caller may not use counts as unknown.
 pub async fn model(
     State(state): State<AppState>,
     caller: Caller,
     ModelName(name): ModelName,
+    RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let find = |name: &str| state.service.model(name).filter(|model| caller.may_use(&model.name));
     if let Some(model) = find(&name) {
@@ -87,9 +89,19 @@ pub async fn model(
     let named = name.strip_suffix("/schema").and_then(find);
     let card = named.ok_or(ApiError::NotFound("model"))?.card;
     let card = card.ok_or(ApiError::NotFound("usable model of this name"))?;
-    let schema = state.service.request_schema(&card);
+    let kind = match urlencoded::query(query.as_deref())?.text("kind", 16).as_deref() {
+        None => card.work_kind(),
+        Some(named) => {
+            let kind = KINDS.into_iter().find(|(name, kind)| *name == named && card.does(*kind));
+            kind.ok_or(ApiError::NotFound("work of this kind by the model"))?.1
+        }
+    };
+    let schema = state.service.request_schema(kind, &card);
     Ok(([(CONTENT_TYPE, SCHEMA_TYPE)], schema.to_string()).into_response())
 }
+
+/// The names of the kinds of work in queries.
+const KINDS: [(&str, WorkKind); 3] = [("image", WorkKind::Draw), ("audio", WorkKind::Sound), ("video", WorkKind::Film)];
 
 /// The media type of model cards. Browsers show such a file as text, or download it.
 const CARD_TYPE: &str = "text/markdown; charset=utf-8";
@@ -113,7 +125,7 @@ struct Adapter {
 
 impl Adapter {
     fn of(object: &'static str, add_on: AddOn) -> Adapter {
-        let AddOn { name, bytes, error, models } = add_on;
+        let AddOn { name, bytes, error, models, .. } = add_on;
         Adapter { object, name, bytes: bytes.unwrap_or_default(), state: state(error.as_ref()), error, models }
     }
 }
@@ -147,18 +159,21 @@ pub async fn embeddings(State(service): State<Service>, _: Caller) -> Result<imp
 #[derive(Debug, Serialize)]
 struct ControlNet {
     object: &'static str,
+    /// `controlnet`, or `motion_adapter`. A network that cannot be read counts as a ControlNet.
+    kind: &'static str,
     name: String,
     state: &'static str,
-    /// Why no model can use the ControlNet.
+    /// Why no model can use the network.
     error: Option<String>,
-    /// The models that can use the ControlNet.
+    /// The models that can use the network.
     models: Vec<String>,
 }
 
-/// `GET /v1/controlnets`.
+/// `GET /v1/controlnets`: the ControlNets and the motion adapters.
 pub async fn control_nets(State(service): State<Service>, _: Caller) -> impl IntoResponse {
-    let control_net = |AddOn { name, error, models, .. }: AddOn| ControlNet {
+    let control_net = |AddOn { name, error, models, moves, .. }: AddOn| ControlNet {
         object: "controlnet",
+        kind: if moves { "motion_adapter" } else { "controlnet" },
         state: state(error.as_ref()),
         name,
         error,

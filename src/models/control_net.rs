@@ -137,7 +137,7 @@ impl ControlNet {
         guess: bool,
     ) -> Result<(Vec<Tensor>, Tensor)> {
         // Only U-Nets take guidance scales, those of latent consistency models.
-        let conditions = Conditions { adapters: RowAdapters::NONE, guidance: None, ..*conditions };
+        let conditions = Conditions { adapters: RowAdapters::NONE, guidance: None, motion: None, ..*conditions };
         let (device, conditions) = (sample.device(), self.embeddings.forward(&conditions, sample.device())?);
         let mut embedded = Vec::with_capacity(hints.len());
         for (hint, _) in hints {

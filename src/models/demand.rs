@@ -97,7 +97,7 @@ pub(super) fn transformer(places: usize, kind: TransformerKind, tokens: usize) -
 }
 
 /// The demand of a layer that computes this number of frames, each on its own.
-pub(super) fn of_frames(frames: usize, layer: Demand) -> Demand {
+pub fn of_frames(frames: usize, layer: Demand) -> Demand {
     Demand { work: frames as f64 * layer.work, bytes: frames as u64 * layer.bytes }
 }
 
@@ -117,6 +117,14 @@ pub(super) fn clip_transformer(places: usize, frames: usize, channels: usize, la
     let temporal = (4.0 + 24.0) * c * c * n * f + 2.0 * f * f * c * n;
     let work = layers as f64 * (spatial + temporal) + 2.0 * c * c * n * f;
     Demand { work, bytes: bytes(13 * frames * places * channels) }
+}
+
+/// The demand of a module of a motion adapter for one clip: two attentions between the frames of each place, and a
+/// feed-forward layer. Memory peaks in that layer, as in [`transformer`], with the map that enters the module.
+pub(super) fn motion_transformer(places: usize, frames: usize, channels: usize, layers: usize) -> Demand {
+    let (n, f, c) = (places as f64, frames as f64, channels as f64);
+    let work = layers as f64 * ((8.0 + 12.0) * c * c * n * f + 4.0 * f * f * c * n) + 2.0 * c * c * n * f;
+    Demand { work, bytes: bytes(12 * frames * places * channels) }
 }
 
 /// The demand of the self-attention of a map, with its four projections and the norm before it.

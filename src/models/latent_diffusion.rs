@@ -38,6 +38,8 @@ pub struct Spec {
     pub size_multiple: usize,
     /// Channels of the U-Net's maps on the way down. The maps of a ControlNet must have the same channels.
     pub maps: Vec<usize>,
+    /// The number of groups of the U-Net's norms; 0 for other networks.
+    pub norm_groups: usize,
     /// Whether the folder has a `vae_tiny`.
     pub tiny_decoder: bool,
     /// The number of classes that the network knows; 0 in most models. The label that equals this number means no

@@ -151,7 +151,7 @@ impl Attention {
     }
 
     /// x (B, N, C), source (B, M, S), residual (B, N, C) → attention of x to source, plus the residual, (B, N, C)
-    async fn forward_with(
+    pub async fn forward_with(
         &self,
         x: &Tensor,
         source: Text<'_>,

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 pub use conditions::{Added, Conditions};
 pub(super) use conditions::{EmbeddedConditions, Embeddings};
 pub use configuration::{AddedConditions, DownBlockType, MidBlockType, UNet2DConditionConfig, UpBlockType};
-pub(super) use configuration::{AdditionEmbedType, Layers};
+pub(super) use configuration::{AdditionEmbedType, Layers, maps};
 pub(super) use down_block::DownBlock;
 pub(super) use mid_block::MidBlock;
 use up_block::UpBlock;

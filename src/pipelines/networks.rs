@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use candle_core::{DType, Tensor};
 
-use super::{Activation, Frame};
+use super::{Activation, Frame, calls::FramesRow};
 use crate::{
     device::{Fault, HOST},
     models::{
@@ -236,6 +236,10 @@ pub trait Networks: Send + Sync {
         depth: Depth,
         rows: &[DenoiseRow],
     ) -> Result<Vec<Denoised>, NetworkError>;
+    /// One prediction (C, F, h, w) per row, each a film of F frames. Only models that motion adapters fit have this.
+    async fn denoise_frames(&self, _shape: [usize; 4], _rows: &[FramesRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
+        Err(NetworkError::missing("denoiser of films"))
+    }
     /// The distribution of the latents of each picture with pixels (3, H, W) in [-1, 1]; `shape` is (H, W).
     async fn encode(&self, shape: [usize; 2], rows: &[Vec<f32>]) -> Result<Vec<Posterior>, NetworkError>;
     /// The work and memory of one row of a call, computed from the sizes of the layers. It affects only the order and

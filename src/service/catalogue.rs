@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{CatalogueRules, Parts, Service, ServiceError};
 use crate::{
-    catalogue::{Catalogue, CompatibleModels, Reloaded},
+    catalogue::{Catalogue, CompatibleModels, ControlKind, Reloaded},
     diffusion::names,
     generation::{self, Bounds, ModelCard, Rules, SchedulerChoice, WorkKind},
 };
@@ -33,7 +33,7 @@ impl ModelView {
     }
 }
 
-/// A LoRA, a textual inversion or a ControlNet.
+/// A LoRA, a textual inversion, a ControlNet or a motion adapter.
 #[derive(Clone, Debug)]
 pub struct AddOn {
     pub name: String,
@@ -43,11 +43,13 @@ pub struct AddOn {
     pub error: Option<String>,
     /// Names of the models that can use the file.
     pub models: Vec<String>,
+    /// Whether this is a motion adapter, which makes films.
+    pub moves: bool,
 }
 
 impl AddOn {
     fn of(name: &str, bytes: Option<u64>, CompatibleModels { models, error }: CompatibleModels) -> AddOn {
-        AddOn { name: name.to_owned(), bytes, error, models }
+        AddOn { name: name.to_owned(), bytes, error, models, moves: false }
     }
 }
 
@@ -57,10 +59,10 @@ impl Service {
         self.0.catalogue.names().into_iter().map(|name| self.model_view(name)).collect()
     }
 
-    /// The JSON Schema of a request for the model of this card, with the defaults of this server.
-    pub fn request_schema(&self, card: &ModelCard) -> Value {
+    /// The JSON Schema of a request for work of this kind by the model of this card, with the defaults of this server.
+    pub fn request_schema(&self, kind: WorkKind, card: &ModelCard) -> Value {
         let Parts { limits, accept_policy, .. } = &self.0.parts;
-        let mut schema = generation::request_schema(&Bounds { card, limits }, card.name == self.default_model());
+        let mut schema = generation::request_schema(kind, &Bounds { card, limits }, card.name == self.default_model());
         for (field, seconds) in
             [("start_timeout_s", accept_policy.start_timeout_s), ("run_timeout_s", accept_policy.run_timeout_s)]
         {
@@ -73,7 +75,7 @@ impl Service {
     pub fn schedulers_of(&self, card: &ModelCard) -> Vec<String> {
         let Parts { catalogue, limits, .. } = &self.0.parts;
         let rules = CatalogueRules { catalogue, limits };
-        let takes_all = card.flow.is_none() && card.film.is_none() && !card.own_scheduler_class_only;
+        let takes_all = card.flow.is_none() && card.work_kind() != WorkKind::Film && !card.own_scheduler_class_only;
         // A scheduler that fits may still need another number of steps.
         let fits = |name: &String| {
             let choice = SchedulerChoice::Name(name.clone());
@@ -128,10 +130,14 @@ impl Service {
         .await
     }
 
-    /// Lists the ControlNets.
+    /// Lists the ControlNets and the motion adapters.
     pub fn control_nets(&self) -> Vec<AddOn> {
         let (catalogue, control_nets) = (&self.0.catalogue, self.0.catalogue.control_nets());
-        control_nets.names().map(|(name, _)| AddOn::of(name, None, catalogue.users_of_control_net(name))).collect()
+        let add_on = |name| AddOn {
+            moves: control_nets.kind(name) == Some(ControlKind::MotionAdapter),
+            ..AddOn::of(name, None, catalogue.users_of_control_net(name))
+        };
+        control_nets.names().map(|(name, _)| add_on(name)).collect()
     }
 
     pub fn default_model(&self) -> &str {

@@ -229,12 +229,18 @@ impl Service {
             let error = FieldError { pointer: format!("/{field}"), code: "out_of_range", detail };
             ServiceError::Invalid(Invalid { errors: vec![error] })
         };
-        let controls = job.work.draw().into_iter().flat_map(|draw| &draw.controls);
-        let nets = controls.map(|control| control.model.as_str());
-        let device = self.0.catalogue.first_device();
+        let (nets, device) = (job.work.control_nets(), self.0.catalogue.first_device());
         self.0.catalogue.control_nets().check_together(nets, &device).map_err(|(bytes, bound)| {
-            let takes = format!("its ControlNets take {} MiB together", mib(bytes));
-            refused("controls", format!("must be fewer: {takes}, and controlnets.max_bytes is {} MiB", mib(bound)))
+            let (takes, bound) = (mib(bytes), format!("controlnets.max_bytes is {} MiB", mib(bound)));
+            match job.work {
+                Work::Film(_) => {
+                    refused("motion_adapter", format!("must be smaller: it takes {takes} MiB, and {bound}"))
+                }
+                _ => refused(
+                    "controls",
+                    format!("must be fewer: its ControlNets take {takes} MiB together, and {bound}"),
+                ),
+            }
         })?;
         let plan = |n| {
             let work = match &job.work {
@@ -252,7 +258,10 @@ impl Service {
                 refused("model", format!("must be smaller: its weights take {} MiB, and {has}", mib(model)))
             } else if weights > memory {
                 let takes = format!("they take {} MiB beside a model of {} MiB", mib(control_nets), mib(model));
-                refused("controls", format!("must be fewer: {takes}, and {has}"))
+                match job.work {
+                    Work::Film(_) => refused("motion_adapter", format!("must be smaller: {takes}, and {has}")),
+                    _ => refused("controls", format!("must be fewer: {takes}, and {has}")),
+                }
             } else {
                 let takes = format!("one row of its largest network call takes {} MiB", mib(call));
                 let beside = format!("beside {} MiB of weights", mib(weights));

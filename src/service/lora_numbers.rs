@@ -3,7 +3,7 @@
 use tokio::sync::Semaphore;
 
 use super::{Service, ServiceError, offload::apart};
-use crate::generation::{FieldError, Invalid, Job, Work};
+use crate::generation::{FieldError, Invalid, Job};
 
 /// One file is read at a time, so that only one thread waits for the disk, however many requests name large LoRAs.
 static READING: Semaphore = Semaphore::const_new(1);
@@ -14,9 +14,8 @@ impl Service {
     /// # Errors
     /// The first LoRA that cannot be read or has numbers that would destroy every picture.
     pub(super) async fn check_lora_numbers(&self, job: &Job) -> Result<(), ServiceError> {
-        let Work::Draw(draw) = &job.work else { return Ok(()) };
         let adapters = self.0.catalogue.adapters();
-        for (index, used) in draw.loras.iter().enumerate() {
+        for (index, used) in job.work.loras().iter().enumerate() {
             let name = &used.name;
             let checked = match adapters.has_known_numbers(name) {
                 true => adapters.check_numbers(name),

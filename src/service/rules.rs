@@ -91,6 +91,10 @@ impl Rules for CatalogueRules<'_> {
         self.catalogue.control_nets().check(card, name)
     }
 
+    fn check_motion_adapter(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
+        self.catalogue.control_nets().check_motion(card, name)
+    }
+
     fn check_lora(&self, card: &ModelCard, name: &str) -> Result<(), (&'static str, String)> {
         self.catalogue.check_lora(&card.name, name)
     }

@@ -235,6 +235,7 @@ fn settings_of(work: &Work) -> String {
         }
         Work::Film(film) => {
             settings.extend(film.is_guided().then(|| format!("guidance_scale {}", film.guidance_scale)));
+            settings.extend(film.loras.iter().map(|lora| format!("LoRA {:?} with scale {}", lora.name, lora.scale)));
             "the film was made"
         }
     };

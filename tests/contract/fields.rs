@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use latentd::generation::{Bounds, FIELDS, FILM_FIELDS, Field, Fields, Rules, SOUND_FIELDS, request_schema, resolve};
+use latentd::generation::{
+    Bounds, FIELDS, FILM_FIELDS, Field, Fields, Rules, SOUND_FIELDS, WorkKind, request_schema, resolve,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{Open, conforms::contract, defaults, number};
@@ -15,7 +17,8 @@ fn table(models: &[&str]) -> Map<String, Value> {
     let open = Open { limits: defaults() };
     let schemas = models.iter().map(|model| {
         let card = open.card(model).unwrap();
-        request_schema(&Bounds { card: &card, limits: &open.limits }, true)
+        let kind = if card.film.is_some() { WorkKind::Film } else { card.work_kind() };
+        request_schema(kind, &Bounds { card: &card, limits: &open.limits }, true)
     });
     schemas
         .into_iter()
@@ -110,7 +113,7 @@ fn plain(value: &Value) -> Value {
 fn the_contract_and_the_table_of_fields_know_the_same_fields_with_the_same_bounds() {
     compare("GenerateImage", FIELDS, &DRAWING);
     compare("GenerateAudio", SOUND_FIELDS, &["waves"]);
-    compare("GenerateVideo", FILM_FIELDS, &["svd", "wan"]);
+    compare("GenerateVideo", FILM_FIELDS, &["svd", "wan", "sd15"]);
 }
 
 /// Compares a schema of requests with the table of its fields, of which these models take all.

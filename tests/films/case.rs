@@ -178,6 +178,8 @@ pub fn default_film(card: &ModelCard) -> Film {
     Film {
         prompt: String::new(),
         negative_prompt: String::new(),
+        loras: Vec::new(),
+        motion_adapter: card.default_motion_adapter.clone(),
         image: None,
         frames: of_films.default_frames,
         fps: of_films.default_fps,

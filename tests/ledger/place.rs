@@ -178,6 +178,8 @@ pub fn film() -> Film {
     Film {
         prompt: String::new(),
         negative_prompt: String::new(),
+        loras: Vec::new(),
+        motion_adapter: None,
         image: Some(InputImage { upload: "0".repeat(64), width: 64, height: 64 }),
         frames: 14,
         fps: 7,

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use super::{Adapters, File, Unfit, unfit};
 use crate::{
     catalogue::embedded,
-    generation::{Draw, ModelCard, PromptSyntax, weighted},
+    generation::{ModelCard, PromptSyntax, Work, weighted},
     models::word_tags::{WordTag, folded, word_tags},
     weights::textual_inversion::{EmbeddingOutline, TextualInversion},
 };
@@ -133,8 +133,9 @@ impl Adapters {
     }
 
     /// The textual inversions, by file name, whose words are in the prompts of a generation.
-    pub(super) fn words_of(&self, model: &str, draw: &Draw) -> BTreeMap<&str, &File> {
-        draw.texts().flat_map(|text| self.words(model, draw.prompt_syntax, text)).collect()
+    pub(super) fn words_of(&self, model: &str, work: &Work) -> BTreeMap<&str, &File> {
+        let (syntax, texts) = work.texts_with_words();
+        texts.into_iter().flat_map(|text| self.words(model, syntax, text)).collect()
     }
 
     /// Checks whether the model can use the textual inversions whose words are in a prompt; reads their files. The

@@ -32,7 +32,11 @@ pub(in crate::families) fn card(
     let guidance_scale = if spec.input == Input::MaskedPicture { inpaint_guidance_scale } else { guidance_scale };
     let native = |side: usize| (side * spec.vae_scale_factor) as u32;
     let (width, height) = (native(spec.sample_size.1), native(spec.sample_size.0));
-    let base = card::base(name, extras, scheduler_config, Defaults { width, height, steps, guidance_scale })?;
+    // As in diffusers' pipeline, whose U-Net takes only a time and a text.
+    let takes_text_alone = spec.time_id_count == 0 && !spec.guidance_embedding;
+    let takes_motion = spec.input == Input::Latents && draws_from_noise && takes_text_alone;
+    let base = if takes_motion { card::movable_base } else { card::base };
+    let base = base(name, extras, scheduler_config, Defaults { width, height, steps, guidance_scale })?;
     Ok(ModelCard {
         takes_prompt: true,
         weighted_prompts: true,
@@ -59,6 +63,8 @@ pub(in crate::families) fn card(
             Input::References => vec![Task::Edit],
         },
         decoders: if spec.tiny_decoder { vec![Decoder::Full, Decoder::Tiny] } else { vec![Decoder::Full] },
+        motion_groups: takes_motion.then_some(spec.norm_groups),
+        default_motion_adapter: extras.motion_adapter.clone(),
         ..base
     })
 }

@@ -14,12 +14,13 @@ use crate::{
         control_net::Residuals,
         demand::Demand,
         latent_diffusion::{Part, Spec},
+        motion_adapter::Motion,
         text_encoders::{Encoded, LearnedToken, LearnedTokens, Tokens},
         unet2d_condition::{Added, Conditions},
     },
     pipelines::{
         Activation, Control, DenoiseRow, Denoised, Depth, Features, Frame, NetworkError, Networks, Posterior,
-        TextEmbedding, byte,
+        TextEmbedding, byte, calls::FramesRow,
     },
     weights::LoadError,
 };
@@ -87,6 +88,18 @@ impl Networks for StableDiffusion {
             };
             let answers = rows_of(&predictions)?.into_iter().enumerate().map(answer);
             answers.collect::<candle_core::Result<Vec<Denoised>>>()
+        };
+        denoise.await.map_err(NetworkError::of("unet"))
+    }
+
+    async fn denoise_frames(&self, shape: [usize; 4], rows: &[FramesRow]) -> Result<Vec<Vec<f32>>, NetworkError> {
+        let denoise = async {
+            let mut predictions = Vec::with_capacity(rows.len());
+            // Rows with the same motion adapter are computed together.
+            for rows in rows.chunk_by(|a, b| Arc::ptr_eq(&a.motion, &b.motion)) {
+                predictions.extend(denoise_moved(self, shape, rows).await?);
+            }
+            Ok(predictions)
         };
         denoise.await.map_err(NetworkError::of("unet"))
     }
@@ -218,6 +231,29 @@ impl BatchConditions {
         }
         Ok(residuals)
     }
+}
+
+/// The predictions (C, F, h, w) for films that all have the same motion adapter.
+async fn denoise_moved(
+    networks: &StableDiffusion,
+    [c, f, h, w]: [usize; 4],
+    rows: &[FramesRow],
+) -> candle_core::Result<Vec<Vec<f32>>> {
+    let Some(motion) = rows.first().map(|row| row.motion.as_ref()) else { return Ok(Vec::new()) };
+    let (b, device) = (rows.len(), networks.device().candle());
+    let latents: Vec<f32> = rows.iter().flat_map(|row| &row.latents).copied().collect();
+    let sample = Tensor::from_vec(latents, (b, c, f, h * w), device)?.transpose(1, 2)?.contiguous()?;
+    let sample = sample.reshape((b * f, c, h, w))?;
+    // Every frame is a row of the U-Net, with the time, the text and the LoRAs of its film.
+    let frames = |row: &FramesRow| (0..f).map(|_| row.context.hidden.to_device(device)).collect::<Vec<_>>();
+    let texts = rows.iter().flat_map(frames).collect::<candle_core::Result<Vec<Tensor>>>()?;
+    let text = Tensor::stack(&texts, 0)?.contiguous()?;
+    let t: Vec<f32> = rows.iter().flat_map(|row| std::iter::repeat_n(row.t, f)).collect();
+    let adapters = RowAdapters::of(rows.iter().flat_map(|row| std::iter::repeat_n(&row.adapters, f)));
+    let motion = Some(Motion { adapter: motion, frames: f });
+    let conditions = Conditions { adapters: &adapters, motion, ..Conditions::plain(&t, &text) };
+    let predictions = StableDiffusion::denoise(networks, &sample, &conditions, &Residuals::default()).await?;
+    rows_of(&predictions.reshape((b, f, c, h * w))?.transpose(1, 2)?.contiguous()?)
 }
 
 /// Joins rows of (C, h, w) to a batch (B, C, h, w) on a device.

@@ -2,16 +2,27 @@
 
 use crate::{
     device::Precision,
-    families::{ControlDemand, Outline, Plan, SamplingDemand, plan::calls},
-    generation::{Draw, FeatureCache, Job, ModelCard, Task, Work},
-    models::{demand::Demand, latent_diffusion::Part, stable_diffusion::Sizes},
+    families::{
+        ControlDemand, Outline, Plan, SamplingDemand,
+        plan::{calls, calls_of},
+    },
+    generation::{Draw, FeatureCache, Film, Job, ModelCard, Task, Work},
+    models::{
+        demand::{Demand, of_frames},
+        latent_diffusion::Part,
+        stable_diffusion::Sizes,
+    },
 };
 
 /// Ignores three things that change a plan little: the chunks of a prompt after the first, the work of LoRAs, and the
 /// difference in size between a refiner and its base model. (The plan contains the memory of LoRAs.)
 impl Outline for Sizes {
     fn plan(&self, job: &Job, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan {
-        let Work::Draw(draw) = &job.work else { return Plan::default() };
+        let draw = match &job.work {
+            Work::Draw(draw) => draw,
+            Work::Film(film) => return self.plan_film(film, card, controls),
+            Work::Sound(_) => return Plan::default(),
+        };
         let (channels, scale) = (card.latents.0, card.latents.1.max(1));
         let [height, width] = [draw.height as usize, draw.width as usize];
         let size = [height / scale, width / scale];
@@ -32,12 +43,7 @@ impl Outline for Sizes {
             }
             _ => whole.work,
         };
-        let tiles = self.tiles(size);
-        let decodes = tiles.iter().map(|tile| {
-            let (h, w) = tile.size();
-            self.demand(Part::Decode { size: [h, w] })
-        });
-        let decode = decodes.fold(Demand::default(), Demand::then);
+        let decode = decoding(self, size);
         let tiny = self.demand(Part::DecodeTiny { size });
         let encode = match &draw.source {
             Some(_) => self.demand(Part::Encode { size: [height, width] }),
@@ -45,12 +51,8 @@ impl Outline for Sizes {
         };
         let text = 2.0 * self.demand(Part::Text { sees: false }).work;
         let previews = f64::from(job.previews) * tiny.work;
-        let in_float32 = |part, demand: Demand| match self.precision(part, Precision::F16) {
-            Precision::F32 => demand.bytes,
-            Precision::F16 | Precision::Bf16 => 0,
-        };
-        let vae = in_float32(Part::Encode { size }, encode).max(in_float32(Part::Decode { size }, decode));
-        let float32_call = vae.max(in_float32(Part::DecodeTiny { size }, tiny));
+        let parts =
+            [(Part::Encode { size }, encode), (Part::Decode { size }, decode), (Part::DecodeTiny { size }, tiny)];
         let plan = Plan::of(
             draw,
             SamplingDemand {
@@ -62,8 +64,49 @@ impl Outline for Sizes {
                 after: Demand { work: decode.work + previews, bytes: decode.bytes.max(tiny.bytes) },
             },
         );
-        plan.with_float32_call(float32_call)
+        plan.with_float32_call(float32_call(self, &parts))
     }
+}
+
+impl Sizes {
+    /// The plan of films, whose frames are denoised together and decoded one by one.
+    fn plan_film(&self, film: &Film, card: &ModelCard, controls: &ControlDemand<'_>) -> Plan {
+        let (channels, scale) = (card.latents.0, card.latents.1.max(1));
+        let size = [film.height as usize / scale, film.width as usize / scale];
+        let (frames, tokens, adapted) = (film.frames as usize, self.context_length(), !film.loras.is_empty());
+        let motion = film.motion_adapter.as_deref().and_then(|name| controls(name, size, frames)).unwrap_or_default();
+        let decode = decoding(self, size);
+        let branches = if film.is_guided() { 2 } else { 1 };
+        let text = self.demand(Part::Text { sees: false });
+        let sampling = SamplingDemand {
+            state: channels * frames * size[0] * size[1],
+            branches,
+            calls: calls_of(&film.scheduler, film.steps, card),
+            call: of_frames(frames, self.demand(Part::Denoise { size, tokens, shallow: false, adapted })).and(motion),
+            before: Demand { work: branches as f64 * text.work, ..text },
+            after: Demand { work: frames as f64 * decode.work, ..decode },
+        };
+        Plan::of_film(film, sampling).with_float32_call(float32_call(self, &[(Part::Decode { size }, decode)]))
+    }
+}
+
+/// The demand of decoding a picture of (h, w) latent pixels in tiles.
+fn decoding(sizes: &Sizes, size: [usize; 2]) -> Demand {
+    let tiles = sizes.tiles(size);
+    let decodes = tiles.iter().map(|tile| {
+        let (h, w) = tile.size();
+        sizes.demand(Part::Decode { size: [h, w] })
+    });
+    decodes.fold(Demand::default(), Demand::then)
+}
+
+/// The most bytes of the calls that compute in float32 on every device.
+fn float32_call(sizes: &Sizes, parts: &[(Part, Demand)]) -> u64 {
+    let in_float32 = |(part, demand): &(Part, Demand)| match sizes.precision(*part, Precision::F16) {
+        Precision::F32 => demand.bytes,
+        Precision::F16 | Precision::Bf16 => 0,
+    };
+    parts.iter().map(in_float32).max().unwrap_or(0)
 }
 
 /// Rows of the denoiser per picture.

@@ -8,8 +8,9 @@ use crate::{
         card::size,
         extras::{Extras, latent_rgb},
     },
+    generation::Work,
     models::{StableDiffusion, latent_diffusion::Spec, prompt_tokenizers::PromptTokenizers},
-    pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, text_guided},
+    pipelines::{Compute, Frame, LatentDiffusion, Loaded, PipelineError, Prepared, animate_diff, text_guided},
     weights::{Checkpoint, LoadError, ModelFolder, lora::Modules},
 };
 
@@ -66,7 +67,10 @@ impl<K: StableDiffusionVariant> Family for K {
 
 impl<K: StableDiffusionVariant> Recipe for K {
     async fn draw(&self, compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
-        text_guided(compute, prepared).await
+        match prepared.job.work {
+            Work::Film(_) => animate_diff(compute, prepared).await,
+            _ => text_guided(compute, prepared).await,
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! Reads the fields of a request for films.
 
 use super::{Rules, envelope, prompt, scheduler, steps};
-use crate::generation::{Fields, Film, InputImage, Job, Motion, Output, Work, field::Bounds, size, table};
+use crate::generation::{
+    Fields, Film, InputImage, Job, LoraUse, Motion, MotionAdapterCard, Output, PromptSyntax, Work, field::Bounds, size,
+    table,
+};
 
 /// Reads all fields. The errors are in `fields`.
 pub(super) fn read(fields: &mut Fields, model: String, on: &Bounds<'_>, rules: &dyn Rules) -> Job {
@@ -15,8 +18,10 @@ pub(super) fn read(fields: &mut Fields, model: String, on: &Bounds<'_>, rules: &
 fn read_film(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Film {
     let card = on.card;
     let prompt = prompt(fields, on);
+    let (prompt, loras) = loras(fields, prompt, on, rules);
+    let motion_adapter = motion_adapter(fields, on, rules);
     let image = image(fields, on);
-    let frames = frames(fields, on);
+    let frames = frames(fields, on, motion_adapter.as_deref());
     let (width, height) = size::read(fields, (card.default_width, card.default_height), on);
     let asked = steps(fields, on, None);
     let (scheduler, steps) = scheduler(fields, card, rules, asked, None);
@@ -28,9 +33,11 @@ fn read_film(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Film {
     });
     let chunk = fields.get(&table::DECODE_CHUNK_SIZE, on);
     let guidance_scale = fields.get_or_default(&table::FILM_GUIDANCE_SCALE, on);
-    Film {
+    let film = Film {
         prompt,
         negative_prompt: fields.get(&table::FILM_NEGATIVE_PROMPT, on).unwrap_or_default(),
+        loras,
+        motion_adapter,
         image,
         frames,
         fps: fields.get_or_default(&table::FPS, on),
@@ -48,7 +55,44 @@ fn read_film(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Film {
         scheduler,
         seed: fields.get(&table::FILM_SEED, on).unwrap_or_else(|| rules.random_seed()),
         seed_mode: fields.get_or_default(&table::FILM_SEED_MODE, on),
+    };
+    if film.motion_adapter.is_some() {
+        for (name, text) in [("prompt", &film.prompt), ("negative_prompt", &film.negative_prompt)] {
+            for (code, detail) in rules.check_words(card, PromptSyntax::Plain, text) {
+                fields.error(name, code, detail);
+            }
+        }
     }
+    film
+}
+
+/// The prompt without tags of LoRAs, and the LoRAs, for models that make films with a motion adapter. For other models,
+/// such a tag is a part of the prompt.
+fn loras(fields: &mut Fields, prompt: String, on: &Bounds<'_>, rules: &dyn Rules) -> (String, Vec<LoraUse>) {
+    match table::FILM_LORAS.is_taken_by(on.card) {
+        true => LoraUse::read(fields, prompt, on, rules),
+        false => (prompt, Vec::new()),
+    }
+}
+
+/// The motion adapter of the request, or that of the model.
+fn motion_adapter(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Option<String> {
+    let field = &table::MOTION_ADAPTER;
+    if !field.is_taken_by(on.card) {
+        return None;
+    }
+    let is_named = fields.has(field.name);
+    if !is_named && (field.required)(on.card) {
+        let names: Vec<&str> = on.card.motion_adapters.iter().map(|adapter| adapter.name.as_str()).collect();
+        let detail = format!("is required: {} fit this model, and none of them is its default", names.join(", "));
+        fields.error(field.name, "required", detail);
+        return None;
+    }
+    let name = fields.get(field, on).or_else(|| on.card.default_motion_adapter.clone())?;
+    if is_named && let Err((code, detail)) = rules.check_motion_adapter(on.card, &name) {
+        fields.error(field.name, code, detail);
+    }
+    Some(name)
 }
 
 /// The picture that the film begins with.
@@ -61,9 +105,16 @@ fn image(fields: &mut Fields, on: &Bounds<'_>) -> Option<InputImage> {
     InputImage::read_all(fields, 1).map(|(image, _)| image)
 }
 
-fn frames(fields: &mut Fields, on: &Bounds<'_>) -> u32 {
+fn frames(fields: &mut Fields, on: &Bounds<'_>, motion_adapter: Option<&str>) -> u32 {
     let field = &table::FRAMES;
     let frames: u32 = fields.get_or_default(field, on);
+    let adapter = on.card.motion_adapters.iter().find(|adapter| Some(adapter.name.as_str()) == motion_adapter);
+    if let Some(MotionAdapterCard { name, max_frames }) = adapter.filter(|adapter| frames > adapter.max_frames)
+        && !fields.is_faulty(field.name)
+    {
+        let detail = format!("must be between 1 and {max_frames} with the motion adapter {name:?}, not {frames}");
+        fields.error(field.name, "out_of_range", detail);
+    }
     let multiple = on.card.film.map_or(1, |films| films.frames_multiple.max(1));
     if !frames.saturating_sub(1).is_multiple_of(multiple) && !fields.is_faulty(field.name) {
         // diffusers rounds such a number with a warning.

@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::{
-    GUIDANCE_SCALE, HEIGHT, IMAGE, MAX_SEQUENCE_LENGTH, METADATA, MODEL, N, NEGATIVE_PROMPT, NUM_INFERENCE_STEPS,
-    ON_DISCONNECT, OUTPUT, OUTPUT_METADATA, OUTPUT_PROVENANCE, PREVIEWS, PRIORITY, PROMPT, RUN_TIMEOUT_S, SCHEDULER,
-    SEED, SEED_MODE, SIZE, START_TIMEOUT_S, STEPS, WEBHOOK, WIDTH, takes_prompt, upto,
+    GUIDANCE_SCALE, HEIGHT, IMAGE, LORAS, MAX_SEQUENCE_LENGTH, METADATA, MODEL, N, NAME, NEGATIVE_PROMPT,
+    NUM_INFERENCE_STEPS, ON_DISCONNECT, OUTPUT, OUTPUT_METADATA, OUTPUT_PROVENANCE, PREVIEWS, PRIORITY, PROMPT,
+    RUN_TIMEOUT_S, SCHEDULER, SEED, SEED_MODE, SIZE, START_TIMEOUT_S, STEPS, WEBHOOK, WIDTH, takes_prompt, upto,
 };
 use crate::generation::{
-    Format, ModelCard, Motion,
+    Format, ModelCard, Motion, Task,
     field::{Bounds, Field, Integers, Kind},
 };
 
@@ -17,6 +17,8 @@ pub static FILM_FIELDS: &[&Field] = &[
     &FILM_PROMPT,
     &FILM_NEGATIVE_PROMPT,
     &MODEL,
+    &MOTION_ADAPTER,
+    &FILM_LORAS,
     &FILM_IMAGE,
     &FRAMES,
     &FPS,
@@ -50,12 +52,22 @@ pub static FILM_PROMPT: Field =
     Field { doc: "What the film shows. May be empty.", ..PROMPT }.only(takes_prompt, NO_PROMPT).required(needs_prompt);
 pub static FILM_NEGATIVE_PROMPT: Field =
     Field { doc: "What the film does not show.", ..NEGATIVE_PROMPT }.only(takes_prompt, NO_PROMPT);
+pub static MOTION_ADAPTER: Field = Field::new(
+    "motion_adapter",
+    NAME,
+    "The motion adapter with which a model of pictures makes the film: a name from motion_adapters of the model.",
+)
+.only(has_motion_adapters, Some("it needs no motion adapter"))
+.required(|card| has_motion_adapters(card) && card.default_motion_adapter.is_none())
+.default(|on| on.card.default_motion_adapter.as_deref().map(Value::from));
+pub static FILM_LORAS: Field =
+    Field { ..LORAS }.only(has_motion_adapters, Some("it takes no LoRAs for films")).default(|_| None);
 pub static FILM_IMAGE: Field = Field {
     kind: Kind::Picture,
     doc: "The picture that the film begins with. It is resized to width × height.",
     ..IMAGE
 }
-.only(|card| card.tasks.iter().any(|task| task.begins_with_picture()), Some("it makes films from a prompt alone"));
+.only(|card| card.tasks.contains(&Task::ImageToVideo), Some("it makes films from a prompt alone"));
 pub static FRAMES: Field = Field::new("frames", Kind::Integer(frames), "The number of frames.").default(default_frames);
 pub static FPS: Field = Field::new(
     "fps",
@@ -70,7 +82,8 @@ pub static FILM_GUIDANCE_SCALE: Field = Field {
     doc: "How closely the film follows the picture or the prompt: uncond + s · (cond − uncond). 1 or less switches \
           guidance off. With min_guidance_scale, this is the scale of the last frame.",
     ..GUIDANCE_SCALE
-};
+}
+.default(|on| Some(on.card.default_guidance_scale.into()));
 pub static GUIDANCE_SCALE_2: Field = Field::new(
     "guidance_scale_2",
     GUIDANCE_SCALE.kind,
@@ -156,9 +169,14 @@ fn frames(on: &Bounds<'_>) -> Integers {
     upto(MIN_FRAMES.into(), most_frames(on))
 }
 
-/// The most frames of a request. The operator's limit is at least the fewest frames.
+/// The most frames of a request.
 fn most_frames(on: &Bounds<'_>) -> u32 {
-    on.limits.max_frames.max(MIN_FRAMES)
+    on.card.most_frames(on.limits)
+}
+
+/// Whether the model draws pictures and makes films with a motion adapter.
+fn has_motion_adapters(card: &ModelCard) -> bool {
+    !card.motion_adapters.is_empty()
 }
 
 fn motion(on: &Bounds<'_>) -> Option<Motion> {

@@ -85,7 +85,8 @@ pub(super) async fn control_nets(State(service): State<Service>, _: Caller) -> J
 }
 
 fn control_net_names(service: &Service) -> Vec<String> {
-    let usable = service.control_nets().into_iter().filter(|control_net| control_net.error.is_none());
+    let usable =
+        service.control_nets().into_iter().filter(|control_net| control_net.error.is_none() && !control_net.moves);
     usable.map(|control_net| control_net.name).collect()
 }
 

@@ -94,6 +94,7 @@ impl Description {
             text_layers,
             size_multiple: vae_config.scale(),
             maps: unet_config.maps(),
+            norm_groups: unet_config.norm_num_groups,
             tiny_decoder: vae_tiny_config.is_some(),
             classes: 0,
             input,

@@ -8,6 +8,7 @@ use crate::{
     models::{
         adapters::RowAdapters,
         layers::Linear,
+        motion_adapter::{After, Motion},
         time_embedding::{Sinusoids, TimestepEmbedding},
         transformer2d::Text,
     },
@@ -31,6 +32,8 @@ pub struct Conditions<'a> {
     pub vector: Option<&'a Tensor>,
     /// The LoRA adapters of the rows.
     pub adapters: &'a RowAdapters,
+    /// The motion adapter, if the rows are the frames of clips.
+    pub motion: Option<Motion<'a>>,
 }
 
 impl<'a> Conditions<'a> {
@@ -46,7 +49,7 @@ impl<'a> Conditions<'a> {
 
     fn at(t: &'a [f32]) -> Self {
         let (text, text_lengths, added, guidance, vector) = (None, None, None, None, None);
-        Conditions { t, text, text_lengths, added, guidance, vector, adapters: RowAdapters::NONE }
+        Conditions { t, text, text_lengths, added, guidance, vector, adapters: RowAdapters::NONE, motion: None }
     }
 }
 
@@ -68,6 +71,17 @@ pub(in crate::models) struct EmbeddedConditions<'a> {
     /// `None` if the network takes no text.
     pub text: Option<Text<'a>>,
     pub adapters: &'a RowAdapters,
+    pub motion: Option<Motion<'a>>,
+}
+
+impl EmbeddedConditions<'_> {
+    /// The map that leaves a layer, with motion if the rows are the frames of clips.
+    pub async fn moved(&self, layer: After, x: Tensor) -> Result<Tensor> {
+        match self.motion {
+            Some(motion) => motion.after(layer, x).await,
+            None => Ok(x),
+        }
+    }
 }
 
 /// The layers that embed the conditions, which U-Nets and ControlNets both have.
@@ -107,7 +121,7 @@ impl Embeddings {
     }
 
     pub fn forward<'a>(&self, conditions: &Conditions<'a>, device: &Device) -> Result<EmbeddedConditions<'a>> {
-        let Conditions { t, text, text_lengths, added, guidance, vector, adapters } = *conditions;
+        let Conditions { t, text, text_lengths, added, guidance, vector, adapters, motion } = *conditions;
         let guidance = match (self.guidance, guidance) {
             (None, None) => None,
             (Some(sinusoids), Some(scales)) if scales.len() == t.len() => {
@@ -145,6 +159,7 @@ impl Embeddings {
             candle_core::bail!("a text is needed: {}, given: {}", text.is_none(), text.is_some());
         }
         let text = text.map(|hidden| Text { hidden, lengths: text_lengths });
-        Ok(EmbeddedConditions { time: self.kernels.silu(&time)?, text, adapters }) // every block takes the SiLU
+        // Every block takes the SiLU of the time.
+        Ok(EmbeddedConditions { time: self.kernels.silu(&time)?, text, adapters, motion })
     }
 }

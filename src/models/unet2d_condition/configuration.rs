@@ -350,12 +350,7 @@ impl UNet2DConditionConfig {
     /// The channels of every map on the way down, beginning with the map of the first convolution. ControlNets add to
     /// these maps.
     pub fn maps(&self) -> Vec<usize> {
-        let channels = &self.block_out_channels;
-        let of_block = |(i, width): (usize, &usize)| {
-            let downsampled = usize::from(i + 1 < channels.len());
-            vec![*width; self.layers_per_block.at(i) + downsampled]
-        };
-        channels.iter().take(1).copied().chain(channels.iter().enumerate().flat_map(of_block)).collect()
+        maps(&self.block_out_channels, &self.layers_per_block)
     }
 
     /// Width of the text's hidden states.
@@ -390,4 +385,14 @@ impl UNet2DConditionConfig {
             ff_mult: self.layers.ff_mult,
         }
     }
+}
+
+/// The channels of every map on the way down of a U-Net with blocks of these channels and numbers of layers, beginning
+/// with the map of the first convolution.
+pub(in crate::models) fn maps(channels: &[usize], layers: &PerBlock) -> Vec<usize> {
+    let of_block = |(i, width): (usize, &usize)| {
+        let downsampled = usize::from(i + 1 < channels.len());
+        vec![*width; layers.at(i) + downsampled]
+    };
+    channels.iter().take(1).copied().chain(channels.iter().enumerate().flat_map(of_block)).collect()
 }

@@ -5,6 +5,7 @@ use candle_core::{Result, Tensor};
 use super::{EmbeddedConditions, UNet2DConditionConfig};
 use crate::{
     models::{
+        motion_adapter::After,
         pause::pause,
         resnet::{Downsample2D, ResnetBlock2D},
         transformer2d::Transformer2DModel,
@@ -15,6 +16,8 @@ use crate::{
 /// diffusers' `DownBlock2D` and, with attentions, `CrossAttnDownBlock2D`.
 #[derive(Debug)]
 pub(in crate::models) struct DownBlock {
+    /// The number of the block, counted from the input.
+    index: usize,
     resnets: Vec<ResnetBlock2D>,
     /// One after each resnet, or none.
     attentions: Vec<Transformer2DModel>,
@@ -33,6 +36,7 @@ impl DownBlock {
         let (resnets, attentions) = (weights.pp("resnets"), weights.pp("attentions"));
         let attended = if block.is_attended() { layers } else { 0 };
         Self {
+            index: i,
             resnets: (0..layers)
                 .map(|j| {
                     let inputs = if j == 0 { inputs } else { outputs };
@@ -58,6 +62,7 @@ impl DownBlock {
             if let Some(attention) = self.attentions.get(j) {
                 x = attention.forward(&x, conditions.text, conditions.adapters).await?;
             }
+            x = conditions.moved(After::Down { block: self.index, layer: j }, x).await?;
             skips.push(x.clone());
         }
         if let Some(downsampler) = &self.downsampler {

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::{EmbeddedConditions, MidBlockType, UNet2DConditionConfig};
 use crate::{
-    models::{resnet::ResnetBlock2D, transformer2d::Transformer2DModel},
+    models::{motion_adapter::After, resnet::ResnetBlock2D, transformer2d::Transformer2DModel},
     weights::Weights,
 };
 
@@ -32,6 +32,7 @@ impl MidBlock {
     pub async fn forward(&self, x: &Tensor, conditions: &EmbeddedConditions<'_>) -> Result<Tensor> {
         let x = self.resnets[0].forward(x, Some(&conditions.time), conditions.adapters).await?;
         let x = self.attention.forward(&x, conditions.text, conditions.adapters).await?;
+        let x = conditions.moved(After::Mid, x).await?;
         self.resnets[1].forward(&x, Some(&conditions.time), conditions.adapters).await
     }
 }

@@ -8,6 +8,7 @@ use super::{EmbeddedConditions, UNet2DConditionConfig};
 use crate::{
     kernels::maps::beside,
     models::{
+        motion_adapter::After,
         pause::pause,
         resnet::{ResnetBlock2D, Upsample2D},
         transformer2d::Transformer2DModel,
@@ -18,6 +19,8 @@ use crate::{
 /// diffusers' `UpBlock2D` and, with attentions, `CrossAttnUpBlock2D`.
 #[derive(Debug)]
 pub(super) struct UpBlock {
+    /// The number of the block, counted from the middle.
+    index: usize,
     resnets: Vec<ResnetBlock2D>,
     /// One after each resnet, or none.
     attentions: Vec<Transformer2DModel>,
@@ -44,6 +47,7 @@ impl UpBlock {
         let (resnets, attentions) = (weights.pp("resnets"), weights.pp("attentions"));
         let attended = if block.is_attended() { layers } else { 0 };
         Self {
+            index: i,
             resnets: (0..layers)
                 .map(|j| {
                     let below = if j == 0 { previous } else { outputs };
@@ -92,6 +96,7 @@ impl UpBlock {
             if let Some(attention) = self.attentions.get(j) {
                 x = attention.forward(&x, conditions.text, conditions.adapters).await?;
             }
+            x = conditions.moved(After::Up { block: self.index, layer: j }, x).await?;
         }
         Ok(x)
     }

@@ -79,6 +79,10 @@ impl Kind {
 /// The beginnings of tensor names in ControlNets for transformers.
 pub(in crate::weights) const TRANSFORMER_CONTROL_NETS: [&str; 2] = ["controlnet_x_embedder.", "controlnet_blocks."];
 
+/// The error for a motion adapter with the original names of tensors.
+const MOTION_ADAPTER: &str = "it is a motion adapter in its original form: convert it in Python with diffusers, \
+     MotionAdapter.from_single_file(FILE).save_pretrained(FOLDER), and put the folder into that of controlnets.dir";
+
 /// What a file is instead of a checkpoint, and where it belongs.
 fn other(header: &Header) -> Option<&'static str> {
     let any = |is: &dyn Fn(&str) -> bool| header.tensors.keys().any(|name| is(name));
@@ -90,6 +94,9 @@ fn other(header: &Header) -> Option<&'static str> {
     }
     if any(&|name| TRANSFORMER_CONTROL_NETS.iter().any(|start| name.starts_with(start))) {
         return Some("it is a ControlNet for a transformer such as FLUX.1; such ControlNets are not supported");
+    }
+    if any(&|name| name.contains("motion_modules.") && name.contains("temporal_transformer.")) {
+        return Some(MOTION_ADAPTER);
     }
     let is_embedding = |name: &str| ["emb_params", "clip_l", "clip_g"].contains(&name) || name.starts_with('<');
     if any(&is_embedding) && header.tensors.len() <= 2 {

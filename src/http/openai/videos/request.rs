@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::{
-    generation::{Fields, FilmCard, Invalid, Limits, ModelCard},
+    generation::{Fields, Invalid, Limits, ModelCard},
     http::{error::ApiError, openai::request::UNSUPPORTED},
 };
 
@@ -56,7 +56,7 @@ fn of_reference(error: ApiError) -> ApiError {
 pub fn read(fields: &mut Fields, models: &[Arc<ModelCard>], default: &str, limits: &Limits) {
     picture(fields);
     let card = model(fields, models, default);
-    seconds(fields, card.and_then(|card| card.film), limits);
+    seconds(fields, card, limits);
 }
 
 /// Moves the picture that the film begins with to the field `image`.
@@ -127,7 +127,7 @@ fn model<'a>(fields: &mut Fields, models: &'a [Arc<ModelCard>], default: &str) -
 }
 
 /// Replaces `seconds` by the nearest number of frames that the model can make, at the rate of the request.
-fn seconds(fields: &mut Fields, film: Option<FilmCard>, limits: &Limits) {
+fn seconds(fields: &mut Fields, card: Option<&ModelCard>, limits: &Limits) {
     let Some(value) = fields.take("seconds") else { return };
     let text = value.as_str().and_then(|text| text.trim().parse().ok());
     let Some(seconds) = value.as_f64().or(text).filter(|seconds: &f64| *seconds > 0.0 && seconds.is_finite()) else {
@@ -138,7 +138,7 @@ fn seconds(fields: &mut Fields, film: Option<FilmCard>, limits: &Limits) {
         fields.error("seconds", "conflict", "excludes frames");
         return;
     }
-    let Some(film) = film else { return };
+    let Some((card, film)) = card.and_then(|card| Some((card, card.film?))) else { return };
     let rate = fields.take("fps");
     let fps = rate.as_ref().and_then(Value::as_f64).unwrap_or(f64::from(film.default_fps));
     if let Some(rate) = rate {
@@ -147,7 +147,7 @@ fn seconds(fields: &mut Fields, film: Option<FilmCard>, limits: &Limits) {
     let multiple = f64::from(film.frames_multiple.max(1));
     let frames = ((seconds * fps - 1.0) / multiple).round().max(1.0) * multiple + 1.0;
     // The largest number that the model can make.
-    let most = (f64::from(limits.max_frames.saturating_sub(1)) / multiple).floor() * multiple + 1.0;
+    let most = (f64::from(card.most_frames(limits).saturating_sub(1)) / multiple).floor() * multiple + 1.0;
     match frames <= most {
         true => fields.put_back("frames", (frames as u64).into()),
         false => {
@@ -162,6 +162,7 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
+    use crate::generation::FilmCard;
 
     const LIMITS: Limits = Limits {
         max_side_pixels: 2048,
