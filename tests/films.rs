@@ -47,6 +47,7 @@ use std::{
     any::Any,
     cell::RefCell,
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use candle_core::Tensor;

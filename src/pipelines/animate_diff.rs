@@ -1,12 +1,13 @@
 //! Recipe of films by a model of pictures with a motion adapter: all frames are denoised together, then decoded one by
 //! one.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use super::{
     Clip, Compute, Frame, LatentDiffusion, Networks, PipelineError, Prepared, TextEmbedding,
     calls::{DECODING, Decode, DenoiseFrames, EncodeText, FramesRow},
     image_to_video::{no_answer, noise_of},
+    latents::decode_tiny,
 };
 use crate::{
     diffusion::{Denoise, Error, Latents, Schedule, guide, sample},
@@ -35,7 +36,8 @@ pub async fn animate_diff(compute: &impl Compute, prepared: &Prepared) -> Result
     let [c, f, ..] = shape;
     let x = noise.draw([film.n as usize, c * f, h, w]).scale(schedule.init_noise_sigma()); // (n, C · F, h, w)
     let adapters = prepared.auxiliary.adapters.clone();
-    let guided = Guided { compute, scale: film.guidance_scale, shape, branches, adapters, motion };
+    let unseen = RefCell::default();
+    let guided = Guided { compute, scale: film.guidance_scale, shape, branches, adapters, motion, unseen };
     let latents = sample(&guided, &schedule, 0.0, x, &mut noise).await?;
 
     decode(compute, networks, &latents, shape, film).await
@@ -71,10 +73,17 @@ struct Guided<'a, C> {
     branches: Vec<TextEmbedding>,
     adapters: AdapterSet,
     motion: Arc<MotionAdapter>,
+    /// A step whose preview has not been decoded yet, with the middle frame of each film, (n, C, h, w).
+    unseen: RefCell<Option<(usize, Latents)>>,
 }
 
 impl<C: Compute> Denoise for Guided<'_, C> {
     async fn predict(&self, x: &Latents, t: f64) -> Result<Latents, Error> {
+        let unseen = self.unseen.borrow_mut().take();
+        if let Some((step, middle)) = unseen {
+            let pictures = decode_tiny(self.compute, Phase::Denoising, &middle).await;
+            self.compute.show(step, pictures.map_err(|error| Error::Denoiser(Box::new(error)))?);
+        }
         let n = x.shape()[0];
         let context = self.branches.first().map_or([0, 0], TextEmbedding::dims);
         let row = |context: &TextEmbedding, i| FramesRow {
@@ -98,8 +107,20 @@ impl<C: Compute> Denoise for Guided<'_, C> {
     }
 
     fn stepped(&self, step: usize, steps: usize, denoised: &Latents) {
-        self.compute.stepped(step, steps, denoised);
+        let Ok(middle) = middle_frames(denoised, self.shape) else { return };
+        self.compute.stepped(step, steps, &middle);
+        if self.compute.wants_decoded_preview(step, steps) {
+            *self.unseen.borrow_mut() = Some((step, middle));
+        }
     }
+}
+
+/// The latents of frame ⌊F / 2⌋ of each film, (n, C · F, h, w) → (n, C, h, w). A preview shows this frame.
+fn middle_frames(latents: &Latents, [c, f, h, w]: [usize; 4]) -> Result<Latents, Error> {
+    let ([n, ..], place) = (latents.shape(), h * w);
+    let plane = |i: usize, channel: usize| &latents.row(i)[(channel * f + f / 2) * place..][..place];
+    let values = (0..n).flat_map(|i| (0..c).flat_map(move |channel| plane(i, channel))).copied().collect();
+    Latents::new([n, c, h, w], values)
 }
 
 /// Decodes latents (n, C · F, h, w) to films. Each frame is a picture of its own.

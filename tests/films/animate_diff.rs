@@ -25,7 +25,9 @@ use latentd::{
 use serde_json::{Value, json};
 
 use crate::{
-    FilmFixture, Log, Observed, case::default_film, clips, job, motion_adapters, outcome, prepared, wan::floats,
+    FilmFixture, Log, Observed,
+    case::{default_film, floats},
+    clips, job, motion_adapters, outcome, prepared,
 };
 
 /// The pipeline of the comparisons, and its adapter.
@@ -65,8 +67,7 @@ fn fixture(kernels: Kernels, max_rows: usize) -> FilmFixture {
     let mut fixture = FilmFixture::of(&models, "emoji", kernels, max_rows);
     let catalogue = std::mem::replace(&mut fixture.catalogue, Catalogue::open(Path::new(""), "emoji").unwrap());
     fixture.catalogue = catalogue.with_control_nets(ControlNets::open(&adapters).unwrap());
-    fixture._models = Some(folder);
-    fixture
+    fixture.holding(folder)
 }
 
 /// The film of a case, with the defaults of the model for everything else.

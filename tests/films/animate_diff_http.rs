@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     answer::{ask, get, is_log_stored, with},
-    http::{file, made, output, unzipped},
+    http::{assert_previews, file, made, output, unzipped},
     motion_adapters::{for_emoji, put_adapter},
     server::{Launch, Server},
 };
@@ -76,6 +76,13 @@ async fn the_embedded_model_makes_films_and_pictures() {
     assert!(schema["properties"].get("image").is_none());
     assert!(get(&server, "/v1/models/emoji/schema").await.json()["properties"].get("frames").is_none());
     assert_eq!(get(&server, "/v1/models/emoji/schema?kind=audio").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_running_film_has_previews() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_ready(&launch(data.path())).await;
+    assert_previews(&server, &request()).await;
 }
 
 #[tokio::test]

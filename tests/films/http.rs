@@ -108,27 +108,30 @@ pub fn unzipped(file: &[u8]) -> (Vec<RgbImage>, Option<Value>) {
 async fn a_running_film_has_previews() {
     let data = tempfile::tempdir().unwrap();
     let server = server(data.path()).await;
-    let wan = json!({"model": wan_films::TWO, "prompt": "a boat", "frames": 5, "seed": 5});
-    for (model, body) in [("SVD", request()), ("Wan", wan)] {
-        let body = with(&body, &json!({"steps": 100, "previews": 10, "n": 2, "output": null}));
-        let queued = ask(&server, Method::POST, "/v1/videos", |post| post.json(&body)).await.json();
-        assert_eq!(queued["params"]["previews"], 10, "{model}: {queued}");
-        let links = &queued["links"];
-        let (events_at, preview_at) = (links["events"].as_str().unwrap(), links["preview"].as_str().unwrap());
-        let newest = server.until("a preview is there", async |server: &Server| {
-            let newest = get(server, preview_at).await;
-            newest.status == StatusCode::OK && newest.header("content-type") == "image/png"
-        });
-        let (followed, ()) = tokio::join!(get(&server, events_at), newest);
-        let followed = events(std::str::from_utf8(&followed.body).unwrap());
-        assert_eq!(followed.last().unwrap()["event"], "generation.succeeded", "{model}");
-        let previews: Vec<&Value> = followed.iter().filter(|event| event["event"] == "generation.preview").collect();
-        assert!(previews.iter().any(|preview| preview["data"]["index"] == 1), "{model}: each film has previews");
-        let film = &followed.last().unwrap()["data"]["generation"]["artifacts"][0];
-        for preview in previews {
-            let picture = decode(&STANDARD.decode(preview["data"]["b64"].as_str().unwrap()).unwrap(), 0).unwrap();
-            assert_eq!((&film["width"], &film["height"]), (&json!(picture.width), &json!(picture.height)), "{model}");
-        }
+    assert_previews(&server, &request()).await;
+    assert_previews(&server, &json!({"model": wan_films::TWO, "prompt": "a boat", "frames": 5, "seed": 5})).await;
+}
+
+/// Two films of the request have previews while they run.
+pub async fn assert_previews(server: &Server, request: &Value) {
+    let body = with(request, &json!({"steps": 100, "previews": 10, "n": 2, "output": null}));
+    let queued = ask(server, Method::POST, "/v1/videos", |post| post.json(&body)).await.json();
+    assert_eq!(queued["params"]["previews"], 10, "{queued}");
+    let (model, links) = (&queued["model"], &queued["links"]);
+    let (events_at, preview_at) = (links["events"].as_str().unwrap(), links["preview"].as_str().unwrap());
+    let newest = server.until("a preview is there", async |server: &Server| {
+        let newest = get(server, preview_at).await;
+        newest.status == StatusCode::OK && newest.header("content-type") == "image/png"
+    });
+    let (followed, ()) = tokio::join!(get(server, events_at), newest);
+    let followed = events(std::str::from_utf8(&followed.body).unwrap());
+    assert_eq!(followed.last().unwrap()["event"], "generation.succeeded", "{model}");
+    let previews: Vec<&Value> = followed.iter().filter(|event| event["event"] == "generation.preview").collect();
+    assert!(previews.iter().any(|preview| preview["data"]["index"] == 1), "{model}: each film has previews");
+    let film = &followed.last().unwrap()["data"]["generation"]["artifacts"][0];
+    for preview in previews {
+        let picture = decode(&STANDARD.decode(preview["data"]["b64"].as_str().unwrap()).unwrap(), 0).unwrap();
+        assert_eq!((&film["width"], &film["height"]), (&json!(picture.width), &json!(picture.height)), "{model}");
     }
 }
 

@@ -79,9 +79,13 @@ impl EngineFixture {
     pub fn made(put: impl Fn(&Path), max_rows: usize) -> EngineFixture {
         let models = tempfile::tempdir().unwrap();
         put(models.path());
-        let mut fixture = EngineFixture::of(models.path(), "emoji", Kernels::default(), max_rows);
-        fixture._models = Some(models);
-        fixture
+        EngineFixture::of(models.path(), "emoji", Kernels::default(), max_rows).holding(models)
+    }
+
+    /// Keeps the folder of its models until the fixture is dropped.
+    pub fn holding(mut self, models: tempfile::TempDir) -> EngineFixture {
+        self._models = Some(models);
+        self
     }
 
     /// Starts a run.
