@@ -61,6 +61,6 @@ pub struct SignError(pub String);
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The first bytes are those of no format that can be verified.
-    #[error("must be a PNG, JPEG, WebP, GIF, WAV or MP4 file")]
+    #[error("must be a PNG, JPEG, WebP, GIF, WAV, FLAC or MP4 file")]
     Format,
 }

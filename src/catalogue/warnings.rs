@@ -35,12 +35,13 @@ impl Catalogue {
             Work::Draw(draw) => draw,
             Work::Sound(sound) => {
                 let negative = sound.is_guided().then_some(&*sound.negative_prompt);
-                return self.of_prompts(&job.model, &sound.prompt, negative, None);
+                return self.of_prompts(&job.model, &sound.prompt, negative, None, false);
             }
             Work::Film(_) if !card.takes_prompt => return Vec::new(),
             Work::Film(film) => {
                 let negative = film.is_guided().then_some(&*film.negative_prompt);
-                return self.of_prompts(&job.model, &film.prompt, negative, film.max_sequence_length);
+                let (length, has_words) = (film.max_sequence_length, film.motion_adapter.is_some());
+                return self.of_prompts(&job.model, &film.prompt, negative, length, has_words);
             }
         };
         let mut warnings: Vec<Warning> = of_size(draw, &card).into_iter().collect();
@@ -69,17 +70,30 @@ impl Catalogue {
     }
 
     /// The warnings for a request with plain prompts, of which the model reads `length` tokens, if the request gives a
-    /// number.
-    fn of_prompts(&self, model: &str, prompt: &str, negative: Option<&str>, length: Option<u32>) -> Vec<Warning> {
+    /// number. `has_words` says whether the prompts may have words of textual inversions.
+    fn of_prompts(
+        &self,
+        model: &str,
+        prompt: &str,
+        negative: Option<&str>,
+        length: Option<u32>,
+        has_words: bool,
+    ) -> Vec<Warning> {
         let Some(tokenizers) = self.tokenizers(model) else { return Vec::new() };
-        let negative = negative.map(|text| ("/negative_prompt", text, true));
-        let cut = |(pointer, text, is_negative): (&'static str, &str, bool)| {
-            let (syntax, sequence_length) = (PromptSyntax::Plain, length.map(|length| length as usize));
-            let text =
-                PromptText { text, readers: &[0], syntax, words: &[], sequence_length, is_negative, sees: false };
-            tokenizers.cut(&text).map(|cut| of_cut(pointer, cut, ""))
-        };
-        [("/prompt", prompt, false)].into_iter().chain(negative).filter_map(cut).collect()
+        let (syntax, sequence_length) = (PromptSyntax::Plain, length.map(|length| length as usize));
+        let mut warnings = Vec::new();
+        let texts = [("/prompt", Some(prompt), false), ("/negative_prompt", negative, true)];
+        for (pointer, text, is_negative) in texts {
+            let Some(text) = text else { continue };
+            let words = if has_words { self.adapters().vectors_of(model, syntax, text) } else { Vec::new() };
+            let read =
+                PromptText { text, readers: &[0], syntax, words: &words, sequence_length, is_negative, sees: false };
+            warnings.extend(tokenizers.cut(&read).map(|cut| of_cut(pointer, cut, "")));
+            if has_words && text.contains('<') {
+                warnings.extend(self.of_words(model, syntax, &Text { pointer, text, readers: vec![0], is_negative }));
+            }
+        }
+        warnings
     }
 
     fn of_length(

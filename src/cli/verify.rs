@@ -18,7 +18,7 @@ use super::{Settings, generate::read};
 pub(super) struct Verify {
     #[command(flatten)]
     settings: Settings,
-    /// File to check: a PNG, JPEG, WebP, GIF, WAV or MP4 file of at most 256 MiB. "-" is standard input.
+    /// File to check: a PNG, JPEG, WebP, GIF, WAV, FLAC or MP4 file of at most 256 MiB. "-" is standard input.
     file: PathBuf,
     /// Print the answer of POST /v1/verify as JSON.
     #[arg(long)]

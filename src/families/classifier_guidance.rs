@@ -18,7 +18,7 @@ use crate::{
         noisy_classifier::NoisyClassifierConfig, unet2d::UNet2DConfig,
     },
     pipelines::{Classifier, Compute, Frame, Loaded, Output, PipelineError, PlainUNet, Prepared, classifier_guided},
-    weights::{LoadError, ModelFolder, Weights, as_stored},
+    weights::{LoadError, ModelFolder, WeightSize, Weights, as_stored},
 };
 
 /// The family of pixel models with a classifier.
@@ -113,7 +113,8 @@ impl Family for ClassifierGuidance {
             decoders: vec![Decoder::Full],
             ..card::base(name, &extras, scheduler_config, defaults)?
         };
-        let size = ModelSize::float32(card::size(folder, &[UNET, CLASSIFIER])?);
+        let classifier = WeightSize::read_wide(folder, CLASSIFIER.0, CLASSIFIER.1)?;
+        let size = ModelSize::float32(card::size(folder, &[UNET])?.and(classifier));
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }
 

@@ -84,7 +84,7 @@ pub async fn recompute(
 /// The kind of work of a request in the credentials of a file. Only requests for films have frames.
 fn kind_of(report: &Report, request: &Map<String, Value>) -> WorkKind {
     match report.content_type {
-        sound if sound == Format::Wav.media_type() => WorkKind::Sound,
+        sound if Format::SOUNDS.iter().any(|format| format.media_type() == sound) => WorkKind::Sound,
         _ if request.contains_key("frames") => WorkKind::Film,
         _ => WorkKind::Draw,
     }

@@ -63,7 +63,9 @@ where
                 let detail = "image must be the whole file: the stored copy of an upload has no content credentials";
                 Err(invalid("/image", "invalid_value", detail))
             }
-            None => Err(invalid("/image", "required", "image is required: a PNG, JPEG, WebP, GIF, WAV or MP4 file")),
+            None => {
+                Err(invalid("/image", "required", "image is required: a PNG, JPEG, WebP, GIF, WAV, FLAC or MP4 file"))
+            }
         }
     }
 }

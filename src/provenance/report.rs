@@ -118,6 +118,8 @@ pub(super) fn format_of(file: &[u8]) -> Option<Format> {
         [0xff, 0xd8, 0xff, ..] => Some(Format::Jpeg),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Format::Webp),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'A', b'V', b'E', ..] => Some(Format::Wav),
+        [b'f', b'L', b'a', b'C', ..] => Some(Format::Flac),
+        [b'I', b'D', b'3', ..] if has_flac_behind_id3(file) => Some(Format::Flac),
         [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Format::Gif),
         [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] if is_mp4(brand) => Some(Format::Mp4),
         _ => None,
@@ -129,6 +131,14 @@ pub(super) fn format_of(file: &[u8]) -> Option<Format> {
 fn is_mp4(brand: &[u8]) -> bool {
     const MP4: [&[u8]; 6] = [b"iso", b"mp4", b"av01", b"avc1", b"M4V", b"dash"];
     brand.len() >= 4 && MP4.iter().any(|known| brand.starts_with(known))
+}
+
+/// Whether a FLAC stream follows an ID3v2 tag, in which the content credentials of FLAC files are. The length of the tag
+/// has seven bits in each of four bytes.
+fn has_flac_behind_id3(file: &[u8]) -> bool {
+    let Some(length) = file.get(6..10) else { return false };
+    let length = length.iter().fold(0, |length, byte| length << 7 | usize::from(byte & 0x7f));
+    file.get(10 + length..).is_some_and(|rest| rest.starts_with(b"fLaC"))
 }
 
 /// A report without credentials.
@@ -185,6 +195,8 @@ mod tests {
             (b"\xff\xd8\xff\xe0".to_vec(), Format::Jpeg),
             (b"RIFF\x04\0\0\0WEBP".to_vec(), Format::Webp),
             (b"RIFF\x04\0\0\0WAVE".to_vec(), Format::Wav),
+            (b"fLaC\0".to_vec(), Format::Flac),
+            (b"ID3\x03\0\0\0\0\x01\x02".iter().chain(&[0; 130]).chain(b"fLaC").copied().collect(), Format::Flac),
             (b"GIF89a".to_vec(), Format::Gif),
             (b"GIF87a".to_vec(), Format::Gif),
             (boxes(b"isom"), Format::Mp4),
@@ -193,7 +205,13 @@ mod tests {
             assert_eq!(format_of(&file), Some(format), "{file:?}");
             assert_eq!(report(format, &file, Verdict::None).is_picture(), Format::PICTURES.contains(&format));
         }
-        for file in [b"".to_vec(), b"RIFF\x04\0\0\0AVI ".to_vec(), b"GIF90a".to_vec(), b"PK\x03\x04".to_vec()] {
+        for file in [
+            b"".to_vec(),
+            b"RIFF\x04\0\0\0AVI ".to_vec(),
+            b"GIF90a".to_vec(),
+            b"PK\x03\x04".to_vec(),
+            b"ID3\x03\0\0\x7f\x7f\x7f\x7f".to_vec(),
+        ] {
             assert_eq!(format_of(&file), None, "{file:?}");
         }
         for brand in [&b"avif"[..], b"heic", b"qt  ", b"mif1", b"mp4"] {

@@ -71,7 +71,7 @@ impl Statement<'_> {
         }
         if level == MetadataLevel::Full {
             let digests = self.weights.loras.iter().map(Option::as_deref).chain(iter::repeat(None));
-            let loras = self.job.work.draw().into_iter().flat_map(|draw| &draw.loras).zip(digests);
+            let loras = self.job.work.loras().iter().zip(digests);
             let loras = loras.map(|(lora, sha256)| json!({"name": lora.name, "scale": lora.scale, "sha256": sha256}));
             said.insert("loras".to_owned(), loras.collect());
             let request = self.request.and_then(|request| serde_json::from_str(request).ok());

@@ -36,6 +36,14 @@ impl WeightSize {
         Self::sum(folder, component, stem, |name, shape, dtype| WeightSize::of(name, shape, dtype, LARGE))
     }
 
+    /// As [`WeightSize::read`], for a network whose weights all become floats.
+    ///
+    /// # Errors
+    /// Those of [`WeightSize::read`].
+    pub fn read_wide(folder: &ModelFolder, component: &str, stem: &str) -> Result<WeightSize, LoadError> {
+        Self::sum(folder, component, stem, |name, shape, dtype| WeightSize::of(name, shape, dtype, usize::MAX))
+    }
+
     /// As [`WeightSize::read`], without the tensors that the network leaves in the file.
     ///
     /// # Errors
@@ -108,8 +116,9 @@ impl WeightSize {
             || (name.starts_with("enc.blk.") && name.ends_with(".ffn_down.weight"));
         let wide = if is_wide && from == 0 { numbers } else { 0 };
         let of = WeightSize { floats: numbers, wide, ..WeightSize::default() };
-        // CLIP's positions always become floats.
-        let is_weight = name.ends_with("weight") && !name.ends_with("position_embedding.weight");
+        // These tables always become floats.
+        const TABLES: [&str; 3] = ["position_embedding.weight", "pos_embed.weight", "embedding_table.weight"];
+        let is_weight = name.ends_with("weight") && !TABLES.iter().any(|table| name.ends_with(table));
         let Some(format) = dtype.format().filter(|format| is_weight && stays(*format, shape)) else { return of };
         let (outputs, inputs) = (shape[0], shape[1..].iter().product());
         match Narrow::size(format, (inputs, outputs)).filter(|_| numbers >= from as u64) {

@@ -188,31 +188,38 @@ async fn the_formats_have_the_same_samples_and_equal_requests_equal_bytes() {
 async fn a_signed_sound_is_verified() {
     let data = tempfile::tempdir().unwrap();
     let server = server(data.path()).await;
-    let signed = made(&server, &with(&request(), &json!({"output": {}}))).await;
-    let plain = made(&server, &request()).await;
-    let file = async |of: &Value| get(&server, of["artifacts"][0]["url"].as_str().unwrap()).await.body;
-    let verified = async |query: &str, file: Vec<u8>| {
-        let post = |post: reqwest::RequestBuilder| post.header("Content-Type", "audio/wav").body(file.clone());
-        let answer = ask(&server, Method::POST, &format!("/v1/verify{query}"), post).await;
-        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-        answer.json()
+    let sound = async |output: Value| {
+        let generation = made(&server, &with(&request(), &json!({"output": output}))).await;
+        let file = get(&server, generation["artifacts"][0]["url"].as_str().unwrap()).await.body;
+        (generation, file)
     };
-    let (signed_file, plain_file) = (file(&signed).await, file(&plain).await);
-    let report = verified("?recompute=true", signed_file.clone()).await;
-    assert_eq!((&report["verdict"], &report["by_this_server"]), (&json!("intact"), &json!(true)), "{report}");
-    assert_eq!((&report["content_type"], &report["watermark"]), (&json!("audio/wav"), &Value::Null), "{report}");
-    let said = &report["generation"];
-    assert_eq!((&said["id"], &said["request"]), (&signed["id"], &Value::Null), "{report}");
-    assert_eq!(said["unsigned_sha256"], plain["artifacts"][0]["sha256"], "{report}");
-    assert_eq!(report["recomputed"]["result"], "impossible", "{report}");
-    let mut changed = signed_file.clone();
-    let samples = changed.windows(4).position(|window| window == b"data").unwrap() + 40;
-    changed[samples] ^= 1;
-    assert_eq!(verified("", changed).await["verdict"], "altered");
-    assert_eq!(verified("", plain_file.clone()).await["verdict"], "none");
-    let mut longer = plain_file;
-    longer[5] += 1;
-    assert_eq!(verified("", longer).await["verdict"], "unreadable", "the file is shorter than its header says");
+    for (format, media_type) in [("wav", "audio/wav"), ("flac", "audio/flac")] {
+        let verified = async |query: &str, file: Vec<u8>| {
+            let post = |post: reqwest::RequestBuilder| post.header("Content-Type", media_type).body(file.clone());
+            let answer = ask(&server, Method::POST, &format!("/v1/verify{query}"), post).await;
+            assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+            answer.json()
+        };
+        let (signed, signed_file) = sound(json!({"format": format})).await;
+        let (_, plain_file) = sound(json!({"format": format, "provenance": false})).await;
+        let report = verified("?recompute=true", signed_file.clone()).await;
+        assert_eq!((&report["verdict"], &report["by_this_server"]), (&json!("intact"), &json!(true)), "{report}");
+        assert_eq!((&report["content_type"], &report["watermark"]), (&json!(media_type), &Value::Null), "{report}");
+        let said = &report["generation"];
+        assert_eq!((&said["id"], &said["request"]["prompt"]), (&signed["id"], &request()["prompt"]), "{report}");
+        assert_eq!(said["unsigned_sha256"], signed["artifacts"][0]["unsigned_sha256"], "{report}");
+        assert_eq!(report["recomputed"]["result"], "same", "{report}");
+        let mut changed = signed_file;
+        let last = changed.len() - 1;
+        changed[last] ^= 1;
+        assert_eq!(verified("", changed).await["verdict"], "altered");
+        assert_eq!(verified("", plain_file.clone()).await["verdict"], "none");
+        if format == "wav" {
+            let mut longer = plain_file;
+            longer[5] += 1;
+            assert_eq!(verified("", longer).await["verdict"], "unreadable", "the file is shorter than its header says");
+        }
+    }
 }
 
 /// Whether the file contains the text.

@@ -75,7 +75,7 @@ impl Sizes {
         let size = [film.height as usize / scale, film.width as usize / scale];
         let (frames, tokens, adapted) = (film.frames as usize, self.context_length(), !film.loras.is_empty());
         let motion = film.motion_adapter.as_deref().and_then(|name| controls(name, size, frames)).unwrap_or_default();
-        let decode = decoding(self, size);
+        let (decode, tiny) = (decoding(self, size), self.demand(Part::DecodeTiny { size }));
         let branches = if film.is_guided() { 2 } else { 1 };
         let text = self.demand(Part::Text { sees: false });
         let sampling = SamplingDemand {
@@ -84,9 +84,10 @@ impl Sizes {
             calls: calls_of(&film.scheduler, film.steps, card),
             call: of_frames(frames, self.demand(Part::Denoise { size, tokens, shallow: false, adapted })).and(motion),
             before: Demand { work: branches as f64 * text.work, ..text },
-            after: Demand { work: frames as f64 * decode.work, ..decode },
+            after: Demand { work: frames as f64 * decode.work, bytes: decode.bytes.max(tiny.bytes), ..decode },
         };
-        Plan::of_film(film, sampling).with_float32_call(float32_call(self, &[(Part::Decode { size }, decode)]))
+        let parts = [(Part::Decode { size }, decode), (Part::DecodeTiny { size }, tiny)];
+        Plan::of_film(film, sampling).with_float32_call(float32_call(self, &parts))
     }
 }
 

@@ -107,8 +107,12 @@ fn image(fields: &mut Fields, on: &Bounds<'_>) -> Option<InputImage> {
 
 fn frames(fields: &mut Fields, on: &Bounds<'_>, motion_adapter: Option<&str>) -> u32 {
     let field = &table::FRAMES;
-    let frames: u32 = fields.get_or_default(field, on);
+    let is_default = !fields.has(field.name);
+    let mut frames: u32 = fields.get_or_default(field, on);
     let adapter = on.card.motion_adapters.iter().find(|adapter| Some(adapter.name.as_str()) == motion_adapter);
+    if let Some(adapter) = adapter.filter(|_| is_default) {
+        frames = frames.min(adapter.max_frames);
+    }
     if let Some(MotionAdapterCard { name, max_frames }) = adapter.filter(|adapter| frames > adapter.max_frames)
         && !fields.is_faulty(field.name)
     {

@@ -102,7 +102,7 @@ fn reference(fields: &mut Fields, value: Value) {
 }
 
 /// The card of the request's model. If the request names no model, or one of OpenAI's models, it gets the default model
-/// if the default model makes films, and otherwise the only model that makes films.
+/// if the default model makes such films, and otherwise the only model that makes such films.
 fn model<'a>(fields: &mut Fields, models: &'a [Arc<ModelCard>], default: &str) -> Option<&'a ModelCard> {
     let find = |name: &str| models.iter().find(|card| card.name == name).map(AsRef::as_ref);
     let named = fields.take("model");
@@ -113,9 +113,11 @@ fn model<'a>(fields: &mut Fields, models: &'a [Arc<ModelCard>], default: &str) -
         fields.put_back("model", named.unwrap_or_default());
         return card;
     }
-    let mut films = models.iter().filter(|card| card.film.is_some()).map(AsRef::as_ref);
-    let chosen =
-        find(default).filter(|card| card.film.is_some()).or_else(|| films.next().filter(|_| films.next().is_none()));
+    // A film with a motion adapter begins with no picture.
+    let begins = fields.has("image") || fields.has_file("image");
+    let makes = |card: &&ModelCard| card.film.is_some() && !(begins && !card.motion_adapters.is_empty());
+    let mut films = models.iter().map(AsRef::as_ref).filter(makes);
+    let chosen = find(default).filter(makes).or_else(|| films.next().filter(|_| films.next().is_none()));
     match chosen {
         Some(card) => fields.put_back("model", card.name.clone().into()),
         None => {
