@@ -488,11 +488,11 @@ fn files_are_small() {
 /// 220, the stream of a tenant's events 25, the estimate of waiting by priority 55, waiting for file descriptors 60,
 /// stars 45, lost devices 17, the inspection of stores for `latentd doctor` 140, traces 4, the seconds of queued work
 /// with the counts for metrics 129, statements that PostgreSQL does not compile 6, migrations that are read without
-/// sqlx's macros 30, the credentials of uploads 5, and the usage of films and sounds 51.
+/// sqlx's macros 30, the credentials of uploads 5, the usage of films and sounds 51, and shorter lines 8.
 #[test]
 fn the_ledger_is_small() {
     let lines: usize = sources().iter().filter(|source| source.room == "ledger").map(|source| source.lines).sum();
-    assert!((1000..=4287).contains(&lines), "the ledger has {lines} lines");
+    assert!((1000..=4295).contains(&lines), "the ledger has {lines} lines");
 }
 
 /// The fuzzer compiles only the room `weights`, so its manifest must list that room's dependencies in the same

@@ -80,7 +80,7 @@ def errors(client, model, film):
         ({"size": "1x1"}, "size", "out_of_range"),
         ({"model": "nothing"}, "model", "model_not_found"),
         ({"model": "emoji"}, "model", "unsupported_for_model"),
-        ({"input_reference": openai.omit}, "image", "missing_required_parameter"),
+        ({"input_reference": openai.omit}, "input_reference", "missing_required_parameter"),
     ]:
         try:
             client.videos.create(**{"model": model, "prompt": "", "input_reference": picture(), **fields})

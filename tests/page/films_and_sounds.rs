@@ -88,7 +88,7 @@ async fn a_sound_is_made_drawn_and_played() {
     let colors = "(() => { const canvas = document.querySelector('.card .spectrum'); \
         const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height); \
         return new Set(new Uint32Array(data.buffer)).size; })()";
-    assert!(browser.value(colors).as_u64().unwrap() > 20, "the spectrogram shows different levels");
+    browser.until("the spectrogram shows different levels", &format!("{colors} > 20"));
     let said = browser.value("document.querySelector('.card .axis').textContent");
     let seconds = sound["seconds"].as_f64().unwrap();
     assert_eq!(said, json!(format!("0 s0 to 4 kHz{} s", (seconds * 100.0).round() / 100.0)));
