@@ -86,6 +86,21 @@ async fn a_running_film_has_previews() {
 }
 
 #[tokio::test]
+async fn the_command_of_the_page_makes_a_film() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_ready(&launch(data.path())).await;
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/families/animate-diff.md")).unwrap();
+    let command = page.lines().find(|line| line.starts_with("curl ")).unwrap();
+    let here = command.replace("localhost:8080", server.url("").trim_start_matches("http://"));
+    let here = here.replace("model=sd15", "model=emoji").replace("motion_adapter=mm-v15", "motion_adapter=wiggle");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &here]).current_dir(data.path());
+    let output = tokio::task::spawn_blocking(move || shell.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{command}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(&fs::read(data.path().join("fox.mp4")).unwrap()[4..8], b"ftyp", "{command}");
+}
+
+#[tokio::test]
 async fn a_request_beyond_its_bounds_is_refused_with_the_field_and_the_bound() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start_ready(&launch(data.path())).await;

@@ -174,19 +174,11 @@ async fn many_of_the_largest_requests_at_once_stay_within_the_plan() {
     assert!(most as f64 <= 1.1 * plan, "{most} bytes, the plan is {plan}");
 }
 
-/// The bytes of a network in memory by its file: all numbers as float32, and the transformed weights of small
-/// convolutions.
+/// The bytes of a small network in memory by its file: all numbers as float32.
 fn bytes_in_memory(file: &[u8]) -> u64 {
     let header = u64::from_le_bytes(file[..8].try_into().unwrap());
     let tensors: Value = serde_json::from_slice(&file[8..8 + header as usize]).unwrap();
     let tensors = tensors.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
-    let bytes = tensors.map(|(_, tensor)| {
-        let shape: Vec<u64> = tensor["shape"].as_array().unwrap().iter().map(|side| side.as_u64().unwrap()).collect();
-        let kept = match shape[..] {
-            [outputs, inputs, 3, 3] if outputs.min(inputs) >= 16 => 36 * outputs.next_multiple_of(16) * inputs,
-            _ => 0,
-        };
-        4 * (shape.iter().product::<u64>() + kept)
-    });
-    bytes.sum()
+    let sides = |tensor: &Value| tensor["shape"].as_array().unwrap().clone();
+    tensors.map(|(_, tensor)| 4 * sides(tensor).iter().map(|side| side.as_u64().unwrap()).product::<u64>()).sum()
 }
