@@ -84,7 +84,7 @@ impl Sizes {
             calls: calls_of(&film.scheduler, film.steps, card),
             call: of_frames(frames, self.demand(Part::Denoise { size, tokens, shallow: false, adapted })).and(motion),
             before: Demand { work: branches as f64 * text.work, ..text },
-            after: Demand { work: frames as f64 * decode.work, bytes: decode.bytes.max(tiny.bytes), ..decode },
+            after: Demand { work: frames as f64 * decode.work, bytes: decode.bytes.max(tiny.bytes) },
         };
         let parts = [(Part::Decode { size }, decode), (Part::DecodeTiny { size }, tiny)];
         Plan::of_film(film, sampling).with_float32_call(float32_call(self, &parts))

@@ -115,7 +115,7 @@ fn model<'a>(fields: &mut Fields, models: &'a [Arc<ModelCard>], default: &str) -
     }
     // A film with a motion adapter begins with no picture.
     let begins = fields.has("image") || fields.has_file("image");
-    let makes = |card: &&ModelCard| card.film.is_some() && !(begins && !card.motion_adapters.is_empty());
+    let makes = |card: &&ModelCard| card.film.is_some() && (!begins || card.motion_adapters.is_empty());
     let mut films = models.iter().map(AsRef::as_ref).filter(makes);
     let chosen = find(default).filter(makes).or_else(|| films.next().filter(|_| films.next().is_none()));
     match chosen {
