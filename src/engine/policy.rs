@@ -163,7 +163,7 @@ const FILMS: usize = 2;
 /// only some of its rows. No run waits for a batch to fill.
 ///
 /// Films of one model have turns like a single run: they share an account. So a second film makes the others wait no
-/// longer. Fewer than two rows of a film may fit a slice. Then the batch takes one row from each of at most [`FILMS`]
+/// longer. Fewer than two rows of a film may fit a slice. Then the batch takes one row from each of at most `FILMS`
 /// films and is long. A film that arrives while another film is in the middle of such a call waits for the end of this
 /// call, so that both share the next one; meanwhile the paused batch has the turns of the account.
 ///
