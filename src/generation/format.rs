@@ -88,21 +88,14 @@ impl Format {
     /// The extension of a file name, without the dot.
     pub fn extension(self) -> &'static str {
         match self {
-            Format::Png => "png",
             Format::Jpeg => "jpg",
-            Format::Webp => "webp",
-            Format::Wav => "wav",
-            Format::Flac => "flac",
-            Format::Opus => "opus",
-            Format::Mp4 => "mp4",
-            Format::Zip => "zip",
-            Format::Apng => "apng",
-            Format::Gif => "gif",
+            other => other.name(),
         }
     }
 
     /// The format of files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is accepted
-    /// besides `jpg`; for Opus, `ogg` and `oga` besides `opus`. The files of films that are also the names of pictures, `png` and `webp`, are those of pictures here.
+    /// besides `jpg`; for Opus, `ogg` and `oga` besides `opus`. Pictures and films share the extensions `png` and `webp`;
+    /// here, these are the formats of pictures.
     pub fn of_extension(extension: &str) -> Option<Format> {
         let extension = match extension.to_ascii_lowercase() {
             name if name == "ogg" || name == "oga" => "opus".to_owned(),
