@@ -33,38 +33,6 @@ SD15_UNET = {
     "cross_attention_dim": 768,
     "norm_num_groups": 32,
 }
-SDXL_UNET = {
-    "_class_name": "UNet2DConditionModel",
-    "sample_size": 128,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "layers_per_block": 2,
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "norm_num_groups": 32,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-VAE = {
-    "_class_name": "AutoencoderKL",
-    "in_channels": 3,
-    "out_channels": 3,
-    "latent_channels": 4,
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "scaling_factor": 0.18215,
-}
-
-
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("programs", nargs="+", help="one program, or the old and the new one")
@@ -120,7 +88,10 @@ def make(folder, model):
     folder = folder / model
     if (folder / "model_index.json").exists():
         return
-    parts = {"unet": (SDXL_UNET if model == "sdxl" else SD15_UNET, memory.unet_tensors), "vae": (VAE, memory.vae_tensors)}
+    unet, vae = memory.unet_config(1) if model == "sdxl" else SD15_UNET, memory.vae_config(1)
+    if model == "sd15":
+        vae |= {"scaling_factor": 0.18215, "sample_size": 512, "force_upcast": False}
+    parts = {"unet": (unet, memory.unet_tensors), "vae": (vae, memory.vae_tensors)}
     texts = {"text_encoder": memory.text_config(768, 12, 12, None)}
     if model == "sdxl":
         texts["text_encoder_2"] = memory.text_config(1280, 32, 20, 1280)

@@ -272,42 +272,7 @@ def make(folder, scale):
     wanted = {"scale": scale}
     if kind.exists() and json.loads(kind.read_text()) == wanted:
         return
-    channels = [320 // scale, 640 // scale, 1280 // scale]
-    widths = [768 // scale, 1280 // scale]
-    groups = 32 if scale <= 5 else 4
-    unet = {
-        "_class_name": "UNet2DConditionModel",
-        "sample_size": 128,
-        "in_channels": 4,
-        "out_channels": 4,
-        "block_out_channels": channels,
-        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-        "layers_per_block": 2,
-        "transformer_layers_per_block": [1, 2, 10],
-        "attention_head_dim": [5, 10, 20],
-        "cross_attention_dim": sum(widths),
-        "use_linear_projection": True,
-        "norm_num_groups": groups,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": widths[1] + 6 * 256,
-    }
-    vae_channels = [width // scale for width in (128, 256, 512, 512)]
-    vae = {
-        "_class_name": "AutoencoderKL",
-        "in_channels": 3,
-        "out_channels": 3,
-        "latent_channels": 4,
-        "block_out_channels": vae_channels,
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "layers_per_block": 2,
-        "norm_num_groups": groups,
-        "scaling_factor": 0.13025,
-        "sample_size": 1024,
-        "force_upcast": True,
-    }
+    unet, vae, widths = unet_config(scale), vae_config(scale), text_widths(scale)
     model = folder / "models" / "xl"
     texts = [text_config(widths[0], 12 if scale == 1 else 2, 12, None), text_config(widths[1], 32 if scale == 1 else 2, 20, widths[1])]
     for part, config in [("unet", unet), ("vae", vae), ("text_encoder", texts[0]), ("text_encoder_2", texts[1])]:
@@ -341,6 +306,56 @@ def make(folder, scale):
             # One file on disk; for the server, these are different networks.
             os.link(folder / "controlnets/net-0/diffusion_pytorch_model.safetensors", weights)
     write_json(kind, wanted)
+
+
+def text_widths(scale):
+    """The widths of the two text encoders."""
+    return [768 // scale, 1280 // scale]
+
+
+def groups(scale):
+    return 32 if scale <= 5 else 4
+
+
+def unet_config(scale):
+    """The U-Net of Stable Diffusion XL, with widths that are divided by `scale`."""
+    widths = text_widths(scale)
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "sample_size": 128,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": [320 // scale, 640 // scale, 1280 // scale],
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "layers_per_block": 2,
+        "transformer_layers_per_block": [1, 2, 10],
+        "attention_head_dim": [5, 10, 20],
+        "cross_attention_dim": sum(widths),
+        "use_linear_projection": True,
+        "norm_num_groups": groups(scale),
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": widths[1] + 6 * 256,
+    }
+
+
+def vae_config(scale):
+    """Its autoencoder."""
+    return {
+        "_class_name": "AutoencoderKL",
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 4,
+        "block_out_channels": [width // scale for width in (128, 256, 512, 512)],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "layers_per_block": 2,
+        "norm_num_groups": groups(scale),
+        "scaling_factor": 0.13025,
+        "sample_size": 1024,
+        "force_upcast": True,
+    }
 
 
 SCHEDULER = {

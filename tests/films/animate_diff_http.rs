@@ -6,8 +6,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    answer::{ask, get, is_log_stored, with},
-    http::{assert_previews, file, made, output, unzipped},
+    answer::{ask, get, with},
+    http::{assert_previews, assert_same_after_kill, file, made, output, unzipped},
     motion_adapters::{for_emoji, put_adapter},
     server::{Launch, Server},
 };
@@ -129,26 +129,9 @@ async fn a_request_beyond_its_bounds_is_refused_with_the_field_and_the_bound() {
     assert!(refused.json()["errors"][0]["detail"].as_str().unwrap().contains("is a motion adapter"), "{refused:?}");
 }
 
-/// The bytes after a kill in the middle of denoising are those of an uninterrupted run.
 #[tokio::test]
 async fn a_killed_generation_continues_with_the_same_bytes() {
-    let (data, calm) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let long = with(&request(), &json!({"steps": 40}));
-    let killed = Server::start_ready(&launch(data.path()).set("LATENTD_ENGINE__CHECKPOINT_INTERVAL_MS", 1)).await;
-    let queued = ask(&killed, Method::POST, "/v1/videos", |post| post.json(&long)).await.json();
-    let path = format!("/v1/videos/{}", queued["id"].as_str().unwrap());
-    killed
-        .until("a part is done", async |server: &Server| {
-            server.metric("latentd_steps_total", "").await > 10.0 && is_log_stored(data.path())
-        })
-        .await;
-    let again = killed.kill_and_restart().await;
-    let ended = ask(&again, Method::GET, &path, |get| get.header("Prefer", "wait=100")).await.json();
-    assert_eq!((&ended["status"], &ended["attempt"]), (&json!("succeeded"), &json!(2)), "{ended:#}");
-    assert!(again.metric("latentd_replayed_steps_total", "").await >= 2.0);
-    let uninterrupted = Server::start_ready(&launch(calm.path())).await;
-    let expected = file(&uninterrupted, &made(&uninterrupted, &long).await).await;
-    assert!(get(&again, &format!("{path}/content/0")).await.body == expected);
+    assert_same_after_kill(launch, &with(&request(), &json!({"steps": 40, "n": 2})), 10.0).await;
 }
 
 #[test]

@@ -7,9 +7,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    answer::{ask, get, is_log_stored, with},
+    answer::{ask, get, with},
     case::{self, FilmCase},
-    http::{file, launch, made, output, picture, server, unzipped},
+    http::{assert_same_after_kill, file, launch, made, output, picture, server, unzipped},
     server::{Launch, Server},
     wan_films::{TIMES, TWO},
 };
@@ -121,32 +121,9 @@ async fn the_default_number_of_frames_follows_from_the_limit() {
     assert_eq!(ended["params"]["frames"], 9, "{ended}");
 }
 
-/// The bytes after a kill in the middle of denoising are those of an uninterrupted run, and steps are replayed.
 #[tokio::test]
 async fn a_killed_generation_continues_with_the_same_bytes() {
-    let (data, calm) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let long = with(&request(TWO), &json!({"steps": 300, "n": 2}));
-    let killed = Server::start_ready(&launch(data.path()).set("LATENTD_ENGINE__CHECKPOINT_INTERVAL_MS", 1)).await;
-    let queued = ask(&killed, Method::POST, "/v1/videos", |post| post.json(&long)).await.json();
-    let path = format!("/v1/videos/{}", queued["id"].as_str().unwrap());
-    killed
-        .until("a part is done", async |server: &Server| {
-            server.metric("latentd_steps_total", "").await > 100.0 && is_log_stored(data.path())
-        })
-        .await;
-    let again = killed.kill_and_restart().await;
-    let ended = ask(&again, Method::GET, &path, |get| get.header("Prefer", "wait=100")).await.json();
-    assert_eq!((&ended["status"], &ended["attempt"]), (&json!("succeeded"), &json!(2)), "{ended:#}");
-    let replayed = again.metric("latentd_replayed_steps_total", "").await;
-    println!("{replayed} rows were replayed after the kill");
-    assert!(replayed >= 4.0);
-    let uninterrupted = server(calm.path()).await;
-    let expected = made(&uninterrupted, &long).await;
-    for n in 0..2 {
-        let file = get(&again, &format!("{path}/content/{n}")).await.body;
-        let expected = get(&uninterrupted, expected["artifacts"][n]["url"].as_str().unwrap()).await.body;
-        assert!(file == expected, "film {n}");
-    }
+    assert_same_after_kill(launch, &with(&request(TWO), &json!({"steps": 300, "n": 2})), 100.0).await;
 }
 
 #[tokio::test]

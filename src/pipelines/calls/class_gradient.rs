@@ -45,10 +45,6 @@ impl Call for ClassGradient {
     }
 
     fn log(&self) -> Option<LogFormat<Vec<f32>>> {
-        Some(LogFormat {
-            values: self.shape.iter().product(),
-            write: |gradient| Some(gradient),
-            read: |gradient| gradient,
-        })
+        Some(LogFormat::of_numbers(self.shape.iter().product()))
     }
 }

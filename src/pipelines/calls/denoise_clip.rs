@@ -66,10 +66,6 @@ impl Call for DenoiseClip {
     }
 
     fn log(&self) -> Option<LogFormat<Vec<f32>>> {
-        Some(LogFormat {
-            values: self.shape.iter().product(),
-            write: |prediction| Some(prediction),
-            read: |prediction| prediction,
-        })
+        Some(LogFormat::of_numbers(self.shape.iter().product()))
     }
 }

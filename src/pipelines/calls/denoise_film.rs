@@ -73,10 +73,6 @@ impl Call for DenoiseFilm {
 
     fn log(&self) -> Option<LogFormat<Vec<f32>>> {
         let [_, f, h, w] = self.shape;
-        Some(LogFormat {
-            values: self.channels * f * h * w,
-            write: |prediction| Some(prediction),
-            read: |prediction| prediction,
-        })
+        Some(LogFormat::of_numbers(self.channels * f * h * w))
     }
 }

@@ -77,10 +77,6 @@ impl Call for DenoiseFrames {
     }
 
     fn log(&self) -> Option<LogFormat<Vec<f32>>> {
-        Some(LogFormat {
-            values: self.shape.iter().product(),
-            write: |prediction| Some(prediction),
-            read: |prediction| prediction,
-        })
+        Some(LogFormat::of_numbers(self.shape.iter().product()))
     }
 }

@@ -62,10 +62,6 @@ impl Call for Predict {
     }
 
     fn log(&self) -> Option<LogFormat<Vec<f32>>> {
-        Some(LogFormat {
-            values: self.outputs * self.shape[1] * self.shape[2],
-            write: |prediction| Some(prediction),
-            read: |prediction| prediction,
-        })
+        Some(LogFormat::of_numbers(self.outputs * self.shape[1] * self.shape[2]))
     }
 }
