@@ -33,6 +33,8 @@ SD15_UNET = {
     "cross_attention_dim": 768,
     "norm_num_groups": 32,
 }
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("programs", nargs="+", help="one program, or the old and the new one")
