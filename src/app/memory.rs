@@ -265,8 +265,8 @@ mod tests {
 
     proptest! {
         /// With the default settings, all parts together never take more than the memory: models, ControlNets,
-        /// generations, the process, and safety checkers of at most a quarter of the memory. The exception is a largest
-        /// model of at least three quarters of the memory, minus the process and the safety checkers.
+        /// generations, the process, and safety checkers of at most a quarter of the memory. There is one exception: a
+        /// model that does not fit into three quarters of the memory together with the process and the safety checkers.
         #[test]
         fn computed_bounds_fit_the_memory(
             memory in 2 * GIB..256 * GIB,

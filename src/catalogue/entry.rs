@@ -238,5 +238,5 @@ pub(super) fn name_of(key: &str) -> &str {
     key.split(SEPARATOR).next().unwrap_or(key)
 }
 
-pub(super) const CHANGED: &str = "its files have changed since they were listed; they are listed again within two \
-                       intervals of models.poll_interval_s seconds, at SIGHUP and by POST /admin/reload";
+pub(super) const CHANGED: &str = "its files have changed since they were listed; the server lists them again within \
+                       two times models.poll_interval_s seconds, or at once after SIGHUP or POST /admin/reload";

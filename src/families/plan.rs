@@ -20,9 +20,9 @@ pub struct Plan {
     pub float32_call: u64,
 }
 
-/// A function that returns the demand of one row of a ControlNet, or of a motion adapter. It takes the name of the
-/// network, (h, w) of the latents, and the number of tokens of the text, or for a motion adapter that of the frames. It
-/// returns `None` for a network that cannot be used.
+/// A function that returns the demand of one row of a ControlNet or of a motion adapter, or `None` if the network
+/// cannot be used. The arguments are the name of the network, (h, w) of the latents, and a count: for a ControlNet the
+/// tokens of the text, for a motion adapter the frames.
 pub type ControlDemand<'a> = dyn Fn(&str, [usize; 2], usize) -> Option<Demand> + 'a;
 
 /// The network calls of a generation that samples pictures.

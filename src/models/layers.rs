@@ -38,8 +38,8 @@ impl Linear {
         Self { matrix: matrix(weights, inputs, outputs, None), path: weights.path() }
     }
 
-    /// Several layers whose weights are stored as one matrix, one below the other, without biases. The names of the
-    /// layers are that of the scope and a number.
+    /// Several layers whose weights are stored as one matrix, one below the other, without biases. The name of a layer
+    /// is the name of the scope followed by the number of the layer, from 0.
     pub fn split<const N: usize>(weights: &Weights, inputs: usize, outputs: [usize; N]) -> [Self; N] {
         let whole = Whole::of(weights, inputs, outputs.iter().sum());
         let (mut first, mut numbers) = (0, 0..);
@@ -153,7 +153,7 @@ impl Whole {
         stored.unwrap_or_else(|| Whole::Plain(weights.matrix("weight", outputs, inputs)))
     }
 
-    /// The rows from `first` on, for (inputs, outputs).
+    /// The matrix (outputs, inputs) that begins at row `first`.
     fn part(&self, first: usize, (inputs, outputs): (usize, usize), kernels: Kernels) -> Result<Matrix> {
         match self {
             Whole::Plain(whole) => {

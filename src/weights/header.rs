@@ -156,7 +156,8 @@ fn parse(json: &[u8], data: Range<usize>) -> Result<Header, String> {
         if shape.len() > MOST_AXES {
             return Err(broken(&format!("{} axes are more than {MOST_AXES}", shape.len())));
         }
-        // Empty axes count as 1 in this product, so that later no product of only some of the axes overflows.
+        // Axes of length 0 count as 1 in this product. So if this product does not overflow, no later product of some
+        // of the axes overflows.
         let bits = shape.iter().try_fold(dtype.bitsize(), |bits, axis| bits.checked_mul((*axis).max(1)));
         let bits = bits.ok_or_else(|| broken(&format!("the shape {shape:?} is too large")))?;
         let bits = if shape.contains(&0) { 0 } else { bits };

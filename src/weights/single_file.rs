@@ -111,7 +111,7 @@ impl SingleFile {
             if left.len() > LISTED {
                 named.push(&more);
             }
-            notes.push(format!("{} tensors of no network left aside: {}", left.len(), named.join(", ")));
+            notes.push(format!("{} tensors that belong to no network are ignored: {}", left.len(), named.join(", ")));
         }
         notes
     }

@@ -112,7 +112,8 @@ impl TransformerFile {
     pub fn notes(&self) -> Vec<String> {
         let most: Vec<&str> = self.left.iter().take(MOST_NAMES).map(String::as_str).collect();
         let more = if self.left.len() > most.len() { ", …" } else { "" };
-        let note = || format!("{} tensors of no network left aside: {}{more}", self.left.len(), most.join(", "));
+        let ignored = "tensors that belong to no network are ignored";
+        let note = || format!("{} {ignored}: {}{more}", self.left.len(), most.join(", "));
         Some(note()).filter(|_| !self.left.is_empty()).into_iter().collect()
     }
 

@@ -147,7 +147,7 @@ fn tensors_that_belong_to_no_network_of_the_file_are_noted() {
     assert!(flux_with(&[]).1.unwrap().notes().is_empty());
     let strays = ["text_encoders.clip_l.text_model.a.weight", "text_encoders.gemma.weight"];
     let notes = flux_with(&strays).1.unwrap().notes();
-    assert_eq!(notes, [format!("2 tensors of no network left aside: {}, {}", strays[0], strays[1])]);
+    assert_eq!(notes, [format!("2 tensors that belong to no network are ignored: {}, {}", strays[0], strays[1])]);
 }
 
 #[test]
