@@ -117,7 +117,7 @@ pub(super) struct Product<'a> {
     pub out: Block<'a>,
     /// Whether the product is added to the values in `out` or replaces them.
     pub add: bool,
-    /// What is read after this product; `None` if it is the next panels of b.
+    /// The bytes that are read after this product; `None` if these are the next panels of b.
     pub ahead: Option<[&'a [u8]; 2]>,
 }
 
@@ -191,7 +191,7 @@ impl Product<'_> {
     }
 
     /// Computes all lines of the result for the lines `ks` of b and for `P` panels. A line of a panel has `LINE`
-    /// vectors, of which the first `V` are used.
+    /// vectors; the first `V` of them are used.
     #[inline(always)]
     fn columns<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize, const TILED: bool>(
         &mut self,
@@ -314,7 +314,7 @@ struct TileKernel<'a, const H: usize, const P: usize, const V: usize, const LINE
     stride: usize,
     count: usize,
     add: bool,
-    /// What the first tiles prefetch, and how many bytes for each product.
+    /// The places from which the first tiles prefetch, and the number of bytes for each product.
     ahead: [*const u8; P],
     step: usize,
 }

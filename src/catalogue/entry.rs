@@ -65,7 +65,7 @@ impl Usable {
         self.offloaded(device).fold(0, u64::saturating_add)
     }
 
-    /// The most bytes of weights that are copied to the device at the same time, because it offloads them.
+    /// Maximum bytes of weights that are copied to the device at the same time, if the device offloads.
     pub fn copied_bytes(&self, device: &Device) -> u64 {
         self.offloaded(device).max().unwrap_or(0)
     }

@@ -14,7 +14,7 @@ const FRAMES: u32 = 16;
 const FPS: u32 = 8;
 
 impl ControlNets {
-    /// The card of a model with what it can do with the motion adapters that fit it.
+    /// The card of a model, extended by what the model can do with the motion adapters that fit it.
     pub(super) fn moving(&self, card: Arc<ModelCard>) -> Arc<ModelCard> {
         if card.motion_groups.is_none() {
             return card;

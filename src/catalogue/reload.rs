@@ -91,7 +91,7 @@ impl Catalogue {
         Edition(self.listed())
     }
 
-    /// Whether the lists are still those of `edition`.
+    /// Whether the lists have not changed since `edition`.
     pub fn is_at(&self, Edition(listed): &Edition) -> bool {
         Arc::ptr_eq(listed, &self.listed())
     }

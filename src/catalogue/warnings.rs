@@ -1,5 +1,4 @@
-//! What may surprise the client of a valid request: prompts that the model cuts, words that it does not know, and sizes
-//! that it was not made for.
+//! Warnings about a valid request: the model cuts its prompt, does not know a word, or was not made for its size.
 
 use std::sync::Arc;
 

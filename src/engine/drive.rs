@@ -106,7 +106,7 @@ impl EngineThread {
     }
 }
 
-/// The runs that the engine works on, and what they share.
+/// The runs that the engine works on, and their shared state.
 struct ActiveRuns {
     /// The device that computes the networks.
     device: Device,
@@ -217,7 +217,7 @@ impl ActiveRuns {
         }
     }
 
-    /// Computes what the policy chooses: a new batch, or the next slice of a paused one.
+    /// Computes what the policy chooses: a new batch, or the next slice of a paused batch.
     fn compute(&mut self) {
         match self.next() {
             Next::Nothing => {}

@@ -135,7 +135,8 @@ impl Place<'_> {
         Tensor::cat(&[&x.narrow(1, 0, self.first)?, features, &x.narrow(1, end, x.dim(1)? - end)?], 1)
     }
 
-    /// The position of a token along an axis. The picture takes as many positions as its longer side has tokens.
+    /// The position of a token along an axis. The number of positions that the picture takes is the number of tokens of
+    /// its longer side.
     fn position(&self, token: usize, axis: Axis) -> usize {
         let ([rows, columns], end) = (self.seen.size, self.first + self.count());
         match token {

@@ -19,7 +19,7 @@ impl Activation {
         Tensor::from_vec(latents, (1, c, h, w), &HOST).map(Activation).map_err(failed)
     }
 
-    /// As [`Activation::of_latents`], of a clip: latents (F, C, h, w).
+    /// As [`Activation::of_latents`], for a clip: latents (F, C, h, w).
     ///
     /// # Errors
     /// `latents` does not have F·C·h·w numbers.

@@ -35,8 +35,8 @@ impl TextEmbedding {
         [dims.first().copied().unwrap_or(0), dims.get(1).copied().unwrap_or(0)]
     }
 
-    /// Joins the embeddings of several chunks to that of one long prompt. The pooled embedding is that of the first
-    /// chunk. Fails if the widths differ.
+    /// Joins the embeddings of several chunks to the embedding of one long prompt. The pooled embedding comes from the
+    /// first chunk. Fails if the widths differ.
     pub fn joined(chunks: Vec<TextEmbedding>) -> Result<TextEmbedding, NetworkError> {
         let hidden: Vec<&Tensor> = chunks.iter().map(|chunk| &chunk.hidden).collect();
         let hidden = Tensor::cat(&hidden, 0).map_err(NetworkError::of("text_encoder"))?;

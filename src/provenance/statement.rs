@@ -40,7 +40,7 @@ pub struct Input {
     pub title: String,
     /// SHA-256 of the stored copy.
     pub sha256: String,
-    /// What [`Provenance::keep`](super::Provenance::keep) kept of the credentials of the uploaded file.
+    /// The result of [`Provenance::keep`](super::Provenance::keep) for the uploaded file.
     pub credentials: Option<Bytes>,
 }
 

@@ -1,5 +1,5 @@
-//! Compares the meaning of prompts for the embedded model with that of refused words and phrases, by the vectors of the
-//! text encoder of this model.
+//! Compares the meaning of prompts for the embedded model with the meaning of refused words and phrases, by the vectors
+//! of the text encoder of this model.
 
 use super::block_list::words;
 use crate::{
@@ -55,8 +55,8 @@ impl Meanings {
         Ok(meanings)
     }
 
-    /// Whether the meaning of up to three successive words of the text is similar to that of an entry. Blocks while the
-    /// network computes.
+    /// Whether the meaning of up to three successive words of the text is similar to the meaning of an entry. Blocks
+    /// while the network computes.
     ///
     /// # Errors
     /// An operation of the device failed.

@@ -25,7 +25,7 @@ const MAGIC: &[u8] = b"GGUF";
 /// The versions that are read. Version 1 had shorter lengths; no published file has this version.
 const VERSIONS: [u32; 2] = [2, 3];
 
-/// The largest numbers of tensors and of metadata entries: ten times those of the largest model known.
+/// The largest numbers of tensors and of metadata entries: ten times the numbers of the largest model known.
 const MOST: u64 = 100_000;
 
 /// The largest number of axes of a tensor in ggml.

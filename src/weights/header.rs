@@ -121,7 +121,7 @@ fn json_length(first: &[u8]) -> Result<usize, String> {
     }
 }
 
-/// What a file that is no safetensors file seems to be, judged by its first bytes, and what the user can do.
+/// The kind of a file that is no safetensors file, judged by its first bytes, and advice for the user.
 fn foreign(first: &[u8]) -> Option<&'static str> {
     let text = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first).trim_ascii_start();
     let starts = |with: &[u8]| first.starts_with(with);

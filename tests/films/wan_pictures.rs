@@ -56,7 +56,7 @@ fn compare(kernels: Kernels) {
     assert!(count >= 4, "only {count} cases");
 }
 
-/// What the denoiser sees and answers, and the latents that are decoded, are diffusers', too.
+/// The inputs and answers of the denoiser, and the latents that are decoded, equal diffusers', too.
 #[test]
 fn steps_equal_diffusers() {
     let Some(root) = case::complete() else { return };

@@ -40,7 +40,7 @@ pub async fn an_estimate_uses_the_measured_speed_of_the_model(place: &dyn Place)
     accept(&*store, "tiny", 20.0).await;
     assert_eq!(seconds(&*store).await, [("tiny".to_owned(), 6.0)], "the speed of the model, 20");
 
-    // What says nothing about a speed is skipped.
+    // Measurements that say nothing about a speed are skipped.
     learn(&*store, "tiny", 1, 0.0, 10.0).await;
     learn(&*store, "new", 1, 10.0, 0.0).await;
     accept(&*store, "tiny", 20.0).await;

@@ -112,7 +112,8 @@ async fn values_of_all_kinds_reach_the_request() {
         assert_eq!(&got, value, "{name}");
     }
 
-    // The list shows what is set. What has its default again is not in the request, nor is what is removed.
+    // The list shows the fields that are set. Fields that have their defaults again, and fields that were removed, are
+    // not in the request.
     browser.fill("#decoder", "full");
     browser.fill("#clip_skip", "");
     browser.fill("[id='feature_cache.interval']", "");

@@ -1,4 +1,4 @@
-//! What the models of DreamLite accept and refuse, and what a generation costs.
+//! Tests of the requests that the models of DreamLite accept and refuse, and of the plan of a generation.
 
 use latentd::{
     catalogue::Catalogue,

@@ -30,7 +30,7 @@ pub fn put_models(names: &[&str], models: &Path) {
     }
 }
 
-/// Writes the files of the LoRAs into `loras`, except those that exist.
+/// Writes the files of the LoRAs into `loras`, except files that exist.
 pub fn put_loras(loras: &Path) {
     for (name, content) in entries(&bundle()["adapters"]) {
         let path = loras.join(format!("{name}.safetensors"));

@@ -265,7 +265,8 @@ fn ffmpeg_decodes_every_container() {
             let number = |key: &str| told.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
             let sides = [number("width"), number("height"), number("nb_read_frames")];
             assert_eq!(sides, [&size[0].to_string(), &size[1].to_string(), "14"].map(Some), "{name}: {told:?}");
-            // The times of a GIF are whole hundredths of a second, and the last one of an APNG is not told.
+            // The times of a GIF are whole hundredths of a second, and ffprobe does not report the last time of an
+            // APNG.
             let told_rate = ratio(number("avg_frame_rate").unwrap());
             let slack = if name == "gif" { 0.03 } else { 0.001 };
             assert!((told_rate / f64::from(fps) - 1.0).abs() <= slack, "{name} at {fps} fps: {told:?}");

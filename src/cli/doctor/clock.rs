@@ -17,7 +17,7 @@ const NOTABLE_S: f64 = 5.0;
 /// S3 refuses requests that are signed 15 minutes earlier or later; receivers refuse webhooks after 5 minutes.
 const HARMFUL_S: f64 = 300.0;
 
-/// How long a clock may take to answer. What does not answer is a finding of another check.
+/// How long a clock may take to answer. A clock that does not answer is a finding of another check.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub async fn look(config: Arc<Config>) -> Vec<Finding> {

@@ -63,7 +63,8 @@ fn demands(plan: &[LayerPlan], mut frames: usize, mut places: usize, is_first: b
     layers.into_iter().map(|layer| Demand { bytes: layer.bytes + bytes(pasts), ..layer }).collect()
 }
 
-/// The demand of a layer, without what is kept of earlier frames. Changes the frames and places to those of its output.
+/// The demand of a layer, without the memory for earlier frames. Changes `frames` and `places` to the numbers of the
+/// layer's output.
 fn of_layer(kind: LayerKind, frames: &mut usize, places: &mut usize, is_first: bool) -> Demand {
     let conv = |taps: usize, inputs: usize, outputs: usize, at: usize| (taps * inputs * outputs) as f64 * at as f64;
     // Memory holds the input of a convolution over frames, a copy of the input with the frames before it, and two sums.
