@@ -276,8 +276,9 @@ fn capitalized(word: &str) -> String {
 
 /// Files that may name the class of a scheduler without being the file of its sampler.
 const SCHEDULER_EXCEPTIONS: [&str; 2] = [
-    // Single-file checkpoints have no scheduler configuration, so their family names that of the published model. In
-    // other families, the scheduler that the model was trained with determines the meaning of the network's outputs.
+    // Single-file checkpoints have no scheduler configuration, so their family names the scheduler of the published
+    // model. In other families, the scheduler that the model was trained with determines the meaning of the network's
+    // outputs.
     "families/",
     // Some samplers of AUTOMATIC1111's web interface are a scheduler class with certain keys, and have no name of
     // latentd's own.

@@ -94,7 +94,8 @@ pub(super) struct PanelsRef<'a> {
 /// The left matrix of a product.
 #[derive(Clone, Copy)]
 pub(super) enum Lines<'a> {
-    /// The matrix as it lies in memory, and the number of values from the beginning of a line to that of the next.
+    /// The matrix as it lies in memory, and the number of values from the beginning of a line to the beginning of the
+    /// next line.
     Apart(&'a [f32], usize),
     /// At most `DEPTH` columns of the matrix, copied into the order of [`super::tiles::Tile`].
     Tiled(&'a [f32]),

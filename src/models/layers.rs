@@ -215,7 +215,7 @@ pub(super) fn geglu(weights: &Weights, inputs: usize, outputs: usize, gate: Gate
     made.expect("the weights have the requested shapes")
 }
 
-/// Two linear layers without biases, one of which gates the other: gate(x·W₀ᵀ) ⊙ (x·W₁ᵀ).
+/// Two linear layers without biases. One layer gates the other: gate(x·W₀ᵀ) ⊙ (x·W₁ᵀ).
 #[derive(Debug)]
 pub(super) enum GatedLinear {
     Joined(Geglu),

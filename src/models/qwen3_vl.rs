@@ -41,7 +41,8 @@ pub struct Qwen3Vl {
 pub struct Qwen3VlRow<'a> {
     /// L ids, without padding.
     pub ids: &'a [u32],
-    /// What the network sees at the first image token ([`Qwen3VlConfig::image_token_id`]) and at the following ones.
+    /// The picture that the network sees at the first image token ([`Qwen3VlConfig::image_token_id`]) and at the
+    /// following image tokens.
     pub seen: Option<&'a Seen>,
 }
 

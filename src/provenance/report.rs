@@ -24,7 +24,7 @@ pub struct Report {
     /// The program that wrote the credentials.
     pub claim_generator: Option<String>,
     pub actions: Vec<Action>,
-    /// What latentd says about a file that it made; `None` in credentials of other programs.
+    /// The statement of latentd about a file that it made; `None` in credentials of other programs.
     pub generation: Option<Value>,
     pub ingredients: Vec<Ingredient>,
     /// What is wrong with the credentials.

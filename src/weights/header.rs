@@ -90,7 +90,7 @@ pub fn check(path: &str, file: &FileContent) -> Result<(), LoadError> {
 const FIRST: usize = 64;
 
 /// The beginnings of Git LFS pointers: small texts in place of files whose content was not fetched. The last two
-/// beginnings are those of earlier versions of Git LFS, which had other names.
+/// beginnings come from earlier versions of Git LFS, which had other names.
 const POINTERS: [&[u8]; 3] = [
     b"version https://git-lfs.github.com/spec/",
     b"version https://hawser.github.com/spec/",

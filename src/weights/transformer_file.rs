@@ -36,7 +36,7 @@ const CONFIG: &str = "transformer/config.json";
 const SAFETENSORS: &str = "transformer/diffusion_pytorch_model.safetensors";
 const GGUF: &str = "transformer/diffusion_pytorch_model.gguf";
 
-/// The most names in a note.
+/// Maximum number of names in a note.
 const MOST_NAMES: usize = 8;
 
 /// The folder that `NAME.json` names as `base`, for the file `NAME.safetensors` or `NAME.gguf` at `path`, whether this
@@ -153,7 +153,7 @@ impl TransformerFile {
         format!("{}/{file}", other.component)
     }
 
-    /// Whether the path is that of the file's weights.
+    /// Whether this is the path of the file's weights.
     fn is_file(&self, path: &str) -> bool {
         path == self.weights() || self.other(path).is_some_and(|other| path == self.path_of(other))
     }

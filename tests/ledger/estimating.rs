@@ -98,7 +98,7 @@ async fn a_role_that_may_read_only_the_view_sees_seconds_and_no_requests() {
     accept(&store, "zebra", 400.0).await;
     claim_one(&store).await;
     let mut connection = PgConnection::connect(place.url()).await.unwrap();
-    // Roles belong to the whole cluster, so the name is that of this test alone.
+    // Roles belong to the whole cluster, so only this test uses this name.
     let grants = "CREATE ROLE autoscaler_of_a_test; GRANT SELECT ON queued_work TO autoscaler_of_a_test;
          SET ROLE autoscaler_of_a_test";
     connection.execute(grants).await.unwrap();

@@ -240,7 +240,7 @@ async fn insert_into_postgres(connection: &mut PgConnection, images: Option<Valu
     id
 }
 
-/// While processes are replaced one by one, those of the previous version read and write their old columns, and all
+/// While processes are replaced one by one, processes of the previous version read and write their old columns, and all
 /// processes see the same pictures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_of_two_versions_share_a_database() {
@@ -376,7 +376,7 @@ const OLD_END: &str =
      lease_owner = NULL, lease_expires_at = NULL WHERE id = $1";
 const OLD_OVERDUE: &str = "SELECT id FROM generations WHERE expires_at <= $1 ORDER BY expires_at, id";
 
-/// While processes are replaced one by one, those of the previous version delete no generation with a star.
+/// While processes are replaced one by one, processes of the previous version delete no generation with a star.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_of_two_versions_share_stars() {
     let Some(place) = PgPlace::new().await else { return };

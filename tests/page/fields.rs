@@ -226,7 +226,7 @@ async fn only_add_ons_that_fit_the_model_are_offered() {
     assert_eq!(faults(&browser), [""; 0]);
 }
 
-/// The page finds the same edges as the server, which finds those of OpenCV.
+/// The page finds the same edges as the server, and the server finds the same edges as OpenCV.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_preview_of_a_control_net_has_the_edges_of_the_server() {
     let Some(browser) = Browser::start() else { return };

@@ -1,5 +1,5 @@
-//! Folders of small models with transformers and of LoRAs for them: the configurations, shapes and tokenizers are those
-//! of `tests/fixtures/transformers.json.gz`, the weights are random and the same on every machine.
+//! Folders of small models with transformers and of LoRAs for them: the configurations, shapes and tokenizers come from
+//! `tests/fixtures/transformers.json.gz`, the weights are random and the same on every machine.
 
 #![allow(dead_code, reason = "each test target uses its part")]
 

@@ -117,7 +117,7 @@ fn compare_parts(as_gguf: bool) {
             assert_eq!(bytes, 4 * numbers as u64, "{component}");
             assert!(folder.has(&format!("{component}/config.json")));
         }
-        // A network that the file lacks is that of the base.
+        // A network that the file lacks comes from the base.
         if at == 0 {
             let weights = Weights::open(&folder, "text_encoder_3", "model", &Device::host(), current_name).unwrap();
             assert_eq!(weights.stored().into_keys().collect::<Vec<_>>(), ["of_the_base.weight"]);

@@ -160,7 +160,7 @@ pub(super) struct Queries<'a> {
     pub scale: f32,
     /// The position of the first query if the mask is causal.
     pub causal_from: Option<usize>,
-    /// What is added to the scores: a line for each query, and the length of a line.
+    /// Numbers that are added to the scores: a line for each query, and the length of a line.
     pub bias: Option<(&'a [f32], usize)>,
 }
 

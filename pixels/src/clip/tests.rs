@@ -214,7 +214,7 @@ fn an_mp4_has_the_structure_that_players_need() {
     let samples = inside(&file, &[b"mdat"]);
     let mut at = 0;
     for index in 0..25 {
-        // The type of the first unit is not that of a temporal delimiter.
+        // The first unit is no temporal delimiter.
         assert_ne!(samples[at] >> 3, 2, "frame {index}");
         at += number(sizes, 12 + 4 * index) as usize;
     }
@@ -300,7 +300,7 @@ fn decoded(ffmpeg: &str, rate: &[String], path: &std::path::Path) -> Vec<u8> {
     command.args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-fps_mode", "passthrough", "-"]).output().unwrap().stdout
 }
 
-/// What ffprobe says about the film, as pairs of a name and a value.
+/// The report of ffprobe about the film, as pairs of a name and a value.
 fn probed(ffprobe: &str, rate: &[String], path: &std::path::Path) -> Vec<(String, String)> {
     let entries = "stream=width,height,avg_frame_rate,nb_read_frames,duration";
     let mut command = Command::new(ffprobe);

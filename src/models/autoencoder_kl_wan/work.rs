@@ -25,13 +25,13 @@ impl AutoencoderKlWanConfig {
         of_film(pieces, self.latent_frames(frames))
     }
 
-    /// The demand of each layer of the decoder for `frames` latent frames of (h, w) pixels. Memory includes what all
-    /// layers keep of earlier frames.
+    /// The demand of each layer of the decoder for `frames` latent frames of (h, w) pixels. Memory includes the earlier
+    /// frames that all layers keep.
     pub(super) fn decode_layers(&self, frames: usize, [h, w]: [usize; 2], is_first: bool) -> Vec<Demand> {
         demands(&self.decoder(), frames, h * w, is_first)
     }
 
-    /// As [`AutoencoderKlWanConfig::decode_layers`], of the encoder for `frames` frames of (H, W) pixels.
+    /// As [`AutoencoderKlWanConfig::decode_layers`], for the encoder and `frames` frames of (H, W) pixels.
     pub(super) fn encode_layers(&self, frames: usize, [height, width]: [usize; 2], is_first: bool) -> Vec<Demand> {
         demands(&self.encoder(), frames, height * width, is_first)
     }

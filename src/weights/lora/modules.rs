@@ -80,7 +80,7 @@ impl Modules {
         original::slices(module, self.blocks).find_map(targets)
     }
 
-    /// The site of a flattened module name in a component. The name is that of diffusers or that of the U-Net's
+    /// The site of a flattened module name in a component. The name is diffusers' name, or the name in the U-Net's
     /// original code.
     pub(super) fn flattened(&self, component: &str, module: &str) -> Option<&str> {
         let known = |module: &str| self.flat.get(&format!("{component}.{module}")).map(String::as_str);

@@ -23,13 +23,13 @@ impl fmt::Debug for StoredMatrix {
     }
 }
 
-/// The fewest numbers of a weight that stays as it is stored, unless [`Weights::with_stored_matrices`] says otherwise.
-/// Smaller weights become float32: this takes at most half a megabyte more, and saves the time to widen them again and
-/// again.
+/// The minimum count of numbers of a weight that stays as it is stored, unless [`Weights::with_stored_matrices`] says
+/// otherwise. Smaller weights become float32: this takes at most half a megabyte more, and saves the time to widen them
+/// again and again.
 pub(in crate::weights) const LARGE: usize = 1 << 18;
 
 /// Whether kernels can multiply by a weight of this shape, (outputs, inputs) or (outputs, inputs, kh, kw), as it is
-/// stored, and whether it takes less memory so.
+/// stored, and whether the weight takes less memory in this form.
 pub(in crate::weights) fn stays(format: Format, shape: &[usize]) -> bool {
     match *shape {
         [_, inputs] | [_, inputs, 1, 1] => format.is_narrow() && format.bytes(inputs).is_some(),
