@@ -243,7 +243,7 @@ pub enum Refusal {
     KeyEnded,
     #[error("the idempotency key was used for another request")]
     KeyReused,
-    #[error("the id is that of another generation")]
+    #[error("another generation has the id")]
     IdTaken,
     #[error("the generation is not finished")]
     NotFinished,

@@ -146,7 +146,7 @@ impl Catalogue {
 /// The warning about a text that the model does not read as a whole.
 fn of_cut(pointer: &'static str, Cut { used, total }: Cut, hint: &str) -> Warning {
     let detail = format!(
-        "{} has {total} tokens, of which this model reads {used}; the last {} are cut{hint}",
+        "{} has {total} tokens; this model reads {used} of them, and the last {} are cut{hint}",
         field(pointer),
         total - used
     );

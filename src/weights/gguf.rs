@@ -196,11 +196,10 @@ fn placed(
     for (name, (info, offset)) in by_place {
         let bytes = info.bytes.len() as u64;
         let first = start.checked_add(offset).filter(|first| first.checked_add(bytes).is_some_and(|end| end <= length));
-        let first = first.ok_or_else(|| {
-            format!("{name}: {bytes} bytes from {offset} on are not among those of the file: it is incomplete")
-        })?;
+        let first = first
+            .ok_or_else(|| format!("{name}: {bytes} bytes from {offset} on are not in the file: it is incomplete"))?;
         if first < end {
-            return Err(format!("{name}: its bytes overlap those of another tensor or the header"));
+            return Err(format!("{name}: its bytes overlap another tensor or the header"));
         }
         if first - end >= alignment {
             return Err(format!("{name}: its bytes leave a gap before them"));

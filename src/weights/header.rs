@@ -163,7 +163,8 @@ fn parse(json: &[u8], data: Range<usize>) -> Result<Header, String> {
         let bits = if shape.contains(&0) { 0 } else { bits };
         if to > data.len() || from > to {
             let length = data.len();
-            let reason = format!("the bytes {from} to {to} are not among the {length} of the file: it is incomplete");
+            let reason =
+                format!("the bytes {from} to {to} are not within its {length} bytes of numbers: it is incomplete");
             return Err(broken(&reason));
         }
         if !bits.is_multiple_of(8) || bits / 8 != to - from {
@@ -184,7 +185,7 @@ fn without_gaps(tensors: &BTreeMap<String, Info>, data: Range<usize>) -> Result<
     let mut end = data.start;
     for (name, bytes) in by_place {
         if bytes.start != end {
-            let what = if bytes.start < end { "overlap those of another tensor" } else { "leave a gap before them" };
+            let what = if bytes.start < end { "overlap another tensor" } else { "leave a gap before them" };
             return Err(format!("{name}: its bytes {what}"));
         }
         end = bytes.end;

@@ -50,12 +50,12 @@ fn compared(whose: &str, theirs: SystemTime, start: SystemTime) -> Finding {
     };
     let ahead = if theirs < start { seconds(start, theirs) } else { seconds(until, theirs).min(0.0) };
     let direction = if ahead > 0.0 { "ahead of" } else { "behind" };
-    let text = format!("this machine's clock is {:.0} s {direction} that of {whose}", ahead.abs());
+    let text = format!("this machine's clock is {:.0} s {direction} the clock of {whose}", ahead.abs());
     let mend = "synchronize both clocks (chrony, systemd-timesyncd)";
     match ahead.abs() {
         off if off > HARMFUL_S => Finding::error(text, mend),
         off if off > NOTABLE_S => Finding::warning(text, mend),
-        _ => Finding::ok(format!("agrees with that of {whose}")),
+        _ => Finding::ok(format!("agrees with the clock of {whose}")),
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!([60, -60].map(level), [Level::Warning; 2]);
         assert_eq!([4000, -4000].map(level), [Level::Error; 2]);
         let behind = compared("the bucket", now + Duration::from_secs(3600), now).text;
-        assert!(behind.contains("behind that of the bucket"), "{behind}");
+        assert!(behind.contains("behind the clock of the bucket"), "{behind}");
         let ahead = compared("the bucket", now - Duration::from_secs(3600), now).text;
         assert!(ahead.contains("3600 s ahead of"), "{ahead}");
     }
