@@ -425,10 +425,8 @@ mod tests {
 
         #[test]
         fn like_the_definition_and_alike_on_every_vector_unit(
-            rows in 1usize..30,
-            k in prop_oneof![1usize..40, 500usize..530, 1020usize..1030],
-            n in 1usize..40,
-            seed: u32,
+            rows in 1usize..30, k in prop_oneof![1usize..40, 500usize..530, 1020usize..1030],
+            n in 1usize..40, seed: u32,
         ) {
             let mut state = seed;
             let mut random = |count: usize| -> Vec<f32> {

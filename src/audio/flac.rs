@@ -25,8 +25,8 @@ pub(super) fn encode(sound: &Waveform, note: Option<&Note>) -> Result<Vec<u8>, A
     Ok(sink.into_inner())
 }
 
-/// A list of one Vorbis comment: the vendor's name, the number of comments, and each comment as `NAME=text`. Lengths are
-/// numbers of 32 bits.
+/// A list of one Vorbis comment: the vendor's name, the number of comments, and each comment as `NAME=text`. Lengths
+/// are numbers of 32 bits.
 fn comments(note: &Note) -> Vec<u8> {
     let mut list = Vec::new();
     let add = |list: &mut Vec<u8>, text: &str| {

@@ -36,8 +36,8 @@ pub(super) fn encode(sound: &Waveform, note: Option<&Note>) -> Result<SoundFile,
     let mut writer = OggOpusWriter::with_tags(Vec::new(), head, tags)?;
     let frame = (sound.sample_rate / 50) as usize;
     let (mut block, mut packet) = (vec![0.0; frame * channels], vec![0; MAX_PACKET_BYTES]);
-    // The encoder is late by `skip` samples, so silence follows until the last sample has left the encoder. The duration
-    // of the last packet then says where the sound ends (RFC 7845, section 4.4).
+    // The encoder is late by `skip` samples, so silence follows until the last sample has left the encoder. The
+    // duration of the last packet then says where the sound ends (RFC 7845, section 4.4).
     let mut rest = sound.samples.as_slice();
     let end = skip + samples;
     while (writer.granule() as u64) < end {

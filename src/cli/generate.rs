@@ -53,8 +53,8 @@ pub(super) struct Generate {
     /// input.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
-    /// Format of the file if its name has no extension, as with "-": png, jpeg, webp, wav, flac, opus, mp4, zip, apng or
-    /// gif [default: png for a picture, wav for a sound, mp4 for a film].
+    /// Format of the file if its name has no extension, as with "-": png, jpeg, webp, wav, flac, opus, mp4, zip, apng
+    /// or gif [default: png for a picture, wav for a sound, mp4 for a film].
     #[arg(long, value_parser = format_named)]
     format: Option<Format>,
     /// Quality of a JPEG, 1 to 100 [default: 90].

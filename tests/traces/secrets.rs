@@ -1,4 +1,4 @@
-//! Neither the log, with all messages of latentd's own code, nor exported spans contain what clients write or any
+//! Neither the log, with all messages of latentd's own code, nor exported spans contain texts that clients write or any
 //! secret. Each such text has the word of this file in it.
 
 use std::{path::Path, process::Command};

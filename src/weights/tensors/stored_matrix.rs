@@ -40,14 +40,14 @@ pub(in crate::weights) fn stays(format: Format, shape: &[usize]) -> bool {
 }
 
 impl Weights {
-    /// The same weights, in which small matrices of half precision or less stay as they are stored, too. Transformers and
-    /// large text encoders use it. Products have the same bits, but take a little longer if a batch has few lines.
+    /// The same weights, in which small matrices of half precision or less stay as they are stored, too. Transformers
+    /// and large text encoders use it. Products have the same bits, but take a little longer if a batch has few lines.
     pub fn with_stored_matrices(&self) -> Self {
         Self { stored_from: 0, ..self.clone() }
     }
 
-    /// A matrix (outputs, inputs) as it is stored, if it is large ([`Weights::with_stored_matrices`]), if the kernels can
-    /// multiply by it, and if it takes less memory than in float32. Otherwise `None`: the caller then requests
+    /// A matrix (outputs, inputs) as it is stored, if it is large ([`Weights::with_stored_matrices`]), if the kernels
+    /// can multiply by it, and if it takes less memory than in float32. Otherwise `None`: the caller then requests
     /// [`Weights::matrix`], which also notes what is wrong with the tensor.
     pub fn stored_matrix(&self, name: &str, outputs: usize, inputs: usize) -> Option<StoredMatrix> {
         self.as_stored(name, &[outputs, inputs])
