@@ -3,8 +3,8 @@
 //!
 //! - `embed WIDTH HEIGHT BITS`, a line break and the pixels (3 · WIDTH · HEIGHT bytes) are answered by a line with the
 //!   seconds that the mark took, and the marked pixels.
-//! - `film WIDTH HEIGHT COUNT FORMAT`, a line break and the pixels of COUNT frames (7 per second) are answered by a line
-//!   with the seconds that the encoding took and the number of bytes, and the file. The format is mp4 or gif.
+//! - `film WIDTH HEIGHT COUNT FORMAT`, a line break and the pixels of COUNT frames (7 per second) are answered by a
+//!   line with the seconds that the encoding took and the number of bytes, and the file. The format is mp4 or gif.
 //! - `detect WIDTH HEIGHT`, a line break and the pixels are answered by a line with the seconds and, if there is a
 //!   watermark, its bits, the number of corrected bits, the score and the scale.
 

@@ -382,7 +382,7 @@ impl App {
         }
         exporter_stop.cancel();
         if let Some(exporting) = exporting {
-            // A timeout here loses spans, and nothing else.
+            // A timeout here loses only spans.
             let _ = tokio::time::timeout_at(deadline, exporting).await;
         }
         served.context("a listener failed")?;

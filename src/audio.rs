@@ -13,11 +13,11 @@ pub struct Waveform {
     /// Samples per second and channel.
     pub sample_rate: u32,
     pub channels: u16,
-    /// Samples in [-1, 1]. Those of the channels alternate.
+    /// Samples in [-1, 1]. The samples of the channels alternate.
     pub samples: Vec<f32>,
 }
 
-/// A file of a sound, and what a decoder makes of it.
+/// A file of a sound, and the rate and the number of samples that a decoder makes of it.
 #[derive(Clone, Debug)]
 pub struct SoundFile {
     pub file: Vec<u8>,
@@ -54,11 +54,12 @@ impl Waveform {
     }
 }
 
-/// Encodes a sound, with a note about its request. Equal arguments give equal bytes on one kind of CPU, and those of WAV
-/// on every machine.
+/// Encodes a sound, with a note about its request. Equal arguments give equal bytes on one kind of CPU; WAV files are
+/// equal on every machine.
 ///
 /// # Errors
-/// The number of samples is no multiple of the number of channels, the format allows less, or it is none of sounds.
+/// The number of samples is no multiple of the number of channels, the format allows less, or it is no format of
+/// sounds.
 pub fn encode_sound(sound: &Waveform, encoding: Encoding, note: Option<&Note>) -> Result<SoundFile, AudioError> {
     let Waveform { sample_rate, channels, ref samples } = *sound;
     if channels == 0 || samples.len() % usize::from(channels) != 0 {

@@ -117,8 +117,8 @@ pub enum CatalogueError {
 }
 
 impl Catalogue {
-    /// Lists the embedded model and the models in `dir`. A model in `dir` with the name of the embedded one replaces
-    /// it. With an empty path, only the embedded model is listed.
+    /// Lists the embedded model and the models in `dir`. A model in `dir` with the name of the embedded model replaces
+    /// the embedded model. With an empty path, only the embedded model is listed.
     ///
     /// # Errors
     /// The folder cannot be read, or the default model is missing or cannot be used.
@@ -328,9 +328,10 @@ impl Catalogue {
         self
     }
 
-    /// Limits the memory of models, and that of ControlNets, on each device with memory of its own, as
-    /// [`Catalogue::within`] does for the host. 0 means a part of what is free there now: five eighths for models, an
-    /// eighth for ControlNets. The rest is for activations, LoRAs, and what the GPU's kernels and libraries allocate.
+    /// Limits the memory of models and the memory of ControlNets on each device with memory of its own, as
+    /// [`Catalogue::within`] does for the host. 0 means a part of the memory that is free there at the time of this
+    /// call: five eighths for models, an eighth for ControlNets. The rest is for activations, LoRAs, and what the GPU's
+    /// kernels and libraries allocate.
     pub fn within_own(self, models: u64, control_nets: u64) -> Catalogue {
         for device in self.devices.iter().filter(|device| device.has_own_memory()) {
             let eighth = device.own_memory().map(|memory| memory.free / 8);
@@ -345,10 +346,10 @@ impl Catalogue {
         self
     }
 
-    /// The most bytes that models and ControlNets take together in the memory of the host. On CPUs, these are all
-    /// listed models, with a copy for each device, but at most the bound of models, or the largest model if that is
-    /// larger; and all listed ControlNets, but at most their bound. With GPUs, these are the parts of all listed models
-    /// that the GPUs offload.
+    /// Maximum bytes that models and ControlNets together take in the memory of the host. On CPUs, these are all listed
+    /// models, with a copy for each device, but at most the bound of models, or the largest model if that is larger;
+    /// and all listed ControlNets, but at most their bound. With GPUs, these are the parts of all listed models that
+    /// the GPUs offload.
     pub fn most_bytes(&self) -> u64 {
         if self.first_device().has_own_memory() {
             let entries = self.listed();
@@ -360,7 +361,7 @@ impl Catalogue {
         all.min(self.shelf.bound().max(largest)).saturating_add(self.control_nets().most_bytes(&self.first_device()))
     }
 
-    /// The bytes of all listed models, with a copy on each device, and those of the largest one.
+    /// The bytes of all listed models, with a copy on each device, and the bytes of the largest model.
     pub fn listed_bytes(&self) -> (u64, u64) {
         let sizes: Vec<u64> = self.names().iter().filter_map(|name| self.bytes(name)).collect();
         let all = sizes.iter().fold(0u64, |all, bytes| all.saturating_add(*bytes));
@@ -474,7 +475,7 @@ fn keys_now(dir: &Path) -> Result<NameKeys, CatalogueError> {
 /// Models by name.
 type Entries = BTreeMap<String, Arc<Entry>>;
 
-/// The models of `dir` and the embedded one, and a note about the folder. Entries of `known` are reused if their files
+/// The models of `dir`, the embedded model, and a note about the folder. Entries of `known` are reused if their files
 /// have not changed.
 fn models(dir: &Path, known: &Entries) -> Result<(Entries, Option<String>), CatalogueError> {
     let unreadable = |source| CatalogueError::Folder { path: dir.to_owned(), source };

@@ -1,5 +1,6 @@
-//! The settings, which only this module reads. Each source overrides those before it: `config/latentd.toml` (defaults),
-//! the file of `--config` or `LATENTD_CONFIG`, the environment (`LATENTD_HTTP__BIND`), flags of the command line.
+//! The settings, which only this module reads. Each source overrides the sources before it: `config/latentd.toml`
+//! (defaults), the file of `--config` or `LATENTD_CONFIG`, the environment (`LATENTD_HTTP__BIND`), flags of the command
+//! line.
 
 mod blobs;
 mod devices;

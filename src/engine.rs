@@ -51,8 +51,8 @@ use crate::{
 /// A generation that is ready to be computed.
 pub struct Run {
     pub prepared: Prepared,
-    /// The outputs of the first network calls of this generation, from the logs of earlier runs. No call is missing in
-    /// between.
+    /// The outputs of the first network calls of this generation, from the logs of earlier runs. The calls are
+    /// consecutive.
     pub replay: Log,
     /// Receives progress, previews, log portions and the outcome.
     pub observer: Box<dyn Observer>,
@@ -173,10 +173,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The part of `max_bytes` for activations. The activations of each batch take at most this part. The activations
-    /// of a batch that takes longer than a slice and those of all paused batches take at most this part together. A
-    /// batch of a single row may exceed the limit, except when both are true: the batch takes longer than a slice, and
-    /// another batch is paused. The rest of `max_bytes` is for what runs hold during their whole life.
+    /// The part of `max_bytes` for activations. The activations of each batch take at most this part. All paused
+    /// batches and a batch that takes longer than a slice together also take at most this part. A batch of a single row
+    /// may exceed the limit, except when both are true: the batch takes longer than a slice, and another batch is
+    /// paused. The rest of `max_bytes` is for what runs hold during their whole life.
     pub fn call_bytes(max_bytes: u64) -> u64 {
         max_bytes / 8
     }

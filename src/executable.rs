@@ -17,7 +17,7 @@ use crate::hex::hex;
 pub fn digest() -> &'static str {
     static DIGEST: LazyLock<String> = LazyLock::new(|| {
         of_file().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the executable cannot be read: builds of one version are not told apart");
+            tracing::warn!(%error, "the executable cannot be read, so all builds of one version count as one build");
             env!("CARGO_PKG_VERSION").to_owned()
         })
     });

@@ -36,7 +36,7 @@ pub fn encode_picture(image: &RgbImage, job: &Job, label: &SamplerLabel, index: 
 ///
 /// # Errors
 /// [`EncodeError::Length`] if the number of pixels does not match the size; [`EncodeError::TooLarge`] if a side is too
-/// long for JPEG; [`EncodeError::Format`] if the format is one for sounds or films. Other errors, such as that of a
+/// long for JPEG; [`EncodeError::Format`] if the format is for sounds or films. Other errors, such as the error of a
 /// side of 0, come from the encoder of the format.
 pub fn encode(image: &RgbImage, encoding: Encoding, metadata: &Metadata) -> Result<Vec<u8>, EncodeError> {
     match encoding {

@@ -200,7 +200,7 @@ pub struct ListQuery {
     pub limit: usize,
     /// Only generations older than this one.
     pub after: Option<GenerationId>,
-    /// Only generations newer than this one. Without `after`, the page has the `limit` nearest of these, newest first.
+    /// Only generations newer than this one. Without `after`, the page has the `limit` oldest of them, newest first.
     pub before: Option<GenerationId>,
     /// Only this status, a word of [`Status::as_str`](crate::generation::Status::as_str).
     pub status: Option<String>,
@@ -243,7 +243,7 @@ pub enum Refusal {
     KeyEnded,
     #[error("the idempotency key was used for another request")]
     KeyReused,
-    #[error("the id is that of another generation")]
+    #[error("another generation has the id")]
     IdTaken,
     #[error("the generation is not finished")]
     NotFinished,

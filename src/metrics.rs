@@ -95,7 +95,7 @@ definition::metrics! {
 
     /// Rows computed by the denoiser, by device.
     device_steps: IntCounterVec = "latentd_device_steps_total" ["device"];
-    /// Generations placed on a device. Includes those whose model is being loaded.
+    /// Generations placed on a device. Includes generations whose model is being loaded.
     device_runs: IntGaugeVec = "latentd_device_runs" ["device"];
     /// 1 for a device that is lost and gets no more work.
     device_failed: IntGaugeVec = "latentd_device_failed" ["device"];
@@ -110,7 +110,7 @@ definition::metrics! {
     offload_copied_bytes: IntCounterVec = "latentd_offload_copied_bytes_total" ["device"];
     /// Bytes of the weights of ControlNets that are in memory or being loaded.
     control_net_bytes: IntGauge = "latentd_control_net_bytes";
-    /// The most bytes that the process lets weights, generations and everything else take together.
+    /// Maximum bytes that the process lets weights, generations and everything else take together.
     memory_plan_bytes: IntGauge = "latentd_memory_plan_bytes";
     /// Attempts to load a model, by result: loaded or failed.
     model_loads: IntCounterVec = "latentd_model_loads_total" ["model", "result"];
@@ -140,7 +140,7 @@ definition::metrics! {
     object_store_failures: IntCounterVec = "latentd_object_store_failures_total" ["operation"];
     /// Connections to the database in use, sampled every 5 seconds.
     database_used: IntGauge = "latentd_database_connections_in_use";
-    /// The most connections that the process opens to the database.
+    /// Maximum number of connections that the process opens to the database.
     database_most: IntGauge = "latentd_database_connections_max";
 
     /// Attempts to deliver webhooks, by result: delivered, failed (tried again), dead, gone.

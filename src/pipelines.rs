@@ -120,7 +120,7 @@ pub enum PipelineError {
     NotFinite(String),
     #[error("this program has no recipe for models of the family {0:?}")]
     NoFamily(&'static str),
-    #[error("the picture for {0} is not at hand")]
+    #[error("the picture for {0} is missing")]
     MissingInput(&'static str),
     #[error("the job does not {0}, as the recipe of its model does")]
     OtherWork(&'static str),

@@ -60,7 +60,7 @@ pub struct SignError(pub String);
 /// Why a file has no report.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// The first bytes are those of no format that can be verified.
+    /// The first bytes belong to no format that can be verified.
     #[error("must be a PNG, JPEG, WebP, GIF, WAV, FLAC or MP4 file")]
     Format,
 }

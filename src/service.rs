@@ -93,7 +93,7 @@ impl std::ops::Deref for Shared {
 pub struct Parts {
     pub store: Arc<dyn Serving>,
     pub blobs: Blobs,
-    /// Verifies content credentials, and keeps those of uploads.
+    /// Verifies content credentials, and keeps the credentials of uploads.
     pub provenance: Provenance,
     pub live: Live,
     pub catalogue: Arc<Catalogue>,
@@ -368,8 +368,8 @@ impl Service {
     }
 
     /// The durable events of all generations of this tenant after the event with the number `after`, and everything
-    /// that happens from then on. The stream has no end. Without `after`, or with a number that no event has yet, it
-    /// begins with the next event. Also returns the number after which the stream begins.
+    /// that happens from then on. The stream has no end. Without `after`, or with a number that no event has yet, the
+    /// stream begins with the next event. Also returns the number after which the stream begins.
     pub async fn watch_tenant(
         &self,
         tenant: Arc<str>,
@@ -416,7 +416,7 @@ impl Service {
         self.0.devices.loads()
     }
 
-    /// Bytes that running generations of this process take, and the most that they may take.
+    /// Bytes that running generations of this process take, and their maximum.
     pub fn memory(&self) -> (u64, u64) {
         self.0.memory.taken()
     }

@@ -144,7 +144,7 @@ impl Worker {
         self.runs.spawn(work.instrument(span));
     }
 
-    /// Begins the span of an attempt. Before it lies the wait in the queue, which is recorded once.
+    /// Begins the span of an attempt. For the first attempt, also records the span of the wait in the queue.
     fn open_attempt(&self, record: &Record, lease: &Lease) -> OpenSpan {
         let request = record.job.trace.as_ref();
         if let (Some(request), Some(started_at), 1) = (request, record.started_at, lease.fence()) {

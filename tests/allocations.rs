@@ -4,7 +4,7 @@
 //! This test does not use the test harness, because no other test may run at the same time. It replaces the allocator
 //! of the C library with one that counts, so that it counts all memory of the process.
 #![allow(unsafe_code, reason = "functions of the C library are replaced by ones that count")]
-#![allow(dead_code, unused_imports, reason = "the shared parts have more than this needs")]
+#![allow(dead_code, unused_imports, reason = "this test uses only a part of the shared modules")]
 
 #[path = "http_routes/api.rs"]
 mod api;

@@ -1,4 +1,4 @@
-//! Compares the Canny edges with those of OpenCV: `cv2.Canny(picture, 100, 200)` of opencv-python-headless 5.0.0 made
+//! Compares the Canny edges with OpenCV's edges: `cv2.Canny(picture, 100, 200)` of opencv-python-headless 5.0.0 made
 //! `NAME_edges.png` from `NAME.png`.
 
 use std::{fs, path::Path};

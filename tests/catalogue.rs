@@ -749,7 +749,7 @@ fn distill(model: &Path) {
     candle_core::safetensors::save(&tensors, &weights).unwrap();
 }
 
-/// The default guidance scale is that of `__call__` in each pipeline of diffusers 0.42.1.
+/// The default guidance scale is the same as in `__call__` of each pipeline of diffusers 0.42.1.
 #[test]
 fn default_guidance_equals_that_of_diffusers() {
     let models = tempfile::tempdir().unwrap();

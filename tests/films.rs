@@ -109,7 +109,7 @@ fn compare(kernels: Kernels) {
     assert!(cases.len() >= 2, "only {} cases", cases.len());
 }
 
-/// What the networks see and answer, and the latents after the last step, are diffusers', too.
+/// The inputs and answers of the networks, and the latents after the last step, equal diffusers', too.
 #[test]
 fn steps_equal_diffusers() {
     let Some(root) = case::complete() else { return };

@@ -357,8 +357,9 @@ async fn a_large_body_that_waits_too_long_for_room_is_refused() {
     assert_eq!(within(keep(&router, 900_000)).await.unwrap().unwrap().status(), 200, "there is room again");
 }
 
-/// The choice between two lengths decides where the next request begins, so no later bytes may be read as a request
-/// (request smuggling). By RFC 9112 the chunks count, and the connection closes after the answer.
+/// If a request has two lengths, a proxy and the server may disagree about where the next request begins (request
+/// smuggling). RFC 9112 says that the chunks decide the length, and that the server closes the connection after its
+/// answer. So the server never reads later bytes as a request.
 #[tokio::test]
 async fn a_body_with_two_lengths_ends_its_connection() {
     let door = TestListener::with_default_router(&[]).await;

@@ -274,12 +274,14 @@ fn capitalized(word: &str) -> String {
     letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
 }
 
-/// Files that may name the class of a scheduler although they are not the file of its sampler.
+/// Files that may name the class of a scheduler without being the file of its sampler.
 const SCHEDULER_EXCEPTIONS: [&str; 2] = [
-    // Single-file checkpoints have no scheduler configuration, so their family names that of the published model. In
-    // other families, the scheduler that the model was trained with determines the meaning of the network's outputs.
+    // Single-file checkpoints have no scheduler configuration, so their family names the scheduler of the published
+    // model. In other families, the scheduler that the model was trained with determines the meaning of the network's
+    // outputs.
     "families/",
-    // Samplers of AUTOMATIC1111's web interface that are a class with keys, and have no name of their own here.
+    // Some samplers of AUTOMATIC1111's web interface are a scheduler class with certain keys, and have no name of
+    // latentd's own.
     "diffusion/labelled_sampler.rs",
 ];
 
@@ -312,8 +314,8 @@ fn a_sampler_is_named_by_its_own_file_and_by_the_table() {
     assert!(classes.len() >= 25, "only these classes are found: {classes:?}");
 }
 
-/// Fourteen files made and read pictures; the fifteenth gives the frames of a film to its encoders
-/// (`src/imaging/clip.rs`). The encoders in `pixels/src/clip` read frames and nothing else, so they do not count.
+/// Fourteen of the files make or read pictures. One file (`src/imaging/clip.rs`) gives the frames of a film to its
+/// encoders. The encoders in `pixels/src/clip` read only frames, so they do not count.
 #[test]
 fn at_most_fifteen_files_besides_the_encoders_of_clips_use_rgb_images() {
     let is_encoder = |source: &&Source| source.path.to_string_lossy().starts_with("pixels/clip");
@@ -484,11 +486,8 @@ fn files_are_small() {
     );
 }
 
-/// The ledger includes both databases and the blobs. To the 3500 lines that it had, the terms and usage of keys added
-/// 220, the stream of a tenant's events 25, the estimate of waiting by priority 55, waiting for file descriptors 60,
-/// stars 45, lost devices 17, the inspection of stores for `latentd doctor` 140, traces 4, the seconds of queued work
-/// with the counts for metrics 129, statements that PostgreSQL does not compile 6, migrations that are read without
-/// sqlx's macros 30, the credentials of uploads 5, the usage of films and sounds 51, and shorter lines 8.
+/// The ledger includes both databases and the storage of files (blobs). The bound is close to the present size. So
+/// whoever adds code to the ledger first looks for code that it no longer needs.
 #[test]
 fn the_ledger_is_small() {
     let lines: usize = sources().iter().filter(|source| source.room == "ledger").map(|source| source.lines).sum();

@@ -39,7 +39,7 @@ fn every_feature_of_the_page_works_and_is_accessible() {
     assert!(walked.status.success(), "{said}\n{}", String::from_utf8_lossy(&walked.stderr));
 }
 
-/// What the walk needs and this machine does not have.
+/// The name of a program that the walk needs and that is missing on this machine.
 fn missing() -> Option<&'static str> {
     let runs = |program: &str| {
         Command::new(program)

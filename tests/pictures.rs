@@ -1,4 +1,4 @@
-//! Compares pictures with those of diffusers: every case of [`FOLDERS`] and of `tests/fixtures/more` whose features
+//! Compares pictures with diffusers' pictures: every case of [`FOLDERS`] and of `tests/fixtures/more` whose features
 //! exist, within the tolerance of the fixtures. `LATENTD_PARITY_DIR` names the complete set of fixtures; without it,
 //! the compact part in `tests/fixtures/parity` is used. `LATENTD_PARITY_SHARD=2/5` runs the second of five parts, and
 //! `LATENTD_PARITY_ONLY=flux-dev,lora/two` only the cases whose names begin so. With `--nocapture`, each case is
@@ -246,7 +246,7 @@ fn compare_some(device: &Device, levels: Levels, max_rows: usize, of_each: Optio
     Compared { waiting, failures }
 }
 
-/// Waits for the pictures of a case and compares them with those of diffusers. Returns the largest difference of a
+/// Waits for the pictures of a case and compares them with diffusers' pictures. Returns the largest difference of a
 /// pixel.
 fn compare_case(
     case: &Case,
@@ -282,7 +282,7 @@ fn request_of(case: &Case) -> (Fields, Inputs) {
     let mut inputs = Inputs::default();
     for (place, given) in fields.pictures() {
         let ImageSource::File(file, role) = given else { panic!("{}: {given:?}", case.name) };
-        // Transparent parts of a mask are black, those of a picture white.
+        // Transparent parts of a mask are black, transparent parts of a picture white.
         let picture = decode(&file, if role == ImageRole::Mask { 0 } else { 255 }).unwrap();
         let (width, height) = (picture.width, picture.height);
         fields.place(place, &InputImage { upload: "0".repeat(64), width, height });

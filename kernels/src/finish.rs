@@ -1,4 +1,4 @@
-//! What is done with a product while it is in the cache.
+//! The operations on a product while the product is in the cache.
 
 use std::ops::Range;
 
@@ -6,7 +6,8 @@ use candle_core::{D, Result, Tensor};
 
 use super::{activation::gelu_tanh_of, block::Block, storage::Operand};
 
-/// What a kernel does with a product in the same pass, after it has added the biases. The order is that of the fields.
+/// The operations of a kernel on a product in the same pass, after it has added the biases. They run in the order of
+/// the fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     /// One vector for each row of the batch, such as a time embedding, that is added to the product: (B, N).

@@ -6,8 +6,8 @@ mod blocks;
 mod floats;
 mod k_blocks;
 
-/// How numbers are stored: as floats, or in blocks of quantized numbers with common scales. The block formats are those
-/// of ggml, in which a number is an integer of a few bits times a scale of its block, perhaps plus a minimum.
+/// How numbers are stored: as floats, or in blocks of quantized numbers with common scales. The block formats come from
+/// ggml. In them, a number is an integer of a few bits times a scale of its block, perhaps plus a minimum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     F64,

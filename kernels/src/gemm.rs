@@ -15,9 +15,9 @@ pub(super) const WIDTH: usize = 16;
 /// Lines of the largest tile. A tile is a rectangle of the result that is summed in registers. A block of the result
 /// (see `partition.rs`) whose number of lines is a multiple of `HEIGHT` needs no smaller tiles.
 pub(super) const HEIGHT: usize = 12;
-/// The most products per element of the result that are summed in registers at a time. Each of these products takes its
-/// own line of a panel, so at most `DEPTH` lines of a panel are in use at a time. These lines stay in the cache. The
-/// length of a block of every [`super::format::Format`] divides this number.
+/// Maximum number of products per element of the result that are summed in registers at a time. Each of these products
+/// takes its own line of a panel, so at most `DEPTH` lines of a panel are in use at a time. These lines stay in the
+/// cache. `DEPTH` is a multiple of the number of values in a quantized block of each [`super::format::Format`].
 pub(super) const DEPTH: usize = 512;
 
 /// A (K, N) matrix in the layout of the micro-kernel: panels (K, 16) of 16 columns, the last padded with zeros.
@@ -94,7 +94,8 @@ pub(super) struct PanelsRef<'a> {
 /// The left matrix of a product.
 #[derive(Clone, Copy)]
 pub(super) enum Lines<'a> {
-    /// The matrix as it lies in memory, and the number of values from the beginning of a line to that of the next.
+    /// The matrix as it lies in memory, and the number of values from the beginning of a line to the beginning of the
+    /// next line.
     Apart(&'a [f32], usize),
     /// At most `DEPTH` columns of the matrix, copied into the order of [`super::tiles::Tile`].
     Tiled(&'a [f32]),
@@ -117,7 +118,7 @@ pub(super) struct Product<'a> {
     pub out: Block<'a>,
     /// Whether the product is added to the values in `out` or replaces them.
     pub add: bool,
-    /// What is read after this product; `None` if it is the next panels of b.
+    /// The bytes that are read after this product; `None` if these are the next panels of b.
     pub ahead: Option<[&'a [u8]; 2]>,
 }
 
@@ -144,9 +145,9 @@ impl WithSimd for Product<'_> {
 }
 
 impl Product<'_> {
-    /// Iterates over pieces of k and over groups of `P` panels, with tiles of up to `H` lines. If at most half of
-    /// the last panel is used, the tiles of this panel have up to 12 lines. A panel is `V` vectors wide, and half a
-    /// panel is `HALF` vectors wide.
+    /// Iterates over pieces of k and over groups of `P` panels, with tiles of up to `H` lines. If at most half of the
+    /// last panel is used and `a` is not tiled, the tiles of this panel have up to 12 lines. A panel is `V` vectors
+    /// wide, and half a panel is `HALF` vectors wide.
     #[inline(always)]
     fn pieces<S: Simd, const H: usize, const P: usize, const V: usize, const HALF: usize>(mut self, simd: S) {
         let rows = self.out.lines();
@@ -191,7 +192,7 @@ impl Product<'_> {
     }
 
     /// Computes all lines of the result for the lines `ks` of b and for `P` panels. A line of a panel has `LINE`
-    /// vectors, of which the first `V` are used.
+    /// vectors; the first `V` of them are used.
     #[inline(always)]
     fn columns<S: Simd, const H: usize, const P: usize, const V: usize, const LINE: usize, const TILED: bool>(
         &mut self,
@@ -237,7 +238,7 @@ impl Product<'_> {
         let add = self.add;
         // Weights mostly come from memory, and the processor does not predict where reading continues after these
         // panels. The first tiles prefetch what is read next, each tile a part, because memory is slower than the
-        // products of one tile. Without other instructions, reading continues at the same lines of the next panels.
+        // products of one tile. If `ahead` is `None`, reading continues at the same lines of the next panels.
         let ahead = std::array::from_fn(|p| match self.ahead {
             Some(ahead) => ahead[(panel - self.panels.start + p) % 2].as_ptr(),
             None => b.as_ptr().wrapping_add((P + p) * next + ks.start * WIDTH).cast(),
@@ -314,7 +315,7 @@ struct TileKernel<'a, const H: usize, const P: usize, const V: usize, const LINE
     stride: usize,
     count: usize,
     add: bool,
-    /// What the first tiles prefetch, and how many bytes for each product.
+    /// The places from which the first tiles prefetch, and the number of bytes for each product.
     ahead: [*const u8; P],
     step: usize,
 }
@@ -401,20 +402,20 @@ mod tests {
         Product { a: Lines::Apart(a, k), b: b.whole(), depth: 0..k, panels, out, add: false, ahead: None }.run();
     }
 
-    /// What runs on a vector unit of choice.
-    enum Task<'a> {
+    /// A computation that a test runs on a chosen vector unit.
+    enum Work<'a> {
         Tile(Tile<'a>),
         Product(Product<'a>),
     }
 
-    impl WithSimd for Task<'_> {
+    impl WithSimd for Work<'_> {
         type Output = ();
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
             match self {
-                Task::Tile(tile) => tile.with_simd(simd),
-                Task::Product(product) => product.with_simd(simd),
+                Work::Tile(tile) => tile.with_simd(simd),
+                Work::Product(product) => product.with_simd(simd),
             }
         }
     }
@@ -424,7 +425,8 @@ mod tests {
 
         #[test]
         fn like_the_definition_and_alike_on_every_vector_unit(
-            rows in 1usize..30, k in prop_oneof![1usize..40, 500usize..530, 1020usize..1030], n in 1usize..40, seed: u32,
+            rows in 1usize..30, k in prop_oneof![1usize..40, 500usize..530, 1020usize..1030],
+            n in 1usize..40, seed: u32,
         ) {
             let mut state = seed;
             let mut random = |count: usize| -> Vec<f32> {
@@ -444,7 +446,7 @@ mod tests {
                 prop_assert!((f64::from(*made) - exact).abs() < 1e-4, "{} {}", made, exact);
             }
             let b = &panels;
-            let alike = |unit: &str, run: &dyn Fn(Task<'_>)| -> Result<(), TestCaseError> {
+            let alike = |unit: &str, run: &dyn Fn(Work<'_>)| -> Result<(), TestCaseError> {
                 let mut made = vec![f32::NAN; rows * n];
                 let product = Product {
                     a: Lines::Apart(&a, k),
@@ -455,25 +457,25 @@ mod tests {
                     add: false,
                     ahead: None,
                 };
-                run(Task::Product(product));
+                run(Work::Product(product));
                 prop_assert_eq!(&out, &made, "{}", unit);
                 let mut made = vec![f32::NAN; rows * n];
                 for first in (0..k).step_by(DEPTH) {
                     let depth = first..k.min(first + DEPTH);
                     let mut values = vec![f32::NAN; rows * depth.len()];
-                    run(Task::Tile(Tile::new(&a, k, rows, depth.clone(), &mut values)));
+                    run(Work::Tile(Tile::new(&a, k, rows, depth.clone(), &mut values)));
                     let (out, panels, add) = (Block::new(&mut made, n), 0..b.count(), first > 0);
                     let a = Lines::Tiled(&values);
-                    run(Task::Product(Product { a, b: b.whole(), depth, panels, out, add, ahead: None }));
+                    run(Work::Product(Product { a, b: b.whole(), depth, panels, out, add, ahead: None }));
                 }
                 prop_assert_eq!(&out, &made, "{} in tiles", unit);
                 Ok(())
             };
-            alike("the best", &|task| dispatch(task))?;
-            alike("scalar", &|task| task.with_simd(pulp::Scalar::new()))?;
+            alike("the best", &|work| dispatch(work))?;
+            alike("scalar", &|work| work.with_simd(pulp::Scalar::new()))?;
             #[cfg(target_arch = "x86_64")]
             if let Some(avx2) = pulp::x86::V3::try_new() {
-                alike("AVX2", &|task| Simd::vectorize(avx2, task))?;
+                alike("AVX2", &|work| Simd::vectorize(avx2, work))?;
             }
             // The last row alone, and the last panel alone.
             let (last, panel) = (rows - 1, b.count() - 1);
@@ -488,7 +490,8 @@ mod tests {
             let mut parts = vec![f32::NAN; rows * n];
             for depth in [0..k / 3, k / 3..k] {
                 let (a, add, panels) = (&a[depth.start..], depth.start > 0, 0..b.count());
-                Product { a: Lines::Apart(a, k), b: b.whole(), depth, panels, out: Block::new(&mut parts, n), add, ahead: None }.run();
+                let (a, out) = (Lines::Apart(a, k), Block::new(&mut parts, n));
+                Product { a, b: b.whole(), depth, panels, out, add, ahead: None }.run();
             }
             prop_assert_eq!(&out, &parts);
         }

@@ -35,7 +35,7 @@ pub fn beside(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     joined(x, y, x.rank().saturating_sub(1))
 }
 
-/// x (B, N, D), y (B, M, D) → (B, N + M, D): the tokens of y after those of x.
+/// x (B, N, D), y (B, M, D) → (B, N + M, D): the tokens of x, then the tokens of y.
 pub fn after(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     joined(x, y, 1)
 }

@@ -67,8 +67,8 @@ fn gradients_of_reference_kernels_are_those_of_finite_differences() {
     }
 }
 
-/// The shapes are those for which candle's products and convolutions depend on the number of rows: few lines, and one
-/// line for each row.
+/// With these shapes, candle's products and convolutions depend on the number of rows: few lines, and one line for each
+/// row.
 #[test]
 fn a_row_has_the_same_bits_in_every_batch() {
     const REFERENCE: Kernels = Kernels::REFERENCE;

@@ -7,7 +7,7 @@ use pulp::{Simd, WithSimd};
 use super::{gemm::HEIGHT, simd::dispatch};
 
 /// Copies a part of a matrix into tiles: for each tile of lines and each column, the values of the tile's lines side by
-/// side. The tiles have as many lines as those of the micro-kernel on the same vector unit.
+/// side. The tiles have the same number of lines as the micro-kernel's tiles on the same vector unit.
 ///
 /// Lines that begin some KiB apart compete for the same places in the L1 cache. The values of a tile lie together.
 pub(super) struct Tile<'a> {

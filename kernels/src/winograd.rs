@@ -3,8 +3,8 @@
 //! A tile of m × m results needs (m + 2)² products instead of 9·m²: Y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]A. Over tiles and
 //! channels, each of the (m + 2)² products is a matrix product, (tiles, in) · (in, out).
 //!
-//! Transformed weights take (m + 2)² / 9 times the memory of the weights in float32. So every convolution transforms the
-//! weights of some outputs at a time, which stay in the cache. This was measured to be about as fast as to read
+//! Transformed weights take (m + 2)² / 9 times the memory of the weights in float32. So every convolution transforms
+//! the weights of some outputs at a time, which stay in the cache. This was measured to be about as fast as to read
 //! transformed weights from memory, because the weights themselves are fewer bytes.
 
 mod choice;
@@ -85,8 +85,8 @@ fn convolve<T: Transform<N, M>, const N: usize, const M: usize>(
     let tiles = map.batch * down * across;
     let threads = rayon::current_num_threads();
     let most = (INPUTS / (N * N * inputs)).next_multiple_of(HEIGHT).clamp(48, 192);
-    // Divides the result into blocks. If there are several threads, divides it by tiles and by panels, so that few blocks
-    // transform the same weights.
+    // Divides the result into blocks. If there are several threads, divides it by tiles and by panels, so that few
+    // blocks transform the same weights.
     let blocks = 2 * threads;
     let (block_tiles, parts) = match threads {
         1 => (tiles.div_ceil(blocks.max(tiles.div_ceil(most))).next_multiple_of(HEIGHT).min(most), 1),

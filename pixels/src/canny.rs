@@ -59,8 +59,8 @@ pub fn canny(picture: &RgbImage, low: i32, high: i32) -> GreyImage {
     GreyImage { width: picture.width, height: picture.height, pixels }
 }
 
-/// Whether a pixel's gradient is larger than those of its two neighbors in the direction of the gradient. If two
-/// neighboring pixels have equal gradients, the left or upper pixel is the ridge; if they are diagonal neighbors,
+/// Whether a pixel's gradient is larger than the gradients of its two neighbors in the direction of the gradient. If
+/// two neighboring pixels have equal gradients, the left or upper pixel is the ridge; if they are diagonal neighbors,
 /// neither is.
 fn is_ridge(own: i32, (dx, dy): (i32, i32), size: impl Fn(i64, i64) -> i32) -> bool {
     let (x, y) = (i64::from(dx.abs()), i64::from(dy.abs()) << 15);

@@ -12,7 +12,7 @@ mod zip;
 
 use crate::{EncodeError, RgbImage};
 
-/// What the file of a clip or of a sound says about its request, as a JSON text.
+/// The text in the file of a clip or of a sound about its request, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// The request that makes exactly this clip or this sound again.

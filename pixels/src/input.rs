@@ -44,7 +44,7 @@ pub enum DecodeError {
 
 impl From<image::ImageError> for DecodeError {
     fn from(error: image::ImageError) -> DecodeError {
-        // The decoder ignores wrong checksums of metadata, so the wrong checksum is that of pixels. The error has no
+        // The decoder ignores wrong checksums of metadata, so the wrong checksum belongs to pixels. The error has no
         // type of its own, and its text names fields of the decoder.
         if error.to_string().contains("CRC error") { DecodeError::Checksum } else { DecodeError::Broken(error) }
     }
@@ -200,8 +200,7 @@ mod tests {
         }
     }
 
-    /// Pillow also refuses wrong checksums of metadata before the pixels, although such metadata does not change the
-    /// pixels.
+    /// Pillow also refuses wrong checksums of metadata before the pixels. Such metadata does not change the pixels.
     #[test]
     fn a_wrong_checksum_matters_only_for_pixels() {
         let file = png(&[9; 12], 2, 2, ExtendedColorType::Rgb8);

@@ -20,8 +20,8 @@ pub fn grey(picture: &RgbImage, blur: u32, invert: bool) -> GreyImage {
 /// Pixels that are blurred at a time. The blur takes twelve bytes of memory for each pixel.
 const BAND: u32 = 8 << 20;
 
-/// The picture, blurred by a Gaussian of `blur` pixels in bands of about `band` pixels. The result is that of a blur of
-/// the whole picture, because each band is blurred together with all rows that reach into it.
+/// The picture, blurred by a Gaussian of `blur` pixels in bands of about `band` pixels. The result equals a blur of the
+/// whole picture, because each band is blurred together with all rows that reach into it.
 fn blurred(sharp: &GreyImage, blur: u32, band: u32) -> GreyImage {
     let GreyImage { width, height, .. } = *sharp;
     // The filter reaches 3⅓ times its deviation. A band has at least twice as many rows as the filter reaches, because

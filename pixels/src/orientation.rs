@@ -20,7 +20,7 @@ pub(super) fn orientation(file: &[u8], format: ImageFormat, decoder: &mut impl I
     exif.and_then(|exif| exif::orientation(&exif)).or_else(|| of_xmp(&xmp?)).unwrap_or(Orientation::NoTransforms)
 }
 
-/// The most bytes to which a compressed text of a PNG is unpacked; the orientation stands near the start of the text.
+/// Maximum bytes to which a compressed text of a PNG is unpacked; the orientation stands near the start of the text.
 const LONGEST_TEXT: u64 = 4 << 20;
 
 /// EXIF and XMP of a PNG, before or after its pixels.

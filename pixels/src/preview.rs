@@ -7,7 +7,7 @@ use super::{EncodeError, RgbImage, encode_fast};
 /// The longest side of a preview, in pixels.
 const MAX_SIDE: u32 = 512;
 
-/// The most bytes of a preview file, which are 64 KiB in base64.
+/// Maximum bytes of a preview file: 64 KiB in base64.
 const MAX_BYTES: usize = 48 * 1024;
 
 /// Encodes a preview as a PNG without texts, in the fastest way. Halves the picture until the file has at most 48 KiB.

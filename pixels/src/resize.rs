@@ -133,7 +133,7 @@ fn sinc(x: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// The expected pixels are those of Pillow 13 for the ramp `37 i mod 251`, 5 wide and 4 high.
+    /// The expected pixels come from Pillow 13, for the ramp `37 i mod 251`, 5 wide and 4 high.
     #[test]
     fn small_pictures_equal_pillows() {
         let picture = Pixels::<1> { width: 5, height: 4, pixels: (0..20).map(|i| (37 * i % 251) as u8).collect() };

@@ -7,7 +7,7 @@ use png::{Decoder, Limits};
 
 use super::{exif, jpeg};
 
-/// The most bytes that the texts of a file may take in memory.
+/// Maximum bytes that the texts of a file may take in memory.
 const MOST_BYTES: usize = 4 << 20;
 
 /// The settings in a picture file: the text `parameters` of a PNG, the user comment in the EXIF of a JPEG or WebP.

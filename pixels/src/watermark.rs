@@ -30,9 +30,9 @@ use plane::Plane;
 
 pub use found::{Found, find};
 
-/// The distance between two lattice points of the same bit, in levels of luminance times 8 (the coefficients are those
-/// of the orthonormal discrete cosine transform of 8 × 8 pixels). The mean squared error of the mark is about
-/// `3 · STEP² / 12 / 64`, which is a PSNR of 41 dB.
+/// The distance between two lattice points of the same bit, in levels of luminance times 8 (the coefficients come from
+/// the orthonormal discrete cosine transform of 8 × 8 pixels). The mean squared error of the mark is about `3 · STEP² /
+/// 12 / 64`, which is a PSNR of 41 dB.
 const STEP: f32 = 34.0;
 
 /// What the watermark says: 64 bits.

@@ -29,9 +29,9 @@ pub struct HostMemory {
 /// inversions are not counted, nor are models that are listed after the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// The most bytes that models, ControlNets and safety checkers take.
+    /// Maximum bytes that models, ControlNets and safety checkers take.
     pub weights: u64,
-    /// The most bytes that generations take: `engine.max_bytes`.
+    /// Maximum bytes that generations take: `engine.max_bytes`.
     pub generations: u64,
     /// The memory of the machine or container.
     pub memory: u64,
@@ -52,12 +52,12 @@ impl MemoryPlan {
         MemoryPlan { weights, generations, memory }
     }
 
-    /// The most bytes that the process takes.
+    /// Maximum bytes that the process takes.
     pub fn bytes(&self) -> u64 {
         PROCESS.saturating_add(self.weights).saturating_add(self.generations)
     }
 
-    /// Logs a warning if the parts together may take more than there is.
+    /// Logs a warning if the parts together may take more than the memory.
     pub fn warn(&self) {
         let MemoryPlan { weights, generations, memory } = *self;
         if self.bytes() > memory {
@@ -97,7 +97,7 @@ impl WeightBounds {
     /// The settings. A setting of 0 is replaced by a part of the memory.
     pub fn of(config: &Config, listed: ListedWeights) -> WeightBounds {
         let settings = WeightBounds { models: config.models.max_bytes, control_nets: config.controlnets.max_bytes };
-        // The workers have other memory, which this process does not know.
+        // The weights are in the memory of the workers, whose size this process does not know.
         if !config.role.works() {
             let control_nets = if settings.control_nets == 0 { u64::MAX } else { settings.control_nets };
             return WeightBounds { control_nets, ..settings };
@@ -128,7 +128,7 @@ impl WeightBounds {
     }
 }
 
-/// The most bytes that weights may take at all: the memory minus [`PROCESS`].
+/// Maximum bytes that weights may take: the memory minus [`PROCESS`].
 pub(super) fn for_weights() -> u64 {
     HostMemory::now().total.saturating_sub(PROCESS)
 }
@@ -265,8 +265,8 @@ mod tests {
 
     proptest! {
         /// With the default settings, all parts together never take more than the memory: models, ControlNets,
-        /// generations, the process, and safety checkers of at most a quarter of the memory. The exception is a largest
-        /// model of at least three quarters of the memory, minus the process and the safety checkers.
+        /// generations, the process, and safety checkers of at most a quarter of the memory. There is one exception: a
+        /// model that does not fit into three quarters of the memory together with the process and the safety checkers.
         #[test]
         fn computed_bounds_fit_the_memory(
             memory in 2 * GIB..256 * GIB,

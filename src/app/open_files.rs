@@ -37,7 +37,7 @@ pub fn open_files(config: &Config) -> Result<Option<u64>> {
     FileShares::of(limit, config).map(|_| limit)
 }
 
-/// What each part of the server may open at a time.
+/// How many files each part of the server may open at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileShares {
     /// Connections of the public listener.

@@ -8,7 +8,7 @@ use crate::config::{Config, Secret};
 /// The name of the token's file in the data folder.
 const FILE: &str = "operator.token";
 
-/// If the settings have no token and other machines may reach the operator listener, sets the token to that of the
+/// If the settings have no token and other machines may reach the operator listener, sets the token to the one in the
 /// file. If the file does not exist, makes it with a random token. If the file cannot be read, or is missing and cannot
 /// be made, as in a read-only container, sets the token to a random one that nobody knows. Then only API keys with the
 /// scope `admin` open the routes.

@@ -127,7 +127,7 @@ mod with_keys {
 mod without {
     use super::{Config, Provenance, Result};
 
-    /// Says in the log that files are not signed although the settings say so.
+    /// Logs that files are not signed, even if the settings ask for signatures.
     ///
     /// # Errors
     /// None.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Opens the ledger for a server. With PostgreSQL, listens until `stop` for notifications of other processes. With
-/// SQLite, queues the generations again that a stopped process left running.
+/// SQLite, puts the generations that a stopped process left running back into the queue.
 pub(super) async fn start_store(
     config: &Config,
     tasks: &TaskTracker,

@@ -1,4 +1,4 @@
-//! What the tests of this room share.
+//! The shared parts of this room's tests.
 
 use std::path::Path;
 

@@ -8,9 +8,9 @@ use crate::config::{Config, Secret};
 /// The name of the secret's file in the data folder.
 const FILE: &str = "url.secret";
 
-/// If API keys are required and the settings have no secret, sets the secret to that of the file. If the file does not
-/// exist, makes it with a random secret. The secret is needed because `<img>` and `EventSource` cannot send a key and
-/// can use only signed URLs. Processes that share a database need the same secret, so no file is made for them.
+/// If API keys are required and the settings have no secret, sets the secret to the one in the file. If the file does
+/// not exist, makes it with a random secret. The secret is needed because `<img>` and `EventSource` cannot send a key
+/// and can use only signed URLs. Processes that share a database need the same secret, so no file is made for them.
 ///
 /// # Errors
 /// The file has fewer than 16 bytes.

@@ -33,8 +33,8 @@ impl Watchdog {
                          process aborts, and its generations are queued again"
                     );
                     // Aborts instead of exiting, because destructors and the driver's own exit handlers would wait for
-                    // the device. No generation is given up at once for this abort (`crash::blame`), because this
-                    // thread computes none; the abort counts as an ordinary crash.
+                    // the device. This thread computes no generation, so the next start blames no generation for the
+                    // abort (`crash::blame`) and gives none up at once: the abort counts as an ordinary crash.
                     std::process::abort();
                 }
             }

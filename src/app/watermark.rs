@@ -1,4 +1,4 @@
-//! Says when the server starts that nobody has chosen whether its pictures have a watermark.
+//! Reminds the operator, when the server starts, that no setting says whether pictures get a watermark.
 
 use crate::config::{Config, Watermark};
 

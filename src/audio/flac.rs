@@ -8,7 +8,7 @@ use crate::imaging::Note;
 /// The number of a metadata block with Vorbis comments (RFC 9639, section 8.1).
 const VORBIS_COMMENT: u8 = 4;
 
-/// Encodes a sound with integers of 16 bits, those of a WAV file. The note is a Vorbis comment.
+/// Encodes a sound as integers of 16 bits, which are the same as in a WAV file. The note becomes a Vorbis comment.
 pub(super) fn encode(sound: &Waveform, note: Option<&Note>) -> Result<Vec<u8>, AudioError> {
     let samples: Vec<i32> = sound.integers().map(i32::from).collect();
     let source = MemSource::from_samples(&samples, sound.channels.into(), 16, sound.sample_rate as usize);
@@ -25,8 +25,8 @@ pub(super) fn encode(sound: &Waveform, note: Option<&Note>) -> Result<Vec<u8>, A
     Ok(sink.into_inner())
 }
 
-/// A list of one Vorbis comment: the vendor's name, the number of comments, and each comment as `NAME=text`. Lengths are
-/// numbers of 32 bits.
+/// A list of one Vorbis comment: the vendor's name, the number of comments, and each comment as `NAME=text`. Lengths
+/// are numbers of 32 bits.
 fn comments(note: &Note) -> Vec<u8> {
     let mut list = Vec::new();
     let add = |list: &mut Vec<u8>, text: &str| {

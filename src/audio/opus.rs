@@ -10,7 +10,8 @@ use crate::imaging::Note;
 /// The rates that an encoder takes, in samples per second and channel.
 const RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
 
-/// The rate of every decoder, in samples per second and channel. Files count time in its samples (RFC 7845, section 4).
+/// The sample rate of every decoder, in samples per second and channel. Times in a file are numbers of samples at this
+/// rate (RFC 7845, section 4).
 const RATE: u32 = 48_000;
 
 /// Bits per second of each channel.
@@ -35,15 +36,15 @@ pub(super) fn encode(sound: &Waveform, note: Option<&Note>) -> Result<SoundFile,
     let mut writer = OggOpusWriter::with_tags(Vec::new(), head, tags)?;
     let frame = (sound.sample_rate / 50) as usize;
     let (mut block, mut packet) = (vec![0.0; frame * channels], vec![0; MAX_PACKET_BYTES]);
-    // The encoder is late by `skip` samples, so silence follows until the last sample has left the encoder. The duration
-    // of the last packet then says where the sound ends (RFC 7845, section 4.4).
+    // The encoder is late by `skip` samples, so silence follows until the last sample has left the encoder. The
+    // duration of the last packet then says where the sound ends (RFC 7845, section 4.4).
     let mut rest = sound.samples.as_slice();
     let end = skip + samples;
     while (writer.granule() as u64) < end {
         let (now, later) = rest.split_at(rest.len().min(block.len()));
         rest = later;
         block.fill(0.0);
-        // A number that is none counts as silence.
+        // A NaN counts as silence.
         let bounded = now.iter().map(|sample| if sample.is_nan() { 0.0 } else { sample.clamp(-1.0, 1.0) });
         block.iter_mut().zip(bounded).for_each(|(place, sample)| *place = sample);
         let bytes = encoder.encode(&block, frame, &mut packet)?;

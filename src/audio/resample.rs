@@ -10,7 +10,8 @@ use super::Waveform;
 /// Samples that contribute to a new sample.
 const POINTS: usize = 256;
 
-/// Most places between two samples at which a new sample can be. Rates with more round to the nearest place.
+/// Maximum number of places between two old samples at which a new sample can be. If the two rates need more places,
+/// each new sample is at the nearest of these places.
 const MOST_PLACES: u64 = 1024;
 
 /// The sound with `rate` samples per second and channel, in `⌈length · rate / sample_rate⌉` samples of each channel. A

@@ -67,7 +67,7 @@ fn tones(sample_rate: u32, channels: u16, length: usize) -> Waveform {
     Waveform { sample_rate, channels, samples: samples.collect() }
 }
 
-/// 10 · log₁₀ of the energy of `expected` in relation to that of the difference.
+/// 10 · log₁₀ of the energy of `expected` divided by the energy of the difference.
 fn decibels(made: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(made.len(), expected.len());
     let energy = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|number| number * number).sum::<f64>();

@@ -115,7 +115,7 @@ impl Adapters {
         Ok(Adapters { loras, embeddings, word_index, ..Adapters::default() })
     }
 
-    /// Lists the files again. What was read of unchanged files is kept.
+    /// Lists the files again. Files that have not changed are not read again.
     ///
     /// # Errors
     /// A folder cannot be read.

@@ -1,4 +1,4 @@
-//! The ControlNets and the motion adapters: the embedded ones, and those of `controlnets.dir`.
+//! The ControlNets and the motion adapters: the embedded networks, and the networks of `controlnets.dir`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -104,7 +104,7 @@ impl ControlNets {
         ControlNets { dir: dir.to_owned(), ..ControlNets::default() }.read_again()
     }
 
-    /// Lists the networks again. What was read of unchanged files is kept.
+    /// Lists the networks again. Files that have not changed are not read again.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -148,7 +148,7 @@ impl ControlNets {
         all.map(|usable| usable.size.bytes(device.precision(), device.kernels())).fold(0, u64::saturating_add)
     }
 
-    /// The most bytes that the networks take in the memory of the device.
+    /// Maximum bytes that the networks take in the memory of the device.
     pub fn most_bytes(&self, device: &Device) -> u64 {
         self.listed_bytes(device).min(self.shelf.bound(device.memory()))
     }
@@ -316,7 +316,7 @@ impl ControlNets {
         }
     }
 
-    /// As [`ControlNets::load_in`], of a motion adapter.
+    /// As [`ControlNets::load_in`], for a motion adapter.
     ///
     /// # Errors
     /// Those of [`ControlNets::load_in`].

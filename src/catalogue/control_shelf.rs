@@ -15,7 +15,7 @@ use super::entry::device_of;
 /// How many later requests may be served before a request that waits for room. After that, all later requests wait.
 const OVERTAKINGS: u32 = 32;
 
-/// The networks in memory, of type `T`. All networks in one memory (that of the host, or that of a GPU) together take
+/// The networks in memory, of type `T`. All networks in one memory (the memory of the host or of a GPU) together take
 /// at most a bound. A network that a lease names stays in memory. The other networks stay until their room is needed;
 /// then the least recently used network is dropped first. Cloning gives another handle of the same shelf.
 pub(super) struct ControlShelf<T>(Arc<Mutex<State<T>>>);

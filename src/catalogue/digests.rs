@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Catalogue {
-    /// The digests of the weights that a generation uses: those of its model
+    /// The digests of the weights that a generation uses: the digests of its model
     /// ([`ModelFolder::weights_sha256`](crate::weights::ModelFolder)) and of its LoRAs. The first call for a file reads
     /// the whole file; call this function on a blocking thread.
     pub fn digests(&self, job: &Job) -> WeightDigests {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Catalogue;
 use crate::{models::SafetyChecker, weights::ModelFolder};
 
-/// The most bytes of a model card that are read. Published cards have some tens of kilobytes.
+/// Maximum bytes of a model card that are read. Published cards have some tens of kilobytes.
 const LONGEST_CARD: usize = 256 << 10;
 
 impl Catalogue {

@@ -65,7 +65,7 @@ impl Usable {
         self.offloaded(device).fold(0, u64::saturating_add)
     }
 
-    /// The most bytes of weights that are copied to the device at the same time, because it offloads them.
+    /// Maximum bytes of weights that are copied to the device at the same time, if the device offloads.
     pub fn copied_bytes(&self, device: &Device) -> u64 {
         self.offloaded(device).max().unwrap_or(0)
     }
@@ -238,5 +238,5 @@ pub(super) fn name_of(key: &str) -> &str {
     key.split(SEPARATOR).next().unwrap_or(key)
 }
 
-pub(super) const CHANGED: &str = "its files have changed since they were listed; they are listed again within two \
-                       intervals of models.poll_interval_s seconds, at SIGHUP and by POST /admin/reload";
+pub(super) const CHANGED: &str = "its files have changed since they were listed; the server lists them again within \
+                       two times models.poll_interval_s seconds, or at once after SIGHUP or POST /admin/reload";

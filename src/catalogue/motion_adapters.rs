@@ -14,7 +14,7 @@ const FRAMES: u32 = 16;
 const FPS: u32 = 8;
 
 impl ControlNets {
-    /// The card of a model with what it can do with the motion adapters that fit it.
+    /// The card of a model, extended by what the model can do with the motion adapters that fit it.
     pub(super) fn moving(&self, card: Arc<ModelCard>) -> Arc<ModelCard> {
         if card.motion_groups.is_none() {
             return card;
@@ -70,7 +70,7 @@ fn misfit(card: &ModelCard, config: &MotionAdapterConfig) -> Option<String> {
     };
     let of_adapter = config.motion_norm_num_groups;
     if config.maps() != card.maps {
-        let maps = "block_out_channels and motion_layers_per_block are not those of its U-Net";
+        let maps = "block_out_channels and motion_layers_per_block differ from its U-Net";
         Some(format!("was not made for models like {:?}: {maps}", card.name))
     } else if of_adapter != groups {
         let norms = format!("motion_norm_num_groups is {of_adapter}, and its U-Net has {groups} groups");

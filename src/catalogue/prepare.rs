@@ -10,7 +10,7 @@ use crate::{
     pipelines::{Auxiliary, FittedInputs, Inputs, Model, Prepared},
 };
 
-/// Why a generation cannot be drawn although its model is loaded.
+/// Why a generation whose model is loaded cannot be drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     #[error(transparent)]
@@ -53,10 +53,10 @@ impl Catalogue {
 
     /// Prepares a generation whose models are loaded: checks the request against the current files, builds the
     /// scheduler, loads everything else that the request names, and resizes the pictures. Blocks meanwhile. The lease
-    /// must be that of the generation.
+    /// must belong to the generation.
     ///
     /// # Errors
-    /// A name is unknown, or what it names cannot be loaded or used.
+    /// A name is unknown, or the named file cannot be loaded or used.
     pub fn prepare_in(
         &self,
         lease: &ControlLease,

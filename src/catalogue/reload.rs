@@ -22,7 +22,7 @@ pub struct Reloaded {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {
     pub added: Vec<String>,
-    /// Names that both listings contain, with other files.
+    /// Names that are in both listings, but whose files have changed.
     pub changed: Vec<String>,
     pub removed: Vec<String>,
 }
@@ -91,7 +91,7 @@ impl Catalogue {
         Edition(self.listed())
     }
 
-    /// Whether the lists are still those of `edition`.
+    /// Whether the lists have not changed since `edition`.
     pub fn is_at(&self, Edition(listed): &Edition) -> bool {
         Arc::ptr_eq(listed, &self.listed())
     }
@@ -118,7 +118,8 @@ impl Catalogue {
         self.list_again(Listed::clone)
     }
 
-    /// Lists the folders again. What `known` keeps of the earlier lists is not read again if its files are unchanged.
+    /// Lists the folders again. `known` returns the part of the current lists that may be reused: an entry of this part
+    /// is read again only if its files have changed.
     fn list_again(&self, known: fn(&Listed) -> Listed) -> Result<Reloaded, CatalogueError> {
         // Only one reload runs at a time, so that no reload restores what another one has replaced.
         let mut seen = self.seen.lock();

@@ -39,8 +39,8 @@ pub fn plan(held: &[Held], incoming: u64, bound: u64) -> Plan {
         total -= u128::from(held[i].bytes);
         unload.push(i);
     }
-    // If a large model is unloaded, smaller models that were chosen before it may fit after all. Of these, the most
-    // recently used models are tried first.
+    // If a large model is unloaded, smaller models that were chosen before it may fit after all. The most recently used
+    // of these smaller models are tried first.
     for at in (0..unload.len()).rev() {
         let bytes = u128::from(held[unload[at]].bytes);
         if total + bytes <= u128::from(bound) {
@@ -114,7 +114,8 @@ mod tests {
             // No request waits for a run to end if unloading idle models is enough.
             let idle: Vec<usize> = (0..held.len()).filter(|i| !held[*i].in_use).collect();
             prop_assert!(plan.now || left(&idle) > u128::from(bound));
-            // Of two models of equal size and use, the more recently used one is unloaded only together with the other.
+            // If two models have equal size and use, the more recently used model is unloaded only together with the
+            // other model.
             for (i, a) in held.iter().enumerate() {
                 for (j, b) in held.iter().enumerate() {
                     let alike = a.bytes == b.bytes && a.in_use == b.in_use && a.used < b.used;

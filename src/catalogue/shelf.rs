@@ -347,8 +347,8 @@ impl State {
         (0..self.waiting.len()).filter(|i| delays(&self.waiting[*i])).collect()
     }
 
-    /// The name of the memory that holds this device's models: the device's name if it has its own memory, or "" for
-    /// that of the host.
+    /// The name of the memory that holds this device's models: the device's name if the device has its own memory, or
+    /// "" for the memory of the host.
     fn memory_of<'a>(&self, device: &'a str) -> &'a str {
         if self.own_bounds.contains_key(device) { device } else { "" }
     }

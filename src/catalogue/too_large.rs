@@ -16,7 +16,7 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    /// Refuses those of the models that are too large; see [`Catalogue::in_memory`].
+    /// Refuses the models that are too large; see [`Catalogue::in_memory`].
     pub(super) fn refuse_too_large(&self, models: &Entries) {
         let device = self.first_device();
         if device.has_own_memory() {

@@ -1,5 +1,4 @@
-//! What may surprise the client of a valid request: prompts that the model cuts, words that it does not know, and sizes
-//! that it was not made for.
+//! Warnings about a valid request: the model cuts its prompt, does not know a word, or was not made for its size.
 
 use std::sync::Arc;
 
@@ -147,7 +146,7 @@ impl Catalogue {
 /// The warning about a text that the model does not read as a whole.
 fn of_cut(pointer: &'static str, Cut { used, total }: Cut, hint: &str) -> Warning {
     let detail = format!(
-        "{} has {total} tokens, of which this model reads {used}; the last {} are cut{hint}",
+        "{} has {total} tokens; this model reads {used} of them, and the last {} are cut{hint}",
         field(pointer),
         total - used
     );

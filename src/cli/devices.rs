@@ -27,7 +27,7 @@ struct Report {
     /// The kinds of devices that the build supports.
     build: Vec<&'static str>,
     devices: Vec<Listed>,
-    /// Why the devices of the settings, or those of a driver, cannot be used.
+    /// Why the devices of the settings, or the devices of a driver, cannot be used.
     errors: Vec<String>,
 }
 

@@ -36,11 +36,11 @@ pub(super) struct Doctor {
     /// Folder of the SQLite database and of the pictures. Overrides the setting data_dir.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Also load the weights of the default model, within ten minutes. Without this option, only the names and shapes
-    /// of its tensors are checked.
+    /// Also load the weights of the default model, in at most ten minutes. Without this option, only the names and
+    /// shapes of its tensors are checked.
     #[arg(long)]
     load: bool,
-    /// The most seconds of each check, 1 to 600. The checks run at the same time.
+    /// Maximum seconds of each check, 1 to 600. The checks run at the same time.
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout: u64,
     /// Print one JSON object.
@@ -50,7 +50,7 @@ pub(super) struct Doctor {
 
 /// One of the checks. All checks run at the same time.
 struct Check {
-    /// What the check looks at: the first word of its findings.
+    /// The name of what the check looks at. In the output, each finding names its check before its text.
     name: &'static str,
     within: Duration,
     /// What to do if the check does not end in time.

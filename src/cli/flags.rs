@@ -88,7 +88,7 @@ fn flag(field: &'static Field, long: &'static str) -> Arg {
     // Otherwise a negative number would be parsed as another flag, and the error would not say that the value is out of
     // range.
     let flag = flag.allow_negative_numbers(matches!(field.kind, Kind::Integer(_) | Kind::Number(_) | Kind::Seconds(_)));
-    // What the field needs with the chosen model is checked with the request.
+    // The fields that this field needs with the chosen model are checked with the request.
     match (field.needs)(&ModelCard::default()) {
         Some(needed) => flag.requires(needed),
         None => flag,

@@ -40,9 +40,9 @@ pub(super) struct Generate {
     /// 10000. Leave the prompt out for models that take no prompt.
     prompt: Option<String>,
     /// File to write. The extension of its name decides the format: .png, .jpg, .jpeg or .webp (lossless) for a
-    /// picture; .wav, .flac, .opus or .ogg (Opus) for a sound; .mp4, .gif, .webp, .png or .apng (both are an APNG) or
-    /// .zip (a PNG file for each frame) for a film. If the name has no extension, --format decides. If -n is above 1,
-    /// file i, counted from 0, is NAME-i.png. "-" is standard output, for one file only.
+    /// picture; .wav, .flac, .opus or .ogg (Opus) for a sound; .mp4, .gif, .webp, .apng, .png (an APNG, too) or .zip (a
+    /// PNG file for each frame) for a film. If the name has no extension, --format decides. If -n is above 1, file i,
+    /// counted from 0, is NAME-i.png. "-" is standard output, for one file only.
     #[arg(short, long, value_name = "FILE", value_parser = result_file)]
     output: PathBuf,
     /// Picture that the picture or the film starts from: a PNG, JPEG or WebP file of at most 256 MiB. "-" is standard
@@ -53,8 +53,8 @@ pub(super) struct Generate {
     /// input.
     #[arg(long, value_name = "FILE", requires = "image")]
     mask: Option<PathBuf>,
-    /// Format of the file if its name has no extension, as with "-": png, jpeg, webp, wav, flac, opus, mp4, zip, apng or
-    /// gif [default: png for a picture, wav for a sound, mp4 for a film].
+    /// Format of the file if its name has no extension, as with "-": png, jpeg, webp, wav, flac, opus, mp4, zip, apng
+    /// or gif [default: png for a picture, wav for a sound, mp4 for a film].
     #[arg(long, value_parser = format_named)]
     format: Option<Format>,
     /// Quality of a JPEG, 1 to 100 [default: 90].
@@ -151,8 +151,8 @@ impl Generate {
         self.flags.value_of("model").or_else(set)
     }
 
-    /// The format of the files, and the kind of work that makes it, if the model makes work of the kind `makes`. A PNG
-    /// file of a film is an APNG.
+    /// The format of the files, and the kind of work that the request asks for: `makes`, the model's kind of work, if
+    /// this kind can have the format, otherwise a kind that can have it. The PNG file of a film is an APNG.
     fn format(&self, makes: WorkKind) -> Target {
         let format = match (self.format.or_else(|| format_of(&self.output)), makes) {
             (None, makes) => makes.formats()[0],

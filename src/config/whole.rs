@@ -22,7 +22,8 @@ pub(super) fn check(given: &config::Config, read: &Config) -> Result<(), ConfigE
     Ok(())
 }
 
-/// The given number if it was loaded as another number; of a list, the first such number. Otherwise `None`.
+/// The given number, if the loader has changed it. In a list, the first number that the loader has changed. `None` if
+/// the loader has changed no number.
 fn changed(given: &ValueKind, read: &Value) -> Option<f64> {
     match (given, read) {
         (ValueKind::Float(given), Value::Number(read)) if read.as_f64() != Some(*given) && !read.is_f64() => {

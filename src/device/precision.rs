@@ -40,7 +40,7 @@ impl Precision {
         }
     }
 
-    /// The largest number.
+    /// The largest finite number; for float32 and bfloat16, it is rounded down.
     pub fn largest(self) -> f32 {
         match self {
             Precision::F32 | Precision::Bf16 => 3e38,

@@ -38,7 +38,7 @@ pub struct Layer {
     pub network: &'static str,
     /// Number of rows of the batch.
     pub rows: usize,
-    /// The most bytes that the activations of all rows take together.
+    /// Maximum bytes that the activations of all rows together take.
     pub bytes: u64,
     /// The number of layers of the batch that were computed before this one.
     pub index: usize,

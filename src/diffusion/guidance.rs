@@ -3,8 +3,9 @@
 use super::latents::Latents;
 
 /// Classifier-free guidance `uncond + scale·(cond − uncond)` (Ho and Salimans 2022, arXiv:2207.12598), where a scale of
-/// 1 means no guidance. Then `rescale` in `[0, 1]` moves the standard deviation of the result towards that of `cond`; 0
-/// leaves the result as it is (section 3.4 of Lin et al. 2023, arXiv:2305.08891). All latents are `(B, C, h, w)`.
+/// 1 means no guidance. Then `rescale` in `[0, 1]` moves the standard deviation of the result towards the standard
+/// deviation of `cond`; 0 leaves the result as it is (section 3.4 of Lin et al. 2023, arXiv:2305.08891). All latents
+/// are `(B, C, h, w)`.
 pub fn guide(uncond: &Latents, cond: &Latents, scale: f64, rescale: f64) -> Latents {
     let guided = Latents::combine(&[(1.0 - scale, uncond), (scale, cond)]);
     if rescale == 0.0 {
@@ -21,8 +22,8 @@ pub fn guide(uncond: &Latents, cond: &Latents, scale: f64, rescale: f64) -> Late
     })
 }
 
-/// Scales each row of `guided` whose norm is larger than that of the same row of `cond` down to this norm. Both are
-/// `(B, C, h, w)`.
+/// Scales each row of `guided` whose norm is larger than the norm of the same row of `cond`, down to the norm of that
+/// row. Both are `(B, C, h, w)`.
 pub fn limited(guided: Latents, cond: &Latents) -> Latents {
     let norm = |row: &[f32]| libm::sqrt(row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum());
     let mut b = 0;

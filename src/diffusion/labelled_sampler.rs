@@ -127,7 +127,7 @@ fn without_ending<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
 }
 
 /// The scheduler for a known sampler at the noise levels of `asked`, or at the sampler's own noise levels if it does
-/// not support those of `asked`.
+/// not support the noise levels of `asked`.
 fn find(sampler: &'static str, asked: ScheduleType) -> Found {
     let all = || SAMPLERS.iter().filter(move |other| other.label.sampler == sampler);
     let at = |word: &str| all().find(|other| other.label.schedule_type == Some(word));

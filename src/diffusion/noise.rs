@@ -1,4 +1,4 @@
-//! Gaussian noise for pictures: the same numbers as those of `torch.randn` on the CPU.
+//! Gaussian noise for pictures: the same numbers as from `torch.randn` on the CPU.
 
 use super::brownian::BrownianNoise;
 use super::generator::Generator;

@@ -7,9 +7,9 @@ use super::latents::Latents;
 pub struct StepPosterior {
     /// The prediction, as [`Denoise::predict`](super::Denoise::predict) returns it.
     pub prediction: Latents,
-    /// For `learned_range`: the position of the variance's logarithm between `ln β̃`, where the position is −1, and
-    /// `ln β`, where it is 1. `β̃` is the variance of the posterior, `β` that of the forward step (equation 15 of
-    /// Nichol and Dhariwal 2021, arXiv:2102.09672, in the form of their program).
+    /// For `learned_range`: the position of the variance's logarithm between `ln β̃` (position −1) and `ln β` (position
+    /// 1). `β̃` is the variance of the posterior, `β` the variance of the forward step (equation 15 of Nichol and
+    /// Dhariwal 2021, arXiv:2102.09672, in the form of their program).
     pub variance: Option<Latents>,
     /// The gradient `s ∇ ln p(y | x)` of a classifier. This gradient, multiplied by the variance, shifts the mean of
     /// the step (algorithm 1 of Dhariwal and Nichol 2021, arXiv:2105.05233).

@@ -42,33 +42,36 @@ mod uni_pc;
 pub(super) struct SamplerInputs<'a, D> {
     pub(super) network: &'a Denoiser<'a, D>,
     pub(super) schedule: &'a Schedule,
-    /// In `[0, 1]`: for DDIM the fraction of DDPM's noise that each step adds, for TCD γ; the other samplers ignore it.
+    /// In `[0, 1]`. For DDIM, the fraction of DDPM's noise that each step adds; for TCD, γ. Other samplers ignore it.
     pub(super) eta: f64,
     /// The first state, `(B, C, h, w)`.
     pub(super) x: Latents,
     pub(super) noise: &'a mut Noise,
 }
 
-/// The table of samplers. Each entry names the file and the type of the options; the file has the description of the
-/// class.
+/// The table of samplers. Each entry names the file of a sampler and the type of its options. The file describes the
+/// sampler's class.
 macro_rules! samplers {
     ($($file:ident::$options:ident),+ $(,)?) => {
         pub(super) static CLASSES: &[&Class] = &[$(&$file::CLASS),+];
 
         /// Runs the sampler and returns the latents of the finished pictures, of the same shape as the first state.
-        pub(super) async fn sample<D: Denoise>(sampler: &dyn Sampler, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
+        pub(super) async fn sample<D: Denoise>(
+            sampler: &dyn Sampler,
+            run: SamplerInputs<'_, D>,
+        ) -> Result<Latents, Error> {
             let options: &dyn Any = sampler;
             $(
                 if let Some(options) = options.downcast_ref::<$file::$options>() {
                     return $file::sample(options, run).await;
                 }
             )+
-            unreachable!("only the classes of this table read the sampler of a configuration")
+            unreachable!("every sampler was made by a class of this table")
         }
     };
 }
 
-// The order is that of `GET /v1/schedulers`. The last four classes have no short name.
+// `GET /v1/schedulers` lists the classes in this order. The last four classes have no short name.
 samplers![
     ddpm::Ddpm,
     ddim::Ddim,

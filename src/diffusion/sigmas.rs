@@ -37,8 +37,8 @@ impl Respacing {
     }
 }
 
-/// diffusers' `sigma_min` and `sigma_max`: if set, the smallest and the largest respaced level, instead of those of the
-/// schedule.
+/// diffusers' `sigma_min` and `sigma_max`: if set, the smallest and the largest respaced level, instead of the levels
+/// of the schedule.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct SigmaRange {
     pub(super) min: Option<f64>,

@@ -1,4 +1,4 @@
-//! The schedules of a generation: that of its base model, and that of its refiner.
+//! The schedules of a generation: one for its base model, and one for its refiner.
 
 use super::{InvalidSteps, Schedule, SchedulerConfig};
 use crate::generation::{Draw, FlowLevels, ImageInfluence, Levels, Mu, Refiner};
@@ -20,7 +20,8 @@ pub struct BaseSchedule<'a> {
     /// Whether the network takes the guidance scale as an input, as LCM networks do. If such a network gets a source
     /// picture with a `strength`, and the request lists no levels, the LCM scheduler runs all requested steps within
     /// the last part of the levels; `strength` is the fraction of the levels in this part. In all other cases with a
-    /// `strength`, only the last of the requested steps run.
+    /// `strength`, only the last part of the requested steps runs; `strength` is the fraction of the steps in this
+    /// part.
     pub is_distilled: bool,
     /// How a model of flow matching chooses its noise levels. With a `strength`, such a model runs the last
     /// `⌈n · strength⌉` of n steps, as diffusers' pipelines do.

@@ -106,7 +106,7 @@ impl EngineThread {
     }
 }
 
-/// The runs that the engine works on, and what they share.
+/// The runs that the engine works on, and their shared state.
 struct ActiveRuns {
     /// The device that computes the networks.
     device: Device,
@@ -132,7 +132,7 @@ struct Loss {
     /// The error by which the engine learned of the loss.
     error: NetworkError,
     /// The arrival numbers of the runs for which the device was computing. If a run has caused the loss, it is one of
-    /// these runs, because a device computes nothing between two slices, except while a model is being loaded.
+    /// these runs: between two slices, a device computes for no run (it may only load a model).
     during: Vec<u64>,
 }
 
@@ -140,7 +140,7 @@ impl ActiveRuns {
     /// Admits a run. The policy gives the turn to the run with the least service, and the work that a run is charged
     /// for is added to its service. A new run starts with the least service of the active runs. So it neither gets many
     /// turns in a row nor has to wait for many turns of other runs. A film shares the account of the other films of its
-    /// model, so it starts with their service. Among these films, it starts with the least that one was charged.
+    /// model, so it starts with their service. Its own charges start at the smallest own charges of these films.
     fn enter(&mut self, mut run: Run) {
         let least = |of: &dyn Fn(&Active) -> Option<f64>| self.runs.iter().filter_map(of).reduce(f64::min);
         let films = run.prepared.job.work.film().map(|_| run.prepared.model.key.clone());
@@ -217,7 +217,7 @@ impl ActiveRuns {
         }
     }
 
-    /// Computes what the policy chooses: a new batch, or the next slice of a paused one.
+    /// Computes what the policy chooses: a new batch, or the next slice of a paused batch.
     fn compute(&mut self) {
         match self.next() {
             Next::Nothing => {}
@@ -251,7 +251,8 @@ impl ActiveRuns {
         }
     }
 
-    /// The pending call of a run, in the form that the policy needs. `None` if no rows are open or some are in a batch.
+    /// The pending call of a run, in the form that the policy needs. `None` if the call has no open rows, or if some of
+    /// its rows are in a batch.
     fn waiting(&self, run: &Active) -> Option<WaitingCall> {
         let holds = run.holds();
         run.with_open(|pending_call| {
@@ -278,7 +279,7 @@ impl ActiveRuns {
         let turn = runs().map(|run| self.turn(run)).min_by(Turn::order);
         PausedBatch {
             key: batch.key.clone(),
-            // Without runs, the batch is the last one.
+            // A batch whose runs have all ended is last in the order.
             turn: turn.unwrap_or(Turn::alone(f64::INFINITY, 0)),
             is_film: runs().all(|run| run.films.is_some()),
             bytes: batch.bytes,
@@ -287,7 +288,7 @@ impl ActiveRuns {
         }
     }
 
-    /// Starts a batch of the picked rows. There is at least one pick, and all have the same key.
+    /// Starts a batch of the picked rows. There is at least one pick, and all picks have the same key.
     fn begin(&self, picks: &[Pick]) -> RunningBatch {
         const OPEN: &str = "the policy picks runs whose pending calls have open rows";
         let first = &self.runs[picks[0].waiting];

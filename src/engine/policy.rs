@@ -49,12 +49,12 @@ pub struct WaitingCall {
 /// The place of a run in the order in which runs have their turns: see [`Turn::order`].
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
-    /// The work that the run's account was charged for, in multiplications, plus the service with which it started. A
-    /// slice is charged to the accounts of the runs of its batch. If another run gave its turn to the batch, the slice
-    /// is charged to the account of that run alone.
+    /// The work that the run's account was charged for, in multiplications, plus the service with which the account
+    /// started. A slice is charged to the accounts of the runs of its batch. If another run gave its turn to the batch,
+    /// the slice is charged to the account of that run alone.
     pub service: f64,
-    /// The number of the account: the arrival number of the first run that has it. All runs that make films with one
-    /// model share an account, so they have equal service. Each other run has its own.
+    /// The number of the account: the arrival number of the first run that has the account. All runs that make films
+    /// with one model share an account, so they have equal service. Each other run has its own account.
     pub account: u64,
     /// The part of the account's charges that were for this run, plus a start value. It orders the runs of one account.
     pub own: f64,
@@ -68,8 +68,9 @@ impl Turn {
         Turn { service, account: arrival, own: 0.0, arrival }
     }
 
-    /// `Less` if `self` comes before `other`: the account with the least service is first, among equals the oldest;
-    /// within an account, the run that was charged least, among equals the oldest.
+    /// `Less` if `self` comes before `other`. The account with the least service is first; among accounts with equal
+    /// service, the oldest. Within an account, the run that was charged least is first; among runs that were charged
+    /// equally, the oldest.
     pub fn order(&self, other: &Turn) -> Ordering {
         let accounts = self.service.total_cmp(&other.service).then(self.account.cmp(&other.account));
         accounts.then(self.own.total_cmp(&other.own)).then(self.arrival.cmp(&other.arrival))
@@ -133,7 +134,7 @@ impl Lane {
     }
 }
 
-/// The most latent pixels of a picture in [`Lane::Small`].
+/// Maximum number of latent pixels of a picture in [`Lane::Small`].
 const SMALL: usize = DECODING / 4;
 
 /// Latent pixels of the pictures that are being decoded, for each lane.
@@ -154,29 +155,34 @@ impl Decoding {
     }
 }
 
-/// Maximum number of films that share a long batch. On a device that does not pause, a picture then waits for at most
-/// one row longer than behind a single film.
+/// Maximum number of films that share a long batch. Such a batch has one row more than the long batch of a single film.
+/// So on a device that does not pause, a picture that waits for the batch waits for at most one row more.
 const FILMS: usize = 2;
 
 /// Start-time fair queueing. The turn goes to the first run in the order of [`Turn::order`], and the call of this run
 /// determines the key of the batch. Other runs with the same key join in the same order; the last one may join with
 /// only some of its rows. No run waits for a batch to fill.
 ///
-/// Films of one model have turns like a single run: they share an account. So a second film makes the others wait no
-/// longer. Fewer than two rows of a film may fit a slice. Then the batch takes one row from each of at most `FILMS`
-/// films and is long. A film that arrives while another film is in the middle of such a call waits for the end of this
-/// call, so that both share the next one; meanwhile the paused batch has the turns of the account.
+/// Films of one model have turns like a single run: they share an account. So a second film delays the end of a picture
+/// by at most one step of a film. If a slice is too short for two rows of films, the batch takes one row from each of
+/// at most `FILMS` films and is long. A film that arrives while another film is in the middle of such a call waits for
+/// the end of this call, so that both films share the next call. Meanwhile the paused batch has the turns of the
+/// account.
 ///
 /// A batch takes at most one slice of time. A long batch pauses after each slice and waits for its next turn like the
 /// waiting calls. So the run with the least service waits for at most one slice.
 ///
-/// Memory has three limits. The activations of the paused batches and of a new long batch together fit `max_bytes`, and
-/// those of a new batch fit the free memory of the device; if the first run's call would exceed one of these limits,
-/// the first paused batch gets the turn. The pictures that are being decoded have a limit of latent pixels for each
-/// `Lane`; if the first run's call begins to decode pictures for which its lane has no room, the turn goes to the first
-/// paused batch or run that is decoding pictures of that lane. The batch or run that receives the turn is not charged
-/// for it, so it keeps its place. In later decisions, other runs that do not fit give the same receiver their turns
-/// too, so it ends soon.
+/// Memory has three limits:
+///
+/// 1. The activations of all paused batches and of a new long batch together take at most `max_bytes`.
+/// 2. The activations of a new batch take at most the free memory of the device. If the first run's call would exceed
+///    limit 1 or 2, the first paused batch gets the turn.
+/// 3. In each `Lane`, the pictures that are being decoded have at most `DECODING` latent pixels together, except that a
+///    single picture may be larger. If the first run's call begins to decode pictures for which their lane has no room,
+///    the turn goes to the first paused batch or run that is decoding pictures of this lane.
+///
+/// The batch or run that receives the turn is not charged for the slice, so it keeps its place in the order. In later
+/// decisions, other runs that do not fit give their turns to the same batch or run, so it ends soon.
 ///
 /// The run that gives its turn away is charged for the slice. Otherwise it would stay first and give away all turns
 /// until that batch or run ends, and the runs behind it would wait.
@@ -238,8 +244,8 @@ pub fn choose(waiting: &[WaitingCall], paused: &[PausedBatch], limits: BatchLimi
         left = BatchSpace { rows: rows.min(FILMS), seconds: f64::INFINITY, bytes, is_overdrawn };
     }
     let mut picks = Vec::new();
-    // The run that leads the batch is not always the first run with this key: it may have got its turn from the first
-    // run.
+    // The run that leads the batch is not always the first run with this key, because it may have received its turn
+    // from another run.
     let others = order.into_iter().filter(|&index| index != head && waiting[index].key == *key);
     for index in std::iter::once(head).chain(others) {
         let run = &waiting[index];

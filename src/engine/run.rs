@@ -1,5 +1,4 @@
-//! A run on the engine's thread: its future, its slot, and its service, which is the account by which the policy
-//! chooses among runs.
+//! A run on the engine's thread: its future, its slot, and its service, by which the policy chooses among runs.
 
 use std::{
     cell::RefCell,
@@ -43,9 +42,9 @@ pub(super) struct Active {
     pub arrival: u64,
     /// The key of the model if the run makes films. All active runs with the same key share an account.
     pub films: Option<Arc<str>>,
-    /// The run's account in fair queueing: the work that the account was charged for, in multiplications, plus the
-    /// least service of the active runs when the account was opened. A slice is charged to the runs of its batch. If
-    /// another run gave its turn to the batch, the slice is charged to that run alone.
+    /// The service of the run's account in fair queueing: the work that the account was charged for, in
+    /// multiplications, plus the least service of the active runs when the account was opened. A slice is charged to
+    /// the runs of its batch. If another run gave its turn to the batch, the slice is charged to that run alone.
     pub service: f64,
     /// The part of the account's charges that were for this run, plus a start value.
     pub own: f64,
@@ -58,7 +57,7 @@ pub(super) struct Active {
 }
 
 impl Active {
-    /// `recording` must contain the log from the run's `replay`, which is ignored here.
+    /// `recording` must contain the log of `run.replay`. This function does not read `run.replay`.
     pub fn new(
         run: Run,
         recording: Recording,

@@ -5,8 +5,8 @@ use std::{any::Any, collections::HashMap, sync::Arc};
 use super::batch_key::BatchKey;
 use crate::{metrics::Metrics, pipelines::call::Memo};
 
-/// The most bytes of answers: half of the 512 MiB that the memory plan counts for everything besides weights and
-/// generations (`PROCESS` in `src/app/memory.rs`).
+/// Maximum bytes of all answers together: half of the 512 MiB that the memory plan counts for everything besides
+/// weights and generations (`PROCESS` in `src/app/memory.rs`).
 const MOST_BYTES: usize = 256 << 20;
 
 /// A least-recently-used cache of at most `capacity` answers and [`MOST_BYTES`].

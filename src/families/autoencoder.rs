@@ -1,5 +1,5 @@
-//! The autoencoder of a latent diffusion model on a device, with the scale and the shift that turn its latents into
-//! those of the denoiser.
+//! The autoencoder of a latent diffusion model on a device, with the scale and the shift that turn its latents into the
+//! denoiser's latents.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -50,7 +50,7 @@ impl Autoencoder {
         Ok(Self { vae, config: config.clone(), device: device.clone() })
     }
 
-    /// Checks that the files have exactly the tensors that the network needs, and that what it encodes has `wanted`
+    /// Checks that the files have exactly the tensors that the network needs, and that its latents have `wanted`
     /// channels, without reading weights. Returns a note about the files.
     ///
     /// # Errors

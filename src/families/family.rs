@@ -34,8 +34,9 @@ pub trait Family: Sync {
     /// [`Family::load`] that can be found without reading weights.
     fn describe(&self, name: &str, folder: &ModelFolder) -> Result<Description, CardError>;
 
-    /// The sizes of the networks that stay in the memory of the host if the device offloads, in groups that are never
-    /// on the device at the same time; none if the family offloads nothing.
+    /// The sizes of the networks that stay in the memory of the host if the device offloads. Each entry is the sum of a
+    /// group of networks. Networks of different groups are never on the device at the same time. Empty if the family
+    /// offloads nothing.
     ///
     /// # Errors
     /// The headers of the files are missing or broken.

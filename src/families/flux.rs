@@ -60,7 +60,7 @@ impl Family for Flux {
         };
         notes.extend(folder.notes());
         notes.extend(FluxNetworks::check(folder, &sizes)?);
-        // The precisions are those of `FluxNetworks::load`.
+        // The precisions are the same as in `FluxNetworks::load`.
         let upcasts_vae = sizes.vae_precision(Precision::F16) == Precision::F32;
         let (float32, adaptable): (Vec<_>, Vec<_>) =
             PARTS.into_iter().partition(|(part, _)| *part == "vae" && upcasts_vae);

@@ -12,17 +12,17 @@ use crate::{
 pub struct Plan {
     /// The work of all network calls together, in 10⁹ multiplications.
     pub cost: f64,
-    /// The most bytes that the generation holds between its first step and its last picture.
+    /// Maximum bytes that the generation holds between its first step and its last picture.
     pub held: u64,
     /// Bytes of the activations of the largest call, per row, if all networks compute in float32.
     pub call: u64,
-    /// Like `call`, but only of the networks that compute in float32 on every device.
+    /// Like `call`, but only for the networks that compute in float32 on every device.
     pub float32_call: u64,
 }
 
-/// A function that returns the demand of one row of a ControlNet, or of a motion adapter. It takes the name of the
-/// network, (h, w) of the latents, and the number of tokens of the text, or for a motion adapter that of the frames. It
-/// returns `None` for a network that cannot be used.
+/// A function that returns the demand of one row of a ControlNet or of a motion adapter, or `None` if the network
+/// cannot be used. The arguments are the name of the network, (h, w) of the latents, and a count: for a ControlNet the
+/// tokens of the text, for a motion adapter the frames.
 pub type ControlDemand<'a> = dyn Fn(&str, [usize; 2], usize) -> Option<Demand> + 'a;
 
 /// The network calls of a generation that samples pictures.
@@ -34,7 +34,7 @@ pub struct SamplingDemand {
     pub branches: usize,
     /// How many times the sampler calls the denoiser for each row.
     pub calls: usize,
-    /// The demand of one row of a denoiser call: the mean work of all calls, and the most bytes of a call.
+    /// The demand of one row of a denoiser call: the mean work of all calls, and the maximum bytes of a call.
     pub call: Demand,
     /// The demand of all calls before the first step, for all pictures together.
     pub before: Demand,
@@ -47,11 +47,11 @@ pub struct SamplingDemand {
 /// mask. The number is rounded up.
 const STATES: u64 = 12;
 
-/// The most copies of a row's state: in the row of the call, in the input and the output of the batch, in the answer,
-/// and in the prediction that guidance combines.
+/// Maximum number of copies of a row's state: in the row of the call, in the input and the output of the batch, in the
+/// answer, and in the prediction that guidance combines.
 const ROWS: u64 = 5;
 
-/// The most bytes of network outputs of a run that wait in memory until they are stored in the run's log.
+/// Maximum bytes of network outputs of a run that wait in memory until they are stored in the run's log.
 const LOG_BYTES: u64 = 64 << 20;
 
 impl Plan {
@@ -139,14 +139,14 @@ pub(super) fn calls(draw: &Draw, card: &ModelCard) -> usize {
     stages.map_or(draw.steps as usize, |stages| stages.base.calls()).max(1)
 }
 
-/// As [`calls`], of a request for sounds.
+/// As [`calls`], for a request for sounds.
 pub(super) fn calls_of_sound(sound: &Sound, card: &ModelCard) -> usize {
     let config = SchedulerConfig::overlay(&card.scheduler_config, &sound.scheduler).ok();
     let schedule = config.and_then(|config| Schedule::of_sound(&config, sound).ok());
     schedule.map_or(sound.steps as usize, |schedule| schedule.calls()).max(1)
 }
 
-/// As [`calls`], of a request for films with this scheduler.
+/// As [`calls`], for a request for films with this scheduler.
 pub(super) fn calls_of(scheduler: &SchedulerChoice, steps: u32, card: &ModelCard) -> usize {
     let config = SchedulerConfig::overlay(&card.scheduler_config, scheduler).ok();
     let counted = config.and_then(|config| steps_and_calls(&config, steps as usize).ok());

@@ -19,7 +19,7 @@ pub struct ScoreSdeVe;
 
 const KIND: Kind = Kind { codebook: None, classes: false, steps: 1000 };
 
-/// Reads the parts of a folder. Rejects `ScoreSdeVpScheduler`: pixels of this family are from 0 to 1, but those of
+/// Reads the parts of a folder. Rejects `ScoreSdeVpScheduler`: pixels of this family are from 0 to 1, but pixels of
 /// variance-preserving models are from −1 to 1.
 fn parts(folder: &ModelFolder) -> Result<Parts, LoadError> {
     let parts = Parts::read(folder, KIND)?;

@@ -1,5 +1,5 @@
 //! Score-based models of the variance-preserving SDE (Song et al. 2021, arXiv:2011.13456). diffusers has
-//! `ScoreSdeVpScheduler`; the index of a folder names `ScoreSdeVpPipeline`, which diffusers once had.
+//! `ScoreSdeVpScheduler`; the index of a folder names `ScoreSdeVpPipeline`, a class of early versions of diffusers.
 
 use super::{
     CardError, Description, Family, Recipe,

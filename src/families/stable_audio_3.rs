@@ -115,7 +115,7 @@ impl Outline for Sizes {
             before: Demand { work: branches as f64 * text.work, ..text },
             after: self.demand(Part::Decode { size }),
         };
-        // At the end, the decoded samples and those of the file are in memory.
+        // At the end, the decoded samples and the samples of the file are in memory.
         let numbers = 2 * length * waveform.samples_per_latent * waveform.channels;
         Plan::of_sound(sound, sampling, numbers)
     }

@@ -63,7 +63,7 @@ impl Family for StableDiffusion3 {
         let mut notes = folder.notes();
         notes.append(&mut configurations.notes);
         notes.extend(Sd3Networks::check(folder, sizes)?);
-        // The precisions are those of `Sd3Networks::load`.
+        // The precisions are the same as in `Sd3Networks::load`.
         let is_float32 =
             |(part, _): &(&str, &str)| *part == "vae" && sizes.vae_precision(Precision::F16) == Precision::F32;
         let (float32, adaptable): (Vec<_>, Vec<_>) = sizes.parts().into_iter().partition(is_float32);

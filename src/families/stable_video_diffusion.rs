@@ -32,8 +32,8 @@ const PARTS: [(&str, &str); 3] = [("image_encoder", "model"), ("unet", WEIGHTS),
 
 /// The width and height of a film of the published models, in pixels.
 const PUBLISHED: [u32; 2] = [1024, 576];
-/// The `sample_size` of the U-Net of the published models. This is the side of a square of latents that has as many
-/// pixels as a film of the size [`PUBLISHED`].
+/// The `sample_size` of the U-Net of the published models. This is the side of a square of latents with the same number
+/// of pixels as the latents of a film of the size [`PUBLISHED`].
 const PUBLISHED_SAMPLE: usize = 96;
 
 impl Family for StableVideoDiffusion {
@@ -52,7 +52,7 @@ impl Family for StableVideoDiffusion {
         let mut notes = folder.notes();
         let scheduler_config = card::scheduler(folder, &index, &mut notes)?;
         let [width, height] = native_size(&sizes);
-        // The defaults are those of diffusers' `StableVideoDiffusionPipeline`.
+        // The defaults are the same as in diffusers' `StableVideoDiffusionPipeline`.
         let defaults = Defaults { width, height, steps: 25, guidance_scale: 3.0 };
         let base = card::base(name, &extras, scheduler_config, defaults)?;
         let multiple = sizes.scale() as u32;

@@ -55,7 +55,7 @@ impl Family for Wan {
         let index = ModelIndex::of(folder)?;
         let mut notes = folder.notes();
         let scheduler_config = card::scheduler(folder, &index, &mut notes)?;
-        // The defaults are those of diffusers' `WanPipeline`.
+        // The defaults are the same as in diffusers' `WanPipeline`.
         let defaults = Defaults { width: 832, height: 480, steps: 50, guidance_scale: 5.0 };
         let base = card::base(name, &extras, scheduler_config, defaults)?;
         let multiple = sizes.size_multiple() as u32;

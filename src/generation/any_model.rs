@@ -21,7 +21,7 @@ pub(super) fn card(kind: WorkKind) -> ModelCard {
         decodes_in_chunks: true,
         has_second_guidance: true,
     };
-    // Any name may be that of a motion adapter.
+    // A motion adapter may have any name.
     let motion_adapter = MotionAdapterCard { name: String::new(), max_frames: u32::MAX };
     let of_films = kind == WorkKind::Film;
     ModelCard {

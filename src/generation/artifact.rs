@@ -14,8 +14,9 @@ pub struct Artifact {
     pub bytes: u64,
     /// Lower-case hexadecimal SHA-256 of the file.
     pub sha256: String,
-    /// SHA-256 of the file without its content credentials, in the same form. A credential contains random numbers, and
-    /// everything else depends on the request alone. `None` if the file has no credentials.
+    /// SHA-256 of the file without its content credentials, in the same form. Credentials contain random numbers, so
+    /// two files that differ only in their credentials have the same `unsigned_sha256` but a different `sha256`. `None`
+    /// if the file has no credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsigned_sha256: Option<String>,
     /// The payload of the watermark as 16 lower-case hexadecimal digits; `None` without a watermark.

@@ -17,7 +17,7 @@ pub struct Draw {
     pub negative_prompt: Option<String>,
     #[serde(flatten)]
     pub further_prompts: FurtherPrompts,
-    /// Number of tokens of the text encoder whose length a request may choose; `None` for models without one.
+    /// Number of tokens that a text encoder takes, if the model lets requests choose this number; otherwise `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_sequence_length: Option<u32>,
     #[serde(default)]
@@ -50,7 +50,8 @@ pub struct Draw {
     pub true_guidance_scale: Option<f64>,
     /// How far the guided prediction is rescaled to the standard deviation of the conditional prediction, 0 to 1.
     pub guidance_rescale: f64,
-    /// Whether guidance acts at every `guidance_scale`.
+    /// Whether the model draws with guidance at every `guidance_scale`, also at scales that switch off the guidance of
+    /// other models.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub always_guided: bool,
     /// The steps with guidance. The other steps compute no row for the negative prompt.
@@ -94,7 +95,7 @@ impl Draw {
         self.seed_mode.seed_of(self.seed, index)
     }
 
-    /// The pictures that the request contained: image, mask and controls.
+    /// The pictures that the request contained: image, further reference pictures, mask and controls.
     pub fn inputs(&self) -> impl Iterator<Item = &InputImage> {
         self.placed_inputs().map(|(_, input)| input)
     }

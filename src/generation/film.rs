@@ -42,7 +42,7 @@ pub struct Film {
     /// but take more memory. `None` for models whose decoder does not depend on such chunks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode_chunk_size: Option<u32>,
-    /// Number of tokens of the prompt; `None` for models without a choice.
+    /// Number of tokens of the prompt, if the model lets requests choose this number; otherwise `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_sequence_length: Option<u32>,
     /// The scheduler of the request, or the model's default scheduler.

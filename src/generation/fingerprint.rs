@@ -28,7 +28,8 @@ impl Fields {
         if *mask_is_transparency {
             hash.update(b"a");
         }
-        // Earlier versions could only draw, and did not hash the kind.
+        // The kind of drawings is not hashed, so that their fingerprints are the same as in versions that could only
+        // draw.
         if kind != WorkKind::Draw {
             text(&mut hash, b'k', kind.as_str());
         }

@@ -1,6 +1,6 @@
 //! How a model that was trained by flow matching chooses the noise levels of its steps.
 
-/// The levels of a flow-matching pipeline, where they differ from those that the scheduler alone would choose.
+/// The levels of a flow-matching pipeline, as far as they differ from the levels that the scheduler alone would choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowLevels {
     /// Side in pixels of the square that is one token of a picture. Schedulers with `use_dynamic_shifting` shift the

@@ -93,9 +93,9 @@ impl Format {
         }
     }
 
-    /// The format of files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is accepted
-    /// besides `jpg`; for Opus, `ogg` and `oga` besides `opus`. Pictures and films share the extensions `png` and `webp`;
-    /// here, these are the formats of pictures.
+    /// The format of files with this extension (without the dot, in any letter case). For JPEG files, `jpeg` is
+    /// accepted besides `jpg`; for Opus, `ogg` and `oga` besides `opus`. Pictures and films share the extensions `png`
+    /// and `webp`; here, these are the formats of pictures.
     pub fn of_extension(extension: &str) -> Option<Format> {
         let extension = match extension.to_ascii_lowercase() {
             name if name == "ogg" || name == "oga" => "opus".to_owned(),

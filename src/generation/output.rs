@@ -70,7 +70,7 @@ impl Output {
     pub(super) fn field(&self) -> Value {
         let mut field = json!(self.encoding);
         field[OUTPUT_METADATA.name] = json!(self.metadata_level);
-        // The default is left out, so that the files of a request contain the same text as those of versions without
+        // The default is left out, so that the files of a request contain the same text as files of versions without
         // this field.
         if !self.provenance {
             field[OUTPUT_PROVENANCE.name] = false.into();
@@ -123,16 +123,16 @@ impl Encoding {
     /// The shortest side of an MP4 file, in pixels: the encoder of AV1 takes no smaller frames.
     pub const MP4_LEAST_SIDE: u32 = 16;
 
-    /// The most frames per second of a GIF: browsers slow down faster ones.
+    /// Maximum frames per second of a GIF: browsers slow down faster films.
     pub const GIF_MAX_FPS: u32 = 50;
 
-    /// The largest rate of a FLAC file, in samples per second and channel: the encoder writes no larger one.
+    /// The largest rate of a FLAC file, in samples per second and channel: the encoder writes no larger rate.
     pub const FLAC_MAX_RATE: u32 = 96_000;
 
-    /// The rates that can be resampled to one of Opus, in samples per second and channel.
+    /// The rates that can be resampled to a rate of Opus, in samples per second and channel.
     pub const OPUS_RATES: RangeInclusive<u32> = 1_000..=192_000;
 
-    /// The most channels of an Opus file without a table of channels.
+    /// Maximum number of channels of an Opus file without a table of channels.
     pub const OPUS_MAX_CHANNELS: u32 = 2;
 
     fn read(output: &mut Fields, on: &Bounds<'_>) -> Encoding {

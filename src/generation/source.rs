@@ -50,7 +50,7 @@ pub struct Mask {
 }
 
 impl Source {
-    /// The most pictures in a list.
+    /// Maximum number of pictures in a list.
     pub const MOST_REFERENCES: usize = 4;
 
     /// Reads the fields about pictures. Fields that do not fit the model or each other are errors.

@@ -84,7 +84,7 @@ impl SpanId {
     }
 }
 
-/// The parts of a valid `traceparent`. Of a later version than 00, only the parts that version 00 has are read.
+/// The parts of a valid `traceparent`. If the version is later than 00, only the parts that version 00 has are read.
 fn parent_of(text: &str) -> Option<(TraceId, SpanId, bool)> {
     let (known, more) = text.split_at_checked(55)?;
     let parts: Vec<&str> = known.split('-').collect();

@@ -20,9 +20,9 @@ pub struct Base {
     /// no trusted proxy states both scheme and host; links are then paths, which clients resolve themselves.
     links: Arc<str>,
     /// The beginning of absolute URLs, for clients that do not resolve paths. If `http.public_url` is not set, scheme
-    /// and host are those that a trusted proxy states. If no scheme is stated, the scheme is `http`. If no host is
-    /// stated, the host is that of `Host`. Empty if the request has no valid host name, or if the request came to the
-    /// operator's listener and `http.public_url` is not set.
+    /// and host are the ones that a trusted proxy states. If the proxy states no scheme, the scheme is `http`. If the
+    /// proxy states no host, the host comes from the header `Host`. Empty if the request has no valid host name, or if
+    /// the request came to the operator's listener and `http.public_url` is not set.
     server: Arc<str>,
 }
 
@@ -105,9 +105,9 @@ fn complete(headers: &mut HeaderMap, name: HeaderName, start: &str, base: &Base)
     }
 }
 
-/// What the proxy closest to the client states about the request. Scheme and host are those of `Forwarded` (RFC 7239).
-/// A scheme that is missing there is taken from `X-Forwarded-Proto`, and a missing host from `X-Forwarded-Host`. The
-/// prefix is always that of `X-Forwarded-Prefix`.
+/// What the proxy closest to the client states about the request. Scheme and host come from `Forwarded` (RFC 7239). A
+/// scheme that is missing there is taken from `X-Forwarded-Proto`, and a missing host from `X-Forwarded-Host`. The
+/// prefix always comes from `X-Forwarded-Prefix`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Forwarded {
     /// Whether the headers state both scheme and host. Otherwise links stay paths, which are right in any case.

@@ -17,7 +17,7 @@ use crate::{
     service::{AT_ONCE_BYTES, offload},
 };
 
-/// The most bytes of a refused body that are read and discarded.
+/// Maximum bytes of a refused body that are read and discarded.
 const MAX_DISCARDED: usize = 64 << 20;
 
 impl<S> FromRequest<S> for Fields

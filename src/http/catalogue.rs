@@ -69,9 +69,9 @@ pub async fn models(State(state): State<AppState>, caller: Caller) -> impl IntoR
     Collection::of(models.map(|model| Model::of(&state, model)))
 }
 
-/// `GET /v1/models/{id}`: a model. If no model is called `NAME/schema`, that id gives the JSON Schema of requests to
-/// the model `NAME` (for the kind of work that the query names), and likewise `NAME/card` the model card. A model that
-/// the caller may not use counts as unknown.
+/// `GET /v1/models/{id}`: a model. If no model has the name `NAME/schema`, this id stands for the JSON Schema of
+/// requests to the model `NAME` (for the kind of work that the query names). If no model has the name `NAME/card`, this
+/// id stands for the model card of `NAME`. A model that the caller may not use counts as unknown.
 pub async fn model(
     State(state): State<AppState>,
     caller: Caller,

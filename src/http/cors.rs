@@ -20,7 +20,7 @@ const EXPOSED: &str = "Content-Disposition, Content-Location, Content-Range, ETa
 /// The methods of all routes.
 const METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
 
-/// Seconds that a browser may keep the answer to a preflight; the most that Chromium accepts.
+/// Seconds that a browser may keep the answer to a preflight; the maximum that Chromium accepts.
 const PREFLIGHT_AGE: &str = "7200";
 
 /// The origins whose pages may use a listener.

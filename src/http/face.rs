@@ -17,7 +17,7 @@ pub trait Face: Send + Sync + 'static {
     /// Writes the body of an error.
     fn render_error(&self, problem: &ProblemDocument) -> Document;
 
-    /// Changes the status and the headers of an error, which at first are those of the native protocol.
+    /// Changes the status and the headers of an error. Before the change, they have the values of the native protocol.
     fn adapt_error(&self, _problem: &ProblemDocument, _response: &mut Response) {}
 }
 

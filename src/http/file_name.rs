@@ -4,7 +4,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 
 use crate::generation::{Artifact, Job, MetadataLevel, Record};
 
-/// The most characters of the prompt in a name.
+/// Maximum number of characters of the prompt in a name.
 const MOST_CHARS: usize = 60;
 
 /// The header of a file: `inline`, so that browsers show or play it, with a name such as `a-red-fox-7.png`.

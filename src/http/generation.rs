@@ -39,7 +39,7 @@ pub struct Object {
     attempt: u32,
     max_attempts: u32,
     priority: Priority,
-    /// Most seconds that one attempt may take.
+    /// Maximum seconds of one attempt.
     run_timeout_s: u32,
     /// Only for pictures.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +56,7 @@ pub struct Object {
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<Webhook>,
     metadata: BTreeMap<String, String>,
-    /// What may surprise the client about the pictures.
+    /// Reasons why the pictures may differ from what the client expects.
     warnings: Vec<Warning>,
 }
 

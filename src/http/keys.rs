@@ -33,7 +33,7 @@ pub struct KeyObject {
     pub max_queued: Option<u32>,
     pub max_running: Option<u32>,
     pub scopes: Vec<Scope>,
-    /// Empty: every model.
+    /// The models that the key may use; empty if it may use every model.
     pub models: Vec<String>,
     pub max_priority: Priority,
     pub rate_limit: Option<u32>,

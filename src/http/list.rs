@@ -37,7 +37,7 @@ pub struct Page<I, T> {
     links: Option<Links>,
 }
 
-/// What belongs to all generations of the list.
+/// The links that concern all generations of the list.
 #[derive(Debug, Serialize)]
 pub struct Links {
     events: String,

@@ -150,7 +150,7 @@ fn media_ranges(headers: &HeaderMap) -> Result<Vec<MediaRange>, ApiError> {
                 return Err(bad("Accept", format!("holds {item:?}, whose q is not in 0..1")));
             }
         };
-        // Older names of WAV and FLAC files, and the name of Opus without a file.
+        // Older media types of WAV and FLAC files, and the media type of Opus without a container file.
         let subtype = match (kind, subtype) {
             ("audio", "x-wav" | "wave" | "vnd.wave") => "wav",
             ("audio", "x-flac") => "flac",

@@ -26,8 +26,8 @@ use super::{
 };
 use crate::config::{HostPattern, Http, Operator};
 
-/// Paths that may be requested under any host name: those of health checks and metrics. The programs that request these
-/// paths use names and addresses that the server does not know.
+/// Paths that may be requested under any host name: the paths of health checks and metrics. The programs that request
+/// these paths use names and addresses that the server does not know.
 pub(super) const PROBES: [&str; 6] = ["/livez", "/readyz", "/startupz", "/metrics", "/health", "/healthz"];
 
 /// The host names and pages that a listener accepts as its own.
@@ -107,9 +107,9 @@ impl Origins {
         }
     }
 
-    /// Whether a name in `Host` is this listener's. In DNS rebinding, the owner of a page points the page's domain name
-    /// to another address. Such a name has a dot. An address, a name without a dot, `localhost` and names below
-    /// `localhost` (RFC 6761) cannot be rebound in this way, so they are always accepted.
+    /// Whether a name in `Host` belongs to this listener. In DNS rebinding, the owner of a page points the page's
+    /// domain name to another address. Such a name has a dot. An address, a name without a dot, `localhost` and names
+    /// below `localhost` (RFC 6761) cannot be rebound in this way, so they are always accepted.
     fn serves(&self, HostPort { host, is_address, .. }: &HostPort) -> bool {
         let is_near = !host.contains('.') || host.ends_with(".localhost");
         *is_address || is_near || self.allowed.iter().any(|pattern| pattern.matches(host))

@@ -22,7 +22,7 @@ pub fn public_routes() -> Vec<Route> {
     routes
 }
 
-/// The faces other than the native one, by the root of their paths.
+/// The faces other than the native face, by the root of their paths.
 const FACES: [(&str, &dyn Face); 7] = [
     ("/v1/images/generations", &openai::OpenAi),
     ("/v1/images/edits", &openai::OpenAi),
@@ -44,7 +44,7 @@ pub(super) fn face_of_request(path: &str, headers: &HeaderMap) -> &'static dyn F
     if openai::videos::speaks(path, headers) { &openai::OpenAi } else { face_of(path) }
 }
 
-/// The operations of the public listener, without those of the A1111 and the Ollama face.
+/// The operations of the public listener, without the operations of the A1111 face and the Ollama face.
 fn native_routes() -> Vec<Route> {
     vec![
         endpoint(Method::POST, "/v1/images", post(create::create)),
@@ -94,7 +94,7 @@ fn native_routes() -> Vec<Route> {
         Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}", get(catalogue::model)) },
         // The handler recognizes the suffix `/schema` after such a name.
         Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}/schema", get(catalogue::model)) },
-        // Likewise the suffix `/card`.
+        // The handler also recognizes the suffix `/card`.
         Route { routed: "/v1/models/{*id}", ..endpoint(Method::GET, "/v1/models/{id}/card", get(catalogue::model)) },
         endpoint(Method::GET, "/v1/loras", get(catalogue::loras)),
         endpoint(Method::GET, "/v1/embeddings", get(catalogue::embeddings)),

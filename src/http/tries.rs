@@ -59,7 +59,7 @@ impl Tries {
         Tries { known: Arc::default(), grace: http.return_s.into(), draining }
     }
 
-    /// Remembers the generation of a new try, in place of that of an earlier try.
+    /// Remembers the generation of a new try, in place of the generation of an earlier try.
     pub fn begin(&self, request: Request, id: GenerationId) -> Present {
         let mut known = self.known.lock();
         if known.len() >= MOST {

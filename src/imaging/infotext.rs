@@ -66,7 +66,8 @@ fn settings(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> Strin
     if !approximations.is_empty() {
         settings.push(("Approximations", approximations.join(" ")));
     }
-    // The noise is that of torch's CPU generator; without this setting, the web interface would use a GPU generator.
+    // The noise equals the noise of torch's CPU generator; without this setting, the web interface would use a GPU
+    // generator.
     settings.push(("RNG", "CPU".to_owned()));
     settings.push(("Version", format!("latentd {}", env!("CARGO_PKG_VERSION"))));
     let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name}: {}", quoted(value))).collect();

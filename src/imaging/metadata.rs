@@ -24,7 +24,7 @@ pub fn metadata_of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
     }
 }
 
-/// What the file of film or sound `index` says about its request, by [`MetadataLevel`].
+/// The note in the file of film or sound `index` about its request, by [`MetadataLevel`].
 pub fn note_of(job: &Job, index: u32) -> Option<Note> {
     match job.output.metadata_level {
         MetadataLevel::Full => Some(Note::Request(request_text(job, index))),
@@ -37,7 +37,7 @@ pub fn note_of(job: &Job, index: u32) -> Option<Note> {
 /// the same for all pictures of the generation.
 pub fn request_text(job: &Job, index: u32) -> String {
     let mut request = Value::Object(request(job, index));
-    // The order of keys, such as those of a scheduler, depends on the client and on the features of serde_json that
+    // The order of keys, such as the keys of a scheduler, depends on the client and on the features of serde_json that
     // other crates turn on.
     request.sort_all_objects();
     request.to_string()
@@ -45,7 +45,7 @@ pub fn request_text(job: &Job, index: u32) -> String {
 
 /// The request that makes exactly this result. It has only fields that shape the picture, so that equal pictures are
 /// equal files, regardless of who requested them and in which form. Images of [`SeedMode::Batch`] cannot be drawn one
-/// by one, so their request is that of the whole generation.
+/// by one, so their request is the request of the whole generation.
 fn request(job: &Job, index: u32) -> Map<String, Value> {
     let mut params = job.params();
     let mode = match &job.work {

@@ -21,9 +21,9 @@ use crate::generation::{EventKind, GenerationId, Record, Status};
 pub trait Accepts: AsRef<Ledger> + Send + Sync + 'static {
     /// Stores the generation in state `queued` with its first event, at its tenant's place in the queue.
     ///
-    /// A request repeats an earlier equal request that had its idempotency key or, if none had this key, its id. The
-    /// answer is then the generation of the earlier request, in its present state. Erasing a generation frees its id
-    /// and its idempotency key; an expired idempotency key is free too. A repetition writes nothing.
+    /// A request is a repetition if an earlier equal request had the same idempotency key or, if no request had this
+    /// key, the same id. Then nothing is written, and the answer is the earlier request's generation in its present
+    /// state. An idempotency key that has expired is free. Erasing a generation frees its id and its idempotency key.
     ///
     /// The tenant's queue share and usage and the API key's limits are charged now, even if the generation fails later.
     ///

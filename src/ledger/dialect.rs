@@ -31,14 +31,14 @@ pub trait Dialect: Hints {
     /// Begins a transaction. If `walks`, its reads of many rows follow an index, whatever the planner prefers.
     async fn begin(&self, walks: bool) -> Result<Box<dyn Transaction>>;
 
-    /// Connections in use, and the most that may be.
+    /// Number of connections in use, and their maximum number.
     fn connections(&self) -> (usize, usize);
 
     /// Checks that the database answers and has the schema that this program needs.
     async fn ping(&self) -> Result<()>;
 }
 
-/// Connections of a pool in use, and the most.
+/// Number of connections of a pool in use, and their maximum number.
 pub fn connections<DB: sqlx::Database>(pool: &sqlx::Pool<DB>) -> (usize, usize) {
     let most = pool.options().get_max_connections() as usize;
     ((pool.size() as usize).saturating_sub(pool.num_idle()), most)

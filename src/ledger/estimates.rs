@@ -1,8 +1,8 @@
 //! Estimates of the seconds of queued work, from the speeds at which workers have computed each model.
 //!
 //! A generation takes the seconds work ÷ speed, where work is the number of multiplications of its plan (rows × steps ×
-//! what a network computes for its size). The speed is that of the model's generations that have succeeded lately, on
-//! any worker. If no generation of the model has succeeded, it is the speed of all models together. If no generation
+//! what a network computes for its size). The speed is the speed of the model's generations that have succeeded lately,
+//! on any worker. If no generation of the model has succeeded, it is the speed of all models together. If no generation
 //! has succeeded at all, it is `queue.assumed_speed`.
 
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ pub struct Measured {
     pub generations: u32,
     /// In units of [`Acceptance::cost`](super::Acceptance::cost).
     pub work: f64,
-    /// Seconds of the process. Of a generation that ran together with three others, a quarter of its seconds counts.
+    /// Seconds of the process. If a generation ran together with three others, a quarter of its seconds counts.
     pub seconds: f64,
 }
 
@@ -43,7 +43,7 @@ pub struct Census {
     /// Estimated seconds of the queued and running generations of each model.
     pub seconds: Vec<(String, f64)>,
     pub dead: usize,
-    /// Connections of this process in use, and the most.
+    /// Connections of this process in use, and their maximum.
     pub connections: (usize, usize),
 }
 

@@ -1,5 +1,5 @@
-//! Regular maintenance of the queue: takes generations back from lost workers, fails those with too many crashes,
-//! expires those that did not start in time, raises the priority of waiting ones, and erases old rows.
+//! Regular maintenance of the queue: takes generations back from lost workers, ends generations with too many crashes
+//! or a late start, raises the priority of waiting generations, and erases old rows.
 
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ use crate::generation::{GenerationId, Priority, Problem, Record, Status};
 #[async_trait]
 pub trait Upkeep: AsRef<Ledger> + Send + Sync + 'static {
     /// Takes back running generations with expired leases: counts a crash, and queues them again after a delay that
-    /// doubles with each crash. With [`Reaping::all`], takes back all running ones, without delay. Generations with
-    /// `max_crashes` crashes fail with `worker_crashed` and are marked dead; those with a cancel request are canceled.
-    /// Several processes may do this at once.
+    /// doubles with each crash. With [`Reaping::all`], takes back all running generations, without delay. Generations
+    /// with `max_crashes` crashes fail with `worker_crashed` and are marked dead. Generations with a cancel request are
+    /// canceled. Several processes may do this at once.
     async fn reap(&self, reaping: &Reaping) -> Result<Reaped> {
         atomically!(self, |change| {
             let (mut steps, mut queued) = (Vec::new(), Vec::new());

@@ -15,7 +15,7 @@ use crate::{
     weights::{LoadError, Weights},
 };
 
-/// The keys of `vae/config.json`: those of an autoencoder, and those of the normalization.
+/// The keys of `vae/config.json`: the keys of an autoencoder and of the normalization.
 #[derive(Clone, Debug)]
 pub struct AutoencoderKlFlux2Config {
     pub kl: AutoencoderKlConfig,

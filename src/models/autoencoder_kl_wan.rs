@@ -100,7 +100,7 @@ impl AutoencoderKlWanConfig {
         stages(&self.decode_layers(frames, size, is_first), STAGE_WORK)
     }
 
-    /// As [`AutoencoderKlWanConfig::decode_stages`], of encoding `frames` frames of (H, W) pixels.
+    /// As [`AutoencoderKlWanConfig::decode_stages`], for encoding `frames` frames of (H, W) pixels.
     pub fn encode_stages(&self, frames: usize, size: [usize; 2], is_first: bool) -> Vec<Stage> {
         stages(&self.encode_layers(frames, size, is_first), STAGE_WORK)
     }

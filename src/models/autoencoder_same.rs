@@ -54,7 +54,7 @@ impl AutoencoderSame {
         for block in &self.blocks {
             x = block.forward(&x).await?;
         }
-        // A token has the samples of the first channel, then those of the second.
+        // A token has the samples of the first channel, then the samples of the second channel.
         let (b, tokens, _) = x.dims3()?;
         let (channels, patch) = (self.config.audio_channels, self.config.patch_size);
         let samples = x.reshape((b, tokens, channels, patch))?.transpose(2, 3)?.contiguous()?;

@@ -41,7 +41,7 @@ enum Layer {
     Upsample(usize),
 }
 
-/// diffusers' `AutoencoderTinyBlock` with as many outputs as inputs, so that its `skip` is the identity.
+/// diffusers' `AutoencoderTinyBlock` with equal numbers of inputs and outputs, so that its `skip` is the identity.
 #[derive(Debug)]
 struct AutoencoderTinyBlock {
     conv: [Conv2d; 3],

@@ -78,8 +78,8 @@ const FIXED: &[Fixed] = &[
 const LONGEST: u32 = 64;
 
 impl Preparation {
-    /// Reads the settings of a folder, or takes those of CLIP if the folder has none. `is_root`: whether the folder is
-    /// a checker itself. `side`: the size of the network's input.
+    /// Reads the settings of a folder, or takes CLIP's settings if the folder has no settings. `is_root`: whether the
+    /// folder is a checker itself. `side`: the size of the network's input.
     ///
     /// # Errors
     /// The file is broken or has a value that is not supported.
@@ -88,7 +88,7 @@ impl Preparation {
         Self::read_at(folder, path, side)
     }
 
-    /// As [`Preparation::read`], of the file at `path`.
+    /// As [`Preparation::read`], for the file at `path`.
     ///
     /// # Errors
     /// Those of [`Preparation::read`].

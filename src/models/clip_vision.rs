@@ -26,7 +26,7 @@ pub struct ClipVisionModel {
     patch_embedding: Conv2d,
     /// (1 + patches, D)
     position_embedding: Tensor,
-    /// The name is that of the published files.
+    /// The name is spelled as in the published files.
     pre_layrnorm: LayerNorm,
     layers: Vec<ClipLayer>,
     post_layernorm: LayerNorm,

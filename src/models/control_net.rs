@@ -136,7 +136,7 @@ impl ControlNet {
         hints: &[(&Hint, f32)],
         guess: bool,
     ) -> Result<(Vec<Tensor>, Tensor)> {
-        // Only U-Nets take guidance scales, those of latent consistency models.
+        // Guidance scales are only for U-Nets, namely the U-Nets of latent consistency models.
         let conditions = Conditions { adapters: RowAdapters::NONE, guidance: None, motion: None, ..*conditions };
         let (device, conditions) = (sample.device(), self.embeddings.forward(&conditions, sample.device())?);
         let mut embedded = Vec::with_capacity(hints.len());

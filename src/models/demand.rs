@@ -3,7 +3,7 @@
 use super::transformer2d::TransformerKind;
 use crate::device::{Device, Precision};
 
-/// The work and memory of one row in one call of a network.
+/// The work and memory of one or more rows of a network call.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Demand {
     /// Multiplications.
@@ -53,13 +53,14 @@ pub(super) fn conv(places: usize, kernel: usize, inputs: usize, outputs: usize, 
     Demand { work, bytes: bytes(input_places * inputs + places * outputs) }
 }
 
-/// What LoRAs add to the memory of a layer with an output map of `places` and `outputs` channels: the output before the
-/// change, and the changed rows before all rows are put together.
+/// The count of numbers that LoRAs add to the memory of a layer whose output map has `places` places and `outputs`
+/// channels. LoRAs need two such maps: the output before the change, and the changed rows before all rows are joined.
 pub(super) fn adapted_conv(places: usize, outputs: usize) -> usize {
     2 * places * outputs
 }
 
-/// What LoRAs add to the memory of [`transformer`]. With LoRAs, memory peaks in the GEGLU: 23 maps in place of 11.
+/// The count of numbers that LoRAs add to the memory of [`transformer`]. With LoRAs, memory peaks in the GEGLU, which
+/// then holds 23 maps instead of 11.
 pub(super) fn adapted_transformer(places: usize, channels: usize) -> usize {
     12 * places * channels
 }

@@ -1,5 +1,5 @@
-//! The U-Net of DreamLite (diffusers' `DreamLiteUNetModel`): that of Stable Diffusion with cheaper layers. Its map has
-//! two pictures side by side: on the left the picture that is drawn, on the right the picture to edit.
+//! The U-Net of DreamLite (diffusers' `DreamLiteUNetModel`): the U-Net of Stable Diffusion with cheaper layers. Its map
+//! has two pictures side by side: on the left the picture that is drawn, on the right the picture to edit.
 
 mod configuration;
 

@@ -7,7 +7,7 @@ use crate::{
     weights::{StoredMatrix, Weights},
 };
 
-/// A vector for each id, such as those of a text encoder's tokens.
+/// A vector for each id, such as the ids of a text encoder's tokens.
 #[derive(Debug)]
 pub(super) struct Embedding {
     table: Table,

@@ -88,8 +88,8 @@ impl Flux2Transformer2DModel {
         }
     }
 
-    /// Divides the changes of modules that several layers share. The name of a layer is that of the module and the
-    /// number of the layer in it.
+    /// Divides the changes of modules that several layers share. The name of a layer is the name of the module followed
+    /// by the number of the layer in the module.
     pub fn divide(config: &Flux2Transformer2DConfig, lora: Lora) -> Lora {
         lora.divided(|site| shared(config, site))
     }

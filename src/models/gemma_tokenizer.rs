@@ -18,8 +18,8 @@ pub struct GemmaTokenizer {
 
 impl GemmaTokenizer {
     /// Reads `tokenizer.json` from the subfolder `part`. Also reads the tokens beyond that vocabulary, from
-    /// `added_tokens_decoder` of `tokenizer_config.json` and `added_tokens.json`. A text has at most as many ids as
-    /// `model_max_length` of `tokenizer_config.json` says, and at most `positions`.
+    /// `added_tokens_decoder` of `tokenizer_config.json` and `added_tokens.json`. The maximum number of ids of a text
+    /// is `model_max_length` of `tokenizer_config.json`, but at most `positions`.
     ///
     /// # Errors
     /// A file is missing or broken, or a key is not supported.
@@ -67,7 +67,7 @@ impl GemmaTokenizer {
         self.ids("", true).len()
     }
 
-    /// The most ids of a text.
+    /// Maximum number of ids of a text.
     pub fn longest(&self) -> usize {
         self.longest
     }

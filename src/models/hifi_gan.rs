@@ -26,8 +26,7 @@ pub struct HifiGan {
     kernels: Kernels,
 }
 
-/// The slope before the last convolution, which is not that of the configuration: the default of PyTorch's
-/// `leaky_relu`.
+/// The slope before the last convolution: the default of PyTorch's `leaky_relu`, not the slope of the configuration.
 const LAST_SLOPE: f32 = 0.01;
 
 impl HifiGan {

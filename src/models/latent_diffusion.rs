@@ -26,7 +26,7 @@ pub struct Spec {
     pub time_id_count: usize,
     /// Whether the U-Net takes the guidance scale as an input, so that guidance needs no second row without the prompt.
     pub guidance_embedding: bool,
-    /// Whether the conditions of an absent negative prompt are zeros, instead of those of an empty prompt.
+    /// Whether the conditions of an absent negative prompt are zeros, instead of the conditions of an empty prompt.
     pub zero_negative: bool,
     /// The number of text encoders.
     pub text_encoders: usize,
@@ -54,7 +54,7 @@ pub struct Spec {
     pub guidance_offset: u32,
     /// Whether the model was distilled to draw without guidance.
     pub is_distilled: bool,
-    /// Whether the model draws with guidance at every scale, also at those that switch off the guidance of other
+    /// Whether the model draws with guidance at every scale, also at scales that switch off the guidance of other
     /// models.
     pub always_guided: bool,
     /// The sizes of sounds, if the model decodes latents to spectrograms of sounds.

@@ -38,8 +38,8 @@ impl Linear {
         Self { matrix: matrix(weights, inputs, outputs, None), path: weights.path() }
     }
 
-    /// Several layers whose weights are stored as one matrix, one below the other, without biases. The names of the
-    /// layers are that of the scope and a number.
+    /// Several layers whose weights are stored as one matrix, one below the other, without biases. The name of a layer
+    /// is the name of the scope followed by the number of the layer, from 0.
     pub fn split<const N: usize>(weights: &Weights, inputs: usize, outputs: [usize; N]) -> [Self; N] {
         let whole = Whole::of(weights, inputs, outputs.iter().sum());
         let (mut first, mut numbers) = (0, 0..);
@@ -153,7 +153,7 @@ impl Whole {
         stored.unwrap_or_else(|| Whole::Plain(weights.matrix("weight", outputs, inputs)))
     }
 
-    /// The rows from `first` on, for (inputs, outputs).
+    /// The matrix (outputs, inputs) that begins at row `first`.
     fn part(&self, first: usize, (inputs, outputs): (usize, usize), kernels: Kernels) -> Result<Matrix> {
         match self {
             Whole::Plain(whole) => {
@@ -171,7 +171,7 @@ impl Whole {
     }
 }
 
-/// diffusers' `GEGLU`: a linear layer and a gate, with half as many outputs as the weight has.
+/// diffusers' `GEGLU`: a linear layer and a gate. It has half the number of outputs of the weight.
 #[derive(Debug)]
 pub(super) struct GegluLayer {
     geglu: Geglu,
@@ -203,7 +203,7 @@ impl GegluLayer {
     }
 }
 
-/// A linear layer with a gate, with half as many outputs as the weight has.
+/// A linear layer with a gate. It has half the number of outputs of the weight.
 pub(super) fn geglu(weights: &Weights, inputs: usize, outputs: usize, gate: Gate) -> Geglu {
     let bias = weights.tensor("bias", &[2 * outputs]);
     let made = match weights.stored_matrix("weight", 2 * outputs, inputs) {
@@ -215,7 +215,7 @@ pub(super) fn geglu(weights: &Weights, inputs: usize, outputs: usize, gate: Gate
     made.expect("the weights have the requested shapes")
 }
 
-/// Two linear layers without biases, one of which gates the other: gate(x·W₀ᵀ) ⊙ (x·W₁ᵀ).
+/// Two linear layers without biases. One layer gates the other: gate(x·W₀ᵀ) ⊙ (x·W₁ᵀ).
 #[derive(Debug)]
 pub(super) enum GatedLinear {
     Joined(Geglu),
@@ -229,7 +229,7 @@ pub(super) enum GatedLinear {
 }
 
 impl GatedLinear {
-    /// `w0` has the weights of the gate and `w1` those of the values, both (outputs, inputs).
+    /// `w0` has the weights of the gate and `w1` the weights of the values, both (outputs, inputs).
     pub fn new(gate: Gate, [w0, w1]: [Weights; 2], inputs: usize, outputs: usize) -> Self {
         let kernels = w0.kernels();
         let stored = [&w1, &w0].map(|weights| weights.stored_matrix("weight", outputs, inputs));
@@ -335,13 +335,14 @@ pub(super) fn inner_conv2d(weights: &Weights, inputs: usize, outputs: usize) -> 
     convolution(weights, inputs, bias, Geometry::square(3, 1, 1), weights.kernels())
 }
 
-/// Like [`inner_conv2d`], but without a bias and with as many outputs as inputs, for layers that store no bias.
+/// Like [`inner_conv2d`], but without a bias and with equal numbers of inputs and outputs, for layers that store no
+/// bias.
 pub(super) fn inner_conv2d_without_bias(weights: &Weights, channels: usize) -> Conv2d {
     let none = weights.zeros(&[channels]);
     convolution(weights, channels, none, Geometry::square(3, 1, 1), weights.kernels())
 }
 
-/// A 3 × 3 convolution that halves the size of the maps, without a bias and with as many outputs as inputs.
+/// A 3 × 3 convolution that halves the size of the maps, without a bias and with equal numbers of inputs and outputs.
 pub(super) fn halving_conv2d_without_bias(weights: &Weights, channels: usize) -> Conv2d {
     let none = weights.zeros(&[channels]);
     convolution(weights, channels, none, Geometry::square(3, 2, 1), weights.kernels().exact())

@@ -103,7 +103,7 @@ impl MotionAdapter {
         Self { down, mid, up, config: config.clone(), device: Device::host() }
     }
 
-    /// The most frames of a clip.
+    /// Maximum number of frames of a clip.
     pub fn max_frames(&self) -> usize {
         self.config.motion_max_seq_length
     }
@@ -156,7 +156,7 @@ impl MotionModule {
     async fn forward(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
         pause().await;
         let (rows, h, w, c) = x.dims4()?;
-        // The norm is that of whole clips.
+        // The norm is computed over whole clips.
         let normed = self.norm.forward(&x.reshape((clips(rows, frames)?, frames * h, w, c))?)?;
         let hidden = self.proj_in.forward(&normed.reshape((rows, h * w, c))?)?;
         let mut hidden = places_first(&hidden, frames)?;

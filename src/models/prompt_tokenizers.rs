@@ -24,7 +24,7 @@ pub enum PromptTokenizer {
         tokenizer: RobertaTokenizer,
         negative_length: usize,
     },
-    /// The model reads `length` tokens of a chat, after its fixed beginning and in addition to those of a picture.
+    /// The model reads `length` tokens of a chat, after its fixed beginning and in addition to the tokens of a picture.
     Qwen3Vl {
         tokenizer: Qwen3VlTokenizer,
         length: usize,

@@ -1,5 +1,5 @@
 //! The text encoder of Z-Image and FLUX.2 Klein: the language model Qwen3 (Yang et al. 2025, arXiv:2505.09388;
-//! transformers' `Qwen3Model`), of which only states of inner layers are used.
+//! transformers' `Qwen3Model`). Only states of its inner layers are used.
 
 mod configuration;
 mod layer;

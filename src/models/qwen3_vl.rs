@@ -41,7 +41,8 @@ pub struct Qwen3Vl {
 pub struct Qwen3VlRow<'a> {
     /// L ids, without padding.
     pub ids: &'a [u32],
-    /// What the network sees at the first image token ([`Qwen3VlConfig::image_token_id`]) and at the following ones.
+    /// The picture that the network sees at the first image token ([`Qwen3VlConfig::image_token_id`]) and at the
+    /// following image tokens.
     pub seen: Option<&'a Seen>,
 }
 
@@ -135,7 +136,8 @@ impl Place<'_> {
         Tensor::cat(&[&x.narrow(1, 0, self.first)?, features, &x.narrow(1, end, x.dim(1)? - end)?], 1)
     }
 
-    /// The position of a token along an axis. The picture takes as many positions as its longer side has tokens.
+    /// The position of a token along an axis. The number of positions that the picture takes is the number of tokens of
+    /// its longer side.
     fn position(&self, token: usize, axis: Axis) -> usize {
         let ([rows, columns], end) = (self.seen.size, self.first + self.count());
         match token {

@@ -20,8 +20,8 @@ pub struct RobertaTokenizer {
 
 impl RobertaTokenizer {
     /// Reads `tokenizer.json`, or otherwise `vocab.json` and `merges.txt`, from the subfolder `part`. Also reads the
-    /// tokens beyond that vocabulary, from `added_tokens_decoder` of `tokenizer_config.json` and `added_tokens.json`. A
-    /// text has at most as many ids as `model_max_length` of `tokenizer_config.json` says, and at most `positions`.
+    /// tokens beyond that vocabulary, from `added_tokens_decoder` of `tokenizer_config.json` and `added_tokens.json`.
+    /// The maximum number of ids of a text is `model_max_length` of `tokenizer_config.json`, but at most `positions`.
     ///
     /// # Errors
     /// A file is missing or broken, a key is not supported, or the vocabulary lacks a special token.
@@ -83,7 +83,7 @@ impl RobertaTokenizer {
         self.tokenizer.encode(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
     }
 
-    /// The most ids of a text.
+    /// Maximum number of ids of a text.
     pub fn longest(&self) -> usize {
         self.longest
     }

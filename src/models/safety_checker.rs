@@ -48,10 +48,10 @@ impl SafetyScores {
     }
 }
 
-/// What a hit among the concepts for special care adds to the later scores.
+/// The number that a hit among the concepts for special care adds to the later scores.
 const ADJUSTMENT: f32 = 0.01;
 
-/// The number of unwanted concepts, and that of concepts for special care.
+/// The number of unwanted concepts, and the number of concepts for special care.
 const CONCEPTS: usize = 17;
 const SPECIAL_CARE: usize = 3;
 

@@ -180,7 +180,7 @@ struct VectorAttention {
 }
 
 impl VectorAttention {
-    /// `weights` are those of the block.
+    /// `weights` are the weights of the block.
     fn new(weights: &Weights, kind: ClipTransformerKind) -> Self {
         let ClipTransformerKind { channels, vector, .. } = kind;
         let (norm, attention) = (weights.pp("norm2"), weights.pp("attn2"));

@@ -359,7 +359,7 @@ fn rows(Vectors { width, values, .. }: &Vectors) -> Vec<Vec<f32>> {
 }
 
 /// The precision of the autoencoder if the other networks have `precision`. Some autoencoders exceed the numbers of
-/// float16, among them those of Stable Diffusion XL whose configuration does not say otherwise.
+/// float16, such as the autoencoders of Stable Diffusion XL unless their configuration says otherwise.
 fn vae_precision(vae: &AutoencoderKlConfig, unet: &UNet2DConditionConfig, precision: Precision) -> Precision {
     let upcast = vae.force_upcast.unwrap_or(unet.added().is_some());
     if upcast { Precision::F32 } else { precision }

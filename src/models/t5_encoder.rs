@@ -1,6 +1,6 @@
 //! The text encoder of Stable Diffusion 3, FLUX.1 and PixArt (transformers' `T5EncoderModel`; Raffel et al. 2020,
-//! arXiv:1910.10683; version 1.1: Shazeer 2020, arXiv:2002.05202), and that of Wan (`UMT5EncoderModel`; Chung et al.
-//! 2023, arXiv:2304.09151).
+//! arXiv:1910.10683; version 1.1: Shazeer 2020, arXiv:2002.05202), and the text encoder of Wan (`UMT5EncoderModel`;
+//! Chung et al. 2023, arXiv:2304.09151).
 
 mod block;
 mod configuration;
@@ -20,7 +20,7 @@ use crate::weights::Weights;
 #[derive(Debug)]
 pub struct T5EncoderModel {
     shared: Embedding,
-    /// The biases of all blocks, which are stored in block 0; in UMT5, those of each block.
+    /// The biases of all blocks, which are stored in block 0. In UMT5, each block stores biases of its own.
     relative_attention_bias: Vec<Positions>,
     block: Vec<Block>,
     final_layer_norm: RmsNorm,

@@ -34,7 +34,7 @@ pub struct T5Tokenizer {
     preparation: Preparation,
 }
 
-/// What happens to a prompt before it is divided into pieces.
+/// The preparation of a prompt before the prompt is divided into pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Preparation {
     Nothing,

@@ -27,7 +27,7 @@ pub(super) struct Sinusoids {
 }
 
 impl TimestepEmbedding {
-    /// `width` is the width of the input, `cond_width` that of the second condition, if there is one.
+    /// `width` is the width of the input, `cond_width` the width of the second condition, if there is one.
     pub fn new(weights: &Weights, width: usize, cond_width: Option<usize>, time_embed_dim: usize) -> Self {
         Self {
             linear_1: Linear::new(&weights.pp("linear_1"), width, time_embed_dim),

@@ -46,8 +46,8 @@ impl ClipTokenizer {
     /// `tokenizer_config.json`, and `added_tokens.json`.
     ///
     /// Prompts are padded to the `model_max_length` of `tokenizer_config.json`, but to at most `positions` tokens. The
-    /// padding token is that of `special_tokens_map.json`, otherwise that of `tokenizer_config.json`, otherwise the end
-    /// token.
+    /// padding token comes from `special_tokens_map.json`, otherwise from `tokenizer_config.json`; otherwise it is the
+    /// end token.
     ///
     /// # Errors
     /// A file is missing or broken, a key is not supported, or the vocabulary lacks a special token.
@@ -155,7 +155,7 @@ impl ClipTokenizer {
         chunks(segments, self.content().max(1), comma).kept
     }
 
-    /// The most ids that the words of a prompt can take: all except start and end.
+    /// Maximum number of ids that the words of a prompt can take: all ids except start and end.
     pub fn content(&self) -> usize {
         self.length.saturating_sub(2)
     }

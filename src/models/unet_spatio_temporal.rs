@@ -37,7 +37,7 @@ pub struct UNetSpatioTemporalModel {
     kernels: Kernels,
 }
 
-/// The conditions of each clip of a call, in addition to its noisy latents and those of the picture.
+/// The conditions of each clip of a call, in addition to the noisy latents of the clip and the latents of the picture.
 #[derive(Clone, Copy, Debug)]
 pub struct ClipConditions<'a> {
     /// Times (B), in the scheduler's measure.
@@ -53,7 +53,7 @@ pub struct ClipConditions<'a> {
 /// The number of time ids of a clip.
 pub const TIME_IDS: usize = 3;
 
-/// What the blocks take besides their maps.
+/// The inputs of the blocks besides their maps.
 struct Embedded<'a> {
     times: Times,
     vectors: &'a Tensor,

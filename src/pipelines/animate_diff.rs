@@ -16,10 +16,10 @@ use crate::{
 };
 
 /// Makes the generation's `n` films (Guo et al. 2023, arXiv:2307.04725). For the same seed, color values (0 to 255)
-/// differ by at most 2 from those of diffusers' `AnimateDiffPipeline`.
+/// differ by at most 2 from diffusers' `AnimateDiffPipeline`.
 ///
 /// # Errors
-/// A network failed, the sampler produced a number that is not finite, or the job is none for this model.
+/// A network failed, the sampler produced a number that is not finite, or the job is not for this model.
 pub async fn animate_diff(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
     let film = prepared.film()?;
     let motion =
@@ -43,7 +43,7 @@ pub async fn animate_diff(compute: &impl Compute, prepared: &Prepared) -> Result
     decode(compute, networks, &latents, shape, film).await
 }
 
-/// The embeddings of the prompts: [negative prompt, prompt], or without guidance only that of the prompt.
+/// The embeddings of the prompts: [negative prompt, prompt], or, without guidance, only the embedding of the prompt.
 async fn encode_prompts(
     compute: &impl Compute,
     prepared: &Prepared,

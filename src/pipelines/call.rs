@@ -107,7 +107,7 @@ pub struct LogFormat<A> {
 }
 
 impl LogFormat<Vec<f32>> {
-    /// Of answers that are numbers: `values` for each.
+    /// The format of answers that are lists of `values` numbers.
     pub fn of_numbers(values: usize) -> Self {
         Self { values, write: |numbers| Some(numbers), read: |numbers| numbers }
     }

@@ -10,8 +10,8 @@ use super::{
 use crate::diffusion::{BaseSchedule, Stages, sample};
 
 /// Draws the generation's `n` pictures, each of its class. For the same seed, color values (0 to 255) differ by at most
-/// 2 from those of diffusers' `DiTPipeline`. Guidance compares the prediction for the class with the prediction for "no
-/// class", which the network takes as one more class, after all others (Ho & Salimans 2022, arXiv:2207.12598).
+/// 2 from diffusers' `DiTPipeline`. Guidance compares the prediction for the class with the prediction for "no class",
+/// which the network takes as one more class, after all others (Ho & Salimans 2022, arXiv:2207.12598).
 ///
 /// # Errors
 /// A network failed, the sampler produced a number that is not finite, or the model has networks of another type.

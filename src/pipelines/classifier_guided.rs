@@ -48,7 +48,8 @@ struct ClassifierGuided<'a, C> {
     classes: &'a [u32],
     /// Whether the U-Net also takes the class as input.
     knows_classes: bool,
-    /// Channels of the U-Net's output: those of a sample, or twice as many if the network also predicts variances.
+    /// Channels of the U-Net's output: the number of channels of a sample, or twice this number if the network also
+    /// predicts variances.
     outputs: usize,
     /// The scale `s` of the paper; 0 disables the classifier.
     scale: f64,

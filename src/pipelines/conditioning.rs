@@ -13,7 +13,7 @@ use crate::{
     models::text_encoders::{SeenPicture, Tokens},
 };
 
-/// The embedding of the prompt, and that of the negative prompt if guidance is on.
+/// The embedding of the prompt, and the embedding of the negative prompt if guidance is on.
 pub(super) struct Conditioning {
     pub negative: Option<TextEmbedding>,
     pub positive: TextEmbedding,

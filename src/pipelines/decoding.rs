@@ -19,7 +19,7 @@ impl Activation {
         Tensor::from_vec(latents, (1, c, h, w), &HOST).map(Activation).map_err(failed)
     }
 
-    /// As [`Activation::of_latents`], of a clip: latents (F, C, h, w).
+    /// As [`Activation::of_latents`], for a clip: latents (F, C, h, w).
     ///
     /// # Errors
     /// `latents` does not have F·C·h·w numbers.
@@ -60,7 +60,7 @@ impl Activation {
         let here = self.0.to_device(&HOST)?.to_dtype(DType::F32)?.contiguous()?;
         let (storage, layout) = here.storage_and_layout();
         let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
-            candle_core::bail!("a tensor is not where it was put")
+            candle_core::bail!("a copy of a tensor is not contiguous in the memory of the host")
         };
         Ok(read(&storage.as_slice::<f32>()?[start..end]))
     }

@@ -19,8 +19,8 @@ pub enum FilmOrder {
 }
 
 impl FilmPreview {
-    /// The preview of the latent frame ⌊F / 2⌋ of an estimate of (F · C, h, w) or (C · F, h, w), with w × h pixels; `None`
-    /// if F is 0 or the estimate has another shape.
+    /// The preview of the latent frame ⌊F / 2⌋ of an estimate of (F · C, h, w) or (C · F, h, w), with w × h pixels;
+    /// `None` if F is 0 or the estimate has another shape.
     pub fn frame(&self, estimate: &[f32], [rows, h, w]: [usize; 3]) -> Option<Frame> {
         let (c, plane) = (self.map.weight.len(), h * w);
         let f = rows.checked_div(c)?;

@@ -16,12 +16,12 @@ use crate::{
     models::adapters::AdapterSet,
 };
 
-/// The conditioning of one group of rows, such as those of the negative prompt. Each branch adds one row per picture to
-/// a call.
+/// The conditioning of one group of rows, such as the rows of the negative prompt. Each branch adds one row per picture
+/// to a call.
 #[derive(Clone)]
 pub(super) struct Branch {
     pub text: TextEmbedding,
-    /// Input channels that follow those of the latents, (C', h, w) per picture; empty for most models.
+    /// Input channels that follow the channels of the latents, (C', h, w) per picture; empty for most models.
     pub extra_channels: Vec<Vec<f32>>,
     /// SDXL's micro-conditioning; see [`DenoiseRow::time_ids`].
     pub time_ids: Arc<[f32]>,
@@ -62,7 +62,7 @@ pub(super) struct Guided<'a, C> {
     steps: usize,
     /// The guidance scale, for a network that takes it as input.
     guidance_input: Option<f64>,
-    /// The most tokens of a prompt, if prompts of different lengths may share a call.
+    /// Maximum number of tokens of a prompt, if prompts of different lengths may share a call.
     most_tokens: Option<usize>,
     adapters: AdapterSet,
     control_schedule: ControlSchedule,
@@ -135,8 +135,8 @@ impl<'a, C: Compute> Guided<'a, C> {
         Guided { blend: Some(blend), ..self }
     }
 
-    /// The branches of the next call, at training timestep `t`: all branches, or outside the guidance interval and
-    /// beyond the limits of guidance only the branch of the prompt. The branch without some blocks is active only where
+    /// The branches of the next call, at training timestep `t`: all branches inside the guidance interval and the
+    /// limits of guidance, otherwise only the branch of the prompt. The branch without some blocks is active only where
     /// skip-layer guidance acts.
     fn active(&self, t: f64) -> &[Branch] {
         let call = self.calls.replace(self.calls.get() + 1);

@@ -12,8 +12,8 @@ use super::{
 use crate::diffusion::sample;
 
 /// Adds noise to the request's picture and denoises it as the prompt says; `strength` sets the amount of noise (SDEdit,
-/// Meng et al. 2022, arXiv:2108.01073). For the same seed, color values (0 to 255) differ by at most 2 from those of
-/// diffusers' `StableDiffusionImg2ImgPipeline` and its variants.
+/// Meng et al. 2022, arXiv:2108.01073). For the same seed, color values (0 to 255) differ by at most 2 from diffusers'
+/// `StableDiffusionImg2ImgPipeline` and its variants.
 pub(super) async fn image_to_image(
     setup: &Setup<'_, impl Compute>,
     inputs: &FittedInputs,

@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// Makes the generation's `n` films (Blattmann et al. 2023, arXiv:2311.15127). For the same seed, color values (0 to
-/// 255) differ by at most 2 from those of diffusers' `StableVideoDiffusionPipeline`.
+/// 255) differ by at most 2 from diffusers' `StableVideoDiffusionPipeline`.
 ///
 /// # Errors
-/// A network failed, the sampler produced a number that is not finite, or the job is not one for this model.
+/// A network failed, the sampler produced a number that is not finite, or the job is not for this model.
 pub async fn image_to_video(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
     let film = prepared.film()?;
     let motion = film.motion.ok_or(PipelineError::OtherWork("make films of a picture"))?;
@@ -72,7 +72,7 @@ fn with_noise(
     (0..rows).map(row).collect()
 }
 
-/// Decodes latents (n, F · C, h, w) to films. Of each film, the decoder sees `decode_chunk_size` frames at a time.
+/// Decodes latents (n, F · C, h, w) to films. The decoder sees `decode_chunk_size` frames of a film at a time.
 async fn decode(
     compute: &impl Compute,
     networks: &StableVideo,

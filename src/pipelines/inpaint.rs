@@ -17,8 +17,8 @@ use crate::{
 
 /// Redraws what the mask covers. With an ordinary network, the recipe restores the rest of the picture after every
 /// network call (Lugmayr et al. 2022, arXiv:2201.09865, without resampling); a network trained for inpainting takes the
-/// mask and the rest of the picture as input. For the same seed, color values (0 to 255) differ by at most 2 from those
-/// of diffusers' `StableDiffusionInpaintPipeline`, except for the pixels that `keep_unmasked` restores.
+/// mask and the rest of the picture as input. For the same seed, color values (0 to 255) differ by at most 2 from
+/// diffusers' `StableDiffusionInpaintPipeline`, except for the pixels that `keep_unmasked` restores.
 pub(super) async fn inpaint(
     setup: &Setup<'_, impl Compute>,
     inputs: &FittedInputs,
@@ -49,7 +49,7 @@ pub(super) async fn inpaint(
         true => z.scale(schedule.init_noise_sigma()),
         false => schedule.add_noise(&schedule.timeline()[0], &x0, &z),
     };
-    // Sampled for all networks, as in diffusers, although only networks trained for inpainting use it.
+    // These latents are sampled for all networks, as in diffusers. Only networks trained for inpainting use them.
     let hidden = hidden.sample(&mut noise, draw, shape)?;
     let mask = sampled(&mask, size, networks.spec().vae_scale_factor); // (h, w)
 

@@ -23,7 +23,7 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Stores the picture of a field. Pictures of a list and those of `controls` must be stored in the order of the
+    /// Stores the picture of a field. Pictures of a list and pictures of `controls` must be stored in the order of the
     /// request.
     pub fn put(&mut self, place: ImageField, picture: RgbImage) {
         match place {
@@ -62,7 +62,7 @@ impl Inputs {
     }
 
     /// Brings the picture that a film begins with to the size of the film and, for models with an encoder of pictures,
-    /// to that of the encoder.
+    /// to the size that this encoder sees.
     ///
     /// # Errors
     /// The encoder cannot see the picture.

@@ -13,8 +13,8 @@ use crate::{diffusion::sample, generation::Source};
 
 /// Changes the request's picture as the prompt says (Brooks et al. 2023, arXiv:2211.09800). The network takes the
 /// picture's latents as additional input channels, and some text encoders see the picture. For the same seed, color
-/// values (0 to 255) differ by at most 2 from those of diffusers' `StableDiffusionInstructPix2PixPipeline` and of the
-/// pipelines of DreamLite.
+/// values (0 to 255) differ by at most 2 from diffusers' `StableDiffusionInstructPix2PixPipeline` and its pipelines of
+/// DreamLite.
 pub(super) async fn instruct_pix2pix(
     setup: &Setup<'_, impl Compute>,
     inputs: &FittedInputs,

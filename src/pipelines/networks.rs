@@ -35,8 +35,8 @@ impl TextEmbedding {
         [dims.first().copied().unwrap_or(0), dims.get(1).copied().unwrap_or(0)]
     }
 
-    /// Joins the embeddings of several chunks to that of one long prompt. The pooled embedding is that of the first
-    /// chunk. Fails if the widths differ.
+    /// Joins the embeddings of several chunks to the embedding of one long prompt. The pooled embedding comes from the
+    /// first chunk. Fails if the widths differ.
     pub fn joined(chunks: Vec<TextEmbedding>) -> Result<TextEmbedding, NetworkError> {
         let hidden: Vec<&Tensor> = chunks.iter().map(|chunk| &chunk.hidden).collect();
         let hidden = Tensor::cat(&hidden, 0).map_err(NetworkError::of("text_encoder"))?;
@@ -203,8 +203,8 @@ pub trait Networks: Send + Sync {
     fn spec(&self) -> Spec;
     /// Token ids, padded or truncated to the text encoders' length. `prompts` has one text for each encoder; if there
     /// are fewer texts than encoders, the last text is also for the remaining encoders. Requests always have a text for
-    /// each encoder. `max_sequence_length` is the number of tokens of the encoder whose length a request may choose,
-    /// for models that have such an encoder.
+    /// each encoder. Some models let requests choose the number of tokens that one of the encoders takes;
+    /// `max_sequence_length` is this number.
     fn tokenize(&self, prompts: &[&str], max_sequence_length: Option<u32>, learned: &LearnedTokens) -> Tokens;
 
     /// As [`Networks::tokenize`], for models whose text encoder reads prompts of different roles differently.

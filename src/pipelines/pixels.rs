@@ -2,7 +2,7 @@
 
 use crate::imaging::{GreyImage, RgbImage, resize};
 
-/// The most pixels of a reference.
+/// Maximum number of pixels of a reference picture.
 const MOST_PIXELS: u32 = 1024 * 1024;
 
 /// Resizes the picture to (H, W) and returns its pixels as (3, H, W) in [-1, 1].

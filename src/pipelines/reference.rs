@@ -12,7 +12,7 @@ use super::{
 use crate::diffusion::{Latents, sample};
 
 /// Draws from noise; the network sees the request's pictures. For the same seed, color values (0 to 255) differ by at
-/// most 2 from those of diffusers' `Flux2KleinPipeline`.
+/// most 2 from diffusers' `Flux2KleinPipeline`.
 pub(super) async fn edit(setup: &Setup<'_, impl Compute>, inputs: &FittedInputs) -> Result<Vec<Frame>, PipelineError> {
     let text = encode_prompts(setup).await?;
     let spec = setup.networks.spec();
@@ -37,7 +37,7 @@ pub(super) async fn edit(setup: &Setup<'_, impl Compute>, inputs: &FittedInputs)
 }
 
 /// Redraws what the mask covers, and restores the rest of the picture after every network call. The network sees the
-/// whole picture. For the same seed, color values (0 to 255) differ by at most 2 from those of diffusers'
+/// whole picture. For the same seed, color values (0 to 255) differ by at most 2 from diffusers'
 /// `Flux2KleinInpaintPipeline`, except for the pixels that `keep_unmasked` restores.
 pub(super) async fn inpaint_with_reference(
     setup: &Setup<'_, impl Compute>,

@@ -25,8 +25,8 @@ pub(super) async fn finish(
 }
 
 /// Continues from the latents of the generation's base model with `refiner`, and decodes the result. The pictures equal
-/// those of diffusers' `StableDiffusionXLImg2ImgPipeline` with `denoising_start` and the noise generator that the
-/// pipeline of the base model has used.
+/// the pictures of diffusers' `StableDiffusionXLImg2ImgPipeline` with `denoising_start` and the noise generator that
+/// the pipeline of the base model has used.
 async fn refine(
     setup: &Setup<'_, impl Compute>,
     refiner: &Refiner,

@@ -38,7 +38,7 @@ impl<'a, C: Compute> SoundGuided<'a, C> {
     }
 }
 
-/// The embeddings of the prompts: [negative prompt, prompt], or without guidance only that of the prompt.
+/// The embeddings of the prompts: [negative prompt, prompt], or, without guidance, only the embedding of the prompt.
 async fn encode_prompts(
     compute: &impl Compute,
     networks: &dyn Networks,

@@ -11,7 +11,7 @@ use super::{
 use crate::diffusion::sample;
 
 /// Draws the generation's `n` pictures of `height` × `width` pixels (Rombach et al. 2022, arXiv:2112.10752; guidance:
-/// Ho & Salimans 2022, arXiv:2207.12598). For the same seed, color values (0 to 255) differ by at most 2 from those of
+/// Ho & Salimans 2022, arXiv:2207.12598). For the same seed, color values (0 to 255) differ by at most 2 from
 /// diffusers' `StableDiffusionPipeline` and its variants for SDXL, latent consistency models and ControlNets.
 pub(super) async fn text_to_image(
     setup: &Setup<'_, impl Compute>,

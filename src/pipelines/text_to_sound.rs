@@ -11,7 +11,7 @@ use super::{
 use crate::{audio::Waveform, generation::Phase};
 
 /// Makes the generation's `n` sounds (Liu et al. 2023, arXiv:2301.12503). For the same seed, samples differ by at most
-/// 1e-3 of the largest one from those of diffusers' `AudioLDMPipeline`.
+/// 1e-3 of the largest sample from diffusers' `AudioLDMPipeline`.
 ///
 /// # Errors
 /// A network failed, the sampler produced a number that is not finite, or the model makes no spectrograms.

@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// Makes the generation's `n` films (Wan Team 2025, arXiv:2503.20314). For the same seed, color values (0 to 255)
-/// differ by at most 2 from those of diffusers' `WanPipeline` and `WanImageToVideoPipeline`.
+/// differ by at most 2 from diffusers' `WanPipeline` and `WanImageToVideoPipeline`.
 ///
 /// # Errors
-/// A network failed, the sampler produced a number that is not finite, or the job is not one for this model.
+/// A network failed, the sampler produced a number that is not finite, or the job is not for this model.
 pub async fn text_to_video(compute: &impl Compute, prepared: &Prepared) -> Result<Vec<Frame>, PipelineError> {
     let film = prepared.film()?;
     let networks = prepared.model.networks::<WanVideo>()?;
@@ -45,7 +45,7 @@ pub async fn text_to_video(compute: &impl Compute, prepared: &Prepared) -> Resul
     decode(compute, sizes, &latents, shape, film).await
 }
 
-/// The states of the prompts: [negative prompt, prompt], or without guidance only those of the prompt.
+/// The states of the prompts: [negative prompt, prompt], or, without guidance, only the states of the prompt.
 async fn encode_prompts(
     compute: &impl Compute,
     networks: &WanVideo,

@@ -10,7 +10,7 @@ use super::{
 use crate::{audio::Waveform, models::latent_diffusion::WaveformSpec};
 
 /// Makes the generation's `n` sounds (Stable Audio 3, arXiv:2605.17991). For the same seed, samples differ by at most
-/// 1e-3 of the largest one from those of diffusers' `StableAudio3Pipeline`.
+/// 1e-3 of the largest sample from diffusers' `StableAudio3Pipeline`.
 ///
 /// # Errors
 /// A network failed, the sampler produced a number that is not finite, or the model decodes no waveforms.

@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// Draws the generation's `n` pictures from noise and, if the network takes classes, from the class of each picture.
-/// For the same seed, color values (0 to 255) differ by at most 2 from those of diffusers' `DDPMPipeline`,
-/// `DDIMPipeline`, `LDMPipeline`, `ConsistencyModelPipeline` and `ScoreSdeVePipeline`, each with its scheduler.
+/// For the same seed, color values (0 to 255) differ by at most 2 from diffusers' `DDPMPipeline`, `DDIMPipeline`,
+/// `LDMPipeline`, `ConsistencyModelPipeline` and `ScoreSdeVePipeline`, each with its scheduler.
 ///
 /// # Errors
 /// A network failed, the sampler produced a number that is not finite, or the model has networks of another type.

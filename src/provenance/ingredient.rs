@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{Input, report::format_of};
 use crate::generation::Format;
 
-/// The most bytes of credentials of an uploaded picture that are kept. Larger credentials would make every picture that
+/// Maximum bytes of credentials of an uploaded picture that are kept. Larger credentials would make every picture that
 /// is made from it large.
 const MOST_BYTES: usize = 1 << 20;
 

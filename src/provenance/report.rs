@@ -24,7 +24,7 @@ pub struct Report {
     /// The program that wrote the credentials.
     pub claim_generator: Option<String>,
     pub actions: Vec<Action>,
-    /// What latentd says about a file that it made; `None` in credentials of other programs.
+    /// The statement of latentd about a file that it made; `None` in credentials of other programs.
     pub generation: Option<Value>,
     pub ingredients: Vec<Ingredient>,
     /// What is wrong with the credentials.
@@ -133,8 +133,8 @@ fn is_mp4(brand: &[u8]) -> bool {
     brand.len() >= 4 && MP4.iter().any(|known| brand.starts_with(known))
 }
 
-/// Whether a FLAC stream follows an ID3v2 tag, in which the content credentials of FLAC files are. The length of the tag
-/// has seven bits in each of four bytes.
+/// Whether a FLAC stream follows an ID3v2 tag, in which the content credentials of FLAC files are. The length of the
+/// tag has seven bits in each of four bytes.
 fn has_flac_behind_id3(file: &[u8]) -> bool {
     let Some(length) = file.get(6..10) else { return false };
     let length = length.iter().fold(0, |length, byte| length << 7 | usize::from(byte & 0x7f));

@@ -90,8 +90,8 @@ impl Provenance {
         Ok(signed.into_inner())
     }
 
-    /// What to keep of the credentials of an uploaded picture, so that pictures made from it can contain them; `None`
-    /// if the file has none, or if nothing is signed.
+    /// The part of an uploaded picture's credentials that is stored, so that pictures made from it can contain this
+    /// part; `None` if the file has none, or if nothing is signed.
     pub fn keep(&self, file: &[u8]) -> Option<Bytes> {
         if !self.signs() {
             return None;

@@ -40,7 +40,7 @@ pub struct Input {
     pub title: String,
     /// SHA-256 of the stored copy.
     pub sha256: String,
-    /// What [`Provenance::keep`](super::Provenance::keep) kept of the credentials of the uploaded file.
+    /// The result of [`Provenance::keep`](super::Provenance::keep) for the uploaded file.
     pub credentials: Option<Bytes>,
 }
 
@@ -54,8 +54,9 @@ impl Statement<'_> {
         }
     }
 
-    /// The assertion of latentd about the result. `output.metadata` of the request decides how much it contains: the
-    /// model, the generation and the digests always, the seed with `seed`, and LoRAs and the request with `full`.
+    /// The assertion of latentd about the result. It always contains the model, the generation and the digests. It also
+    /// contains the seed if the request's `output.metadata` is `seed` or `full`, and LoRAs and the request if
+    /// `output.metadata` is `full`.
     pub fn generation(&self) -> Value {
         let mut said = Map::new();
         said.insert("model".to_owned(), self.job.model.as_str().into());

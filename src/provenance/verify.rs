@@ -55,8 +55,8 @@ pub(super) fn verify(context: &Arc<Context>, own: Option<&[u8]>, file: &[u8]) ->
     })
 }
 
-/// Whether the chunks of a WebP or WAV file fill the length that its header names. If not, the reader of credentials sees only
-/// the chunks before the wrong length.
+/// Whether the chunks of a WebP or WAV file fill the length that its header names. If not, the reader of credentials
+/// sees only the chunks before the wrong length.
 fn has_whole_chunks(file: &[u8]) -> bool {
     let length = |at: usize| Some(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?) as usize);
     let Some(end) = length(4).map(|length| 8 + length).filter(|end| *end <= file.len()) else { return false };

@@ -4,7 +4,8 @@ use std::{collections::HashMap, fs, io, path::Path};
 
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
-/// The largest file in bytes, and the most entries. A prompt is compared in one pass, whatever the number of entries.
+/// The largest file in bytes, and the maximum number of entries. A prompt is compared in one pass, whatever the number
+/// of entries.
 const LARGEST: u64 = 1 << 20;
 const MOST_ENTRIES: usize = 50_000;
 

@@ -23,10 +23,10 @@ pub(super) struct Checkers {
 /// Maximum number of checkers in memory. More are needed only if models with different checkers take turns.
 const MOST: usize = 2;
 
-/// The most bytes that safety checkers take in the memory of the host: those of the checker of the settings, otherwise
-/// those of the two largest checkers of models. They count even if the policy of the settings is `off`, because a key
-/// can have another policy. A checker of the settings that cannot be read counts as nothing; [`Safety::open`] reports
-/// it.
+/// Maximum bytes that safety checkers take in the memory of the host: the bytes of the checker of the settings,
+/// otherwise the bytes of the two largest checkers of models. The checkers count even if the policy of the settings is
+/// `off`, because a key can have another policy. A checker of the settings that cannot be read counts as nothing;
+/// [`Safety::open`] reports it.
 ///
 /// [`Safety::open`]: super::Safety::open
 pub fn most_bytes(settings: &config::Safety, catalogue: &Catalogue) -> u64 {

@@ -1,5 +1,5 @@
-//! Compares the meaning of prompts for the embedded model with that of refused words and phrases, by the vectors of the
-//! text encoder of this model.
+//! Compares the meaning of prompts for the embedded model with the meaning of refused words and phrases, by the vectors
+//! of the text encoder of this model.
 
 use super::block_list::words;
 use crate::{
@@ -27,8 +27,8 @@ pub(super) struct Meanings {
 
 /// Groups of up to this many words of a prompt are compared.
 const LONGEST_GROUP: usize = 3;
-/// How many words of a prompt are compared. The text encoder reads about 30 tokens, or a few times as many of a
-/// weighted prompt.
+/// Maximum number of words of a prompt that are compared. The text encoder that draws reads about 30 tokens of a prompt
+/// (of a weighted prompt, a few times this number).
 const MOST_WORDS: usize = 96;
 /// Tokens of a group or of an entry, with start and end; longer texts are cut.
 const TOKENS: usize = 14;
@@ -36,7 +36,7 @@ const TOKENS: usize = 14;
 const ROWS: usize = 64;
 
 impl Meanings {
-    /// The most entries, because each group of words is compared with each entry.
+    /// Maximum number of entries. The number is bounded because each group of words is compared with each entry.
     pub const MOST_ENTRIES: usize = 2000;
 
     /// Loads the text encoder of a folder, and encodes the entries.
@@ -55,8 +55,8 @@ impl Meanings {
         Ok(meanings)
     }
 
-    /// Whether the meaning of up to three successive words of the text is similar to that of an entry. Blocks while the
-    /// network computes.
+    /// Whether the meaning of up to three successive words of the text is similar to the meaning of an entry. Blocks
+    /// while the network computes.
     ///
     /// # Errors
     /// An operation of the device failed.

@@ -19,7 +19,7 @@ impl<'a> Access<'a> {
     }
 }
 
-/// The generations that a request can reach: those of an access, of one kind or of all kinds.
+/// The generations that a request can reach: the generations of an access, of one kind or of all kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach<'a> {
     access: Access<'a>,

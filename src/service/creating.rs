@@ -44,14 +44,14 @@ impl Service {
         self.accept(self.prepare(request).await?).await
     }
 
-    /// Does everything before the acceptance, the cheapest work first: finds an earlier equal request, checks the
+    /// Does all work before the acceptance, the cheapest work first: looks for an earlier equal request, checks the
     /// fields and the expected wait, and then decodes the pictures. Dropping the future stops the preparation.
     ///
     /// # Errors
     /// All invalid fields at once (but only the first picture that cannot be decoded), a refused prompt, a generation
-    /// that needs too much memory or more time than its `run_timeout_s`, a model that the API key may not use, a limit
-    /// of the key, an expected wait that is too long, an idempotency key or an id that belongs to another request, a
-    /// stopping server, or a store that does not answer.
+    /// that needs too much memory, a `run_timeout_s` below half of the expected time, a model that the API key may not
+    /// use, a limit of the key, an expected wait that is too long, an idempotency key or an id that belongs to another
+    /// request, a stopping server, or a store that does not answer.
     pub async fn prepare(&self, request: CreateRequest) -> Result<Prepared, ServiceError> {
         let Parts { webhooks, metrics, draining, accept_policy, .. } = &self.0.parts;
         if draining.is_cancelled() {

@@ -41,7 +41,7 @@ enum Content {
 pub(super) struct StoredUpload {
     image: InputImage,
     file: Bytes,
-    /// What is kept of the content credentials of the uploaded file.
+    /// The part of the uploaded file's content credentials that is stored.
     credentials: Option<Bytes>,
 }
 

@@ -117,7 +117,8 @@ impl Memory {
         (0..self.0.devices).map(on).fold(f64::INFINITY, f64::min)
     }
 
-    /// The bytes that running generations hold, plus those of one call of each generation; and the bound.
+    /// The bytes that running generations take: what they hold, plus the activations of one call of each. Also returns
+    /// the bound.
     pub fn taken(&self) -> (u64, u64) {
         let of = |(.., plan): &(u64, usize, Plan)| plan.held.saturating_add(plan.call);
         let taken = self.state().computing.iter().map(of).fold(0, u64::saturating_add);

@@ -1,4 +1,4 @@
-//! What content credentials say about files, and the rule about requests without them.
+//! Reads the content credentials of files, and applies the rule about requests for files without credentials.
 
 use bytes::Bytes;
 

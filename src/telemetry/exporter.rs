@@ -55,8 +55,8 @@ impl Exporter {
         Ok((tracer, Some(exporter)))
     }
 
-    /// Sends spans until `stop`. Then sends the spans that have ended before `stop`, until the collector fails to take
-    /// a request at the first attempt.
+    /// Sends spans until `stop`. Then sends the spans that have ended before `stop`, each request once, and ends with
+    /// the first request that fails.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::new();
         while stop.run_until_cancelled(self.fill(&mut batch)).await.is_some() {
@@ -114,7 +114,7 @@ impl Exporter {
             };
             let wait = waits.next().filter(|_| failure.is_temporary);
             if !std::mem::replace(&mut self.fails, true) {
-                tracing::warn!(error = failure.reason, "spans cannot be exported, so some are lost");
+                tracing::warn!(error = failure.reason, "spans cannot be exported, so some may be lost");
             }
             match wait {
                 Some(wait) => tokio::time::sleep(wait.mul_f64(jitter::between(0.8, 1.2))).await,

@@ -40,7 +40,10 @@ fn written(span: &Span) -> Value {
         written.insert("attributes".to_owned(), attributes.into());
     }
     if !links.is_empty() {
-        let link = |to: &crate::generation::TraceContext| json!({"traceId": format!("{:?}", to.trace), "spanId": format!("{:?}", to.span)});
+        let link = |to: &crate::generation::TraceContext| {
+            let (trace, span) = (format!("{:?}", to.trace), format!("{:?}", to.span));
+            json!({"traceId": trace, "spanId": span})
+        };
         written.insert("links".to_owned(), links.iter().map(link).collect());
     }
     if let Some(error) = error {

@@ -26,7 +26,7 @@ pub struct Deliverer {
     pub retry_schedule: RetrySchedule,
     /// Signs messages to URLs that requests name directly, instead of a registered endpoint.
     pub secret: Option<SigningSecret>,
-    /// Most messages in flight at the same time.
+    /// Maximum number of messages in flight at the same time.
     pub max_in_flight: usize,
     /// Longest duration of one attempt.
     pub timeout: Duration,

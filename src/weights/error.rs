@@ -58,8 +58,8 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Whether a later attempt with the same files would fail as well. Other errors are those of the disk, of the
-    /// device, and of files that are missing for now.
+    /// Whether a later attempt with the same files would fail as well. Other errors come from the disk, from the
+    /// device, and from files that are missing for now.
     pub fn is_lasting(&self) -> bool {
         use LoadError::{Absent, DeadLink, Device, Read};
         !matches!(self, Absent { .. } | DeadLink { .. } | Device(_) | Read { .. })

@@ -196,8 +196,8 @@ pub fn unreadable(path: &Path, error: &io::Error) -> String {
 /// The error that a file is no longer the one that was listed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "has changed on disk since it was listed; try again later: it is listed again within two intervals of \
-     models.poll_interval_s seconds, at SIGHUP and by POST /admin/reload"
+    "has changed on disk since it was listed; try again later: the server lists it again within two times \
+     models.poll_interval_s seconds, or at once after SIGHUP or POST /admin/reload"
 )]
 struct Changed;
 

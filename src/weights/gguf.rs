@@ -2,7 +2,7 @@
 //!
 //! A GGUF file has a magic number, a version, the number of tensors and the number of metadata entries. Then follow the
 //! metadata (keys with typed values), the names, shapes, types and places of the tensors, and the numbers, all
-//! little-endian. Of the metadata, only the alignment is read.
+//! little-endian. The reader reads only the alignment of the metadata.
 
 pub(super) mod names;
 mod reader;
@@ -25,7 +25,7 @@ const MAGIC: &[u8] = b"GGUF";
 /// The versions that are read. Version 1 had shorter lengths; no published file has this version.
 const VERSIONS: [u32; 2] = [2, 3];
 
-/// The largest numbers of tensors and of metadata entries: ten times those of the largest model known.
+/// The largest numbers of tensors and of metadata entries: ten times the numbers of the largest model known.
 const MOST: u64 = 100_000;
 
 /// The largest number of axes of a tensor in ggml.
@@ -35,7 +35,7 @@ const MOST_AXES: u32 = 4;
 const ALIGNMENT: u64 = 32;
 const LARGEST_ALIGNMENT: u64 = 1 << 16;
 
-/// Whether a path is that of a GGUF file.
+/// Whether a path names a GGUF file.
 pub(super) fn is_gguf(path: &str) -> bool {
     path.rsplit_once('.').is_some_and(|(_, ending)| ending.eq_ignore_ascii_case("gguf"))
 }
@@ -135,7 +135,8 @@ fn tensor(reader: &mut Reader<'_>) -> Result<(Info, u64), String> {
     shape.reverse();
     let dtype = number_type(u32::from_le_bytes(reader.bytes("the type of a tensor")?))?;
     let offset = u64::from_le_bytes(reader.bytes("the place of a tensor")?);
-    // Empty axes count as 1 in this product, so that later no product of only some of the axes overflows.
+    // Axes of length 0 count as 1 in this product. So if this product does not overflow, no later product of some of
+    // the axes overflows.
     let numbers = shape.iter().try_fold(1usize, |numbers, axis| numbers.checked_mul((*axis).max(1)));
     let numbers = numbers.ok_or_else(|| format!("the shape {shape:?} is too large"))?;
     let (width, is_empty) = (shape.last().copied().unwrap_or(1), shape.contains(&0));
@@ -195,11 +196,10 @@ fn placed(
     for (name, (info, offset)) in by_place {
         let bytes = info.bytes.len() as u64;
         let first = start.checked_add(offset).filter(|first| first.checked_add(bytes).is_some_and(|end| end <= length));
-        let first = first.ok_or_else(|| {
-            format!("{name}: {bytes} bytes from {offset} on are not among those of the file: it is incomplete")
-        })?;
+        let first = first
+            .ok_or_else(|| format!("{name}: {bytes} bytes from {offset} on are not in the file: it is incomplete"))?;
         if first < end {
-            return Err(format!("{name}: its bytes overlap those of another tensor or the header"));
+            return Err(format!("{name}: its bytes overlap another tensor or the header"));
         }
         if first - end >= alignment {
             return Err(format!("{name}: its bytes leave a gap before them"));

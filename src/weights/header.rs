@@ -90,7 +90,7 @@ pub fn check(path: &str, file: &FileContent) -> Result<(), LoadError> {
 const FIRST: usize = 64;
 
 /// The beginnings of Git LFS pointers: small texts in place of files whose content was not fetched. The last two
-/// beginnings are those of earlier versions of Git LFS, which had other names.
+/// beginnings come from earlier versions of Git LFS, which had other names.
 const POINTERS: [&[u8]; 3] = [
     b"version https://git-lfs.github.com/spec/",
     b"version https://hawser.github.com/spec/",
@@ -121,7 +121,7 @@ fn json_length(first: &[u8]) -> Result<usize, String> {
     }
 }
 
-/// What a file that is no safetensors file seems to be, judged by its first bytes, and what the user can do.
+/// The kind of a file that is no safetensors file, judged by its first bytes, and advice for the user.
 fn foreign(first: &[u8]) -> Option<&'static str> {
     let text = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first).trim_ascii_start();
     let starts = |with: &[u8]| first.starts_with(with);
@@ -156,13 +156,15 @@ fn parse(json: &[u8], data: Range<usize>) -> Result<Header, String> {
         if shape.len() > MOST_AXES {
             return Err(broken(&format!("{} axes are more than {MOST_AXES}", shape.len())));
         }
-        // Empty axes count as 1 in this product, so that later no product of only some of the axes overflows.
+        // Axes of length 0 count as 1 in this product. So if this product does not overflow, no later product of some
+        // of the axes overflows.
         let bits = shape.iter().try_fold(dtype.bitsize(), |bits, axis| bits.checked_mul((*axis).max(1)));
         let bits = bits.ok_or_else(|| broken(&format!("the shape {shape:?} is too large")))?;
         let bits = if shape.contains(&0) { 0 } else { bits };
         if to > data.len() || from > to {
             let length = data.len();
-            let reason = format!("the bytes {from} to {to} are not among the {length} of the file: it is incomplete");
+            let reason =
+                format!("the bytes {from} to {to} are not within its {length} bytes of numbers: it is incomplete");
             return Err(broken(&reason));
         }
         if !bits.is_multiple_of(8) || bits / 8 != to - from {
@@ -183,7 +185,7 @@ fn without_gaps(tensors: &BTreeMap<String, Info>, data: Range<usize>) -> Result<
     let mut end = data.start;
     for (name, bytes) in by_place {
         if bytes.start != end {
-            let what = if bytes.start < end { "overlap those of another tensor" } else { "leave a gap before them" };
+            let what = if bytes.start < end { "overlap another tensor" } else { "leave a gap before them" };
             return Err(format!("{name}: its bytes {what}"));
         }
         end = bytes.end;

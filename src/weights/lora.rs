@@ -86,8 +86,9 @@ impl Lora {
         mismatch.none_or(Self { sites })
     }
 
-    /// Divides the changes of modules that are several layers. `outputs` gives the numbers of outputs of a site's
-    /// layers; the sites of the layers are `SITE.0`, `SITE.1` and so on.
+    /// Divides each change of a module that consists of several layers into one change for each layer. `outputs`
+    /// returns the number of outputs of each layer of a site, or `None` for a site with a single layer. The sites of
+    /// the layers are `SITE.0`, `SITE.1` and so on.
     pub fn divided(self, outputs: impl Fn(&str) -> Option<Vec<usize>>) -> Self {
         let layers = |(site, change): (String, LowRank)| match outputs(&site) {
             None => vec![(site, change)],

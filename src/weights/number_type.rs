@@ -30,7 +30,7 @@ impl NumberType {
         })
     }
 
-    /// Whether the type is that of 8-bit floats, which come with a scale in some files.
+    /// Whether the numbers are 8-bit floats, which come with a scale in some files.
     pub fn is_f8(self) -> bool {
         matches!(self, Self::Plain(Dtype::F8_E4M3 | Dtype::F8_E5M2))
     }

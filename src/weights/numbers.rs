@@ -92,7 +92,7 @@ pub(super) fn widened(bytes: &[u8], format: Format, how: LayOut) -> Vec<f32> {
     }
 }
 
-/// As [`widened`], for a matrix (out, in) that is stored as (in, out); `None` if `shape` is not that of a matrix.
+/// As [`widened`], for a matrix (out, in) that is stored as (in, out); `None` if `shape` is not the shape of a matrix.
 pub(super) fn turned_back(bytes: &[u8], format: Format, shape: &[usize], how: LayOut) -> Option<Vec<f32>> {
     let [outputs, inputs] = *shape else { return None };
     let as_shaped = LayOut::Transposed { outputs: inputs, inputs: outputs, places: 1 };

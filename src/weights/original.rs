@@ -23,8 +23,8 @@ use super::{header::Info, ldm::number};
 struct Code {
     /// A tensor of every transformer of this code, and of none of the codes after it in [`CODES`].
     first: &'static str,
-    /// The slices of a module, whose name has `_` in place of dots; `None` for other names. The number is that of the
-    /// transformer's joint blocks.
+    /// The slices of a module, whose name has `_` in place of dots; `None` for other names. The argument is the number
+    /// of the transformer's joint blocks.
     slices: fn(&str, usize) -> Option<Vec<Slice>>,
     /// Tensors that are not the weight or the bias of a layer: the name, diffusers' name, and the number of axes. GGUF
     /// files may lack axes of length 1 in front.

@@ -7,11 +7,11 @@ use safetensors::Dtype;
 
 use super::{header::Info, number_type::NumberType};
 
-/// What follows the path of a layer in the name of the tensor with the scale of the layer's weight.
+/// The last parts of the names of tensors with the scale of a layer's weight. The path of the layer comes before them.
 const SCALES: [&str; 2] = ["scale_weight", "weight_scale"];
 
-/// What follows the path of a layer in the name of the scale with which other programs convert the layer's inputs to
-/// 8-bit floats. Inputs stay in float32 here.
+/// The last parts of the names of scales with which other programs convert a layer's inputs to 8-bit floats. Inputs
+/// stay in float32 here.
 const OF_INPUTS: [&str; 2] = ["scale_input", "input_scale"];
 
 /// The last part of the name of an empty tensor that marks a file with scales.

@@ -1,6 +1,6 @@
 //! A checkpoint in one file with the tensor names of the original code, presented as a folder in diffusers' layout.
 //!
-//! A checkpoint has tensors `model.diffusion_model.…`, `first_stage_model.…` and those of text encoders. The names of
+//! A checkpoint has tensors `model.diffusion_model.…`, `first_stage_model.…` and tensors of text encoders. The names of
 //! the text encoders' tensors identify the checkpoint's kind. The families define the kinds (see [`Checkpoint`]). A
 //! ControlNet has `control_model.…`, or diffusers' own names.
 //!
@@ -111,7 +111,7 @@ impl SingleFile {
             if left.len() > LISTED {
                 named.push(&more);
             }
-            notes.push(format!("{} tensors of no network left aside: {}", left.len(), named.join(", ")));
+            notes.push(format!("{} tensors that belong to no network are ignored: {}", left.len(), named.join(", ")));
         }
         notes
     }

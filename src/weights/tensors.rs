@@ -181,7 +181,7 @@ impl Weights {
         Self::new(component, &Device::host(), Vec::new(), None).expect("a single zero fits into memory")
     }
 
-    /// Checks that names, shapes and types are those of the network that `build` makes. No numbers are read.
+    /// Checks that names, shapes and types fit the network that `build` makes. No numbers are read.
     ///
     /// # Errors
     /// Those of [`Weights::finish`].

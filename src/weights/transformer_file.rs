@@ -36,7 +36,7 @@ const CONFIG: &str = "transformer/config.json";
 const SAFETENSORS: &str = "transformer/diffusion_pytorch_model.safetensors";
 const GGUF: &str = "transformer/diffusion_pytorch_model.gguf";
 
-/// The most names in a note.
+/// Maximum number of names in a note.
 const MOST_NAMES: usize = 8;
 
 /// The folder that `NAME.json` names as `base`, for the file `NAME.safetensors` or `NAME.gguf` at `path`, whether this
@@ -112,7 +112,8 @@ impl TransformerFile {
     pub fn notes(&self) -> Vec<String> {
         let most: Vec<&str> = self.left.iter().take(MOST_NAMES).map(String::as_str).collect();
         let more = if self.left.len() > most.len() { ", …" } else { "" };
-        let note = || format!("{} tensors of no network left aside: {}{more}", self.left.len(), most.join(", "));
+        let ignored = "tensors that belong to no network are ignored";
+        let note = || format!("{} {ignored}: {}{more}", self.left.len(), most.join(", "));
         Some(note()).filter(|_| !self.left.is_empty()).into_iter().collect()
     }
 
@@ -152,7 +153,7 @@ impl TransformerFile {
         format!("{}/{file}", other.component)
     }
 
-    /// Whether the path is that of the file's weights.
+    /// Whether this is the path of the file's weights.
     fn is_file(&self, path: &str) -> bool {
         path == self.weights() || self.other(path).is_some_and(|other| path == self.path_of(other))
     }

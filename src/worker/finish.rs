@@ -8,7 +8,7 @@ use crate::{
     ledger::{Hint, Lease, Outcome, StoreError},
 };
 
-/// What became of an outcome.
+/// The result of writing an outcome to the ledger.
 enum Written {
     /// The outcome is in the ledger, which now has this record of the generation.
     Record(Box<Record>),
@@ -96,8 +96,9 @@ impl Worker {
         }
     }
 
-    /// Deletes the log, and artifacts of attempts that did not win: earlier attempts, and this attempt if it did not
-    /// succeed. Deletes everything, also the request's pictures, if the pictures of the generation are blocked.
+    /// Deletes the log, and the artifacts of all attempts except the one that succeeded. If no attempt succeeded,
+    /// deletes the artifacts of all attempts. Deletes everything, also the request's pictures, if the pictures of the
+    /// generation are blocked.
     async fn erase_leftovers(&self, lease: &Lease, record: &Record) {
         let id = record.id;
         if record.is_content_filtered() {
@@ -146,7 +147,7 @@ impl Worker {
 
     async fn erase_losers(&self, id: GenerationId, winner: Option<i64>) {
         if let Err(error) = self.blobs.delete_losers(id, winner).await {
-            tracing::warn!(%id, %error, "artifacts of attempts that did not win stay until the next sweep");
+            tracing::warn!(%id, %error, "artifacts of attempts that did not succeed stay until the next sweep");
         }
     }
 }

@@ -38,7 +38,7 @@ impl Worker {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.heartbeat) => {}
-                // An operator may have drained the worker, which only the answer to a report says. If `reported` is
+                // An operator may have drained the worker. Only the answer to a report says so. If `reported` is
                 // `None`, the next heartbeat is a report.
                 () = self.drain.announced() => reported = None,
                 () = stop.cancelled() => return,

@@ -1,4 +1,4 @@
-//! Deletes files that no row refers to: leftovers of crashed processes and of attempts that did not win.
+//! Deletes files that no row refers to: leftovers of crashed processes and of attempts that did not succeed.
 
 use std::time::SystemTime;
 
@@ -27,8 +27,8 @@ impl Sweeper {
         Ok(())
     }
 
-    /// Deletes files of generations that were never accepted, and artifacts of attempts that did not win. A worker that
-    /// has lost its lease may store such artifacts at any time.
+    /// Deletes files of generations that were never accepted, and artifacts of attempts that did not succeed. A worker
+    /// that has lost its lease may store such artifacts at any time.
     pub(super) async fn erase_orphans(&self) -> Result<(), StoreError> {
         let ids = match self.blobs.generations().await {
             Ok(ids) => ids,
@@ -44,7 +44,7 @@ impl Sweeper {
                 None => self.erase_unaccepted(id).await,
                 Some(_) if is_blocked => self.blobs.delete_generation(id).await,
                 Some(Status::Queued | Status::Running) => Ok(()),
-                // The first attempt has won, so there are no other attempts.
+                // The first attempt has succeeded, so there are no other attempts.
                 Some(status) if winner(&status) == Some(1) => Ok(()),
                 Some(_) => self.erase_losers(id).await?,
             };
@@ -64,7 +64,7 @@ impl Sweeper {
         }
     }
 
-    /// Deletes the artifacts of all attempts except the winner, if the generation has ended.
+    /// Deletes the artifacts of all attempts except the one that succeeded, if the generation has ended.
     async fn erase_losers(&self, id: GenerationId) -> Result<Result<(), BlobError>, StoreError> {
         let fences = match self.blobs.fences(id).await {
             Ok(fences) => fences,

@@ -60,7 +60,7 @@ impl Executor for Copying {
     }
 }
 
-/// What a worker with two executors works with, and the handles to control it.
+/// The parts of a worker with two executors, and the handles that control the worker.
 struct House {
     _dir: TempDir,
     store: Arc<Ledger>,

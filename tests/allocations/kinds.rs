@@ -1,4 +1,4 @@
-//! Request bodies that the server refuses, each of which repeats one element until it has a given length.
+//! Request bodies that the server refuses. Each body repeats one element until the body has a given length.
 
 use std::io::Write;
 

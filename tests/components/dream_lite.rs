@@ -132,7 +132,7 @@ fn what_the_networks_of_dream_lite_do_not_support_is_an_error() {
         let error = unet(copy.0.path()).unwrap_err().to_string();
         assert!(error.contains(key), "{error}");
     }
-    // The embedding of the time has four frequencies, and that of the sizes has two.
+    // The embedding of the time has four frequencies, and the embedding of the sizes has two.
     let copy = Copy::of("dreamlite");
     copy.edit("unet/config.json", |config| {
         config["addition_time_embed_dim"] = json!(4);

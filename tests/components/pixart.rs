@@ -56,7 +56,7 @@ fn the_transformer_equals_diffusers() {
         let golden = tensors(&parity().join(format!("cases/{pipeline}/{case}/intermediates.safetensors")));
         let of = |name: &str| &golden[&format!("denoiser.0.{name}")];
         let sample = of("sample");
-        // The states of the negative prompt, then those of the prompt.
+        // The states of the negative prompt, then the states of the prompt.
         let states = Tensor::cat(&[&golden["encode_prompt.2"], &golden["encode_prompt.0"]], 0).unwrap();
         let mask = of("encoder_attention_mask").to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap();
         let tokens: Vec<usize> = mask.iter().map(|row| row.iter().filter(|seen| **seen == 1.0).count()).collect();

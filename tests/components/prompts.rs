@@ -202,7 +202,7 @@ fn the_other_tokens_of_a_word_follow_its_first() {
     let none = LearnedTokens::default();
     assert_eq!(words(&sd, "a <Cat> b", &none), [320, 994, 995, 996, 321]);
     assert_eq!(words(&sd, "<cat>_1", &none), [995]);
-    // A word from a file takes precedence over that of the model. Its ids follow those of the model.
+    // A word from a file takes precedence over the same word of the model. Its ids follow the ids of the model.
     assert_eq!(words(&sd, "a <cat> b", &learned(&[("cat", 2)])), [320, 997, 998, 321]);
     // A chunk never ends within a word.
     let chunks = sd.tokenize_weighted(&[&format!("{}<cat>", "a ".repeat(74))], &none);

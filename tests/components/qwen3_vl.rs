@@ -367,7 +367,8 @@ fn a_network_of_the_size_of_qwen3_vl_2b_is_planned_without_memory() {
     assert!((1.0..1.1).contains(&layers) && (1.0..1.3).contains(&blocks), "{layers}, {blocks}");
 }
 
-/// transformers 4 returned the states before the last norm. The norm of these states gives those of transformers 5.
+/// transformers 4 returned the states before the last norm. The norm of these states gives the states of transformers
+/// 5.
 #[test]
 fn models_saved_by_transformers_4_take_the_states_before_the_norm() {
     if !has("dreamlite") {

@@ -1,4 +1,4 @@
-//! Tests of the safety checker: its scores are those of diffusers, and broken files are refused.
+//! Tests of the safety checker: its scores equal diffusers' scores, and broken files are refused.
 
 use std::{
     collections::HashMap,

@@ -59,7 +59,7 @@ fn the_transformer_of_sd3_equals_diffusers() {
         let network = transformer(&pipeline_folder(&parity().join("pipelines").join(pipeline)).unwrap()).unwrap();
         let golden = tensors(&parity().join(format!("cases/{pipeline}/default/intermediates.safetensors")));
         let t: Vec<f32> = golden["denoiser.0.timestep"].to_dtype(DType::F32).unwrap().to_vec1().unwrap();
-        // The first row is that of the negative prompt.
+        // The first row belongs to the negative prompt.
         let text = Tensor::cat(&[&golden["encode_prompt.1"], &golden["encode_prompt.0"]], 0).unwrap();
         let pooled = &golden["denoiser.0.pooled_projections"];
         let of = conditions(&t, &text, pooled, &[]);

@@ -116,7 +116,7 @@ fn the_contract_and_the_table_of_fields_know_the_same_fields_with_the_same_bound
     compare("GenerateVideo", FILM_FIELDS, &["svd", "wan", "sd15"]);
 }
 
-/// Compares a schema of requests with the table of its fields, of which these models take all.
+/// Compares a schema of requests with the table of its fields. Together, `models` take all of these fields.
 fn compare(schema: &str, fields: &[&Field], models: &[&str]) {
     let contract = contract()["components"]["schemas"][schema]["properties"].as_object().unwrap();
     let names: BTreeSet<&str> = fields.iter().map(|field| field.name).collect();

@@ -34,7 +34,7 @@ fn entries(path: &str) -> Environment {
     found
 }
 
-/// What `latentd config print` says of these settings. It opens no devices, so the settings of GPUs are read, too.
+/// The output of `latentd config print` for these settings. It opens no devices, so the settings of GPUs are read, too.
 fn print(environment: &Environment) -> Result<String, String> {
     let inherited = std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("LATENTD_"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_latentd"));

@@ -1,4 +1,4 @@
-//! What an experiment counts, and what must hold after it.
+//! The counts of an experiment, and the conditions that must hold after it.
 
 use std::collections::BTreeMap;
 

@@ -107,12 +107,12 @@ async fn another_replica_takes_over_from_one_whose_device_is_lost() {
     second.stop().await.unwrap();
 }
 
-/// A generation whose rows take more memory than those of [`requests`], by which scripts recognize it.
+/// A generation whose rows take more memory than the rows of [`requests`], so that scripts recognize it.
 fn poison() -> Value {
     json!({"prompt": "a whale", "seed": 1, "steps": 3, "width": 192, "height": 192, "guidance_scale": 1.0})
 }
 
-/// The most bytes of one row of any batch of these requests.
+/// Maximum bytes of one row of any batch of these requests.
 async fn bytes_per_row(requests: &[Value]) -> u64 {
     let (site, script) = (Site::sqlite(), Scripted::new());
     let process = Process::start(&site, std::slice::from_ref(&script)).await;

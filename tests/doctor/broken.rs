@@ -92,7 +92,7 @@ async fn a_clock_that_is_off() {
     let serving = tokio::spawn(axum::serve(listener, Router::new().fallback(answer)).into_future());
     let setup = Setup::new().set_all(S3::start().settings()).set("LATENTD_BLOBS__ENDPOINT", endpoint);
     let examination = tokio::task::spawn_blocking(move || setup.examine()).await.unwrap();
-    examination.ends_with(1).finds("error", "clock", "ahead of that of the bucket", "synchronize");
+    examination.ends_with(1).finds("error", "clock", "ahead of the clock of the bucket", "synchronize");
     serving.abort();
 }
 

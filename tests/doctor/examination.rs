@@ -10,7 +10,7 @@ pub struct Setup {
     settings: Vec<(String, String)>,
 }
 
-/// What the doctor found.
+/// The findings of the doctor.
 pub struct Examination {
     pub code: i32,
     pub report: Value,

@@ -62,8 +62,8 @@ async fn a_site_with_postgresql_and_a_bucket_is_healthy() {
     assert!(setup.run(&[], &["migrate"]).status.success());
     let examination = setup.examine();
     examination.ends_with(0).hides("correct horse battery").hides("staple staple").hides("0123456789");
-    assert!(examination.text.contains("agrees with that of PostgreSQL"), "{}", examination.text);
-    assert!(examination.text.contains("agrees with that of the bucket"), "{}", examination.text);
+    assert!(examination.text.contains("agrees with the clock of PostgreSQL"), "{}", examination.text);
+    assert!(examination.text.contains("agrees with the clock of the bucket"), "{}", examination.text);
     assert_eq!(files(&s3.bucket()), BTreeMap::new(), "the probe is erased");
     let warned = examination.report["findings"]
         .as_array()

@@ -110,7 +110,7 @@ async fn replacing_every_pod_by_the_numbers_of_the_manifests_loses_nothing() {
     until_accepted(&load, load.ids().len() + 4).await;
     let count = || (load.refused.load(Relaxed), load.broken.load(Relaxed));
     assert_eq!(count(), (0, 0), "no client saw an error while latentd's pods were replaced");
-    // The pod of PostgreSQL is replaced on the same volume. Meanwhile, clients are told to come again.
+    // The pod of PostgreSQL is replaced on the same volume. Meanwhile, answers ask clients to retry.
     tokio::task::block_in_place(|| {
         site.cluster().stop();
         site.cluster().start_again();

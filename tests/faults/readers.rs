@@ -78,7 +78,7 @@ async fn until_one_runs(load: &Load, ids: &[String]) {
     }
 }
 
-/// What a reader has seen: the durable events, and the number of its connections.
+/// The durable events that a reader has seen, and the number of its connections.
 struct Followed {
     events: Vec<Event>,
     connections: u32,

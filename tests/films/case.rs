@@ -136,7 +136,7 @@ impl FilmCase {
         candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap()
     }
 
-    /// Checks that numbers differ from those of diffusers by at most `bound`, in relation to the largest number if that
+    /// Checks that numbers differ from diffusers' numbers by at most `bound`, in relation to the largest number if that
     /// is above 1.
     pub fn assert_close(&self, name: &str, made: &[f32], expected: &Tensor, bound: f32) {
         let expected = floats(expected);
@@ -147,7 +147,7 @@ impl FilmCase {
         assert!(error <= bound * largest.max(1.0), "{}: {name} differs by {error:e}", self.name);
     }
 
-    /// Checks that the levels differ by at most 2 from those of diffusers, and by less than 0.1 on average. Returns the
+    /// Checks that the levels differ by at most 2 from diffusers' levels, and by less than 0.1 on average. Returns the
     /// largest difference.
     pub fn compare(&self, frames: &[RgbImage]) -> u8 {
         let goldens = self.goldens();

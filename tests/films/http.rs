@@ -453,8 +453,8 @@ async fn a_killed_generation_continues_with_the_same_bytes() {
     assert_same_after_kill(launch, &long(), 100.0).await;
 }
 
-/// Kills a server after `steps` steps of a request, in the middle of denoising. The server that follows replays the steps
-/// that are in the log, and the bytes of all films are those of an uninterrupted run.
+/// Kills a server after `steps` steps of a request, in the middle of denoising. The server that follows replays the
+/// steps that are in the log, and the bytes of all films equal the bytes of an uninterrupted run.
 pub async fn assert_same_after_kill(launch: impl Fn(&Path) -> Launch, request: &Value, steps: f64) {
     let (data, calm) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let often = launch(data.path()).set("LATENTD_ENGINE__CHECKPOINT_INTERVAL_MS", 1);

@@ -115,7 +115,7 @@ fn compare(kernels: Kernels) {
     assert!(count >= 10, "only {count} cases");
 }
 
-/// What the networks see and answer, and the latents after the last step, are diffusers', too.
+/// The inputs and answers of the networks, and the latents after the last step, equal diffusers', too.
 #[test]
 fn steps_equal_diffusers() {
     let Some(root) = case::complete() else { return };

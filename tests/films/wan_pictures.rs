@@ -56,7 +56,7 @@ fn compare(kernels: Kernels) {
     assert!(count >= 4, "only {count} cases");
 }
 
-/// What the denoiser sees and answers, and the latents that are decoded, are diffusers', too.
+/// The inputs and answers of the denoiser, and the latents that are decoded, equal diffusers', too.
 #[test]
 fn steps_equal_diffusers() {
     let Some(root) = case::complete() else { return };
@@ -138,7 +138,7 @@ fn the_picture_has_an_effect_and_all_films_begin_with_it() {
         assert!(three[0] != three[1] && three[0] != other[0], "{model}");
         assert!(make(&fixture, model, film.clone(), Some(picture())) == three[..1], "{model}");
     }
-    // The latents of the first frame are those of the picture, so the first frame does not depend on the noise.
+    // The latents of the first frame are the latents of the picture, so the first frame does not depend on the noise.
     let film = film(&fixture, TIMES);
     let [first, second] = [film.seed, 77]
         .map(|seed| make(&fixture, TIMES, Film { seed, ..film.clone() }, Some(picture())).remove(0).frames);

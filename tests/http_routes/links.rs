@@ -71,7 +71,7 @@ async fn links_begin_with_the_address_in_the_settings() {
     let api = TestApi::open(&[("http.public_url", "https://images.example.com/")]).await;
     all_begin_with(&api, &[("host", "localhost"), ("x-forwarded-host", "other.example")], "https://images.example.com")
         .await;
-    // The operator's listener has another port, so its links are those of the public one.
+    // The operator's listener has another port, so its links lead to the public listener.
     let operator = api.operate(axum::http::Method::GET, "/admin/generations", Value::Null).await.json();
     let link = operator["data"][0]["links"]["self"].as_str().unwrap();
     assert!(link.starts_with("https://images.example.com/v1/images/"), "{link}");

@@ -93,7 +93,7 @@ pub fn preview(step: u32) -> Preview {
     Preview { index: 0, step, preview_index: 0, media_type: Format::Png.into(), bytes: PNG.into() }
 }
 
-/// Media type, file name and `ETag` are those of the artifact.
+/// Media type, file name and `ETag` belong to the artifact.
 #[tokio::test]
 async fn each_artifact_is_served_with_its_own_media_type() {
     let api = TestApi::open(&[]).await;

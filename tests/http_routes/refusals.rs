@@ -1,5 +1,5 @@
-//! Tests of requests that are refused before any work, such as those that would wait too long, and of the queue's
-//! fields.
+//! Tests of requests that are refused before any work, such as requests that would wait too long; and tests of the
+//! queue's fields.
 
 use futures::FutureExt;
 use latentd::{

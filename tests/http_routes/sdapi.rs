@@ -66,7 +66,7 @@ fn data_url(level: u8) -> String {
     format!("data:image/png;base64,{}", picture(level))
 }
 
-/// What webuiapi sends in each request, but with a smaller size, which the embedded model draws faster.
+/// The fields that webuiapi sends in each request, but with a smaller size, which the embedded model draws faster.
 fn common() -> Value {
     json!({
         "prompt": "a (red:1.3) fox", "styles": [], "seed": -1, "subseed": -1, "subseed_strength": 0.0,
@@ -338,7 +338,7 @@ async fn control_net_units_are_read_as_webuiapi_sends_them() {
 #[tokio::test]
 async fn ignored_fields_of_a_control_net_unit_are_noted() {
     let api = TestApi::open(&[]).await;
-    // What webuiapi sends for a map, and values that have no effect without a preprocessor.
+    // The fields that webuiapi sends for a map, with values that have no effect without a preprocessor.
     let idle = json!({
         "image": picture(40), "mask": null, "module": "none", "model": "emoji-canny", "weight": 1.0,
         "resize_mode": "Resize and Fill", "low_vram": false, "processor_res": 512, "threshold_a": 64, "threshold_b": 64,

@@ -88,7 +88,7 @@ async fn all_own_generations_are_one_stream_that_can_be_resumed() {
     reader.until_named("generation.started").await;
     drop(reader);
 
-    // What happens in between is not missed, and everything is kept for readers that begin at 0.
+    // The stream contains events that happened in between, and readers that begin at 0 get all events.
     api.fail(lease, "out_of_memory").await;
     for headers in [("last-event-id", "6"), ("accept", "text/event-stream")] {
         let path = if headers.0 == "accept" { "/v1/events?after=6" } else { "/v1/events" };

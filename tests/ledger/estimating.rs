@@ -40,7 +40,7 @@ pub async fn an_estimate_uses_the_measured_speed_of_the_model(place: &dyn Place)
     accept(&*store, "tiny", 20.0).await;
     assert_eq!(seconds(&*store).await, [("tiny".to_owned(), 6.0)], "the speed of the model, 20");
 
-    // What says nothing about a speed is skipped.
+    // Measurements that say nothing about a speed are skipped.
     learn(&*store, "tiny", 1, 0.0, 10.0).await;
     learn(&*store, "new", 1, 10.0, 0.0).await;
     accept(&*store, "tiny", 20.0).await;
@@ -98,7 +98,7 @@ async fn a_role_that_may_read_only_the_view_sees_seconds_and_no_requests() {
     accept(&store, "zebra", 400.0).await;
     claim_one(&store).await;
     let mut connection = PgConnection::connect(place.url()).await.unwrap();
-    // Roles belong to the whole cluster, so the name is that of this test alone.
+    // Roles belong to the whole cluster, so only this test uses this name.
     let grants = "CREATE ROLE autoscaler_of_a_test; GRANT SELECT ON queued_work TO autoscaler_of_a_test;
          SET ROLE autoscaler_of_a_test";
     connection.execute(grants).await.unwrap();

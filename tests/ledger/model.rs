@@ -235,7 +235,7 @@ impl Model {
         self.rows.get_mut(&id).filter(|row| row.status == "running" && row.fence == fence)
     }
 
-    /// Returns the generations that are queued again and those that have ended.
+    /// Returns the generations that are queued again, and the generations that have ended.
     pub fn reap(&mut self, all: bool, max_crashes: u32, is_delayed: bool) -> (Vec<GenerationId>, Vec<GenerationId>) {
         let (mut queued, mut ended) = (Vec::new(), Vec::new());
         for (id, row) in &mut self.rows {

@@ -21,8 +21,8 @@ use crate::place::{HOUR, LAST, PgPlace, accept, claim, crew, running, worker};
 
 const CHILD: &str = "LATENTD_TEST_LEDGER_PLANS";
 
-/// The texts of the statements that sqlx logs. Threads of sqlx log some of them, so the subscriber must be that of the
-/// whole process. Therefore a test starts itself again in a child process, which runs no other test.
+/// The texts of the statements that sqlx logs. Threads of sqlx log some of them, so the subscriber must serve the whole
+/// process. Therefore a test starts itself again in a child process, which runs no other test.
 #[derive(Clone, Default)]
 struct Statements(Arc<Mutex<BTreeSet<String>>>);
 
@@ -204,7 +204,7 @@ async fn postgresql_claims_by_an_index_without_sorting() {
     connection.execute("DELETE FROM generations").await.unwrap();
     connection.execute(fill).await.unwrap();
     connection.execute(AssertSqlSafe(begin)).await.unwrap();
-    // Without statistics; with the statistics of an empty queue; with those of the full queue.
+    // Without statistics; with the statistics of an empty queue; with the statistics of the full queue.
     let empty = "UPDATE generations SET status = 'canceled', finished_at = now(), expires_at = now();
                  ANALYZE generations;
                  UPDATE generations SET status = 'queued', finished_at = NULL, expires_at = NULL";

@@ -175,7 +175,8 @@ pub async fn a_new_weight_applies_to_later_generations(place: &dyn Place) {
     store.create_key(&key("second", 4.0)).await.unwrap();
     let after = accept_of(&*store, "a", 4.0).await;
     let between = accept_of(&*store, "b", 4.5).await;
-    // The virtual finish times of the first tenant are 4 / 1 and 4 + 4 / 4; that of the other tenant is 4.5.
+    // The virtual finish times of the first tenant are 4 / 1 and 4 + 4 / 4; the virtual finish time of the other tenant
+    // is 4.5.
     assert_eq!(ids(&claim(&*store, 9).await), [before, between, after]);
 }
 

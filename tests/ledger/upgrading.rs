@@ -240,7 +240,7 @@ async fn insert_into_postgres(connection: &mut PgConnection, images: Option<Valu
     id
 }
 
-/// While processes are replaced one by one, those of the previous version read and write their old columns, and all
+/// While processes are replaced one by one, processes of the previous version read and write their old columns, and all
 /// processes see the same pictures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_of_two_versions_share_a_database() {
@@ -328,7 +328,7 @@ const OLD_COUNT: &str = "INSERT INTO daily_usage (tenant_id, key_id, day, genera
      SET generations = daily_usage.generations + 1, images = daily_usage.images + excluded.images,
          cost = daily_usage.cost + excluded.cost, last_at = excluded.last_at";
 
-/// What two generations of an earlier version have used, on one day.
+/// The usage of two generations of an earlier version, on one day.
 const OLD_USAGE: Usage =
     Usage { generations: 2, images: 4, films: 0, film_seconds: 0.0, sounds: 0, sound_seconds: 0.0, cost: 3.0 };
 
@@ -369,13 +369,14 @@ async fn the_usage_of_an_earlier_version_is_kept() {
     assert_eq!(days.iter().map(|day| day.tenant).collect::<Vec<_>>(), [OLD_USAGE]);
 }
 
-/// The statements of the version with seven migrations: it ends a generation, and finds those that it deletes.
+/// The statements of the version with seven migrations: it ends a generation, and finds the generations that it
+/// deletes.
 const OLD_END: &str =
     "UPDATE generations SET status = 'succeeded', artifacts = '[]', finished_at = $2, expires_at = $2,
      lease_owner = NULL, lease_expires_at = NULL WHERE id = $1";
 const OLD_OVERDUE: &str = "SELECT id FROM generations WHERE expires_at <= $1 ORDER BY expires_at, id";
 
-/// While processes are replaced one by one, those of the previous version delete no generation with a star.
+/// While processes are replaced one by one, processes of the previous version delete no generation with a star.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_of_two_versions_share_stars() {
     let Some(place) = PgPlace::new().await else { return };

@@ -112,7 +112,8 @@ async fn values_of_all_kinds_reach_the_request() {
         assert_eq!(&got, value, "{name}");
     }
 
-    // The list shows what is set. What has its default again is not in the request, nor is what is removed.
+    // The list shows the fields that are set. Fields that have their defaults again, and fields that were removed, are
+    // not in the request.
     browser.fill("#decoder", "full");
     browser.fill("#clip_skip", "");
     browser.fill("[id='feature_cache.interval']", "");
@@ -225,7 +226,7 @@ async fn only_add_ons_that_fit_the_model_are_offered() {
     assert_eq!(faults(&browser), [""; 0]);
 }
 
-/// The page finds the same edges as the server, which finds those of OpenCV.
+/// The page finds the same edges as the server, and the server finds the same edges as OpenCV.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_preview_of_a_control_net_has_the_edges_of_the_server() {
     let Some(browser) = Browser::start() else { return };

@@ -304,7 +304,7 @@ async fn a_picture_of_another_tool_gives_its_settings_back() {
         "{\"prompt_syntax\":\"weighted\",\"clip_skip\":1}",
     ]);
     assert_eq!(browser.value(request), wanted);
-    // What the page cannot use is named.
+    // The page names the fields that it cannot use.
     assert_eq!(browser.value("document.getElementById('toast').textContent"), "Not used: Model, ADetailer.");
     assert_eq!(faults(&browser), [""; 0]);
 }

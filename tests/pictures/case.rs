@@ -294,7 +294,7 @@ impl Case {
         None
     }
 
-    /// The pipelines of the case, with those of its stages.
+    /// The pipelines of the case and of its stages.
     pub fn pipelines(&self) -> Vec<&str> {
         let stages = self.json["stages"].as_array().into_iter().flatten();
         stages.chain([&self.json]).map(|of| of["pipeline"].as_str().unwrap()).collect()
@@ -443,7 +443,7 @@ impl Case {
                 }
             }
         }
-        // diffusers has other default sizes: that of the picture, or that of the model for a mask.
+        // diffusers has other default sizes: the size of the picture, or for a mask the size of the model.
         let size = self.json["size"].as_array().unwrap();
         request.insert("width".to_owned(), size[0].clone());
         request.insert("height".to_owned(), size[1].clone());

@@ -1,4 +1,4 @@
-//! What the models of DreamLite accept and refuse, and what a generation costs.
+//! Tests of the requests that the models of DreamLite accept and refuse, and of the plan of a generation.
 
 use latentd::{
     catalogue::Catalogue,
@@ -147,7 +147,7 @@ fn a_plan_of_dream_lite_counts_the_predictions_and_the_picture() {
         request.as_object_mut().unwrap().extend([("width".to_owned(), 96.into()), ("height".to_owned(), 64.into())]);
         catalogue.plan(&job(&catalogue, model, &request).unwrap()).unwrap().cost
     };
-    // The cost of a step is that of its rows; everything else does not depend on the number of steps.
+    // The cost of a step is the cost of its rows; everything else does not depend on the number of steps.
     let step = |model: &str, request: Value| cost(model, request.clone(), 9) - cost(model, request, 8);
     let (plain, edit) = (json!({}), json!({"image": picture()}));
     let ratio = |of: f64, to: f64| (of / to * 100.0).round() / 100.0;

@@ -90,7 +90,7 @@ fn a_request_overrides_the_model() {
     assert_eq!(Schedule::new(&trailing, 10).unwrap().points()[0].t, 999.0);
 }
 
-/// The rule is that of `ConfigMixin.extract_init_dict` in diffusers 0.42.1.
+/// The rule comes from `ConfigMixin.extract_init_dict` in diffusers 0.42.1.
 #[test]
 fn values_marked_as_defaults_are_ignored() {
     let file = |noted: Value| {

@@ -9,7 +9,7 @@ use crate::network::{block_on, map};
 
 const SHAPE: [usize; 4] = [2, 3, 4, 1];
 
-/// The exact velocity if all data is that of field 0: ε − x0, for the state `(1 − t) x0 + t ε`.
+/// The exact velocity if all data equals field 0: ε − x0, for the state `(1 − t) x0 + t ε`.
 struct Toward(Latents);
 
 impl Denoise for Toward {

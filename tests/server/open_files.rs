@@ -83,7 +83,7 @@ fn a_limit_that_is_too_low_for_a_server_is_named() {
     assert!(text.contains("the limit of open files is 40") && text.contains("at least 64"), "{text}");
 }
 
-/// The operator listener takes 8 connections with this limit, of which the test leaves one free.
+/// With this limit, the operator listener takes 8 connections. The test leaves one of them free.
 #[tokio::test]
 async fn the_least_limit_bears_idle_connections_to_both_listeners() {
     let data = tempfile::tempdir().unwrap();

@@ -128,7 +128,7 @@ async fn a_drained_server_is_not_ready_and_works_again_after_undrain() {
     assert_eq!(act(&server, "/admin/workers/nobody/undrain").await.0, StatusCode::NOT_FOUND);
 }
 
-/// The process may open 200 files, of which the public listener may use a part. The test opens more connections than
+/// The process may open 200 files. The public listener may use a part of them. The test opens more connections than
 /// that; the system queues the connections that the listener does not accept.
 #[tokio::test]
 async fn the_operator_is_answered_despite_many_public_connections() {

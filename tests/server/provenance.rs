@@ -44,7 +44,7 @@ async fn verified(server: &Server, file: &[u8]) -> Value {
     report
 }
 
-/// What another reader without trust anchors says about a file.
+/// The report of another reader, without trust anchors, about a file.
 fn read(file: &[u8], format: &str) -> (ValidationState, Value) {
     let reader =
         Reader::from_context(Context::new()).with_stream(&format!("image/{format}"), Cursor::new(file)).unwrap();
@@ -501,7 +501,7 @@ async fn credentials_of_another_program_that_claim_to_be_of_this_server_are_not_
     assert_eq!(report["recomputed"]["result"], "impossible", "{report}");
     assert_eq!(server.json("/v1/images").await["data"].as_array().unwrap().len(), 1, "nothing is drawn again");
 
-    // What is not in latentd's form, or is too long, is left out.
+    // Parts that are not in latentd's form, or are too long, are left out.
     for generation in [json!("a text"), json!([1, 2]), json!({"model": "x".repeat(300 << 10)})] {
         let report = verified(&server, &of_another_program(&unsigned(&png), &generation)).await;
         assert_eq!((&report["verdict"], &report["generation"]), (&"intact".into(), &Value::Null));

@@ -69,7 +69,7 @@ async fn every_accepted_request_succeeds() {
         assert!(faults.is_empty(), "seed {seed}: {} faults, the first: {}", faults.len(), faults[0]);
         (all, not_valid) = (all + count, not_valid + refusals);
     }
-    // A draw does not know some rules, such as those that combine a scheduler and its steps.
+    // A random request does not follow all rules, such as the rules that combine a scheduler and its steps.
     assert!(10 * not_valid <= all, "{not_valid} of {all} draws were not valid");
     let log = std::fs::read_to_string(log).unwrap();
     assert!(!log.contains("panicked"), "{log}");

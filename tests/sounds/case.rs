@@ -88,8 +88,8 @@ impl SoundCase {
         candle_core::safetensors::load(self.folder.join(file), &candle_core::Device::Cpu).unwrap()
     }
 
-    /// Checks that the samples differ by at most 1e-3 of the largest one from those of diffusers. Returns the largest
-    /// difference as a share of the largest sample.
+    /// Checks that the samples differ by at most 1e-3 of the largest sample from diffusers' samples. Returns the
+    /// largest difference as a share of the largest sample.
     pub fn compare(&self, sounds: &[Vec<f32>]) -> f32 {
         let goldens = self.goldens();
         assert_eq!(sounds.len(), goldens.len(), "{}", self.name);

@@ -386,7 +386,7 @@ async fn a_running_generation_is_canceled() {
     assert_eq!((&ended["status"], &ended["artifacts"]), (&json!("canceled"), &json!([])));
 }
 
-/// The bytes after a kill in the middle of denoising are those of an uninterrupted run, and steps are replayed.
+/// The bytes after a kill in the middle of denoising equal the bytes of an uninterrupted run, and steps are replayed.
 #[tokio::test]
 async fn a_killed_generation_continues_with_the_same_bytes() {
     let (data, calm) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -82,7 +82,7 @@ pub fn is_log_stored(data: &Path) -> bool {
     has_file(&data.join("blobs/run"))
 }
 
-/// A JSON object with the members of both; those of `more` win.
+/// A JSON object with the members of both; members of `more` take precedence.
 pub fn with(request: &Value, more: &Value) -> Value {
     let mut all = request.clone();
     for (name, value) in more.as_object().unwrap() {

@@ -1,7 +1,8 @@
 //! Takes the content credentials out of a file, so that tests can compare what depends on the request alone.
 
 /// The file without its content credentials: a PNG without its chunk `caBX`, a JPEG without its segments of JUMBF, a
-/// WebP or WAV file without its chunk `C2PA`, or a FLAC file without its ID3 tag. A file without credentials stays as it is.
+/// WebP or WAV file without its chunk `C2PA`, or a FLAC file without its ID3 tag. A file without credentials stays as
+/// it is.
 pub fn unsigned(file: &[u8]) -> Vec<u8> {
     match file {
         [0x89, b'P', b'N', b'G', ..] => png(file),

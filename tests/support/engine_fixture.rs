@@ -139,7 +139,7 @@ impl Observer for Recorder {
     }
 }
 
-/// What a run ends with.
+/// The outcome of a run.
 pub fn outcome(observed: &Receiver<Observed>) -> Result<Vec<Frame>, RunError> {
     loop {
         if let Observed::Ended(outcome) = observed.recv().unwrap() {

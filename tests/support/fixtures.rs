@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::{case, requests::Requests, transformers};
 
 /// The models with U-Nets that requests are drawn for, from the complete set; the compact set in the repository lacks
-/// some of them. Those with transformers are made with random weights.
+/// some of them. Models with transformers are made with random weights.
 const PIPELINES: [&str; 7] = ["sd1", "sd2", "sd1-inpaint", "ip2p", "sdxl", "sdxl-refiner", "lcm"];
 
 /// The folders of the fixtures. The models and embeddings are copies in temporary folders.

@@ -6,7 +6,7 @@
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub name: String,
-    /// The number of the tensor among those that the original joins.
+    /// The number of the tensor among the tensors that the original joins.
     pub part: usize,
     /// Whether the original has the two halves of the rows in the opposite order.
     pub is_swapped: bool,

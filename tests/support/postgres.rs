@@ -112,7 +112,7 @@ impl Cluster {
         let mut keeper = self.keeper.lock().unwrap().take().expect("the server runs");
         keeper.stdin.take().unwrap().write_all(b"stop\n").unwrap();
         keeper.wait().unwrap();
-        // A crash leaves this file behind, and `is_ready` would take its state for that of the next server.
+        // A crash leaves this file behind, and `is_ready` would take its state for the state of the next server.
         let _ = fs::remove_file(self.folder.join("data/postmaster.pid"));
     }
 

@@ -16,7 +16,7 @@ pub fn exported(text: &str) -> Exported {
     found
 }
 
-/// What a query names.
+/// The names in a query.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Query {
     /// Each metric with the labels of its matchers.
@@ -69,7 +69,7 @@ impl Query {
         query
     }
 
-    /// What this query names and no server exports. Prometheus itself adds the labels `job` and `instance`.
+    /// The names in this query that no server exports. Prometheus itself adds the labels `job` and `instance`.
     pub fn unknown(&self, exported: &Exported) -> Vec<String> {
         let target = ["job", "instance"];
         let is_target = |label: &&String| target.contains(&label.as_str());

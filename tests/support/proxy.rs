@@ -20,7 +20,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-/// What the proxy does with connections and their bytes.
+/// How the proxy treats connections and their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
     Pass,

@@ -13,7 +13,7 @@ use std::{
 use latentd::device::{Device, Fault, FaultError, GpuMemory, Layer, Script};
 use parking_lot::Mutex;
 
-/// What happens on a device. All fields may be set while the device computes.
+/// The faults and delays of a device. All fields may be set while the device computes.
 #[derive(Debug)]
 pub struct Scripted {
     /// Batches with more bytes of activations run out of memory.

@@ -1,5 +1,5 @@
-//! Folders of small models with transformers and of LoRAs for them: the configurations, shapes and tokenizers are those
-//! of `tests/fixtures/transformers.json.gz`, the weights are random and the same on every machine.
+//! Folders of small models with transformers and of LoRAs for them: the configurations, shapes and tokenizers come from
+//! `tests/fixtures/transformers.json.gz`, the weights are random and the same on every machine.
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
@@ -30,7 +30,7 @@ pub fn put_models(names: &[&str], models: &Path) {
     }
 }
 
-/// Writes the files of the LoRAs into `loras`, except those that exist.
+/// Writes the files of the LoRAs into `loras`, except files that exist.
 pub fn put_loras(loras: &Path) {
     for (name, content) in entries(&bundle()["adapters"]) {
         let path = loras.join(format!("{name}.safetensors"));

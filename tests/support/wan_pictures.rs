@@ -20,7 +20,7 @@ use crate::{transformers::safetensors, wan_films};
 /// denoisers.
 pub const SEEING: &str = "seeing";
 
-/// Writes the folders of [`wan_films::put_models`] and that of [`SEEING`] into `models`.
+/// Writes the folders of [`wan_films::put_models`] and the folder of [`SEEING`] into `models`.
 pub fn put_models(models: &Path) {
     wan_films::put_models(models);
     let folder = models.join(SEEING);

@@ -1,4 +1,4 @@
-//! Neither the log, with all messages of latentd's own code, nor exported spans contain what clients write or any
+//! Neither the log, with all messages of latentd's own code, nor exported spans contain texts that clients write or any
 //! secret. Each such text has the word of this file in it.
 
 use std::{path::Path, process::Command};
@@ -78,7 +78,7 @@ async fn send_all(server: &Server, key: &str, receiver: &Receiver) {
     let url = created["images"][0]["url"].as_str().unwrap_or_else(|| panic!("{created}"));
     let signed = server.client.get(if url.starts_with("http") { url.to_owned() } else { server.url(url) });
     assert_eq!(signed.send().await.unwrap().status(), 200);
-    // Those that are refused.
+    // Requests that are refused.
     let picture = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(secret("picture")));
     let refused = [
         post("/v1/images", &with("loras", json!([{"name": secret("lora"), "scale": 1}]))),
@@ -101,7 +101,7 @@ async fn send_all(server: &Server, key: &str, receiver: &Receiver) {
         let (status, url) = (answer.status(), answer.url().path().to_owned());
         assert!(status.is_client_error(), "{url}: {status}: {}", answer.text().await.unwrap());
     }
-    // Those whose answer does not matter here.
+    // Requests whose answer does not matter here.
     for request in [
         to(Method::GET, &format!("/v1/images/{id}/content/0?sig={}", secret("signature"))),
         post(
@@ -111,7 +111,7 @@ async fn send_all(server: &Server, key: &str, receiver: &Receiver) {
     ] {
         assert!(!request.send().await.unwrap().status().is_server_error());
     }
-    // Two messages, of which one attempt each fails. A message has no trace once its generation is deleted.
+    // Two messages. One attempt of each message fails. A message has no trace once its generation is deleted.
     receiver.until(4).await;
     // One that is canceled while it runs, and one that is deleted.
     let long = with("steps", json!(1000));

@@ -188,7 +188,7 @@ fn every_published_control_net_is_read_from_one_file() {
     }
 }
 
-/// Checks that the shapes and the configuration of a component equal those of the manifest.
+/// Checks that the shapes and the configuration of a component equal the manifest's.
 fn check(folder: &ModelFolder, component: &str, config: &str, manifest: &Manifest, what: &str) {
     let same_name = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
     let weights = Weights::open(folder, component, "any", &latentd::device::Device::host(), same_name).unwrap();

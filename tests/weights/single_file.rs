@@ -1,4 +1,5 @@
-//! Tests of single-file checkpoints made from the tiny pipelines: tensors and outputs equal those of the folders.
+//! Tests of single-file checkpoints made from the tiny pipelines: tensors and outputs equal the folders' tensors and
+//! outputs.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -117,7 +117,7 @@ fn compare_parts(as_gguf: bool) {
             assert_eq!(bytes, 4 * numbers as u64, "{component}");
             assert!(folder.has(&format!("{component}/config.json")));
         }
-        // A network that the file lacks is that of the base.
+        // A network that the file lacks comes from the base.
         if at == 0 {
             let weights = Weights::open(&folder, "text_encoder_3", "model", &Device::host(), current_name).unwrap();
             assert_eq!(weights.stored().into_keys().collect::<Vec<_>>(), ["of_the_base.weight"]);
@@ -147,7 +147,7 @@ fn tensors_that_belong_to_no_network_of_the_file_are_noted() {
     assert!(flux_with(&[]).1.unwrap().notes().is_empty());
     let strays = ["text_encoders.clip_l.text_model.a.weight", "text_encoders.gemma.weight"];
     let notes = flux_with(&strays).1.unwrap().notes();
-    assert_eq!(notes, [format!("2 tensors of no network left aside: {}, {}", strays[0], strays[1])]);
+    assert_eq!(notes, [format!("2 tensors that belong to no network are ignored: {}, {}", strays[0], strays[1])]);
 }
 
 #[test]

@@ -36,7 +36,7 @@ enum Packed {
 const LEAST: usize = 32;
 
 impl Head {
-    /// Packs the keys and values, lines of `width` numbers of which the first `d` belong to this head.
+    /// Packs the keys and values. Their lines have `width` numbers; the first `d` numbers belong to this head.
     pub fn pack(k: &[f32], v: &[f32], width: usize, d: usize, m: usize) -> Self {
         let (keys, values) = (Panels::pack(k, d, m, 1, width), Panels::pack(v, m, d, width, 1));
         let packed = match amx::is_on() && d >= LEAST {
@@ -160,7 +160,7 @@ pub(super) struct Queries<'a> {
     pub scale: f32,
     /// The position of the first query if the mask is causal.
     pub causal_from: Option<usize>,
-    /// What is added to the scores: a line for each query, and the length of a line.
+    /// Numbers that are added to the scores: a line for each query, and the length of a line.
     pub bias: Option<(&'a [f32], usize)>,
 }
 

@@ -52,7 +52,7 @@ fn half_of(bits: u32) -> f32 {
 /// its mantissa. The largest exponent is taken as an ordinary one.
 #[inline(always)]
 fn small<const E: u32>(bits: u32) -> f32 {
-    // What a float32's exponent has in addition to an exponent of E bits.
+    // The difference between the bias of a float32's exponent and the bias of an exponent of E bits.
     let bias = 127 - ((1 << (E - 1)) - 1);
     // Numbers whose exponent is zero have no implicit leading one. They are computed as the difference of two ordinary
     // numbers, because arithmetic on such numbers of float32 is slow.

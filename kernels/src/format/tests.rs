@@ -25,7 +25,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }).collect()
 }
 
-/// What candle reads from these bytes.
+/// The numbers that candle reads from these bytes.
 fn by_candle(dtype: GgmlDType, bytes: &[u8], numbers: usize) -> Vec<f32> {
     let storage = QStorage::from_data(Cow::Borrowed(bytes), &Device::Cpu, dtype).unwrap();
     QTensor::new(storage, numbers).unwrap().dequantize(&Device::Cpu).unwrap().to_vec1().unwrap()

@@ -23,7 +23,7 @@ pub(super) struct Packet {
 const SPEED: u8 = 10;
 /// On rav1e's scale from 0 to 255. Smooth pictures keep more than 35 dB.
 const QUANTIZER: usize = 60;
-/// The most seconds between two frames to which a player can seek.
+/// Maximum seconds between two frames to which a player can seek.
 const KEY_SECONDS: u64 = 5;
 /// The unit that begins each packet of the encoder. Samples of MP4 files should not contain it (AV1 in ISOBMFF, 2.4).
 const TEMPORAL_DELIMITER: [u8; 2] = [0x12, 0x00];

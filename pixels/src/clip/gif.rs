@@ -5,7 +5,7 @@ use ::gif::{AnyExtension, Encoder, Extension, Frame, Repeat};
 use super::{ClipError, Note, durations};
 use crate::RgbImage;
 
-/// The most frames per second of a GIF: browsers show frames of less than 1/50 s for 1/10 s.
+/// Maximum frames per second of a GIF: browsers show frames of less than 1/50 s for 1/10 s.
 const GIF_FPS: u32 = 50;
 
 /// The compromise of NeuQuant between quality (1) and speed (30) that the crate recommends.

@@ -214,7 +214,7 @@ fn an_mp4_has_the_structure_that_players_need() {
     let samples = inside(&file, &[b"mdat"]);
     let mut at = 0;
     for index in 0..25 {
-        // The type of the first unit is not that of a temporal delimiter.
+        // The first unit is no temporal delimiter.
         assert_ne!(samples[at] >> 3, 2, "frame {index}");
         at += number(sizes, 12 + 4 * index) as usize;
     }
@@ -265,7 +265,8 @@ fn ffmpeg_decodes_every_container() {
             let number = |key: &str| told.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
             let sides = [number("width"), number("height"), number("nb_read_frames")];
             assert_eq!(sides, [&size[0].to_string(), &size[1].to_string(), "14"].map(Some), "{name}: {told:?}");
-            // The times of a GIF are whole hundredths of a second, and the last one of an APNG is not told.
+            // The times of a GIF are whole hundredths of a second, and ffprobe does not report the last time of an
+            // APNG.
             let told_rate = ratio(number("avg_frame_rate").unwrap());
             let slack = if name == "gif" { 0.03 } else { 0.001 };
             assert!((told_rate / f64::from(fps) - 1.0).abs() <= slack, "{name} at {fps} fps: {told:?}");
@@ -299,7 +300,7 @@ fn decoded(ffmpeg: &str, rate: &[String], path: &std::path::Path) -> Vec<u8> {
     command.args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-fps_mode", "passthrough", "-"]).output().unwrap().stdout
 }
 
-/// What ffprobe says about the film, as pairs of a name and a value.
+/// The report of ffprobe about the film, as pairs of a name and a value.
 fn probed(ffprobe: &str, rate: &[String], path: &std::path::Path) -> Vec<(String, String)> {
     let entries = "stream=width,height,avg_frame_rate,nb_read_frames,duration";
     let mut command = Command::new(ffprobe);

@@ -20,7 +20,8 @@ const LUMA: [i32; 3] = factors(SHARES, 219.0 / 255.0);
 const BLUE: [i32; 3] = factors([-SHARES[0], -SHARES[1], 1.0 - SHARES[2]], 224.0 / 255.0 / (2.0 * (1.0 - SHARES[2])));
 const RED: [i32; 3] = factors([1.0 - SHARES[0], -SHARES[1], -SHARES[2]], 224.0 / 255.0 / (2.0 * (1.0 - SHARES[0])));
 
-/// A chroma sample is that of the mean of its square of 2 × 2 pixels. At an odd edge, the square has fewer pixels.
+/// A chroma sample is computed from the mean of its square of 2 × 2 pixels. At an odd edge, the square has fewer
+/// pixels.
 pub(super) fn planes(image: &RgbImage) -> Planes {
     let width = image.width as usize;
     let luma = image.pixels.chunks_exact(3).map(|pixel| sample(LUMA, sum([pixel]), 1, 16)).collect();
@@ -83,7 +84,7 @@ mod tests {
         let pixels = [[255, 0, 0], [0, 0, 255], [0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 0, 0]].concat();
         let Planes { luma, chroma: [blue, red] } = planes(&RgbImage { width: 3, height: 2, pixels });
         assert_eq!(luma, [63, 32, 16, 235, 63, 16]);
-        // The mean of red, blue, white and red, and that of two black pixels.
+        // The mean of red, blue, white and red, and the mean of two black pixels.
         assert_eq!((blue.len(), red.len()), (2, 2));
         assert_eq!([blue[1], red[1]], [128, 128]);
         let means = [(102 + 240 + 128 + 102) / 4, (240 + 118 + 128 + 240) / 4];

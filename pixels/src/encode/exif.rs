@@ -42,7 +42,7 @@ fn entry(tag: u16, kind: u16, count: u32, value: [u8; 4]) -> [u8; 12] {
 mod tests {
     use super::*;
 
-    /// The expected bytes are those of piexif 1.1.3: `UserComment.dump("a 狐 🦊", "unicode")`.
+    /// The expected bytes come from piexif 1.1.3: `UserComment.dump("a 狐 🦊", "unicode")`.
     #[test]
     fn the_comment_is_what_the_tools_around_write() {
         let comment = b"UNICODE\0\0a\0 \x72\xd0\0 \xd8\x3e\xdd\x8a";

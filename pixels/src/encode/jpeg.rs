@@ -5,7 +5,7 @@ use md5::{Digest, Md5};
 
 use super::{EncodeError, Metadata, exif, xmp};
 
-/// The most bytes of a segment, without marker and length.
+/// Maximum bytes of a segment, without marker and length.
 const MAX_SEGMENT: usize = 65_533;
 /// Bytes of an XMP document per segment, as the XMP specification advises.
 const XMP_PART: usize = 65_400;

@@ -76,8 +76,8 @@ impl Coefficients {
         Coefficients { width, height, planes, unclipped }
     }
 
-    /// The sums of the phases, for a picture whose contrast is `gain` times that of the marked picture. A larger
-    /// contrast clips levels, so blocks with black and white pixels count less.
+    /// The sums of the phases, for a picture whose contrast is `gain` times the contrast of the marked picture. A
+    /// larger contrast clips levels, so blocks with black and white pixels count less.
     pub fn fold(&self, gain: f32) -> Fold {
         vectorized(
             #[inline(always)]

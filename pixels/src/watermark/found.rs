@@ -1,4 +1,4 @@
-//! What the API and the command line say about the watermark of a file.
+//! The report of the API and of the command line about the watermark of a file.
 
 use serde::Serialize;
 

@@ -37,7 +37,7 @@ impl Plane {
     }
 
     /// The plane at another size, by a Lanczos filter; `None` if a side is 0. The levels are rounded to integers, which
-    /// is an error far below that of a step.
+    /// is an error far below a step.
     pub fn resized(&self, width: usize, height: usize) -> Option<Plane> {
         if [self.width, self.height, width, height].contains(&0) {
             return None;

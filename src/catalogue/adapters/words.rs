@@ -65,7 +65,7 @@ impl WordIndex {
     }
 }
 
-/// Whether the header of a file is that of a textual inversion.
+/// Whether a file with this header is a textual inversion.
 fn is_word(name: &str, file: &File) -> bool {
     file.fault().is_none() && file.open(name).is_ok_and(|content| EmbeddingOutline::read(name, &content).is_ok())
 }
@@ -101,8 +101,8 @@ impl Adapters {
         self.words(model, syntax, text).into_iter().filter_map(vectors).collect()
     }
 
-    /// The tags (`<…>`) in a text that look like words of textual inversions, although the model `model` has no such
-    /// word. Each tag is returned as the text spells it, with the most similar word that the model has. `is_token` says
+    /// The tags (`<…>`) in a text that look like words of textual inversions, but are no words of the model `model`.
+    /// Each tag is returned as the text spells it, with the most similar word that the model has. `is_token` says
     /// whether a tag is a token of the model's own vocabulary; such tags are left out.
     pub(in crate::catalogue) fn unknown_words(
         &self,

@@ -29,13 +29,13 @@ use crate::cli::{
     set::{self, Set},
 };
 
-/// The most steps of the runs of the batch curve: each step takes the same time, so a few are enough.
+/// Maximum number of steps of the runs of the batch curve: each step takes the same time, so a few are enough.
 const STEPS_OF_CURVE: u32 = 6;
 
-/// The most pictures that are computed together.
+/// Maximum number of pictures that are computed together.
 const MOST_IMAGES: u32 = 64;
 
-/// The least and the most requests of which the latency is measured.
+/// Minimum and maximum number of requests whose latency is measured.
 const LEAST_REQUESTS: usize = 3;
 const MOST_REQUESTS: usize = 100;
 
@@ -117,8 +117,9 @@ impl<'a> Bench<'a> {
         self.engine.end()
     }
 
-    /// The batch curve: twice as many pictures each time, until the engine makes no larger batches of them or the time
-    /// is over. A batch has at most `engine.max_rows` rows, and lasts at most `engine.slice_ms` unless it has one row.
+    /// The batch curve: the number of pictures doubles each time, until the engine makes no larger batches of them or
+    /// the time is over. A batch has at most `engine.max_rows` rows, and lasts at most `engine.slice_ms` unless it has
+    /// one row.
     fn curve(&self, request: &Request<'_>, model: &Arc<Model>, steps: u32) -> Result<Vec<Point>> {
         let few = steps.min(STEPS_OF_CURVE);
         // The first run touches the memory of the weights, and the engine learns the speed of the networks.
@@ -228,7 +229,7 @@ impl<'a> Bench<'a> {
 }
 
 impl Timing {
-    /// The point of the curve for a run of `steps` steps; `all_steps` are those of a request.
+    /// The point of the curve for a run of `steps` steps; `all_steps` is the number of steps of a request.
     fn point(&self, images: u32, steps: u32, all_steps: u32, repeats: u32) -> Point {
         let Timing { encode_s, denoise_s, decode_s, rows, batches } = *self;
         let step_s = denoise_s / f64::from(steps.max(1));

@@ -27,7 +27,7 @@ pub struct Report {
     /// The version of the program.
     pub latentd: &'static str,
     pub device: MeasuredDevice,
-    /// `engine.max_rows`: the most rows that the engine puts into one batch.
+    /// `engine.max_rows`: the maximum number of rows that the engine puts into one batch.
     pub max_rows: usize,
     /// One entry for each model and size, in the order of the options.
     pub models: Vec<Measured>,
@@ -87,7 +87,7 @@ pub struct Point {
     /// `images / (encode_s + steps · step_s + decode_s)`: the rate of a machine that always computes this many
     /// pictures together, without the time to write files.
     pub images_per_s: f64,
-    /// How often this was measured; the times are those of the fastest run.
+    /// How often this was measured; the times come from the fastest run.
     pub repeats: u32,
 }
 

@@ -17,7 +17,7 @@ const NOTABLE_S: f64 = 5.0;
 /// S3 refuses requests that are signed 15 minutes earlier or later; receivers refuse webhooks after 5 minutes.
 const HARMFUL_S: f64 = 300.0;
 
-/// How long a clock may take to answer. What does not answer is a finding of another check.
+/// How long a clock may take to answer. A clock that does not answer is a finding of another check.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub async fn look(config: Arc<Config>) -> Vec<Finding> {
@@ -50,12 +50,12 @@ fn compared(whose: &str, theirs: SystemTime, start: SystemTime) -> Finding {
     };
     let ahead = if theirs < start { seconds(start, theirs) } else { seconds(until, theirs).min(0.0) };
     let direction = if ahead > 0.0 { "ahead of" } else { "behind" };
-    let text = format!("this machine's clock is {:.0} s {direction} that of {whose}", ahead.abs());
+    let text = format!("this machine's clock is {:.0} s {direction} the clock of {whose}", ahead.abs());
     let mend = "synchronize both clocks (chrony, systemd-timesyncd)";
     match ahead.abs() {
         off if off > HARMFUL_S => Finding::error(text, mend),
         off if off > NOTABLE_S => Finding::warning(text, mend),
-        _ => Finding::ok(format!("agrees with that of {whose}")),
+        _ => Finding::ok(format!("agrees with the clock of {whose}")),
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!([60, -60].map(level), [Level::Warning; 2]);
         assert_eq!([4000, -4000].map(level), [Level::Error; 2]);
         let behind = compared("the bucket", now + Duration::from_secs(3600), now).text;
-        assert!(behind.contains("behind that of the bucket"), "{behind}");
+        assert!(behind.contains("behind the clock of the bucket"), "{behind}");
         let ahead = compared("the bucket", now - Duration::from_secs(3600), now).text;
         assert!(ahead.contains("3600 s ahead of"), "{ahead}");
     }

@@ -1,4 +1,4 @@
-//! What a check found.
+//! The findings of a check.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ pub enum Level {
     Error,
 }
 
-/// One line about what was found, and one about how to mend it.
+/// One line about a finding, and one line about how to mend it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
     pub level: Level,

@@ -1,4 +1,4 @@
-//! The check of the models: whether the default model can be used, and which others cannot.
+//! The check of the models: whether the default model can be used, and which other models cannot be used.
 
 use std::path::Path;
 

@@ -77,7 +77,7 @@ impl Pool {
     fn keep_all(&self) -> Result<(), DriverError> {
         let mut threshold = u64::MAX;
         let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-        // SAFETY: the pool is that of an open device, and the attribute is a number of 64 bits, which the call reads.
+        // SAFETY: the pool belongs to an open device, and the attribute is a number of 64 bits, which the call reads.
         unsafe { mem_pool::set_attribute(self.pool, attribute, (&raw mut threshold).cast::<c_void>()) }
     }
 
@@ -85,7 +85,7 @@ impl Pool {
     fn kept(&self) -> Option<u64> {
         let read = |attribute| {
             let mut value = 0u64;
-            // SAFETY: the pool is that of an open device, and both attributes are numbers of 64 bits.
+            // SAFETY: the pool belongs to an open device, and both attributes are numbers of 64 bits.
             unsafe { mem_pool::get_attribute(self.pool, attribute, (&raw mut value).cast::<c_void>()) }.ok()?;
             Some(value)
         };
@@ -94,7 +94,7 @@ impl Pool {
     }
 
     fn release(&self) {
-        // SAFETY: the pool is that of an open device. An error leaves the pool as it is.
+        // SAFETY: the pool belongs to an open device. An error leaves the pool as it is.
         let _ = unsafe { mem_pool::trim_to(self.pool, 0) };
     }
 }

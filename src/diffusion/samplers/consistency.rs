@@ -90,6 +90,6 @@ fn points(
         let sigma = of_rho(sigma_max, sigma_min, rho, t / last);
         Point::of_edm(250.0 * libm::log(sigma), rounded(sigma))
     };
-    // In this class, timestep 0 is that of the largest level, so the falling list is reversed.
+    // In this class, timestep 0 belongs to the largest level, so the falling list is reversed.
     Ok(timesteps.iter().rev().map(point).chain([Point::of_edm(0.0, rounded(sigma_min))]).collect())
 }

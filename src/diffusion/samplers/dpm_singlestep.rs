@@ -78,9 +78,9 @@ impl Sampler for DpmSinglestep {
 }
 
 /// Algorithm 1 of Lu et al. (2022b), its stochastic form, and the solvers of Lu et al. (2022a), which integrate ε.
-/// States are `x = α x0 + σ ε`. Steps form groups with as many steps as the order. Each step moves the first state of
-/// its group to the next point, using all network outputs of the group so far. The stochastic form draws noise in every
-/// step.
+/// States are `x = α x0 + σ ε`. Steps form groups; the number of steps of a group is the order. Each step moves the
+/// first state of its group to the next point, using all network outputs of the group so far. The stochastic form draws
+/// noise in every step.
 pub(super) async fn sample<D: Denoise>(options: &DpmSinglestep, run: SamplerInputs<'_, D>) -> Result<Latents, Error> {
     let SamplerInputs { network, schedule, mut x, noise, .. } = run;
     let (solver, points) = (options.solver, schedule.points());

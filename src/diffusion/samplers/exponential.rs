@@ -41,6 +41,7 @@ fn integrals(solver: &DpmSolver, order: usize, k: f64) -> [f64; 3] {
     let phi = libm::expm1(k);
     let slope = if order < 3 && !solver.heun { 0.5 * phi } else { phi / k - 1.0 };
     let curvature = (phi - k) / (k * k);
-    // In the stochastic form, 0.5 has the sign that diffusers gives it, because pictures must equal those of diffusers.
+    // In the stochastic form, 0.5 has the sign that diffusers gives it, because pictures must equal diffusers'
+    // pictures.
     [phi, slope, if solver.plus_plus && solver.sde { curvature + 0.5 } else { curvature - 0.5 }]
 }

@@ -11,7 +11,7 @@ use crate::diffusion::step_source::{StepSource, listed};
 use crate::generation::Levels;
 
 /// The points of the Euler family, one per step and one for the end, and the `init_noise_sigma`. The levels are
-/// explicit, respaced, or those of explicit or spaced timesteps. Fails if the configuration cannot run the steps.
+/// explicit or respaced, or belong to explicit or spaced timesteps. Fails if the configuration cannot run the steps.
 pub(in crate::diffusion) fn euler_points(
     config: &SchedulerConfig,
     step_source: StepSource<'_>,

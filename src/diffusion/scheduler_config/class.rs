@@ -23,7 +23,7 @@ pub(in crate::diffusion) struct Class {
     /// Names that a request may use. If the model's scheduler is of this class, a request with the first name gets the
     /// same scheduler as a request without a name.
     pub names: &'static [Name],
-    /// Lists of the keys of the class: those of diffusers, and those that only this program has.
+    /// Lists of the keys of the class: diffusers' keys, and the keys that only this program has.
     pub keys: &'static [&'static [&'static str]],
     /// Reads the class's own options.
     pub read: fn(Keys<'_>) -> Result<Arc<dyn Sampler>, InvalidScheduler>,

@@ -8,8 +8,8 @@ use crate::diffusion::point::Point;
 use crate::diffusion::sigmas::Respacing;
 use crate::diffusion::step_source::StepSource;
 
-/// A sampling algorithm with its options: those of one of diffusers' scheduler classes, with the values of a
-/// configuration.
+/// A sampling algorithm with its options, which are the options of one of diffusers' scheduler classes with the values
+/// of a configuration.
 pub(in crate::diffusion) trait Sampler: Same + Debug + Send + Sync {
     /// The points of a schedule, one per step and one for the end, and the factor that scales unit noise to the first
     /// state. Fails if the sampler cannot run the steps.
@@ -46,7 +46,7 @@ pub(in crate::diffusion) trait Sampler: Same + Debug + Send + Sync {
         false
     }
 
-    /// Whether a run starts with three Runge-Kutta steps, none of which can be left out.
+    /// Whether a run starts with three Runge-Kutta steps. No such step can be left out.
     fn has_runge_kutta_steps(&self) -> bool {
         false
     }

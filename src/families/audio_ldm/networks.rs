@@ -89,7 +89,7 @@ impl AudioLdmNetworks {
     }
 }
 
-/// The tokenizer, whose ids must be those of the text encoder.
+/// The tokenizer, whose ids must be ids of the text encoder.
 pub(super) fn tokenizer(folder: &ModelFolder, sizes: &Sizes) -> Result<RobertaTokenizer, LoadError> {
     let tokenizer = RobertaTokenizer::load(folder, "tokenizer", sizes.text_encoder.longest())?;
     let (largest, known) = (tokenizer.largest_id(), sizes.text_encoder.vocab_size);
@@ -110,7 +110,8 @@ impl Networks for AudioLdmNetworks {
         self.tokenize_as(PromptRole::default(), prompts, length, learned)
     }
 
-    /// In diffusers' pipeline, a negative prompt has at most as many tokens as the vector of a text has numbers.
+    /// In diffusers' pipeline, the maximum number of tokens of a negative prompt is the number of numbers in the vector
+    /// of a text.
     fn tokenize_as(&self, role: PromptRole<'_>, prompts: &[&str], _: Option<u32>, _: &LearnedTokens) -> Tokens {
         let longest = if role.is_negative { self.sizes.text_encoder.projection_dim } else { usize::MAX };
         let prompt = prompts.first().copied().unwrap_or_default();

@@ -111,7 +111,7 @@ fn network<N>(
     Ok(network)
 }
 
-/// The modules that adapters can change: those of CLIP and of the transformer.
+/// The modules that adapters can change: the modules of CLIP and of the transformer.
 pub(super) fn modules(sizes: &Sizes) -> Modules {
     let mut modules = Modules::default();
     let mut add = |part: &str, build: &dyn Fn(&Weights)| {

@@ -50,7 +50,7 @@ pub(super) struct Flux2KleinNetworks {
     device: Device,
 }
 
-/// The modules that adapters can change: those of the transformer.
+/// The modules that adapters can change: the modules of the transformer.
 pub(super) fn modules(sizes: &Sizes) -> Modules {
     let mut modules = Modules::default();
     let outline = Weights::outline(TRANSFORMER.0);

@@ -84,7 +84,7 @@ impl Sizes {
     }
 
     /// The work and memory of one row of a call; zero for kinds of calls that this family does not have. The tokens of
-    /// a denoiser call are those of the prompt and of reference pictures.
+    /// a denoiser call are the tokens of the prompt and of reference pictures.
     pub fn demand(&self, part: Part) -> Demand {
         match part {
             Part::Text { .. } => self.text_encoder.demand(Sizes::SEQUENCE, Sizes::DEPTH),

@@ -23,7 +23,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// The most tokens of a prompt, as in diffusers' pipeline.
+    /// Maximum number of tokens of a prompt, as in diffusers' pipeline.
     pub const TOKENS: usize = 256;
 
     /// Reads the configurations. Fails if the networks do not fit together.
@@ -42,7 +42,7 @@ impl Sizes {
         for (key, value, wanted, what) in [
             ("io_channels", of.io_channels, sizes.vae.latent_dim, "the latent_dim of the vae"),
             ("cond_token_dim", of.cond_token_dim, text, "the hidden_size of the text_encoder"),
-            // The length of the sound is a token beside those of the text.
+            // The length of the sound is a token beside the tokens of the text.
             ("cond_token_dim", of.cond_token_dim, duration, embedder),
             ("global_cond_dim", of.global_cond_dim, duration, embedder),
         ] {

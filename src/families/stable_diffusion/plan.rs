@@ -101,7 +101,7 @@ fn decoding(sizes: &Sizes, size: [usize; 2]) -> Demand {
     decodes.fold(Demand::default(), Demand::then)
 }
 
-/// The most bytes of the calls that compute in float32 on every device.
+/// Maximum bytes of a call that computes in float32 on every device.
 fn float32_call(sizes: &Sizes, parts: &[(Part, Demand)]) -> u64 {
     let in_float32 = |(part, demand): &(Part, Demand)| match sizes.precision(*part, Precision::F16) {
         Precision::F32 => demand.bytes,

@@ -1,4 +1,5 @@
-//! What Stable Diffusion, Stable Diffusion XL and its refiner share, and how they differ.
+//! The common code of Stable Diffusion, Stable Diffusion XL and its refiner, and the parameters by which these families
+//! differ.
 
 use super::card::{self, Guidance};
 use crate::{
@@ -94,7 +95,7 @@ const PARTS: [(&str, &str); 5] = [
     ("vae_tiny", "diffusion_pytorch_model"),
 ];
 
-/// The sizes of what [`StableDiffusion::load`] offloads.
+/// The sizes of the networks that [`StableDiffusion::load`] offloads.
 fn offloadable(folder: &ModelFolder) -> Result<Vec<ModelSize>, LoadError> {
     let index = ModelIndex::of(folder)?;
     let size = |parts: &[(&str, &str)]| {
@@ -121,7 +122,7 @@ impl VariantParameters {
         let index = ModelIndex::of(folder)?;
         let is_there = |part: &str| index.part(part).is_some() || part == "vae_tiny" && spec.tiny_decoder;
         let parts: Vec<(&str, &str)> = PARTS.into_iter().filter(|(part, _)| is_there(part)).collect();
-        // The precisions are those of `StableDiffusion::load`.
+        // The precisions are the same as in `StableDiffusion::load`.
         let upcasts_vae = StableDiffusion::upcasts_vae(folder)?;
         let is_float32 = |(part, _): &(&str, &str)| *part == "vae_tiny" || *part == "vae" && upcasts_vae;
         let (float32, adaptable): (Vec<_>, Vec<_>) = parts.into_iter().partition(is_float32);
@@ -129,8 +130,8 @@ impl VariantParameters {
         Ok(Description { card, size, notes, outline: Box::new(sizes) })
     }
 
-    /// Checks that the U-Net takes as many numbers about a picture as this family passes to the U-Net. (The index
-    /// determines the family.)
+    /// Checks that the U-Net takes the number of time ids that this family passes to the U-Net. (The index determines
+    /// the family.)
     fn check(&self, spec: &Spec) -> Result<(), LoadError> {
         if spec.time_id_count == self.time_id_count {
             return Ok(());

@@ -41,7 +41,7 @@ pub(super) struct Sizes {
 pub(super) const CLIP: [&str; 2] = ["text_encoder", "text_encoder_2"];
 /// The subfolder of the T5 text encoder.
 pub(super) const T5: &str = "text_encoder_3";
-/// The stem of the weight files of networks of diffusers, and of those of transformers.
+/// The stem of the weight files of diffusers' networks, and the stem of the weight files of transformers' networks.
 pub(super) const WEIGHTS: &str = "diffusion_pytorch_model";
 pub(super) const TEXT_WEIGHTS: &str = "model";
 

@@ -76,7 +76,7 @@ impl Tokenizers {
 pub(super) struct Text {
     pub clip: TextEncoders,
     pub t5: Option<(T5Tokenizer, T5EncoderModel)>,
-    /// Width of the states, to which those of CLIP are padded with zeros.
+    /// Width of the states. The states of CLIP are padded with zeros to this width.
     pub width: usize,
 }
 

@@ -58,7 +58,7 @@ pub(super) fn read(folder: &ModelFolder) -> Result<WanVideoSizes, LoadError> {
         }
         let reason = match config.image_dim {
             Some(_) if !begins_with_picture(&index) => "must be null in a model that sees no picture".to_owned(),
-            other if other != seen => "must be that of the other transformer".to_owned(),
+            other if other != seen => "must be the same in both transformers".to_owned(),
             _ => continue,
         };
         return Err(LoadError::BadKey { path: path.clone(), key: "image_dim".into(), reason });

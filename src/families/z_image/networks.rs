@@ -187,7 +187,7 @@ impl ZImageNetworks {
 }
 
 impl Sizes {
-    /// The modules that adapters can change: those of the transformer.
+    /// The modules that adapters can change: the modules of the transformer.
     pub fn modules(&self) -> Modules {
         let mut modules = Modules::default();
         let outline = Weights::outline(TRANSFORMER.0);

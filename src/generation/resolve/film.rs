@@ -75,7 +75,7 @@ fn loras(fields: &mut Fields, prompt: String, on: &Bounds<'_>, rules: &dyn Rules
     }
 }
 
-/// The motion adapter of the request, or that of the model.
+/// The motion adapter of the request, or else the motion adapter of the model.
 fn motion_adapter(fields: &mut Fields, on: &Bounds<'_>, rules: &dyn Rules) -> Option<String> {
     let field = &table::MOTION_ADAPTER;
     if !field.is_taken_by(on.card) {

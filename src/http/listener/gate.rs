@@ -42,7 +42,7 @@ pub struct ConnectionSlot {
 struct Addresses {
     /// Number of open connections of each address that has any.
     open: Mutex<HashMap<IpAddr, usize>>,
-    /// Most connections of one address; 0 means no bound.
+    /// Maximum number of connections of one address; 0 means no bound.
     most: usize,
     warned_at: Mutex<Option<Instant>>,
 }

@@ -12,7 +12,8 @@ const CONNECTIONS: usize = 8;
 /// Bytes of one permit.
 const UNIT: usize = 1024;
 
-/// The room for unsent bytes: that of one connection, and that of all connections of its listener together.
+/// The room for unsent bytes of one connection, and the room for unsent bytes of all connections of its listener
+/// together.
 #[derive(Clone, Debug)]
 pub struct AnswerBudget {
     own: Arc<Semaphore>,

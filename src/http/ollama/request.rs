@@ -1,4 +1,4 @@
-//! Translates the fields of Ollama's requests into those of a generation. All other fields stay, so a request may have
+//! Translates the fields of Ollama's requests into fields of a generation. All other fields stay, so a request may have
 //! every field of `POST /v1/images` in addition to Ollama's.
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct Request {
 pub struct About {
     /// The model as the client names it.
     pub model: String,
-    /// What the request asked for and this server does not do.
+    /// Warnings about the parts of the request that this server ignores.
     pub ignored: Vec<Warning>,
 }
 

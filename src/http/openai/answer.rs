@@ -47,7 +47,7 @@ pub struct Picture {
 /// Answers with the pictures of a generation that has ended.
 ///
 /// # Errors
-/// The generation has no pictures (the error is that of its state), a picture cannot be read, or earlier answers were
+/// The generation has no pictures (the error depends on its state), a picture cannot be read, or earlier answers were
 /// not read in time ([`ApiError::AnswersUnread`]).
 pub async fn respond(
     state: &AppState,

@@ -1,4 +1,4 @@
-//! Translates the fields of OpenAI's requests into those of a generation. All other fields stay, so a request may have
+//! Translates the fields of OpenAI's requests into fields of a generation. All other fields stay, so a request may have
 //! every field of `POST /v1/images` in addition to OpenAI's.
 
 use std::sync::Arc;
@@ -74,7 +74,7 @@ const COMPLEXITY: Words = Words {
     why: "send steps to choose the work",
 };
 
-/// Replaces OpenAI's fields by those of a generation. Errors are added to `fields`.
+/// Replaces OpenAI's fields by fields of a generation. Errors are added to `fields`.
 pub fn read(operation: Operation, fields: &mut Fields, models: &Models<'_>) -> Wanted {
     let stream = stream(fields);
     let (b64, url) = match word(fields, &RESPONSE_FORMAT) {

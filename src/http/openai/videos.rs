@@ -1,4 +1,4 @@
-//! OpenAI's protocol for films, on the paths of the native one: `/v1/videos`, `/v1/videos/{id}` and
+//! OpenAI's protocol for films, on the paths of the native protocol: `/v1/videos`, `/v1/videos/{id}` and
 //! `/v1/videos/{id}/content`. Requests of OpenAI's clients get answers in OpenAI's form, all others in the native form.
 
 mod object;
@@ -76,7 +76,7 @@ impl FromRequestParts<AppState> for Spoken {
     }
 }
 
-/// `POST /v1/videos`: creates a generation of films. A request with a field of OpenAI's, `seconds` or
+/// `POST /v1/videos`: creates a generation of films. A request with one of OpenAI's fields, `seconds` or
 /// `input_reference`, gets an answer in OpenAI's form, too.
 pub async fn create(
     State(state): State<AppState>,

@@ -9,7 +9,7 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// The most texts in an answer.
+    /// Maximum number of texts in an answer.
     pub const MOST: usize = 50;
 
     pub fn push(&mut self, note: String) {

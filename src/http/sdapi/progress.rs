@@ -62,8 +62,8 @@ pub(super) async fn interrupt(State(state): State<AppState>, caller: Caller) -> 
 
 /// Generations in one page of the store.
 const PAGE: usize = 100;
-/// The most pages of running and of queued generations that are read to find the newest one. Clients ask for the
-/// progress several times per second.
+/// Maximum number of pages of running and of queued generations that are read to find the newest generation. Clients
+/// ask for the progress several times per second.
 const MOST_PAGES: usize = 20;
 
 /// Which generations are searched.

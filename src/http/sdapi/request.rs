@@ -16,7 +16,7 @@ pub(super) enum Kind {
     ImageToImage,
 }
 
-/// A request whose fields were translated into those of a generation.
+/// A request whose fields were translated into fields of a generation.
 #[derive(Debug)]
 pub(super) struct Request {
     /// The fields of the generation.

@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Signer {
-    /// The path, signed for the caller's key, and when the signature expires. Without a secret, and for a caller
-    /// without a key, who needs no signature: the path alone and `None`.
+    /// The path, signed for the caller's key, and when the signature expires. If there is no secret, or if the caller
+    /// has no key and therefore needs no signature, the result is the path alone and `None`.
     pub fn sign_for(&self, path: &str, caller: &Caller) -> (String, Option<i64>) {
         let signed = || {
             let (key, digest, expiry) = (caller.key.as_ref()?, caller.digest.as_ref()?, self.expiry(now())?);
@@ -26,7 +26,7 @@ impl Signer {
     ///
     /// # Errors
     /// The query has a signature that is not valid for this path, or that has expired, or whose key has expired; or the
-    /// store does not answer. If the query has no signature, the error is that of `caller`.
+    /// store does not answer. If the query has no signature, the error is the error in `caller`.
     pub async fn tenant_reader(
         &self,
         service: &Service,

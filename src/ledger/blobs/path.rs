@@ -27,7 +27,7 @@ pub fn path_of_input(id: GenerationId, sha256: &str) -> String {
     format!("{}/input/{sha256}.{}", folder_of(id), FAST_FORMAT.extension())
 }
 
-/// Path of the content credentials that the picture of a request had; the SHA-256 is that of the picture's file.
+/// Path of the content credentials that the picture of a request had, named by the SHA-256 of the picture's file.
 pub fn path_of_credentials(id: GenerationId, sha256: &str) -> String {
     format!("{}/input/{sha256}.credentials.json", folder_of(id))
 }

@@ -31,8 +31,8 @@ impl CausalConv {
         Self::part(weights, inputs, outputs, 0..outputs, Geometry::square(3, 1, 1), kernels)
     }
 
-    /// A kernel of three frames and one place. The file has `outputs` output channels; this convolution computes those
-    /// in `part`.
+    /// A kernel of three frames and one place. The file has `outputs` output channels; this convolution computes the
+    /// output channels in `part`.
     pub fn over_frames(weights: &Weights, inputs: usize, outputs: usize, part: Range<usize>) -> Self {
         Self::part(weights, inputs, outputs, part, Geometry::square(1, 1, 0), weights.kernels().exact())
     }
@@ -60,7 +60,7 @@ impl CausalConv {
     }
 
     /// x (F, h, w, in) → (F, h, w, out), plus `residual`. `past` has the last frames before x, at most two; afterwards
-    /// it has those of x.
+    /// it has the last frames of x.
     pub async fn forward(&self, x: &Tensor, past: &mut Option<Tensor>, residual: Option<&Tensor>) -> Result<Tensor> {
         let frames = x.dim(0)?;
         let mut all = after(past.as_ref(), x)?;
@@ -98,7 +98,7 @@ impl CausalConv {
     }
 }
 
-/// The frames of `past`, if there are any, and then those of x.
+/// The frames of `past`, if there are any, and then the frames of x.
 pub(super) fn after(past: Option<&Tensor>, x: &Tensor) -> Result<Tensor> {
     past.map_or_else(|| x.contiguous(), |past| Tensor::cat(&[past, x], 0))
 }

@@ -14,7 +14,7 @@ use crate::{
 pub struct AutoencoderKlWanConfig {
     /// The width of the encoder next to the pixels.
     pub base_dim: usize,
-    /// The width of the decoder next to the pixels; `None`: that of the encoder.
+    /// The width of the decoder next to the pixels; `None`: the width of the encoder.
     pub decoder_base_dim: Option<usize>,
     /// Channels of the latents.
     pub z_dim: usize,

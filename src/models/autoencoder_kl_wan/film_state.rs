@@ -2,8 +2,8 @@
 
 use candle_core::{Device, Result, Tensor};
 
-/// What the layers of one network keep of a film: the map of its current piece, and the last frames of earlier pieces.
-/// Cheap to clone.
+/// The state of one network for a film: the map of the current piece, and the last frames of earlier pieces. Cheap to
+/// clone.
 #[derive(Clone, Debug, Default)]
 pub struct FilmState {
     /// (F, h, w, C); `None` before the first piece.

@@ -25,13 +25,13 @@ impl AutoencoderKlWanConfig {
         of_film(pieces, self.latent_frames(frames))
     }
 
-    /// The demand of each layer of the decoder for `frames` latent frames of (h, w) pixels. Memory includes what all
-    /// layers keep of earlier frames.
+    /// The demand of each layer of the decoder for `frames` latent frames of (h, w) pixels. Memory includes the earlier
+    /// frames that all layers keep.
     pub(super) fn decode_layers(&self, frames: usize, [h, w]: [usize; 2], is_first: bool) -> Vec<Demand> {
         demands(&self.decoder(), frames, h * w, is_first)
     }
 
-    /// As [`AutoencoderKlWanConfig::decode_layers`], of the encoder for `frames` frames of (H, W) pixels.
+    /// As [`AutoencoderKlWanConfig::decode_layers`], for the encoder and `frames` frames of (H, W) pixels.
     pub(super) fn encode_layers(&self, frames: usize, [height, width]: [usize; 2], is_first: bool) -> Vec<Demand> {
         demands(&self.encoder(), frames, height * width, is_first)
     }
@@ -63,7 +63,8 @@ fn demands(plan: &[LayerPlan], mut frames: usize, mut places: usize, is_first: b
     layers.into_iter().map(|layer| Demand { bytes: layer.bytes + bytes(pasts), ..layer }).collect()
 }
 
-/// The demand of a layer, without what is kept of earlier frames. Changes the frames and places to those of its output.
+/// The demand of a layer, without the memory for earlier frames. Changes `frames` and `places` to the numbers of the
+/// layer's output.
 fn of_layer(kind: LayerKind, frames: &mut usize, places: &mut usize, is_first: bool) -> Demand {
     let conv = |taps: usize, inputs: usize, outputs: usize, at: usize| (taps * inputs * outputs) as f64 * at as f64;
     // Memory holds the input of a convolution over frames, a copy of the input with the frames before it, and two sums.

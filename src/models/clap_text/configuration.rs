@@ -104,7 +104,7 @@ impl ClapTextConfig {
         Ok(config)
     }
 
-    /// The most tokens of a text.
+    /// Maximum number of tokens of a text.
     pub fn longest(&self) -> usize {
         self.max_position_embeddings.saturating_sub(self.pad_token_id as usize + 1)
     }

@@ -65,8 +65,8 @@ impl ControlNetConfig {
         let (own, mut shared): (Map<String, Value>, Map<String, Value>) =
             keys.clone().into_iter().partition(|(key, _)| own(key));
         let config: Self = read(path, &own, FIXED)?;
-        // The reader of a U-Net's configuration requires as many up blocks as down blocks. A ControlNet has no up
-        // blocks, so their types do not matter.
+        // The reader of a U-Net's configuration requires equal numbers of up blocks and down blocks. A ControlNet has
+        // no up blocks, so their types do not matter.
         let blocks = keys.get("block_out_channels").and_then(Value::as_array).map_or(4, Vec::len);
         entries(path, "block_out_channels", blocks, 16)?;
         shared.insert("up_block_types".into(), vec!["UpBlock2D"; blocks].into());

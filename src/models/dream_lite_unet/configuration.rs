@@ -34,7 +34,7 @@ pub struct DreamLiteUNetConfig {
     pub encoder_hid_dim: usize,
     /// The number of heads of queries, in spite of the key's name.
     pub attention_head_dim: PerBlock,
-    /// The number of heads of keys and values; `None`: as many as of queries.
+    /// The number of heads of keys and values; `None`: the same number as for queries.
     pub num_kv_heads: Option<usize>,
     pub use_linear_projection: bool,
     pub use_sep_conv: bool,

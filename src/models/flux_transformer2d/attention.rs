@@ -51,7 +51,7 @@ impl Projections {
 }
 
 impl Projected {
-    /// The tokens of `self`, and then those of `next`.
+    /// The tokens of `self`, and then the tokens of `next`.
     pub fn then(self, next: &Projected) -> Result<Projected> {
         Ok(Projected { q: after(&self.q, &next.q)?, k: after(&self.k, &next.k)?, v: after(&self.v, &next.v)? })
     }

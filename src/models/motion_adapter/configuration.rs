@@ -25,7 +25,7 @@ pub struct MotionAdapterConfig {
     pub motion_transformer_layers_per_mid_block: PerBlock,
     pub motion_num_attention_heads: PerBlock,
     pub motion_norm_num_groups: usize,
-    /// The most frames of a clip.
+    /// Maximum number of frames of a clip.
     pub motion_max_seq_length: usize,
     pub use_motion_mid_block: bool,
 }
@@ -54,7 +54,7 @@ const FIXED: &[Fixed] = &[
     ("motion_cross_attention_dim", &["null"]),
 ];
 
-/// The most frames that a configuration may allow.
+/// Maximum number of frames that a configuration may allow.
 const MOST_FRAMES: usize = 1 << 10;
 
 impl MotionAdapterConfig {

@@ -11,8 +11,8 @@ use crate::{
     weights::LoadError,
 };
 
-/// The keys of `classifier/config.json` that the network supports. The defaults are those of Dhariwal and Nichol's
-/// (2021) classifier for pictures of 64 × 64.
+/// The keys of `classifier/config.json` that the network supports. The defaults come from Dhariwal and Nichol's (2021)
+/// classifier for pictures of 64 × 64.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NoisyClassifierConfig {

@@ -55,7 +55,7 @@ impl AdaLayerNormSingle {
         };
         let mut embedding = embed(&self.timestep_embedder, t)?;
         if let Some(SizeEmbedding { resolution_embedder, aspect_ratio_embedder }) = &self.size {
-            // All rows have the same size, so their embeddings are those of one row.
+            // All rows have the same size, so they have the same embedding.
             let resolution = embed(resolution_embedder, &[height as f32, width as f32])?.flatten_all()?;
             let aspect_ratio = embed(aspect_ratio_embedder, &[(height as f64 / width as f64) as f32])?.flatten_all()?;
             embedding = embedding.broadcast_add(&Tensor::cat(&[resolution, aspect_ratio], 0)?)?;

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
-/// The longest name that is compared with those of entities, as in Python.
+/// The longest name that is compared with the names of entities, as in Python.
 const LONGEST: usize = 32;
 
 /// Replaces all entities, also those without a semicolon, as Python's `html.unescape`.

@@ -120,7 +120,7 @@ impl Qwen3VlTokenizer {
         ids
     }
 
-    /// The number of tokens of the chat with this instruction whose states are used, without those of a picture.
+    /// The number of tokens of the chat with this instruction whose states are used, without the tokens of a picture.
     pub fn kept(&self, chat: Chat, instruction: &str) -> usize {
         self.tokens(chat, instruction).saturating_sub(chat.dropped())
     }
@@ -130,7 +130,7 @@ impl Qwen3VlTokenizer {
         Chat::ALL.map(|chat| self.kept(chat, &chat.instruction(""))).into_iter().max().unwrap_or(0)
     }
 
-    /// The number of tokens of the chat with this instruction, without those of a picture.
+    /// The number of tokens of the chat with this instruction, without the tokens of a picture.
     fn tokens(&self, chat: Chat, instruction: &str) -> usize {
         let pictures = if chat == Chat::Edit { self.picture_tokens } else { 0 };
         self.encode(chat, instruction).len().saturating_sub(pictures)

@@ -116,7 +116,7 @@ impl Qwen3VlConfig {
     }
 
     /// The axis along which positions are counted for a frequency of the rotary angles. The frequencies belong to
-    /// times, rows and columns in turn. Rows and columns have as many frequencies as `mrope_section` says, and all
+    /// times, rows and columns in turn. `mrope_section` gives the numbers of frequencies of rows and of columns. All
     /// other frequencies belong to times.
     pub(super) fn axis(&self, frequency: usize) -> Axis {
         let [_, rows, columns] = self.mrope_section;
@@ -132,7 +132,7 @@ impl Qwen3VlConfig {
         Some(self.vision.patches(size)?.iter().product::<usize>() / self.vision.spatial_merge_size.pow(2))
     }
 
-    /// The demand of [`super::Qwen3Vl::forward`] for a chat of `length` tokens, those of a picture included.
+    /// The demand of [`super::Qwen3Vl::forward`] for a chat of `length` tokens, including the tokens of a picture.
     pub fn demand(&self, length: usize) -> Demand {
         // The states before a layer, the states within it, and the states of a picture.
         let states = 5 * length * self.text.hidden_size;

@@ -21,7 +21,7 @@ pub(super) struct Merger {
     kernels: Kernels,
 }
 
-/// What is normalized.
+/// The vectors that are normalized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Norms {
     /// Each patch.

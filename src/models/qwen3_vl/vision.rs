@@ -77,7 +77,7 @@ impl VisionModel {
         })
     }
 
-    /// The position embeddings of the patches, (1, N, C): those of a square grid, stretched to the picture.
+    /// The position embeddings of the patches, (1, N, C): the embeddings of a square grid, stretched to the picture.
     fn positions(&self, [rows, columns]: [usize; 2]) -> Result<Tensor> {
         let side = self.config.grid_side();
         let (rows, columns) = (between(side, rows), between(side, columns));

@@ -21,8 +21,8 @@ pub(super) struct SafetyCheckerConfig {
 const DEFAULT_PROJECTION: usize = 512;
 
 impl SafetyCheckerConfig {
-    /// Reads the keys of the file at `path`. Those of the text encoder, which a safety checker does not have, are
-    /// ignored.
+    /// Reads the keys of the file at `path`. The keys of the text encoder are ignored, because a safety checker has no
+    /// text encoder.
     ///
     /// # Errors
     /// A value is out of bounds, or the file describes another network.

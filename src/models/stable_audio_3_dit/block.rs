@@ -30,7 +30,7 @@ pub(super) struct Block {
     cross_attn: Attention,
     ff_norm: RmsNorm,
     ff: FeedForward,
-    /// What the block adds to the modulation, (6·D).
+    /// The vector that the block adds to the modulation, (6·D).
     to_scale_shift_gate: Tensor,
     kernels: Kernels,
 }

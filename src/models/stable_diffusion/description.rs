@@ -110,7 +110,7 @@ impl Description {
         notes.extend(vae_tiny_config.as_ref().and_then(|tiny| unused_shift(VAE_TINY, tiny.shift_factor)));
         let mut scheduler_config = SchedulerConfig::given(folder.json("scheduler/scheduler_config.json")?);
         notes.extend(SchedulerConfig::take_class(&index, &mut scheduler_config));
-        // The pipelines of Stable Diffusion 1 and 2 correct old files; those of Stable Diffusion XL do not.
+        // The pipelines of Stable Diffusion 1 and 2 correct old files; the pipelines of Stable Diffusion XL do not.
         let scheduler_config = match unet_config.added() {
             None => legacy::scheduler_config(scheduler_config),
             Some(_) => scheduler_config,

@@ -13,8 +13,8 @@ use crate::{
     weights::Weights,
 };
 
-/// transformers' `T5Block` of an encoder. The states between the layers are float32, because those of T5 XXL exceed
-/// float16.
+/// transformers' `T5Block` of an encoder. The states between the layers are float32, because the states of T5 XXL
+/// exceed float16.
 #[derive(Debug)]
 pub(super) struct Block {
     self_attention: SelfAttention,

@@ -87,7 +87,7 @@ impl Default for UNet2DConfig {
     }
 }
 
-/// What the time embedding is computed from.
+/// The input from which the time embedding is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeEmbeddingType {

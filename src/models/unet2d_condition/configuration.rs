@@ -52,7 +52,7 @@ pub struct UNet2DConditionConfig {
     pub(in crate::models) layers: Layers,
 }
 
-/// What the layers of the blocks are made of. The default is that of Stable Diffusion.
+/// The kinds of layers in the blocks. The default is Stable Diffusion's.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::models) struct Layers {
     /// Whether the convolutions of residual blocks are depthwise-separable.
@@ -63,8 +63,9 @@ pub(in crate::models) struct Layers {
     pub kv_heads: Option<usize>,
     /// The inner width of feed-forward layers, in widths of the map.
     pub ff_mult: usize,
-    /// Whether a vector conditions the network in place of a text. The embedding of the vector follows that of the time
-    /// in one longer vector, and the second attention of each transformer is another attention of the map to itself.
+    /// Whether a vector conditions the network in place of a text. The embedding of the vector follows the embedding of
+    /// the time in one longer vector, and the second attention of each transformer is another attention of the map to
+    /// itself.
     pub takes_vector: bool,
 }
 

@@ -93,7 +93,7 @@ impl VqModelConfig {
         Demand { work: lookup, bytes: 0 }.then(self.autoencoder().decode_demand(h, w))
     }
 
-    /// The configuration of encoder and decoder, which are those of an `AutoencoderKL`.
+    /// The configuration of encoder and decoder, which are the same networks as in an `AutoencoderKL`.
     pub(super) fn autoencoder(&self) -> AutoencoderKlConfig {
         AutoencoderKlConfig {
             in_channels: self.in_channels,

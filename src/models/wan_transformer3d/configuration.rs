@@ -18,7 +18,7 @@ use crate::{
 pub struct WanTransformer3DConfig {
     pub num_attention_heads: usize,
     pub attention_head_dim: usize,
-    /// Channels of the latents, with further channels such as those of a picture.
+    /// Channels of the latents, with further channels, such as the channels of a picture.
     pub in_channels: usize,
     pub out_channels: usize,
     /// Width of the hidden states of the text.

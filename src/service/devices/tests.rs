@@ -15,8 +15,8 @@ fn four() -> Devices {
     Devices::new((0..4).map(|core| format!("cpu:{core}")), &Metrics::new())
 }
 
-/// What a test says about each device: the devices in `devices` have the model, and either every device has room for
-/// another model (`has_room`), or no device has.
+/// Describes the devices of a test. The devices in `devices` have the model. If `has_room`, every device has room for
+/// another model, otherwise no device has.
 fn on(devices: &'static [usize], has_room: bool) -> impl Fn(usize) -> Candidate {
     move |device| Candidate { is_there: devices.contains(&device), has_room }
 }

@@ -1,7 +1,7 @@
-//! The names of T5's tensors in GGUF files, translated to those of transformers. (Transformers have their original
-//! names in GGUF files, see `bfl`.)
+//! The names of T5's tensors in GGUF files, translated to transformers' names. (Transformers have their original names
+//! in GGUF files, see `bfl`.)
 
-/// Whether the tensors are those of T5's encoder with llama.cpp's names.
+/// Whether the tensors belong to T5's encoder and have llama.cpp's names.
 pub(in crate::weights) fn are_of_t5<'a>(mut names: impl Iterator<Item = &'a String>) -> bool {
     names.any(|name| name.starts_with("enc.blk."))
 }

@@ -51,7 +51,7 @@ impl LoraKey<'_> {
 }
 
 /// The prefixes of kohya's trainer, of OneTrainer and of LyCORIS, and the components that they name; `None` is the
-/// denoiser. Of two prefixes that fit, the first counts.
+/// denoiser. If two prefixes fit, the first counts.
 const KOHYA: [(&str, Option<&str>); 7] = [
     ("lora_unet__", None),
     ("lora_unet_", None),

@@ -80,7 +80,7 @@ impl Modules {
         original::slices(module, self.blocks).find_map(targets)
     }
 
-    /// The site of a flattened module name in a component. The name is that of diffusers or that of the U-Net's
+    /// The site of a flattened module name in a component. The name is diffusers' name, or the name in the U-Net's
     /// original code.
     pub(super) fn flattened(&self, component: &str, module: &str) -> Option<&str> {
         let known = |module: &str| self.flat.get(&format!("{component}.{module}")).map(String::as_str);
@@ -91,7 +91,7 @@ impl Modules {
     }
 
     /// The site of a dotted module name in a component. In newer text encoders, names lack `text_model`; and the output
-    /// layer of an attention, `to_out.0`, was once named `to_out`.
+    /// layer of an attention, `to_out.0`, is named `to_out` in old files.
     pub(super) fn dotted(&self, component: &str, module: &str) -> Option<&str> {
         let known = |site: String| self.shapes.get_key_value(&site).map(|(site, _)| site.as_str());
         known(format!("{component}.{module}"))

@@ -134,7 +134,7 @@ mod tests {
         Patterns::compile(Table(keys.iter().enumerate().map(number).collect()))
     }
 
-    /// The expected values are those of PEFT 0.21.2's `get_pattern_key`.
+    /// The expected values come from PEFT 0.21.2's `get_pattern_key`.
     #[test]
     fn keys_match_as_in_peft() {
         let name = "down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_q";

@@ -45,7 +45,7 @@ impl Original {
         others.filter(has).collect()
     }
 
-    /// The names of the tensors that belong to no network, and of those that their network does not use.
+    /// The names of the tensors that belong to no network, and of the tensors that their network does not use.
     pub fn left(self, tensors: &BTreeMap<String, Info>) -> Vec<String> {
         let others = self.others(tensors);
         let takes = |other: &&Other, name: &str| {

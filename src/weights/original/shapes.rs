@@ -14,7 +14,7 @@ impl Shapes<'_> {
     /// The shape of a tensor, if the file has it.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         let tensor = |name: &str| self.tensors.get(&format!("{}{name}", self.prefix));
-        // Newer programs name the weight of a norm as that of a layer.
+        // Newer programs name the weight of a norm like the weight of a layer.
         let renamed = || tensor(&format!("{}.weight", name.strip_suffix(".scale")?));
         tensor(name).or_else(renamed).map(|info| info.shape.as_slice())
     }

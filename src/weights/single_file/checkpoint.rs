@@ -59,7 +59,7 @@ impl TextEncoder {
         Self { component, tokenizer, class: "CLIPTextModel", is_open, prefix, unread: &[] }
     }
 
-    /// The encoder that diffusers calls `text_encoder_2`, which is one of OpenCLIP.
+    /// The encoder that diffusers calls `text_encoder_2`, which comes from OpenCLIP.
     pub const fn second(prefix: &'static str) -> Self {
         let (component, tokenizer) = ("text_encoder_2", "tokenizer_2");
         Self { component, tokenizer, class: "CLIPTextModelWithProjection", is_open: true, prefix, unread: &[] }

@@ -83,7 +83,7 @@ pub(in crate::weights) const TRANSFORMER_CONTROL_NETS: [&str; 2] = ["controlnet_
 const MOTION_ADAPTER: &str = "it is a motion adapter in its original form: convert it in Python with diffusers, \
      MotionAdapter.from_single_file(FILE).save_pretrained(FOLDER), and put the folder into that of controlnets.dir";
 
-/// What a file is instead of a checkpoint, and where it belongs.
+/// The kind of a file that is no checkpoint, and where such files belong.
 fn other(header: &Header) -> Option<&'static str> {
     let any = |is: &dyn Fn(&str) -> bool| header.tensors.keys().any(|name| is(name));
     if any(&|name| name.starts_with("model.diffusion_model.")) {

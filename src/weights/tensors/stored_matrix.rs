@@ -23,13 +23,13 @@ impl fmt::Debug for StoredMatrix {
     }
 }
 
-/// The fewest numbers of a weight that stays as it is stored, unless [`Weights::with_stored_matrices`] says otherwise.
-/// Smaller weights become float32: this takes at most half a megabyte more, and saves the time to widen them again and
-/// again.
+/// The minimum count of numbers of a weight that stays as it is stored, unless [`Weights::with_stored_matrices`] says
+/// otherwise. Smaller weights become float32: this takes at most half a megabyte more, and saves the time to widen them
+/// again and again.
 pub(in crate::weights) const LARGE: usize = 1 << 18;
 
 /// Whether kernels can multiply by a weight of this shape, (outputs, inputs) or (outputs, inputs, kh, kw), as it is
-/// stored, and whether it takes less memory so.
+/// stored, and whether the weight takes less memory in this form.
 pub(in crate::weights) fn stays(format: Format, shape: &[usize]) -> bool {
     match *shape {
         [_, inputs] | [_, inputs, 1, 1] => format.is_narrow() && format.bytes(inputs).is_some(),
@@ -40,14 +40,14 @@ pub(in crate::weights) fn stays(format: Format, shape: &[usize]) -> bool {
 }
 
 impl Weights {
-    /// The same weights, in which small matrices of half precision or less stay as they are stored, too. Transformers and
-    /// large text encoders use it. Products have the same bits, but take a little longer if a batch has few lines.
+    /// The same weights, in which small matrices of half precision or less stay as they are stored, too. Transformers
+    /// and large text encoders use it. Products have the same bits, but take a little longer if a batch has few lines.
     pub fn with_stored_matrices(&self) -> Self {
         Self { stored_from: 0, ..self.clone() }
     }
 
-    /// A matrix (outputs, inputs) as it is stored, if it is large ([`Weights::with_stored_matrices`]), if the kernels can
-    /// multiply by it, and if it takes less memory than in float32. Otherwise `None`: the caller then requests
+    /// A matrix (outputs, inputs) as it is stored, if it is large ([`Weights::with_stored_matrices`]), if the kernels
+    /// can multiply by it, and if it takes less memory than in float32. Otherwise `None`: the caller then requests
     /// [`Weights::matrix`], which also notes what is wrong with the tensor.
     pub fn stored_matrix(&self, name: &str, outputs: usize, inputs: usize) -> Option<StoredMatrix> {
         self.as_stored(name, &[outputs, inputs])

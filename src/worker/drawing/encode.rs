@@ -110,7 +110,7 @@ pub(super) fn encode_preview(frame: Frame, side: u32) -> Result<(MediaType, Byte
             let file = imaging::encode_preview(&upscale(&picture, factor))?;
             Ok((imaging::FAST_FORMAT.into(), file.into()))
         }
-        // No family shows previews of sounds, and those of films are pictures.
+        // No family shows previews of sounds, and previews of films are pictures.
         Frame::Sound(_) | Frame::Clip(_) => Err(FrameError::Format(imaging::FAST_FORMAT.name())),
     }
 }

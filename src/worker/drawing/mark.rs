@@ -22,9 +22,9 @@ impl Marking {
 }
 
 /// Marks frame `index` of a generation, with all pictures of a clip, and returns the payload of the mark. The payload
-/// depends only on the owner and on the request for this one result, so equal requests give equal results. Sounds are not
-/// marked. Nothing is marked if the server marks no pictures or if the request wants no mark. Then the result is `None`.
-/// Call this function on a blocking thread.
+/// depends only on the owner and on the request for this one result, so equal requests give equal results. Sounds are
+/// not marked. Nothing is marked if the server marks no pictures or if the request wants no mark. Then the result is
+/// `None`. Call this function on a blocking thread.
 pub fn mark(frame: &mut Frame, job: &Job, index: u32, marking: &Marking) -> Option<Payload> {
     let owner = marking.owner.as_ref().filter(|_| job.output.provenance)?;
     let pictures = frame.pictures_mut();

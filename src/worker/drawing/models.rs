@@ -72,7 +72,7 @@ impl Drawing {
         }
     }
 
-    /// Waits until there is memory for the ControlNets in addition to those of other generations, for at most
+    /// Waits until there is memory for the ControlNets in addition to the ControlNets of other generations, for at most
     /// `start_timeout_s`.
     async fn control_nets(&self, job: &Job, model: &ModelLease) -> Result<ControlLease, Outcome> {
         let mut lease = pin!(self.catalogue.lease_control_nets(job, &model.model().device));

@@ -11,7 +11,8 @@ use crate::{
 impl Drawing {
     /// Checks the frames as the job's policy says. Returns the frames, and for each of them whether it is flagged;
     /// `None` for frames that were not checked. The error is the outcome of a generation whose frames must not be
-    /// stored: the policy is to block and a frame is flagged or the model has no checker, or the checker failed.
+    /// stored, because the checker failed, or because the policy is to block and a frame is flagged or the model has no
+    /// checker.
     pub(super) async fn checked(
         &self,
         claimed: &Claimed,

@@ -8,7 +8,7 @@ use crate::{
     service::View,
 };
 
-/// The beginning of the ids in OpenAI's form. The rest is that of the native id.
+/// The beginning of the ids in OpenAI's form. The rest is the same as in the native id.
 pub const PREFIX: &str = "video_";
 const NATIVE: &str = "img_";
 

@@ -1,5 +1,5 @@
-//! Translates the fields of OpenAI's requests for films into those of a generation. All other fields stay, so a request
-//! may have every field of `POST /v1/videos` in addition to OpenAI's.
+//! Translates the fields of OpenAI's requests for films into fields of a generation. All other fields stay, so a
+//! request may have every field of `POST /v1/videos` in addition to OpenAI's.
 
 use std::sync::Arc;
 
@@ -51,8 +51,8 @@ fn of_reference(error: ApiError) -> ApiError {
     ApiError::Invalid(Invalid { errors })
 }
 
-/// Replaces OpenAI's fields by those of a generation. `models` are the cards of all models that can be used. Errors are
-/// added to `fields`.
+/// Replaces OpenAI's fields by fields of a generation. `models` are the cards of all models that can be used. Errors
+/// are added to `fields`.
 pub fn read(fields: &mut Fields, models: &[Arc<ModelCard>], default: &str, limits: &Limits) {
     picture(fields);
     let card = model(fields, models, default);
