@@ -43,6 +43,7 @@ SETTINGS = [
         {"guidance_interval": [0, 0.8], "feature_cache": {"kind": "deepcache", "interval": 2}},
     ),
     ("`decoder: tiny`", {"decoder": "tiny"}),
+    ("`precision: fast`", {"precision": "fast"}),
 ]
 
 

@@ -7,6 +7,7 @@ mod devices;
 mod memory;
 mod open_files;
 mod operator_token;
+pub mod probe;
 mod provenance;
 mod reload;
 mod secret_file;

@@ -36,7 +36,7 @@ pub use blobs::Blobs;
 pub use devices::{DeviceName, KernelSet, Precision};
 pub use hosts::HostPattern;
 pub use http::Http;
-pub use kernels::{Kernels, MatrixUnit, Winograd};
+pub use kernels::{Fast, Kernels, MatrixUnit, Winograd};
 pub use operator::Operator;
 pub use origins::Origin;
 pub use provenance::{Provenance, Watermark};

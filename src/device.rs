@@ -23,7 +23,10 @@ pub use gpu::{DriverError, Gpu, GpuKind, GpuMemory};
 pub use precision::Precision;
 pub use script::{Layer, Script};
 
-use crate::kernels::{Kernels, arena};
+use crate::{
+    generation,
+    kernels::{self, Kernels, arena},
+};
 
 /// candle's device for latents, pictures and all other data outside networks, which are in the memory of the process.
 pub const HOST: candle_core::Device = candle_core::Device::Cpu;
@@ -236,8 +239,19 @@ impl Device {
         self.precision
     }
 
-    /// Runs `work` on the threads of the device.
+    /// Runs `work` on the threads of the device, with exact operations.
     pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.install_with(generation::Precision::Exact, work)
+    }
+
+    /// Runs `work` on the threads of the device, with operations of this precision.
+    pub fn install_with<T: Send>(&self, precision: generation::Precision, work: impl FnOnce() -> T + Send) -> T {
+        let precision = match precision {
+            generation::Precision::Exact => kernels::precision::Precision::Exact,
+            generation::Precision::Fast => kernels::precision::Precision::Fast,
+        };
+        // Also for exact work: a thread that waits within fast work may begin other work meanwhile.
+        let work = || precision.during(work);
         match &self.pool {
             Some(pool) => pool.install(work),
             None => work(),

@@ -385,6 +385,7 @@ fn job(model: &str, film: Film) -> Job {
     Job {
         model: model.to_owned(),
         work: Work::Film(film),
+        precision: Default::default(),
         previews: 0,
         output: Output { encoding: Encoding::Png, metadata_level: MetadataLevel::None, provenance: true },
         on_disconnect: OnDisconnect::Keep,

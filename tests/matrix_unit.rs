@@ -5,8 +5,9 @@ use std::sync::OnceLock;
 
 use candle_core::{Device, Tensor};
 use latentd::kernels::{
-    Kernels, amx,
+    Kernels,
     attention::{Mask, Scores},
+    bf16,
     format::Format,
     geglu::{Gate, Geglu},
     isa,
@@ -19,7 +20,7 @@ use proptest::prelude::*;
 fn is_there() -> bool {
     static IS_THERE: OnceLock<bool> = OnceLock::new();
     *IS_THERE.get_or_init(|| {
-        let is_there = amx::turn_on();
+        let is_there = bf16::turn_on();
         if !is_there {
             println!("skipped: this processor has no matrix unit");
         }

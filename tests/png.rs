@@ -8,8 +8,9 @@ use std::{io::Cursor, sync::Arc};
 use latentd::diffusion::SamplerLabel;
 use latentd::generation::{
     ControlUse, Decoder, Draw, Encoding, FeatureCache, FeatureCacheKind, Fields, GuidanceInterval, ImageInfluence,
-    InputImage, Job, Levels, Limits, LoraUse, Mask, MetadataLevel, ModelCard, OnDisconnect, Output, Preprocess,
-    Priority, PromptSyntax, Refiner, Rules, SchedulerChoice, SeedMode, Source, Task, Warning, Work, resolve, weighted,
+    InputImage, Job, Levels, Limits, LoraUse, Mask, MetadataLevel, ModelCard, OnDisconnect, Output, Precision,
+    Preprocess, Priority, PromptSyntax, Refiner, Rules, SchedulerChoice, SeedMode, Source, Task, Warning, Work,
+    resolve, weighted,
 };
 use latentd::imaging::{EncodeError, RgbImage, encode_picture, encode_preview, upscale};
 use proptest::prelude::*;
@@ -199,6 +200,10 @@ fn approximations_are_in_the_metadata() {
     let (_, texts) = decoded(&encode_picture(&picture(8, 8), &generation, &label(), 0).unwrap());
     assert!(texts[0].1.contains("Approximations: guidance_interval feature_cache tiny_decoder, "), "{}", texts[0].1);
     assert_eq!(resolved(&texts[1].1), generation);
+    let fast = Job { precision: Precision::Fast, ..generation.clone() };
+    let (_, texts) = decoded(&encode_picture(&picture(8, 8), &fast, &label(), 0).unwrap());
+    assert!(texts[0].1.contains("feature_cache tiny_decoder fast_precision, "), "{}", texts[0].1);
+    assert_eq!(resolved(&texts[1].1), fast);
     let Work::Draw(draw) = generation.work else { panic!("a drawing") };
     let unguided = Draw { guidance_scale: 1.0, ..draw };
     assert_eq!(unguided.approximations(), ["feature_cache", "tiny_decoder"], "there is no guidance to omit");
@@ -340,6 +345,7 @@ fn job(draw: Draw) -> Job {
     Job {
         model: "tiny".to_owned(),
         work: Work::Draw(draw),
+        precision: Precision::Exact,
         previews: 0,
         output: output_with(MetadataLevel::Full),
         on_disconnect: OnDisconnect::Auto,

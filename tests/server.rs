@@ -62,6 +62,8 @@ mod open_files;
 mod operator;
 #[path = "server/parity_over_http.rs"]
 mod parity_over_http;
+#[path = "server/precision.rs"]
+mod precision;
 #[cfg(feature = "provenance")]
 #[path = "server/provenance.rs"]
 mod provenance;

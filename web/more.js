@@ -14,7 +14,7 @@ const ORDER = [
   'prompt_syntax', 'prompt_2', 'negative_prompt_2', 'prompt_3', 'negative_prompt_3', 'max_sequence_length', 'clip_skip', 'true_guidance_scale',
   'guidance_rescale', 'guidance_interval', 'cfg_normalization', 'cfg_truncation', 'skip_guidance_layers', 'skip_layer_guidance_scale', 'skip_layer_guidance_start',
   'skip_layer_guidance_stop',
-  'eta', 'sigmas', 'timesteps', 'denoising_end', 'seed_mode', 'decoder', 'feature_cache', 'original_size', 'crop_top_left', 'target_size',
+  'eta', 'sigmas', 'timesteps', 'denoising_end', 'seed_mode', 'decoder', 'feature_cache', 'precision', 'original_size', 'crop_top_left', 'target_size',
   'negative_original_size', 'negative_crop_top_left', 'negative_target_size', 'aesthetic_score', 'negative_aesthetic_score',
   'output.quality', 'output.metadata', 'output.provenance', 'priority', 'start_timeout_s', 'run_timeout_s', 'on_disconnect', 'metadata', 'webhook',
 ];

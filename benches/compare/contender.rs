@@ -45,7 +45,7 @@ fn main() -> Result<()> {
         eprintln!("`make compare` talks to this program; see benches/compare/README.md");
         return Ok(());
     }
-    if std::env::var("COMPARE_MATRIX_UNIT").is_ok_and(|unit| unit == "auto") && !kernels::amx::turn_on() {
+    if std::env::var("COMPARE_MATRIX_UNIT").is_ok_and(|unit| unit == "auto") && !kernels::bf16::turn_on() {
         bail!("this processor has no matrix unit");
     }
     let threads = std::env::var("COMPARE_THREADS").map_or(Ok(0), |threads| threads.parse())?; // 0: one per core.

@@ -6,7 +6,8 @@ use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor
 use rayon::prelude::*;
 
 use super::{
-    Kernels, amx,
+    Kernels,
+    bf16::Way,
     block::Block,
     storage::{Operand, blank, floats, made},
 };
@@ -97,7 +98,11 @@ struct Attention<'a> {
 /// cache. The number is a multiple of the 12 lines of a tile, or of the 32 lines of a pair of tiles of the matrix unit,
 /// so that all tiles are full.
 pub fn queries() -> usize {
-    if amx::is_on() { 64 } else { 48 }
+    queries_of(Way::current())
+}
+
+fn queries_of(way: Way) -> usize {
+    if way == Way::Wide { 48 } else { 64 }
 }
 
 impl CustomOp3 for Attention<'_> {
@@ -125,14 +130,15 @@ impl CustomOp3 for Attention<'_> {
         let (heads, d, scores) = (self.heads, width / self.heads, self.scores);
         let bias = scores.bias.map(Operand::of);
         let bias = bias.as_ref().map(Operand::floats).transpose()?;
+        let way = Way::current();
         let pack = |i: usize| {
             let from = i / heads * m * width + i % heads * d;
-            Head::pack(&k[from..], &v[from..], width, d, scores.keys_of(i / heads, m))
+            Head::pack(way, &k[from..], &v[from..], width, d, scores.keys_of(i / heads, m))
         };
         let packed: Vec<Head> = (0..batch * heads).into_par_iter().map(pack).collect();
         let mut out = blank(q.len());
         let whole = Block::new(&mut out, width);
-        let at_a_time = queries();
+        let at_a_time = queries_of(way);
         let blocks = n.div_ceil(at_a_time);
         (0..batch * heads * blocks).into_par_iter().for_each_init(Scratch::default, |scratch, i| {
             let (b, h, block) = (i / blocks / heads, i / blocks % heads, i % blocks);

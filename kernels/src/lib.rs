@@ -8,9 +8,9 @@
 #![allow(clippy::needless_range_loop, reason = "loops over fixed ranges are what the compiler unrolls into registers")]
 
 pub mod activation;
-pub mod amx;
 pub mod arena;
 pub mod attention;
+pub mod bf16;
 mod block;
 pub mod clamp;
 pub mod conv2d;
@@ -21,6 +21,7 @@ pub mod format;
 pub mod gated_silu;
 pub mod geglu;
 mod gemm;
+mod geometry;
 pub mod group_norm;
 mod lanes;
 pub mod layer_norm;
@@ -29,10 +30,12 @@ pub mod matrix;
 pub mod modulation;
 pub mod narrow;
 mod partition;
+pub mod precision;
 pub mod random;
 pub mod rms_norm;
 pub mod rotary;
 mod rows;
+mod shifted;
 mod simd;
 mod softmax;
 mod storage;

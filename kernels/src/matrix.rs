@@ -5,7 +5,8 @@ use std::{fmt, ops::Range, sync::Arc};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::{
-    Kernels, Rows, amx, arena,
+    Kernels, Rows, arena,
+    bf16::{self, PLANES, Unit, Way},
     block::Block,
     finish::Epilogue,
     gemm::{DEPTH, HEIGHT, Lines, Panels, Product, WIDTH},
@@ -33,7 +34,7 @@ enum Held {
 /// The values of a matrix in the layout of the micro-kernel: as float32, or as they are stored.
 #[derive(Clone)]
 pub(super) enum Packed {
-    /// The panels in float32, and how many planes each number has (see [`amx`]).
+    /// The panels in float32, and how many planes each number has (see [`bf16`]).
     Wide(Arc<Panels>, usize),
     Narrow(Arc<Narrow>),
 }
@@ -48,11 +49,12 @@ impl Packed {
     }
 
     /// What the blocks of a product with the matrix cost.
-    pub fn costs(&self) -> Costs {
-        match self {
-            _ if amx::is_on() => Costs::PLANES,
-            Packed::Wide(..) => Costs::WIDE,
-            Packed::Narrow(_) => Costs::NARROW,
+    pub fn costs(&self, way: Way) -> Costs {
+        match (self, way) {
+            _ if way.rounds() => Costs::FAST,
+            (_, Way::Planes(..)) => Costs::PLANES,
+            (Packed::Wide(..), Way::Wide) => Costs::WIDE,
+            (Packed::Narrow(_), Way::Wide) => Costs::NARROW,
         }
     }
 
@@ -60,13 +62,14 @@ impl Packed {
     /// each part of the result that is complete, and with its panels, while the part is in the cache.
     pub fn times(
         &self,
+        way: Way,
         a: &[f32],
         panels: Range<usize>,
         out: &mut Block<'_>,
         mut finish: impl FnMut(&mut Block<'_>, Range<usize>),
     ) {
-        if amx::is_on() {
-            return self.times_in_planes(a, panels, out, finish);
+        if let Way::Planes(unit, most) = way {
+            return self.times_in_planes((unit, most), a, panels, out, finish);
         }
         let ((k, _), lines) = (self.shape(), out.lines());
         let is_tiled = lines >= HEIGHT && panels.len() >= TILED;
@@ -102,42 +105,70 @@ impl Packed {
         }
     }
 
-    /// [`Packed::times`] on the matrix unit.
+    /// [`Packed::times`] with planes: at most `most`, on this unit.
     fn times_in_planes(
         &self,
+        (unit, most): (Unit, usize),
         a: &[f32],
         panels: Range<usize>,
         out: &mut Block<'_>,
         mut finish: impl FnMut(&mut Block<'_>, Range<usize>),
     ) {
-        let ((k, _), lines) = (self.shape(), out.lines());
-        let planes = match self {
-            Packed::Wide(_, planes) => *planes,
-            Packed::Narrow(narrow) => narrow.planes(),
-        };
+        let ((k, n), lines) = (self.shape(), out.lines());
+        let planes = self.planes().min(most);
         let mut scratch = arena::take(DEPTH.min(k) * WIDTH);
-        for first in (0..k).step_by(DEPTH) {
-            let depth = first..k.min(first + DEPTH);
-            let left = amx::Left::split(a, k, lines, depth.clone());
-            let mut right = amx::Right::new(SET, depth.len(), planes);
+        // The planes of the left matrix that are multiplied by all panels should stay in the cache.
+        let at_a_time = DEPTH * (PLANES - most).max(1);
+        for begin in (0..k).step_by(at_a_time) {
+            let part = begin..k.min(begin + at_a_time);
+            let left = bf16::Left::split((unit, most), a, k, lines, part.clone());
             for set in panels.clone().step_by(SET) {
                 let set = set..panels.end.min(set + SET);
-                for (at, panel) in set.clone().enumerate() {
-                    match self {
-                        Packed::Wide(wide, _) => {
-                            right.split(at, &wide.panel(panel)[depth.start * WIDTH..depth.end * WIDTH]);
-                        }
-                        Packed::Narrow(narrow) => narrow.split(panel, &depth, &mut right, at, &mut scratch),
-                    }
-                }
-                let columns = (set.start - panels.start) * WIDTH..out.columns().min((set.end - panels.start) * WIDTH);
+                let columns = set.start * WIDTH..n.min(set.end * WIDTH);
+                let first_column = panels.start * WIDTH;
                 // SAFETY: `out` is borrowed mutably, and this is its only part.
-                let mut out = unsafe { out.part(0..lines, columns) };
-                amx::multiply(&left, &right, &mut out, first > 0);
-                if depth.end == k {
+                let mut out = unsafe { out.part(0..lines, columns.start - first_column..columns.end - first_column) };
+                for first in part.clone().step_by(DEPTH) {
+                    let depth = first..part.end.min(first + DEPTH);
+                    let mut right = bf16::Right::new(set.len(), depth.len(), planes);
+                    for (at, panel) in set.clone().enumerate() {
+                        self.split(panel, depth.clone(), &mut right, (at, 0), &mut scratch);
+                    }
+                    let step = (first - begin) / bf16::STEP;
+                    let steps = step..step + depth.len().div_ceil(bf16::STEP);
+                    let offsets: Vec<usize> = steps.map(|step| left.offset(0, step)).collect();
+                    bf16::multiply_at(&left, &offsets, &right, &mut out, first > 0);
+                }
+                if part.end == k {
                     finish(&mut out, set);
                 }
             }
+        }
+    }
+
+    /// The number of planes of each number, see [`bf16`].
+    pub fn planes(&self) -> usize {
+        match self {
+            Packed::Wide(_, planes) => *planes,
+            Packed::Narrow(narrow) => narrow.planes(),
+        }
+    }
+
+    /// Splits lines of a panel, which become steps of a panel of `right`; `at` is this panel and its first step. The
+    /// first line begins a block. `scratch` is room for the lines.
+    pub fn split(
+        &self,
+        panel: usize,
+        lines: Range<usize>,
+        right: &mut bf16::Right,
+        at: (usize, usize),
+        scratch: &mut [f32],
+    ) {
+        match self {
+            Packed::Wide(wide, _) => {
+                right.split(at.0, at.1, &wide.panel(panel)[lines.start * WIDTH..lines.end * WIDTH])
+            }
+            Packed::Narrow(narrow) => narrow.split(panel, &lines, right, at, scratch),
         }
     }
 }
@@ -161,7 +192,7 @@ impl Matrix {
         let held = if matches!(kernels, Kernels::Packed(_)) && matrix.is_contiguous() {
             let values = Operand::of(matrix);
             let values = values.floats()?;
-            let panels = Packed::Wide(Arc::new(Panels::pack(values, k, n, n, 1)), amx::planes_of(values));
+            let panels = Packed::Wide(Arc::new(Panels::pack(values, k, n, n, 1)), bf16::planes_of(values));
             Held::Packed { panels, bias: biases(bias, n)? }
         } else {
             Held::Plain(matrix.clone(), kernels.rows())
@@ -267,11 +298,12 @@ impl CustomOp1 for Times<'_> {
         let finish = held.finish(self.bias, batch, lines / batch)?;
         let mut out = blank(lines * n);
         let whole = Block::new(&mut out, n);
-        Partition::product(lines, k, n, self.panels.costs()).run(|_, rows, panels| {
+        let way = Way::for_rows_of(lines / batch);
+        Partition::product(lines, k, n, self.panels.costs(way)).run(|_, rows, panels| {
             let columns = panels.start * WIDTH..n.min(panels.end * WIDTH);
             // SAFETY: the blocks of a partition do not overlap.
             let mut out = unsafe { whole.part(rows.clone(), columns) };
-            self.panels.times(&x[rows.start * k..rows.end * k], panels, &mut out, |out, panels| {
+            self.panels.times(way, &x[rows.start * k..rows.end * k], panels, &mut out, |out, panels| {
                 let columns = panels.start * WIDTH..n.min(panels.end * WIDTH);
                 vectorized(
                     #[inline(always)]

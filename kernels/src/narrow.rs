@@ -6,7 +6,7 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::{
-    amx, arena,
+    arena, bf16,
     block::Block,
     format::Format,
     gemm::{DEPTH, Lines, PanelsRef, Product, WIDTH},
@@ -134,22 +134,33 @@ impl Narrow {
         }
     }
 
-    /// The number of planes of each number, see [`super::amx`].
+    /// The number of planes of each number, see [`super::bf16`].
     pub(super) fn planes(&self) -> usize {
         match self.format {
             Format::Bf16 | Format::F8E4m3 | Format::F8E5m2 if self.scale == 1.0 => 1,
-            _ => amx::PLANES,
+            _ => bf16::PLANES,
         }
     }
 
-    /// Sets panel `at` of `right` to some lines of a panel. The first line begins a block. `values` is room for the lines.
-    pub(super) fn split(&self, panel: usize, ks: &Range<usize>, right: &mut amx::Right, at: usize, values: &mut [f32]) {
+    /// Sets steps of a panel of `right` to some lines of a panel; `at` is the panel of `right` and its first step. The
+    /// first line begins a block. `values` is room for the lines.
+    pub(super) fn split(
+        &self,
+        panel: usize,
+        ks: &Range<usize>,
+        right: &mut bf16::Right,
+        at: (usize, usize),
+        values: &mut [f32],
+    ) {
         if self.format == Format::Bf16 && self.scale == 1.0 {
-            return right.set(at, self.stored(panel, ks));
+            return right.set(at.0, at.1, self.stored(panel, ks));
+        }
+        if self.format == Format::F16 && self.scale == 1.0 && right.set_half(at.0, at.1, self.stored(panel, ks)) {
+            return;
         }
         let values = &mut values[..ks.len() * WIDTH];
         self.widen(panel, ks, values);
-        right.split(at, values);
+        right.split(at.0, at.1, values);
     }
 
     /// Divides lines of the matrix into the pieces that a product sums in registers at a time.

@@ -1,4 +1,4 @@
-//! Random tensors for tests. The same seed gives the same tensors, so that failures are reproducible.
+//! Random numbers for tests and measurements. The same seed gives the same numbers, so that failures are reproducible.
 
 use candle_core::{Device, Tensor};
 
@@ -18,7 +18,7 @@ impl Random {
     }
 
     /// An approximately normal value: the sum of twelve uniform values, minus its mean.
-    fn value(&mut self) -> f32 {
+    pub(super) fn value(&mut self) -> f32 {
         (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
     }
 

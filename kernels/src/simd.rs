@@ -2,11 +2,11 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::amx;
+use super::bf16;
 
 /// The name of the instructions that the kernels use on this machine: amx (with avx512), avx512, avx2, neon or scalar.
 pub fn isa() -> &'static str {
-    if amx::is_on() {
+    if bf16::is_on() {
         return "amx";
     }
     #[cfg(target_arch = "x86_64")]

@@ -1,20 +1,26 @@
 //! Opens the devices of the settings.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use super::probe;
 use crate::{
     config::{self, Config, DeviceName},
     device::{Device, DeviceError, Gpu, GpuKind, Precision},
-    kernels::{Kernels, Rows, amx, winograd},
+    kernels::{
+        Kernels, Rows,
+        bf16::{self, Unit},
+        winograd,
+    },
 };
 
 /// Opens the devices in the settings, with their threads.
 ///
 /// # Errors
 /// A core in the settings is not available to this process, the build does not support a GPU in the settings, the
-/// machine does not have the GPU, or a device cannot compute with `models.precision`.
+/// machine does not have the GPU, a device cannot compute with `models.precision`, or the processor lacks what
+/// `kernels.fast` names.
 pub fn devices(config: &Config) -> Result<Vec<Device>> {
-    if config.kernels.matrix_unit == config::MatrixUnit::Auto && !amx::turn_on() {
+    if config.kernels.matrix_unit == config::MatrixUnit::Auto && !bf16::turn_on() {
         tracing::info!("kernels.matrix_unit: this processor has no matrix unit that latentd can use");
     }
     let names = match &config.engine.devices[..] {
@@ -22,7 +28,37 @@ pub fn devices(config: &Config) -> Result<Vec<Device>> {
         names => names.to_vec(),
     };
     let opened = names.iter().map(|name| open(name, config)).collect::<Result<Vec<_>, _>>();
-    opened.context("engine.devices")
+    let opened = opened.context("engine.devices")?;
+    if !opened.iter().all(Device::is_gpu) {
+        choose_fast(config.kernels.fast)?;
+    }
+    Ok(opened)
+}
+
+/// Chooses what multiplies the numbers of requests with `precision: fast`.
+fn choose_fast(setting: config::Fast) -> Result<()> {
+    let unit = match setting {
+        config::Fast::Off => None,
+        config::Fast::Amx => Some(Unit::Amx),
+        config::Fast::Avx512Bf16 => Some(Unit::Dot),
+        config::Fast::Auto => {
+            let speeds = probe::speeds().context("kernels.fast: the units of the processor cannot be measured")?;
+            let fastest = probe::fastest(&speeds);
+            let measured: Vec<String> =
+                speeds.iter().map(|speed| format!("{} {:.0}", speed.name(), speed.multiplications / 1e9)).collect();
+            tracing::info!(
+                chosen = fastest.map_or("float32", Unit::name),
+                measured = measured.join(", "),
+                "kernels.fast: 10⁹ multiplications per second of one thread"
+            );
+            fastest
+        }
+    };
+    if let Some(unit) = unit.filter(|unit| !unit.is_available()) {
+        bail!("kernels.fast: this processor has no {}; use \"auto\" or \"off\"", unit.name());
+    }
+    bf16::use_for_fast(unit);
+    Ok(())
 }
 
 /// The meaning of `auto`: all GPUs, or the CPU if there are none.

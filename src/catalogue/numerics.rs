@@ -3,7 +3,12 @@
 use sha2::{Digest, Sha256};
 
 use super::Catalogue;
-use crate::{device::Device, executable, generation::Job, kernels};
+use crate::{
+    device::Device,
+    executable,
+    generation::{Job, Precision},
+    kernels::{self, bf16::Unit},
+};
 
 /// If two digests are equal, the same generation gets network outputs with the same bits. (With
 /// [`Rows::Together`](kernels::Rows::Together), the last bits also depend on the other generations in its batches.) The
@@ -23,6 +28,9 @@ impl Numerics {
             device.precision().name().to_owned(),
             catalogue.fingerprint(&job.model),
         ];
+        if job.precision == Precision::Fast {
+            parts.push(format!("fast: {}", kernels::bf16::of_fast().map_or("float32", Unit::name)));
+        }
         let refiner = job.work.draw().and_then(|draw| draw.refiner.as_ref());
         parts.extend(refiner.map(|refiner| catalogue.fingerprint(&refiner.model)));
         parts.extend(job.work.control_nets().map(|name| catalogue.control_nets().fingerprint(name)));

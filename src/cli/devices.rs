@@ -1,12 +1,15 @@
 //! `latentd devices`: the devices of this build and machine, and which models fit into their memory.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use clap::Args;
 use latentd::{
-    app::{self, HostMemory},
+    app::{self, HostMemory, probe},
     catalogue::Catalogue,
     config::Config,
     device::{Device, Gpu, GpuKind},
+    kernels::bf16::{self, Unit},
 };
 use serde::Serialize;
 
@@ -27,8 +30,19 @@ struct Report {
     /// The kinds of devices that the build supports.
     build: Vec<&'static str>,
     devices: Vec<Listed>,
+    /// `None` if it cannot be measured.
+    fast: Option<FastPrecision>,
     /// Why the devices of the settings, or the devices of a driver, cannot be used.
     errors: Vec<String>,
+}
+
+/// What computes requests with `precision: fast` on the CPU.
+#[derive(Debug, Serialize)]
+struct FastPrecision {
+    /// float32 if such requests are computed exactly.
+    computes_with: &'static str,
+    /// Multiplications per second of one thread, for everything that this processor has.
+    measured: BTreeMap<&'static str, f64>,
 }
 
 /// The CPU or a GPU.
@@ -90,7 +104,9 @@ impl Report {
         }
         devices.iter_mut().for_each(|device| device.models = loadable(catalogue, device.free_bytes));
         let gpus = GpuKind::ALL.into_iter().filter(|kind| kind.is_in_build()).map(GpuKind::name);
-        Report { build: ["cpu"].into_iter().chain(gpus).collect(), devices, errors }
+        // The devices have chosen it.
+        let fast = FastPrecision::now().inspect_err(|error| errors.push(error.to_string())).ok();
+        Report { build: ["cpu"].into_iter().chain(gpus).collect(), devices, fast, errors }
     }
 
     fn print(&self) {
@@ -99,7 +115,24 @@ impl Report {
             println!("{}", device.line());
             device.models.iter().for_each(|model| println!("    {}", model.line()));
         }
+        self.fast.iter().for_each(|fast| println!("{}", fast.line()));
         self.errors.iter().for_each(|error| println!("error: {error}"));
+    }
+}
+
+impl FastPrecision {
+    fn now() -> candle_core::Result<FastPrecision> {
+        let measured = probe::speeds()?.into_iter().map(|speed| (speed.name(), speed.multiplications)).collect();
+        Ok(FastPrecision { computes_with: bf16::of_fast().map_or("float32", Unit::name), measured })
+    }
+
+    fn line(&self) -> String {
+        let speeds = self.measured.iter().map(|(name, speed)| format!("{name} {:.0}", speed / 1e9));
+        let speeds = speeds.collect::<Vec<_>>().join(", ");
+        format!(
+            "precision fast computes with {} on the CPU (10⁹ multiplications per second of one thread: {speeds})",
+            self.computes_with
+        )
     }
 }
 
@@ -194,6 +227,15 @@ mod tests {
         assert_eq!(model(Some(true)).line(), "a: 2 MB, fits, loaded at the start");
         assert_eq!(model(Some(false)).line(), "a: 2 MB, does not fit into the free memory");
         assert_eq!(model(None).line(), "a: 2 MB");
+    }
+
+    #[test]
+    fn the_line_about_fast_precision_names_the_choice_and_all_speeds() {
+        let measured = BTreeMap::from([("float32", 79.4e9), ("amx", 346e9)]);
+        let fast = FastPrecision { computes_with: "amx", measured };
+        let line = "precision fast computes with amx on the CPU (10⁹ multiplications per second of one thread: \
+                    amx 346, float32 79)";
+        assert_eq!(fast.line(), line);
     }
 
     #[test]

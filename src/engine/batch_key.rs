@@ -2,9 +2,13 @@
 
 use std::{any::TypeId, sync::Arc};
 
-use crate::pipelines::call::{Call, Shape};
+use crate::{
+    generation::Precision,
+    pipelines::call::{Call, Shape},
+};
 
-/// Identifies rows that can share a batch: the same call type and network of the same model, with the same shapes.
+/// Identifies rows that can share a batch: the same call type and network of the same model, with the same shapes and
+/// precision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BatchKey {
     /// The [`Model::key`](crate::pipelines::Model::key) of the model.
@@ -12,11 +16,12 @@ pub struct BatchKey {
     pub network: &'static str,
     kind: TypeId,
     shape: Shape,
+    pub precision: Precision,
 }
 
 impl BatchKey {
     /// The key of `call` on the model with the key `model`.
-    pub fn of<C: Call>(model: Arc<str>, call: &C) -> BatchKey {
-        BatchKey { model, network: call.network(), kind: TypeId::of::<C>(), shape: call.shape() }
+    pub fn of<C: Call>(model: Arc<str>, call: &C, precision: Precision) -> BatchKey {
+        BatchKey { model, network: call.network(), kind: TypeId::of::<C>(), shape: call.shape(), precision }
     }
 }

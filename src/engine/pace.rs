@@ -32,12 +32,15 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipelines::calls::{DecodeTiny, EncodeText};
+    use crate::{
+        generation::Precision,
+        pipelines::calls::{DecodeTiny, EncodeText},
+    };
 
     #[test]
     fn the_mean_follows_the_calls_of_its_own_network() {
-        let text = BatchKey::of(Arc::from("m"), &EncodeText { clip_skip: 0 });
-        let tiny = BatchKey::of(Arc::from("m"), &DecodeTiny { shape: [4, 8, 8] });
+        let text = BatchKey::of(Arc::from("m"), &EncodeText { clip_skip: 0 }, Precision::Exact);
+        let tiny = BatchKey::of(Arc::from("m"), &DecodeTiny { shape: [4, 8, 8] }, Precision::Exact);
         let mut pace = Pace::default();
         assert_eq!(pace.seconds(&text, 1e9), 0.5);
         pace.learn(&text, 1e9, 0.1);

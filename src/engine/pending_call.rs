@@ -9,6 +9,7 @@ use super::{
     text_cache::Cache,
 };
 use crate::{
+    generation::Precision,
     models::demand::Demand,
     pipelines::{
         Model, PipelineError,
@@ -67,8 +68,8 @@ pub(super) struct TypedCall<C: Call> {
 }
 
 impl<C: Call> TypedCall<C> {
-    pub fn new(call: C, model: &Model, rows: Vec<C::Row>) -> TypedCall<C> {
-        let (key, demand) = (BatchKey::of(model.key.clone(), &call), call.demand(model, &rows));
+    pub fn new(call: C, model: &Model, precision: Precision, rows: Vec<C::Row>) -> TypedCall<C> {
+        let (key, demand) = (BatchKey::of(model.key.clone(), &call, precision), call.demand(model, &rows));
         let answers = Vec::with_capacity(rows.len());
         let open = rows.into_iter().map(|row| (call.memo(&row), row)).map(|(memo, row)| (row, memo)).collect();
         TypedCall { call: Arc::new(call), key, demand, open, in_batch: VecDeque::new(), answers }

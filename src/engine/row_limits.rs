@@ -51,10 +51,14 @@ impl RowLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipelines::calls::Decode;
+    use crate::{generation::Precision, pipelines::calls::Decode};
 
     fn key(side: usize) -> BatchKey {
-        BatchKey::of("model".into(), &Decode { shape: [4, side, side], stage: 0, is_last: true, share: 1.0 })
+        BatchKey::of(
+            "model".into(),
+            &Decode { shape: [4, side, side], stage: 0, is_last: true, share: 1.0 },
+            Precision::Exact,
+        )
     }
 
     #[test]

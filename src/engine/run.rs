@@ -71,6 +71,7 @@ impl Active {
             slot: slot.clone(),
             model: prepared.model.clone(),
             refiner: prepared.auxiliary.refiner.as_ref().map(|(model, _)| model.clone()),
+            precision: prepared.job.precision,
             previews: prepared.job.previews,
         };
         let (model, refiner) = (compute.model.clone(), compute.refiner.clone());

@@ -119,7 +119,7 @@ impl RunningBatch {
         let begun = Instant::now();
         let (rows, bytes) = (self.rows(), self.bytes);
         let RunningBatch { computing, shares, long, key, layers, .. } = self;
-        let (shares, may_pause, network) = (&*shares, *long, key.network);
+        let (shares, may_pause, network, precision) = (&*shares, *long, key.network, key.precision);
         let compute = || {
             let mut context = Context::from_waker(Waker::noop());
             loop {
@@ -137,7 +137,7 @@ impl RunningBatch {
                 }
             }
         };
-        let mut answers = device.install(compute);
+        let mut answers = device.install_with(precision, compute);
         // A GPU may still compute the layers that were submitted. The time and the errors of these layers belong to
         // this slice, so the engine waits for the GPU. An error of a call may hide that the device is lost: some
         // library reports the loss as an error of its own. Then waiting fails, too.

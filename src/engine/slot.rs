@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     diffusion::Latents,
-    generation::Phase,
+    generation::{Phase, Precision},
     pipelines::{Compute, Frame, Model, PipelineError, call::Call},
 };
 
@@ -40,6 +40,7 @@ pub(super) struct RunCompute {
     pub model: Arc<Model>,
     /// The generation's refiner.
     pub refiner: Option<Arc<Model>>,
+    pub precision: Precision,
     /// How many previews of each picture the generation requests.
     pub previews: u32,
 }
@@ -47,7 +48,13 @@ pub(super) struct RunCompute {
 impl Compute for RunCompute {
     fn refiner(&self) -> Option<RunCompute> {
         let model = self.refiner.clone()?;
-        Some(RunCompute { slot: self.slot.clone(), model, refiner: None, previews: self.previews })
+        Some(RunCompute {
+            slot: self.slot.clone(),
+            model,
+            refiner: None,
+            precision: self.precision,
+            previews: self.previews,
+        })
     }
 
     async fn call<C: Call>(&self, phase: Phase, call: C, rows: Vec<C::Row>) -> Result<Vec<C::Answer>, PipelineError> {
@@ -59,7 +66,7 @@ impl Compute for RunCompute {
                 return Ok(known.into_iter().map(format.read).collect());
             }
             slot.phase = Some(phase);
-            slot.pending_call = Some(Box::new(TypedCall::new(call, &self.model, rows)));
+            slot.pending_call = Some(Box::new(TypedCall::new(call, &self.model, self.precision, rows)));
         }
         std::future::poll_fn(|_| {
             let mut slot = self.slot.borrow_mut();

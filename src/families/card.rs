@@ -71,6 +71,7 @@ pub(super) fn movable_base(
         default_height: extras.height.unwrap_or(defaults.height),
         default_steps: extras.steps.unwrap_or(defaults.steps),
         default_guidance_scale: extras.guidance_scale.unwrap_or(defaults.guidance_scale),
+        default_precision: extras.precision,
         default_scheduler,
         scheduler_config,
         prompts: extras.prompts.clone(),

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::CardError;
 use crate::{
     diffusion::Latents,
+    generation::Precision,
     pipelines::{Frame, LatentRgb, NetworkError, Networks, decoding::decode_alone},
     weights::{LoadError, ModelFolder},
 };
@@ -21,6 +22,7 @@ pub(super) struct Extras {
     pub min_size: Option<u32>,
     pub steps: Option<u32>,
     pub guidance_scale: Option<f64>,
+    pub precision: Precision,
     pub prompts: Vec<String>,
     /// The motion adapter of requests for films that name none.
     pub motion_adapter: Option<String>,

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Decoder, Draw, Field, FlowLevels, Limits, LogSnr, Motion, SchedulerChoice, Source, Task, WorkKind, field::Bounds,
-    table,
+    Decoder, Draw, Field, FlowLevels, Limits, LogSnr, Motion, Precision, SchedulerChoice, Source, Task, WorkKind,
+    field::Bounds, table,
 };
 
 /// The capabilities and defaults of a model, read from its folder without loading weights.
@@ -29,6 +29,7 @@ pub struct ModelCard {
     pub size_multiple: u32,
     pub default_steps: u32,
     pub default_guidance_scale: f64,
+    pub default_precision: Precision,
     /// Default guidance scale of a request with a mask, if it differs from `default_guidance_scale`.
     #[serde(skip)]
     pub inpaint_guidance_scale: Option<f64>,

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Draw, ImageField, InputImage, Output, Priority, SafetyPolicy, TraceContext, Warning, Webhook, Work, table,
+    Draw, ImageField, InputImage, Output, Precision, Priority, SafetyPolicy, TraceContext, Warning, Webhook, Work,
+    table,
 };
 
 /// A valid request: all defaults are set, and all bounds are checked. Every job, also a stored one, was made by
@@ -19,6 +20,9 @@ pub struct Job {
     pub model: String,
     #[serde(flatten)]
     pub work: Work,
+    /// How exactly the networks compute. Jobs of versions without this field are exact.
+    #[serde(default)]
+    pub precision: Precision,
     /// Number of preview frames, evenly spaced over the steps.
     pub previews: u32,
     #[serde(flatten)]
@@ -79,7 +83,9 @@ impl Job {
 
     /// The names of the approximations that change the result; empty for an exact result.
     pub fn approximations(&self) -> Vec<&'static str> {
-        self.work.draw().map(Draw::approximations).unwrap_or_default()
+        let mut approximations = self.work.draw().map(Draw::approximations).unwrap_or_default();
+        approximations.extend((self.precision == Precision::Fast).then_some("fast_precision"));
+        approximations
     }
 
     /// The request that makes the same results again: `params` of the API, with the fields of the table for which

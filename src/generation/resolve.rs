@@ -159,6 +159,7 @@ fn envelope(fields: &mut Fields, model: String, on: &Bounds<'_>, work: Work, (pr
     Job {
         model,
         work,
+        precision: fields.get_or_default(&table::PRECISION, on),
         previews,
         output,
         on_disconnect: fields.get_or_default(&table::ON_DISCONNECT, on),

@@ -75,6 +75,7 @@ pub static FIELDS: &[&Field] = &[
     &NEGATIVE_AESTHETIC_SCORE,
     &DENOISING_END,
     &REFINER,
+    &PRECISION,
     &PREVIEWS,
     &OUTPUT,
     &ON_DISCONNECT,

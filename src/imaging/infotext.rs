@@ -8,8 +8,9 @@ use crate::{
     generation::{ControlUse, Draw, ImageInfluence, Mask, Preprocess, PromptSyntax, SeedMode},
 };
 
-/// The text for image `index` of a generation; `model` is the name of the model.
-pub fn infotext(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> String {
+/// The text for image `index` of a generation; `model` is the name of the model, and `approximations` has the names of
+/// the approximations in use.
+pub fn infotext(model: &str, draw: &Draw, approximations: &[&str], label: &SamplerLabel, index: u32) -> String {
     // LoRAs become tags after the prompt, as in the web interface. The form in which the request named them has no
     // effect.
     let tags = draw.loras.iter().map(|lora| format!("<lora:{}:{}>", lora.name, lora.scale));
@@ -21,7 +22,7 @@ pub fn infotext(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> S
     if let Some(negative) = draw.negative_prompt.as_ref().filter(|negative| !negative.is_empty()) {
         lines.push(format!("Negative prompt: {}", text(negative)));
     }
-    lines.push(settings(model, draw, label, index));
+    lines.push(settings(model, draw, approximations, label, index));
     lines.join("\n")
 }
 
@@ -31,7 +32,7 @@ pub(super) fn allowed(seed: u64) -> u64 {
     seed & i64::MAX as u64
 }
 
-fn settings(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> String {
+fn settings(model: &str, draw: &Draw, approximations: &[&str], label: &SamplerLabel, index: u32) -> String {
     let mut settings = vec![("Steps", draw.steps.to_string()), ("Sampler", label.sampler.clone())];
     settings.extend(label.schedule_type.map(|word| ("Schedule type", word.to_owned())));
     settings.extend([
@@ -62,7 +63,6 @@ fn settings(model: &str, draw: &Draw, label: &SamplerLabel, index: u32) -> Strin
         settings.push(("Batch size", draw.n.to_string()));
         settings.push(("Batch pos", index.to_string()));
     }
-    let approximations = draw.approximations();
     if !approximations.is_empty() {
         settings.push(("Approximations", approximations.join(" ")));
     }

@@ -17,7 +17,8 @@ pub fn metadata_of(job: &Job, label: &SamplerLabel, index: u32) -> Metadata {
     let Some(draw) = job.work.draw() else { return Metadata::None };
     match job.output.metadata_level {
         MetadataLevel::Full => {
-            Metadata::Full { parameters: infotext(&job.model, draw, label, index), request: request_text(job, index) }
+            let parameters = infotext(&job.model, draw, &job.approximations(), label, index);
+            Metadata::Full { parameters, request: request_text(job, index) }
         }
         MetadataLevel::Seed => Metadata::Seed(allowed(job.work.seed_of(index)).to_string()),
         MetadataLevel::None => Metadata::None,

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use latentd::config::{Config, Database, Sources};
 use latentd::generation::{
     Artifact, Decoder, Draw, EventKind, Facts, Film, Format, GenerationId, GuidanceInterval, InputImage, Job, Levels,
-    MetadataLevel, Motion, OnDisconnect, Output, Priority, Problem, Record, SchedulerChoice, SeedMode, Sound, Work,
+    MetadataLevel, Motion, OnDisconnect, Output, Precision, Priority, Problem, Record, SchedulerChoice, SeedMode,
+    Sound, Work,
 };
 use latentd::ledger::{
     Acceptance, Accepted, Claimant, Crew, KeyRecord, Lease, Ledger, Newcomer, Reaped, Reaping, Store, StoreError,
@@ -203,6 +204,7 @@ pub fn job(draw: Draw) -> Job {
     Job {
         model: "tiny".to_owned(),
         work: Work::Draw(draw),
+        precision: Precision::Fast,
         previews: 3,
         output: Output { encoding: Default::default(), metadata_level: MetadataLevel::Seed, provenance: true },
         on_disconnect: OnDisconnect::Cancel,

@@ -11,7 +11,7 @@ use crate::{
     parity_over_http::case,
 };
 
-fn fixtures() -> PathBuf {
+pub fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::{
-    amx,
+    bf16::{self, Unit, Way},
     block::Block,
     gemm::{DEPTH, Lines, Panels, Product, WIDTH},
     simd::vectorized,
@@ -27,21 +27,25 @@ pub(super) struct Head {
 enum Packed {
     /// Keys (d, M) and values (M, d).
     Panels(Panels, Panels),
-    /// For the matrix unit: keys (d, 256) and values (256, d) of each 256 keys; the last may be fewer.
-    Planes(Vec<[amx::Right; 2]>),
+    /// Keys (d, 256) and values (256, d) of each 256 keys; the last may be fewer. What
+    /// multiplies them, and the most planes.
+    Planes(Vec<[bf16::Right; 2]>, (Unit, usize)),
 }
 
-/// The matrix unit is used if a key has at least this many numbers, because the unit multiplies 32 numbers at a time.
+/// Planes are used if a key has at least this many numbers, because 32 products are summed at a time.
 /// The choice depends on nothing else, because the padding of a batch changes how many queries and keys its rows have.
 const LEAST: usize = 32;
 
 impl Head {
     /// Packs the keys and values. Their lines have `width` numbers; the first `d` numbers belong to this head.
-    pub fn pack(k: &[f32], v: &[f32], width: usize, d: usize, m: usize) -> Self {
+    pub fn pack(way: Way, k: &[f32], v: &[f32], width: usize, d: usize, m: usize) -> Self {
         let (keys, values) = (Panels::pack(k, d, m, 1, width), Panels::pack(v, m, d, width, 1));
-        let packed = match amx::is_on() && d >= LEAST {
-            true => Packed::Planes((0..m).step_by(KEYS).map(|first| planes(&keys, &values, first)).collect()),
-            false => Packed::Panels(keys, values),
+        let packed = match way {
+            Way::Planes(unit, most) if d >= LEAST => {
+                let parts = (0..m).step_by(KEYS).map(|first| planes(&keys, &values, first, most));
+                Packed::Planes(parts.collect(), (unit, most))
+            }
+            _ => Packed::Panels(keys, values),
         };
         Self { d, keys: m, packed }
     }
@@ -96,7 +100,7 @@ impl Head {
         }
         match self.packed {
             Packed::Panels(..) => Left::Lines(Lines::Apart(scaled, d)),
-            Packed::Planes(_) => Left::Planes(amx::Left::split(scaled, d, rows, 0..d)),
+            Packed::Planes(_, of) => Left::Planes(bf16::Left::split(of, scaled, d, rows, 0..d)),
         }
     }
 
@@ -107,8 +111,8 @@ impl Head {
                 let panels = keys.start / WIDTH..keys.end.div_ceil(WIDTH);
                 Product { a: *a, b: all.whole(), depth: 0..self.d, panels, out, add: false, ahead: None }.run();
             }
-            (Packed::Planes(parts), Left::Planes(left)) => {
-                amx::multiply(left, &parts[keys.start / KEYS][0], &mut out, false);
+            (Packed::Planes(parts, _), Left::Planes(left)) => {
+                bf16::multiply(left, &parts[keys.start / KEYS][0], &mut out, false);
             }
             _ => unreachable!("`scaled` gives the form of the keys"),
         }
@@ -123,25 +127,25 @@ impl Head {
                 let out = out.reborrow();
                 Product { a, b: values.whole(), depth: keys, panels, out, add, ahead: None }.run();
             }
-            Packed::Planes(parts) => {
-                let left = amx::Left::split(weights, keys.len(), out.lines(), 0..keys.len());
-                amx::multiply(&left, &parts[keys.start / KEYS][1], out, add);
+            Packed::Planes(parts, of) => {
+                let left = bf16::Left::split(*of, weights, keys.len(), out.lines(), 0..keys.len());
+                bf16::multiply(&left, &parts[keys.start / KEYS][1], out, add);
             }
         }
     }
 }
 
 /// The planes of at most 256 keys and of their values, from key `first` on.
-fn planes(keys: &Panels, values: &Panels, first: usize) -> [amx::Right; 2] {
+fn planes(keys: &Panels, values: &Panels, first: usize, most: usize) -> [bf16::Right; 2] {
     let (d, last) = (keys.k, keys.n.min(first + KEYS));
     let panels = first / WIDTH..last.div_ceil(WIDTH);
-    let mut of_keys = amx::Right::new(panels.len(), d, amx::PLANES);
+    let mut of_keys = bf16::Right::new(panels.len(), d, most);
     for (at, panel) in panels.enumerate() {
-        of_keys.split(at, keys.panel(panel));
+        of_keys.split(at, 0, keys.panel(panel));
     }
-    let mut of_values = amx::Right::new(values.count(), last - first, amx::PLANES);
+    let mut of_values = bf16::Right::new(values.count(), last - first, most);
     for panel in 0..values.count() {
-        of_values.split(panel, &values.panel(panel)[first * WIDTH..last * WIDTH]);
+        of_values.split(panel, 0, &values.panel(panel)[first * WIDTH..last * WIDTH]);
     }
     [of_keys, of_values]
 }
@@ -149,7 +153,7 @@ fn planes(keys: &Panels, values: &Panels, first: usize) -> [amx::Right; 2] {
 /// The left matrix of the products with keys.
 enum Left<'a> {
     Lines(Lines<'a>),
-    Planes(amx::Left),
+    Planes(bf16::Left),
 }
 
 /// Some queries of one head of one row of the batch.

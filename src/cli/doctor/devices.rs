@@ -1,6 +1,10 @@
 //! The check of the devices that compute.
 
-use latentd::{app, config::Config};
+use latentd::{
+    app,
+    config::Config,
+    kernels::bf16::{self, Unit},
+};
 
 use super::finding::Finding;
 
@@ -24,6 +28,10 @@ pub fn look(config: &Config) -> Vec<Finding> {
         let text = format!("{threads} compute threads share {cores} cores, so they slow each other down");
         findings
             .push(Finding::warning(text, "set engine.threads = 0 (one thread for each core), or name fewer devices"));
+    }
+    if devices.iter().any(|device| !device.is_gpu()) {
+        let unit = bf16::of_fast().map_or("float32, as exact requests do", Unit::name);
+        findings.push(Finding::ok(format!("precision fast computes with {unit}")));
     }
     findings
 }

@@ -7,9 +7,12 @@ use std::{ops::RangeInclusive, sync::Arc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::pipelines::{
-    Depth,
-    calls::{Decode, DenoiseCall},
+use crate::{
+    generation::Precision,
+    pipelines::{
+        Depth,
+        calls::{Decode, DenoiseCall},
+    },
 };
 
 /// The key of a call, and the latent pixels that each row keeps in memory.
@@ -18,11 +21,18 @@ type Kind = (BatchKey, usize);
 fn denoiser(side: usize) -> Kind {
     let call =
         DenoiseCall { shape: [4, side, side], context: [77, 32], depth: Depth::Full, channels: 4, references: 0 };
-    (BatchKey::of(Arc::from("m"), &call), 0)
+    (BatchKey::of(Arc::from("m"), &call, Precision::Exact), 0)
 }
 
 fn decoder(side: usize, stage: usize) -> Kind {
-    (BatchKey::of(Arc::from("m"), &Decode { shape: [4, side, side], stage, is_last: false, share: 1.0 }), side * side)
+    (
+        BatchKey::of(
+            Arc::from("m"),
+            &Decode { shape: [4, side, side], stage, is_last: false, share: 1.0 },
+            Precision::Exact,
+        ),
+        side * side,
+    )
 }
 
 fn limits(max_rows: usize) -> BatchLimits {

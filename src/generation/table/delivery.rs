@@ -8,6 +8,12 @@ use crate::generation::{
     field::{Field, Kind},
 };
 
+pub static PRECISION: Field = Field::new(
+    "precision",
+    Kind::Word(|_| vec!["exact", "fast"]),
+    "fast: the networks compute with rounded numbers where this is faster: an approximation.",
+)
+.default(|on| Some(on.card.default_precision.as_str().into()));
 pub static PREVIEWS: Field =
     Field::new("previews", Kind::Integer(|_| upto(0, 10)), "The number of previews, evenly spaced over the steps.")
         .default(|_| Some(0.into()))

@@ -1,4 +1,4 @@
-//! The instructions of the matrix unit. The stable compiler has no functions for them, so they are written in assembly.
+//! The instructions of AMX. The stable compiler has no functions for them, so they are written in assembly.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod instructions {
