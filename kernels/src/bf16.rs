@@ -21,12 +21,14 @@ mod planes;
 mod product;
 #[cfg(test)]
 mod tests;
+mod tile;
 mod tiles;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-pub(super) use planes::{Left, PLANES, Right, STEP, planes_of};
+pub(super) use planes::{Left, PLANES, Right, planes_of};
 pub(super) use product::{multiply, multiply_at};
+pub(super) use tile::STEP;
 
 use crate::precision::Precision;
 

@@ -126,7 +126,7 @@ mod tests {
             {"model": "edges", "scale": 1.0, "start": 0.0, "end": 1.0, "guess_mode": false, "preprocess": "canny"}
         ],
         "strength": 0.5, "mask_blur": 4, "mask_invert": true, "padding_mask_crop": 16, "keep_unmasked": false,
-        "seed": 18446744073709551615, "seed_mode": "batch", "previews": 3,
+        "seed": 18446744073709551615, "seed_mode": "batch", "precision": "exact", "previews": 3,
         "encoding": {"format": "jpeg", "quality": 80}, "metadata_level": "seed", "on_disconnect": "cancel",
         "priority": "high", "start_timeout_s": 600, "run_timeout_s": 77,
         "webhook": {"url": "https://example.org/", "events": ["completed"]}, "metadata": {"key": "valué"}
@@ -141,6 +141,9 @@ mod tests {
         stored["controls"][0]["image"] = image;
         let job: Job = serde_json::from_str(&stored.to_string()).unwrap();
         assert_eq!(serde_json::to_value(&job).unwrap(), stored);
+        stored.as_object_mut().unwrap().remove("precision");
+        let older: Job = serde_json::from_str(&stored.to_string()).unwrap();
+        assert_eq!(older, job, "jobs of versions without precision are exact");
         let Work::Draw(draw) = &job.work else { panic!("{:?}", job.work) };
         assert_eq!((draw.seed, draw.n, job.previews, job.inputs().count()), (u64::MAX, 2, 3, 3));
         assert!(draw.levels.is_some() && draw.micro_conditioning.is_some() && draw.refiner.is_some());
@@ -150,7 +153,8 @@ mod tests {
     fn a_sound_is_stored_as_a_flat_object_too() {
         let stored = json!({
             "model": "waves", "prompt": "rain", "negative_prompt": "", "seconds": 0.2031, "n": 2, "steps": 8,
-            "guidance_scale": 2.5, "scheduler": "ddim", "eta": 0.5, "seed": 7, "seed_mode": "batch", "previews": 0,
+            "guidance_scale": 2.5, "scheduler": "ddim", "eta": 0.5, "seed": 7, "seed_mode": "batch",
+            "precision": "exact", "previews": 0,
             "encoding": {"format": "wav", "sample_format": "f32"}, "metadata_level": "none", "on_disconnect": "keep",
             "priority": "normal", "start_timeout_s": 600, "run_timeout_s": null, "metadata": {},
         });
@@ -170,8 +174,8 @@ mod tests {
             "model": "svd", "prompt": "", "negative_prompt": "", "image": image, "frames": 14, "fps": 7, "width": 64,
             "height": 128, "n": 1, "steps": 8, "guidance_scale": 3.0, "min_guidance_scale": 1.0,
             "motion_bucket_id": 127, "noise_aug_strength": 0.02, "decode_chunk_size": 8, "scheduler": "euler",
-            "seed": 7, "seed_mode": "batch", "previews": 0, "encoding": {"format": "gif"}, "metadata_level": "seed",
-            "on_disconnect": "keep", "priority": "normal", "start_timeout_s": 600, "run_timeout_s": null,
+            "seed": 7, "seed_mode": "batch", "precision": "exact", "previews": 0, "encoding": {"format": "gif"},
+            "metadata_level": "seed", "on_disconnect": "keep", "priority": "normal", "start_timeout_s": 600, "run_timeout_s": null,
             "metadata": {},
         });
         let mut job: Job = serde_json::from_str(&stored.to_string()).unwrap();

@@ -8,7 +8,7 @@ mod instructions {
     };
 
     use crate::{
-        bf16::{factors::Factors, planes::STEP},
+        bf16::{factors::Factors, tile::STEP},
         block::Block,
         gemm::WIDTH,
     };

@@ -1,6 +1,9 @@
 //! The matrices of a product, as the units read them.
 
-use super::planes::{LINES, Left, Right, RightTile, STEP};
+use super::{
+    planes::{Left, Right},
+    tile::{LINES, RightTile, STEP},
+};
 
 /// The matrices of a product.
 #[derive(Clone, Copy)]

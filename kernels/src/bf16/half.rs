@@ -1,7 +1,7 @@
 //! Converts float16 numbers to bfloat16 numbers, with the instruction of the processor. The result has the bits of
 //! [`super::Right::split`] for the same numbers in float32.
 
-use super::planes::RightTile;
+use super::tile::RightTile;
 use crate::gemm::WIDTH;
 
 /// The bytes of 16 numbers.

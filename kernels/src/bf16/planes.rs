@@ -2,7 +2,10 @@
 
 use std::{marker::PhantomData, ops::Range};
 
-use super::{Unit, half};
+use super::{
+    Unit, half,
+    tile::{LINES, RightTile, STEP},
+};
 use crate::{arena, gemm::WIDTH, simd::vectorized};
 
 /// The most planes of a number.
@@ -16,23 +19,12 @@ pub(crate) fn planes_of(values: &[f32]) -> usize {
     if are_short { 1 } else { PLANES }
 }
 
-/// Lines of a tile of the left matrix, and of a tile of the result.
-pub(super) const LINES: usize = 16;
-/// Products of an element of the result that one instruction sums.
-pub(crate) const STEP: usize = 32;
-
 /// 32 bfloat16 numbers: a line of a tile of the left matrix.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Numbers([u16; STEP]);
 
-/// A tile of a right matrix: 16 columns of 32 bfloat16 numbers. Line i holds the numbers 2·i and 2·i + 1 of each
-/// column, the first in the lower half of a value.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct RightTile(pub [[u32; WIDTH]; STEP / 2]);
-
-/// Elements of one of the two types above, in memory of the arena.
+/// Elements of one type, [`Numbers`] or [`RightTile`], in memory of the arena.
 struct Elements<T> {
     values: Vec<f32>,
     count: usize,

@@ -3,7 +3,7 @@
 use super::{
     amx::Session,
     factors::{Factors, LINE},
-    planes::{LINES, RightTile},
+    tile::{LINES, RightTile},
 };
 use crate::{block::Block, gemm::WIDTH};
 
