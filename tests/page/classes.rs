@@ -188,6 +188,7 @@ fn every_field_is_in_the_form_or_kept_as_an_extra() {
         "clip_skip",
         "decoder",
         "feature_cache",
+        "precision",
         "prompt_2",
         "negative_prompt_2",
         "prompt_3",
