@@ -96,6 +96,7 @@ export class Live {
     // The id of what can be canceled.
     let id = null;
     let made = null;
+    let canceling = Promise.resolve();
     const body = { ...request, start_timeout_s: 30, metadata: { ...request.metadata, [UNLISTED]: 'live' } };
     const drawn = async () => {
       try {
@@ -108,14 +109,15 @@ export class Live {
       } catch (problem) {
         if (!canceled) this.fail(problem);
       }
-      // Live pictures stay in the browser only. What is erased cannot be canceled.
+      // Live pictures stay in the browser only. What is erased cannot be canceled, so erasing waits for a cancel.
       id = null;
+      await canceling;
       if (made) api.erase(made).catch(() => {});
     };
     const cancel = () => {
       canceled = true;
       // Before the server has accepted the request, and after its end, there is nothing to cancel.
-      if (id) api.cancel(id).catch(() => {});
+      if (id) canceling = api.cancel(id).catch(() => {});
     };
     return { done: drawn(), cancel };
   }
