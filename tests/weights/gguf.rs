@@ -242,7 +242,7 @@ fn broken_gguf_files_are_errors_that_say_what_is_wrong() {
         ("big-endian", start(3u32.swap_bytes(), 0, 0), "big-endian"),
         ("a billion tensors", start(3, 1 << 30, 0), "more than 100000"),
         ("cut within a tensor", sound[..40].to_vec(), "incomplete"),
-        ("cut within the numbers", sound[..sound.len() - 1].to_vec(), "t: 34 bytes from 0 on are not among"),
+        ("cut within the numbers", sound[..sound.len() - 1].to_vec(), "t: 34 bytes from 0 on are not in the file"),
         ("a text of 16 EiB", [start(3, 1, 0), u64::MAX.to_le_bytes().to_vec()].concat(), "longer than 65536"),
         ("a metadata entry of 2⁶⁴ words", [start(3, 0, 1), list(8, u64::MAX)].concat(), "incomplete"),
         ("a metadata entry of 2⁶⁴ numbers", [start(3, 0, 1), list(12, u64::MAX)].concat(), "incomplete"),

@@ -40,7 +40,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("empty", vec![], "too few"),
         ("cut within the length", vec![1, 2, 3], "too few"),
         ("cut within the header", whole[..20].to_vec(), "ends within its header"),
-        ("cut within the numbers", whole[..whole.len() - 1].to_vec(), "not among the 7"),
+        ("cut within the numbers", whole[..whole.len() - 1].to_vec(), "not within its 7"),
         ("a header of 16 EiB", with_length(u64::MAX, b"{}"), "longer than 16777216"),
         ("a header of 17 MiB", with_length(17 << 20, &vec![b' '; 17 << 20]), "longer than 16777216"),
         ("a header longer than the file", with_length(3, b"{}"), "ends within its header"),
