@@ -157,37 +157,37 @@ impl CustomOp1 for Op<'_> {
         let mut out = blank(x.len() / k * both / 2);
         let whole = Block::new(&mut out, both / 2);
         let lines = x.len() / k;
-        let way = Way::for_rows_of(lines / if dims.len() > 1 { dims[0].max(1) } else { 1 });
-        Partition::product(x.len() / k, k, both, self.panels.costs(way)).in_pairs_of_panels().run(
-            |wide, rows, panels| {
-                let columns = panels.start * WIDTH..both.min(panels.end * WIDTH);
-                let wide = at_least(wide, rows.len() * columns.len());
-                let a = &x[rows.start * k..rows.end * k];
-                self.panels.times(way, a, panels, &mut Block::new(wide, columns.len()), |_, _| {});
-                // SAFETY: the blocks of a partition do not overlap, and each block begins with a whole pair of values and
-                // gates.
-                let mut out = unsafe { whole.part(rows.clone(), columns.start / 2..columns.end / 2) };
-                if let Some(added) = added {
-                    let lines = added.chunks_exact(both).skip(rows.start);
-                    wide.chunks_exact_mut(columns.len())
-                        .zip(lines)
-                        .for_each(|(wide, line)| self.add(wide, line, columns.start));
-                }
-                let bias = &self.bias[columns.clone()];
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for (i, wide) in wide.chunks_exact(columns.len()).enumerate() {
-                            match self.gate {
-                                Gate::GeluErf => self.gate(wide, bias, out.line(i), gelu_erf_of),
-                                Gate::GeluTanh => self.gate(wide, bias, out.line(i), gelu_tanh_of),
-                                Gate::Silu => self.gate(wide, bias, out.line(i), silu_of),
-                            }
+        let batch = if dims.len() > 1 { dims[0].max(1) } else { 1 };
+        let way = Way::for_rows_of(lines / batch);
+        let partition = Partition::product(lines, k, both, self.panels.costs(way)).in_pairs_of_panels();
+        partition.run(|wide, rows, panels| {
+            let columns = panels.start * WIDTH..both.min(panels.end * WIDTH);
+            let wide = at_least(wide, rows.len() * columns.len());
+            let a = &x[rows.start * k..rows.end * k];
+            self.panels.times(way, a, panels, &mut Block::new(wide, columns.len()), |_, _| {});
+            // SAFETY: the blocks of a partition do not overlap, and each block begins with a whole pair of values and
+            // gates.
+            let mut out = unsafe { whole.part(rows.clone(), columns.start / 2..columns.end / 2) };
+            if let Some(added) = added {
+                let lines = added.chunks_exact(both).skip(rows.start);
+                wide.chunks_exact_mut(columns.len())
+                    .zip(lines)
+                    .for_each(|(wide, line)| self.add(wide, line, columns.start));
+            }
+            let bias = &self.bias[columns.clone()];
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (i, wide) in wide.chunks_exact(columns.len()).enumerate() {
+                        match self.gate {
+                            Gate::GeluErf => self.gate(wide, bias, out.line(i), gelu_erf_of),
+                            Gate::GeluTanh => self.gate(wide, bias, out.line(i), gelu_tanh_of),
+                            Gate::Silu => self.gate(wide, bias, out.line(i), silu_of),
                         }
-                    },
-                );
-            },
-        );
+                    }
+                },
+            );
+        });
         made(out, [&dims[..dims.len() - 1], &[both / 2]].concat())
     }
 }

@@ -25,7 +25,7 @@ use super::{
 const SET: usize = 8;
 /// The steps of 32 products that are summed at a time. The tiles of these steps and panels fit into the L2 cache.
 const STEPS: usize = 40;
-/// The most results of a part. So many results share the weights that are converted for them.
+/// The most results of a part, unless the map is wide. So many results share the weights that are converted for them.
 const MOST: usize = 2048;
 /// A part has a multiple of this many results, so that all tiles are full.
 const TILES: usize = 32;
@@ -63,7 +63,10 @@ impl<'a> Shifted<'a> {
         let panels = n.div_ceil(WIDTH);
         let sets = panels.div_ceil(SET);
         let threads = rayon::current_num_threads();
-        let down = match results.div_ceil(MOST) {
+        // A part also copies the pixels up to the last tap. Large parts keep this copy small beside the results.
+        let taps = self.geometry.kernel.0 * self.geometry.kernel.1;
+        let most = MOST.max(2 * self.shift(taps - 1));
+        let down = match results.div_ceil(most) {
             1 if sets > threads => 1,
             down => down.next_multiple_of(threads),
         };

@@ -338,22 +338,9 @@ mod tests {
             let mut random = Random::new(seed);
             let (x, bias) = (random.normal(&[2, h, w, inputs], 0.0), random.normal(&[outputs], 0.0));
             let format = if is_half { Format::F16 } else { Format::Bf16 };
-            let places = kernel * kernel;
-            let stored: Vec<u8> = values(&random.normal(&[outputs * inputs * places], 0.0)).into_iter().flat_map(|value| {
-                // The upper two bits of an exponent stay clear, so that no number is infinite.
-                let [low, .., high] = value.to_bits().to_le_bytes();
-                [low, high & 0xbf]
-            }).collect();
-            let numbers = format.widened(&stored);
-            let of = |at: usize| {
-                let (place, input, output) = (at / outputs / inputs, at / outputs % inputs, at % outputs);
-                numbers[(output * inputs + input) * places + place]
-            };
-            let wide = Tensor::from_iter((0..numbers.len()).map(of), x.device()).unwrap();
-            let wide = wide.reshape((places * inputs, outputs)).unwrap();
+            let (narrow, wide) = Narrow::random_places(&mut random, format, [outputs, inputs, kernel * kernel]);
             let (geometry, kernels) = (Geometry::square(kernel, stride, kernel / 2), Kernels::Packed(used));
             let wide = Conv2d::new(&wide, &bias, geometry, kernels).unwrap();
-            let narrow = Narrow::pack_places(format, 1.0, &stored, [outputs, inputs, places]).unwrap();
             let narrow = Conv2d::narrow(narrow, &bias, geometry, kernels).unwrap();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let expected = bits(&wide.forward(&x).unwrap());

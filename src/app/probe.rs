@@ -17,7 +17,7 @@ use crate::kernels::{
 /// How fast a unit multiplies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Speed {
-    /// `None` is the vector unit with float32 numbers.
+    /// `None` is what exact products use: the vector unit with float32 numbers, unless `kernels.matrix_unit` is on.
     pub unit: Option<Unit>,
     /// Multiplications per second of one thread.
     pub multiplications: f64,

@@ -80,7 +80,8 @@ struct ImageObject {
     content_type: MediaType,
     bytes: u64,
     sha256: String,
-    /// The digest of the file without its content credentials, which is the same for the same request.
+    /// The digest of the file without its content credentials. An equal request gives the same digest on servers with
+    /// the same build, kind of CPU, model files and watermark settings.
     unsigned_sha256: String,
     /// The payload of the watermark.
     watermark: Option<String>,
@@ -111,7 +112,8 @@ struct SoundObject {
     content_type: MediaType,
     bytes: u64,
     sha256: String,
-    /// The digest of the file without its content credentials, which is the same for the same request.
+    /// The digest of the file without its content credentials. An equal request gives the same digest on servers with
+    /// the same build, kind of CPU, model files and watermark settings.
     unsigned_sha256: String,
 }
 
@@ -132,7 +134,8 @@ struct FilmObject {
     content_type: MediaType,
     bytes: u64,
     sha256: String,
-    /// The digest of the file without its content credentials, which is the same for the same request.
+    /// The digest of the file without its content credentials. An equal request gives the same digest on servers with
+    /// the same build, kind of CPU, model files and watermark settings.
     unsigned_sha256: String,
     /// The payload of the watermark in every frame.
     watermark: Option<String>,

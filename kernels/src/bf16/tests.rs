@@ -133,21 +133,9 @@ proptest! {
         let mut random = Random::new(seed);
         let (x, bias) = (random.normal(&[2, h, w, inputs], 0.0), random.normal(&[outputs], 0.0));
         let format = if is_half { Format::F16 } else { Format::Bf16 };
-        let stored: Vec<u8> = values(&random.normal(&[outputs * inputs * 9], 0.0)).into_iter().flat_map(|value| {
-            // The upper two bits of an exponent stay clear, so that no number is infinite.
-            let [low, .., high] = value.to_bits().to_le_bytes();
-            [low, high & 0xbf]
-        }).collect();
-        let numbers = format.widened(&stored);
-        let of = |at: usize| {
-            let (place, input, output) = (at / outputs / inputs, at / outputs % inputs, at % outputs);
-            numbers[(output * inputs + input) * 9 + place]
-        };
-        let wide = Tensor::from_iter((0..numbers.len()).map(of), x.device()).unwrap();
-        let wide = wide.reshape((9 * inputs, outputs)).unwrap();
+        let (narrow, wide) = Narrow::random_places(&mut random, format, [outputs, inputs, 9]);
         let geometry = Geometry::square(3, 1, 1);
         let wide = Conv2d::new(&wide, &bias, geometry, Kernels::default()).unwrap();
-        let narrow = Narrow::pack_places(format, 1.0, &stored, [outputs, inputs, 9]).unwrap();
         let narrow = Conv2d::narrow(narrow, &bias, geometry, Kernels::default()).unwrap();
         each_unit(|_| {
             let of = |conv: &Conv2d| Precision::Fast.during(|| bits(&conv.forward(&x).unwrap()));

@@ -42,7 +42,7 @@ impl Sizes {
         for (key, value, wanted, what) in [
             ("io_channels", of.io_channels, sizes.vae.latent_dim, "the latent_dim of the vae"),
             ("cond_token_dim", of.cond_token_dim, text, "the hidden_size of the text_encoder"),
-            // The length of the sound is a token beside the tokens of the text.
+            // One token more than the text has: it stands for the length of the sound.
             ("cond_token_dim", of.cond_token_dim, duration, embedder),
             ("global_cond_dim", of.global_cond_dim, duration, embedder),
         ] {
