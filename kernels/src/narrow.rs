@@ -190,33 +190,6 @@ impl fmt::Debug for Narrow {
 }
 
 #[cfg(test)]
-impl Narrow {
-    /// A random weight of a convolution as it is stored, and as a tensor (places · inputs, outputs) of float32.
-    pub(super) fn random_places(
-        random: &mut crate::random::Random,
-        format: Format,
-        sizes: [usize; 3],
-    ) -> (Narrow, candle_core::Tensor) {
-        let [outputs, inputs, places] = sizes;
-        let values: Vec<f32> = random.normal(&[outputs * inputs * places], 0.0).to_vec1().unwrap();
-        let number = |value: f32| {
-            // The upper two bits of an exponent stay clear, so that no number is infinite.
-            let [low, .., high] = value.to_bits().to_le_bytes();
-            [low, high & 0xbf]
-        };
-        let stored: Vec<u8> = values.into_iter().flat_map(number).collect();
-        let numbers = format.widened(&stored);
-        let of = |at: usize| {
-            let (place, input, output) = (at / outputs / inputs, at / outputs % inputs, at % outputs);
-            numbers[(output * inputs + input) * places + place]
-        };
-        let wide = candle_core::Tensor::from_iter((0..numbers.len()).map(of), &candle_core::Device::Cpu).unwrap();
-        let wide = wide.reshape((places * inputs, outputs)).unwrap();
-        (Narrow::pack_places(format, 1.0, &stored, sizes).unwrap(), wide)
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use candle_core::{Device, Tensor};
     use proptest::prelude::*;
@@ -240,6 +213,28 @@ mod tests {
         Format::Q5K,
         Format::Q6K,
     ];
+
+    impl Narrow {
+        /// A random weight of a convolution as it is stored, and as a tensor (places · inputs, outputs) of float32.
+        pub(crate) fn random_places(random: &mut Random, format: Format, sizes: [usize; 3]) -> (Narrow, Tensor) {
+            let [outputs, inputs, places] = sizes;
+            let values: Vec<f32> = random.normal(&[outputs * inputs * places], 0.0).to_vec1().unwrap();
+            let number = |value: f32| {
+                // The upper two bits of an exponent stay clear, so that no number is infinite.
+                let [low, .., high] = value.to_bits().to_le_bytes();
+                [low, high & 0xbf]
+            };
+            let stored: Vec<u8> = values.into_iter().flat_map(number).collect();
+            let numbers = format.widened(&stored);
+            let of = |at: usize| {
+                let (place, input, output) = (at / outputs / inputs, at / outputs % inputs, at % outputs);
+                numbers[(output * inputs + input) * places + place]
+            };
+            let wide = Tensor::from_iter((0..numbers.len()).map(of), &Device::Cpu).unwrap();
+            let wide = wide.reshape((places * inputs, outputs)).unwrap();
+            (Narrow::pack_places(format, 1.0, &stored, sizes).unwrap(), wide)
+        }
+    }
 
     /// Rows of arbitrary bytes without infinities: the upper two bits of every byte are cleared, so that no float16 has
     /// the largest exponent.
